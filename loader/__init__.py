@@ -1,0 +1,1 @@
+"""Keeps Redis hashes equal to MySQL rows."""

@@ -1,0 +1,65 @@
+"""Whose fault it is, and how the program ends.
+
+One base and one child a culprit. A message names the thing, what was seen and what to do; the cause stays
+attached (`raise … from`). Nothing outside the driver rooms ever sees a driver's own exception.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes, one table for all commands."""
+
+    OK = 0
+    FAILED = 1
+    CONFIG = 2
+    REJECTS = 3
+    UNREACHABLE = 4
+    LOCKED = 5
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class LoaderError(Exception):
+    """Something a person can act on; `exit_code` is what the program ends with.
+
+    `transient` says that the same chunk may succeed when it is tried again on new connections.
+    """
+
+    exit_code = Exit.FAILED
+
+    def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:
+        super().__init__(message)
+        self.transient = transient
+        if exit_code is not None:
+            self.exit_code = exit_code
+        elif transient:
+            self.exit_code = Exit.UNREACHABLE
+
+
+class ConfigError(LoaderError):
+    """The config, an option or the environment is wrong."""
+
+    exit_code = Exit.CONFIG
+
+
+class PlanError(LoaderError):
+    """The job does not fit the table: a name is missing, a key cannot be made."""
+
+    exit_code = Exit.CONFIG
+
+
+class SourceError(LoaderError):
+    """MySQL refused or went away."""
+
+
+class TargetError(LoaderError):
+    """Redis refused or went away."""
+
+
+class LabError(LoaderError):
+    """The local lab cannot do what was asked."""
+
+
+class Stopped(LoaderError):
+    """A signal asked the run to end."""

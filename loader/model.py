@@ -1,0 +1,147 @@
+"""The words that travel between the rooms: frozen values, no behaviour beyond naming themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+KeyValues = tuple[str, ...]
+"""One primary key as the source carries it between statements: an SQL literal a column, ready to compare with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, as information_schema describes it."""
+
+    name: str
+    type: str  # data_type in lower case: "int", "varchar", …
+    full_type: str  # column_type in lower case: "smallint(8) unsigned zerofill"
+    charset: str | None  # of text columns
+    nullable: bool
+
+    @property
+    def zerofill_width(self) -> int | None:
+        """The digits that ZEROFILL pads an integer to; None for all other columns."""
+        if self.full_type.endswith("zerofill") and "(" in self.full_type and "," not in self.full_type:
+            return int(self.full_type.partition("(")[2].partition(")")[0])
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What MySQL says about a table, or about the result of a job's query."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    unique_keys: tuple[tuple[str, ...], ...] = ()  # without NULLs; the primary key is not repeated
+    rows_estimate: int | None = None
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, letter case aside as in MySQL; None where there is none."""
+        return next((c for c in self.columns if c.name.lower() == name.lower()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The rows with `after < key <= upto`; an end that is None is open."""
+
+    number: int
+    after: KeyValues | None = None
+    upto: KeyValues | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which cells of a row make the key and which the fields of its hash.
+
+    `key` is a sequence of literal bytes and cell numbers; `fields` pairs a hash field's name with a cell number.
+    """
+
+    cells: int
+    key: tuple[bytes | int, ...]
+    fields: tuple[tuple[bytes, int], ...]
+    nulls_empty: bool = False
+    ttl: int | None = None  # seconds
+    ttl_jitter: int = 0  # seconds either way
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The commands of some rows for one node, and how many single-line replies they will have."""
+
+    data: bytes | bytearray | memoryview
+    rows: int
+    replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row that could not be written, by the key of its hash, and why."""
+
+    key: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """What the nodes made of the batches since the last count: rows acknowledged per node, and rows refused."""
+
+    rows: Mapping[str, int]
+    bytes: int
+    rejects: tuple[Reject, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLoaded:
+    """A chunk is in Redis. Log, metrics, progress and checkpoint all consume this one event."""
+
+    chunk: Chunk
+    read: int
+    written: int
+    rejects: tuple[Reject, ...]
+    nodes: Mapping[str, int]
+    bytes: int
+    seconds: float
+    retried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A chunk failed in passing and will be tried again after `seconds`."""
+
+    chunk: Chunk
+    attempt: int
+    seconds: float
+    reason: str
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    OK = "ok"
+    REJECTS = "rejects"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a job, added up from its events: `read = written + unchanged + rejected`, or it has failed."""
+
+    job: str
+    id: str
+    status: Status = Status.OK
+    resumed: bool = False
+    read: int = 0
+    written: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    chunks: int = 0
+    chunks_done: int = 0
+    chunks_retried: int = 0
+    nodes: dict[str, int] = field(default_factory=dict)
+    rejects: list[Reject] = field(default_factory=list)
+    error: str | None = None
