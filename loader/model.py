@@ -16,7 +16,8 @@ class Column:
     type: str  # data_type in lower case: "int", "varchar", …
     full_type: str  # column_type in lower case: "smallint(8) unsigned zerofill"
     charset: str | None  # of text columns
-    nullable: bool
+    nullable: bool = True
+    hidden: bool = False  # left out of SELECT *
 
     @property
     def zerofill_width(self) -> int | None:
@@ -48,6 +49,17 @@ class Chunk:
     number: int
     after: KeyValues | None = None
     upto: KeyValues | None = None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Node:
+    """One Redis server that can own slots; `port` is 0 for a unix socket, whose path is then the host."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,9 @@ class Run:
 
     job: str
     id: str
+    dry_run: bool = False
     status: Status = Status.OK
+    exit_code: int = 0
     resumed: bool = False
     read: int = 0
     written: int = 0

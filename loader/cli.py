@@ -1,0 +1,374 @@
+"""The command line: words from a person in, one room called, the result printed, an exit code out.
+
+Modules are imported inside the commands, so that `loader --help` and completion stay quick.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from loader.errors import ConfigError, Exit, LoaderError, Stopped
+
+if TYPE_CHECKING:
+    from loader.config import Config
+    from loader.load import Options
+    from loader.model import Run
+    from loader.settings import Job
+
+app = typer.Typer(
+    help="Keeps Redis hashes equal to MySQL rows.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+lab_app = typer.Typer(help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True)
+app.add_typer(lab_app, name="lab")
+
+
+class Format(StrEnum):
+    """What a result looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """What a log line looks like."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least serious log line shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Show(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    BAR = "bar"
+    LOG = "log"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options before the command."""
+
+    files: tuple[Path, ...]
+    color: bool
+
+    def config(self) -> "Config":
+        """Read the config; its warnings go to stderr."""
+        from loader.config import load_config
+
+        config = load_config(self.files)
+        for warning in config.warnings:
+            note(f"warning: {warning}")
+        return config
+
+
+Output = Annotated[Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", help="Form of the result.")]
+JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB…", show_default=False, help="Jobs of the config.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
+    code = 0
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+        app()
+    except LoaderError as error:
+        text = str(error)
+        note(text if ": error: " in text else f"error: {text}")
+        code = int(error.exit_code)
+    except BrokenPipeError:  # as `loader … | head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _stop(number: int, _: object) -> None:
+    """End at the next safe moment; a second signal ends at once."""
+    signal.signal(number, signal.SIG_DFL)
+    name = signal.Signals(number).name
+    raise Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+
+
+def note(text: str) -> None:
+    """Say something on stderr, where results do not go."""
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    print(text, flush=True)  # noqa: T201
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"loader {version('mysql-redis-loader')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    *,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Config file; again for more, the later wins."),
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option(envvar="LOADER_LOG_FORMAT")] = LogFormat.AUTO,
+    log_level: Annotated[LogLevel, typer.Option(envvar="LOADER_LOG_LEVEL")] = LogLevel.INFO,
+    no_color: Annotated[bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", help="As NO_COLOR.")] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Keep Redis hashes equal to MySQL rows."""
+    color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
+    context.obj = Common(tuple(config or ()), color)
+    if context.invoked_subcommand in {"sync"}:
+        from loader.report import configure_log
+
+        configure_log(log_format.value, log_level.value, color=color)
+
+
+@app.command()
+def check(context: typer.Context) -> None:
+    """Validate the config, offline."""
+    config = context.obj.config()
+    names = ", ".join(config.jobs)
+    say(f"ok: {len(config.jobs)} job{'s' if len(config.jobs) > 1 else ''}: {names}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config."""
+    import json
+
+    from loader.config import json_schema
+
+    say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All jobs of the config.")] = False,
+) -> None:
+    """Show what a sync would do, with real commands; nothing is written."""
+    from loader.load import preview
+    from loader.report import plan_text
+
+    config = context.obj.config()
+    for number, job in enumerate(_chosen(config, jobs, every=every)):
+        shown = preview(config, job)
+        say(("\n" if number else "") + plan_text(shown))
+        for warning in shown.plan.warnings:
+            note(f"warning: {warning}")
+
+
+@app.command()
+def sync(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", help="All jobs of the config.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", help="Read and encode, send nothing.")
+    ] = False,
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", envvar="LOADER_WHERE", help="Only rows that satisfy this.")
+    ] = None,
+    key_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="LO:HI", envvar="LOADER_RANGE", help="Only keys from LO to HI, both included."),
+    ] = None,
+    chunk_rows: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, envvar="LOADER_CHUNK_ROWS", help="Rows in a chunk.")
+    ] = None,
+    progress: Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", help="Bar, log lines or none.")] = Show.AUTO,
+    output: Output = Format.TEXT,
+) -> None:
+    """Write the rows of jobs to Redis, now."""
+    from loader.load import Options
+
+    config = context.obj.config()
+    options = Options(where=where, key_range=key_range, chunk_rows=chunk_rows, dry_run=dry_run)
+    codes = []
+    for job in _chosen(config, jobs, every=every):
+        run = _run(config, job, options, progress, context.obj.color)
+        _tell(run, output)
+        codes.append(run.exit_code)
+        if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
+            break
+    raise typer.Exit(next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes)))
+
+
+def _run(config: "Config", job: "Job", options: "Options", progress: Show, color: bool) -> "Run":
+    from loader.load import run_job
+    from loader.report import Reporter
+
+    reporter = Reporter(job.name, progress.value, color=color)
+    try:
+        return run_job(config, job, options, reporter)
+    finally:
+        reporter.close()
+
+
+def _tell(run: "Run", output: Format) -> None:
+    from loader.report import dump, run_document, run_text
+
+    if output is Format.JSON:
+        say(dump(run_document(run)))
+    elif run.status != "failed":
+        say(run_text(run))
+    if run.status == "failed":
+        note(f"error: {run.error}")
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="A job of the config.")],
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY…", help="Primary keys (a,b where composite), or whole keys.")
+    ],
+    *,
+    output: Output = Format.TEXT,
+) -> None:
+    """Read hashes back, with the slot and the node that holds them."""
+    from loader.load import read_back
+    from loader.report import dump, hash_document, hash_text
+
+    config = context.obj.config()
+    missing = False
+    for found in read_back(config, _chosen(config, [job])[0], keys):
+        say(dump(hash_document(*found)) if output is Format.JSON else hash_text(*found))
+        missing |= found[-1] is None
+    raise typer.Exit(Exit.FAILED if missing else Exit.OK)
+
+
+@app.command()
+def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
+    """Show masters, slots, keys and replicas."""
+    from loader.report import cluster_text, dump
+    from loader.target import Target, describe_cluster
+
+    with Target(context.obj.config().target) as target:
+        document = describe_cluster(target)
+    say(dump(document) if output is Format.JSON else cluster_text(document))
+    raise typer.Exit(Exit.OK if document["state"] == "ok" else Exit.FAILED)
+
+
+def _chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["Job"]:
+    """The jobs that were named, or all; a name that is none is an error with the nearest one."""
+    from difflib import get_close_matches
+
+    if every and not names:
+        return list(config.jobs.values())
+    if every or not names:
+        raise ConfigError("name the jobs, or give --all: there " + _there(list(config.jobs)))
+    for name in names:
+        if name not in config.jobs:
+            close = get_close_matches(name, config.jobs, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "there " + _there(list(config.jobs))
+            raise ConfigError(f"no job {name!r} in the config: {hint}")
+    return [config.jobs[name] for name in dict.fromkeys(names)]
+
+
+def _there(names: list[str]) -> str:
+    return ("is " if len(names) == 1 else "are ") + ", ".join(names)
+
+
+Directory = Annotated[
+    Path, typer.Option("--dir", envvar="LOADER_LAB_DIR", help="Where the lab keeps its servers' files.")
+]
+Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.")]
+
+
+@lab_app.command()
+def up(
+    *,
+    nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
+    replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
+    sql: Annotated[list[Path] | None, typer.Option(help="Tables to make; default sql/stu.sql if it is there.")] = None,
+    directory: Directory = Path(".lab"),
+) -> None:
+    """Start the servers, make the cluster, load the tables, write a config."""
+    from loader.lab import Lab
+
+    if sql is None:
+        sql = [path for path in [Path("sql/stu.sql")] if path.exists()]
+    lab = Lab(directory)
+    started = lab.up(nodes, replicas, sql)
+    say(f"started {', '.join(started)}" if started else "the lab was up already")
+    say(f"config: {lab.config}\nstop it with: loader lab down")
+
+
+@lab_app.command()
+def down(*, directory: Directory = Path(".lab")) -> None:
+    """Stop the servers and delete their files."""
+    from loader.lab import Lab
+
+    say("the lab is gone" if Lab(directory).down() else "there was no lab")
+
+
+@lab_app.command()
+def status(*, directory: Directory = Path(".lab")) -> None:
+    """Show the servers."""
+    from loader.lab import Lab
+
+    for row in Lab(directory).status():
+        state = "up" if row.running else "down"
+        of = f" of {row.master}" if row.master else ""
+        slots = f", {row.slots} slots" if row.slots else ""
+        say(f"{row.name:6}  {state:4}  {row.address:21}  pid {row.pid:<7}  {row.role}{of}{slots}")
+
+
+@lab_app.command()
+def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
+    """Kill a server as a crash would (SIGKILL)."""
+    from loader.lab import Lab
+
+    Lab(directory).kill(node)
+    say(f"{node} is dead")
+
+
+@lab_app.command()
+def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
+    """Start a server that was killed, with the files it had."""
+    from loader.lab import Lab
+
+    say(f"{node} is up" if Lab(directory).start(node) else f"{node} was up already")
+
+
+@lab_app.command("add-replica")
+def add_replica(
+    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="A killed node; default a new one.")] = None,
+    *,
+    master: Annotated[str | None, typer.Option(help="Its master; default the one with the fewest replicas.")] = None,
+    wipe: Annotated[bool, typer.Option(help="Empty the node first.")] = False,
+    directory: Directory = Path(".lab"),
+) -> None:
+    """Add a node to the cluster as a replica."""
+    from loader.lab import Lab
+
+    say(Lab(directory).add_replica(node, master, wipe=wipe))

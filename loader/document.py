@@ -1,0 +1,257 @@
+"""YAML files and the environment in, plain values out, with the place of each and every fault found on the way."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from loader.errors import ConfigError
+
+MAX_BYTES = 1 << 20  # a thousand jobs take about 200 KiB; the parser needs seconds for more than this
+MAX_VALUES = 100_000  # counted with aliases followed: nine lines of ten aliases each are a thousand million
+MAX_DEPTH = 16  # the deepest value of a config has four levels
+
+Keys = tuple[str | int, ...]
+"""The way to a value: keys of mappings, numbers in lists."""
+
+TAG = "tag:yaml.org,2002:"
+TEXT_TAGS = {f"{TAG}str", f"{TAG}timestamp"}  # a date stays the text it is
+TAGS = TEXT_TAGS | {TAG + kind for kind in ("map", "seq", "null", "bool", "int", "float", "merge", "value")}
+PLAIN = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+SLIPS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the parser's own on broken input
+
+PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})?", re.ASCII)
+
+
+class Place(NamedTuple):
+    """Where something is written; line and column count from 1."""
+
+    file: str
+    line: int = 1
+    column: int = 1
+
+
+class Problem(NamedTuple):
+    """One fault of a config; `str()` is its line for a person."""
+
+    place: Place
+    path: Keys
+    message: str
+
+    def __str__(self) -> str:
+        path = ".".join(step if step.isprintable() else ascii(step) for step in map(str, self.path)) or "file"
+        place = ":".join(map(str, self.place))
+        return f"{place}: error: {path}: {' '.join(self.message.split())}"
+
+
+class _UnreadableError(Exception):
+    """A file that gives no values at all: where, and why."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        self.problem = Problem(place, (), message)
+
+
+@dataclass(slots=True)
+class Document:
+    """The values of all files, merged, and what is wrong with them so far."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Keys, Place] = field(default_factory=dict)  # of values
+    keys: dict[Keys, Place] = field(default_factory=dict)  # of the keys they stand behind
+    problems: list[Problem] = field(default_factory=list)
+    unknown: set[Keys] = field(default_factory=set)  # the values that could not be worked out
+
+    def place(self, path: Keys) -> Place:
+        """Where the value is written, or else the nearest one around it."""
+        while path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+    def report(self, path: Keys, message: str) -> None:
+        """Add a problem that leaves the value at that path unknown."""
+        self.unknown.add(path)
+        self.problems.append(Problem(self.place(path), path, message))
+
+    def error(self) -> ConfigError:
+        """All problems as one error, a line each, in the order of their places."""
+        return ConfigError("\n".join(map(str, sorted(set(self.problems), key=lambda p: (p.place, str(p))))))
+
+
+def read_document(files: Sequence[Path], environment: Mapping[str, str]) -> Document:
+    """Read and merge the files, later ones winning key by key, then replace `${…}` in the texts that are left.
+
+    Duplicate keys, foreign tags and unset variables end up in `problems`. Raises ConfigError where a file gives no
+    mapping at all.
+    """
+    document = Document()
+    unreadable = False
+    for file in files:
+        try:
+            reader = _Reader(str(file), document)
+            document.values = _merged(document.values, reader.read(file))
+        except _UnreadableError as error:
+            document.problems.append(error.problem)
+            unreadable = True
+    if unreadable:
+        raise document.error()
+    document.values = _filled(document.values, (), document, environment)
+    return document
+
+
+def _merged(earlier: Any, later: Any) -> Any:
+    if not isinstance(earlier, dict) or not isinstance(later, dict):
+        return later
+    return earlier | {key: _merged(earlier.get(key), value) for key, value in later.items()}
+
+
+def _filled(value: Any, path: Keys, document: Document, environment: Mapping[str, str]) -> Any:
+    """Replace the placeholders in all texts below; one that cannot be replaced stays and is reported."""
+
+    def replacement(match: re.Match[str]) -> str:
+        escaped, name, operator, word = match.groups()
+        if escaped:
+            return str(escaped)
+        if name is None:
+            document.report(path, "write ${NAME}, ${NAME:-default} or ${NAME:?message}; $${ is a literal ${")
+            return match[0]
+        found = environment.get(name)
+        if found is not None and (found or not operator):
+            return found
+        if operator == "-":
+            return str(word)
+        document.report(path, f"${{{name}}}: {word}" if word else f"${{{name}}} is not set in the environment")
+        return match[0]
+
+    if isinstance(value, dict):
+        return {key: _filled(item, (*path, key), document, environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, (*path, number), document, environment) for number, item in enumerate(value)]
+    return PLACEHOLDER.sub(replacement, value) if isinstance(value, str) else value
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Turns the nodes of one file into values; notes places and problems in the document."""
+
+    file: str
+    document: Document
+    values: int = 0
+
+    def read(self, file: Path) -> dict[str, Any]:
+        root = self._compose(self._text(file))
+        if root is None or root.tag == f"{TAG}null":
+            raise _UnreadableError(Place(self.file), "it is empty; a config begins with `version: 1`")
+        if not isinstance(root, MappingNode):
+            raise _UnreadableError(self._place(root.start_mark), "it must be a mapping of keys to values")
+        values = self._value(root, ())
+        assert isinstance(values, dict)
+        return values
+
+    def _text(self, file: Path) -> str:
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise _UnreadableError(Place(self.file), f"it is larger than {MAX_BYTES} bytes, too large for a config")
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            before = data[: error.start].rpartition(b"\n")
+            place = Place(self.file, data.count(b"\n", 0, error.start) + 1, len(before[2]) + 1)
+            raise _UnreadableError(place, "it is not UTF-8 text") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or str(error)
+            raise _UnreadableError(Place(self.file), f"it cannot be read: {reason}") from None
+
+    def _compose(self, text: str) -> Node | None:
+        """The tree of nodes. Nothing is constructed from it, so no tag can run anything."""
+        place = Place(self.file)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an anchor used twice: the later one counts
+                node: Node | None = YAML(pure=True).compose(text)
+        except MarkedYAMLError as error:
+            message = ", ".join(filter(None, (error.context, error.problem)))
+            if "undefined alias" in message:  # its name may be a secret that begins with *
+                message = "undefined alias; put text that begins with * in quotes"
+            raise _UnreadableError(self._place(error.problem_mark or error.context_mark), message) from None
+        except ReaderError as error:
+            lines = text[: error.position].split("\n")
+            place = Place(self.file, len(lines), len(lines[-1]) + 1)
+            raise _UnreadableError(place, "there is a control character here") from None
+        except RecursionError:
+            raise _UnreadableError(place, f"its values are more than {MAX_DEPTH} levels deep") from None
+        except (YAMLError, *SLIPS):
+            raise _UnreadableError(place, "it is not YAML") from None
+        return node
+
+    def _value(self, node: Node, path: Keys) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            message = f"it has more than {MAX_VALUES} values with its aliases followed"
+            raise _UnreadableError(self._place(node.start_mark), message)
+        if len(path) > MAX_DEPTH:
+            message = f"its values are more than {MAX_DEPTH} levels deep"
+            raise _UnreadableError(self._place(node.start_mark), message)
+        self.document.places[path] = self._place(node.start_mark)
+        if node.tag not in TAGS:
+            self.document.report(path, "tags are not allowed; put text that begins with ! in quotes")
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self._value(item, (*path, number)) for number, item in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)
+        return _scalar(node)
+
+    def _mapping(self, node: MappingNode, path: Keys) -> dict[str, Any]:
+        """Keys are the text that is written, whatever it looks like; of duplicates the first one counts."""
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            place = self._place(key_node.start_mark)
+            key = _text(key_node) if isinstance(key_node, ScalarNode) else ""
+            if not key or any(map(_is_half, key)):
+                self.document.problems.append(Problem(place, path, "a key must be plain text"))
+            elif key in values:
+                first = self.document.keys[*path, key]
+                message = f"duplicate key, first written in line {first.line}"
+                self.document.problems.append(Problem(place, (*path, key), message))
+            else:
+                self.document.keys[*path, key] = place
+                values[key] = self._value(value_node, (*path, key))
+                if values[key] is None and not value_node.value:
+                    self.document.places[*path, key] = place  # nothing is written there to point at
+        return values
+
+    def _place(self, mark: StringMark | None) -> Place:
+        return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file)
+
+
+def _text(node: ScalarNode) -> str:
+    r"""The text of a node; two escapes of JSON that make one character, like \ud83d\ude00, are put together."""
+    return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def _is_half(character: str) -> bool:
+    return "\ud800" <= character <= "\udfff"
+
+
+def _scalar(node: ScalarNode) -> str | int | float | bool | None:
+    """The value by YAML 1.2: `no`, `22:22` and dates are text, `012` is twelve."""
+    text = _text(node)
+    if node.tag in TEXT_TAGS:
+        return text
+    if text.lower() in PLAIN:
+        return PLAIN[text.lower()]
+    for number in (int, lambda digits: int(digits, 0), float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,301 @@
+"""What a job will do: which cells make keys and fields, how the table is walked, and the SQL that does it. Pure.
+
+Every statement is composed here. Names are quoted, key values come back from MySQL as literals that hold no free text
+(digits, or hexadecimal with the column's character set), and `where`, `query` and field expressions are the job's own
+SQL, taken as it is.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from loader.settings import Job
+from loader.errors import ConfigError, PlanError
+from loader.model import Chunk, Column, KeyValues, Layout, Table
+
+INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+NUMBERS = INTEGERS | {"decimal", "year"}
+TIMES = frozenset({"date", "datetime", "time"})  # not timestamp: an hour comes twice when clocks are set back
+INDEXED = frozenset({"enum", "set", "bit"})  # ordered by number, whatever their text is
+TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
+BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
+WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values, written as plain words
+WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
+
+LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
+NUMERIC_TEXT = set("0123456789+-.:e ")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job on its table: `layout` for the encoder, `walk` for the chunks (empty: one pass), `warnings` for people.
+
+    `cells` are the select list, one expression a cell; `rows` is what they are selected from, with its conditions.
+    """
+
+    job: Job
+    layout: Layout
+    key_columns: tuple[str, ...]
+    cells: tuple[str, ...]
+    walk: tuple[Column, ...]
+    conditions: tuple[str, ...]
+    warnings: tuple[str, ...]
+    rows_estimate: int | None
+    names: tuple[str, ...]  # of the result's columns, which have to stay these
+
+    def select(self, chunk: Chunk) -> str:
+        """The statement that reads a chunk."""
+        if self.job.query is not None:
+            return self.job.query
+        conditions = [*self.conditions]
+        if chunk.after is not None:
+            conditions.append(beyond(self.walk, chunk.after))
+        if chunk.upto is not None:
+            conditions.append(within(self.walk, chunk.upto))
+        return self._statement(self.cells, conditions)
+
+    def bound(self, after: KeyValues | None, rows: int) -> str:
+        """The statement for the key that stands `rows` rows after `after`, as literals; no row: fewer are left."""
+        conditions = [*self.conditions]
+        if after is not None:
+            conditions.append(beyond(self.walk, after))
+        order = ", ".join(quote(column.name) for column in self.walk)
+        statement = self._statement([as_literal(column) for column in self.walk], conditions)
+        return f"{statement}\nORDER BY {order} LIMIT 1 OFFSET {rows - 1}"
+
+    def first(self, rows: int) -> str:
+        """The statement that reads some rows, to be looked at."""
+        if self.job.query is not None:
+            return peek(self.job.query, rows)
+        return f"{self._statement(self.cells, self.conditions)}\nLIMIT {rows}"
+
+    def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:
+        lines = [f"SELECT {', '.join(cells)}", f"FROM {quote(self.job.table or '')}"]
+        if conditions:
+            lines.append("WHERE " + "\n  AND ".join(conditions))
+        return "\n".join(lines)
+
+
+def make_plan(job: Job, table: Table, *, where: str | None = None, key_range: str | None = None) -> Plan:
+    """Fit a job to its table; a `PlanError` names what is missing. `where` and `key_range` narrow one run.
+
+    `key_range` is `LO:HI`, both included, either of them optional, over the first column of the walk.
+    """
+    parts = _key_template(job, table)
+    cells: dict[str, int] = {}  # expression → its place in the select list
+    query = job.query is not None
+    if query:  # the statement is sent as it is, so its own columns are the cells
+        cells = {quote(column.name): place for place, column in enumerate(table.columns)}
+
+    def cell(expression: str) -> int:
+        return cells.setdefault(expression, len(cells))
+
+    key: list[bytes | int] = []
+    for literal, column in parts:
+        if literal:
+            key.append(literal.encode())
+        if column is not None:
+            key.append(cell(quote(_named(table, column, job, "key").name)))
+    fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
+    walk = () if query else _walk(table)
+    columns = tuple(_named(table, column, job, "key").name for _, column in parts if column is not None)
+    conditions = [f"({text})" for text in (job.where, where) if text]
+    if (where or key_range) and query:
+        raise ConfigError(f"job {job.name!r} is a query: --where and --range belong into the query itself")
+    if key_range is not None:
+        conditions.append(_range(job, walk, key_range))
+    return Plan(
+        job=job,
+        layout=Layout(
+            cells=len(cells),
+            key=tuple(key),
+            fields=fields,
+            nulls_empty=job.nulls == "empty",
+            ttl=job.ttl,
+            ttl_jitter=(job.ttl or 0) * job.ttl_jitter // 100,
+        ),
+        key_columns=columns,
+        cells=tuple(cells),
+        walk=walk,
+        conditions=tuple(conditions),
+        warnings=tuple(_warnings(job, table, walk, [table.column(c) for c in columns], parts)),
+        rows_estimate=table.rows_estimate,
+        names=tuple(column.name for column in table.columns) if query else (),
+    )
+
+
+def peek(query: str, rows: int) -> str:
+    """The statement for some rows of a query; none tell its columns."""
+    return f"SELECT * FROM (\n{query}\n) AS q\nLIMIT {rows}"
+
+
+def quote(name: str) -> str:
+    """A name as MySQL takes any."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def beyond(columns: Sequence[Column], values: KeyValues) -> str:
+    """The condition `columns > values`, spelled out: MySQL finds no index range for a comparison of rows."""
+    return _compare(columns, values, ">", ">")
+
+
+def within(columns: Sequence[Column], values: KeyValues) -> str:
+    """The condition `columns <= values`, spelled out."""
+    return _compare(columns, values, "<", "<=")
+
+
+def as_literal(column: Column) -> str:
+    """The expression by which MySQL writes a key value as a literal for `beyond` and `within`."""
+    name = quote(column.name)
+    if column.type in TEXTS:
+        return f"CONCAT('_{column.charset} X''', HEX({name}), '''')"
+    if column.type in BINARIES:
+        return f"CONCAT('X''', HEX({name}), '''')"
+    if column.type in INDEXED:
+        return f"CAST({name} + 0 AS CHAR)"
+    if column.type in TIMES | WORDS:
+        return f"CONCAT('''', CAST({name} AS CHAR), '''')"
+    return f"CAST({name} AS CHAR)"
+
+
+def checked(values: Sequence[str | None]) -> KeyValues:
+    """Literals that came from MySQL, checked to be nothing else."""
+    for value in values:
+        if value is None or not LITERAL.fullmatch(value):
+            raise PlanError(f"MySQL gave a key value that is no literal: {value!r}")
+    return tuple(map(str, values))
+
+
+def key_of(plan: Plan, table: Table, text: str) -> bytes:
+    """The Redis key for what a person typed: the key itself, or the key columns' values, joined by commas.
+
+    An integer may be written with or without the zeros that ZEROFILL adds.
+    """
+    prefix = plan.layout.key[0] if isinstance(plan.layout.key[0], bytes) else b""
+    if prefix and text.encode().startswith(prefix):
+        return text.encode()
+    columns = plan.key_columns
+    values = text.split(",") if len(columns) > 1 else [text]
+    if len(values) != len(columns):
+        raise ConfigError(f"key {text!r}: job {plan.job.name!r} needs {len(columns)} values: {','.join(columns)}")
+    rest = iter(zip(columns, values, strict=True))
+    return b"".join(
+        piece if isinstance(piece, bytes) else _as_stored(table, *next(rest)).encode() for piece in plan.layout.key
+    )
+
+
+def _as_stored(table: Table, name: str, value: str) -> str:
+    column = table.column(name)
+    if column is None or column.type not in INTEGERS or not re.fullmatch(r"-?[0-9]+", value):
+        return value
+    number = int(value)
+    return f"{number:0{column.zerofill_width}d}" if column.zerofill_width else str(number)
+
+
+def _compare(columns: Sequence[Column], values: KeyValues, strict: str, last: str) -> str:
+    name, value = quote(columns[0].name), values[0]
+    if len(columns) == 1:
+        return f"{name} {last} {value}"
+    return f"({name} {strict} {value} OR ({name} = {value} AND {_compare(columns[1:], values[1:], strict, last)}))"
+
+
+def _key_template(job: Job, table: Table) -> Sequence[tuple[str, str | None]]:
+    if job.key_parts:
+        return job.key_parts
+    if not table.primary_key:
+        raise PlanError(
+            f'job {job.name!r}: table {table.name!r} has no primary key: write a key, like "{table.name}_{{column}}"'
+        )
+    first, *rest = table.primary_key
+    return [(f"{table.name}_", first), *(("_", column) for column in rest)]
+
+
+def _fields(job: Job, table: Table) -> list[tuple[str, str]]:
+    """Hash field and select expression of each field of the job."""
+    if job.fields is None:
+        return [(column.name, quote(column.name)) for column in table.columns if not column.hidden]
+    if isinstance(job.fields, Mapping):
+        pairs = []
+        for field, text in job.fields.items():
+            column = table.column(text)
+            name_only = NAME.fullmatch(text) and text.lower() not in KEYWORDS
+            if column is None and (name_only or job.query is not None):
+                raise _missing(table, text, job, f"fields.{field}")
+            pairs.append((field, quote(column.name) if column else text))
+        return pairs
+    return [(name, quote(_named(table, name, job, "fields").name)) for name in job.fields]
+
+
+def _named(table: Table, name: str, job: Job, where: str) -> Column:
+    column = table.column(name)
+    if column is None:
+        raise _missing(table, name, job, where)
+    return column
+
+
+def _missing(table: Table, name: str, job: Job, where: str) -> PlanError:
+    names = [column.name for column in table.columns]
+    close = get_close_matches(name, names, 1)
+    hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(names)
+    what = "the query gives" if job.query is not None else f"table {table.name!r} has"
+    return PlanError(f"job {job.name!r}: {where}: {what} no column {name!r}: {hint}")
+
+
+def _walk(table: Table) -> tuple[Column, ...]:
+    """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one."""
+    for key in (table.primary_key, *table.unique_keys):
+        columns = [column for name in key if (column := table.column(name))]
+        if columns and all(column.type in WALKABLE for column in columns):
+            return tuple(columns)
+    return ()
+
+
+def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:
+    if not walk:
+        raise ConfigError(f"--range: table {job.table!r} has no key to take a range of")
+    low, colon, high = text.partition(":")
+    if not colon or not (low or high):
+        raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
+    column = walk[0]
+    ends = [(">=", low), ("<=", high)]
+    return " AND ".join(f"{quote(column.name)} {sign} {_typed(column, value)}" for sign, value in ends if value)
+
+
+def _typed(column: Column, value: str) -> str:
+    """A value that a person typed, as a literal for a column."""
+    if column.type in NUMBERS | INDEXED:
+        if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+            raise ConfigError(f"--range: {value!r} is no number, as column {column.name!r} holds")
+        return value
+    return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"
+
+
+def _warnings(
+    job: Job,
+    table: Table,
+    walk: tuple[Column, ...],
+    columns: Sequence[Column | None],
+    parts: Sequence[tuple[str, str | None]],
+) -> list[str]:
+    warnings = []
+    names = {column.name for column in columns if column is not None}
+    keys = [set(key) for key in (table.primary_key, *table.unique_keys) if key]
+    template = "".join(f"{literal}{{{column}}}" if column else literal for literal, column in parts)
+    if job.query is None and not any(key <= names for key in keys):
+        warnings.append(
+            f"key {template!r} is not unique in table {table.name!r}: of rows that share a key the last one read wins"
+        )
+    free = [column for column in columns if column is not None and column.type not in NUMBERS | TIMES]
+    separators = [literal for literal, column in parts[1:] if column is not None]
+    if len(names) > 1 and (len(free) > 1 or any(set(text) <= NUMERIC_TEXT for text in separators)):
+        warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
+    if job.query is None and not walk:
+        warnings.append(
+            f"table {table.name!r} has no key to walk along: it is read in one pass, and a failure starts it over"
+        )
+    if job.query is not None:
+        warnings.append("a query is read in one pass, and a failure starts it over")
+    return warnings

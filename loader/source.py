@@ -1,0 +1,298 @@
+"""MySQL, and the only room that knows PyMySQL.
+
+PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row packets
+as they come, from the connection's buffered reader (`Connection._rfile`, the one private attribute used), and gives the
+closing packet back, so that PyMySQL ends the result itself and raises what the server said.
+"""
+
+import ssl
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pymysql
+from pymysql.converters import conversions
+from pymysql.cursors import SSCursor
+
+from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.model import Column, Table
+from loader.settings import Source as Settings
+
+BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
+NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in place of its default 60
+HEADER = 4
+
+# Errors after which the same chunk may succeed on a new connection.
+TRANSIENT = frozenset({
+    1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203,  # server, network
+    1205, 1213, 1317, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
+    2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
+})  # fmt: skip
+# Errors that someone has to mend first: accounts, rights, authentication, database.
+ACCESS = frozenset({1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159})  # fmt: skip
+NO_SELECT = 1142
+
+
+class Source:
+    """One MySQL connection, set up so that every server default that could change a value or a result is known.
+
+    Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
+        self._database = settings.database
+        try:
+            self._connection = pymysql.connect(
+                host=settings.host,
+                port=settings.port,
+                unix_socket=settings.unix_socket,
+                user=settings.user,
+                password=settings.secret.encode(),  # as str it would have to be latin-1
+                database=settings.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=settings.connect_timeout,
+                read_timeout=settings.read_timeout,
+                write_timeout=settings.read_timeout,
+                conv={key: value for key, value in conversions.items() if type(key) is not int},  # text stays text
+                program_name="loader",
+                **_tls(settings),
+            )
+        except (pymysql.MySQLError, OSError, ValueError) as error:
+            raise self._error(error, "cannot connect") from error
+        self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
+        self._connection._rfile = self._reader  # noqa: SLF001
+        zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
+        self.fetch(f"SET SESSION sql_mode = '', net_write_timeout = {NET_TIMEOUT}{zone}")
+        self.fetch("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the server."""
+        if self._connection.open:
+            self._connection.close()
+
+    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
+        """Rows of a small result, every value as the server's text."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql, args)
+                return list(cursor.fetchall())
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._error(error, "query refused") from error
+
+    def table(self, name: str) -> Table:
+        """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
+        quoted = "`" + name.replace("`", "``") + "`"
+        try:
+            self.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
+        except SourceError as error:
+            code = _code(error.__cause__)
+            if code == NO_SELECT:
+                raise SourceError(
+                    f"mysql {self.address}: no right to read table {name!r} (or there is no such table): "
+                    f"GRANT SELECT ON {self._database}.{quoted} TO the loader's account",
+                    exit_code=Exit.CONFIG,
+                ) from error
+            if error.transient or error.exit_code == Exit.CONFIG:
+                raise
+            raise PlanError(f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}") from error
+        schema = "table_schema = DATABASE() AND table_name = %s"
+        columns = self.fetch(
+            "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, table_name"
+            f" FROM information_schema.columns WHERE {schema} ORDER BY ordinal_position",
+            [name],
+        )
+        indexes = self.fetch(
+            "SELECT index_name, column_name, sub_part, nullable, table_name FROM information_schema.statistics"
+            f" WHERE {schema} AND non_unique = 0 ORDER BY index_name, seq_in_index",
+            [name],
+        )
+        estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {schema}", [name])
+        # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
+        names = {row[-1] for row in columns}
+        exact = name if name in names else next(iter(names), name)
+        keys: dict[str, list[str | None]] = {}
+        for index, column, part, nullable, owner in indexes:
+            if owner == exact:
+                usable = part is None and nullable != "YES"  # a prefix or a NULL does not tell rows apart
+                keys.setdefault(str(index), []).append(column if usable else None)
+        unique = {index: tuple(map(str, parts)) for index, parts in keys.items() if None not in parts}
+        return Table(
+            name=name,
+            columns=tuple(_column(row) for row in columns if row[-1] == exact),
+            primary_key=unique.pop("PRIMARY", ()),
+            unique_keys=tuple(unique.values()),
+            rows_estimate=int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None,
+        )
+
+    def result(self, sql: str, job: str) -> Table:
+        """The columns of a statement's result; a `PlanError` where MySQL does not accept the statement."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(sql)
+                return Table(job, tuple(Column(column[0], "", "", None) for column in cursor.description or ()))
+        except (pymysql.MySQLError, OSError) as error:
+            failure = self._error(error, "query refused")
+            if failure.transient or failure.exit_code == Exit.CONFIG:
+                raise failure from error
+            raise PlanError(f"job {job!r}: MySQL refuses its SELECT: {_text(error)}") from error
+
+    def stream(self, sql: str) -> "Stream":
+        """Row packets of a statement; the connection does nothing else until the stream is left."""
+        cursor = self._connection.cursor(SSCursor)
+        try:
+            cursor.execute(sql)
+        except (pymysql.MySQLError, OSError) as error:
+            raise self._error(error, "query refused") from error
+        return Stream(self, cursor, self._reader)
+
+    def _error(self, error: Exception, doing: str) -> LoaderError:
+        code = _code(error)
+        message = f"mysql {self.address}: {doing}: {_text(error)}"
+        if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
+            return SourceError(f"{message}: see tls_ca and tls_verify", exit_code=Exit.CONFIG)
+        if code in ACCESS or isinstance(error, ValueError):
+            return SourceError(message, exit_code=Exit.CONFIG)
+        return SourceError(message, transient=code in TRANSIENT or isinstance(error, OSError))
+
+
+class Stream:
+    """The row packets of one result in `buffer[start:end]`, refilled by `fill`.
+
+    Left without `finish`, it drops the connection: draining would read the rest of the table.
+    """
+
+    def __init__(self, source: Source, cursor: Any, reader: "_Reader") -> None:
+        self.names: tuple[str, ...] = tuple(column[0] for column in cursor.description or ())
+        self.buffer = bytearray(BUFFER)
+        self.start = self.end = 0
+        self._source = source
+        self._cursor = cursor
+        self._reader = reader
+        # Column count, one packet a column, EOF: so PyMySQL awaits this number next, and gets it with the closing packet.
+        self._sequence = (len(self.names) + 3) % 256
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished:
+            self._hand_back(bytearray(b"\x05\0\0\0\xfe\0\0\0\0"))  # an EOF of our own: PyMySQL lets go of the result
+            self._source.close()
+
+    def fill(self, wanted: int) -> None:
+        """Wait for more bytes; at least `wanted` fit into the buffer. The server going away is a transient error."""
+        rest = self.end - self.start
+        if self.start:
+            self.buffer[:rest] = self.buffer[self.start : self.end]
+            self.start, self.end = 0, rest
+        size = max(BUFFER, wanted)
+        if len(self.buffer) != size and rest <= size:
+            self.buffer = self.buffer[:rest] + bytearray(size - rest)
+        with memoryview(self.buffer)[rest:] as free:
+            try:
+                got = self._reader.readinto1(free)
+            except OSError as error:
+                raise self._source._error(error, "lost while reading rows") from error  # noqa: SLF001
+        if not got:
+            raise SourceError(
+                f"mysql {self._source.address}: the server closed the connection amid rows", transient=True
+            )
+        self.end += got
+
+    def finish(self) -> None:
+        """Give the packet at `start`, which ends the result, back to PyMySQL; raises what it says if it is an error."""
+        while self.end - self.start < HEADER + int.from_bytes(self.buffer[self.start : self.start + 3], "little"):
+            self.fill(0)
+        self._finished = True
+        try:
+            self._hand_back(self.buffer[self.start : self.end])
+        except (pymysql.MySQLError, OSError) as error:
+            failure = self._source._error(error, "query ended early")  # noqa: SLF001
+            self._source.close()
+            raise failure from error
+
+    def _hand_back(self, packet: bytearray) -> None:
+        packet[3] = self._sequence
+        self._reader.put_back(packet)
+        self._cursor.fetchone()
+        self._cursor.close()
+
+
+class _Reader:
+    """PyMySQL's buffered reader, with a way to put bytes back."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self._back = b""
+        self._direct = False
+        self.close = reader.close
+
+    def read(self, size: int) -> bytes:
+        if not self._back:
+            data: bytes = self._reader.read(size)
+            return data
+        data, self._back = self._back[:size], self._back[size:]
+        return data
+
+    def readinto1(self, free: memoryview) -> int:
+        """Read once, first what the reader holds already: its own `readinto1` would wait for more than that."""
+        if self._direct:
+            count: int = self._reader.readinto1(free)
+            return count
+        data = self._reader.read1(len(free))
+        free[: len(data)] = data
+        self._direct = True
+        return len(data)
+
+    def put_back(self, data: bytes | bytearray) -> None:
+        """Have `read` give these bytes first; the stream is over."""
+        self._back = bytes(data)
+        self._direct = False
+
+
+def _column(row: Sequence[str | None]) -> Column:
+    name, kind, full, charset, nullable, extra, _ = row
+    return Column(
+        name=str(name),
+        type=str(kind).lower(),
+        full_type=str(full).lower(),
+        charset=charset,
+        nullable=nullable == "YES",
+        hidden="INVISIBLE" in str(extra),
+    )
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    """Either verified TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
+    if not settings.tls:
+        return {"ssl_disabled": True}
+    context = ssl.create_default_context(cafile=settings.tls_ca)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MySQL makes itself are not strict
+    if not settings.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.tls_cert:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    return {"ssl": context}
+
+
+def _code(error: BaseException | None) -> int | None:
+    code = error.args[0] if error is not None and error.args else None
+    return code if isinstance(code, int) else None
+
+
+def _text(error: BaseException | None) -> str:
+    if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
+        return f"{error.args[1]} ({error.args[0]})"
+    return str(error) or type(error).__name__

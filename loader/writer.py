@@ -1,0 +1,297 @@
+"""Sends batches to all nodes at the same time, counts their replies in bulk, and accounts for every row.
+
+A command that was refused is cut out of its batch and sent again by itself where the reply says; a refusal that stays is
+a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `target` say which reply is which.
+"""
+
+import selectors
+import ssl
+import time
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from loader import frames
+from loader.errors import TargetError
+from loader.model import Acks, Batch, Node, Reject
+from loader.slots import SlotMap
+from loader.target import DATA, HOPS, REDIRECT, Target, redirection, said
+
+WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
+RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows
+PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
+NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A batch under way: the replies still to come, and which commands were refused and why."""
+
+    batch: Batch
+    left: int
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+class _Link:
+    """One socket to one node: a queue of bytes to send and a queue of batches whose replies are awaited."""
+
+    __slots__ = ("awaited", "client", "connection", "events", "moved", "node", "socket", "tail", "unsent")
+
+    def __init__(self, node: Node, target: Target) -> None:
+        self.node = node
+        self.connection, self.socket, self.client = target.open(node)
+        self.socket.setblocking(False)
+        self.unsent: deque[memoryview] = deque()
+        self.awaited: deque[_Sent] = deque()
+        self.tail = b""
+        self.moved = time.monotonic()
+        self.events = 0
+
+    def send(self) -> None:
+        """Give the socket as much as it takes."""
+        while self.unsent:
+            data = self.unsent[0]
+            try:
+                sent = self.socket.send(data)
+            except NOT_NOW:
+                return
+            self.moved = time.monotonic()
+            if sent < len(data):
+                self.unsent[0] = data[sent:]
+            else:
+                self.unsent.popleft()
+
+    def receive(self) -> list[_Sent]:
+        """Take the replies that have come; return the batches they complete."""
+        done: list[_Sent] = []
+        while True:
+            try:
+                data = self.socket.recv(RECEIVE)
+            except NOT_NOW:
+                return done
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            self.moved = time.monotonic()
+            done += self._count(self.tail + data)
+            if len(data) < RECEIVE and not isinstance(self.socket, ssl.SSLSocket):  # TLS gives a record at a time
+                return done
+
+    def _count(self, data: bytes) -> list[_Sent]:
+        cut = data.rfind(b"\n") + 1
+        self.tail = data[cut:]
+        done: list[_Sent] = []
+        if b"-" not in data[:cut]:
+            lines: Iterable[bytes | None] = ()
+            replies = data.count(b"\n")
+        else:
+            split = data[:cut].split(b"\r\n")[:-1]
+            lines, replies = split, len(split)
+        marks = [
+            (number, line[1:].decode(errors="replace"))
+            for number, line in enumerate(lines)
+            if line and line[:1] == b"-"
+        ]
+        marks.reverse()
+        seen = 0
+        while replies > seen:
+            if not self.awaited:
+                raise ConnectionError("more replies than commands")
+            sent = self.awaited[0]
+            taken = min(sent.left, replies - seen)
+            first = sent.batch.replies - sent.left
+            while marks and marks[-1][0] < seen + taken:
+                number, text = marks.pop()
+                sent.refused[first + number - seen] = text
+            sent.left -= taken
+            seen += taken
+            if not sent.left:
+                done.append(self.awaited.popleft())
+        return done
+
+
+class Writer:
+    """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
+
+    After a `TargetError` it is of no more use: `close` it, and write the whole chunk again with a new one.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.slots = target.slots
+        self._links: dict[Node, _Link] = {}
+        self._selector = selectors.DefaultSelector()
+        self._rows: Counter[str] = Counter()
+        self._bytes = 0
+        self._rejects: list[Reject] = []
+
+    def begin(self) -> SlotMap:
+        """Take over the newest topology; the map that holds for the batches to come."""
+        self.slots = self._target.slots
+        return self.slots
+
+    def send(self, index: int, batch: Batch) -> None:
+        """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
+        link = self._link(self.slots.nodes[index])
+        while len(link.awaited) >= WINDOW:
+            self._turn(self._target.patience)
+        if not link.awaited:
+            link.moved = time.monotonic()
+        link.awaited.append(_Sent(batch, batch.replies))
+        link.unsent.append(memoryview(batch.data))
+        self._bytes += len(batch.data)
+        self._turn(0)
+
+    def drain(self) -> Acks:
+        """Wait until every row sent is acknowledged or refused, and say which."""
+        while any(link.awaited for link in self._links.values()):
+            self._turn(self._target.patience)
+        acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects))
+        self._rows, self._bytes, self._rejects = Counter(), 0, []
+        return acks
+
+    def close(self) -> None:
+        """Leave all nodes; where rows are under way, the server is told to forget them before it is written to again."""
+        for link in self._links.values():
+            if link.awaited and link.client is not None:
+                self._target.fence(link.node, link.client)
+            link.connection.disconnect()
+        self._links.clear()
+        self._selector.close()
+
+    def _link(self, node: Node) -> _Link:
+        link = self._links.get(node)
+        if link is None:
+            link = self._links[node] = _Link(node, self._target)
+        return link
+
+    def _turn(self, wait: float) -> None:
+        """Send and receive whatever can be, on every link; wait for something to happen if nothing can."""
+        for link in self._links.values():
+            events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
+            if events != link.events:
+                if not link.events:
+                    self._selector.register(link.socket, events, link)
+                elif not events:
+                    self._selector.unregister(link.socket)
+                else:
+                    self._selector.modify(link.socket, events, link)
+                link.events = events
+        happened = self._selector.select(wait)
+        for key, _ in happened:
+            link = key.data
+            try:
+                link.send()
+                done = link.receive()
+            except OSError as error:
+                raise self._target.error(error, link.node) from error
+            for sent in done:
+                self._settle(link.node, sent)
+        if wait:
+            self._check_silence()
+
+    def _check_silence(self) -> None:
+        now = time.monotonic()
+        for link in self._links.values():
+            if link.awaited and now - link.moved > self._target.patience:
+                raise TargetError(f"redis {link.node}: no reply for {self._target.patience:g} s", transient=True)
+
+    def _settle(self, node: Node, sent: _Sent) -> None:
+        """Count a batch's rows; what was refused is sent again along its redirection, or is a reject."""
+        if not sent.refused:
+            self._rows[str(node)] += sent.batch.rows
+            return
+        if any(text.startswith("MOVED") for text in sent.refused.values()):
+            self._target.mark_stale()
+        commands = list(frames.split_commands(sent.batch.data))
+        numbers = frames.number_rows(commands)
+        outcome: dict[int, Node | Reject] = dict.fromkeys(range(sent.batch.rows), node)
+        redo = [_Redo(commands[i], numbers[i], node, text) for i, text in sent.refused.items()]
+        for hop in range(HOPS):
+            redo = [again for again in redo if not self._is_final(again, outcome)]
+            if not redo:
+                break
+            redo = self._again(redo, hop)
+        else:
+            raise TargetError(f"redis {node}: {redo[0].text}: still redirected after {HOPS} hops", transient=True)
+        for result in outcome.values():
+            if isinstance(result, Reject):
+                self._rejects.append(result)
+            else:
+                self._rows[str(result)] += 1
+
+    def _is_final(self, redo: "_Redo", outcome: dict[int, Node | Reject]) -> bool:
+        if not redo.text:
+            if not isinstance(outcome[redo.row], Reject):
+                outcome[redo.row] = redo.node
+            return True
+        code = redo.text.split()[0]
+        if code in REDIRECT:
+            return False
+        if code in DATA:
+            outcome[redo.row] = Reject(redo.words[1], redo.text)
+            return True
+        raise self._target.error(redo.text, redo.node)
+
+    def _again(self, redo: list["_Redo"], hop: int) -> list["_Redo"]:
+        """Send commands to where their replies point, in order; return them with their new node and reply."""
+        to: dict[tuple[Node, bool], list[_Redo]] = {}
+        for again in redo:
+            code = again.text.partition(" ")[0]
+            place = redirection(again.text, again.node) if code != "TRYAGAIN" else again.node
+            to.setdefault((place, code == "ASK"), []).append(again)
+            if code == "TRYAGAIN":
+                time.sleep(PAUSE)
+        if hop > 1:
+            time.sleep(PAUSE)  # nodes that disagree need a moment
+        results: list[_Redo] = []
+        for (node, asking), group in to.items():
+            lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
+            replies = self._target.commands(node, [words for again in group for words in [*lead, again.words]])
+            for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
+                text = said(reply) if isinstance(reply, Exception) else ""
+                results.append(_Redo(again.words, again.row, node, text))
+        return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Redo:
+    """A command that was refused: its words, the row of its batch, the node that answered last, and the answer."""
+
+    words: list[bytes]
+    row: int
+    node: Node
+    text: str
+
+
+class Sink:
+    """A writer that sends nothing and counts rows as written: for dry runs, and to measure all that comes before.
+
+    With `keep`, `kept` gathers the commands, each with the node it would go to.
+    """
+
+    def __init__(self, target: Target, *, keep: bool = False) -> None:
+        self.kept: list[tuple[Node, list[bytes]]] = []
+        self._keep = keep
+        self._slots = target.slots
+        self._rows: Counter[str] = Counter()
+        self._bytes = 0
+
+    def begin(self) -> SlotMap:
+        """The topology that rows would be sent by."""
+        return self._slots
+
+    def send(self, index: int, batch: Batch) -> None:
+        """Count a batch."""
+        if self._keep:
+            self.kept += ((self._slots.nodes[index], words) for words in frames.split_commands(batch.data))
+        self._rows[str(self._slots.nodes[index])] += batch.rows
+        self._bytes += len(batch.data)
+
+    def drain(self) -> Acks:
+        """What was counted."""
+        acks = Acks(dict(self._rows), self._bytes)
+        self._rows, self._bytes = Counter(), 0
+        return acks
+
+    def close(self) -> None:
+        """Nothing is open."""

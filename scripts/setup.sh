@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Brings what the project needs: programs, and packages in .venv. Says nothing when all is there; never starts a service.
+#
+#     scripts/setup.sh [dev]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+extras=${1:+[$1]}
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+
+have() { command -v "$1" >/dev/null; }
+
+# The first python3 that is new enough.
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+}
+
+# The Debian packages of what is missing, a line each.
+missing() {
+  local python
+  have mariadbd || have mysqld || printf '%s\n' mariadb-server-core mariadb-client-core
+  # The server is redis-check-rdb under another name. The package redis-server would start a service.
+  { have redis-server || have redis-check-rdb || have valkey-server; } && { have redis-cli || have valkey-cli; } ||
+    echo redis-tools
+  have cc || have gcc || printf '%s\n' gcc libc6-dev
+  python=$(find_python)
+  if [ -z "$python" ]; then
+    printf '%s\n' python3 python3-venv python3-dev
+    return
+  fi
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "$python-venv"
+  "$python" -c 'import os, sysconfig; exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    echo "$python-dev"
+}
+
+# Older releases have the MariaDB packages under names with the version only.
+apt_name() {
+  local newest
+  if [[ $1 == mariadb-* && -z $(apt-cache show "$1" 2>/dev/null) ]]; then
+    newest=$(apt-cache pkgnames "$1-" | sort -V | tail -n 1)
+  fi
+  echo "${newest:-$1}"
+}
+
+apt_names() {
+  local name
+  for name in "$@"; do
+    apt_name "$name"
+  done
+}
+
+install_programs() {
+  local sudo=() packages
+  mapfile -t packages < <(missing)
+  if [ ${#packages[@]} = 0 ]; then
+    return
+  fi
+  if ! have apt-get; then
+    echo "setup: missing; install by hand (the names are Debian's): ${packages[*]}" >&2
+    exit 1
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    sudo=(sudo -n)
+  fi
+  if ! "${sudo[@]}" true 2>/dev/null; then
+    mapfile -t packages < <(apt_names "${packages[@]}")
+    echo "sudo apt-get install -y --no-install-recommends ${packages[*]}" >&2
+    exit 1
+  fi
+  "${sudo[@]}" apt-get -qq update
+  mapfile -t packages < <(apt_names "${packages[@]}")
+  echo "setup: installing ${packages[*]}" >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}" >&2
+  mapfile -t packages < <(missing)
+  if [ ${#packages[@]} != 0 ]; then
+    echo "setup: still missing after the installation: ${packages[*]}" >&2
+    exit 1
+  fi
+}
+
+# What was installed for development serves the demo too.
+install_packages() {
+  local stamp=.venv/.installed sum
+  sum=$(cat pyproject.toml constraints.txt | cksum)
+  if [ -x .venv/bin/loader ] && [ -f "$stamp" ] && [[ $(<"$stamp") == "$sum$extras"* ]]; then
+    return
+  fi
+  echo "setup: installing packages into .venv" >&2
+  [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+  .venv/bin/python -m pip --quiet --disable-pip-version-check install -c constraints.txt -e ".$extras" >&2
+  echo "$sum$extras" >"$stamp"
+}
+
+link_redis_server() {
+  if ! have redis-server && ! have valkey-server && have redis-check-rdb; then
+    ln -sfn "$(command -v redis-check-rdb)" .venv/bin/redis-server
+  fi
+}
+
+install_programs
+install_packages
+link_redis_server

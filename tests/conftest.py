@@ -1,0 +1,18 @@
+"""The servers that tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from loader.lab import Lab
+
+STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A database with the table `stu` and a cluster of three masters with a replica each; leave it as it was."""
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    lab.up(sql=[STU_SQL])
+    yield lab
+    lab.down()
