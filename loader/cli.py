@@ -142,7 +142,7 @@ def common(
     """Keep Redis hashes equal to MySQL rows."""
     color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
     context.obj = Common(tuple(config or ()), color)
-    if context.invoked_subcommand in {"sync"}:
+    if context.invoked_subcommand == "sync":
         from loader.report import configure_log
 
         configure_log(log_format.value, log_level.value, color=color)

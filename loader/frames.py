@@ -43,8 +43,8 @@ class Encoder:
     def feed(self, buffer: Buffer, start: int, end: int) -> int:
         """Consume whole rows of `buffer[start:end]`; return where the first row not consumed starts.
 
-        Stops at a row that is not all there (`wanted`), at a packet that is no row (`ended`), and when a node has `ROOM`
-        bytes of commands ready. A packet whose cells do not add up is a transient `SourceError`.
+        Stops at a row that is not all there (`wanted`), at a packet that is no row (`ended`), and when a node has
+        `ROOM` bytes of commands ready. A packet whose cells do not add up is a transient `SourceError`.
         """
         with memoryview(buffer)[:end] as view:
             while not self._full() and (taken := self._row_at(view, start)):
@@ -125,7 +125,7 @@ def is_last(packet: Buffer) -> bool:
 
 
 def split_row(row: Buffer, count: int) -> list[bytes | None]:
-    """Cells of one row packet's payload; None is NULL. A packet that does not hold exactly `count` cells is an error."""
+    """Cells of a row packet's payload; None is NULL. A payload of not exactly `count` cells is an error."""
     cells: list[bytes | None] = []
     position, end = 0, len(row)
     while position < end:
@@ -175,7 +175,8 @@ def split_commands(data: Buffer) -> Iterator[list[bytes]]:
 def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
     """For each command of a batch, which row of the batch it belongs to, from 0.
 
-    A row's commands stand together, in the order of `RANKS`, so a new row begins with another key or a rank that does not rise.
+    A row's commands stand together, in the order of `RANKS`, so a new row begins with another key or a rank that
+    does not rise.
     """
     numbers: list[int] = []
     row, last_key, last_rank = -1, None, len(RANKS)

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 from uuid import uuid4
 
 from loader.config import Config
@@ -170,7 +170,7 @@ class Loading:
         self._rows = options.chunk_rows or plan.job.chunk_rows
         self._lane = Lane(settings.source, plan, target, dry_run=options.dry_run)
 
-    def __enter__(self) -> "Loading":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +212,7 @@ class Loading:
 
 
 class Lane:
-    """One worker's way from MySQL to Redis; its connections are dropped when a chunk fails, and made anew for the next."""
+    """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew."""
 
     def __init__(self, settings: SourceSettings, plan: Plan, target: Target, *, dry_run: bool = False) -> None:
         self._settings = settings
@@ -249,7 +249,7 @@ class Lane:
 
 
 def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink) -> ChunkLoaded:
-    """Read a chunk's rows, encode them per slot owner, send them, and wait until every one is acknowledged or refused."""
+    """Read a chunk's rows, encode them per slot owner, send them, and wait until each is acknowledged or refused."""
     started = time.monotonic()
     encoder = _pass(plan, plan.select(chunk), source, writer)
     acks = writer.drain()

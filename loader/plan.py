@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from loader.settings import Job
 from loader.errors import ConfigError, PlanError
 from loader.model import Chunk, Column, KeyValues, Layout, Table
+from loader.settings import Job
 
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 NUMBERS = INTEGERS | {"decimal", "year"}

@@ -127,10 +127,8 @@ def run_text(run: Run) -> str:
     """The summary of a run for people."""
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
-    lines = [
-        f"{run.job}: {run.status.value}: {run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
-        f" in {run.seconds:.2f} s{rate}"
-    ]
+    counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
+    lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
     width = max(map(len, run.nodes), default=0)
     lines += [f"  {node:{width}}  {rows:>12,} rows" for node, rows in sorted(run.nodes.items())]
     for reject in run.rejects[:SHOWN_REJECTS]:
@@ -176,7 +174,7 @@ def plan_text(preview: Any) -> str:
         f"job         {plan.job.name}",
         f"rows        {rows}, read {way}",
         f"statement   {statement}",
-        f"commands    of the first rows, with the node that owns their slot; nothing was sent",
+        "commands    of the first rows, with the node that owns their slot; nothing was sent",
     ]
     lines += [f"  {node}  {command_text(words)}" for node, words in preview.commands]
     return "\n".join(lines if preview.commands else [*lines, "  none: there are no rows"])
@@ -209,7 +207,7 @@ def command_text(words: Sequence[bytes]) -> str:
 
 
 def shown(value: bytes) -> str:
-    r"""Bytes for a terminal: text as it is, quoted as redis-cli takes it where it must be, `\xNN` for what is no text."""
+    r"""Bytes for a terminal: text as it is, quoted for redis-cli where it must be, `\xNN` for what is no text."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

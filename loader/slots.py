@@ -11,7 +11,7 @@ SLOTS = 16384  # https://redis.io/docs/latest/operate/oss_and_stack/reference/cl
 
 
 def slot_of(key: bytes) -> int:
-    """Slot of a key: CRC16 (XMODEM) of its hash tag, else of the whole key, modulo 16384; as in the cluster specification."""
+    """Slot of a key: CRC16 (XMODEM) of its hash tag, else of the whole key, modulo 16384; the cluster specification."""
     start = key.find(b"{")
     if start >= 0:
         end = key.find(b"}", start + 1)

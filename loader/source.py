@@ -1,8 +1,8 @@
 """MySQL, and the only room that knows PyMySQL.
 
-PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row packets
-as they come, from the connection's buffered reader (`Connection._rfile`, the one private attribute used), and gives the
-closing packet back, so that PyMySQL ends the result itself and raises what the server said.
+PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row
+packets as they come, from the connection's buffered reader (`Connection._rfile`, the one private attribute used), and
+gives the closing packet back, so that PyMySQL ends the result itself and raises what the server said.
 """
 
 import ssl
@@ -29,7 +29,9 @@ TRANSIENT = frozenset({
     2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
 })  # fmt: skip
 # Errors that someone has to mend first: accounts, rights, authentication, database.
-ACCESS = frozenset({1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159})  # fmt: skip
+ACCESS = frozenset({
+    1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
+})  # fmt: skip
 NO_SELECT = 1142
 
 
@@ -176,7 +178,7 @@ class Stream:
         self._source = source
         self._cursor = cursor
         self._reader = reader
-        # Column count, one packet a column, EOF: so PyMySQL awaits this number next, and gets it with the closing packet.
+        # Column count, a packet a column, EOF: so PyMySQL awaits this number next, and gets it with the closing packet.
         self._sequence = (len(self.names) + 3) % 256
         self._finished = False
 

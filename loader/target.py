@@ -1,7 +1,7 @@
 """Redis, and the only room that knows redis-py.
 
-redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over the
-sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
+redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over
+the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
 """
 
 import socket
@@ -35,7 +35,7 @@ DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 class Target:
     """One Redis: a cluster, or a standalone server as a cluster of one.
 
-    Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 where the account is refused.
+    Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -122,7 +122,7 @@ class Target:
             raise self.error(error, node) from error
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
-    def connect(self, node: Node) -> Connection:
+    def connect(self, node: Node) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
         settings = self._settings
         options: dict[str, Any] = {
@@ -254,7 +254,7 @@ def _info(text: bytes) -> dict[str, str]:
 
 
 def redirection(text: str, asked: Node) -> Node:
-    """The node that `MOVED slot host:port` or `ASK slot host:port` names; without a host it is the one that was asked."""
+    """The node that `MOVED slot host:port` or `ASK slot host:port` names; no host means the one that was asked."""
     host, _, port = text.split()[2].rpartition(":")
     return Node(host if host not in {"", "?"} else asked.host, int(port))
 

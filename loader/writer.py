@@ -1,7 +1,7 @@
 """Sends batches to all nodes at the same time, counts their replies in bulk, and accounts for every row.
 
-A command that was refused is cut out of its batch and sent again by itself where the reply says; a refusal that stays is
-a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `target` say which reply is which.
+A command that was refused is cut out of its batch and sent again by itself where the reply says; a refusal that stays
+is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `target` say which is which.
 """
 
 import selectors
@@ -40,7 +40,7 @@ class _Link:
     def __init__(self, node: Node, target: Target) -> None:
         self.node = node
         self.connection, self.socket, self.client = target.open(node)
-        self.socket.setblocking(False)
+        self.socket.settimeout(0)
         self.unsent: deque[memoryview] = deque()
         self.awaited: deque[_Sent] = deque()
         self.tail = b""
@@ -150,7 +150,7 @@ class Writer:
         return acks
 
     def close(self) -> None:
-        """Leave all nodes; where rows are under way, the server is told to forget them before it is written to again."""
+        """Leave all nodes; the server is made to forget rows under way before it is written to again."""
         for link in self._links.values():
             if link.awaited and link.client is not None:
                 self._target.fence(link.node, link.client)
