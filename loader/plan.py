@@ -26,7 +26,7 @@ WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
-NUMERIC_TEXT = set("0123456789+-.:e ")
+NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,8 @@ def _warnings(
         )
     free = [column for column in columns if column is not None and column.type not in NUMBERS | TIMES]
     separators = [literal for literal, column in parts[1:] if column is not None]
-    if len(names) > 1 and (len(free) > 1 or any(set(text) <= NUMERIC_TEXT for text in separators)):
+    inside = TIME_TEXT if any(column is not None and column.type in TIMES for column in columns) else NUMBER_TEXT
+    if len(names) > 1 and (len(free) > 1 or any(set(text) <= inside for text in separators)):
         warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
     if job.query is None and not walk:
         warnings.append(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loader.lab import Lab
+from world import World
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 
@@ -16,3 +17,11 @@ def lab(tmp_path_factory):
     lab.up(sql=[STU_SQL])
     yield lab
     lab.down()
+
+
+@pytest.fixture
+def world(lab, tmp_path):
+    """A new database of the lab, and what its cluster holds since."""
+    world = World(lab, tmp_path)
+    yield world
+    world.close()

@@ -1,0 +1,163 @@
+"""Plans: the SQL, the layout and the warnings that a job makes of a table."""
+
+import pytest
+
+from loader.errors import ConfigError, PlanError
+from loader.model import Chunk, Column, Table
+from loader.plan import as_literal, checked, key_of, make_plan
+from loader.settings import Job
+
+SID = Column("sid", "smallint", "smallint(8) unsigned zerofill", None, nullable=False)
+SNAME = Column("sname", "varchar", "varchar(20)", "utf8mb4", nullable=False)
+ADDRESS = Column("address", "varchar", "varchar(20)", "utf8mb4")
+STU = Table("stu", (SID, SNAME, ADDRESS), primary_key=("sid",), rows_estimate=5)
+
+
+def job(**settings):
+    made = Job(**({"table": "stu"} | settings))
+    made.take_name("stu")
+    return made
+
+
+def test_the_default_is_all_columns_under_table_and_primary_key():
+    """Without key and fields, a row is `{table}_{primary key}` with a field for each column."""
+    plan = make_plan(job(), STU)
+    assert plan.layout.key == (b"stu_", 0)
+    assert plan.layout.fields == ((b"sid", 0), (b"sname", 1), (b"address", 2))
+    assert plan.select(Chunk(1)) == "SELECT `sid`, `sname`, `address`\nFROM `stu`"
+    assert plan.warnings == ()
+
+
+def test_hidden_columns_are_not_part_of_all():
+    """What SELECT * leaves out is left out, but may be named."""
+    table = Table("stu", (SID, Column("h", "int", "int", None, hidden=True)), ("sid",))
+    assert make_plan(job(), table).layout.fields == ((b"sid", 0),)
+    assert make_plan(job(fields=["h"]), table).layout.fields == ((b"h", 1),)
+
+
+def test_fields_rename_and_compute():
+    """A map's value is a column where there is one of that name, else an SQL expression; a cell is sent once."""
+    plan = make_plan(job(fields={"name": "SNAME", "city": "LEFT(address,2)", "id": "sid"}), STU)
+    assert plan.cells == ("`sid`", "`sname`", "LEFT(address,2)")
+    assert plan.layout.fields == ((b"name", 1), (b"city", 2), (b"id", 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fields": ["sid", "adress"]}, "job 'stu': fields: table 'stu' has no column 'adress': did you mean 'address'?"),
+        ({"fields": {"a": "xyz"}}, "job 'stu': fields.a: table 'stu' has no column 'xyz': there are sid, sname, address"),
+        ({"key": "s_{sidd}"}, "job 'stu': key: table 'stu' has no column 'sidd': did you mean 'sid'?"),
+    ],
+)
+def test_a_missing_column_is_named(settings, message):
+    """The error names the job, the setting, the column, and the nearest there is."""
+    with pytest.raises(PlanError) as caught:
+        make_plan(job(**settings), STU)
+    assert str(caught.value) == message
+
+
+def test_no_primary_key_needs_a_key():
+    """Without a primary key somebody has to say what the key is; then the table is read in one pass, with a warning."""
+    table = Table("stu", (SID, SNAME))
+    with pytest.raises(PlanError, match="no primary key: write a key"):
+        make_plan(job(), table)
+    plan = make_plan(job(key="s_{sid}"), table)
+    assert plan.walk == ()
+    assert [warning.split(":")[0] for warning in plan.warnings] == [
+        "key 's_{sid}' is not unique in table 'stu'",
+        "table 'stu' has no key to walk along",
+    ]
+
+
+def test_a_unique_key_serves_where_the_primary_key_cannot():
+    """A FLOAT cannot be continued from exactly; a unique key without NULLs can."""
+    score = Column("score", "float", "float", None, nullable=False)
+    table = Table("stu", (score, SID), primary_key=("score",), unique_keys=(("sid",),))
+    assert make_plan(job(), table).walk == (SID,)
+
+
+@pytest.mark.parametrize(
+    ("key", "warned"),
+    [
+        ("{sid}", False),
+        ("{sid}:{sname}", False),  # a number ends where the separator begins
+        ("{sname}:{address}", True),  # a:b + c is a + b:c
+        ("{sid}{sname}", True),
+    ],
+)
+def test_a_key_that_joins_ambiguously_is_warned_of(key, warned):
+    """Columns joined without a telling separator could make the same key of two rows."""
+    table = Table("stu", (SID, SNAME, ADDRESS), primary_key=("sid",), unique_keys=(("sname", "address"),))
+    assert any("could make the same key" in text for text in make_plan(job(key=key), table).warnings) == warned
+
+
+def test_chunks_are_ranges_of_the_key():
+    """`after < key <= upto`, spelled out for each column, because MySQL finds no range in a comparison of rows."""
+    a, b = Column("a", "int", "int", None), Column("b", "varchar", "varchar(9)", "gbk")
+    plan = make_plan(job(key="k_{a}", where="a > 3"), Table("stu", (a, b), ("a", "b")))
+    assert plan.select(Chunk(2, ("5", "_gbk X'41'"), ("7", "_gbk X''"))) == (
+        "SELECT `a`, `b`\nFROM `stu`\nWHERE (a > 3)\n"
+        "  AND (`a` > 5 OR (`a` = 5 AND `b` > _gbk X'41'))\n"
+        "  AND (`a` < 7 OR (`a` = 7 AND `b` <= _gbk X''))"
+    )
+    assert plan.bound(("5", "_gbk X'41'"), 100) == (
+        "SELECT CAST(`a` AS CHAR), CONCAT('_gbk X''', HEX(`b`), '''')\nFROM `stu`\nWHERE (a > 3)\n"
+        "  AND (`a` > 5 OR (`a` = 5 AND `b` > _gbk X'41'))\nORDER BY `a`, `b` LIMIT 1 OFFSET 99"
+    )
+
+
+def test_names_are_quoted():
+    """A backquote in a name ends nothing."""
+    table = Table("st`u", (Column("i`d", "int", "int", None),), ("i`d",))
+    assert make_plan(job(table="st`u"), table).select(Chunk(1)) == "SELECT `i``d`\nFROM `st``u`"
+
+
+def test_literals_hold_no_free_text():
+    """A key value that is not a literal of the kinds asked for is refused."""
+    good = ("5", "-1.50", "'2024-01-01 00:00:00.5'", "_utf8mb4 X'E5BC'", "X''")
+    assert checked(good) == good
+    for bad in ("5 OR 1=1", "'g'", "X'4'", "", None, "'1'--", "5\n"):
+        with pytest.raises(PlanError):
+            checked([bad])
+    assert as_literal(SNAME) == "CONCAT('_utf8mb4 X''', HEX(`sname`), '''')"
+
+
+@pytest.mark.parametrize("typed", ["5", "00000005", "005", "stu_00000005"])
+def test_a_key_may_be_typed_without_its_zeros(typed):
+    """What a person types for an integer becomes the text that MySQL sends; a whole key is taken as it is."""
+    assert key_of(make_plan(job(), STU), STU, typed) == b"stu_00000005"
+
+
+def test_composite_keys_are_typed_with_commas():
+    """One value a column, in the order of the key template."""
+    plan = make_plan(job(key="s:{sname}:{sid}"), STU)
+    assert key_of(plan, STU, "x,7") == b"s:x:00000007"
+    with pytest.raises(ConfigError, match="needs 2 values: sname,sid"):
+        key_of(plan, STU, "7")
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [("3:9", "`sid` >= 3 AND `sid` <= 9"), (":9", "`sid` <= 9"), ("3:", "`sid` >= 3")],
+)
+def test_a_range_includes_both_ends(text, condition):
+    """`--range LO:HI`; either end may be left out."""
+    assert make_plan(job(), STU, key_range=text).conditions == (condition,)
+
+
+@pytest.mark.parametrize("text", ["", ":", "5", "a:b", "1:2;--"])
+def test_a_range_that_is_none(text):
+    """Anything else is a usage error."""
+    with pytest.raises(ConfigError, match="--range"):
+        make_plan(job(), STU, key_range=text)
+
+
+def test_a_query_is_sent_as_it_is():
+    """A job's own SELECT is its statement; its columns are the cells, and `--where` has no place in it."""
+    query = job(table=None, query="SELECT 1 AS a, 2 AS b", key="q_{b}", fields={"x": "a"})
+    table = Table("stu", (Column("a", "", "", None), Column("b", "", "", None)))
+    plan = make_plan(query, table)
+    assert (plan.select(Chunk(1)), plan.layout.key, plan.layout.fields) == (query.query, (b"q_", 1), ((b"x", 0),))
+    with pytest.raises(ConfigError, match="belong into the query"):
+        make_plan(query, table, where="a = 1")

@@ -1,0 +1,120 @@
+"""A database and a cluster for one test: what it puts into MySQL, what it runs, and what is then in Redis."""
+
+import secrets
+import shutil
+import subprocess
+
+import pymysql
+from redis.cluster import RedisCluster
+
+from loader.config import Config
+from loader.load import Options, run_job
+
+
+class Ear:
+    """Hears the events of a run."""
+
+    def __init__(self):
+        self.expected = None
+        self.events = []
+
+    def expect(self, rows):
+        self.expected = rows
+
+    def notify(self, event):
+        self.events.append(event)
+
+
+class World:
+    """A new, empty database of the lab's MySQL, and of its cluster the keys that were not there before."""
+
+    def __init__(self, lab, directory):
+        self.lab = lab
+        self.name = f"world{secrets.token_hex(4)}"
+        self.mysql = pymysql.connect(
+            host="127.0.0.1",
+            port=lab.mysql_port,
+            user="owner",
+            password=lab.owner_password,
+            charset="utf8mb4",
+            autocommit=True,
+            init_command="SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+        )
+        self.sql(f"CREATE DATABASE {self.name} CHARACTER SET utf8mb4", f"USE {self.name}")
+        self.sql(f"GRANT SELECT ON {self.name}.* TO loader@'%'")
+        self.is_mariadb = "MariaDB" in self.mysql.get_server_info()
+        self.redis = RedisCluster(host="127.0.0.1", port=lab.redis_ports["n1"])
+        self._before = self._keys()
+        self._options = directory / "client.cnf"
+        self._options.touch(mode=0o600)
+        self._options.write_text(
+            f"[client]\nhost=127.0.0.1\nport={lab.mysql_port}\nuser=owner\npassword={lab.owner_password}\n"
+        )
+
+    def close(self):
+        """Leave both servers as they were."""
+        self.clear()
+        self.redis.close()
+        self.sql(f"DROP DATABASE {self.name}", f"REVOKE SELECT ON {self.name}.* FROM loader@'%'")
+        self.mysql.close()
+
+    def sql(self, *statements, args=None):
+        """Rows of the last statement."""
+        with self.mysql.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement, args)
+            return cursor.fetchall()
+
+    def config(self, **job):
+        """The config of one job, named `job`."""
+        return Config.model_validate({
+            "version": 1,
+            "source": {
+                "url": f"mysql://loader@127.0.0.1:{self.lab.mysql_port}/{self.name}",
+                "password": self.lab.password,
+            },
+            "target": {"url": f"redis://127.0.0.1:{self.lab.redis_ports['n1']}"},
+            "jobs": {"job": job},
+        })
+
+    def sync(self, ear=None, **job):
+        """The run of a job."""
+        config = self.config(**job)
+        return run_job(config, config.jobs["job"], Options(), ear or Ear())
+
+    def hashes(self):
+        """The new keys of the cluster, each with the fields of its hash, as redis-py gives them: bytes."""
+        return {key: self.redis.hgetall(key) for key in self._keys() - self._before}
+
+    def clear(self):
+        """Take the new keys away."""
+        for key in self._keys() - self._before:
+            self.redis.delete(key)
+
+    def printed(self, selects):
+        """What the mysql client prints for each statement, which has one value; None for NULL."""
+        mark = secrets.token_hex(16)
+        script = "".join(f"SELECT ({select}) IS NULL;SELECT '{mark}';\n{select};SELECT '{mark}';\n" for select in selects)
+        done = subprocess.run(
+            [
+                shutil.which("mariadb") or shutil.which("mysql"),
+                f"--defaults-file={self._options}",
+                "--raw",
+                "-N",
+                "-B",
+                "--default-character-set=utf8mb4",
+                "--max-allowed-packet=256M",
+                self.name,
+            ],
+            input=script.encode(),
+            capture_output=True,
+            check=True,
+        )
+        assert done.stderr == b""
+        *values, rest = done.stdout.split(f"\n{mark}\n".encode())
+        assert rest == b""
+        nulls = [value == b"1" for value in values[::2]]
+        return [None if null else value for null, value in zip(nulls, values[1::2], strict=True)]
+
+    def _keys(self):
+        return set(self.redis.keys("*", target_nodes=RedisCluster.PRIMARIES))
