@@ -1,0 +1,211 @@
+"""Batches on their way to real nodes: acknowledged, redirected, rejected, or failed whole."""
+
+import signal
+import time
+from array import array
+
+import pytest
+import redis
+
+from loader.errors import Exit, TargetError
+from loader.frames import pack
+from loader.lab import Lab
+from loader.model import Batch, Node
+from loader.server import HOST, wait
+from loader.settings import Target as Settings
+from loader.slots import SLOTS, SlotMap, slot_of
+from loader.target import Target
+from loader.writer import Writer
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory):
+    """Three masters without replicas, to break."""
+    lab = Lab(tmp_path_factory.mktemp("trio"))
+    lab.up(nodes=3, replicas=0)
+    yield lab
+    lab.down()
+
+
+@pytest.fixture
+def nodes(trio):
+    """A plain client for each master, by its node; what the test wrote is taken away."""
+    clients = {Node(HOST, port): redis.Redis(host=HOST, port=port) for port in trio.redis_ports.values()}
+    yield clients
+    for client in clients.values():
+        client.flushall()
+        client.close()
+
+
+@pytest.fixture
+def target(trio):
+    """The target under test, patient for two seconds."""
+    with Target(Settings(url=f"redis://{HOST}:{trio.redis_ports['n1']}", timeout="2s")) as target:
+        yield target
+
+
+def batch(*commands, rows=None):
+    return Batch(b"".join(map(pack, commands)), rows or len(commands), len(commands))
+
+
+def keys_in(slots, node, count):
+    """Some keys of one node."""
+    found = []
+    number = 0
+    while len(found) < count:
+        key = b"key:%d" % number
+        if slots.node_of(slot_of(key)) == node:
+            found.append(key)
+        number += 1
+    return found
+
+
+def row(key):
+    return [b"HMSET", key, b"f", b"value of " + key]
+
+
+def test_rows_are_counted_by_the_node_that_acknowledged_them(target, nodes):
+    """All nodes at once, several batches each; every row is there and counted."""
+    writer = Writer(target)
+    for index, node in enumerate(writer.begin().nodes):
+        for group in range(4):
+            keys = keys_in(target.slots, node, 400)[group * 100 : group * 100 + 100]
+            writer.send(index, batch(*map(row, keys)))
+    acks = writer.drain()
+    assert acks.rows == {str(node): 400 for node in nodes}
+    assert acks.rejects == ()
+    assert {str(node): client.dbsize() for node, client in nodes.items()} == acks.rows
+    assert writer.drain().rows == {}
+    writer.close()
+
+
+def test_a_foreign_key_is_a_reject_and_stays(target, nodes):
+    """WRONGTYPE: the row is named, its neighbours are written, the key is what it was."""
+    node = target.slots.nodes[0]
+    first, foreign, last = keys_in(target.slots, node, 3)
+    nodes[node].rpush(foreign, "mine")
+    writer = Writer(target)
+    hdel = [b"HDEL", foreign, b"g"]
+    writer.send(0, batch(row(first), row(foreign), hdel, row(last), rows=3))
+    acks = writer.drain()
+    assert acks.rows == {str(node): 2}
+    assert [(reject.key, reject.reason.split()[0]) for reject in acks.rejects] == [(foreign, "WRONGTYPE")]
+    assert nodes[node].lrange(foreign, 0, -1) == [b"mine"]
+    assert nodes[node].hgetall(last) == {b"f": b"value of " + last}
+    writer.close()
+
+
+def test_a_command_sent_to_the_wrong_node_follows_moved(target, nodes):
+    """With a map that is wrong everywhere, every row still arrives, and counts for the node that took it."""
+    right = target.slots
+    wrong = SlotMap((slot, slot, right.nodes[(right.owners[slot] + 1) % 3]) for slot in range(SLOTS))
+    wrong.owners = array("H", [wrong.nodes.index(right.nodes[(owner + 1) % 3]) for owner in right.owners])
+    writer = Writer(target)
+    writer.slots = wrong
+    keys = [b"moved:%d" % number for number in range(300)]
+    for index, node in enumerate(wrong.nodes):
+        mine = [key for key in keys if wrong.node_of(slot_of(key)) == node]
+        writer.send(index, batch(*map(row, mine)))
+    acks = writer.drain()
+    assert acks.rows == {
+        str(node): sum(right.node_of(slot_of(key)) == node for key in keys) for node in sorted(right.nodes)
+    }
+    assert {key for client in nodes.values() for key in client.scan_iter()} == set(keys)
+    writer.close()
+
+
+def test_a_migrating_slot_is_followed_by_ask_to_a_node_without_slots(trio, target, nodes):
+    """Keys that left a migrating slot are written where ASK says, ASKING first, also on a node without slots."""
+    key, stays = b"{tag}gone", b"{tag}here"
+    slot = slot_of(key)
+    source = target.slots.node_of(slot)
+    nodes[source].hset(stays, "f", "old")
+    name = trio.add_replica()
+    port = trio.redis_ports[name]
+    empty = redis.Redis(host=HOST, port=port)
+    empty.execute_command("CLUSTER", "RESET")
+    empty.execute_command("CLUSTER", "MEET", HOST, source.port)
+    ids = {client: client.execute_command("CLUSTER", "MYID").decode() for client in (empty, nodes[source])}
+    wait(lambda: all(one in str(client.cluster("nodes")) for one in ids.values() for client in ids), "handshake")
+    wait(lambda: empty.cluster("info")["cluster_state"] == "ok", "cluster")
+    empty.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[nodes[source]])
+    nodes[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[empty])
+    try:
+        writer = Writer(target)
+        index = writer.begin().nodes.index(source)
+        writer.send(index, batch(row(stays), row(key)))
+        acks = writer.drain()
+        assert acks.rows == {str(source): 1, f"{HOST}:{port}": 1}
+        assert nodes[source].hgetall(stays) == {b"f": b"value of " + stays}
+        with empty.pipeline(transaction=False) as pipe:
+            reply = pipe.execute_command("ASKING").hgetall(key).execute()[1]
+        assert reply == {b"f": b"value of " + key}
+        writer.close()
+    finally:
+        empty.flushall()
+        for client in (nodes[source], empty):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+        empty.close()
+
+
+def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
+    """No reply within the timeout: the chunk's rows count as unknown, and what is under way cannot land after a retry.
+
+    The stopped server holds the old value in its socket; the new writer's connection kills the old one first.
+    """
+    name = "n2"
+    node = Node(HOST, trio.redis_ports[name])
+    key = keys_in(target.slots, node, 1)[0]
+    writer = Writer(target)
+    index = writer.begin().nodes.index(node)
+    writer.send(index, batch(row(key)))
+    writer.drain()
+    trio.kill(name, signal.SIGSTOP)
+    writer.send(index, batch([b"HMSET", key, b"f", b"old"]))
+    with pytest.raises(TargetError, match="no reply for 2 s") as caught:
+        writer.drain()
+    assert caught.value.transient
+    writer.close()
+    trio.kill(name, signal.SIGCONT)
+    writer = Writer(target)
+    writer.begin()
+    writer.send(index, batch([b"HMSET", key, b"f", b"new"]))
+    assert writer.drain().rows == {str(node): 1}
+    time.sleep(0.2)
+    assert nodes[node].hget(key, "f") == b"new"
+    writer.close()
+
+
+def test_a_closed_connection_fails_the_chunk(target, nodes):
+    """CLIENT KILL in the middle: the error is one that passes."""
+    writer = Writer(target)
+    node = writer.begin().nodes[0]
+    key = keys_in(target.slots, node, 1)[0]
+    writer.send(0, batch(row(key)))
+    writer.drain()
+    nodes[node].execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with pytest.raises(TargetError) as caught:  # noqa: PT012  # which of the two notices is a matter of timing
+        writer.send(0, batch(row(key)))
+        writer.drain()
+    assert caught.value.transient
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "transient", "code"),
+    [
+        ("CLUSTERDOWN Hash slot not served", True, Exit.UNREACHABLE),
+        ("LOADING Redis is loading the dataset in memory", True, Exit.UNREACHABLE),
+        ("READONLY You can't write against a read only replica.", True, Exit.UNREACHABLE),
+        ("OOM command not allowed when used memory > 'maxmemory'.", True, Exit.FAILED),
+        ("MISCONF Redis is configured to save RDB snapshots", True, Exit.FAILED),
+        ("NOPERM this user has no permissions to run the 'hmset' command", False, Exit.CONFIG),
+        ("NOAUTH Authentication required.", False, Exit.CONFIG),
+        ("ERR unknown command 'HMSET', with args beginning with: 'a' 'secret'", False, Exit.FAILED),
+    ],
+)
+def test_what_a_reply_means(target, reply, transient, code):
+    """The table of error replies: worth another try, or for a person to mend; never quoting a row."""
+    error = target.error(reply, target.seed)
+    assert (error.transient, error.exit_code) == (transient, code)
+    assert "secret" not in str(error)
