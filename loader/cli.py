@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -31,6 +32,8 @@ app = typer.Typer(
 )
 lab_app = typer.Typer(help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True)
 app.add_typer(lab_app, name="lab")
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Format(StrEnum):
@@ -84,28 +87,30 @@ class Common:
 
 
 Output = Annotated[Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", help="Form of the result.")]
-JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB…", show_default=False, help="Jobs of the config.")]
+JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
     code = 0
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, _stop)
+        for stream in (sys.stdout, sys.stderr):  # in the locale C too, values are shown as they are
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         app()
     except LoaderError as error:
         text = str(error)
         note(text if ": error: " in text else f"error: {text}")
         code = int(error.exit_code)
-    except BrokenPipeError:  # as `loader … | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
 def _stop(number: int, _: object) -> None:
     """End at the next safe moment; a second signal ends at once."""
-    signal.signal(number, signal.SIG_DFL)
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
     name = signal.Signals(number).name
     raise Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
 
@@ -116,8 +121,11 @@ def note(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a result."""
-    print(text, flush=True)  # noqa: T201
+    """Print a result; that nobody reads it, as in `loader … | head -0`, does not end a run."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -247,9 +255,9 @@ def _tell(run: "Run", output: Format) -> None:
 @app.command()
 def get(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="A job of the config.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")],
     keys: Annotated[
-        list[str], typer.Argument(metavar="KEY…", help="Primary keys (a,b where composite), or whole keys.")
+        list[str], typer.Argument(metavar="KEY", help="Primary keys (a,b where composite), or whole keys.")
     ],
     *,
     output: Output = Format.TEXT,

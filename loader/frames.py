@@ -16,7 +16,6 @@ from loader.slots import slot_of
 ROOM = 128 * 1024  # bytes; a node's commands are handed over from this size on: larger brings nothing, see benchmarks/
 PACKET_MAX = 0xFFFFFF  # a packet of this length is continued in the next
 HEADER = 4
-RANKS = {b"HMSET": 0, b"HDEL": 1, b"EXPIRE": 2}  # the order of a row's commands
 
 Buffer = bytes | bytearray | memoryview
 
@@ -39,6 +38,7 @@ class Encoder:
         self._sizes = [0] * nodes
         self._rows = [0] * nodes
         self._replies = [0] * nodes
+        self._expires: list[list[bytes]] = [[] for _ in range(nodes)]
 
     def feed(self, buffer: Buffer, start: int, end: int) -> int:
         """Consume whole rows of `buffer[start:end]`; return where the first row not consumed starts.
@@ -57,8 +57,10 @@ class Encoder:
 
     def take(self, node: int) -> Batch:
         """Hand over the commands of a node."""
-        batch = Batch(b"".join(self._parts[node]), self._rows[node], self._replies[node])
-        self._parts[node] = []
+        expires = self._expires[node]
+        then = Batch(b"".join(expires), 0, len(expires)) if expires else None
+        batch = Batch(b"".join(self._parts[node]), self._rows[node], self._replies[node], then)
+        self._parts[node], self._expires[node] = [], []
         self._sizes[node] = self._rows[node] = self._replies[node] = 0
         return batch
 
@@ -110,7 +112,7 @@ class Encoder:
                 absent.append(name)
         commands = [command for command in (present, absent) if len(command) > 2]
         if layout.ttl is not None and commands[0] is present:
-            commands.append([b"EXPIRE", key, b"%d" % ttl_of(key, layout.ttl, layout.ttl_jitter)])
+            self._expires[node].append(pack([b"EXPIRE", key, b"%d" % ttl_of(key, layout.ttl, layout.ttl_jitter)]))
         for command in commands:
             data = pack(command)
             self._parts[node].append(data)
@@ -175,16 +177,15 @@ def split_commands(data: Buffer) -> Iterator[list[bytes]]:
 def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
     """For each command of a batch, which row of the batch it belongs to, from 0.
 
-    A row's commands stand together, in the order of `RANKS`, so a new row begins with another key or a rank that
-    does not rise.
+    A row's commands stand together, HMSET first, so a new row begins with every HMSET, and with an HDEL that does not
+    follow the HMSET of its own key.
     """
     numbers: list[int] = []
-    row, last_key, last_rank = -1, None, len(RANKS)
-    for words in batch:
-        rank = RANKS[words[0]]
-        if words[1] != last_key or rank <= last_rank:
+    row, begun = -1, None
+    for name, key, *_ in batch:
+        if name == b"HMSET" or key != begun:
             row += 1
-        last_key, last_rank = words[1], rank
+        begun = key if name == b"HMSET" else None
         numbers.append(row)
     return numbers
 

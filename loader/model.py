@@ -79,11 +79,15 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The commands of some rows for one node, and how many single-line replies they will have."""
+    """The commands of some rows for one node, and how many single-line replies they will have.
+
+    `then` is sent once these are acknowledged, without the rows that were refused: no EXPIRE for a foreign key.
+    """
 
     data: bytes | bytearray | memoryview
     rows: int
     replies: int
+    then: "Batch | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,15 +175,17 @@ def key_of(plan: Plan, table: Table, text: str) -> bytes:
     An integer may be written with or without the zeros that ZEROFILL adds.
     """
     prefix = plan.layout.key[0] if isinstance(plan.layout.key[0], bytes) else b""
-    if prefix and text.encode().startswith(prefix):
-        return text.encode()
+    typed = text.encode(errors="surrogateescape")
+    if prefix and typed.startswith(prefix):
+        return typed
     columns = plan.key_columns
     values = text.split(",") if len(columns) > 1 else [text]
     if len(values) != len(columns):
         raise ConfigError(f"key {text!r}: job {plan.job.name!r} needs {len(columns)} values: {','.join(columns)}")
-    rest = iter(zip(columns, values, strict=True))
+    stored = iter(_as_stored(table, *pair) for pair in zip(columns, values, strict=True))
     return b"".join(
-        piece if isinstance(piece, bytes) else _as_stored(table, *next(rest)).encode() for piece in plan.layout.key
+        piece if isinstance(piece, bytes) else next(stored).encode(errors="surrogateescape")
+        for piece in plan.layout.key
     )
 
 

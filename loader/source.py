@@ -33,6 +33,14 @@ ACCESS = frozenset({
     1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
 })  # fmt: skip
 NO_SELECT = 1142
+# What to do about errors in connecting.
+ADVICE = {
+    1044: "GRANT SELECT on it, or see source.url",
+    1045: "see the user in source.url, and source.password",
+    1049: "see source.url",
+    2003: "see source.url, and whether the server runs",
+    2026: "see source.tls",
+}
 
 
 class Source:
@@ -144,7 +152,9 @@ class Source:
             failure = self._error(error, "query refused")
             if failure.transient or failure.exit_code == Exit.CONFIG:
                 raise failure from error
-            raise PlanError(f"job {job!r}: MySQL refuses its SELECT: {_text(error)}") from error
+            raise PlanError(
+                f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
+            ) from error
 
     def stream(self, sql: str) -> "Stream":
         """Row packets of a statement; the connection does nothing else until the stream is left."""
@@ -160,6 +170,8 @@ class Source:
         message = f"mysql {self.address}: {doing}: {_text(error)}"
         if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
             return SourceError(f"{message}: see tls_ca and tls_verify", exit_code=Exit.CONFIG)
+        if code in ADVICE:
+            message += f": {ADVICE[code]}"
         if code in ACCESS or isinstance(error, ValueError):
             return SourceError(message, exit_code=Exit.CONFIG)
         return SourceError(message, transient=code in TRANSIENT or isinstance(error, OSError))
@@ -296,5 +308,5 @@ def _code(error: BaseException | None) -> int | None:
 
 def _text(error: BaseException | None) -> str:
     if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
-        return f"{error.args[1]} ({error.args[0]})"
+        return f"{' '.join(str(error.args[1]).split())} ({error.args[0]})"
     return str(error) or type(error).__name__

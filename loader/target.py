@@ -30,6 +30,7 @@ CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait, someone 
 ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 """Any other error reply is a fault of this program or a server it does not know, and ends the run."""
+DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
 
 
 class Target:
@@ -166,16 +167,23 @@ class Target:
         """What a driver's exception or an error reply means for the run."""
         text = said(error) if isinstance(error, Exception) else error
         code = text.partition(" ")[0]
-        message = f"redis {node}: {text}"
+        message = f"redis {node}: {text.removesuffix('.')}"
+        advice = ""
         if isinstance(error, redis.AuthenticationError) or code in ACCESS:
-            return TargetError(f"{message}: see user, password and ACL", exit_code=Exit.CONFIG)
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            return TargetError(f"{message}: see tls_ca and tls_verify", exit_code=Exit.CONFIG)
+            advice = "see the user in target.url, and target.password"
+        elif "CERTIFICATE_VERIFY_FAILED" in text:
+            advice = "see tls_ca and tls_verify"
+        elif text.startswith(DATABASE):
+            advice = "see the database in target.url"
+        if advice:
+            return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
         if code in CAPACITY:
             return TargetError(message, transient=True, exit_code=Exit.FAILED)
         if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError) or code in NODE | REDIRECT:
             return TargetError(message, transient=True)
-        return TargetError(f"redis {node}: {' '.join(text.split()[:8])}")  # the rest may quote a row
+        return TargetError(
+            message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}"
+        )  # may quote a row
 
     def _kill(self, connection: Connection, client: int) -> None:
         connection.send_command("CLIENT", "KILL", "ID", client)

@@ -136,9 +136,7 @@ class Writer:
             self._turn(self._target.patience)
         if not link.awaited:
             link.moved = time.monotonic()
-        link.awaited.append(_Sent(batch, batch.replies))
-        link.unsent.append(memoryview(batch.data))
-        self._bytes += len(batch.data)
+        self._queue(link, batch)
         self._turn(0)
 
     def drain(self) -> Acks:
@@ -164,6 +162,11 @@ class Writer:
             link = self._links[node] = _Link(node, self._target)
         return link
 
+    def _queue(self, link: _Link, batch: Batch) -> None:
+        link.awaited.append(_Sent(batch, batch.replies))
+        link.unsent.append(memoryview(batch.data))
+        self._bytes += len(batch.data)
+
     def _turn(self, wait: float) -> None:
         """Send and receive whatever can be, on every link; wait for something to happen if nothing can."""
         for link in self._links.values():
@@ -185,7 +188,9 @@ class Writer:
             except OSError as error:
                 raise self._target.error(error, link.node) from error
             for sent in done:
-                self._settle(link.node, sent)
+                then = self._settle(link.node, sent)
+                if then and then.replies:
+                    self._queue(link, then)
         if wait:
             self._check_silence()
 
@@ -195,11 +200,14 @@ class Writer:
             if link.awaited and now - link.moved > self._target.patience:
                 raise TargetError(f"redis {link.node}: no reply for {self._target.patience:g} s", transient=True)
 
-    def _settle(self, node: Node, sent: _Sent) -> None:
-        """Count a batch's rows; what was refused is sent again along its redirection, or is a reject."""
+    def _settle(self, node: Node, sent: _Sent) -> Batch | None:
+        """Count a batch's rows; what was refused is sent again along its redirection, or is a reject.
+
+        Returns what is to be sent next to the same node.
+        """
         if not sent.refused:
             self._rows[str(node)] += sent.batch.rows
-            return
+            return sent.batch.then
         if any(text.startswith("MOVED") for text in sent.refused.values()):
             self._target.mark_stale()
         commands = list(frames.split_commands(sent.batch.data))
@@ -213,21 +221,20 @@ class Writer:
             redo = self._again(redo, hop)
         else:
             raise TargetError(f"redis {node}: {redo[0].text}: still redirected after {HOPS} hops", transient=True)
-        for result in outcome.values():
-            if isinstance(result, Reject):
-                self._rejects.append(result)
-            else:
-                self._rows[str(result)] += 1
+        rejects = [result for result in outcome.values() if isinstance(result, Reject)]
+        self._rejects += rejects
+        self._rows.update(str(result) for result in outcome.values() if isinstance(result, Node))
+        return _without(sent.batch.then, {reject.key for reject in rejects})
 
     def _is_final(self, redo: "_Redo", outcome: dict[int, Node | Reject]) -> bool:
         if not redo.text:
-            if not isinstance(outcome[redo.row], Reject):
+            if isinstance(outcome.get(redo.row), Node):
                 outcome[redo.row] = redo.node
             return True
         code = redo.text.split()[0]
         if code in REDIRECT:
             return False
-        if code in DATA:
+        if code in DATA and redo.row in outcome:
             outcome[redo.row] = Reject(redo.words[1], redo.text)
             return True
         raise self._target.error(redo.text, redo.node)
@@ -251,6 +258,14 @@ class Writer:
                 text = said(reply) if isinstance(reply, Exception) else ""
                 results.append(_Redo(again.words, again.row, node, text))
         return results
+
+
+def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
+    """A batch less the commands of some keys."""
+    if batch is None or not keys:
+        return batch
+    left = [frames.pack(words) for words in frames.split_commands(batch.data) if words[1] not in keys]
+    return Batch(b"".join(left), batch.rows, len(left))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,17 +80,20 @@ def test_rows_are_counted_by_the_node_that_acknowledged_them(target, nodes):
 
 
 def test_a_foreign_key_is_a_reject_and_stays(target, nodes):
-    """WRONGTYPE: the row is named, its neighbours are written, the key is what it was."""
+    """WRONGTYPE: the row is named, its neighbours are written, the key is what it was, its TTL too."""
     node = target.slots.nodes[0]
     first, foreign, last = keys_in(target.slots, node, 3)
     nodes[node].rpush(foreign, "mine")
     writer = Writer(target)
     hdel = [b"HDEL", foreign, b"g"]
-    writer.send(0, batch(row(first), row(foreign), hdel, row(last), rows=3))
+    then = batch(*([b"EXPIRE", key, b"100"] for key in (first, foreign, last)))
+    sent = batch(row(first), row(foreign), hdel, row(last), rows=3)
+    writer.send(0, Batch(sent.data, sent.rows, sent.replies, Batch(then.data, 0, then.replies)))
     acks = writer.drain()
     assert acks.rows == {str(node): 2}
     assert [(reject.key, reject.reason.split()[0]) for reject in acks.rejects] == [(foreign, "WRONGTYPE")]
-    assert nodes[node].lrange(foreign, 0, -1) == [b"mine"]
+    assert (nodes[node].lrange(foreign, 0, -1), nodes[node].ttl(foreign)) == ([b"mine"], -1)
+    assert 98 <= nodes[node].ttl(last) <= 100
     assert nodes[node].hgetall(last) == {b"f": b"value of " + last}
     writer.close()
 
