@@ -130,7 +130,9 @@ def say(text: str) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        say(f"loader {version('mysql-redis-loader')}")
+        from loader.encoder import COMPILED
+
+        say(f"loader {version('mysql-redis-loader')}, {'compiled' if COMPILED else 'plain Python'} encoder")
         raise typer.Exit
 
 

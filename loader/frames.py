@@ -5,6 +5,7 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_query_respon
 A command is an array of bulk strings, see https://redis.io/docs/latest/develop/reference/protocol-spec/.
 """
 
+import re
 from array import array
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from loader.slots import slot_of
 ROOM = 128 * 1024  # bytes; a node's commands are handed over from this size on: larger brings nothing, see benchmarks/
 PACKET_MAX = 0xFFFFFF  # a packet of this length is continued in the next
 HEADER = 4
+PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:[0-9]+\r\n)*")
 
 Buffer = bytes | bytearray | memoryview
 
@@ -172,6 +174,11 @@ def split_commands(data: Buffer) -> Iterator[list[bytes]]:
             words.append(raw[position : position + size])
             position += size + 2
         yield words
+
+
+def count_replies(data: bytes) -> int:
+    """Number of replies in `data`, which ends with a line; -1 where not all are `+OK` or a number."""
+    return data.count(b"\n") if PLAIN_REPLIES.fullmatch(data) else -1
 
 
 def number_rows(batch: Sequence[list[bytes]]) -> list[int]:

@@ -11,8 +11,8 @@ from typing import Protocol, Self, TypeVar
 from uuid import uuid4
 
 from loader.config import Config
+from loader.encoder import Encoder
 from loader.errors import Exit, LoaderError, SourceError, Stopped
-from loader.frames import Encoder
 from loader.model import Chunk, ChunkLoaded, KeyValues, Node, Run, Status, Table, Waiting
 from loader.plan import Plan, checked, key_of, make_plan, peek
 from loader.settings import Job

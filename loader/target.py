@@ -241,10 +241,10 @@ def describe_cluster(target: Target) -> dict[str, Any]:
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
-            if target.cluster:
-                state = "fail" if b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO") else state
-            else:
-                entry["replicas"] = int(_info(target.command(node, "INFO", "replication"))["connected_slaves"])
+            # CLUSTER SLOTS leaves out a replica that has received nothing yet.
+            entry["replicas"] = int(_info(target.command(node, "INFO", "replication"))["connected_slaves"])
+            if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
+                state = "fail"
         except TargetError as error:
             if not error.transient:
                 raise

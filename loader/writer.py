@@ -8,10 +8,10 @@ import selectors
 import ssl
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loader import frames
+from loader.encoder import count_replies
 from loader.errors import TargetError
 from loader.model import Acks, Batch, Node, Reject
 from loader.slots import SlotMap
@@ -80,17 +80,16 @@ class _Link:
         cut = data.rfind(b"\n") + 1
         self.tail = data[cut:]
         done: list[_Sent] = []
-        if b"-" not in data[:cut]:
-            lines: Iterable[bytes | None] = ()
-            replies = data.count(b"\n")
-        else:
-            split = data[:cut].split(b"\r\n")[:-1]
-            lines, replies = split, len(split)
-        marks = [
-            (number, line[1:].decode(errors="replace"))
-            for number, line in enumerate(lines)
-            if line and line[:1] == b"-"
-        ]
+        marks: list[tuple[int, str]] = []
+        replies = count_replies(data[:cut])
+        if replies < 0:
+            lines = data[:cut].split(b"\r\n")[:-1]
+            replies = len(lines)
+            marks = [
+                (number, line[1:].decode(errors="replace")) for number, line in enumerate(lines) if line[:1] == b"-"
+            ]
+            if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
+                raise ConnectionError("a reply that none of the commands sent can have")
         marks.reverse()
         seen = 0
         while replies > seen:
