@@ -6,7 +6,7 @@ Modules are imported inside the commands, so that `loader --help` and completion
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
@@ -20,13 +20,14 @@ from loader.errors import ConfigError, Exit, LoaderError, Stopped
 
 if TYPE_CHECKING:
     from loader.config import Config
-    from loader.load import Options
     from loader.model import Run
+    from loader.run import Options
     from loader.settings import Job
 
 app = typer.Typer(
     help="Keeps Redis hashes equal to MySQL rows.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -152,7 +153,7 @@ def common(
     """Keep Redis hashes equal to MySQL rows."""
     color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
     context.obj = Common(tuple(config or ()), color)
-    if context.invoked_subcommand == "sync":
+    if context.invoked_subcommand in {"sync", "backfill"}:
         from loader.report import configure_log
 
         configure_log(log_format.value, log_level.value, color=color)
@@ -184,8 +185,8 @@ def plan(
     every: Annotated[bool, typer.Option("--all", help="All jobs of the config.")] = False,
 ) -> None:
     """Show what a sync would do, with real commands; nothing is written."""
-    from loader.load import preview
     from loader.report import plan_text
+    from loader.run import preview
 
     config = context.obj.config()
     for number, job in enumerate(_chosen(config, jobs, every=every)):
@@ -195,35 +196,164 @@ def plan(
             note(f"warning: {warning}")
 
 
+def _shard(text: str | None) -> str | None:
+    if text is not None and not _parsed(text, r"([1-9]\d*)/([1-9]\d*)", lambda i, n: i <= n):
+        raise typer.BadParameter("write I/N, the Ith of N shards: 1/4")
+    return text
+
+
+def _max_load(text: str | None) -> str | None:
+    if text is not None and not _parsed(text, r"([A-Za-z_]+)=(\d+)"):
+        raise typer.BadParameter("write a status variable of MySQL and its limit: Threads_running=25")
+    return text
+
+
+def _parsed(text: str, pattern: str, valid: "Callable[[int, int], bool] | None" = None) -> tuple[str, str] | None:
+    import re
+
+    match = re.fullmatch(pattern, text)
+    if match is None or (valid and not valid(int(match[1]), int(match[2]))):
+        return None
+    return match[1], match[2]
+
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", help="Read and encode, send nothing.")
+]
+Where = Annotated[str | None, typer.Option(metavar="SQL", envvar="LOADER_WHERE", help="Only rows that satisfy this.")]
+Range = Annotated[
+    str | None,
+    typer.Option("--range", metavar="LO:HI", envvar="LOADER_RANGE", help="Only keys from LO to HI, both included."),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=64, envvar="LOADER_WORKERS", help="Chunks loaded at the same time; default 2.")
+]
+ChunkRows = Annotated[
+    int | None, typer.Option(min=1, max=10_000_000, envvar="LOADER_CHUNK_ROWS", help="Rows in a chunk at most.")
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N", envvar="LOADER_SHARD", callback=_shard, help="Only the Ith of N parts, by key checksum."
+    ),
+]
+Rate = Annotated[
+    int | None, typer.Option(metavar="ROWS/S", min=1, envvar="LOADER_RATE", help="Rows a second at most, in all.")
+]
+MaxLoad = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=N", envvar="LOADER_MAX_LOAD", callback=_max_load, help="Wait while a MySQL status is above N."
+    ),
+]
+Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", help="How progress is shown.")]
+
+
 @app.command()
 def sync(
     context: typer.Context,
     jobs: JobNames = None,
     *,
     every: Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", help="All jobs of the config.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", help="Read and encode, send nothing.")
+    dry_run: DryRun = False,
+    where: Where = None,
+    key_range: Range = None,
+    workers: Workers = None,
+    chunk_rows: ChunkRows = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", envvar="LOADER_RESUME", help="Keep a checkpoint, and go on from one that fits."),
     ] = False,
-    where: Annotated[
-        str | None, typer.Option(metavar="SQL", envvar="LOADER_WHERE", help="Only rows that satisfy this.")
-    ] = None,
-    key_range: Annotated[
-        str | None,
-        typer.Option("--range", metavar="LO:HI", envvar="LOADER_RANGE", help="Only keys from LO to HI, both included."),
-    ] = None,
-    chunk_rows: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, envvar="LOADER_CHUNK_ROWS", help="Rows in a chunk.")
-    ] = None,
-    progress: Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", help="Bar, log lines or none.")] = Show.AUTO,
+    restart: Annotated[
+        bool, typer.Option("--restart", envvar="LOADER_RESTART", help="Keep a checkpoint, forgetting an earlier one.")
+    ] = False,
+    shard: Shard = None,
+    rate: Rate = None,
+    max_load: MaxLoad = None,
+    progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
     """Write the rows of jobs to Redis, now."""
-    from loader.load import Options
+    from loader.run import WORKERS, Options
 
     config = context.obj.config()
-    options = Options(where=where, key_range=key_range, chunk_rows=chunk_rows, dry_run=dry_run)
+    options = Options(
+        where=where,
+        key_range=key_range,
+        workers=workers or WORKERS,
+        chunk_rows=chunk_rows,
+        dry_run=dry_run,
+        resume=(resume or restart) and not dry_run,
+        restart=restart,
+        shard=_numbers(shard),
+        rate=rate,
+        max_load=_limit(max_load),
+    )
+    _run_all(context, config, _chosen(config, jobs, every=every), options, progress, output)
+
+
+@app.command()
+def backfill(
+    context: typer.Context,
+    job: Annotated[str, typer.Argument(help="A job of the config.")],
+    *,
+    dry_run: DryRun = False,
+    where: Where = None,
+    key_range: Range = None,
+    workers: Workers = None,
+    chunk_rows: ChunkRows = None,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart/--resume", envvar="LOADER_RESTART", help="Forget an earlier checkpoint, or go on from it."
+        ),
+    ] = False,
+    shard: Shard = None,
+    rate: Rate = None,
+    max_load: MaxLoad = None,
+    progress: Progress = Show.AUTO,
+    output: Output = Format.TEXT,
+) -> None:
+    """Write a whole table to Redis, in parallel; one that was stopped goes on where it was."""
+    from loader.run import WORKERS, Options
+
+    config = context.obj.config()
+    options = Options(
+        where=where,
+        key_range=key_range,
+        workers=workers or WORKERS,
+        chunk_rows=chunk_rows,
+        dry_run=dry_run,
+        resume=not dry_run,
+        restart=restart,
+        shard=_numbers(shard),
+        rate=rate,
+        max_load=_limit(max_load),
+    )
+    _run_all(context, config, _chosen(config, [job]), options, progress, output)
+
+
+def _numbers(shard: str | None) -> tuple[int, int] | None:
+    part, _, parts = (shard or "").partition("/")
+    return (int(part), int(parts)) if parts else None
+
+
+def _limit(max_load: str | None) -> tuple[str, int] | None:
+    name, _, most = (max_load or "").partition("=")
+    return (name, int(most)) if most else None
+
+
+def _run_all(
+    context: typer.Context,
+    config: "Config",
+    jobs: "Sequence[Job]",
+    options: "Options",
+    progress: Show,
+    output: Format,
+) -> NoReturn:
+    """Run jobs one after the other; the exit code is the first failure's, else that of rejected rows, else 0."""
     codes = []
-    for job in _chosen(config, jobs, every=every):
+    for job in jobs:
         run = _run(config, job, options, progress, context.obj.color)
         _tell(run, output)
         codes.append(run.exit_code)
@@ -233,8 +363,8 @@ def sync(
 
 
 def _run(config: "Config", job: "Job", options: "Options", progress: Show, color: bool) -> "Run":
-    from loader.load import run_job
     from loader.report import Reporter
+    from loader.run import run_job
 
     reporter = Reporter(job.name, progress.value, color=color)
     try:
@@ -265,8 +395,8 @@ def get(
     output: Output = Format.TEXT,
 ) -> None:
     """Read hashes back, with the slot and the node that holds them."""
-    from loader.load import read_back
     from loader.report import dump, hash_document, hash_text
+    from loader.run import read_back
 
     config = context.obj.config()
     missing = False
@@ -292,9 +422,11 @@ def _chosen(config: "Config", names: Sequence[str] | None, *, every: bool = Fals
     """The jobs that were named, or all; a name that is none is an error with the nearest one."""
     from difflib import get_close_matches
 
-    if every and not names:
+    if every and names:
+        raise ConfigError("name jobs or give --all, not both")
+    if every:
         return list(config.jobs.values())
-    if every or not names:
+    if not names:
         raise ConfigError("name the jobs, or give --all: there " + _there(list(config.jobs)))
     for name in names:
         if name not in config.jobs:

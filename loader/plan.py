@@ -45,6 +45,8 @@ class Plan:
     warnings: tuple[str, ...]
     rows_estimate: int | None
     names: tuple[str, ...]  # of the result's columns, which have to stay these
+    types: tuple[str, ...]  # of the columns read, with their names
+    filtered: bool  # a `where` keeps some rows out, no one knows how many
 
     def select(self, chunk: Chunk) -> str:
         """The statement that reads a chunk."""
@@ -66,6 +68,23 @@ class Plan:
         statement = self._statement([as_literal(column) for column in self.walk], conditions)
         return f"{statement}\nORDER BY {order} LIMIT 1 OFFSET {rows - 1}"
 
+    def extent(self) -> str:
+        """The statement for the least and the greatest key of a walk along one integer."""
+        name = quote(self.walk[0].name)
+        return self._statement([f"CAST(MIN({name}) AS CHAR)", f"CAST(MAX({name}) AS CHAR)"], self.conditions)
+
+    def facts(self) -> dict[str, str]:
+        """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
+        return {
+            "statement": self.select(Chunk(1)),
+            "column types": ", ".join(self.types),
+            "key": repr(self.layout.key),
+            "fields": repr(self.layout.fields),
+            "nulls": self.job.nulls,
+            "ttl": f"{self.layout.ttl} ± {self.layout.ttl_jitter}",
+            "walk": ", ".join(column.name for column in self.walk),
+        }
+
     def first(self, rows: int) -> str:
         """The statement that reads some rows, to be looked at."""
         if self.job.query is not None:
@@ -79,10 +98,18 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(job: Job, table: Table, *, where: str | None = None, key_range: str | None = None) -> Plan:
-    """Fit a job to its table; a `PlanError` names what is missing. `where` and `key_range` narrow one run.
+def make_plan(
+    job: Job,
+    table: Table,
+    *,
+    where: str | None = None,
+    key_range: str | None = None,
+    shard: tuple[int, int] | None = None,
+) -> Plan:
+    """Fit a job to its table; a `PlanError` names what is missing. The other arguments narrow one run.
 
-    `key_range` is `LO:HI`, both included, either of them optional, over the first column of the walk.
+    `key_range` is `LO:HI`, both included, either of them optional, over the first column of the walk; `shard` is
+    (I, N), the rows for which the checksum of their walk's columns leaves I - 1 when divided by N.
     """
     parts = _key_template(job, table)
     cells: dict[str, int] = {}  # expression → its place in the select list
@@ -102,11 +129,14 @@ def make_plan(job: Job, table: Table, *, where: str | None = None, key_range: st
     fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
     walk = () if query else _walk(table)
     columns = tuple(_named(table, column, job, "key").name for _, column in parts if column is not None)
-    conditions = [f"({text})" for text in (job.where, where) if text]
-    if (where or key_range) and query:
-        raise ConfigError(f"job {job.name!r} is a query: --where and --range belong into the query itself")
+    conditions = [f"({text}\n)" for text in (job.where, where) if text]  # a comment may end the text
+    if (where or key_range or shard) and query:
+        raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
     if key_range is not None:
         conditions.append(_range(job, walk, key_range))
+    if shard is not None:
+        names = ", ".join(quote(name) for name in [column.name for column in walk] or columns)
+        conditions.append(f"CRC32(CONCAT_WS(',', {names})) % {shard[1]} = {shard[0] - 1}")
     return Plan(
         job=job,
         layout=Layout(
@@ -124,6 +154,8 @@ def make_plan(job: Job, table: Table, *, where: str | None = None, key_range: st
         warnings=tuple(_warnings(job, table, walk, [table.column(c) for c in columns], parts)),
         rows_estimate=table.rows_estimate,
         names=tuple(column.name for column in table.columns) if query else (),
+        types=tuple(f"{column.name} {column.full_type}" for column in table.columns if quote(column.name) in cells),
+        filtered=bool(job.where or where),
     )
 
 
@@ -155,7 +187,7 @@ def as_literal(column: Column) -> str:
     if column.type in BINARIES:
         return f"CONCAT('X''', HEX({name}), '''')"
     if column.type in INDEXED:
-        return f"CAST({name} + 0 AS CHAR)"
+        return f"CAST(CAST({name} AS UNSIGNED) AS CHAR)"  # the column + 0 is a double, too short for a SET of 64
     if column.type in TIMES | WORDS:
         return f"CONCAT('''', CAST({name} AS CHAR), '''')"
     return f"CAST({name} AS CHAR)"
@@ -250,9 +282,14 @@ def _walk(table: Table) -> tuple[Column, ...]:
     """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one."""
     for key in (table.primary_key, *table.unique_keys):
         columns = [column for name in key if (column := table.column(name))]
-        if columns and all(column.type in WALKABLE for column in columns):
+        if columns and all(map(_is_walkable, columns)):
             return tuple(columns)
     return ()
+
+
+def _is_walkable(column: Column) -> bool:
+    """Whether MySQL compares a column in the order that it sorts it by: not a SET too large for a double's 53 bits."""
+    return column.type in WALKABLE and (column.type != "set" or column.full_type.count(",") < 53)
 
 
 def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from loader.model import Chunk, ChunkLoaded, Node, Run, Status, Waiting
+from loader.throttle import Throttle
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
 SHOWN_REJECTS = 5
@@ -38,7 +39,7 @@ def configure_log(style: str, level: str, *, color: bool) -> None:
 class Reporter:
     """Shows a run while it goes: a bar on a terminal, a line every ten seconds in a log, or nothing.
 
-    `rows` is MySQL's estimate of the table, so the bar's end is an estimate too.
+    The bar's end is MySQL's estimate of the rows, and so is the time that is left.
     """
 
     def __init__(self, job: str, style: str, *, color: bool) -> None:
@@ -48,6 +49,9 @@ class Reporter:
         self._lines = style == "log"
         self._started = self._said = time.monotonic()
         self._rows = self._chunks = 0
+        self._expected: int | None = None
+        self._throttle = Throttle()
+        self._waiting = ""
         self._bar = None
         if style == "bar":
             self._bar = Progress(
@@ -55,7 +59,7 @@ class Reporter:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
                 TextColumn("{task.fields[note]}"),
-                TimeElapsedColumn(),
+                TimeRemainingColumn(),
                 console=Console(stderr=True, no_color=not color),
                 transient=True,
             )
@@ -67,34 +71,40 @@ class Reporter:
         if self._bar:
             self._bar.stop()
 
-    def expect(self, rows: int | None) -> None:
-        """Say how many rows are to come."""
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Take note of how many rows are to come, and of what says why workers wait."""
+        self._expected, self._throttle = rows, throttle
         if self._bar:
             self._bar.update(self._task, total=rows or None)
 
-    def notify(self, event: ChunkLoaded | Waiting) -> None:
-        """Show an event."""
+    def notify(self, event: ChunkLoaded | Waiting | None) -> None:
+        """Show an event, or after a second without one that the run goes on, or why it waits."""
         if isinstance(event, Waiting):
+            self._waiting = event.reason
+            seconds = round(event.seconds, 1)
             self._log.warning(
-                "waiting",
-                chunk=event.chunk.number,
-                attempt=event.attempt,
-                seconds=round(event.seconds, 1),
-                reason=event.reason,
+                "waiting", chunk=event.chunk.number, attempt=event.attempt, seconds=seconds, reason=event.reason
             )
-            if self._bar:
-                self._bar.update(self._task, note=f"waiting: {event.reason}")
-            return
-        self._rows += event.read
-        self._chunks += 1
+        elif event:
+            self._waiting = ""
+            self._rows += event.read
+            self._chunks += 1
+            self._log.debug("chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3))
+        self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
-        rate = round(self._rows / max(now - self._started, 1e-9))
+        rate = self._rows / max(now - self._started, 1e-9)
+        why = self._waiting or self._throttle.reason
         if self._bar:
-            self._bar.update(self._task, completed=self._rows, note=f"{self._rows:,} rows, {rate:,} rows/s")
-        self._log.debug("chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3))
+            note = f"{self._rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
+            self._bar.update(self._task, completed=self._rows, note=note)
         if self._lines and now - self._said >= LINE_EVERY:
             self._said = now
-            self._log.info("loading", rows=self._rows, rows_per_second=rate, chunks=self._chunks)
+            left = max(0, (self._expected or 0) - self._rows)
+            more: dict[str, str | int] = {"eta_seconds": round(left / rate)} if left and rate else {}
+            more |= {"waits_for": why} if why else {}
+            self._log.info("loading", rows=self._rows, rows_per_second=round(rate), chunks=self._chunks, **more)
 
 
 def run_document(run: Run) -> dict[str, Any]:
@@ -130,7 +140,7 @@ def run_text(run: Run) -> str:
     counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
     lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
     width = max(map(len, run.nodes), default=0)
-    lines += [f"  {node:{width}}  {rows:>12,} rows" for node, rows in sorted(run.nodes.items())]
+    lines += [f"  {node:{width}}  {rows:>12,} row{_s(rows)}" for node, rows in sorted(run.nodes.items())]
     for reject in run.rejects[:SHOWN_REJECTS]:
         lines.append(f"  rejected {shown(reject.key)}: {reject.reason}")
     if run.rejected > SHOWN_REJECTS:
@@ -186,15 +196,17 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     width = max((len(master["node"]) for master in masters), default=0)
     lines = [
         f"{master['node']:{width}}  {master['slots']:>5} slots  {_count(master['keys']):>12} keys"
-        f"  {master['replicas']} replica{'' if master['replicas'] == 1 else 's'}"
+        f"  {master['replicas']} replica{_s(master['replicas'])}"
         for master in masters
     ]
     keys = sum(master["keys"] or 0 for master in masters)
-    plural = "" if len(masters) == 1 else "s"
-    lines.append(
-        f"{document['state']}: {document['slots']} of 16384 slots, {keys:,} keys in {len(masters)} master{plural}"
-    )
+    total = f"{keys:,} key{_s(keys)} in {len(masters)} master{_s(len(masters))}"
+    lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
     return "\n".join(lines)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _count(number: int | None) -> str:

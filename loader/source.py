@@ -74,7 +74,8 @@ class Source:
         self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
         self._connection._rfile = self._reader  # noqa: SLF001
         zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
-        self.fetch(f"SET SESSION sql_mode = '', net_write_timeout = {NET_TIMEOUT}{zone}")
+        # A key may be an invalid date, which MySQL 8 and later refuse to compare with otherwise.
+        self.fetch(f"SET SESSION sql_mode = 'ALLOW_INVALID_DATES', net_write_timeout = {NET_TIMEOUT}{zone}")
         self.fetch("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
 
     def __enter__(self) -> Self:
@@ -260,9 +261,12 @@ class _Reader:
         return data
 
     def readinto1(self, free: memoryview) -> int:
-        """Read once, first what the reader holds already: its own `readinto1` would wait for more than that."""
+        """Read once: first what the reader holds already, which is far less than `free` takes, then past the reader.
+
+        Its own `readinto1` fills up its buffer for a small `free`, and for a larger one waits for more than it holds.
+        """
         if self._direct:
-            count: int = self._reader.readinto1(free)
+            count: int = self._reader.raw.readinto(free)
             return count
         data = self._reader.read1(len(free))
         free[: len(data)] = data

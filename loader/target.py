@@ -50,6 +50,7 @@ class Target:
         self.seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
         self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
         self._slots: SlotMap | None = None
+        self.replicated: frozenset[Node] = frozenset()  # masters that have a replica
 
     @property
     def slots(self) -> SlotMap:
@@ -156,7 +157,11 @@ class Target:
                 self._kill(connection, self._unfenced[node][-1])
                 self._unfenced[node].pop()
         except (redis.RedisError, OSError) as error:
-            raise self.error(error, node) from error
+            failure = self.error(error, node)
+            if failure.transient and not isinstance(error, redis.BusyLoadingError):
+                advice = "see target.url (rediss:// for TLS), and whether the server runs"
+                raise TargetError(f"{failure}: {advice}", transient=True) from error
+            raise failure from error
         return connection
 
     def fence(self, node: Node, client: int) -> None:
@@ -205,7 +210,9 @@ class Target:
         if not self.cluster:
             self.command(self.seed, "PING")
             return SlotMap.single(self.seed)
-        return SlotMap((first, last, masters[0]) for first, last, masters in self.ranges())
+        ranges = self.ranges()
+        self.replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
+        return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
 
     def ranges(self) -> list[tuple[int, int, list[Node]]]:
         """First slot, last slot, and the master followed by its replicas, as the first node that answers sees it."""

@@ -8,6 +8,7 @@ import selectors
 import ssl
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loader import frames
@@ -19,6 +20,9 @@ from loader.target import DATA, HOPS, REDIRECT, Target, redirection, said
 
 WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
 RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows
+SLOW = 1.0  # seconds until a batch is acknowledged from which a node is spared: a hundred times the usual
+SPARED = 5.0  # seconds that a slow node is spared at most
+REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
 PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -29,6 +33,7 @@ class _Sent:
 
     batch: Batch
     left: int
+    since: float
     refused: dict[int, str] = field(default_factory=dict)
 
 
@@ -60,6 +65,27 @@ class _Link:
                 self.unsent[0] = data[sent:]
             else:
                 self.unsent.popleft()
+
+    def ask(self, words: list[bytes]) -> None:
+        """Send one command while nothing else is under way."""
+        self.unsent.append(memoryview(frames.pack(words)))
+        self.send()
+
+    def answer(self, patience: float) -> int:
+        """The number that one command is replied with."""
+        self.socket.settimeout(patience)
+        try:
+            line = b""
+            while not line.endswith(b"\n"):
+                part = self.socket.recv(RECEIVE)
+                if not part:
+                    raise ConnectionResetError("the server closed the connection")
+                line += part
+        finally:
+            self.socket.settimeout(0)
+        if not line.startswith(b":"):
+            raise ConnectionError(f"an unexpected reply: {line.decode(errors='replace').strip()}")
+        return int(line[1:])
 
     def receive(self) -> list[_Sent]:
         """Take the replies that have come; return the batches they complete."""
@@ -111,11 +137,13 @@ class _Link:
 class Writer:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
+    `spare` is told of a node that takes more than `SLOW` seconds to acknowledge a batch, and for how long.
     After a `TargetError` it is of no more use: `close` it, and write the whole chunk again with a new one.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, spare: Callable[[str, float], None] | None = None) -> None:
         self._target = target
+        self._spare = spare
         self.slots = target.slots
         self._links: dict[Node, _Link] = {}
         self._selector = selectors.DefaultSelector()
@@ -146,6 +174,22 @@ class Writer:
         self._rows, self._bytes, self._rejects = Counter(), 0, []
         return acks
 
+    def await_replicas(self) -> None:
+        """Have a replica of each node written to acknowledge everything; a transient error where none does in time."""
+        links = [link for link in self._links.values() if link.node in self._target.replicated]
+        milliseconds = int(REPLICA_WAIT * 1000)
+        for link in links:
+            link.ask([b"WAIT", b"1", b"%d" % milliseconds])
+        for link in links:
+            try:
+                count = link.answer(REPLICA_WAIT + self._target.patience)
+            except OSError as error:
+                raise self._target.error(error, link.node) from error
+            if count < 1:
+                raise TargetError(
+                    f"redis {link.node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True
+                )
+
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""
         for link in self._links.values():
@@ -162,24 +206,15 @@ class Writer:
         return link
 
     def _queue(self, link: _Link, batch: Batch) -> None:
-        link.awaited.append(_Sent(batch, batch.replies))
+        link.awaited.append(_Sent(batch, batch.replies, time.monotonic()))
         link.unsent.append(memoryview(batch.data))
         self._bytes += len(batch.data)
 
     def _turn(self, wait: float) -> None:
         """Send and receive whatever can be, on every link; wait for something to happen if nothing can."""
         for link in self._links.values():
-            events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
-            if events != link.events:
-                if not link.events:
-                    self._selector.register(link.socket, events, link)
-                elif not events:
-                    self._selector.unregister(link.socket)
-                else:
-                    self._selector.modify(link.socket, events, link)
-                link.events = events
-        happened = self._selector.select(wait)
-        for key, _ in happened:
+            self._register(link)
+        for key, _ in self._selector.select(wait):
             link = key.data
             try:
                 link.send()
@@ -187,11 +222,27 @@ class Writer:
             except OSError as error:
                 raise self._target.error(error, link.node) from error
             for sent in done:
+                took = time.monotonic() - sent.since
+                if took > SLOW and self._spare:
+                    self._spare(str(link.node), min(took, SPARED))
                 then = self._settle(link.node, sent)
                 if then and then.replies:
                     self._queue(link, then)
         if wait:
             self._check_silence()
+
+    def _register(self, link: _Link) -> None:
+        """Have the selector watch a link for what it waits for, which is nothing where nothing is under way."""
+        events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
+        if events == link.events:
+            return
+        if not link.events:
+            self._selector.register(link.socket, events, link)
+        elif not events:
+            self._selector.unregister(link.socket)
+        else:
+            self._selector.modify(link.socket, events, link)
+        link.events = events
 
     def _check_silence(self) -> None:
         now = time.monotonic()
@@ -306,6 +357,9 @@ class Sink:
         acks = Acks(dict(self._rows), self._bytes)
         self._rows, self._bytes = Counter(), 0
         return acks
+
+    def await_replicas(self) -> None:
+        """Nothing was sent."""
 
     def close(self) -> None:
         """Nothing is open."""

@@ -45,8 +45,14 @@ def test_fields_rename_and_compute():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fields": ["sid", "adress"]}, "job 'stu': fields: table 'stu' has no column 'adress': did you mean 'address'?"),
-        ({"fields": {"a": "xyz"}}, "job 'stu': fields.a: table 'stu' has no column 'xyz': there are sid, sname, address"),
+        (
+            {"fields": ["sid", "adress"]},
+            "job 'stu': fields: table 'stu' has no column 'adress': did you mean 'address'?",
+        ),
+        (
+            {"fields": {"a": "xyz"}},
+            "job 'stu': fields.a: table 'stu' has no column 'xyz': there are sid, sname, address",
+        ),
         ({"key": "s_{sidd}"}, "job 'stu': key: table 'stu' has no column 'sidd': did you mean 'sid'?"),
     ],
 )
@@ -97,12 +103,12 @@ def test_chunks_are_ranges_of_the_key():
     a, b = Column("a", "int", "int", None), Column("b", "varchar", "varchar(9)", "gbk")
     plan = make_plan(job(key="k_{a}", where="a > 3"), Table("stu", (a, b), ("a", "b")))
     assert plan.select(Chunk(2, ("5", "_gbk X'41'"), ("7", "_gbk X''"))) == (
-        "SELECT `a`, `b`\nFROM `stu`\nWHERE (a > 3)\n"
+        "SELECT `a`, `b`\nFROM `stu`\nWHERE (a > 3\n)\n"
         "  AND (`a` > 5 OR (`a` = 5 AND `b` > _gbk X'41'))\n"
         "  AND (`a` < 7 OR (`a` = 7 AND `b` <= _gbk X''))"
     )
     assert plan.bound(("5", "_gbk X'41'"), 100) == (
-        "SELECT CAST(`a` AS CHAR), CONCAT('_gbk X''', HEX(`b`), '''')\nFROM `stu`\nWHERE (a > 3)\n"
+        "SELECT CAST(`a` AS CHAR), CONCAT('_gbk X''', HEX(`b`), '''')\nFROM `stu`\nWHERE (a > 3\n)\n"
         "  AND (`a` > 5 OR (`a` = 5 AND `b` > _gbk X'41'))\nORDER BY `a`, `b` LIMIT 1 OFFSET 99"
     )
 

@@ -8,18 +8,18 @@ import pymysql
 from redis.cluster import RedisCluster
 
 from loader.config import Config
-from loader.load import Options, run_job
+from loader.run import Options, run_job
 
 
 class Ear:
     """Hears the events of a run."""
 
     def __init__(self):
-        self.expected = None
+        self.expected = self.throttle = None
         self.events = []
 
-    def expect(self, rows):
-        self.expected = rows
+    def expect(self, rows, throttle):
+        self.expected, self.throttle = rows, throttle
 
     def notify(self, event):
         self.events.append(event)
@@ -67,15 +67,17 @@ class World:
 
     def config(self, **job):
         """The config of one job, named `job`."""
-        return Config.model_validate({
-            "version": 1,
-            "source": {
-                "url": f"mysql://loader@127.0.0.1:{self.lab.mysql_port}/{self.name}",
-                "password": self.lab.password,
-            },
-            "target": {"url": f"redis://127.0.0.1:{self.lab.redis_ports['n1']}"},
-            "jobs": {"job": job},
-        })
+        return Config.model_validate(
+            {
+                "version": 1,
+                "source": {
+                    "url": f"mysql://loader@127.0.0.1:{self.lab.mysql_port}/{self.name}",
+                    "password": self.lab.password,
+                },
+                "target": {"url": f"redis://127.0.0.1:{self.lab.redis_ports['n1']}"},
+                "jobs": {"job": job},
+            }
+        )
 
     def sync(self, ear=None, **job):
         """The run of a job."""
@@ -94,7 +96,9 @@ class World:
     def printed(self, selects):
         """What the mysql client prints for each statement, which has one value; None for NULL."""
         mark = secrets.token_hex(16)
-        script = "".join(f"SELECT ({select}) IS NULL;SELECT '{mark}';\n{select};SELECT '{mark}';\n" for select in selects)
+        script = "".join(
+            f"SELECT ({select}) IS NULL;SELECT '{mark}';\n{select};SELECT '{mark}';\n" for select in selects
+        )
         done = subprocess.run(
             [
                 shutil.which("mariadb") or shutil.which("mysql"),

@@ -1,0 +1,60 @@
+"""How fast a run may go, and why it waits; shared by the workers of a run."""
+
+import threading
+import time
+
+from loader.errors import Stopped
+
+STEP = 0.2  # seconds of waiting after which a change is noticed
+
+
+class Throttle:
+    """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
+
+    `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end.
+    """
+
+    def __init__(self, rate: int | None = None) -> None:
+        self.busy = ""  # why nobody may go on for now; set and cleared by the run
+        self.seconds = 0.0  # waited so far, by all workers together
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._free = 0.0  # when the next row may go
+        self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
+        self._stop = threading.Event()
+
+    @property
+    def reason(self) -> str:
+        """Why workers wait now; empty when they do not."""
+        now = time.monotonic()
+        if self.busy:
+            return self.busy
+        if self._slow[1] > now:
+            return self._slow[0]
+        return f"--rate {self._rate}" if self._free > now else ""
+
+    def pace(self, rows: int) -> None:
+        """Wait until these rows may go."""
+        due = 0.0
+        if self._rate:
+            with self._lock:
+                due = max(self._free, time.monotonic())
+                self._free = due + rows / self._rate
+        while (left := max(due, self._slow[1]) - time.monotonic()) > 0 or self.busy:
+            pause = min(left, STEP) if left > 0 else STEP
+            self.sleep(pause)
+            self.seconds += pause
+        self.sleep(0)
+
+    def spare(self, node: str, seconds: float) -> None:
+        """Leave a node that took so long to reply alone for as long again."""
+        self._slow = (f"{node} took {seconds:.1f} s to reply", time.monotonic() + seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than the run goes on."""
+        if self._stop.wait(seconds) if seconds else self._stop.is_set():
+            raise Stopped("the run is stopping")
+
+    def stop(self) -> None:
+        """Have every worker end at its next buffer."""
+        self._stop.set()
