@@ -211,15 +211,18 @@ class Crew:
 
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
+        self._end()
+        if self._scout:
+            self._scout.close()
+        self.target.close()
+
+    def _end(self) -> None:
         self.throttle.stop()
         for _ in self._threads:
             self._todo.put(None)
         end = time.monotonic() + LEAVE
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
-        if self._scout:
-            self._scout.close()
-        self.target.close()
 
     def take_up(self, run: str) -> None:
         """Go on from the checkpoint, if it fits the plan and the target still has what was loaded; else begin one."""
@@ -244,6 +247,19 @@ class Crew:
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in self._threads:
             thread.start()
+        try:
+            yield from self._loaded(listener, count)
+        except Stopped:
+            self._end()
+            while not self._heard.empty():  # what was complete by then counts
+                event = self._heard.get()
+                if isinstance(event, ChunkLoaded):
+                    self._count(event)
+                    yield event
+            raise
+        self._finish()
+
+    def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded]:
         chunks = self._chunks()
         while True:
             while len(self._owed) < 2 * count and (chunk := next(chunks, None)):
@@ -254,10 +270,8 @@ class Crew:
             event = self._next_event()
             listener.notify(event)
             if isinstance(event, ChunkLoaded):
-                del self._owed[event.chunk.number]
-                self._save()
+                self._count(event)
                 yield event
-        self._finish()
 
     def _work(self) -> None:
         """What one worker's thread does."""
@@ -329,11 +343,12 @@ class Crew:
 
         return persist(fetch, DEADLINE, self.throttle)
 
-    def _save(self) -> None:
-        """Have the checkpoint say what is loaded now."""
+    def _count(self, event: ChunkLoaded) -> None:
+        """A chunk is no longer owed, and the checkpoint says so."""
+        del self._owed[event.chunk.number]
         if self._saved:
             saved = self._saved = replace(self._saved, owed=(*self._owed.values(), *self._backlog))
-            persist(lambda: self._state.save(saved), DEADLINE, self.throttle)
+            persist(lambda: self._state.save(saved), DEADLINE, Throttle())
 
     def _finish(self) -> None:
         """Nothing is owed: forget the checkpoint, unless a master was emptied meanwhile."""

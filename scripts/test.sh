@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # Every check of the project. Words after it go to pytest: scripts/test.sh -k lab
+# With --matrix before them, the tests are repeated on the newest MySQL, Redis and Valkey.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# --matrix (other versions of Python, MySQL and Redis) goes here.
+matrix=
+if [ "${1:-}" = --matrix ]; then
+  matrix=yes
+  shift
+fi
 
 scripts/setup.sh dev
 PATH=$PWD/.venv/bin:$PATH
@@ -21,3 +26,6 @@ if command -v shellcheck >/dev/null; then
   step shellcheck scripts/*.sh .ci/run
 fi
 step pytest "$@"
+if [ -n "$matrix" ]; then
+  step scripts/matrix.sh "$@"
+fi

@@ -160,7 +160,7 @@ def test_several_jobs(desk):
     ("words", "variables", "numbers", "chunks"),
     [
         (["--range", "2:4"], {}, [2, 3, 4], 1),
-        (["--range", "4:", "--chunk-rows", "1"], {}, [4, 5], 3),
+        (["--range", "4:", "--chunk-rows", "1"], {}, [4, 5], 2),
         (["--where", "sname LIKE '张%' OR sid = 5"], {"LOADER_RANGE": "2:"}, [2, 5], 1),
         ([], {"LOADER_RANGE": ":4", "LOADER_WHERE": "sid <> 1", "LOADER_CHUNK_ROWS": "2"}, [2, 3, 4], 2),
     ],

@@ -85,13 +85,26 @@ class World:
         return run_job(config, config.jobs["job"], Options(), ear or Ear())
 
     def hashes(self):
-        """The new keys of the cluster, each with the fields of its hash, as redis-py gives them: bytes."""
-        return {key: self.redis.hgetall(key) for key in self._keys() - self._before}
+        """The new keys of the cluster but for the loader's state, each with the fields of its hash, all bytes."""
+        keys = [key for key in self._keys() - self._before if not key.startswith(b"loader:")]
+        return dict(zip(keys, self._pipelined("hgetall", keys), strict=True))
+
+    def state(self):
+        """The keys of the loader's state."""
+        return {key for key in self._keys() - self._before if key.startswith(b"loader:")}
 
     def clear(self):
         """Take the new keys away."""
-        for key in self._keys() - self._before:
-            self.redis.delete(key)
+        self._pipelined("delete", list(self._keys() - self._before))
+
+    def _pipelined(self, command, keys):
+        replies = []
+        for start in range(0, len(keys), 2000):
+            with self.redis.pipeline() as pipe:
+                for key in keys[start : start + 2000]:
+                    getattr(pipe, command)(key)
+                replies += pipe.execute()
+        return replies
 
     def printed(self, selects):
         """What the mysql client prints for each statement, which has one value; None for NULL."""

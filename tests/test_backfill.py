@@ -1,0 +1,201 @@
+"""Backfills: parallel, killed at any moment and resumed, bound to their plan and to a target that has the rows."""
+
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from desk import Desk
+from loader.model import ChunkLoaded
+from loader.run import Options, run_job
+from loader.throttle import Throttle
+from world import Ear
+
+ROWS = 60_000
+
+
+@pytest.fixture
+def desk(world, tmp_path):
+    """A table of 60,000 rows with a string beside the key, and a job in small chunks."""
+    world.sql(
+        "CREATE TABLE big (id int PRIMARY KEY, name varchar(40) NOT NULL)",
+        "CREATE TABLE ten (n int PRIMARY KEY)",
+        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
+        "INSERT INTO big SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n, CONCAT('name ', a.n, RAND())"
+        " FROM ten a, ten b, ten c, ten d, ten e WHERE e.n < 6",
+    )
+    desk = Desk(world, tmp_path)
+    desk.write({"big": {"table": "big", "chunk_rows": 1000}})
+    return desk
+
+
+def holds_every_row(world):
+    """Whether each row of `big` has its hash, and nothing else is there."""
+    rows = {f"big_{number}".encode(): name.encode() for number, name in world.sql("SELECT id, name FROM big")}
+    hashes = {key: fields[b"name"] for key, fields in world.hashes().items()}
+    return rows == hashes
+
+
+def checkpoint(world):
+    text = world.redis.get("loader:{big}:checkpoint")
+    return json.loads(text) if text else None
+
+
+def test_a_backfill_loads_all_and_leaves_nothing_behind(desk):
+    """All rows, in chunks by several workers; no checkpoint and no marker stays."""
+    result = desk.run("backfill", "big", "-o", "json", "--workers", "4")
+    assert result.code == 0
+    assert result.document["rows"]["written"] == ROWS
+    assert result.document["chunks"] == {"total": 60, "done": 60, "retried": 0}
+    assert result.document["resumed"] is False
+    assert holds_every_row(desk.world)
+    assert desk.world.state() == set()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_backfill_goes_on_where_it_was(desk, seed):
+    """SIGKILL at a random moment, then the rest: together every row, and at most a chunk a worker twice."""
+    chance = random.Random(seed)
+    process = desk.start("backfill", "big", "-o", "json", "--workers", "2", "--rate", "40000")
+    deadline = time.monotonic() + 20
+    while not checkpoint(desk.world):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(chance.uniform(0, 0.8))
+    process.kill()
+    process.communicate()
+    saved = checkpoint(desk.world)
+    there = len(desk.world.hashes())
+    result = desk.run("backfill", "big", "-o", "json", "--workers", "2")
+    assert result.code == 0
+    assert result.document["resumed"] is bool(saved)
+    assert holds_every_row(desk.world)
+    assert result.document["rows"]["written"] + there <= ROWS + 2 * 1000
+    assert checkpoint(desk.world) is None
+
+
+def test_a_stopped_backfill_saves_what_is_loaded(desk):
+    """SIGTERM: exit 143 in time, the checkpoint is there, and the next run loads the rest."""
+    process = desk.start("backfill", "big", "-o", "json", "--rate", "20000")
+    deadline = time.monotonic() + 20
+    while not checkpoint(desk.world):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    first = json.loads(out)
+    assert (process.returncode, first["status"]) == (143, "stopped")
+    second = desk.run("backfill", "big", "-o", "json").document
+    assert second["resumed"]
+    assert first["rows"]["written"] + second["rows"]["written"] == ROWS
+    assert holds_every_row(desk.world)
+
+
+@pytest.fixture
+def half(desk):
+    """A backfill that was stopped in the middle."""
+    process = desk.start("backfill", "big", "-o", "json", "--rate", "20000")
+    deadline = time.monotonic() + 20
+    while not checkpoint(desk.world):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    return desk
+
+
+def test_a_changed_plan_is_refused_with_the_reason(half):
+    """What was loaded under another plan is not the rest of this one; --restart begins anew."""
+    half.write({"big": {"table": "big", "chunk_rows": 1000, "nulls": "empty"}})
+    refused = half.run("backfill", "big")
+    assert refused.code == 2
+    assert "checkpoint of another plan: nulls was 'omit' and is 'empty'" in refused.err
+    assert "--restart" in refused.err
+    result = half.run("backfill", "big", "--restart", "-o", "json")
+    assert (result.code, result.document["resumed"], result.document["rows"]["written"]) == (0, False, ROWS)
+
+
+def test_a_changed_column_is_refused(half):
+    """The types of the columns are part of the plan."""
+    half.world.sql("ALTER TABLE big MODIFY name varchar(50) NOT NULL")
+    refused = half.run("backfill", "big")
+    assert refused.code == 2
+    assert "column types was" in refused.err
+
+
+def test_an_emptied_master_starts_over(half):
+    """A marker that is gone tells that rows are gone: nothing is skipped, and nobody has to ask for it."""
+    saved = checkpoint(half.world)
+    half.world.redis.delete(saved["markers"][-1])
+    result = half.run("backfill", "big", "-o", "json")
+    assert (result.code, result.document["resumed"], result.document["rows"]["written"]) == (0, False, ROWS)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 99}', '{"version": 1}', "null", "\x00\xff"])
+def test_a_broken_checkpoint_is_refused(desk, text):
+    """A checkpoint that this program did not write is named, not guessed at."""
+    desk.world.redis.set("loader:{big}:checkpoint", text)
+    refused = desk.run("backfill", "big")
+    assert refused.code == 2
+    assert "the checkpoint loader:{big}:checkpoint cannot be read" in refused.err
+    assert "--restart" in refused.err
+
+
+def test_a_rate_holds_for_all_workers_together(desk):
+    """`--rate`: so many rows a second, whoever reads them."""
+    started = time.monotonic()
+    result = desk.run("sync", "big", "-o", "json", "--rate", "30000", "--workers", "3")
+    assert result.document["rows"]["written"] == ROWS
+    assert 1.9 <= time.monotonic() - started <= 6
+
+
+def test_a_run_waits_while_mysql_is_busy(desk):
+    """`--max-load`: above the limit nothing is read, and the progress says why."""
+    settings = desk.world.config(table="big", chunk_rows=100)
+    job = settings.jobs["job"]
+
+    class Hasty(Ear):
+        def notify(self, event):
+            super().notify(event)
+            if self.throttle.busy:
+                reasons.append(self.throttle.reason)
+                raise InterruptedError
+
+    reasons = []
+    with pytest.raises(InterruptedError):
+        run_job(settings, job, Options(max_load=("Threads_connected", 0)), Hasty())
+    assert reasons[0].startswith("--max-load Threads_connected=0: it is ")
+    ear = Ear()
+    run = run_job(settings, job, Options(max_load=("Threads_connected", 10_000)), ear)
+    assert (run.status, run.written) == ("ok", ROWS)
+    assert sum(isinstance(event, ChunkLoaded) for event in ear.events) == 600
+
+
+def test_shards_divide_the_table(desk):
+    """The shards of N together are the table, none has a row of another."""
+    counts = [
+        desk.run("sync", "big", "-o", "json", "--shard", f"{part}/3").document["rows"]["written"] for part in (1, 2, 3)
+    ]
+    assert sum(counts) == ROWS
+    assert min(counts) > ROWS / 4
+    assert holds_every_row(desk.world)
+
+
+@pytest.mark.parametrize("words", [("--shard", "0/3"), ("--shard", "4/3"), ("--max-load", "x"), ("--workers", "0")])
+def test_options_that_are_none(desk, words):
+    """Each is a usage error."""
+    assert desk.run("backfill", "big", *words).code == 2
+
+
+def test_a_slow_node_is_spared_and_named():
+    """The reason that workers wait is the slow node, for as long as it took."""
+    throttle = Throttle()
+    assert throttle.reason == ""
+    throttle.spare("127.0.0.1:7001", 0.3)
+    assert throttle.reason == "127.0.0.1:7001 took 0.3 s to reply"
+    started = time.monotonic()
+    throttle.pace(1)
+    assert 0.2 < time.monotonic() - started < 1
+    assert throttle.reason == ""
