@@ -40,7 +40,7 @@ source:
   url: mysql://loader@127.0.0.1:{mysql}/test
   password_file: {password_file}
 target:
-  url: redis://127.0.0.1:{redis}
+  url: redis://{redis}
 jobs:
   stu:
     table: stu
@@ -234,8 +234,9 @@ class Lab:
         self._init_file.unlink()
         wait(self._settled, "the cluster to settle")
         password_file = json.dumps(str(self.directory / "mysql.password"), ensure_ascii=False)
-        ports = {"mysql": self._servers["mysql"].port, "redis": self._servers["n1"].port}
-        self.config.write_text(LOADER_YAML.format(password_file=password_file, **ports), encoding="utf-8")
+        mysql, redis = self._servers["mysql"].port, ",".join(f"{HOST}:{node.port}" for node in self._nodes())
+        text = LOADER_YAML.format(password_file=password_file, mysql=mysql, redis=redis)
+        self.config.write_text(text, encoding="utf-8")
         self._ready = True
         self._save()
 

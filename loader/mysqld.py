@@ -70,8 +70,8 @@ def init_sql(passwords: dict[str, str], sql: str) -> str:
 
 
 def refused(log: str) -> bool:
-    """Whether a statement of the init file failed: MariaDB logs it, skips the rest and serves all the same."""
-    return re.search(r"^ERROR", log, re.MULTILINE) is not None
+    """Whether a statement of the init file failed: the server logs it, MySQL as MY-000061, and serves all the same."""
+    return re.search(r"^ERROR|\[MY-000061\]", log, re.MULTILINE) is not None
 
 
 def one_line_each(sql: str) -> str:

@@ -5,7 +5,7 @@ Every function raises ValueError with words for a person, and never repeats a ur
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from string import Formatter
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -32,6 +32,7 @@ class Address:
     unix_socket: str | None
     tls: bool
     password: str | None = field(default=None, repr=False)
+    others: tuple[tuple[str, int], ...] = ()  # further hosts and ports of a cluster
 
 
 def mysql_address(text: object) -> Address:
@@ -55,7 +56,16 @@ def mysql_address(text: object) -> Address:
 
 
 def redis_address(text: object) -> Address:
-    """Read `redis://[user@]host:6379[/db]`, `rediss://…` for TLS, `unix:///path[?db=0]`; valkey(s) are the same."""
+    """Read `redis://[user@]host:6379[/db]`, `rediss://…` for TLS, `unix:///path[?db=0]`; valkey(s) are the same.
+
+    Of a cluster, several nodes may be named: `redis://host:7001,host:7002`.
+    """
+    whole = (
+        re.fullmatch(r"([^/]*//(?:[^/@]*@)?)([^/?#@,]+(?:,[^/?#@,]+)+)(.*)", text) if isinstance(text, str) else None
+    )
+    if whole:
+        first, *rest = (redis_address(whole[1] + host + whole[3]) for host in whole[2].split(","))
+        return replace(first, others=tuple((other.host, other.port) for other in rest))
     address, query = _address(text, REDIS_PORTS, "redis://host:6379", "db")
     is_socket = not address.port
     if is_socket == bool(address.host):

@@ -140,12 +140,15 @@ def tail(text: str) -> str:
 
 
 def _start_time(pid: int) -> int | None:
-    """When a process started, in ticks since boot: fields 3 and 22 of stat, proc(5); None once it has ended."""
+    """When a process started, in ticks since boot: fields 3, 20 and 22 of stat, proc(5); None once it has ended.
+
+    Its first thread may be a zombie while the others still hold its files.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    if fields[0] in {b"Z", b"X"}:
+    if fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)  # a child of this process stays a zombie otherwise
         return None

@@ -207,7 +207,8 @@ class Target(_Server):
     """The Redis or Valkey server, or any node of the cluster, to write to."""
 
     url: Annotated[Address, PlainValidator(redis_address), WithJsonSchema({"type": "string"})] = Field(
-        description="redis://[user@]host:6379[/db], rediss:// for TLS, unix:///path[?db=0]; valkey:// is the same."
+        description="redis://[user@]host:6379[/db], rediss:// for TLS, unix:///path[?db=0]; valkey:// is the same; of a"
+        " cluster, further nodes may be named: redis://host:7001,host:7002."
     )
     cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
     timeout: Duration = Field(

@@ -47,10 +47,11 @@ class Target:
         self._lock = threading.RLock()  # workers share the single-command connections and the topology
         self._stale = False
         self._looked = 0.0
-        self.seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
-        self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
+        seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
+        self.seeds = (seed, *(Node(host, port) for host, port in settings.url.others))
         self._slots: SlotMap | None = None
         self.replicated: frozenset[Node] = frozenset()  # masters that have a replica
+        self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
 
     @property
     def slots(self) -> SlotMap:
@@ -202,31 +203,38 @@ class Target:
             connection.disconnect()
 
     def _is_cluster(self) -> bool:
-        text = self.command(self.seed, "INFO", "cluster")
+        _, text = self._ask_any("INFO", "cluster")
         return b"cluster_enabled:1" in text
 
     def _read_slots(self) -> SlotMap:
         self._stale, self._looked = False, time.monotonic()
         if not self.cluster:
-            self.command(self.seed, "PING")
-            return SlotMap.single(self.seed)
+            if len(self.seeds) > 1:
+                raise TargetError(
+                    f"redis {self.seeds[0]}: no cluster, but target.url names several servers: name one",
+                    exit_code=Exit.CONFIG,
+                )
+            self.command(self.seeds[0], "PING")
+            return SlotMap.single(self.seeds[0])
         ranges = self.ranges()
         self.replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
         return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
 
     def ranges(self) -> list[tuple[int, int, list[Node]]]:
         """First slot, last slot, and the master followed by its replicas, as the first node that answers sees it."""
-        known = [*(self._slots.nodes if self._slots else ()), self.seed]
+        node, rows = self._ask_any("CLUSTER", "SLOTS")
+        return [(first, last, [_node(entry, node) for entry in nodes]) for first, last, *nodes in rows]
+
+    def _ask_any(self, *words: str) -> tuple[Node, Any]:
+        """The first node that answers a command, of those known and those configured, and its reply."""
         failure: TargetError | None = None
-        for node in dict.fromkeys(known):
+        for node in dict.fromkeys((*(self._slots.nodes if self._slots else ()), *self.seeds)):
             try:
-                rows = self.command(node, "CLUSTER", "SLOTS")
+                return node, self.command(node, *words)
             except TargetError as error:
                 if not error.transient:
                     raise
                 failure = failure or error
-                continue
-            return [(first, last, [_node(entry, node) for entry in nodes]) for first, last, *nodes in rows]
         assert failure is not None
         raise failure
 
@@ -239,7 +247,7 @@ def _node(entry: list[Any], asked: Node) -> Node:
 
 def describe_cluster(target: Target) -> dict[str, Any]:
     """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas."""
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seed])]
+    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})

@@ -267,10 +267,9 @@ def test_redis_refuses(desk):
     assert message.endswith(": see the user in target.url, and target.password")
 
     desk.write(target={"url": f"redis://marked@{HOST}:{desk.redis_port}/3"})
-    assert refused(desk, "sync", "stu") == (
-        f"error: redis {HOST}:{desk.redis_port}: ERR SELECT is not allowed in cluster mode: "
-        "see the database in target.url"
-    )
+    message = refused(desk, "sync", "stu")  # Valkey 9 says it otherwise: a cluster may have several databases there
+    assert message.startswith(f"error: redis {HOST}:{desk.redis_port}: ERR ")
+    assert message.endswith(": see the database in target.url")
 
 
 def test_slots_without_an_owner(desk, tmp_path):

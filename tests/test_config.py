@@ -13,7 +13,7 @@ from loader import config as config_module
 from loader.config import CHUNK_ROWS, Config, json_schema, load_config
 from loader.document import MAX_BYTES, MAX_VALUES
 from loader.errors import ConfigError, Exit
-from loader.notation import key_parts, seconds
+from loader.notation import key_parts, redis_address, seconds
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 HEAD = """\
@@ -658,3 +658,12 @@ def test_arbitrary_values(load, path, key, value):
     except ConfigError as error:
         lines = str(error).split("\n")
     assert [line for line in lines if not line.startswith("a.yaml:1:")] == []
+
+
+def test_several_nodes_of_a_cluster():
+    """Hosts are separated by commas; user, database and TLS hold for all of them."""
+    address = redis_address("rediss://me@a,b:7002,[::1]:7003/0")
+    assert (address.host, address.port, address.user, address.tls) == ("a", 6379, "me", True)
+    assert address.others == (("b", 7002), ("::1", 7003))
+    with pytest.raises(ValueError, match="is no url like"):
+        redis_address("redis://a,b:x")

@@ -234,7 +234,7 @@ def test_the_story_of_a_master_that_dies(own_lab):
     assert rows_of(own_lab)["n7"].role == "replica"
     own_lab.kill("mysql")
     own_lab.kill("n7")
-    wait_for(lambda: not rows_of(own_lab)["n7"].running)
+    wait_for(lambda: not any(rows_of(own_lab)[name].running for name in ("mysql", "n7")))
     assert own_lab.up() == ["mysql", "n7"]
     assert len(query(own_lab, "SELECT * FROM stu")) == 5
 

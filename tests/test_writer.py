@@ -209,6 +209,6 @@ def test_a_closed_connection_fails_the_chunk(target, nodes):
 )
 def test_what_a_reply_means(target, reply, transient, code):
     """The table of error replies: worth another try, or for a person to mend; never quoting a row."""
-    error = target.error(reply, target.seed)
+    error = target.error(reply, target.seeds[0])
     assert (error.transient, error.exit_code) == (transient, code)
     assert "secret" not in str(error)

@@ -95,7 +95,10 @@ class World:
 
     def clear(self):
         """Take the new keys away."""
-        self._pipelined("delete", list(self._keys() - self._before))
+        if self._before:
+            self._pipelined("delete", list(self._keys() - self._before))
+        else:
+            self.redis.flushall(target_nodes=RedisCluster.PRIMARIES)
 
     def _pipelined(self, command, keys):
         replies = []
