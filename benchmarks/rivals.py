@@ -18,7 +18,13 @@ LAST = b"\x05\0\0"  # the header of the packet that ends a result, but for its n
 def query(options, table):
     """A cursor at the first row, whose values stay bytes: the fastest and most exact that PyMySQL offers."""
     db = pymysql.connect(
-        read_default_file=options, database="test", charset="utf8mb4", use_unicode=False, conv={}, cursorclass=SSCursor
+        read_default_file=options,
+        database="test",
+        charset="utf8mb4",
+        use_unicode=False,
+        conv={},
+        autocommit=True,
+        cursorclass=SSCursor,
     )
     cursor = db.cursor()
     cursor.execute(f"SELECT * FROM {table}")

@@ -16,7 +16,7 @@ from loader.model import Chunk, ChunkLoaded, Node, Run, Status, Table
 from loader.plan import Plan, key_of, make_plan, peek, quote
 from loader.settings import Job
 from loader.settings import Target as TargetSettings
-from loader.slots import slot_of
+from loader.slots import SLOTS, slot_of
 from loader.source import Source
 from loader.state import Checkpoint, State, difference
 from loader.target import Target
@@ -29,6 +29,8 @@ PATIENCE = 2.0  # seconds of trying to connect before anything was loaded: a per
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 PREVIEW_ROWS = 5
+SAMPLE_ROWS = 200
+OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
 REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
 
 Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
@@ -224,6 +226,30 @@ class Crew:
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
 
+    def check_room(self) -> None:
+        """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.
+
+        The estimate is MySQL's count of rows times what a sample of them takes.
+        """
+        rooms = self.target.headroom()
+        if not rooms or not self.plan.rows_estimate:
+            return
+        sink = Sink(self.target, keep=True)
+        with Source(self._settings.source) as source:
+            transfer(self.plan, self.plan.first(SAMPLE_ROWS), source, sink, self.throttle)
+        rows = [(node, words) for node, words in sink.kept if words[0] == b"HMSET"]
+        new = [words for _, words in rows if not self.target.ask(words[1], "EXISTS", words[1])[1]]
+        if not new:
+            return
+        each = sum(OVERHEAD + sum(map(len, words[1:])) for words in new) / len(rows)
+        for node, slots in self.target.slots.counts().items():
+            need = int(each * self.plan.rows_estimate * slots / SLOTS)
+            if need > rooms.get(node, need):
+                raise TargetError(
+                    f"redis {node}: about {need:,} bytes are needed and {rooms[node]:,} are left below maxmemory:"
+                    " raise maxmemory, add a master, or load fewer fields"
+                )
+
     def take_up(self, run: str) -> None:
         """Go on from the checkpoint, if it fits the plan and the target still has what was loaded; else begin one."""
         facts = self.plan.facts()
@@ -239,6 +265,7 @@ class Crew:
                 self._saved, self.resumed = saved, True
                 self._backlog.extend(saved.owed)
                 return
+        self.check_room()
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def events(self, listener: Listener) -> Iterator[ChunkLoaded]:

@@ -125,6 +125,16 @@ class Target:
             raise self.error(error, node) from error
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
+    def headroom(self) -> dict[Node, int]:
+        """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
+        rooms = {}
+        for node in self.slots.nodes:
+            info = _info(self.command(node, "INFO", "memory"))
+            most = int(info.get("maxmemory", 0))
+            if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
+                rooms[node] = max(0, most - int(info["used_memory"]))
+        return rooms
+
     def connect(self, node: Node) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
         settings = self._settings

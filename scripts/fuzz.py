@@ -348,7 +348,9 @@ class Window:
         self._header = whole[: HEADER.size]
         self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._file, DATA_AT))
         library = ctypes.CDLL(None)
-        self._poison, self._unpoison = library.__asan_poison_memory_region, library.__asan_unpoison_memory_region
+        self._poison, self._unpoison = (
+            library[f"__asan_{verb}_memory_region"] for verb in ("poison", "unpoison")
+        )
         for function in (self._poison, self._unpoison):
             function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_size_t), None
 

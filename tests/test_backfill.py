@@ -6,8 +6,9 @@ import signal
 import time
 
 import pytest
+import redis
 
-from desk import Desk
+from desk import HOST, Desk, finish, redis_server
 from loader.model import ChunkLoaded
 from loader.run import Options, run_job
 from loader.throttle import Throttle
@@ -199,3 +200,32 @@ def test_a_slow_node_is_spared_and_named():
     throttle.pace(1)
     assert 0.2 < time.monotonic() - started < 1
     assert throttle.reason == ""
+
+
+def test_a_backfill_that_cannot_fit_does_not_begin(desk, tmp_path):
+    """Less room below `maxmemory` than the rows need: refused with the figures; rows that are there count."""
+    with redis_server(tmp_path, "--maxmemory", "4mb") as port, redis.Redis(HOST, port) as client:
+        desk.write({"big": {"table": "big"}}, target={"url": f"redis://{HOST}:{port}", "password": ""})
+        refused = desk.run("backfill", "big")
+        assert (refused.code, client.dbsize()) == (1, 0)
+        assert "bytes are needed and" in refused.err
+        assert "left below maxmemory: raise maxmemory" in refused.err
+        client.config_set("maxmemory", 0)
+        assert desk.run("backfill", "big").code == 0
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 2_000_000)
+        assert desk.run("backfill", "big").code == 0
+
+
+def test_r1_out_of_memory_is_waited_out(desk, tmp_path):
+    """OOM: nothing is lost and nothing skipped; the run says what it waits for, and ends once there is room."""
+    with redis_server(tmp_path, "--maxmemory", "4mb") as port, redis.Redis(HOST, port) as client:
+        desk.write(
+            {"big": {"table": "big", "chunk_rows": 5000}}, target={"url": f"redis://{HOST}:{port}", "password": ""}
+        )
+        process = desk.start("--log-format", "json", "sync", "big", "-o", "json", "--progress", "log")
+        time.sleep(2)
+        assert process.poll() is None
+        client.config_set("maxmemory", 0)
+        result = finish(process)
+        assert (result.code, result.document["rows"]["written"], client.dbsize()) == (0, ROWS, ROWS)
+        assert "OOM command not allowed" in result.err
