@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from loader.errors import SourceError
-from loader.frames import HEADER, PACKET_MAX, ROOM
+from loader.frames import HEADER, PACKET_MAX, ROOM, is_last
 from loader.model import Batch, Reject
 
 cdef Py_ssize_t FULL_AT = ROOM
@@ -115,7 +115,8 @@ cdef inline unsigned char* put_number(unsigned char* to, unsigned char sign, Py_
 
 
 cdef inline unsigned char* put(unsigned char* to, const unsigned char* text, Py_ssize_t size) noexcept nogil:
-    memcpy(to, text, size)
+    if size:  # the text of a NULL is none, which memcpy must not be given
+        memcpy(to, text, size)
     return to + size
 
 
@@ -240,10 +241,9 @@ cdef class Encoder:
                 if stop == NAMELESS:
                     self._reject()
                 elif stop == LONG:
-                    after = self._long_row(buffer, start, end)
-                    if after == start:
+                    start = self._long_row(buffer, start, end)
+                    if start == self._start or self.ready():
                         return start
-                    start = after
                 else:
                     break
         finally:
@@ -303,6 +303,9 @@ cdef class Encoder:
                 if length < PACKET_MAX:
                     break
         payload = b"".join(parts)
+        if is_last(payload):
+            self.ended = True
+            return start
         data = <const unsigned char*><bytes>payload
         stop = self._row(data, data + len(payload))
         if stop == NAMELESS:

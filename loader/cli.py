@@ -28,10 +28,14 @@ app = typer.Typer(
     help="Keeps Redis hashes equal to MySQL rows.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
+    epilog="Options are also environment variables: --workers 4 is LOADER_WORKERS=4.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-lab_app = typer.Typer(help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True)
+lab_app = typer.Typer(
+    help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(lab_app, name="lab")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -87,7 +91,9 @@ class Common:
         return config
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", help="Form of the result.")]
+Output = Annotated[
+    Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
+]
 JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
 
 
@@ -145,9 +151,19 @@ def common(
         list[Path] | None,
         typer.Option("--config", "-c", metavar="FILE", help="Config file; again for more, the later wins."),
     ] = None,
-    log_format: Annotated[LogFormat, typer.Option(envvar="LOADER_LOG_FORMAT")] = LogFormat.AUTO,
-    log_level: Annotated[LogLevel, typer.Option(envvar="LOADER_LOG_LEVEL")] = LogLevel.INFO,
-    no_color: Annotated[bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", help="As NO_COLOR.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="LOADER_LOG_FORMAT", show_envvar=False, help="auto, console or json.", metavar="FORM"),
+    ] = LogFormat.AUTO,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="LOADER_LOG_LEVEL", show_envvar=False, help="debug, info, warning or error.", metavar="LEVEL"
+        ),
+    ] = LogLevel.INFO,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", show_envvar=False, help="As NO_COLOR.")
+    ] = False,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
     """Keep Redis hashes equal to MySQL rows."""
@@ -184,7 +200,7 @@ def plan(
     *,
     every: Annotated[bool, typer.Option("--all", help="All jobs of the config.")] = False,
 ) -> None:
-    """Show what a sync would do, with real commands; nothing is written."""
+    """Show what a sync would do; nothing is written."""
     from loader.report import plan_text
     from loader.run import preview
 
@@ -218,35 +234,72 @@ def _parsed(text: str, pattern: str, valid: "Callable[[int, int], bool] | None" 
 
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", help="Read and encode, send nothing.")
+    bool,
+    typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", show_envvar=False, help="Read and encode, send nothing."),
 ]
-Where = Annotated[str | None, typer.Option(metavar="SQL", envvar="LOADER_WHERE", help="Only rows that satisfy this.")]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="SQL", envvar="LOADER_WHERE", show_envvar=False, help="Only rows that satisfy this."),
+]
 Range = Annotated[
     str | None,
-    typer.Option("--range", metavar="LO:HI", envvar="LOADER_RANGE", help="Only keys from LO to HI, both included."),
+    typer.Option(
+        "--range",
+        metavar="LO:HI",
+        envvar="LOADER_RANGE",
+        show_envvar=False,
+        help="Only keys from LO to HI, both included.",
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, max=64, envvar="LOADER_WORKERS", help="Chunks loaded at the same time; default 2.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=64,
+        metavar="N",
+        envvar="LOADER_WORKERS",
+        show_envvar=False,
+        help="Chunks loaded at the same time; default 2.",
+    ),
 ]
 ChunkRows = Annotated[
-    int | None, typer.Option(min=1, max=10_000_000, envvar="LOADER_CHUNK_ROWS", help="Rows in a chunk at most.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=10_000_000,
+        metavar="N",
+        envvar="LOADER_CHUNK_ROWS",
+        show_envvar=False,
+        help="Rows in a chunk at most.",
+    ),
 ]
 Shard = Annotated[
     str | None,
     typer.Option(
-        metavar="I/N", envvar="LOADER_SHARD", callback=_shard, help="Only the Ith of N parts, by key checksum."
+        metavar="I/N",
+        envvar="LOADER_SHARD",
+        show_envvar=False,
+        callback=_shard,
+        help="Only the Ith of N parts, by key checksum.",
     ),
 ]
 Rate = Annotated[
-    int | None, typer.Option(metavar="ROWS/S", min=1, envvar="LOADER_RATE", help="Rows a second at most, in all.")
+    int | None,
+    typer.Option(
+        metavar="ROWS/S", min=1, envvar="LOADER_RATE", show_envvar=False, help="Rows a second at most, in all."
+    ),
 ]
 MaxLoad = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=N", envvar="LOADER_MAX_LOAD", callback=_max_load, help="Wait while a MySQL status is above N."
+        metavar="NAME=N",
+        envvar="LOADER_MAX_LOAD",
+        show_envvar=False,
+        callback=_max_load,
+        help="Wait while a MySQL status is above N.",
     ),
 ]
-Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", help="How progress is shown.")]
+Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
 
 
 @app.command()
@@ -254,7 +307,9 @@ def sync(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    every: Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", help="All jobs of the config.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")
+    ] = False,
     dry_run: DryRun = False,
     where: Where = None,
     key_range: Range = None,
@@ -262,10 +317,21 @@ def sync(
     chunk_rows: ChunkRows = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", envvar="LOADER_RESUME", help="Keep a checkpoint, and go on from one that fits."),
+        typer.Option(
+            "--resume",
+            envvar="LOADER_RESUME",
+            show_envvar=False,
+            help="Keep a checkpoint, and go on from one that fits.",
+        ),
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", envvar="LOADER_RESTART", help="Keep a checkpoint, forgetting an earlier one.")
+        bool,
+        typer.Option(
+            "--restart",
+            envvar="LOADER_RESTART",
+            show_envvar=False,
+            help="Keep a checkpoint, forgetting an earlier one.",
+        ),
     ] = False,
     shard: Shard = None,
     rate: Rate = None,
@@ -295,7 +361,7 @@ def sync(
 @app.command()
 def backfill(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(help="A job of the config.")],
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")],
     *,
     dry_run: DryRun = False,
     where: Where = None,
@@ -305,7 +371,10 @@ def backfill(
     restart: Annotated[
         bool,
         typer.Option(
-            "--restart/--resume", envvar="LOADER_RESTART", help="Forget an earlier checkpoint, or go on from it."
+            "--restart/--resume",
+            envvar="LOADER_RESTART",
+            show_envvar=False,
+            help="Forget an earlier checkpoint, or go on from it.",
         ),
     ] = False,
     shard: Shard = None,
@@ -314,7 +383,7 @@ def backfill(
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
-    """Write a whole table to Redis, in parallel; one that was stopped goes on where it was."""
+    """Write a whole table, once; if killed, type it again."""
     from loader.run import WORKERS, Options
 
     config = context.obj.config()
@@ -441,7 +510,8 @@ def _there(names: list[str]) -> str:
 
 
 Directory = Annotated[
-    Path, typer.Option("--dir", envvar="LOADER_LAB_DIR", help="Where the lab keeps its servers' files.")
+    Path,
+    typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Where the lab keeps its servers' files."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.")]
 

@@ -403,8 +403,9 @@ class Runner:
             expected_steps, expected_batches = drive(plain, case.data, case.cuts, room, lambda _: None)
         if steps != expected_steps:
             raise Finding(f"steps {steps}, and those of the plain encoder are {expected_steps}")
-        if [*map(flat, batches)] != [*map(flat, expected_batches)] or encoder.rejects != plain.rejects:
-            raise Finding("what is made of the rows is not what the plain encoder makes of them")
+        ours, theirs = ([*map(flat, made)] + one.rejects for made, one in ((batches, encoder), (expected_batches, plain)))
+        if ours != theirs:
+            raise Finding(f"made of the rows: {len(ours)}, {ours}\nand by the plain encoder: {len(theirs)}, {theirs}")
 
     def _sizes(self, copy: int) -> "Sizes":
         return Sizes(self._whole if copy == PLAIN else (TIGHT_PACKET, TIGHT_ROOM), self._whole)

@@ -362,7 +362,7 @@ def test_words_that_are_no_text(desk):
         (["sync", "--nix"], {}, "No such option: --nix"),
         (["sync", "stu", "--password", f"{MARK}-typed"], {}, "No such option: --password"),
         (["sync", "stu", "--chunk-rows", "0"], {}, "greater than or equal to 1"),
-        (["sync", "stu"], {"LOADER_CHUNK_ROWS": "many"}, "LOADER_CHUNK_ROWS"),
+        (["sync", "stu"], {"LOADER_CHUNK_ROWS": "many"}, "--chunk-rows"),
         (["get", "stu"], {}, "Missing argument"),
     ],
 )
