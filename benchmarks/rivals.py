@@ -53,8 +53,8 @@ def drain(options, table):
     while not (tail[:3] == LAST and tail[4] == 0xFE):
         count = db._rfile.raw.readinto(view)  # noqa: SLF001
         tail = (tail + bytes(view[max(0, count - 9) : count]))[-9:]
+    os._exit(0)  # PyMySQL would wait for the rows that it was not given
 
 
 if __name__ == "__main__":
     {"redis-py": redis_py, "drain": drain}[sys.argv[1]](*sys.argv[2:])
-    os._exit(0)  # PyMySQL would wait for the rest of the result

@@ -15,7 +15,8 @@ from loader.frames import HEADER, PACKET_MAX, ROOM, is_last
 from loader.model import Batch, Reject
 
 cdef Py_ssize_t FULL_AT = ROOM
-cdef Py_ssize_t FIRST = 16384  # bytes that a node's buffer begins with
+cdef Py_ssize_t FIRST = ROOM + ROOM // 4  # bytes that a node's buffer begins with: rarely too few
+cdef Py_ssize_t ALL_FIRST = 8 << 20  # bytes that all nodes' buffers begin with together
 cdef Py_ssize_t WORDS = 96  # bytes that a command takes beside its key and fields, and more
 cdef Py_ssize_t BULK = 24  # bytes that a bulk string takes beside its text: `$`, 18 digits, two line ends
 
@@ -126,13 +127,13 @@ cdef inline unsigned char* put_bulk(unsigned char* to, const unsigned char* text
     return to + 2
 
 
-cdef inline bint reserve(Out* out, Py_ssize_t need) noexcept nogil:
-    """Make room for `need` more bytes; false where there is no memory."""
+cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept nogil:
+    """Make room for `need` more bytes; `first` are the fewest. False where there is no memory."""
     cdef Py_ssize_t room
     cdef unsigned char* data
     if out.size + need <= out.room:
         return True
-    room = max(out.room * 2, FIRST)
+    room = max(out.room * 2, first)
     if room < out.size + need:
         room = out.size + need
     data = <unsigned char*>realloc(out.data, room)
@@ -161,7 +162,7 @@ cdef class Encoder:
     cdef unsigned char* _key
     cdef Py_ssize_t _key_room, _literal
     cdef bint _nulls_empty, _has_ttl
-    cdef Py_ssize_t _ttl, _jitter, _start
+    cdef Py_ssize_t _ttl, _jitter, _start, _first
     cdef Out* _out
     cdef Out* _expires
 
@@ -172,6 +173,7 @@ cdef class Encoder:
         self.rejects = []
         self._nodes, self._cells = nodes, layout.cells
         self._pieces, self._fields = len(layout.key), len(layout.fields)
+        self._first = max(4096, min(FIRST, ALL_FIRST // max(1, nodes)))
         self._cell = <Text*>calloc(self._cells + 1, sizeof(Text))
         self._piece = <Text*>calloc(self._pieces + 1, sizeof(Text))
         self._name = <Text*>calloc(self._fields + 1, sizeof(Text))
@@ -425,7 +427,7 @@ cdef class Encoder:
             need += self._name[i].size + text.size + BULK
             if text.data != NULL or self._nulls_empty:
                 present += 1
-        if not reserve(out, need):
+        if not reserve(out, need, self._first):
             return NO_MEMORY
         to = out.data + out.size
         if present:
@@ -456,7 +458,7 @@ cdef class Encoder:
         cdef unsigned char* to
         cdef Py_ssize_t seconds = crc_of(self._key, key, 0)
         seconds = self._ttl - self._jitter + (seconds * (2 * self._jitter + 1) >> 16)
-        if not reserve(out, WORDS + key):
+        if not reserve(out, WORDS + key, self._first):
             return False
         to = put(put(out.data + out.size, b"*3\r\n", 4), b"$6\r\nEXPIRE\r\n", 12)
         to = put_bulk(to, self._key, key)

@@ -5,6 +5,7 @@ is a reject; anything that leaves the fate of a row unknown fails the chunk. Tab
 """
 
 import selectors
+import socket
 import ssl
 import time
 from collections import Counter, deque
@@ -20,7 +21,8 @@ from loader.target import DATA, HOPS, REDIRECT, Target, redirection, said
 
 WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
 RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows
-SLOW = 1.0  # seconds until a batch is acknowledged from which a node is spared: a hundred times the usual
+SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
+SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
 SPARED = 5.0  # seconds that a slow node is spared at most
 REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
 PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
@@ -33,14 +35,13 @@ class _Sent:
 
     batch: Batch
     left: int
-    since: float
     refused: dict[int, str] = field(default_factory=dict)
 
 
 class _Link:
     """One socket to one node: a queue of bytes to send and a queue of batches whose replies are awaited."""
 
-    __slots__ = ("awaited", "client", "connection", "events", "moved", "node", "socket", "tail", "unsent")
+    __slots__ = ("awaited", "client", "connection", "events", "mark", "moved", "node", "socket", "tail", "unsent")
 
     def __init__(self, node: Node, target: Target) -> None:
         self.node = node
@@ -51,6 +52,7 @@ class _Link:
         self.tail = b""
         self.moved = time.monotonic()
         self.events = 0
+        self.mark = 1
 
     def send(self) -> None:
         """Give the socket as much as it takes."""
@@ -65,6 +67,17 @@ class _Link:
                 self.unsent[0] = data[sent:]
             else:
                 self.unsent.popleft()
+
+    def wake_at(self) -> None:
+        """Have the socket count as readable only when all replies of the oldest batch can be there.
+
+        A node answers every few kilobytes of commands; waking up for each answer took half of the client's time. TLS
+        and unix sockets do not know of it, and are woken up.
+        """
+        least = max(1, self.awaited[0].left * SHORTEST - len(self.tail)) if self.awaited else 1
+        if least != self.mark:
+            self.mark = least
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
     def ask(self, words: list[bytes]) -> None:
         """Send one command while nothing else is under way."""
@@ -137,7 +150,7 @@ class _Link:
 class Writer:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
-    `spare` is told of a node that takes more than `SLOW` seconds to acknowledge a batch, and for how long.
+    `spare` is told of a node that was waited for more than `SLOW` seconds, and for how long to leave it alone.
     After a `TargetError` it is of no more use: `close` it, and write the whole chunk again with a new one.
     """
 
@@ -159,12 +172,18 @@ class Writer:
     def send(self, index: int, batch: Batch) -> None:
         """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
         link = self._link(self.slots.nodes[index])
+        started = time.monotonic()
         while len(link.awaited) >= WINDOW:
             self._turn(self._target.patience)
+        waited = time.monotonic() - started
+        if waited > SLOW and self._spare:
+            self._spare(str(link.node), min(waited, SPARED))
         if not link.awaited:
             link.moved = time.monotonic()
         self._queue(link, batch)
-        self._turn(0)
+        for other in self._links.values():
+            if other.unsent:
+                self._move(other, receive=False)
 
     def drain(self) -> Acks:
         """Wait until every row sent is acknowledged or refused, and say which."""
@@ -206,33 +225,39 @@ class Writer:
         return link
 
     def _queue(self, link: _Link, batch: Batch) -> None:
-        link.awaited.append(_Sent(batch, batch.replies, time.monotonic()))
+        link.awaited.append(_Sent(batch, batch.replies))
         link.unsent.append(memoryview(batch.data))
         self._bytes += len(batch.data)
 
     def _turn(self, wait: float) -> None:
-        """Send and receive whatever can be, on every link; wait for something to happen if nothing can."""
+        """Wait until a link can go on, and send and receive there; a node that is silent for too long is an error."""
         for link in self._links.values():
             self._register(link)
         for key, _ in self._selector.select(wait):
-            link = key.data
-            try:
-                link.send()
-                done = link.receive()
-            except OSError as error:
-                raise self._target.error(error, link.node) from error
-            for sent in done:
-                took = time.monotonic() - sent.since
-                if took > SLOW and self._spare:
-                    self._spare(str(link.node), min(took, SPARED))
-                then = self._settle(link.node, sent)
-                if then and then.replies:
-                    self._queue(link, then)
-        if wait:
-            self._check_silence()
+            self._move(key.data)
+        now = time.monotonic()
+        for link in self._links.values():
+            if link.awaited and now - link.moved > self._target.patience:
+                self._move(link)  # what has come so far is too little to be woken up for
+                if now > link.moved:
+                    patience = f"{self._target.patience:g} s"
+                    raise TargetError(f"redis {link.node}: no reply for {patience}", transient=True)
+
+    def _move(self, link: _Link, *, receive: bool = True) -> None:
+        """Send on a link what it takes, and account for the replies that have come."""
+        try:
+            link.send()
+            done = link.receive() if receive else []
+        except OSError as error:
+            raise self._target.error(error, link.node) from error
+        for sent in done:
+            then = self._settle(link.node, sent)
+            if then and then.replies:
+                self._queue(link, then)
 
     def _register(self, link: _Link) -> None:
         """Have the selector watch a link for what it waits for, which is nothing where nothing is under way."""
+        link.wake_at()
         events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
         if events == link.events:
             return
@@ -243,12 +268,6 @@ class Writer:
         else:
             self._selector.modify(link.socket, events, link)
         link.events = events
-
-    def _check_silence(self) -> None:
-        now = time.monotonic()
-        for link in self._links.values():
-            if link.awaited and now - link.moved > self._target.patience:
-                raise TargetError(f"redis {link.node}: no reply for {self._target.patience:g} s", transient=True)
 
     def _settle(self, node: Node, sent: _Sent) -> Batch | None:
         """Count a batch's rows; what was refused is sent again along its redirection, or is a reject.
