@@ -29,8 +29,9 @@ QUICK = 0.05
 
 PLAIN = "import sys; sys.modules['loader._frames'] = None; from loader.cli import main; main()"
 SEED = """
-mysql --defaults-extra-file={options} test -e "select concat('hmset stu_',sid,' sid ',sid,' sname ',sname,' address ',address)
-  from stu limit {rows};" | grep -v '^concat' | awk '{{print "{redis} -c -p {port}",$0}}' > {directory}/db.cmd
+mysql --defaults-extra-file={options} test -e "
+    select concat('hmset stu_',sid,' sid ',sid,' sname ',sname,' address ',address) from stu limit {rows};" |
+    grep -v '^concat' | awk '{{print "{redis} -c -p {port}",$0}}' > {directory}/db.cmd
 cat {directory}/db.cmd | while read line
 do
     $line

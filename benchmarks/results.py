@@ -1,2 +1,484 @@
-def machine(): return {}
-def write(d,p): pass
+"""What was measured, for a reader: RESULTS.md, results.svg."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from math import log10
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from servers import SAMPLES
+
+from loader.encoder import COMPILED
+from loader.run import WORKERS
+
+VARIANTS = {  # case: what a reader calls it
+    "script": "shell script, a process a row",
+    "redis-py": "PyMySQL + redis-py cluster pipeline",
+    "pipe": "`mysql \\| redis-cli --pipe`, one node",
+    "one": "**loader**, one node",
+    "cluster": "**loader** `sync`, cluster",
+    "backfill": "**loader** `backfill`, cluster",
+    "limit": "limit: three `redis-cli --pipe`, cluster, no MySQL",
+}
+PLOTTED = {
+    "script": "shell script",
+    "redis-py": "PyMySQL + redis-py",
+    "pipe": "mysql | redis-cli --pipe (one node)",
+    "limit": "three redis-cli --pipe (no MySQL)",
+    "one": "loader, one node",
+    "cluster": "loader, cluster",
+}
+MICRO, MEGA = 1e6, 1e6
+
+Spread = tuple[float, float, float]  # median, least, greatest
+
+
+def machine() -> dict[str, str]:
+    """Where it is measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    return {
+        "processor": f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores",
+        "memory": f"{memory / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "loader": f"{version('mysql-redis-loader')}, {'compiled' if COMPILED else 'plain Python'} encoder",
+        "PyMySQL, redis-py": f"{version('PyMySQL')}, {version('redis')}",
+    }
+
+
+class Figures:
+    """The runs of each case, as figures; None for what was not measured."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.runs: dict[str, list[dict[str, float]]] = {k: v for k, v in document["runs"].items() if v}
+        self._base: dict[str, str] = document["base"]
+
+    def rows(self, case: str) -> int:
+        return int(self.runs[case][0]["rows"]) if case in self.runs else 0
+
+    def all(self, case: str, what: str) -> list[float]:
+        """A figure of each run: wall, net wall, rate, net rate, cpu, net cpu, memory, mysql, redis."""
+        name, net = what.removeprefix("net "), what.startswith("net ")
+        values = []
+        for run in self.runs.get(case, []):
+            less = self._less(case, "wall" if name == "rate" else name) if net else 0
+            taken = {
+                "wall": run["wall"] - less,
+                "rate": run["rows"] / max(run["wall"] - less, 1e-3),
+                "cpu": (run["cpu"] - less) / run["rows"] * MICRO,
+                "memory": run["memory"] / MEGA,
+                "mysql": run["mysql_cpu"] / run["rows"] * MICRO,
+                "redis": run["redis_cpu"] / run["rows"] * MICRO,
+            }
+            values.append(taken[name])
+        return values
+
+    def of(self, case: str, what: str) -> Spread | None:
+        return spread(self.all(case, what))
+
+    def ratio(self, over: tuple[str, str], under: tuple[str, str]) -> Spread | None:
+        """One figure by another, of the same round where both are there."""
+        above, below = self.all(*over), self.all(*under)
+        return spread([a / b for a, b in zip(above, below, strict=False)])
+
+    def _less(self, case: str, name: str) -> float:
+        """What a start takes: the same with five rows."""
+        base = self.runs.get(self._base.get(case, ""), [])
+        return median(run[name] for run in base) if base else 0
+
+
+def spread(values: list[float]) -> Spread | None:
+    return (median(values), min(values), max(values)) if values else None
+
+
+def shown(value: Spread | None, digits: int = 2) -> str:
+    if value is None:
+        return "-"
+    middle, low, high = (f"{number:,.{digits}f}" for number in value)
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def write(document: dict[str, Any], place: Path) -> None:
+    """Write the report and its plot."""
+    figures = Figures(document)
+    (place / "RESULTS.md").write_text("\n".join(report(document, figures)) + "\n", encoding="utf-8")
+    (place / "results.svg").write_text("\n".join(plot(figures)) + "\n", encoding="utf-8")
+
+
+# the report
+
+
+def report(document: dict[str, Any], figures: Figures) -> Iterator[str]:
+    """The lines of RESULTS.md."""
+    yield INTRO.format(
+        rounds=document["rounds"],
+        minutes=document["minutes"],
+        stu=figures.rows("stu/cluster"),
+        orders=figures.rows("orders/cluster"),
+        workers=WORKERS,
+    )
+    yield ""
+    yield from table(["", ""], ([name, value] for name, value in document["machine"].items()))
+    yield from ["", "![Rows a second and client CPU of each variant](results.svg)", "", "## What it must show", ""]
+    yield from table(["figure", "wanted", "measured", "holds"], verdicts(figures))
+    for name, title in (("stu", "stu, 3 columns"), ("orders", "orders, 12 columns")):
+        yield from ["", f"## Loading {title}", ""]
+        yield from table(LOADING, loading(figures, name))
+    note = LOADING_NOTE.format(script=figures.rows("stu/script"))
+    yield from ["", note, "", "## Start-up", ""]
+    yield from table(
+        ["", "wall, s", "CPU, s", "peak memory, MB"],
+        (
+            [label, *(shown(v) for v in (figures.of(case, "wall"), seconds(figures, case))), memory(figures, case)]
+            for case, label in (
+                ("start/help", "`loader --help`"),
+                ("start/stu", "`loader sync` of five rows"),
+                ("start/stu backfill", "`loader backfill` of five rows"),
+            )
+        ),
+    )
+    for title, note, header, rows in scaling(figures):
+        yield from ["", f"## {title}", "", note, ""]
+        yield from table(header, rows)
+    yield from ["", HOW.format(samples=SAMPLES), "", "## What it means", "", *meaning(figures)]
+
+
+def table(header: list[str], rows: Any) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def seconds(figures: Figures, case: str) -> Spread | None:
+    return spread([run["cpu"] for run in figures.runs.get(case, [])])
+
+
+def memory(figures: Figures, case: str) -> str:
+    return shown(figures.of(case, "memory"), 0)
+
+
+LOADING = [
+    "",
+    "rows/s",
+    "wall, s",
+    "client CPU, µs a row",
+    "of it without start-up",
+    "MySQL CPU",
+    "Redis CPU, all nodes",
+    "peak memory, MB",
+]
+
+
+def loading(figures: Figures, name: str) -> Iterator[list[str]]:
+    """A line a variant."""
+    for variant, label in VARIANTS.items():
+        case = f"{name}/{variant}"
+        if case not in figures.runs:
+            continue
+        ours = variant in {"one", "cluster", "backfill"}
+        yield [
+            label,
+            shown(figures.of(case, "rate"), 0),
+            shown(figures.of(case, "wall")),
+            shown(figures.of(case, "cpu")),
+            shown(figures.of(case, "net cpu")) if ours else "",
+            shown(figures.of(case, "mysql")),
+            shown(figures.of(case, "redis")),
+            memory(figures, case),
+        ]
+
+
+def verdicts(f: Figures) -> Iterator[list[str]]:
+    """Each figure that was promised, and whether it holds."""
+
+    def line(
+        figure: str, wanted: str, value: Spread | None, holds: Callable[[float], bool], digits: int = 2
+    ) -> list[str]:
+        held = "not measured" if value is None else "yes" if holds(value[0]) else "**no**"
+        return [figure, wanted, shown(value, digits), held]
+
+    def below(most: float) -> Callable[[float], bool]:
+        return lambda value: value <= most
+
+    def above(least: float) -> Callable[[float], bool]:
+        return lambda value: value >= least
+
+    for name, most in (("stu", 0.35), ("orders", 0.9)):
+        case, limit = f"{name}/cluster", f.of(f"{name}/limit", "cpu")
+        text = f"client CPU a row, `{name}`, cluster, without start-up"
+        yield line(text, f"≤ {most} µs", f.of(case, "net cpu"), below(most))
+        yield line(
+            text,
+            f"below the limit's, {shown(limit)} µs",
+            f.of(case, "net cpu") if limit else None,
+            below(limit[0] if limit else 0),
+        )
+        yield line(f"the same with start-up, `{name}`", f"≤ {most} µs", f.of(case, "cpu"), below(most))
+    for name, most in (("stu", 1.10), ("orders", 1.20)):
+        case, limit = f"{name}/cluster", (f"{name}/limit", "wall")
+        text = f"wall time ÷ wall time of the limit, `{name}`, without start-up"
+        yield line(text, f"≤ {most:.2f}", f.ratio((case, "net wall"), limit), below(most))
+        yield line(f"the same with start-up, `{name}`", f"≤ {most:.2f}", f.ratio((case, "wall"), limit), below(most))
+    for name in ("stu", "orders"):
+        case, rival = f"{name}/cluster", f"{name}/redis-py"
+        text = f"against PyMySQL + redis-py, `{name}`"
+        yield line(f"{text}: rows/s", "≥ 6 times", f.ratio((case, "rate"), (rival, "rate")), above(6), 1)
+        yield line(
+            f"{text}: less client CPU, without start-up",
+            "≥ 60 times",
+            f.ratio((rival, "cpu"), (case, "net cpu")),
+            above(60),
+            0,
+        )
+        yield line(
+            f"{text}: less client CPU, with start-up",
+            "≥ 60 times",
+            f.ratio((rival, "cpu"), (case, "cpu")),
+            above(60),
+            0,
+        )
+    faster = f.ratio(("stu/cluster", "rate"), ("stu/script", "rate"))
+    yield line("against the shell script: rows/s", "≥ 1,000 times", faster, above(1000), 0)
+    sends = f.of("server/drain", "net rate")
+    least = min(2e6, sends[0]) if sends else 2e6
+    yield line(
+        "reading and encoding alone, one worker, without start-up",
+        f"≥ 2 M rows/s, or as fast as the server sends ({shown(sends, 0)}), whichever is lower",
+        f.of("workers/1", "net rate"),
+        above(least),
+        0,
+    )
+    yield line(
+        f"peak memory, {f.rows('memory/fivefold'):,} rows, 4 workers",
+        "≤ 150 MB",
+        f.of("memory/fivefold", "memory"),
+        below(150),
+        0,
+    )
+    yield line(
+        f"the same ÷ that of {f.rows('memory/half'):,} rows",
+        "≤ 1.10",
+        f.ratio(("memory/fivefold", "memory"), ("memory/half", "memory")),
+        below(1.1),
+    )
+    yield line("`loader --help`, wall", "≤ 0.3 s", f.of("start/help", "wall"), below(0.3))
+    yield line("five-row `sync`, wall", "≤ 1.0 s", f.of("start/stu", "wall"), below(1.0))
+
+
+def scaling(f: Figures) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
+    """Title, note, header and lines of each table about how cost grows."""
+    cases = [case for case in ("rows/tenth", "stu/cluster", "rows/fivefold") if case in f.runs]
+    yield (
+        "More rows",
+        f"`stu` into the cluster, {WORKERS} workers.",
+        ["rows", "rows/s", "without start-up", "client CPU, µs a row", "without start-up", "peak memory, MB"],
+        [
+            [
+                f"{f.rows(case):,}",
+                shown(f.of(case, "rate"), 0),
+                shown(f.of(case, "net rate"), 0),
+                shown(f.of(case, "cpu")),
+                shown(f.of(case, "net cpu")),
+                memory(f, case),
+            ]
+            for case in cases
+        ],
+    )
+    yield (
+        "More memory?",
+        "`stu` into the cluster, 4 workers.",
+        ["rows", "peak memory, MB"],
+        [[f"{f.rows(case):,}", memory(f, case)] for case in ("memory/half", "memory/fivefold") if case in f.runs],
+    )
+    header = ["", "rows/s without start-up", "client CPU, µs a row, without start-up", "MySQL CPU, µs a row"]
+
+    def lines(*pairs: tuple[str, str]) -> list[list[str]]:
+        return [
+            [label, shown(f.of(case, "net rate"), 0), shown(f.of(case, "net cpu")), shown(f.of(case, "mysql"))]
+            for case, label in pairs
+            if case in f.runs
+        ]
+
+    yield (
+        "Reading and encoding alone",
+        READING.format(rows=f.rows("workers/1")),
+        header,
+        lines(
+            ("server/drain", "read only, nothing encoded"),
+            *((f"workers/{n}", f"{n} worker{'s' if n > 1 else ''}") for n in (1, 2, 4)),
+        ),
+    )
+    yield (
+        "More columns",
+        f"`sync --dry-run`, one worker, {f.rows('columns/4'):,} rows of short texts.",
+        header,
+        lines(*((f"columns/{n}", f"{n} columns") for n in (4, 12, 40))),
+    )
+    yield (
+        "Compiled and plain",
+        "`sync --dry-run`, one worker. The plain Python encoder serves where nothing could be compiled.",
+        header,
+        lines(
+            *(
+                (f"encoder/{name} {kind}", f"`{name}`, {kind}")
+                for name in ("stu", "orders")
+                for kind in ("compiled", "plain")
+            )
+        ),
+    )
+
+
+def meaning(f: Figures) -> Iterator[str]:
+    """Sentences that the figures bear out, whatever they are."""
+    for name in ("stu", "orders"):
+        ours, limit = f.of(f"{name}/cluster", "net cpu"), f.of(f"{name}/limit", "cpu")
+        mysql, redis = f.of(f"{name}/cluster", "mysql"), f.of(f"{name}/cluster", "redis")
+        if ours and limit and mysql and redis:
+            share = ours[0] / (ours[0] + mysql[0] + redis[0])
+            yield MEANS_SHARE.format(name=name, share=share, mysql=mysql[0], redis=redis[0], more=limit[0] / ours[0])
+    start, row = seconds(f, "start/stu"), f.of("stu/cluster", "net cpu")
+    if start and row:
+        yield MEANS_START.format(start=start[0], rows=start[0] / row[0] * MICRO)
+    one, two, four = (f.of(f"workers/{n}", "net rate") for n in (1, 2, 4))
+    if one and two and four:
+        yield MEANS_WORKERS.format(two=two[0] / one[0], four=four[0] / one[0])
+    yield MEANS_SHARED
+
+
+MEANS_SHARE = """\
+- `{name}`: of the CPU that a row takes on this machine once the loader has started, {share:.0%} is the
+  loader's. The rest is MySQL's ({mysql:.1f} µs) and that of the six Redis nodes ({redis:.1f} µs). `redis-cli
+  --pipe` takes {more:.1f} times the loader's CPU, to send bytes that are ready."""
+MEANS_START = """\
+- Starting takes {start:.2f} s of CPU, as much as {rows:,.0f} rows of `stu`. What a small table costs is the
+  start; the lines with and without it differ by that."""
+MEANS_WORKERS = """\
+- Against a sink that discards, 2 workers are {two:.2f} times and 4 workers {four:.2f} times as fast as one.
+  MySQL runs on the same cores, so this is the machine's limit as much as the loader's."""
+MEANS_SHARED = """\
+- Servers and client share the cores here: what the client saves, the servers get. With servers elsewhere, wall
+  time is theirs and the network's; the client's CPU a row is what this report says."""
+
+READING = """\
+`sync --dry-run`: the bytes are thrown away. {rows:,} rows of `stu`. The first line takes the rows off the
+socket and does not look at them: it shows what MySQL can send on one connection."""
+
+INTRO = """\
+# What loading costs
+
+Written by `scripts/bench.sh`: one run of {minutes} minutes, {rounds} rounds, every variant in every round.
+Figures are medians; where runs differ, the least and the greatest stand in parentheses. `stu` has {stu:,} rows
+of 3 columns (a number with ZEROFILL and two short Chinese texts), `orders` {orders:,} rows of 12 (numbers, a
+DECIMAL, dates, texts, JSON; three may be NULL). The database, a Redis Cluster of three masters and three
+replicas, a single Redis node and the client all run on this machine. The loader ran with {workers} workers, its
+default, where nothing else is said."""
+
+LOADING_NOTE = """\
+The script loads {script:,} rows, all others the whole table. "Client" is every process that is not a server: of
+a pipe, both programs; its peak memory is that of the largest of them. The start-up of the loader is what the
+same command takes for a table of five rows. `backfill` keeps a checkpoint and has a replica acknowledge each
+chunk; `sync` does not. The limit sends from files what the loader would send. `mysql | redis-cli` and PyMySQL +
+redis-py leave NULL columns out; the loader and the limit send an HDEL for them too."""
+
+HOW = """\
+## How it was measured
+
+- Before each run all Redis nodes are emptied and their append-only logs rewritten; the run begins when all
+  servers are idle. Every second round goes from the last variant to the first. Runs of the largest table are
+  done twice.
+- After each run the keys of all masters are counted, and {samples} hashes are compared with MySQL's rows, byte
+  for byte. A run that has not loaded every row, and nothing else, ends the benchmark. A dry run has to say that
+  it read every row.
+- Client CPU and memory are what `wait4` says of the command: user and system time of it and of all processes it
+  started. Server CPU is utime and stime of `/proc/PID/stat`, from before the command until the replicas have
+  everything.
+- Nodes keep an append-only log (`everysec`), as the lab's do, without automatic rewrites. InnoDB's buffer pool
+  holds all tables.
+- PyMySQL leaves values as bytes and redis-py sends 1,000 rows a pipeline. `mysql` runs with `--quick`.
+- A figure without start-up is the run's less the median of the runs with five rows. Ratios are taken within a
+  round.
+- The raw figures are in [results.json](results.json). That a killed backfill resumes exactly is a test,
+  `tests/test_backfill.py`."""
+
+
+# the plot
+
+STYLE = """\
+<style>
+  text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
+  .title { font-weight: 600; font-size: 14px }
+  .small { font-size: 11px; fill: #59636e }
+  .back { fill: #ffffff }
+  .grid { stroke: #d1d9e0; stroke-width: 1 }
+  .stu { fill: #0969da; stroke: #0969da }
+  .orders { fill: #bc4c00; stroke: #bc4c00 }
+  text.stu, text.orders { stroke: none; font-size: 12px }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 }
+    .small { fill: #9198a1 }
+    .back { fill: #0d1117 }
+    .grid { stroke: #30363d }
+    .stu { fill: #58a6ff; stroke: #58a6ff }
+    .orders { fill: #f0883e; stroke: #f0883e }
+  }
+</style>"""
+WIDTH, LINE, TOP, LEFT, PANEL, GAP = 960, 46, 78, 240, 285, 75
+FOOT = "Medians; lines from least to greatest; logarithmic scales. The loader's CPU is without its start-up."
+PANELS = (  # title, figure, first and last power of ten
+    ("rows a second, more is better", "rate", 2, 6),
+    ("client CPU a row, less is better", "cpu", -1, 4),
+)
+
+
+def plot(f: Figures) -> Iterator[str]:
+    """The lines of results.svg: a dot for each variant and table on logarithmic scales, with least and greatest."""
+    height = TOP + LINE * len(PLOTTED) + 34
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'
+    yield "<title>Rows a second and client CPU a row, by variant</title>"
+    yield STYLE
+    yield f'<rect class="back" width="{WIDTH}" height="{height}" rx="6"/>'
+    for x, name, columns in ((20, "stu", 3), (160, "orders", 12)):
+        yield f'<circle class="{name}" cx="{x}" cy="26" r="5"/>'
+        yield f'<text x="{x + 12}" y="30">{name}, {columns} columns</text>'
+    for number, label in enumerate(PLOTTED.values()):
+        yield f'<text x="{LEFT - 16}" y="{TOP + LINE * number + LINE / 2 + 4}" text-anchor="end">{label}</text>'
+    for number, panel in enumerate(PANELS):
+        yield from plot_panel(f, LEFT + number * (PANEL + GAP), *panel)
+    yield f'<text class="small" x="20" y="{height - 10}">{FOOT}</text>'
+    yield "</svg>"
+
+
+def plot_panel(f: Figures, left: float, title: str, what: str, first: int, last: int) -> Iterator[str]:
+    def place(value: float) -> float:
+        return left + (log10(min(max(value, 10**first), 10**last)) - first) / (last - first) * PANEL
+
+    bottom = TOP + LINE * len(PLOTTED)
+    yield f'<text class="title" x="{left}" y="{TOP - 28}">{title}</text>'
+    for power in range(first, last + 1):
+        x = place(10**power)
+        yield f'<line class="grid" x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}"/>'
+        yield f'<text class="small" x="{x:.1f}" y="{TOP - 11}" text-anchor="middle">{tick(power, what)}</text>'
+    for number, variant in enumerate(PLOTTED):
+        for lane, name in enumerate(("stu", "orders")):
+            net = "net " if what == "cpu" and variant in {"one", "cluster"} else ""
+            found = f.of(f"{name}/{variant}", net + what)
+            if not found:
+                continue
+            x, low, high = map(place, found)
+            y = TOP + LINE * number + LINE / 2 + (-9 if lane == 0 else 9)
+            text = f"{found[0]:,.0f}" if what == "rate" or found[0] >= 100 else f"{found[0]:.2f} µs"
+            yield f'<line class="{name}" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke-width="2"/>'
+            yield f'<circle class="{name}" cx="{x:.1f}" cy="{y}" r="5"/>'
+            at, anchor = (high + 9, "start") if x < left + PANEL * 0.72 else (low - 9, "end")
+            yield f'<text class="{name}" x="{at:.1f}" y="{y + 4}" text-anchor="{anchor}">{text}</text>'
+
+
+def tick(power: int, what: str) -> str:
+    text = f"{10**power:,}" if power >= 0 else "0.1"
+    return f"{text} µs" if what == "cpu" else text

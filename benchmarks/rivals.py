@@ -15,7 +15,7 @@ BATCH = 1000  # rows a pipeline
 LAST = b"\x05\0\0"  # the header of the packet that ends a result, but for its number
 
 
-def query(options, table):
+def query(options: str, table: str) -> tuple[pymysql.Connection, SSCursor]:
     """A cursor at the first row, whose values stay bytes: the fastest and most exact that PyMySQL offers."""
     db = pymysql.connect(
         read_default_file=options,
@@ -31,7 +31,7 @@ def query(options, table):
     return db, cursor
 
 
-def redis_py(options, table, prefix, port):
+def redis_py(options: str, table: str, prefix: str, port: str) -> None:
     """A hash of each row, by a pipeline of the cluster client for each thousand."""
     _, cursor = query(options, table)
     names = [column[0] for column in cursor.description]
@@ -44,7 +44,7 @@ def redis_py(options, table, prefix, port):
             pipe.execute()
 
 
-def drain(options, table):
+def drain(options: str, table: str) -> None:
     """Take the rows off the socket and forget them: as fast as the server sends."""
     db, _ = query(options, table)
     buffer = bytearray(256 * 1024)

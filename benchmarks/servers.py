@@ -15,11 +15,12 @@ import redis
 
 from loader.config import load_config
 from loader.lab import Lab
+from loader.load import transfer
 from loader.model import Batch, Chunk
 from loader.run import Options, prepare
 from loader.server import HOST, Server, free_ports, program, stop, wait
+from loader.slots import SlotMap
 from loader.source import Source
-from loader.load import transfer
 
 POOL = 1 << 30  # bytes of InnoDB's buffer pool: all tables fit, so that no disk is measured
 SAMPLES = 25  # hashes that are compared after each run
@@ -43,7 +44,8 @@ ORDERS = (
 ORDERS_ROW = (
     "n + 7000000000, CRC32(n) % 90000 + 1, 1 + n % 12, CRC32(n) % 10000000 / 100, IF(n % 3, NULL, n % 900 / 10000),"
     " ELT(1 + n % 3, 'EUR', 'USD', 'CNY'), ELT(1 + n % 4, 'new', 'paid', 'shipped', 'returned'),"
-    " '2023-01-01' + INTERVAL n % 40000000 SECOND, IF(n % 4, '2024-06-01 00:00:00.125' + INTERVAL n % 900000 SECOND, NULL),"
+    " '2023-01-01' + INTERVAL n % 40000000 SECOND,"
+    " IF(n % 4, '2024-06-01 00:00:00.125' + INTERVAL n % 900000 SECOND, NULL),"
     " CONCAT('customer', CRC32(n) % 90000 + 1, '@mail.example'),"
     " IF(n % 2, NULL, CONCAT('please ring twice, then leave it with the neighbour, number ', n % 300)),"
     """ CONCAT('{"sku": "A-', n % 5000, '", "gift": ', IF(n % 9, 'false', 'true'), '}')"""
@@ -101,8 +103,7 @@ class Run:
     redis_cpu: float  # of all nodes, until the replicas had everything
 
 
-# Starts a program and says what it took. The resident memory of a process counts from that of its parent, and this parent
-# has 9 MB at most.
+# Starts a program and says what it took. A process inherits its parent's peak memory, and this parent has 9 MB.
 CLERK = """
 import json, os, sys, time
 started = time.monotonic()
@@ -244,7 +245,9 @@ class Servers:
         wall, cpu, memory, code = json.loads(report.read_text())
         if code:
             errors = (self.directory / "err").read_text(errors="replace")
-            raise RuntimeError(f"exit code {code} of {' '.join(command)[:500]}\n{self.output()[-800:]}\n{errors[-1500:]}")
+            raise RuntimeError(
+                f"exit code {code} of {' '.join(command)[:500]}\n{self.output()[-800:]}\n{errors[-1500:]}"
+            )
         return wall, cpu, memory
 
     def _empty(self) -> None:
@@ -301,7 +304,9 @@ class Servers:
         step = max(1, rows // SAMPLES)
         first = int(self.sql(f"SELECT MIN({table.key}) FROM {name}")[0][0])
         numbers = ",".join(str(first + i) for i in range(0, rows, step))
-        client = redis.RedisCluster(HOST, self.ports[target]) if target == "cluster" else self._nodes[self.ports[target]]
+        client = (
+            redis.RedisCluster(HOST, self.ports[target]) if target == "cluster" else self._nodes[self.ports[target]]
+        )
         for row in self.sql(f"SELECT * FROM {name} WHERE {table.key} IN ({numbers})"):
             expected = {column: cell for column, cell in zip(columns, row, strict=True) if cell is not None}
             found = client.hgetall(f"{table.prefix}_".encode() + row[0])
@@ -333,11 +338,11 @@ class Servers:
 class _Files:
     """Takes batches in place of a writer, into a file for each node."""
 
-    def __init__(self, slots, paths: dict[int, Path]) -> None:
+    def __init__(self, slots: SlotMap, paths: dict[int, Path]) -> None:
         self._slots = slots
         self._files = [paths[node.port].open("wb") for node in slots.nodes]
 
-    def begin(self):
+    def begin(self) -> SlotMap:
         return self._slots
 
     def send(self, index: int, batch: Batch) -> None:

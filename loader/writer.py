@@ -81,6 +81,7 @@ class _Link:
 
     def ask(self, words: list[bytes]) -> None:
         """Send one command while nothing else is under way."""
+        self.wake_at()
         self.unsent.append(memoryview(frames.pack(words)))
         self.send()
 

@@ -39,6 +39,13 @@ def holds_every_row(world):
     return rows == hashes
 
 
+def wait_for_checkpoint(world):
+    deadline = time.monotonic() + 20
+    while not checkpoint(world):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def checkpoint(world):
     text = world.redis.get("loader:{big}:checkpoint")
     return json.loads(text) if text else None
@@ -60,10 +67,7 @@ def test_a_killed_backfill_goes_on_where_it_was(desk, seed):
     """SIGKILL at a random moment, then the rest: together every row, and at most a chunk a worker twice."""
     chance = random.Random(seed)
     process = desk.start("backfill", "big", "-o", "json", "--workers", "2", "--rate", "40000")
-    deadline = time.monotonic() + 20
-    while not checkpoint(desk.world):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_checkpoint(desk.world)
     time.sleep(chance.uniform(0, 0.8))
     process.kill()
     process.communicate()
@@ -80,10 +84,7 @@ def test_a_killed_backfill_goes_on_where_it_was(desk, seed):
 def test_a_stopped_backfill_saves_what_is_loaded(desk):
     """SIGTERM: exit 143 in time, the checkpoint is there, and the next run loads the rest."""
     process = desk.start("backfill", "big", "-o", "json", "--rate", "20000")
-    deadline = time.monotonic() + 20
-    while not checkpoint(desk.world):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_checkpoint(desk.world)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=10)
     first = json.loads(out)
@@ -98,12 +99,11 @@ def test_a_stopped_backfill_saves_what_is_loaded(desk):
 def half(desk):
     """A backfill that was stopped in the middle."""
     process = desk.start("backfill", "big", "-o", "json", "--rate", "20000")
-    deadline = time.monotonic() + 20
-    while not checkpoint(desk.world):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    try:
+        wait_for_checkpoint(desk.world)
+    finally:
+        process.kill()
+        process.communicate()
     return desk
 
 

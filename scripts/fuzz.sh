@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Fuzzes the compiled encoder and reply counter under sanitizers: ten million inputs, a quarter of an hour at most.
+#
+#     scripts/fuzz.sh [--inputs N] [--seed S]
+#     scripts/fuzz.sh --replay FILE    # the input of a finding again
+#     scripts/fuzz.sh --prove          # faults put into the copy that is fuzzed: each must be found
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/setup.sh
+PATH=$PWD/.venv/bin:$PATH
+
+# What pip builds the package with, it does not leave behind.
+python -c 'import Cython, setuptools' 2>/dev/null ||
+  python -m pip --quiet --disable-pip-version-check install 'Cython>=3.1' 'setuptools>=77' >&2
+exec python scripts/fuzz.py "$@"
