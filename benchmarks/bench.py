@@ -149,10 +149,10 @@ CASES = (
     Case("start/stu", "stu_five", "cluster", sync, least=STARTS),
     Case("start/stu backfill", "stu_five", "cluster", backfill),
     Case("start/stu one", "stu_five", "one", sync),
-    Case("start/orders", "orders_five", "cluster", sync),
+    Case("start/orders", "orders_five", "cluster", sync, least=6),
     Case("start/orders backfill", "orders_five", "cluster", backfill),
     Case("start/orders one", "orders_five", "one", sync),
-    Case("start/dry", "stu_five", "", sync, words=DRY),
+    Case("start/dry", "stu_five", "", sync, words=DRY, least=6),
     Case("start/plain", "stu_five", "", plain, words=DRY),
     Case("start/drain", "stu_five", "", drain),
     Case("stu/script", "stu", "cluster", script),
@@ -179,10 +179,10 @@ CASES = (
     Case("columns/4", "wide_4", "", sync, "start/dry", words=DRY),
     Case("columns/12", "wide_12", "", sync, "start/dry", words=DRY),
     Case("columns/40", "wide_40", "", sync, "start/dry", words=DRY),
-    Case("encoder/stu compiled", "stu_half", "", sync, "start/dry", words=DRY),
-    Case("encoder/stu plain", "stu_half", "", plain, "start/plain", words=DRY),
+    Case("encoder/stu compiled", "stu", "", sync, "start/dry", words=DRY),
+    Case("encoder/stu plain", "stu", "", plain, "start/plain", words=DRY, most=2),
     Case("encoder/orders compiled", "orders", "", sync, "start/dry", words=DRY),
-    Case("encoder/orders plain", "orders", "", plain, "start/plain", words=DRY),
+    Case("encoder/orders plain", "orders", "", plain, "start/plain", words=DRY, most=2),
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from math import log10
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from servers import SAMPLES
@@ -15,7 +15,7 @@ from loader.encoder import COMPILED
 from loader.run import WORKERS
 
 VARIANTS = {  # case: what a reader calls it
-    "script": "shell script, a process a row",
+    "script": "shell script, a process a row, 500 rows",
     "redis-py": "PyMySQL + redis-py cluster pipeline",
     "pipe": "`mysql \\| redis-cli --pipe`, one node",
     "one": "**loader**, one node",
@@ -32,6 +32,7 @@ PLOTTED = {
     "cluster": "loader, cluster",
 }
 MICRO, MEGA = 1e6, 1e6
+LEAST = 0.02  # seconds beside the start-up's spread that a run must have taken beyond it
 
 Spread = tuple[float, float, float]  # median, least, greatest
 
@@ -62,11 +63,18 @@ class Figures:
         return int(self.runs[case][0]["rows"]) if case in self.runs else 0
 
     def all(self, case: str, what: str) -> list[float]:
-        """A figure of each run: wall, net wall, rate, net rate, cpu, net cpu, memory, mysql, redis."""
+        """A figure of each run: wall, rate, cpu, memory, mysql, redis; `net` before it: without start-up.
+
+        Nothing where what is left without start-up is too little to tell.
+        """
         name, net = what.removeprefix("net "), what.startswith("net ")
         values = []
+        taken_off = "cpu" if name == "cpu" else "wall"
+        start = [run[taken_off] for run in self.runs.get(self._base.get(case, ""), [])]
+        less = median(start) if net and start else 0
+        if net and (not start or self._typical(case, taken_off) - less <= middle_half(start) + LEAST):
+            return []  # lost in the spread of the start-up
         for run in self.runs.get(case, []):
-            less = self._less(case, "wall" if name == "rate" else name) if net else 0
             taken = {
                 "wall": run["wall"] - less,
                 "rate": run["rows"] / max(run["wall"] - less, 1e-3),
@@ -84,12 +92,16 @@ class Figures:
     def ratio(self, over: tuple[str, str], under: tuple[str, str]) -> Spread | None:
         """One figure by another, of the same round where both are there."""
         above, below = self.all(*over), self.all(*under)
-        return spread([a / b for a, b in zip(above, below, strict=False)])
+        return spread([a / b for a, b in zip(above, below, strict=False) if b > 0])
 
-    def _less(self, case: str, name: str) -> float:
-        """What a start takes: the same with five rows."""
-        base = self.runs.get(self._base.get(case, ""), [])
-        return median(run[name] for run in base) if base else 0
+    def _typical(self, case: str, name: str) -> float:
+        return median(run[name] for run in self.runs[case]) if case in self.runs else 0
+
+
+def middle_half(values: list[float]) -> float:
+    """From the first quartile to the third."""
+    first, _, third = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0, 0, 0)
+    return third - first
 
 
 def spread(values: list[float]) -> Spread | None:
@@ -129,8 +141,7 @@ def report(document: dict[str, Any], figures: Figures) -> Iterator[str]:
     for name, title in (("stu", "stu, 3 columns"), ("orders", "orders, 12 columns")):
         yield from ["", f"## Loading {title}", ""]
         yield from table(LOADING, loading(figures, name))
-    note = LOADING_NOTE.format(script=figures.rows("stu/script"))
-    yield from ["", note, "", "## Start-up", ""]
+    yield from ["", LOADING_NOTE, "", "## Start-up", ""]
     yield from table(
         ["", "wall, s", "CPU, s", "peak memory, MB"],
         (
@@ -200,7 +211,7 @@ def verdicts(f: Figures) -> Iterator[list[str]]:
     def line(
         figure: str, wanted: str, value: Spread | None, holds: Callable[[float], bool], digits: int = 2
     ) -> list[str]:
-        held = "not measured" if value is None else "yes" if holds(value[0]) else "**no**"
+        held = "cannot tell" if value is None else "yes" if holds(value[0]) else "**no**"
         return [figure, wanted, shown(value, digits), held]
 
     def below(most: float) -> Callable[[float], bool]:
@@ -380,7 +391,7 @@ replicas, a single Redis node and the client all run on this machine. The loader
 default, where nothing else is said."""
 
 LOADING_NOTE = """\
-The script loads {script:,} rows, all others the whole table. "Client" is every process that is not a server: of
+The script loads 500 rows, all others the whole table. "Client" is every process that is not a server: of
 a pipe, both programs; its peak memory is that of the largest of them. The start-up of the loader is what the
 same command takes for a table of five rows. `backfill` keeps a checkpoint and has a replica acknowledge each
 chunk; `sync` does not. The limit sends from files what the loader would send. `mysql | redis-cli` and PyMySQL +
@@ -396,13 +407,13 @@ HOW = """\
   for byte. A run that has not loaded every row, and nothing else, ends the benchmark. A dry run has to say that
   it read every row.
 - Client CPU and memory are what `wait4` says of the command: user and system time of it and of all processes it
-  started. Server CPU is utime and stime of `/proc/PID/stat`, from before the command until the replicas have
-  everything.
+  started; no program is seen to have less than about 10 MB. Server CPU is utime and stime of `/proc/PID/stat`,
+  from before the command until the replicas have everything.
 - Nodes keep an append-only log (`everysec`), as the lab's do, without automatic rewrites. InnoDB's buffer pool
   holds all tables.
 - PyMySQL leaves values as bytes and redis-py sends 1,000 rows a pipeline. `mysql` runs with `--quick`.
-- A figure without start-up is the run's less the median of the runs with five rows. Ratios are taken within a
-  round.
+- A figure without start-up is the run's less the median of the runs with five rows; "-" where that is less than
+  those runs differ. Ratios are taken within a round.
 - The raw figures are in [results.json](results.json). That a killed backfill resumes exactly is a test,
   `tests/test_backfill.py`."""
 
@@ -428,7 +439,7 @@ STYLE = """\
     .orders { fill: #f0883e; stroke: #f0883e }
   }
 </style>"""
-WIDTH, LINE, TOP, LEFT, PANEL, GAP = 960, 46, 78, 240, 285, 75
+WIDTH, LINE, TOP, LEFT, PANEL, GAP = 960, 46, 78, 250, 285, 70
 FOOT = "Medians; lines from least to greatest; logarithmic scales. The loader's CPU is without its start-up."
 PANELS = (  # title, figure, first and last power of ten
     ("rows a second, more is better", "rate", 2, 6),
@@ -472,7 +483,7 @@ def plot_panel(f: Figures, left: float, title: str, what: str, first: int, last:
                 continue
             x, low, high = map(place, found)
             y = TOP + LINE * number + LINE / 2 + (-9 if lane == 0 else 9)
-            text = f"{found[0]:,.0f}" if what == "rate" or found[0] >= 100 else f"{found[0]:.2f} µs"
+            text = f"{found[0]:,.{0 if found[0] >= 100 else 2}f}{' µs' if what == 'cpu' else ''}"
             yield f'<line class="{name}" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke-width="2"/>'
             yield f'<circle class="{name}" cx="{x:.1f}" cy="{y}" r="5"/>'
             at, anchor = (high + 9, "start") if x < left + PANEL * 0.72 else (low - 9, "end")

@@ -85,9 +85,9 @@ def tables(scale: float) -> dict[str, Table]:
         "stu_fivefold": Table(million * 5, STU, STU_ROW),
         "orders": Table(rows(500_000), ORDERS, ORDERS_ROW, "orders", "id"),
         "orders_five": Table(5, ORDERS, ORDERS_ROW, "orders", "id"),
-        "wide_4": wide(rows(200_000), 4),
-        "wide_12": wide(rows(200_000), 12),
-        "wide_40": wide(rows(200_000), 40),
+        "wide_4": wide(rows(500_000), 4),
+        "wide_12": wide(rows(500_000), 12),
+        "wide_40": wide(rows(500_000), 40),
     }
 
 

@@ -111,6 +111,9 @@ def main() -> NoReturn:
         text = str(error)
         note(text if ": error: " in text else f"error: {text}")
         code = int(error.exit_code)
+    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
+        note(f"error: {error or type(error).__name__}")
+        code = int(Exit.FAILED)
     sys.exit(code)
 
 

@@ -4,7 +4,10 @@ One base and one child a culprit. A message names the thing, what was seen and w
 attached (`raise … from`). Nothing outside the driver rooms ever sees a driver's own exception.
 """
 
+import errno
 from enum import IntEnum
+
+LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 class Exit(IntEnum):
@@ -63,3 +66,12 @@ class LabError(LoaderError):
 
 class Stopped(LoaderError):
     """A signal asked the run to end."""
+
+
+def is_local(error: BaseException | None) -> bool:
+    """Whether an error came of this machine having no more file descriptors or memory, which no retry mends."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in LOCAL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -14,7 +14,7 @@ import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
-from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.errors import Exit, LoaderError, PlanError, SourceError, is_local
 from loader.model import Column, Table
 from loader.settings import Source as Settings
 
@@ -175,7 +175,8 @@ class Source:
             message += f": {ADVICE[code]}"
         if code in ACCESS or isinstance(error, ValueError):
             return SourceError(message, exit_code=Exit.CONFIG)
-        return SourceError(message, transient=code in TRANSIENT or isinstance(error, OSError))
+        passing = code in TRANSIENT or isinstance(error, OSError)
+        return SourceError(message, transient=passing and not is_local(error))
 
 
 class Stream:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from loader.errors import Exit, TargetError
+from loader.errors import Exit, TargetError, is_local
 from loader.model import Node
 from loader.settings import Target as Settings
 from loader.slots import SLOTS, SlotMap, slot_of
@@ -164,9 +164,10 @@ class Target:
             connection = (SSLConnection if settings.tls else Connection)(**options)
         try:
             connection.connect()
-            while self._unfenced.get(node):
-                self._kill(connection, self._unfenced[node][-1])
-                self._unfenced[node].pop()
+            with self._lock:
+                while self._unfenced.get(node):
+                    self._kill(connection, self._unfenced[node][-1])
+                    self._unfenced[node].pop()
         except (redis.RedisError, OSError) as error:
             failure = self.error(error, node)
             if failure.transient and not isinstance(error, redis.BusyLoadingError):
@@ -177,7 +178,8 @@ class Target:
 
     def fence(self, node: Node, client: int) -> None:
         """Have the server forget a connection, by its client id, before anything else is sent to this node."""
-        self._unfenced.setdefault(node, []).append(client)
+        with self._lock:
+            self._unfenced.setdefault(node, []).append(client)
 
     def error(self, error: Exception | str, node: Node) -> TargetError:
         """What a driver's exception or an error reply means for the run."""
@@ -193,6 +195,8 @@ class Target:
             advice = "see the database in target.url"
         if advice:
             return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
+        if isinstance(error, Exception) and is_local(error):
+            return TargetError(message)
         if code in CAPACITY:
             return TargetError(message, transient=True, exit_code=Exit.FAILED)
         if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError) or code in NODE | REDIRECT:

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -387,3 +389,13 @@ def test_usage(tmp_path, words, changes, expected):
 def test_options_that_make_no_sense(desk, words, expected):
     """An option's value that does not fit is named before anything is written."""
     assert refused(desk, "sync", "stu", *words).startswith(expected)
+
+
+def test_p7_too_many_open_files(desk):
+    """What this machine refuses ends the run with one message."""
+    words = ["-c", 'ulimit -n 7; exec "$0" -m loader sync stu', sys.executable]
+    done = subprocess.run(["bash", *words], cwd=desk.directory, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode in {1, 4}
+    assert "Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
