@@ -168,7 +168,6 @@ cdef class Encoder:
 
     def __cinit__(self, layout, owners, Py_ssize_t nodes):
         cdef Py_ssize_t i
-        cdef const unsigned char[:] view
         self.layout = layout
         self.rejects = []
         self._nodes, self._cells = nodes, layout.cells
@@ -469,7 +468,7 @@ cdef class Encoder:
         return True
 
 
-def count_replies(const unsigned char[:] data not None):
+def count_replies(const unsigned char[::1] data not None):
     """See `frames.count_replies`."""
     cdef Py_ssize_t end = data.shape[0], replies
     if not end:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import version
@@ -94,6 +95,7 @@ class Common:
 Output = Annotated[
     Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
 ]
+Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
 JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
 
 
@@ -126,8 +128,9 @@ def _stop(number: int, _: object) -> None:
 
 
 def note(text: str) -> None:
-    """Say something on stderr, where results do not go."""
-    print(text, file=sys.stderr)  # noqa: T201
+    """Say something on stderr, where results do not go, and where nobody may be listening."""
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def say(text: str) -> None:
@@ -201,7 +204,7 @@ def plan(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All jobs of the config.")] = False,
+    every: Every = False,
 ) -> None:
     """Show what a sync would do; nothing is written."""
     from loader.report import plan_text
@@ -273,7 +276,7 @@ ChunkRows = Annotated[
         metavar="N",
         envvar="LOADER_CHUNK_ROWS",
         show_envvar=False,
-        help="Rows in a chunk at most.",
+        help="Rows in a chunk at most; default 50,000 or the job's.",
     ),
 ]
 Shard = Annotated[
@@ -310,9 +313,7 @@ def sync(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    every: Annotated[
-        bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")
-    ] = False,
+    every: Every = False,
     dry_run: DryRun = False,
     where: Where = None,
     key_range: Range = None,
@@ -431,6 +432,8 @@ def _run_all(
         codes.append(run.exit_code)
         if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
             break
+    if codes[-1] in {Exit.SIGINT, Exit.SIGTERM}:
+        raise typer.Exit(codes[-1])
     raise typer.Exit(next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes)))
 
 

@@ -3,11 +3,12 @@
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
 from loader.encoder import Encoder
-from loader.errors import LoaderError, SourceError
+from loader.errors import LoaderError, SourceError, Stopped
 from loader.model import Chunk, ChunkLoaded, Waiting
 from loader.plan import Plan
 from loader.settings import Source as Settings
@@ -16,7 +17,9 @@ from loader.target import Target
 from loader.throttle import Throttle
 from loader.writer import Sink, Writer
 
-DEADLINE = 120.0  # seconds of trying one chunk before a run gives up: longer than any failover
+DEADLINE = 120.0  # seconds of trying a chunk again before a run gives up: longer than any failover
+PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
+ATTEMPTS = 100  # at one chunk, however far each of them came
 PAUSE_FIRST, PAUSE_MOST = 0.1, 5.0  # seconds between two attempts, doubling
 
 Event = ChunkLoaded | Waiting
@@ -84,12 +87,19 @@ class Lane:
         def attempt() -> ChunkLoaded:
             nonlocal failures
             try:
+                self._throttle.admit()
                 self._connect(again=failures > 0)
                 assert self._source
                 assert self._writer
                 event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
                 if self._durable:
                     self._writer.await_replicas()
+            except Stopped:
+                if self._writer:  # what was sent is seen through, so that no key is left without its TTL
+                    with suppress(LoaderError):
+                        self._writer.drain()
+                self.close()
+                raise
             except BaseException:
                 failures += 1
                 self.close()
@@ -123,16 +133,23 @@ def persist(
     chunk: Chunk | None = None,
     notify: Notify | None = None,
 ) -> T:
-    """Do it, and again after a growing pause while it fails in passing, for `patience` seconds."""
-    give_up = time.monotonic() + patience
+    """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
+
+    An attempt that went on for longer than that had come somewhere; its failure counts as a first one again.
+    """
+    give_up = 0.0
     attempt = 0
     while True:
+        started = time.monotonic()
         try:
             return action()
         except LoaderError as error:
             pause = min(PAUSE_MOST, PAUSE_FIRST * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
             attempt += 1
-            if not error.transient or time.monotonic() + pause > give_up:
+            now = time.monotonic()
+            if attempt == 1 or now - started > patience:
+                give_up = now + patience
+            if not error.transient or now + pause > give_up or attempt > ATTEMPTS:
                 raise
             if notify and chunk:
                 notify(Waiting(chunk, attempt, pause, str(error)))

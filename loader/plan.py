@@ -24,6 +24,9 @@ WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values,
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
+TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?)?|-?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
 NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
@@ -33,7 +36,7 @@ NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
 class Plan:
     """A job on its table: `layout` for the encoder, `walk` for the chunks (empty: one pass), `warnings` for people.
 
-    `cells` are the select list, one expression a cell; `rows` is what they are selected from, with its conditions.
+    `cells` are the select list, one expression a cell; `rows_estimate` is MySQL's for the whole table.
     """
 
     job: Job
@@ -45,6 +48,7 @@ class Plan:
     warnings: tuple[str, ...]
     rows_estimate: int | None
     names: tuple[str, ...]  # of the result's columns, which have to stay these
+    ranges: tuple[str, ...]  # those of the conditions that MySQL finds in the index alone
     types: tuple[str, ...]  # of the columns read, with their names
     filtered: bool  # a `where` keeps some rows out, no one knows how many
 
@@ -68,10 +72,15 @@ class Plan:
         statement = self._statement([as_literal(column) for column in self.walk], conditions)
         return f"{statement}\nORDER BY {order} LIMIT 1 OFFSET {rows - 1}"
 
+    @property
+    def expected(self) -> int | None:
+        """How many rows are to come, by MySQL's estimate; None where conditions leave some out."""
+        return None if self.conditions else self.rows_estimate
+
     def extent(self) -> str:
         """The statement for the least and the greatest key of a walk along one integer."""
         name = quote(self.walk[0].name)
-        return self._statement([f"CAST(MIN({name}) AS CHAR)", f"CAST(MAX({name}) AS CHAR)"], self.conditions)
+        return self._statement([f"CAST(MIN({name}) AS CHAR)", f"CAST(MAX({name}) AS CHAR)"], self.ranges)
 
     def facts(self) -> dict[str, str]:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
@@ -132,8 +141,8 @@ def make_plan(
     conditions = [f"({text}\n)" for text in (job.where, where) if text]  # a comment may end the text
     if (where or key_range or shard) and query:
         raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
-    if key_range is not None:
-        conditions.append(_range(job, walk, key_range))
+    ranges = () if key_range is None else (_range(job, walk, key_range),)
+    conditions += ranges
     if shard is not None:
         names = ", ".join(quote(name) for name in [column.name for column in walk] or columns)
         conditions.append(f"CRC32(CONCAT_WS(',', {names})) % {shard[1]} = {shard[0] - 1}")
@@ -154,6 +163,7 @@ def make_plan(
         warnings=tuple(_warnings(job, table, walk, [table.column(c) for c in columns], parts)),
         rows_estimate=table.rows_estimate,
         names=tuple(column.name for column in table.columns) if query else (),
+        ranges=ranges,
         types=tuple(f"{column.name} {column.full_type}" for column in table.columns if quote(column.name) in cells),
         filtered=bool(job.where or where),
     )
@@ -295,11 +305,15 @@ def _is_walkable(column: Column) -> bool:
 def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:
     if not walk:
         raise ConfigError(f"--range: table {job.table!r} has no key to take a range of")
-    low, colon, high = text.partition(":")
-    if not colon or not (low or high):
-        raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
     column = walk[0]
-    ends = [(">=", low), ("<=", high)]
+    places = [place for place, char in enumerate(text) if char == ":"]
+    if column.type in TIMES:  # whose values hold colons themselves
+        places = [at for at in places if all(TIME.fullmatch(end) for end in (text[:at], text[at + 1 :]) if end)]
+    else:
+        places = places[:1]
+    if len(places) != 1 or text == ":":
+        raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
+    ends = [(">=", text[: places[0]]), ("<=", text[places[0] + 1 :])]
     return " AND ".join(f"{quote(column.name)} {sign} {_typed(column, value)}" for sign, value in ends if value)
 
 

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -79,6 +80,11 @@ class Reporter:
 
     def notify(self, event: ChunkLoaded | Waiting | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
+        with suppress(BrokenPipeError):  # nobody listens on stderr
+            self._note(event)
+            self._show()
+
+    def _note(self, event: ChunkLoaded | Waiting | None) -> None:
         if isinstance(event, Waiting):
             self._waiting = event.reason
             seconds = round(event.seconds, 1)
@@ -90,21 +96,21 @@ class Reporter:
             self._rows += event.read
             self._chunks += 1
             self._log.debug("chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3))
-        self._show()
 
     def _show(self) -> None:
         now = time.monotonic()
-        rate = self._rows / max(now - self._started, 1e-9)
+        rows = max(self._rows, self._throttle.rows)  # those of chunks under way too
+        rate = rows / max(now - self._started, 1e-9)
         why = self._waiting or self._throttle.reason
         if self._bar:
-            note = f"{self._rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
-            self._bar.update(self._task, completed=self._rows, note=note)
+            note = f"{rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
+            self._bar.update(self._task, completed=rows, note=note)
         if self._lines and now - self._said >= LINE_EVERY:
             self._said = now
-            left = max(0, (self._expected or 0) - self._rows)
+            left = max(0, (self._expected or 0) - rows)
             more: dict[str, str | int] = {"eta_seconds": round(left / rate)} if left and rate else {}
             more |= {"waits_for": why} if why else {}
-            self._log.info("loading", rows=self._rows, rows_per_second=round(rate), chunks=self._chunks, **more)
+            self._log.info("loading", rows=rows, rows_per_second=round(rate), chunks=self._chunks, **more)
 
 
 def run_document(run: Run) -> dict[str, Any]:

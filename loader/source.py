@@ -46,10 +46,11 @@ ADVICE = {
 class Source:
     """One MySQL connection, set up so that every server default that could change a value or a result is known.
 
+    A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer.
     Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: int = 0) -> None:
         self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
         self._database = settings.database
         try:
@@ -63,7 +64,7 @@ class Source:
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=settings.connect_timeout,
-                read_timeout=settings.read_timeout,
+                read_timeout=max(settings.read_timeout, patience),
                 write_timeout=settings.read_timeout,
                 conv={key: value for key, value in conversions.items() if type(key) is not int},  # text stays text
                 program_name="loader",

@@ -21,7 +21,8 @@ VERSION = 1
 class Checkpoint:
     """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
 
-    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters.
+    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters;
+    `rejected` counts the rows it could not write, of which `rejects` are the first: key, as latin-1, and reason.
     """
 
     run: str
@@ -31,22 +32,25 @@ class Checkpoint:
     after: KeyValues | None = None
     ended: bool = False
     number: int = 1  # of the next chunk
+    rejected: int = 0
+    rejects: tuple[tuple[str, str], ...] = ()
 
 
 class State:
-    """The state of one job in its target."""
+    """The state of one job in its target, or of one shard (I, N) of it."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None) -> None:
+        part = f":{shard[0]}/{shard[1]}" if shard else ""
         self._target = target
-        self._job = job
-        self._key = f"loader:{{{job}}}:checkpoint"
+        self._marker = f"loader:marker:{job}{part}"
+        self._key = f"loader:{{{job}}}:checkpoint{part}"
 
     def mark(self, run: str) -> tuple[str, ...]:
         """Leave a marker on every master; return their keys."""
         markers: dict[object, str] = {}
         slots = self._target.slots
         for number in count():
-            key = f"loader:marker:{self._job}:{{{number}}}"
+            key = f"{self._marker}:{{{number}}}"
             markers.setdefault(slots.node_of(slot_of(key.encode())), key)
             if len(markers) == len(slots.nodes):
                 break
@@ -74,7 +78,8 @@ class State:
                 raise ValueError("another version wrote it")  # noqa: TRY301
             owed = tuple(Chunk(c["number"], _key(c["after"]), _key(c["upto"])) for c in values.pop("owed"))
             after, markers = _key(values.pop("after")), tuple(values.pop("markers"))
-            return Checkpoint(**values, owed=owed, after=after, markers=markers)
+            rejects = tuple((key, reason) for key, reason in values.pop("rejects"))
+            return Checkpoint(**values, owed=owed, after=after, markers=markers, rejects=rejects)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"

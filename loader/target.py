@@ -29,7 +29,7 @@ NODE = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED
 CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait, someone has to make room
 ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
-"""Any other error reply is a fault of this program or a server it does not know, and ends the run."""
+# Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
 DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
 
 
@@ -85,14 +85,23 @@ class Target:
 
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
+        self.refresh()
         node, asking = self.slots.node_of(slot_of(key)), False
         for _ in range(HOPS):
-            reply = self.commands(node, [["ASKING"], words] if asking else [words])[-1]
+            try:
+                reply = self.commands(node, [["ASKING"], words] if asking else [words])[-1]
+            except TargetError:
+                self.mark_stale()  # another node may own the slot when this is tried again
+                raise
             if not isinstance(reply, Exception):
                 return node, reply
-            if said(reply).split()[0] not in REDIRECT - {"TRYAGAIN"}:
+            text = said(reply)
+            if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
+                self.mark_stale()
                 raise self.error(reply, node)
-            node, asking = redirection(said(reply), node), said(reply).startswith("ASK ")
+            if text.startswith("MOVED"):
+                self.mark_stale()
+            node, asking = redirection(text, node), text.startswith("ASK ")
         raise TargetError(f"redis {node}: still redirected after {HOPS} hops", transient=True)
 
     def command(self, node: Node, *words: str | bytes | int) -> Any:
@@ -114,6 +123,9 @@ class Target:
             except (redis.RedisError, OSError) as error:
                 self._drop(node)
                 raise self.error(error, node) from error
+            except BaseException:  # a signal: the replies that are still to come must not answer another command
+                self._drop(node)
+                raise
 
     def open(self, node: Node) -> tuple[Any, socket.socket, int | None]:
         """A connection for a writer alone, its socket, and its client id (None before Redis 5)."""
@@ -191,6 +203,8 @@ class Target:
             advice = "see the user in target.url, and target.password"
         elif "CERTIFICATE_VERIFY_FAILED" in text:
             advice = "see tls_ca and tls_verify"
+        elif "cluster support disabled" in text:
+            advice = "see target.cluster, which may be auto"
         elif text.startswith(DATABASE):
             advice = "see the database in target.url"
         if advice:
@@ -228,7 +242,8 @@ class Target:
                     f"redis {self.seeds[0]}: no cluster, but target.url names several servers: name one",
                     exit_code=Exit.CONFIG,
                 )
-            self.command(self.seeds[0], "PING")
+            replication = _info(self.command(self.seeds[0], "INFO", "replication"))
+            self.replicated = frozenset(self.seeds if int(replication.get("connected_slaves", 0)) else ())
             return SlotMap.single(self.seeds[0])
         ranges = self.ranges()
         self.replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)

@@ -5,23 +5,23 @@ import time
 
 from loader.errors import Stopped
 
-STEP = 0.2  # seconds of waiting after which a change is noticed
+STEP = 0.1  # seconds of waiting after which a change is noticed
 
 
 class Throttle:
     """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
 
-    `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end.
+    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end.
     """
 
     def __init__(self, rate: int | None = None) -> None:
-        self.busy = ""  # why nobody may go on for now; set and cleared by the run
-        self.seconds = 0.0  # waited so far, by all workers together
+        self.busy = ""  # why no chunk may begin for now; set and cleared by the run
+        self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()
         self._free = 0.0  # when the next row may go
         self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
-        self._stop = threading.Event()
+        self._stopped = False  # no lock is behind it: a signal may set it at any moment
 
     @property
     def reason(self) -> str:
@@ -33,18 +33,20 @@ class Throttle:
             return self._slow[0]
         return f"--rate {self._rate}" if self._free > now else ""
 
+    def admit(self) -> None:
+        """Wait until a chunk may begin: with a statement open, a waiting worker would be part of the load."""
+        while self.busy:
+            self.sleep(STEP)
+
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
         due = 0.0
-        if self._rate:
-            with self._lock:
+        with self._lock:
+            self.rows += rows
+            if self._rate:
                 due = max(self._free, time.monotonic())
                 self._free = due + rows / self._rate
-        while (left := max(due, self._slow[1]) - time.monotonic()) > 0 or self.busy:
-            pause = min(left, STEP) if left > 0 else STEP
-            self.sleep(pause)
-            self.seconds += pause
-        self.sleep(0)
+        self.sleep(max(due, self._slow[1]) - time.monotonic())
 
     def spare(self, node: str, seconds: float) -> None:
         """Leave a node that took so long to reply alone for as long again."""
@@ -52,9 +54,12 @@ class Throttle:
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not longer than the run goes on."""
-        if self._stop.wait(seconds) if seconds else self._stop.is_set():
+        end = time.monotonic() + seconds
+        while not self._stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, STEP))
+        if self._stopped:
             raise Stopped("the run is stopping")
 
     def stop(self) -> None:
         """Have every worker end at its next buffer."""
-        self._stop.set()
+        self._stopped = True

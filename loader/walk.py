@@ -16,7 +16,8 @@ def walk(plan: Plan, rows: int, fetch: Fetch, *, after: KeyValues | None = None,
     Looking a bound up costs MySQL a walk over the chunk's index entries. Where the key is one integer without large
     gaps, counting is enough: so many key values hold at most so many rows.
     """
-    ends = _counted(plan, rows, fetch, after) if _is_dense(plan, fetch) else _looked_up(plan, rows, fetch, after)
+    extent = _extent(plan, fetch)
+    ends = _counted(*extent, rows, after) if extent else _looked_up(plan, rows, fetch, after)
     for upto in ends:
         yield Chunk(number, after, upto)
         number, after = number + 1, upto
@@ -32,8 +33,7 @@ def _looked_up(plan: Plan, rows: int, fetch: Fetch, after: KeyValues | None) -> 
     yield None
 
 
-def _counted(plan: Plan, rows: int, fetch: Fetch, after: KeyValues | None) -> Iterator[KeyValues | None]:
-    low, high, _ = _extent(plan, fetch)
+def _counted(low: int, high: int, rows: int, after: KeyValues | None) -> Iterator[KeyValues | None]:
     at = int(after[0]) if after else low - 1
     while at + rows < high:
         at += rows
@@ -41,16 +41,12 @@ def _counted(plan: Plan, rows: int, fetch: Fetch, after: KeyValues | None) -> It
     yield None
 
 
-def _is_dense(plan: Plan, fetch: Fetch) -> bool:
+def _extent(plan: Plan, fetch: Fetch) -> tuple[int, int] | None:
+    """Least and greatest key of a walk along one integer without large gaps; None for any other."""
     if len(plan.walk) != 1 or plan.walk[0].type not in INTEGERS or plan.filtered:
-        return False
-    low, high, rows = _extent(plan, fetch)
-    return rows >= DENSE * (high - low + 1)
-
-
-def _extent(plan: Plan, fetch: Fetch) -> tuple[int, int, int]:
-    """Least and greatest key, and MySQL's estimate of the rows; an empty table has none."""
+        return None
     ((low, high),) = fetch(plan.extent())
     if low is None or high is None:
-        return 0, -1, 0
-    return int(low), int(high), plan.rows_estimate or 0
+        return 0, -1
+    ends = int(low), int(high)
+    return ends if (plan.rows_estimate or 0) >= DENSE * (ends[1] - ends[0] + 1) else None

@@ -71,9 +71,11 @@ class _Link:
     def wake_at(self) -> None:
         """Have the socket count as readable only when all replies of the oldest batch can be there.
 
-        A node answers every few kilobytes of commands; waking up for each answer took half of the client's time. TLS
-        and unix sockets do not know of it, and are woken up.
+        A node answers every few kilobytes of commands; waking up for each answer took half of the client's time. Unix
+        sockets do not know of it and are woken up; under TLS the bytes that are awaited are not those of the socket.
         """
+        if isinstance(self.socket, ssl.SSLSocket):
+            return
         least = max(1, self.awaited[0].left * SHORTEST - len(self.tail)) if self.awaited else 1
         if least != self.mark:
             self.mark = least
@@ -199,7 +201,10 @@ class Writer:
         links = [link for link in self._links.values() if link.node in self._target.replicated]
         milliseconds = int(REPLICA_WAIT * 1000)
         for link in links:
-            link.ask([b"WAIT", b"1", b"%d" % milliseconds])
+            try:
+                link.ask([b"WAIT", b"1", b"%d" % milliseconds])
+            except OSError as error:
+                raise self._target.error(error, link.node) from error
         for link in links:
             try:
                 count = link.answer(REPLICA_WAIT + self._target.patience)
@@ -323,7 +328,12 @@ class Writer:
         results: list[_Redo] = []
         for (node, asking), group in to.items():
             lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
-            replies = self._target.commands(node, [words for again in group for words in [*lead, again.words]])
+            commands = [words for again in group for words in [*lead, again.words]]
+            if node in self._target.replicated:  # these went over a connection that `await_replicas` does not wait on
+                commands.append([b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)])
+            replies = self._target.commands(node, commands)
+            if node in self._target.replicated and replies.pop() == 0:
+                raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
             for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
                 text = said(reply) if isinstance(reply, Exception) else ""
                 results.append(_Redo(again.words, again.row, node, text))

@@ -79,6 +79,7 @@ class Stage:
 
     def __init__(self, lab: Lab, rows: int, chunk_rows: int, workers: int) -> None:
         self.rows, self.chunk_rows, self.workers = rows, chunk_rows, workers
+        self.said = ""  # on stderr, by the backfill that was killed last
         self._lab = lab
         self.redis = RedisCluster(host=HOST, port=lab.redis_ports["n1"])
         self._config = lab.directory / "big.yaml"
@@ -118,10 +119,11 @@ class Stage:
         try:
             out, error = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            process.kill()
+            self.said = process.communicate()[1]
             return None
         finally:
             process.kill()
-            process.communicate()
         if process.returncode:
             raise Broken(f"a backfill ended with exit code {process.returncode}: {out}{error}")
         document: dict[str, Any] = json.loads(out)
@@ -223,13 +225,13 @@ def chain(stage: Stage, number: int, kills: int, chance: random.Random, whole: f
     stage.clear()
     before = stage.look()
     killed = 0
-    line = ""
+    line = said = ""
     while True:
         moment = chance.uniform(0, whole) if killed < kills else LATEST
         document = stage.backfill(moment)
         now = stage.look()
         if line:
-            print(f"{line} {now.twice - before.twice:>11,}", flush=True)
+            print(f"{line} {now.twice - before.twice:>11,}{said}", flush=True)
         most = killed * stage.workers * stage.chunk_rows
         if now.twice > most:
             raise Broken(f"{now.twice:,} rows were written twice by {killed} kills, and {most:,} are allowed")
@@ -244,7 +246,7 @@ def chain(stage: Stage, number: int, kills: int, chance: random.Random, whole: f
         if now.rows == stage.rows and now.done < 0:  # it had nothing left to do but to end
             print(f"{line} {0:>11,}", flush=True)
             break
-        before = now
+        before, said = now, "".join(f"\n      {text}" for text in stage.said.splitlines())
     if document:
         check(document, before, now, stage)
     stage.compare()

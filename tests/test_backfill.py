@@ -157,15 +157,18 @@ def test_a_run_waits_while_mysql_is_busy(desk):
     settings = desk.world.config(table="big", chunk_rows=100)
     job = settings.jobs["job"]
 
+    class Enough(Exception):  # noqa: N818
+        pass
+
     class Hasty(Ear):
         def notify(self, event):
             super().notify(event)
             if self.throttle.busy:
                 reasons.append(self.throttle.reason)
-                raise InterruptedError
+                raise Enough
 
     reasons = []
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Enough):
         run_job(settings, job, Options(max_load=("Threads_connected", 0)), Hasty())
     assert reasons[0].startswith("--max-load Threads_connected=0: it is ")
     ear = Ear()
@@ -229,3 +232,62 @@ def test_r1_out_of_memory_is_waited_out(desk, tmp_path):
         result = finish(process)
         assert (result.code, result.document["rows"]["written"], client.dbsize()) == (0, ROWS, ROWS)
         assert "OOM command not allowed" in result.err
+
+
+def test_a_reject_is_told_of_until_it_is_written(desk):
+    """A row that was refused before the kill is still a reject of the run that goes on: exit 3, counted and named."""
+    desk.world.redis.rpush("big_7", "foreign")
+    process = desk.start("backfill", "big", "-o", "json", "--rate", "20000", "--workers", "1")
+    wait_for_checkpoint(desk.world)
+    process.kill()
+    process.communicate()
+    result = desk.run("backfill", "big")
+    assert result.code == 3
+    assert "1 rejected" in result.out
+    assert "rejected big_7: WRONGTYPE" in result.out
+
+
+@pytest.mark.parametrize("change", [{"time_zone": "+09:00"}, {"url": "test"}])
+def test_a_changed_source_is_refused(half, change):
+    """The rest of a table comes from the same database, in the same time zone, as its beginning."""
+    if "url" in change:
+        half.world.sql("CREATE TABLE IF NOT EXISTS test.big LIKE big", "GRANT SELECT ON test.* TO marked@'%'")
+        change = {"url": half.mysql(database="test")}
+    half.write({"big": {"table": "big", "chunk_rows": 1000}}, source=change)
+    refused = half.run("backfill", "big")
+    half.world.sql("DROP TABLE IF EXISTS test.big")
+    assert refused.code == 2
+    assert "checkpoint of another plan" in refused.err
+
+
+def test_shards_backfill_side_by_side(desk):
+    """Each shard has a checkpoint and markers of its own."""
+    both = [desk.start("backfill", "big", "-o", "json", "--shard", f"{part}/2") for part in (1, 2)]
+    results = [finish(process) for process in both]
+    assert [result.code for result in results] == [0, 0]
+    assert sum(result.document["rows"]["written"] for result in results) == ROWS
+    assert holds_every_row(desk.world)
+    assert desk.world.state() == set()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p2_stopped_at_any_moment(desk, seed):
+    """SIGINT whenever it comes: what one run loaded and what the next loads are together the table, each row once."""
+    process = desk.start("backfill", "big", "-o", "json", "--rate", "60000", "--chunk-rows", "500")
+    wait_for_checkpoint(desk.world)
+    time.sleep(random.Random(seed).uniform(0, 0.5))
+    process.send_signal(signal.SIGINT)
+    first = finish(process, 15)
+    assert first.code == 130
+    second = desk.run("backfill", "big", "-o", "json", "--chunk-rows", "500")
+    assert second.code == 0
+    assert first.document["rows"]["written"] + second.document["rows"]["written"] == ROWS
+    assert holds_every_row(desk.world)
+
+
+@pytest.mark.parametrize("limit", ["No_such_variable=1", "Compression=1"])
+def test_a_load_that_cannot_be_measured(desk, limit):
+    """Said before anything is read."""
+    refused = desk.run("sync", "big", "--max-load", limit)
+    assert (refused.code, desk.world.hashes()) == (2, {})
+    assert "--max-load: MySQL has no status variable" in refused.err

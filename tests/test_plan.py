@@ -152,6 +152,29 @@ def test_a_range_includes_both_ends(text, condition):
     assert make_plan(job(), STU, key_range=text).conditions == (condition,)
 
 
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("2024-01-01 00:00:00:2024-02-01 12:30:00.5", b"2024-01-01 00:00:00", b"2024-02-01 12:30:00.5"),
+        ("2024-01-01:2024-02-01", b"2024-01-01", b"2024-02-01"),
+        (":2024-02-01 00:00:00", b"", b"2024-02-01 00:00:00"),
+    ],
+)
+def test_a_range_of_times(text, low, high):
+    """Times hold colons themselves; the one between two whole times divides the range."""
+    at = Column("at", "datetime", "datetime(1)", None, nullable=False)
+    (condition,) = make_plan(job(), Table("stu", (at,), ("at",)), key_range=text).conditions
+    parts = [f"`at` {sign} _utf8mb4 X'{end.hex()}'" for sign, end in ((">=", low), ("<=", high)) if end]
+    assert condition == " AND ".join(parts)
+
+
+def test_a_range_of_times_that_can_be_read_twice():
+    """A colon that could be within a time as well as between two is not guessed at."""
+    at = Column("at", "time", "time", None, nullable=False)
+    with pytest.raises(ConfigError, match="--range"):
+        make_plan(job(), Table("stu", (at,), ("at",)), key_range="01:02:03")
+
+
 @pytest.mark.parametrize("text", ["", ":", "5", "a:b", "1:2;--"])
 def test_a_range_that_is_none(text):
     """Anything else is a usage error."""

@@ -255,3 +255,12 @@ def test_what_passes_is_tried_again_until_patience_ends():
     with pytest.raises(TargetError):
         persist(lambda: fail(transient=False), 1.0, Throttle())
     assert len(tries) == 1
+    tries.clear()
+
+    def late():
+        if len(tries) == 3:
+            return "done"
+        time.sleep(0.4)
+        return fail(transient=True)
+
+    assert persist(late, 0.3, Throttle()) == "done"  # each attempt had come somewhere

@@ -491,7 +491,7 @@ def test_rows_as_long_as_a_buffer(world, end):
 
 
 def test_rows_of_several_long_values(world):
-    """A row of 60 MiB arrives whole, and so do the short rows before and after it."""
+    """A row of 49 MiB arrives whole, and so do the short rows before and after it."""
     world.sql(
         "CREATE TABLE t (n INT PRIMARY KEY, a LONGBLOB, b LONGBLOB, c LONGTEXT, d LONGBLOB)",
         "INSERT INTO t VALUES (1, '1', '2', '3', '4'), (3, NULL, '', '3', NULL)",

@@ -1,0 +1,345 @@
+"""A run's crew: the workers, the connection that walks the key ahead of them, and what is loaded and still owed."""
+
+import queue
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
+
+from loader.config import Config
+from loader.errors import ConfigError, Exit, LoaderError, Stopped, TargetError
+from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
+from loader.model import Chunk, ChunkLoaded, Reject, Table
+from loader.plan import Plan
+from loader.slots import SLOTS
+from loader.source import Source
+from loader.state import Checkpoint, State, difference
+from loader.target import Target
+from loader.throttle import Throttle
+from loader.walk import walk
+from loader.writer import Sink
+
+WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
+LEAVE = 10.0  # seconds that workers have to end when a run is stopped
+LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
+SAMPLE_ROWS = 200
+OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
+REJECTS_SAVED = 100  # rejects that a checkpoint names
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one run does differently from the job's config.
+
+    `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
+    variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
+    rows whose key's checksum leaves I - 1 when divided by N.
+    """
+
+    where: str | None = None
+    key_range: str | None = None
+    chunk_rows: int | None = None
+    dry_run: bool = False
+    workers: int = WORKERS
+    resume: bool = False
+    restart: bool = False
+    shard: tuple[int, int] | None = None
+    rate: int | None = None
+    max_load: tuple[str, int] | None = None
+
+
+class Listener(Protocol):
+    """Who is told of a run while it goes."""
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
+
+    def notify(self, event: Event | None) -> None:
+        """Take note of an event, or that a second passed without one."""
+
+
+class Crew:
+    """One run's connections and threads; `earlier` are the rejects of the runs that this one resumes."""
+
+    def __init__(
+        self,
+        settings: Config,
+        plan: Plan,
+        table: Table,
+        source: Source,
+        target: Target,
+        options: Options,
+        throttle: Throttle,
+    ) -> None:
+        self.plan = plan
+        self.table = table
+        self.target = target
+        self.throttle = throttle
+        self.resumed = False
+        self.earlier: tuple[int, list[Reject]] = (0, [])
+        self._settings = settings
+        self._options = options
+        self._rows = options.chunk_rows or plan.job.chunk_rows
+        self._scout: Source | None = source
+        self._scouting = False
+        self._state = State(target, plan.job.name, options.shard)
+        self._saved: Checkpoint | None = None
+        self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
+        self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
+        self._threads: list[threading.Thread] = []
+        self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._looked = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def owed(self) -> int:
+        """Chunks that are known and not loaded."""
+        return len(self._owed) + len(self._backlog)
+
+    def close(self) -> None:
+        """End the workers, at their next buffer, and leave both servers."""
+        self._end()
+        if self._scout:
+            self._scout.close()
+        self.target.close()
+
+    def events(self, listener: Listener) -> Iterator[ChunkLoaded]:
+        """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis.
+
+        A signal is heard between two steps, so that no chunk is lost between two books.
+        """
+        count = self._options.workers if self.plan.walk else 1
+        self._look()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+        with self._heard_signals():
+            try:
+                yield from self._loaded(listener, count)
+            except Stopped as stop:
+                self._end()
+                yield from self._complete()
+                try:
+                    self._save(PATIENCE)
+                except LoaderError as error:
+                    raise Stopped(f"{stop}; the checkpoint is older: {error}", exit_code=stop.exit_code) from error
+                raise
+            self._finish()
+
+    def take_up(self, run: str) -> None:
+        """Go on from the checkpoint, if it fits the plan and the target still has what was loaded; else begin one."""
+        source = self._settings.source
+        facts = self.plan.facts() | {
+            "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+            "time zone": str(source.time_zone),
+        }
+        saved = None if self._options.restart else self._state.read()
+        if saved:
+            changed = difference(saved.facts, facts)
+            if changed:
+                raise ConfigError(
+                    f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
+                    " --restart forgets it and loads everything"
+                )
+            if not self._state.lost(saved.markers, saved.run):
+                self._saved, self.resumed = saved, True
+                self._backlog.extend(saved.owed)
+                rejects = [Reject(key.encode("latin-1"), reason) for key, reason in saved.rejects]
+                self.earlier = (saved.rejected, rejects)
+                return
+        self._check_room()
+        self._saved = Checkpoint(run, facts, self._state.mark(run))
+
+    def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded]:
+        chunks = self._chunks()
+        while True:
+            while len(self._owed) < 2 * count and (chunk := next(chunks, None)):
+                self._owed[chunk.number] = chunk
+                self._todo.put(chunk)
+            if not self._owed:
+                return
+            event = self._next_event()
+            listener.notify(event)
+            if isinstance(event, ChunkLoaded):
+                self._count(event)
+                self._save(DEADLINE)
+                yield event
+
+    def _complete(self) -> Iterator[ChunkLoaded]:
+        """The chunks that were complete when the workers ended, and were not heard of yet."""
+        while not self._heard.empty():
+            event = self._heard.get()
+            if isinstance(event, ChunkLoaded):
+                self._count(event)
+                yield event
+
+    @contextmanager
+    def _heard_signals(self) -> Iterator[None]:
+        """Hear SIGINT and SIGTERM as events; a second one ends the process at once.
+
+        Where the main thread waits for MySQL to find a bound, nothing is in between, and it is interrupted.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def hear(number: int, _: object) -> None:
+            for each in before:
+                signal.signal(each, signal.SIG_DFL)
+            name = signal.Signals(number).name
+            stop = Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+            if self._scouting:
+                raise stop
+            self._heard.put(stop)
+
+        before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self) -> None:
+        """End the workers; the second time there is nothing left to wait for."""
+        self.throttle.stop()
+        for _ in self._threads:
+            self._todo.put(None)
+        end = time.monotonic() + LEAVE
+        for thread in self._threads:
+            thread.join(max(0, end - time.monotonic()))
+        self._threads = []
+
+    def _work(self) -> None:
+        """What one worker's thread does."""
+        lane = Lane(
+            self._settings.source,
+            self.plan,
+            self.target,
+            self.throttle,
+            dry_run=self._options.dry_run,
+            durable=self._saved is not None,
+        )
+        try:
+            while chunk := self._todo.get():
+                self._heard.put(lane.load(chunk, self._heard.put))
+        except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
+            self._heard.put(error)
+        finally:
+            lane.close()
+
+    def _next_event(self) -> Event | None:
+        """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
+        try:
+            event = self._heard.get(timeout=LOOK_EVERY)
+        except queue.Empty:
+            event = None
+        if isinstance(event, BaseException):
+            raise event
+        self._look()
+        return event
+
+    def _look(self) -> None:
+        """Have the workers wait while MySQL has too much to do."""
+        if not self._options.max_load or time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        name, most = self._options.max_load
+        found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
+        if not found or not str(found[0][1]).isdecimal():
+            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
+        value = int(str(found[0][1]))
+        self.throttle.busy = f"--max-load {name}={most}: it is {value}" if value > most else ""
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """The chunks to load: first what a checkpoint owes, then the rest of the table."""
+        while self._backlog:
+            yield self._backlog.popleft()
+        after, number = None, 1
+        if self._saved:
+            if self._saved.ended:
+                return
+            after, number = self._saved.after, self._saved.number
+        for chunk in walk(self.plan, self._rows, self._fetch, after=after, number=number):
+            if self._saved:
+                self._saved = replace(self._saved, after=chunk.upto, ended=chunk.upto is None, number=chunk.number + 1)
+            yield chunk
+
+    def _fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
+        """Rows of a small result, tried again while MySQL is away in passing."""
+
+        def fetch() -> list[tuple[str | None, ...]]:
+            if self._scout is None:
+                self._scout = Source(self._settings.source, SCOUT_PATIENCE)
+            try:
+                return self._scout.fetch(sql, args)
+            except LoaderError:
+                self._scout.close()
+                self._scout = None
+                raise
+
+        self._scouting = True
+        try:
+            return persist(fetch, DEADLINE, self.throttle)
+        finally:
+            self._scouting = False
+
+    def _count(self, event: ChunkLoaded) -> None:
+        """A chunk is no longer owed."""
+        del self._owed[event.chunk.number]
+        if self._saved and event.rejects:
+            named = ((reject.key.decode("latin-1"), reject.reason) for reject in event.rejects)
+            rejects = (*self._saved.rejects, *named)[:REJECTS_SAVED]
+            self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects), rejects=rejects)
+
+    def _save(self, patience: float) -> None:
+        """Have the checkpoint say what is owed now."""
+        if self._saved:
+            saved = self._saved = replace(self._saved, owed=(*self._owed.values(), *self._backlog))
+            persist(lambda: self._state.save(saved), patience, Throttle())
+
+    def _finish(self) -> None:
+        """Nothing is owed: forget the checkpoint, unless a master was emptied meanwhile."""
+        saved = self._saved
+        if not saved:
+            return
+        lost = persist(lambda: self._state.lost(saved.markers, saved.run), DEADLINE, self.throttle)
+        persist(lambda: self._state.forget(saved), DEADLINE, self.throttle)
+        if lost:
+            raise TargetError(
+                f"the target was changed during the run: markers are gone ({', '.join(lost)}); run it again"
+            )
+
+    def _check_room(self) -> None:
+        """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.
+
+        The estimate is MySQL's count of rows times what a sample of them takes.
+        """
+        rooms = self.target.headroom()
+        if not rooms or not self.plan.expected:
+            return
+        sink = Sink(self.target, keep=True)
+        with Source(self._settings.source) as source:
+            transfer(self.plan, self.plan.first(SAMPLE_ROWS), source, sink, self.throttle)
+        rows = [(node, words) for node, words in sink.kept if words[0] == b"HMSET"]
+        new = [words for _, words in rows if not self.target.ask(words[1], "EXISTS", words[1])[1]]
+        if not new:
+            return
+        each = sum(OVERHEAD + sum(map(len, words[1:])) for words in new) / len(rows)
+        for node, slots in self.target.slots.counts().items():
+            need = int(each * self.plan.expected * slots / SLOTS)
+            if need > rooms.get(node, need):
+                raise TargetError(
+                    f"redis {node}: about {need:,} bytes are needed and {rooms[node]:,} are left below maxmemory:"
+                    " raise maxmemory, add a master, or load fewer fields"
+                )
