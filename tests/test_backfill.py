@@ -157,7 +157,7 @@ def test_a_run_waits_while_mysql_is_busy(desk):
     settings = desk.world.config(table="big", chunk_rows=100)
     job = settings.jobs["job"]
 
-    class Enough(Exception):  # noqa: N818
+    class Enough(Exception):
         pass
 
     class Hasty(Ear):
