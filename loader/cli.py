@@ -80,6 +80,8 @@ class Common:
     """The options before the command."""
 
     files: tuple[Path, ...]
+    log_format: str
+    log_level: str
     color: bool
 
     def config(self) -> "Config":
@@ -174,11 +176,7 @@ def common(
 ) -> None:
     """Keep Redis hashes equal to MySQL rows."""
     color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
-    context.obj = Common(tuple(config or ()), color)
-    if context.invoked_subcommand in {"sync", "backfill"}:
-        from loader.report import configure_log
-
-        configure_log(log_format.value, log_level.value, color=color)
+    context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
 
 
 @app.command()
@@ -427,7 +425,7 @@ def _run_all(
     """Run jobs one after the other; the exit code is the first failure's, else that of rejected rows, else 0."""
     codes = []
     for job in jobs:
-        run = _run(config, job, options, progress, context.obj.color)
+        run = _run(config, job, options, progress, context.obj)
         _tell(run, output)
         codes.append(run.exit_code)
         if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
@@ -437,11 +435,11 @@ def _run_all(
     raise typer.Exit(next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes)))
 
 
-def _run(config: "Config", job: "Job", options: "Options", progress: Show, color: bool) -> "Run":
-    from loader.report import Reporter
+def _run(config: "Config", job: "Job", options: "Options", progress: Show, shown: Common) -> "Run":
+    from loader.progress import Log, Reporter
     from loader.run import run_job
 
-    reporter = Reporter(job.name, progress.value, color=color)
+    reporter = Reporter(job.name, progress.value, Log(shown.log_format, shown.log_level, shown.color))
     try:
         return run_job(config, job, options, reporter)
     finally:

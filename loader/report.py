@@ -1,116 +1,13 @@
-"""What people and programs are told: the log, the progress, the summary and the JSON documents."""
+"""What people and programs are told of a result: the texts and the JSON documents."""
 
 import base64
 import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import structlog
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from loader.model import Chunk, Node, Run, Status
 
-from loader.model import Chunk, ChunkLoaded, Node, Run, Status, Waiting
-from loader.throttle import Throttle
-
-LINE_EVERY = 10.0  # seconds between two progress lines in a log
 SHOWN_REJECTS = 5
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-
-def configure_log(style: str, level: str, *, color: bool) -> None:
-    """Send structlog to stderr: lines for people on a terminal, JSON for programs elsewhere."""
-    console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=color) if console else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-
-
-class Reporter:
-    """Shows a run while it goes: a bar on a terminal, a line every ten seconds in a log, or nothing.
-
-    The bar's end is MySQL's estimate of the rows, and so is the time that is left.
-    """
-
-    def __init__(self, job: str, style: str, *, color: bool) -> None:
-        if style == "auto":
-            style = "bar" if sys.stderr.isatty() else "log"
-        self._log = structlog.get_logger().bind(job=job)
-        self._lines = style == "log"
-        self._started = self._said = time.monotonic()
-        self._rows = self._chunks = 0
-        self._expected: int | None = None
-        self._throttle = Throttle()
-        self._waiting = ""
-        self._bar = None
-        if style == "bar":
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True, no_color=not color),
-                transient=True,
-            )
-            self._task = self._bar.add_task(job, total=None, note="")
-            self._bar.start()
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.stop()
-
-    def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of how many rows are to come, and of what says why workers wait."""
-        self._expected, self._throttle = rows, throttle
-        if self._bar:
-            self._bar.update(self._task, total=rows or None)
-
-    def notify(self, event: ChunkLoaded | Waiting | None) -> None:
-        """Show an event, or after a second without one that the run goes on, or why it waits."""
-        with suppress(BrokenPipeError):  # nobody listens on stderr
-            self._note(event)
-            self._show()
-
-    def _note(self, event: ChunkLoaded | Waiting | None) -> None:
-        if isinstance(event, Waiting):
-            self._waiting = event.reason
-            seconds = round(event.seconds, 1)
-            self._log.warning(
-                "waiting", chunk=event.chunk.number, attempt=event.attempt, seconds=seconds, reason=event.reason
-            )
-        elif event:
-            self._waiting = ""
-            self._rows += event.read
-            self._chunks += 1
-            self._log.debug("chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3))
-
-    def _show(self) -> None:
-        now = time.monotonic()
-        rows = max(self._rows, self._throttle.rows)  # those of chunks under way too
-        rate = rows / max(now - self._started, 1e-9)
-        why = self._waiting or self._throttle.reason
-        if self._bar:
-            note = f"{rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
-            self._bar.update(self._task, completed=rows, note=note)
-        if self._lines and now - self._said >= LINE_EVERY:
-            self._said = now
-            left = max(0, (self._expected or 0) - rows)
-            more: dict[str, str | int] = {"eta_seconds": round(left / rate)} if left and rate else {}
-            more |= {"waits_for": why} if why else {}
-            self._log.info("loading", rows=rows, rows_per_second=round(rate), chunks=self._chunks, **more)
 
 
 def run_document(run: Run) -> dict[str, Any]:
