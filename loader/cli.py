@@ -303,6 +303,16 @@ MaxLoad = Annotated[
         help="Wait while a MySQL status is above N.",
     ),
 ]
+MaxLag = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=0,
+        envvar="LOADER_MAX_LAG",
+        show_envvar=False,
+        help="Wait while source.replica is further behind.",
+    ),
+]
 Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
 
 
@@ -338,6 +348,7 @@ def sync(
     shard: Shard = None,
     rate: Rate = None,
     max_load: MaxLoad = None,
+    max_lag: MaxLag = None,
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
@@ -356,6 +367,7 @@ def sync(
         shard=_numbers(shard),
         rate=rate,
         max_load=_limit(max_load),
+        max_lag=max_lag,
     )
     _run_all(context, config, _chosen(config, jobs, every=every), options, progress, output)
 
@@ -382,6 +394,7 @@ def backfill(
     shard: Shard = None,
     rate: Rate = None,
     max_load: MaxLoad = None,
+    max_lag: MaxLag = None,
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
@@ -400,6 +413,7 @@ def backfill(
         shard=_numbers(shard),
         rate=rate,
         max_load=_limit(max_load),
+        max_lag=max_lag,
     )
     _run_all(context, config, _chosen(config, [job]), options, progress, output)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from loader.config import Config
-from loader.errors import ConfigError, Exit, LoaderError, Stopped, TargetError
+from loader.errors import ConfigError, Exit, LoaderError, SourceError, Stopped, TargetError
 from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
 from loader.model import Chunk, ChunkLoaded, Reject, Table
 from loader.plan import Plan
@@ -38,7 +38,7 @@ class Options:
 
     `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
     variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
-    rows whose key's checksum leaves I - 1 when divided by N.
+    rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica.
     """
 
     where: str | None = None
@@ -51,6 +51,7 @@ class Options:
     shard: tuple[int, int] | None = None
     rate: int | None = None
     max_load: tuple[str, int] | None = None
+    max_lag: int | None = None
 
 
 class Listener(Protocol):
@@ -95,6 +96,7 @@ class Crew:
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._looked = 0.0
+        self._replica: Source | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,8 +112,9 @@ class Crew:
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
-        if self._scout:
-            self._scout.close()
+        for source in (self._scout, self._replica):
+            if source:
+                source.close()
         self.target.close()
 
     def events(self, listener: Listener) -> Iterator[ChunkLoaded]:
@@ -250,16 +253,40 @@ class Crew:
         return event
 
     def _look(self) -> None:
-        """Have the workers wait while MySQL has too much to do."""
-        if not self._options.max_load or time.monotonic() - self._looked < LOOK_EVERY:
+        """Have the workers wait while MySQL has too much to do, or its replica is too far behind."""
+        if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
+        self.throttle.busy = self._overload() or self._lag()
+
+    def _overload(self) -> str:
+        if not self._options.max_load:
+            return ""
         name, most = self._options.max_load
         found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
         if not found or not str(found[0][1]).isdecimal():
             raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
         value = int(str(found[0][1]))
-        self.throttle.busy = f"--max-load {name}={most}: it is {value}" if value > most else ""
+        return f"--max-load {name}={most}: it is {value}" if value > most else ""
+
+    def _lag(self) -> str:
+        most = self._options.max_lag
+        if most is None:
+            return ""
+        settings = self._settings.source.at_replica()
+        if settings is None:
+            raise ConfigError("--max-lag: the config names no source.replica to watch")
+        try:
+            self._replica = self._replica or Source(settings)
+            lag = self._replica.lag()
+        except SourceError as error:
+            if not error.transient:
+                raise
+            self._replica = None
+            return f"--max-lag {most}: {error}"
+        if lag is None:
+            return f"--max-lag {most}: the replica does not replicate"
+        return f"--max-lag {most}: the replica is {lag} s behind" if lag > most else ""
 
     def _chunks(self) -> Iterator[Chunk]:
         """The chunks to load: first what a checkpoint owes, then the rest of the table."""

@@ -168,11 +168,18 @@ class _Server(Model):
         return self.url.unix_socket
 
 
+def _replica(url: object) -> Address | None:
+    return None if url is None else mysql_address(url)
+
+
 class Source(_Server):
     """The MySQL or MariaDB server to read from."""
 
     url: Annotated[Address, PlainValidator(mysql_address), WithJsonSchema({"type": "string"})] = Field(
         description="mysql://user@host:3306/database, or …/database?unix_socket=/path."
+    )
+    replica: Annotated[Address | None, PlainValidator(_replica), WithJsonSchema({"type": ["string", "null"]})] = Field(
+        default=None, description="A replica of it, by url, whose lag --max-lag watches; same password, same TLS."
     )
     tls: Flag | None = Field(
         default=None,
@@ -201,6 +208,10 @@ class Source(_Server):
     def database(self) -> str:
         """The database in the url."""
         return self.url.database
+
+    def at_replica(self) -> "Source | None":
+        """The same account at the replica; None where none is configured."""
+        return self.model_copy(update={"url": self.replica}) if self.replica else None
 
 
 class Target(_Server):

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pymysql
 from pymysql.converters import conversions
-from pymysql.cursors import SSCursor
+from pymysql.cursors import DictCursor, SSCursor
 
 from loader.errors import Exit, LoaderError, PlanError, SourceError, is_local
 from loader.model import Column, Table
@@ -33,6 +33,7 @@ ACCESS = frozenset({
     1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
 })  # fmt: skip
 NO_SELECT = 1142
+SYNTAX = 1064
 # What to do about errors in connecting.
 ADVICE = {
     1044: "GRANT SELECT on it, or see source.url",
@@ -98,6 +99,25 @@ class Source:
                 return list(cursor.fetchall())
         except (pymysql.MySQLError, OSError) as error:
             raise self._error(error, "query refused") from error
+
+    def lag(self) -> int | None:
+        """Seconds that this server is behind the one it replicates; None while it does not replicate."""
+        for words in ("REPLICA", "SLAVE"):  # the older servers know only the older word
+            try:
+                with self._connection.cursor(DictCursor) as cursor:
+                    cursor.execute(f"SHOW {words} STATUS")
+                    status = cursor.fetchone()
+            except (pymysql.MySQLError, OSError) as error:
+                if _code(error) == SYNTAX and words == "REPLICA":
+                    continue
+                raise self._error(
+                    error, "cannot see its replication (REPLICATION CLIENT, or REPLICA MONITOR)"
+                ) from error
+            break
+        if not status:
+            raise SourceError(f"mysql {self.address}: is no replica: see source.replica", exit_code=Exit.CONFIG)
+        seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
+        return None if seconds is None else int(seconds)
 
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""

@@ -285,6 +285,35 @@ def test_p2_stopped_at_any_moment(desk, seed):
     assert holds_every_row(desk.world)
 
 
+def test_a_run_waits_for_the_replica(desk):
+    """`--max-lag`: while the replica does not follow, no chunk begins; a server that is none is refused."""
+    replica = {
+        "replica": f"mysql://owner@{HOST}:{desk.world.lab.mysql_port}/test",
+        "password": desk.world.lab.owner_password,
+    }
+    source = {"url": f"mysql://owner@{HOST}:{desk.world.lab.mysql_port}/{desk.world.name}", **replica}
+    desk.write({"big": {"table": "big", "chunk_rows": 1000}}, source=source)
+    refused = desk.run("sync", "big", "--max-lag", "5")
+    assert (refused.code, desk.world.hashes()) == (2, {})
+    assert "is no replica: see source.replica" in refused.err
+    change, reset = (
+        ("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='nobody'", "RESET SLAVE ALL")
+        if desk.world.is_mariadb
+        else ("CHANGE REPLICATION SOURCE TO SOURCE_HOST='127.0.0.1', SOURCE_PORT=1", "RESET REPLICA ALL")
+    )
+    desk.world.sql(change)
+    try:
+        process = desk.start("sync", "big", "-o", "json", "--max-lag", "5")
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        result = finish(process)
+    finally:
+        desk.world.sql(reset)
+    assert (result.code, result.document["rows"]["written"]) == (130, 0)
+    desk.write({"big": {"table": "big"}})
+    assert "names no source.replica" in desk.run("sync", "big", "--max-lag", "5").err
+
+
 @pytest.mark.parametrize("limit", ["No_such_variable=1", "Compression=1"])
 def test_a_load_that_cannot_be_measured(desk, limit):
     """Said before anything is read."""
