@@ -64,6 +64,10 @@ class LabError(LoaderError):
     """The local lab cannot do what was asked."""
 
 
+class StartOver(LoaderError):
+    """What a run has planned or written so far is of no more use: the table or the target was changed under it."""
+
+
 class Stopped(LoaderError):
     """A signal asked the run to end."""
 

@@ -4,29 +4,25 @@ A command that was refused is cut out of its batch and sent again by itself wher
 is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `target` say which is which.
 """
 
-import selectors
-import socket
-import ssl
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loader import frames
 from loader.encoder import count_replies
 from loader.errors import TargetError
+from loader.link import Link, Links
 from loader.model import Acks, Batch, Node, Reject
 from loader.slots import SlotMap
 from loader.target import DATA, HOPS, REDIRECT, Target, redirection, said
 
 WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
-RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
 SPARED = 5.0  # seconds that a slow node is spared at most
 REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
 PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
-NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 @dataclass(slots=True)
@@ -36,118 +32,6 @@ class _Sent:
     batch: Batch
     left: int
     refused: dict[int, str] = field(default_factory=dict)
-
-
-class _Link:
-    """One socket to one node: a queue of bytes to send and a queue of batches whose replies are awaited."""
-
-    __slots__ = ("awaited", "client", "connection", "events", "mark", "moved", "node", "socket", "tail", "unsent")
-
-    def __init__(self, node: Node, target: Target) -> None:
-        self.node = node
-        self.connection, self.socket, self.client = target.open(node)
-        self.socket.settimeout(0)
-        self.unsent: deque[memoryview] = deque()
-        self.awaited: deque[_Sent] = deque()
-        self.tail = b""
-        self.moved = time.monotonic()
-        self.events = 0
-        self.mark = 1
-
-    def send(self) -> None:
-        """Give the socket as much as it takes."""
-        while self.unsent:
-            data = self.unsent[0]
-            try:
-                sent = self.socket.send(data)
-            except NOT_NOW:
-                return
-            self.moved = time.monotonic()
-            if sent < len(data):
-                self.unsent[0] = data[sent:]
-            else:
-                self.unsent.popleft()
-
-    def wake_at(self) -> None:
-        """Have the socket count as readable only when all replies of the oldest batch can be there.
-
-        A node answers every few kilobytes of commands; waking up for each answer took half of the client's time. Unix
-        sockets do not know of it and are woken up; under TLS the bytes that are awaited are not those of the socket.
-        """
-        if isinstance(self.socket, ssl.SSLSocket):
-            return
-        least = max(1, self.awaited[0].left * SHORTEST - len(self.tail)) if self.awaited else 1
-        if least != self.mark:
-            self.mark = least
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
-
-    def ask(self, words: list[bytes]) -> None:
-        """Send one command while nothing else is under way."""
-        self.wake_at()
-        self.unsent.append(memoryview(frames.pack(words)))
-        self.send()
-
-    def answer(self, patience: float) -> int:
-        """The number that one command is replied with."""
-        self.socket.settimeout(patience)
-        try:
-            line = b""
-            while not line.endswith(b"\n"):
-                part = self.socket.recv(RECEIVE)
-                if not part:
-                    raise ConnectionResetError("the server closed the connection")
-                line += part
-        finally:
-            self.socket.settimeout(0)
-        if not line.startswith(b":"):
-            raise ConnectionError(f"an unexpected reply: {line.decode(errors='replace').strip()}")
-        return int(line[1:])
-
-    def receive(self) -> list[_Sent]:
-        """Take the replies that have come; return the batches they complete."""
-        done: list[_Sent] = []
-        while True:
-            try:
-                data = self.socket.recv(RECEIVE)
-            except NOT_NOW:
-                return done
-            if not data:
-                raise ConnectionResetError("the server closed the connection")
-            self.moved = time.monotonic()
-            done += self._count(self.tail + data)
-            if len(data) < RECEIVE and not isinstance(self.socket, ssl.SSLSocket):  # TLS gives a record at a time
-                return done
-
-    def _count(self, data: bytes) -> list[_Sent]:
-        cut = data.rfind(b"\n") + 1
-        self.tail = data[cut:]
-        done: list[_Sent] = []
-        marks: list[tuple[int, str]] = []
-        replies = count_replies(data[:cut])
-        if replies < 0:
-            lines = data[:cut].split(b"\r\n")[:-1]
-            replies = len(lines)
-            marks = [
-                (number, line[1:].decode(errors="replace")) for number, line in enumerate(lines) if line[:1] == b"-"
-            ]
-            if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
-                raise ConnectionError("a reply that none of the commands sent can have")
-        marks.reverse()
-        seen = 0
-        while replies > seen:
-            if not self.awaited:
-                raise ConnectionError("more replies than commands")
-            sent = self.awaited[0]
-            taken = min(sent.left, replies - seen)
-            first = sent.batch.replies - sent.left
-            while marks and marks[-1][0] < seen + taken:
-                number, text = marks.pop()
-                sent.refused[first + number - seen] = text
-            sent.left -= taken
-            seen += taken
-            if not sent.left:
-                done.append(self.awaited.popleft())
-        return done
 
 
 class Writer:
@@ -161,8 +45,7 @@ class Writer:
         self._target = target
         self._spare = spare
         self.slots = target.slots
-        self._links: dict[Node, _Link] = {}
-        self._selector = selectors.DefaultSelector()
+        self._links = Links(target, _least, self._take)
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
@@ -174,106 +57,45 @@ class Writer:
 
     def send(self, index: int, batch: Batch) -> None:
         """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
-        link = self._link(self.slots.nodes[index])
+        link = self._links.to(self.slots.nodes[index])
         started = time.monotonic()
         while len(link.awaited) >= WINDOW:
-            self._turn(self._target.patience)
+            self._links.turn()
         waited = time.monotonic() - started
         if waited > SLOW and self._spare:
             self._spare(str(link.node), min(waited, SPARED))
-        if not link.awaited:
-            link.moved = time.monotonic()
         self._queue(link, batch)
-        for other in self._links.values():
-            if other.unsent:
-                self._move(other, receive=False)
+        self._links.send()
 
     def drain(self) -> Acks:
         """Wait until every row sent is acknowledged or refused, and say which."""
-        while any(link.awaited for link in self._links.values()):
-            self._turn(self._target.patience)
+        while self._links.busy:
+            self._links.turn()
         acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects))
         self._rows, self._bytes, self._rejects = Counter(), 0, []
         return acks
 
     def await_replicas(self) -> None:
         """Have a replica of each node written to acknowledge everything; a transient error where none does in time."""
-        links = [link for link in self._links.values() if link.node in self._target.replicated]
-        milliseconds = int(REPLICA_WAIT * 1000)
-        for link in links:
-            try:
-                link.ask([b"WAIT", b"1", b"%d" % milliseconds])
-            except OSError as error:
-                raise self._target.error(error, link.node) from error
-        for link in links:
-            try:
-                count = link.answer(REPLICA_WAIT + self._target.patience)
-            except OSError as error:
-                raise self._target.error(error, link.node) from error
+        words = [b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)]
+        for node, count in self._links.numbers(self._target.replicated, words, REPLICA_WAIT + self._target.patience):
             if count < 1:
-                raise TargetError(
-                    f"redis {link.node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True
-                )
+                raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""
-        for link in self._links.values():
-            if link.awaited and link.client is not None:
-                self._target.fence(link.node, link.client)
-            link.connection.disconnect()
-        self._links.clear()
-        self._selector.close()
+        self._links.close()
 
-    def _link(self, node: Node) -> _Link:
-        link = self._links.get(node)
-        if link is None:
-            link = self._links[node] = _Link(node, self._target)
-        return link
-
-    def _queue(self, link: _Link, batch: Batch) -> None:
-        link.awaited.append(_Sent(batch, batch.replies))
-        link.unsent.append(memoryview(batch.data))
+    def _queue(self, link: Link, batch: Batch) -> None:
+        self._links.queue(link, batch.data, _Sent(batch, batch.replies))
         self._bytes += len(batch.data)
 
-    def _turn(self, wait: float) -> None:
-        """Wait until a link can go on, and send and receive there; a node that is silent for too long is an error."""
-        for link in self._links.values():
-            self._register(link)
-        for key, _ in self._selector.select(wait):
-            self._move(key.data)
-        now = time.monotonic()
-        for link in self._links.values():
-            if link.awaited and now - link.moved > self._target.patience:
-                self._move(link)  # what has come so far is too little to be woken up for
-                if now > link.moved:
-                    patience = f"{self._target.patience:g} s"
-                    raise TargetError(f"redis {link.node}: no reply for {patience}", transient=True)
-
-    def _move(self, link: _Link, *, receive: bool = True) -> None:
-        """Send on a link what it takes, and account for the replies that have come."""
-        try:
-            link.send()
-            done = link.receive() if receive else []
-        except OSError as error:
-            raise self._target.error(error, link.node) from error
-        for sent in done:
+    def _take(self, link: Link, data: bytes) -> None:
+        """Account for replies that have come, and for the batches that they complete."""
+        for sent in _count(link, data):
             then = self._settle(link.node, sent)
             if then and then.replies:
                 self._queue(link, then)
-
-    def _register(self, link: _Link) -> None:
-        """Have the selector watch a link for what it waits for, which is nothing where nothing is under way."""
-        link.wake_at()
-        events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
-        if events == link.events:
-            return
-        if not link.events:
-            self._selector.register(link.socket, events, link)
-        elif not events:
-            self._selector.unregister(link.socket)
-        else:
-            self._selector.modify(link.socket, events, link)
-        link.events = events
 
     def _settle(self, node: Node, sent: _Sent) -> Batch | None:
         """Count a batch's rows; what was refused is sent again along its redirection, or is a reject.
@@ -338,6 +160,44 @@ class Writer:
                 text = said(reply) if isinstance(reply, Exception) else ""
                 results.append(_Redo(again.words, again.row, node, text))
         return results
+
+
+def _least(link: Link) -> int:
+    """Bytes that come at least until all replies to the oldest batch are there."""
+    sent: _Sent = link.awaited[0]
+    return max(1, sent.left * SHORTEST - len(link.tail))
+
+
+def _count(link: Link, data: bytes) -> list[_Sent]:
+    """Count replies; return the batches they complete."""
+    data = link.tail + data
+    cut = data.rfind(b"\n") + 1
+    link.tail = data[cut:]
+    done: list[_Sent] = []
+    marks: list[tuple[int, str]] = []
+    replies = count_replies(data[:cut])
+    if replies < 0:
+        lines = data[:cut].split(b"\r\n")[:-1]
+        replies = len(lines)
+        marks = [(number, line[1:].decode(errors="replace")) for number, line in enumerate(lines) if line[:1] == b"-"]
+        if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
+            raise ConnectionError("a reply that none of the commands sent can have")
+    marks.reverse()
+    seen = 0
+    while replies > seen:
+        if not link.awaited:
+            raise ConnectionError("more replies than commands")
+        sent: _Sent = link.awaited[0]
+        taken = min(sent.left, replies - seen)
+        first = sent.batch.replies - sent.left
+        while marks and marks[-1][0] < seen + taken:
+            number, text = marks.pop()
+            sent.refused[first + number - seen] = text
+        sent.left -= taken
+        seen += taken
+        if not sent.left:
+            done.append(link.awaited.popleft())
+    return done
 
 
 def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
