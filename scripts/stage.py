@@ -105,6 +105,48 @@ def start(lab: Lab, *words: str) -> "subprocess.Popen[str]":
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command of the loader ended."""
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    error: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Its only document; a `Broken` where it printed something else."""
+        try:
+            document: dict[str, Any] = json.loads(self.out)
+        except ValueError:
+            raise Broken(f"no document came of {self}") from None
+        return document
+
+    def __str__(self) -> str:
+        return f"`loader {' '.join(self.words)}`, which ended with {self.code}: {self.out}{self.error[-2000:]}"
+
+
+def run(lab: Lab, *words: str, seconds: float = 300) -> Done:
+    """The loader's command, to its end."""
+    process = start(lab, *words)
+    try:
+        out, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise Broken(f"`loader {' '.join(words)}` did not end within {seconds:g} s") from None
+    finally:
+        process.kill()
+    return Done(words, process.returncode, out, error)
+
+
+def verify(lab: Lab, job: str) -> None:
+    """The loader itself finds nothing to say against a job's hashes."""
+    done = run(lab, "verify", job, "-o", "json")
+    document = done.document
+    if done.code or document["status"] != "ok" or any(document[w] for w in ("missing", "different", "extra")):
+        raise Broken(f"differences are said by {done}")
+
+
 class Fleet:
     """The lab's Redis nodes, by name."""
 
@@ -144,13 +186,13 @@ class Fleet:
         for name in self.lab.redis_ports:
             with self.node(name) as node:
                 replication = node.info("replication")
-                if node.execute_command("CLUSTER", "INFO")["cluster_state"] != "ok":
+                if node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                     return False
                 if replication["role"] == "slave" and not _in_sync(replication):
                     return False
                 if replication["role"] == "master" and replication["connected_slaves"] == 0:
                     return False
-                members = node.execute_command("CLUSTER", "NODES").values()
+                members = node.execute_command("CLUSTER NODES").values()
                 if any({"fail", "fail?", "handshake", "noaddr"} & set(m["flags"].split(",")) for m in members):
                     return False
                 views.add(frozenset((m["node_id"], m["master_id"], str(m["slots"])) for m in members))
