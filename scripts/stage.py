@@ -28,10 +28,11 @@ version: 1
 source:
   url: mysql://loader@{host}:{mysql}/test
   password_file: {mysql_password}
-  read_timeout: {read_timeout}
+  read_timeout: {silence}
 target:
   url: redis://loader@{redis}
   password_file: {redis_password}
+  timeout: {silence}
 jobs:
 {jobs}
 """
@@ -79,13 +80,13 @@ def connect(lab: Lab, **options: Any) -> "pymysql.connections.Connection[Any]":
     )
 
 
-def write_config(lab: Lab, jobs: str, read_timeout: str = "60s") -> None:
-    """Have the lab's config hold these jobs."""
+def write_config(lab: Lab, jobs: str, silence: str = "10s") -> None:
+    """Have the lab's config hold these jobs; a server may be silent for so long."""
     text = CONFIG.format(
         host=HOST,
         mysql=lab.mysql_port,
         mysql_password=json.dumps(str(lab.directory / "mysql.password")),
-        read_timeout=read_timeout,
+        silence=silence,
         redis=",".join(f"{HOST}:{port}" for port in lab.redis_ports.values()),
         redis_password=json.dumps(str(lab.directory / "redis.password")),
         jobs=jobs,
@@ -166,9 +167,23 @@ class Fleet:
         """Those that own slots."""
         return [row.name for row in self.lab.status() if row.role == "master" and row.slots]
 
+    def ids(self) -> dict[str, str]:
+        """What the nodes are called in the cluster."""
+        ids = {}
+        for name in self.lab.redis_ports:
+            with self.node(name) as node:
+                ids[name] = node.execute_command("CLUSTER", "MYID")
+        return ids
+
     def replicas(self) -> list[str]:
         """Those that follow a master, and run."""
         return [row.name for row in self.lab.status() if row.role == "replica" and row.running]
+
+    def kill(self, *names: str) -> None:
+        """Kill nodes, and wait until they are gone."""
+        for name in names:
+            self.lab.kill(name)
+        until(lambda: not any(row.running for row in self.lab.status() if row.name in names), f"{names} to be gone")
 
     def start(self, *names: str) -> None:
         """Start nodes that do not run, and wait until all is in place."""
