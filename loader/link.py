@@ -31,7 +31,7 @@ class Link:
         self.socket.settimeout(0)
         self.unsent: deque[memoryview] = deque()
         self.awaited: deque[Any] = deque()
-        self.tail = b""  # of a reply that is not all there
+        self.tail: bytes | bytearray = b""  # of a reply that is not all there
         self.moved = time.monotonic()
         self.events = 0
         self._mark = 1

@@ -100,6 +100,12 @@ class Plan:
             return peek(self.job.query, rows)
         return f"{self._statement(self.cells, self.conditions)}\nLIMIT {rows}"
 
+    def matching(self, condition: str) -> str:
+        """The statement for those of the job's rows that satisfy one more condition."""
+        if self.job.query is not None:
+            return f"SELECT * FROM (\n{self.job.query}\n) AS q\nWHERE {condition}"
+        return self._statement(self.cells, [*self.conditions, condition])
+
     def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:
         lines = [f"SELECT {', '.join(cells)}", f"FROM {quote(self.job.table or '')}"]
         if conditions:

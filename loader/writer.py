@@ -170,7 +170,7 @@ def _least(link: Link) -> int:
 
 def _count(link: Link, data: bytes) -> list[_Sent]:
     """Count replies; return the batches they complete."""
-    data = link.tail + data
+    data = bytes(link.tail) + data
     cut = data.rfind(b"\n") + 1
     link.tail = data[cut:]
     done: list[_Sent] = []
