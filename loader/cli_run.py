@@ -127,6 +127,18 @@ MaxLag = Annotated[
         help="Wait while source.replica is further behind.",
     ),
 ]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")]
+MaxDelete = Annotated[
+    str,
+    typer.Option(
+        "--max-delete",
+        metavar="PERCENT",
+        envvar="LOADER_MAX_DELETE",
+        show_envvar=False,
+        callback=_percent,
+        help="Delete nothing where more of the hashes have no row.",
+    ),
+]
 Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
 
 
@@ -240,20 +252,6 @@ def backfill(
         max_lag=max_lag,
     )
     _run_all(chosen(config, [job]), lambda named: _run(config, named, options, progress, context.obj), output)
-
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")]
-MaxDelete = Annotated[
-    str,
-    typer.Option(
-        "--max-delete",
-        metavar="PERCENT",
-        envvar="LOADER_MAX_DELETE",
-        show_envvar=False,
-        callback=_percent,
-        help="Delete nothing where more of the hashes have no row.",
-    ),
-]
 
 
 def verify(

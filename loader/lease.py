@@ -103,7 +103,7 @@ class Lease:
 
     def _take(self, target: Target, dead: str = "") -> tuple[dict[str, Any], int] | None:
         started = _now()
-        words = [self._part, self._token, int(TTL * 1000), self._holder, dead]
+        words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, dead]
         found = target.ask(self._key.encode(), "EVAL", TAKE, 1, self._key, *words)[1]
         if found:
             return json.loads(found[0]), int(found[1])
