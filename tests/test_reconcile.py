@@ -31,7 +31,8 @@ def fill(world, rows):
         "CREATE TABLE ten (n int PRIMARY KEY)",
         "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
         "INSERT INTO big SELECT n, CONCAT('name ', n), IF(n % 3, CONCAT('note ', n), NULL)"
-        " FROM (SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n + 100000*f.n AS n FROM ten a, ten b, ten c, ten d, ten e, ten f) s"
+        " FROM (SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n + 100000*f.n AS n"
+        " FROM ten a, ten b, ten c, ten d, ten e, ten f) s"
         f" WHERE n <= {rows}",
         "ANALYZE TABLE big",
     )
