@@ -2,17 +2,18 @@
 """The compiled twins of `frames`: the same commands from the same packets, the same verdicts, without the GIL.
 
 Every length that a packet or a reply states is checked against its end before it is used, and a buffer grows before
-something is written to it. What is rare (a row of more than one packet, a NULL in the key) is done in Python.
+something is written to it. What is rare (a row of more than one packet, one that cannot be a hash) is done in Python.
 """
 
+from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import SourceError
-from loader.frames import HEADER, PACKET_MAX, ROOM, is_last, no_reply, too_many_replies
-from loader.model import Batch, Reject
+from loader.frames import HEADER, PACKET_MAX, ROOM, is_last, no_reply, refusal, too_many_replies
+from loader.model import Batch
 
 cdef Py_ssize_t FULL_AT = ROOM
 cdef Py_ssize_t FIRST = ROOM + ROOM // 4  # bytes that a node's buffer begins with: rarely too few
@@ -42,7 +43,7 @@ cdef enum Stop:
     ENDED  # the next packet ends the result; there is no further row or reply
     FULL  # a node has ROOM bytes
     LONG  # the next row spans packets
-    NAMELESS  # a row without a key was passed over; `_start` says where it is
+    REFUSED  # a row that cannot be a hash was passed over: `_cell` has it
     BROKEN  # cells that do not add up
     NO_MEMORY
     NO_NODE  # the slot's owner is none of the nodes
@@ -159,6 +160,7 @@ cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept n
     return True
 
 
+@final
 cdef class Encoder:
     """See `frames.Encoder`."""
 
@@ -176,7 +178,7 @@ cdef class Encoder:
     cdef Text* _name  # `$n name` of each field, ready to be sent
     cdef Py_ssize_t* _field  # cell of each field
     cdef unsigned char* _key
-    cdef Py_ssize_t _key_room, _literal
+    cdef Py_ssize_t _key_room, _key_size, _literal, _most
     cdef bint _nulls_empty, _has_ttl
     cdef Py_ssize_t _ttl, _jitter, _start, _first
     cdef Out* _out
@@ -211,7 +213,7 @@ cdef class Encoder:
             self._check_cell(layout.fields[i][1])
             self._name[i].data, self._name[i].size = <const unsigned char*><bytes>names[i], len(names[i])
             self._field[i] = layout.fields[i][1]
-        self._nulls_empty = layout.nulls_empty
+        self._nulls_empty, self._most = layout.nulls_empty, layout.most
         self._has_ttl = layout.ttl is not None
         self._ttl, self._jitter = layout.ttl or 0, layout.ttl_jitter
         PyObject_GetBuffer(owners, &self._owners, PyBUF_SIMPLE)
@@ -255,7 +257,7 @@ cdef class Encoder:
                 with nogil:
                     stop = self._run(<const unsigned char*>view.buf, end)
                 start = self._start
-                if stop == NAMELESS:
+                if stop == REFUSED:
                     self._reject()
                 elif stop == LONG:
                     start = self._long_row(buffer, start, end)
@@ -289,16 +291,13 @@ cdef class Encoder:
             raise IndexError("a slot's owner is none of the nodes")
 
     cdef _reject(self):
-        """Note the row without a key that `_cell` still describes."""
+        """Note the row that cannot be a hash, which `_cell` still describes."""
         cdef Py_ssize_t i
-        cdef Text* piece
-        words = []
-        for i in range(self._pieces):
-            piece = &self._piece[i]
-            if piece.data == NULL:
-                piece = &self._cell[piece.size]
-            words.append(b"NULL" if piece.data == NULL else (<const char*>piece.data)[: piece.size])
-        self.rejects.append(Reject(b"".join(words), "a column of the key is NULL"))
+        cells = []
+        for i in range(self._cells):
+            text = &self._cell[i]
+            cells.append(None if text.data == NULL else (<const char*>text.data)[: text.size])
+        self.rejects.append(refusal(self.layout, cells))
 
     cdef Py_ssize_t _long_row(self, buffer, Py_ssize_t start, Py_ssize_t end) except -1:
         """Encode a row that spans packets; return where the next starts, or `start` where it is not all there."""
@@ -325,7 +324,7 @@ cdef class Encoder:
             return start
         data = <const unsigned char*><bytes>payload
         stop = self._row(data, data + len(payload))
-        if stop == NAMELESS:
+        if stop == REFUSED:
             self._reject()
         else:
             self._raise_for(stop)
@@ -353,7 +352,7 @@ cdef class Encoder:
                 self.ended = True
                 return ENDED
             stop = self._row(row, row + length)
-            if stop != MORE and stop != FULL and stop != NAMELESS:
+            if stop != MORE and stop != FULL and stop != REFUSED:
                 return stop
             self._start += 4 + length
             self.rows += 1
@@ -362,12 +361,27 @@ cdef class Encoder:
 
     cdef Stop _row(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
         """Encode one row; MORE: done, go on."""
-        cdef Py_ssize_t i, present, node, need, size, total = 0, key = 0
+        cdef Py_ssize_t node
+        cdef Out* out
+        cdef Stop stop = self._split(at, end)
+        if stop == FOUND:
+            stop = self._make_key()
+        if stop != FOUND:
+            return stop
+        node = (<const uint16_t*>self._owners.buf)[slot_of(self._key, self._key_size)]
+        if node >= self._nodes:
+            return NO_NODE
+        out = &self._out[node]
+        stop = self._write(out, &self._expires[node])
+        if stop != FOUND:
+            return stop
+        return FULL if out.size >= FULL_AT else MORE
+
+    cdef inline Stop _split(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
+        """Find the cells: a byte, or a mark and two, three or eight bytes, is the length of each."""
+        cdef Py_ssize_t i, byte, size
         cdef unsigned int first
         cdef Text* text
-        cdef Out* out
-        cdef unsigned char* to
-        # Cells: a byte, or a mark and two, three or eight bytes, is the length; each is checked against the end.
         for i in range(self._cells):
             if at >= end:
                 return BROKEN
@@ -387,8 +401,8 @@ cdef class Encoder:
                 at += 3
             elif first == 254 and end - at >= 8 and at[7] < 0x80:
                 size = 0
-                for key in range(8):
-                    size |= <Py_ssize_t>(<uint64_t>at[key] << (8 * key))
+                for byte in range(8):
+                    size |= <Py_ssize_t>(<uint64_t>at[byte] << (8 * byte))
                 at += 8
             else:
                 return BROKEN
@@ -396,20 +410,24 @@ cdef class Encoder:
                 return BROKEN
             text.data, text.size = at, size
             at += size
-            total += size
-        if at != end:
-            return BROKEN
-        # The key, in one piece.
-        key = self._literal
+        return FOUND if at == end else BROKEN
+
+    cdef inline Stop _make_key(self) noexcept nogil:
+        """Put the key together in `_key`."""
+        cdef Py_ssize_t i, size = self._literal
+        cdef Text* text
+        cdef unsigned char* to
         for i in range(self._pieces):
             if self._piece[i].data == NULL:
                 text = &self._cell[self._piece[i].size]
                 if text.data == NULL:
-                    return NAMELESS
-                key += text.size
-        if key > self._key_room or self._key == NULL:
+                    return REFUSED
+                size += text.size
+        if size > self._most:
+            return REFUSED
+        if size > self._key_room or self._key == NULL:
             free(self._key)
-            self._key_room = key + 256
+            self._key_room = size + 256
             self._key = <unsigned char*>malloc(self._key_room)
             if self._key == NULL:
                 self._key_room = 0
@@ -420,15 +438,20 @@ cdef class Encoder:
             if text.data == NULL:
                 text = &self._cell[text.size]
             to = put(to, text.data, text.size)
-        node = (<const uint16_t*>self._owners.buf)[slot_of(self._key, key)]
-        if node >= self._nodes:
-            return NO_NODE
-        out = &self._out[node]
+        self._key_size = size
+        return FOUND
+
+    cdef inline Stop _write(self, Out* out, Out* expires) noexcept nogil:
+        """Write the commands of the row."""
+        cdef Py_ssize_t i, key = self._key_size, present = 0, need = 2 * (WORDS + key)
+        cdef Text* text
+        cdef unsigned char* to
         # A field may be named more than once, so count its value each time.
-        present, need = 0, 2 * (WORDS + key)
         for i in range(self._fields):
             text = &self._cell[self._field[i]]
             need += self._name[i].size + text.size + BULK
+            if text.size > self._most:
+                return REFUSED
             if text.data != NULL or self._nulls_empty:
                 present += 1
         if not reserve(out, need, self._first):
@@ -451,13 +474,11 @@ cdef class Encoder:
             out.replies += 1
         out.size = to - out.data
         out.rows += 1
-        if self._has_ttl and present and not self._expire(node, key):
-            return NO_MEMORY
-        return FULL if out.size >= FULL_AT else MORE
+        return FOUND if not present or not self._has_ttl or self._expire(expires) else NO_MEMORY
 
-    cdef bint _expire(self, Py_ssize_t node, Py_ssize_t key) noexcept nogil:
+    cdef bint _expire(self, Out* out) noexcept nogil:
         """Write EXPIRE of the current key; false where there is no memory. See `frames.ttl_of`."""
-        cdef Out* out = &self._expires[node]
+        cdef Py_ssize_t key = self._key_size
         cdef unsigned char number[32]
         cdef unsigned char* to
         cdef Py_ssize_t seconds = crc_of(self._key, key, 0)
@@ -679,6 +700,7 @@ cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcep
     return number ^ (number >> 33)
 
 
+@final
 cdef class Tally:
     """See `frames.Tally`."""
 
@@ -717,6 +739,7 @@ cdef struct Field:
     Py_ssize_t guess  # the field that came at this place of the last reply looked at; -1: none yet
 
 
+@final
 cdef class Comparer:
     """See `frames.Comparer`.
 
@@ -791,8 +814,8 @@ cdef class Comparer:
         """Consume replies from `_start` on, until something stops it."""
         cdef Stop stop
         while self.left:
-            self.wanted = 1
-            if self._start == end:
+            self.wanted = max(1, self._walked)
+            if end - self._start < self.wanted:
                 return MORE
             if not self._begun:
                 stop = next_row(<const unsigned char*>self._batch.buf, self._batch.len, &self._command)

@@ -17,6 +17,7 @@ from loader.slots import SLOTS, slot_of
 ROOM = 256 * 1024  # bytes; a node's commands are handed over from this size on: half costs a tenth more CPU a row
 PACKET_MAX = 0xFFFFFF  # a packet of this length is continued in the next
 HEADER = 4
+SHOWN = 200  # bytes of a key that is too long for Redis, and for a log
 PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:[0-9]+\r\n)*")
 # A line with a number, and one that is not all there. No Redis holds what would take more than ten digits to say.
 NUMBER_LINE = {sign: re.compile(rb"\%c([0-9]{1,10})\r\n" % sign) for sign in b"*$"}
@@ -101,12 +102,11 @@ class Encoder:
 
     def _encode(self, cells: list[bytes | None]) -> None:
         layout = self.layout
-        pieces = [piece if isinstance(piece, bytes) else cells[piece] for piece in layout.key]
-        if None in pieces:
-            key = b"".join(b"NULL" if piece is None else piece for piece in pieces)
-            self.rejects.append(Reject(key, "a column of the key is NULL"))
+        reject = refusal(layout, cells)
+        if reject:
+            self.rejects.append(reject)
             return
-        key = b"".join(pieces)  # type: ignore[arg-type]
+        key = b"".join(piece if isinstance(piece, bytes) else cells[piece] or b"" for piece in layout.key)
         node = self.owners[slot_of(key)]
         present, absent = [b"HMSET", key], [b"HDEL", key]
         for name, cell in layout.fields:
@@ -192,8 +192,8 @@ class Comparer:
 
     def _reply_at(self, view: memoryview, start: int) -> int:
         """Compare the reply that starts at `start`; return its bytes, or 0 where no whole reply starts there."""
-        self.wanted = 1
-        if start >= len(view):
+        self.wanted = max(1, self._walked)
+        if len(view) - start < self.wanted:
             return 0
         if not self._row:
             self._row = next(self._rows, [])
@@ -270,6 +270,22 @@ def split_row(row: Buffer, count: int) -> list[bytes | None]:
     if position != end or len(cells) != count:
         raise SourceError("MySQL sent a row packet whose cells do not add up", transient=True)
     return cells
+
+
+def refusal(layout: Layout, cells: Sequence[bytes | None]) -> Reject | None:
+    """Why a row cannot be a hash; None where it can."""
+    pieces = [piece if isinstance(piece, bytes) else cells[piece] for piece in layout.key]
+    key = b"".join(b"NULL" if piece is None else piece for piece in pieces)
+    if None in pieces:
+        return Reject(key, "a column of the key is NULL")
+    limit = f"bytes long, and Redis takes {layout.most:,} at most"
+    if len(key) > layout.most:
+        return Reject(key[:SHOWN], f"the key is {len(key):,} {limit}")
+    for name, cell in layout.fields:
+        size = len(cells[cell] or b"")
+        if size > layout.most:
+            return Reject(key, f"field {name.decode(errors='replace')} is {size:,} {limit}")
+    return None
 
 
 def ttl_of(key: bytes, ttl: int, jitter: int) -> int:

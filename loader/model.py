@@ -75,6 +75,7 @@ class Layout:
     nulls_empty: bool = False
     ttl: int | None = None  # seconds
     ttl_jitter: int = 0  # seconds either way
+    most: int = 512 * 1024 * 1024  # bytes of a key or value: proto-max-bulk-len's default; more ends the connection
 
 
 @dataclass(frozen=True, slots=True)
