@@ -18,6 +18,8 @@ __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "lo
 
 DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 
+STATE_PREFIX = "loader:"  # what the keys of the loader's own state begin with
+
 NOT_KEYS = {"[list]", "[map]", "[key]"}  # steps of pydantic's locations that no file has
 SEEN = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping", NoneType: "empty"}
 QUOTE = {bool, int, float}  # what quotes turn into text
@@ -41,7 +43,7 @@ WORDS = {  # pydantic's error types in plain words, with what it says about each
 
 
 class _CollisionError(ValueError):
-    """Two jobs whose keys cannot be told apart: for each, the later job's name and what is wrong."""
+    """Jobs whose keys cannot be told from others: for each, its name and what is wrong."""
 
     def __init__(self, collisions: Mapping[str, str]) -> None:
         super().__init__("; ".join(collisions.values()))
@@ -58,10 +60,15 @@ class Config(Model):
 
     @model_validator(mode="after")
     def _jobs_apart(self) -> Self:
-        """Names the jobs; refuses two tables under one prefix, for one's keys would be extra to the other."""
+        """Names the jobs; refuses two tables under one prefix, for one's keys would be extra to the other.
+
+        The loader's own keys are no rows of any job either.
+        """
         collisions: dict[str, str] = {}
         for name, job in self.jobs.items():
             job.take_name(name)
+            if job.prefix.startswith(STATE_PREFIX):
+                collisions[name] = f"keys begin with {STATE_PREFIX!r} as those of the loader's own state; change it"
             for other in self.jobs.values():
                 if other is job or name in collisions:
                     break
@@ -75,11 +82,18 @@ class Config(Model):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but dangerous, a sentence each."""
-        return tuple(
+        shared = (
             f"jobs.{job.name}.key: its prefix {job.prefix!r} begins all keys of job {other.name} too"
             for job, other in permutations(self.jobs.values(), 2)
             if other.prefix.startswith(job.prefix)
         )
+        state = (
+            f"jobs.{job.name}.key: where text follows its prefix {job.prefix!r}, a row's key may begin with"
+            f" {STATE_PREFIX!r}, as those of the loader's own state"
+            for job in self.jobs.values()
+            if STATE_PREFIX.startswith(job.prefix)
+        )
+        return (*shared, *state)
 
 
 def load_config(files: Sequence[Path] = ()) -> Config:

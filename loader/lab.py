@@ -1,8 +1,10 @@
 """A throwaway MySQL or MariaDB and a Redis Cluster on this machine, all in one directory.
 
-Servers listen on loopback ports that the kernel chose, and the lab talks to them through their own programs.
+Servers listen on loopback ports that the kernel chose, and the lab talks to them through their own programs. Redis is
+version 6 or newer, which has accounts.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -22,6 +24,13 @@ from loader.server import HOST, Helper, Server, free_ports, program, stop, tail,
 MASTERS = 3  # the fewest that can agree on a failover
 PORT_TRIES = 5
 
+# All that the loader's account may do in Redis; README tells people the same.
+REDIS_RIGHTS = (
+    "+hmset +hset +hdel +hgetall +hlen +hscan +expire +pexpire +ttl +exists +type +unlink +del +get +set +eval"
+    " +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|info +info +time +ping +select"
+    " +client|id +client|setname +client|kill +client|list"
+)
+
 REDIS_CONF = """\
 port {port}
 bind 127.0.0.1
@@ -32,15 +41,17 @@ cluster-node-timeout 5000
 appendonly yes
 save ""
 repl-diskless-sync-delay 0
+user loader on #{password_hash} ~* {rights}
 """
 
 LOADER_YAML = """\
 version: 1
 source:
   url: mysql://loader@127.0.0.1:{mysql}/test
-  password_file: {password_file}
+  password_file: {mysql_password}
 target:
-  url: redis://{redis}
+  url: redis://loader@{redis}
+  password_file: {redis_password}
 jobs:
   stu:
     table: stu
@@ -105,6 +116,11 @@ class Lab:
     def password(self) -> str:
         """The password of `loader`, who may only read the database `test`."""
         return (self.directory / "mysql.password").read_text()
+
+    @property
+    def redis_password(self) -> str:
+        """The password of the nodes' user `loader`, who may do no more than the loader needs."""
+        return (self.directory / "redis.password").read_text()
 
     @property
     def owner_password(self) -> str:
@@ -220,6 +236,7 @@ class Lab:
         passwords = {user: secrets.token_urlsafe(24) for user in ("loader", "owner")}
         _write_secret(self.directory / "mysql.password", passwords["loader"])
         _write_secret(self.directory / "owner.password", passwords["owner"])
+        _write_secret(self.directory / "redis.password", secrets.token_urlsafe(24))
         _write_secret(self._init_file, mysqld.init_sql(passwords, fill))
         with Helper(mysqld.install_command(), self.directory) as installing:
             self._launch(names, fresh=True)
@@ -233,12 +250,17 @@ class Lab:
             raise self._failure(self._servers["mysql"], "refused its SQL")
         self._init_file.unlink()
         wait(self._settled, "the cluster to settle")
-        password_file = json.dumps(str(self.directory / "mysql.password"), ensure_ascii=False)
-        mysql, redis = self._servers["mysql"].port, ",".join(f"{HOST}:{node.port}" for node in self._nodes())
-        text = LOADER_YAML.format(password_file=password_file, mysql=mysql, redis=redis)
-        self.config.write_text(text, encoding="utf-8")
+        self.config.write_text(self._config_text(), encoding="utf-8")
         self._ready = True
         self._save()
+
+    def _config_text(self) -> str:
+        return LOADER_YAML.format(
+            mysql=self._servers["mysql"].port,
+            mysql_password=json.dumps(str(self.directory / "mysql.password"), ensure_ascii=False),
+            redis=",".join(f"{HOST}:{node.port}" for node in self._nodes()),
+            redis_password=json.dumps(str(self.directory / "redis.password"), ensure_ascii=False),
+        )
 
     # processes
 
@@ -269,10 +291,17 @@ class Lab:
         else:
             home.mkdir(exist_ok=True)
             conf = home / "redis.conf"
-            quoted = str(home).replace("\\", "\\\\").replace('"', '\\"')
-            conf.write_text(REDIS_CONF.format(port=server.port, directory=quoted), encoding="utf-8")
+            conf.write_text(self._redis_conf(server.port, home), encoding="utf-8")
             argv = [_redis_server(), str(conf)]
         server.spawn(argv, self.directory / f"{server.name}.log")
+
+    def _redis_conf(self, port: int, home: Path) -> str:
+        return REDIS_CONF.format(
+            port=port,
+            directory=str(home).replace("\\", "\\\\").replace('"', '\\"'),
+            password_hash=hashlib.sha256(self.redis_password.encode()).hexdigest(),
+            rights=REDIS_RIGHTS,
+        )
 
     def _comes_up(self, server: Server) -> bool:
         """Wait until a server answers; False when its port was taken."""

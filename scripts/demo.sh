@@ -18,7 +18,7 @@ show loader -c .lab/loader.yaml get stu 5
 show loader -c .lab/loader.yaml get stu 00000005
 show loader -c .lab/loader.yaml cluster
 
-port=$(sed -n 's|.*redis://127\.0\.0\.1:\([0-9]*\),.*|\1|p' .lab/loader.yaml)
+port=$(sed -n 's|.*redis://loader@127\.0\.0\.1:\([0-9]*\),.*|\1|p' .lab/loader.yaml)
 cli=$(command -v redis-cli || command -v valkey-cli)
 cat <<EOF
 

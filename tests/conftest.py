@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from loader.lab import Lab
+from pki import issue
 from world import World
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
@@ -25,3 +26,19 @@ def world(lab, tmp_path):
     world = World(lab, tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    """`ca.crt`, the `server.crt` and `client.crt` it signed, and `other.crt`, an authority that signed nothing.
+
+    `late.crt` and `elsewhere.crt` are signed too, but out of date and of another host.
+    """
+    directory = tmp_path_factory.mktemp("pki")
+    ca = issue("ca", directory)
+    issue("server", directory, ca)
+    issue("client", directory, ca)
+    issue("late", directory, ca, hours=-1)
+    issue("elsewhere", directory, ca, host="127.0.0.2")
+    issue("other", directory)
+    return directory

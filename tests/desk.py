@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import pytest
 import redis
 
+from loader.lab import REDIS_RIGHTS
 from loader.server import HOST, Server, free_ports, program, stop, wait
 
 MARK = "S3CR3T"  # every password that a test chooses holds it, and no output ever may
 MYSQL_PASSWORD = f"{MARK}-marker-mysql"
 REDIS_PASSWORD = f"{MARK}-marker-redis"
+RIGHTS = ["on", f">{REDIS_PASSWORD}", "~*", *REDIS_RIGHTS.split()]
 STU = {"stu": {"table": "stu", "key": "stu_{sid}"}}
 
 
@@ -83,7 +85,9 @@ class Desk:
         )
         for port in world.lab.redis_ports.values():
             with redis.Redis(HOST, port) as node:
-                node.execute_command("ACL", "SETUSER", "marked", "on", f">{REDIS_PASSWORD}", "~*", "&*", "+@all")
+                node.execute_command(
+                    "ACL", "SETUSER", "marked", "on", f">{REDIS_PASSWORD}", "~*", *REDIS_RIGHTS.split()
+                )
         self.write()
 
     def mysql(self, port=None, database=None):

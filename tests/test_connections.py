@@ -1,7 +1,5 @@
 """Every way to reach the servers: TCP, sockets, TLS, accounts, database numbers; never less than was asked for."""
 
-import datetime as dt
-import ipaddress
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,53 +7,17 @@ from pathlib import Path
 import pymysql
 import pytest
 import redis
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from desk import HOST, REDIS_PASSWORD, Desk, redis_server
 from loader import mysqld
+from loader.lab import REDIS_RIGHTS
 from loader.server import Helper, Server, free_ports, stop, wait
-
-NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
+from pki import NOT_VERIFIED, tls_options
 
 
 @pytest.fixture
 def desk(world, tmp_path):
     return Desk(world, tmp_path)
-
-
-def issue(name, directory, issuer=None):
-    """A key and a certificate for 127.0.0.1, by its own key or by an issuer's, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    by, by_key = issuer or (subject, key)
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder(by, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]), critical=False)
-        .sign(by_key, hashes.SHA256())
-    )
-    (directory / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (directory / f"{name}.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return subject, key
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory) -> Path:
-    """`ca.crt`, the `server.crt` and `client.crt` it signed, and `other.crt`, an authority that signed nothing."""
-    directory = tmp_path_factory.mktemp("pki")
-    ca = issue("ca", directory)
-    issue("server", directory, ca)
-    issue("client", directory, ca)
-    issue("other", directory)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +33,7 @@ def standalone(pki, sockets):
     """The port of a Redis that is no cluster, with an account `writer` of one prefix, and a socket beside it."""
     with redis_server(sockets, "--unixsocket", str(sockets / "redis.sock")) as port:
         with redis.Redis(HOST, port) as node:
-            rights = ["~stu_*", "~loader:*", "&*", "+@all", "-@dangerous", "+info"]
+            rights = ["~stu_*", "~loader:*", *REDIS_RIGHTS.split()]
             node.execute_command("ACL", "SETUSER", "writer", "on", f">{REDIS_PASSWORD}", *rights)
         yield port
 
@@ -147,12 +109,6 @@ def test_database_that_is_not_there(desk, standalone):
 
     assert result.code == 2
     assert result.err.endswith(": see the database in target.url\n")
-
-
-def tls_options(pki, authenticate="no"):
-    files = ["--tls-cert-file", "server.crt", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.crt"]
-    paths = [str(pki / word) if "." in word else word for word in files]
-    return ["--port", "0", "--tls-port", "{port}", *paths, "--tls-auth-clients", authenticate]
 
 
 def test_redis_tls(desk, pki, tmp_path):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pymysql
 import pytest
+import redis
 
 from loader import lab as lab_module
 from loader import server as server_module
 from loader.errors import Exit, LabError
-from loader.lab import Lab
+from loader.lab import REDIS_RIGHTS, Lab
 from loader.mysqld import one_line_each
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
@@ -88,8 +89,24 @@ def test_the_loader_may_only_read(lab):
     query(lab, "CREATE TEMPORARY TABLE scratch (id int)", "owner", lab.owner_password)
     with pytest.raises(pymysql.err.OperationalError, match="denied"):
         query(lab, "SELECT 1", "root")
-    for name in ("mysql.password", "owner.password"):
+    for name in ("mysql.password", "owner.password", "redis.password"):
         assert (lab.directory / name).stat().st_mode & 0o077 == 0
+
+
+def as_loader(lab, node):
+    return redis.Redis(port=lab.redis_ports[node], username="loader", password=lab.redis_password)
+
+
+def test_every_node_knows_the_loader_and_little_else_of_it(lab):
+    """The nodes' account has the rights of the one list, and its password stands in its own file alone."""
+    for name, port in lab.redis_ports.items():
+        with as_loader(lab, name) as node, redis.Redis(port=port) as open_node:
+            assert node.ping()
+            for words in (["CONFIG", "GET", "*"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "WHOAMI"], ["SHUTDOWN"]):
+                with pytest.raises(redis.exceptions.NoPermissionError):
+                    node.execute_command(*words)
+            assert set(open_node.acl_getuser("loader")["commands"]) == set(REDIS_RIGHTS.split())
+        assert lab.redis_password not in (lab.directory / name / "redis.conf").read_text()
 
 
 def test_up_twice_changes_nothing(lab):
@@ -232,6 +249,9 @@ def test_the_story_of_a_master_that_dies(own_lab):
 
     assert own_lab.add_replica() == "n7"
     assert rows_of(own_lab)["n7"].role == "replica"
+    for name in ("n1", "n7"):  # wiped; new
+        with as_loader(own_lab, name) as node:
+            assert node.ping()
     own_lab.kill("mysql")
     own_lab.kill("n7")
     wait_for(lambda: not any(rows_of(own_lab)[name].running for name in ("mysql", "n7")))

@@ -74,7 +74,10 @@ class World:
                     "url": f"mysql://loader@127.0.0.1:{self.lab.mysql_port}/{self.name}",
                     "password": self.lab.password,
                 },
-                "target": {"url": f"redis://127.0.0.1:{self.lab.redis_ports['n1']}"},
+                "target": {
+                    "url": f"redis://loader@127.0.0.1:{self.lab.redis_ports['n1']}",
+                    "password": self.lab.redis_password,
+                },
                 "jobs": {"job": job},
             }
         )
