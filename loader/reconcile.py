@@ -20,7 +20,7 @@ from loader.errors import ConfigError, TargetError
 from loader.load import DEADLINE, persist, transfer
 from loader.lookup import TOGETHER, Lookup
 from loader.model import Acks, Batch, Layout, Node, Reject
-from loader.plan import Plan, quote
+from loader.plan import Plan, Results, quote
 from loader.reader import Reader, Unequal
 from loader.run import prepare
 from loader.settings import Job
@@ -547,7 +547,7 @@ def _keys_only(plan: Plan) -> Plan:
     cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))
     place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
     key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
-    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)))
+    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
 
 
 def _prefixes_below(settings: Config, job: Job) -> list[str]:

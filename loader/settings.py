@@ -26,6 +26,7 @@ from loader.notation import Address, KeyParts, key_parts, mysql_address, percent
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
 MAX_CHUNK_ROWS = 10_000_000
+DEADLINE = 120  # seconds: longer than any failover
 MAX_SECRET_BYTES = 65_536
 
 
@@ -274,6 +275,11 @@ class Job(Model):
         default=0, description="How far the ttl of a key may be off either way.", json_schema_extra={"default": "0%"}
     )
     chunk_rows: Rows = Field(default=CHUNK_ROWS, description="How many rows are read, retried and saved as one.")
+    deadline: Duration = Field(
+        default=DEADLINE,
+        description="How long what may pass is tried again in vain before a run gives up.",
+        json_schema_extra={"default": "120s"},
+    )
 
     @field_validator("query")
     @classmethod
