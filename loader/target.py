@@ -147,10 +147,11 @@ class Target:
         """A connection for a writer alone, its socket, and its client id (None before Redis 5)."""
         connection: Any = self.connect(node)
         try:
-            connection.send_command("CLIENT", "ID")
-            client = _response(connection)
+            (client,) = _exchange(connection, [("CLIENT", "ID")])
         except (redis.RedisError, OSError) as error:
             raise self.error(error, node) from error
+        if isinstance(client, Exception) and said(client).partition(" ")[0] in ACCESS:
+            raise self.error(client, node)
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
     def headroom(self) -> dict[Node, int]:
