@@ -1,6 +1,7 @@
 """The words of a config file, as models: `Source`, `Target`, `Job`. What one key may hold is decided here."""
 
 import re
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,12 +51,23 @@ def _file(value: object) -> object:
     return Path(value)
 
 
-def _secret(value: object) -> object:
+class _FileSecret(SecretStr):
+    """A password in a file: as the file has it now, or had it last where it cannot be read now."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_read_secret(path))
+        self._path = path.absolute()
+
+    def get_secret_value(self) -> str:
+        with suppress(ValueError):
+            self._secret_value = _read_secret(self._path)
+        return self._secret_value
+
+
+def _read_secret(path: Path) -> str:
     """What the file says, without one newline at its end."""
-    if not isinstance(value, str):
-        return value
     try:
-        with Path(value).open("rb") as stream:
+        with path.open("rb") as stream:
             secret = stream.read(MAX_SECRET_BYTES + 1).decode().removesuffix("\n")
     except UnicodeDecodeError:
         raise ValueError("the file is not UTF-8 text") from None
@@ -63,7 +75,11 @@ def _secret(value: object) -> object:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not 1 <= len(secret) <= MAX_SECRET_BYTES:
         raise ValueError("the file is empty, or too large for a password")
-    return SecretStr(secret)
+    return secret
+
+
+def _secret(value: object) -> object:
+    return _FileSecret(Path(value)) if isinstance(value, str) else value
 
 
 def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
@@ -145,7 +161,7 @@ class _Server(Model):
 
     @property
     def secret(self) -> str:
-        """The password as it is sent; empty where there is none."""
+        """The password as it is sent; empty where there is none. One in a file may be changed there at any time."""
         return self.password.get_secret_value() if self.password else ""
 
     @property
