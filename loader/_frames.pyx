@@ -1,18 +1,19 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The compiled twin of `frames.Encoder`: the same commands from the same packets, without the GIL.
+"""The compiled twins of `frames`: the same commands from the same packets, the same verdicts, without the GIL.
 
-Every length that a packet states is checked against the packet's end before it is used, and a node's buffer grows
-before a row is written to it. What is rare (a row of more than one packet, a NULL in the key) is done in Python.
+Every length that a packet or a reply states is checked against its end before it is used, and a buffer grows before
+something is written to it. What is rare (a row of more than one packet, one that cannot be a hash) is done in Python.
 """
 
+from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import SourceError
-from loader.frames import HEADER, PACKET_MAX, ROOM, is_last
-from loader.model import Batch, Reject
+from loader.frames import HEADER, PACKET_MAX, ROOM, is_last, no_reply, refusal, too_many_replies
+from loader.model import Batch
 
 cdef Py_ssize_t FULL_AT = ROOM
 cdef Py_ssize_t FIRST = ROOM + ROOM // 4  # bytes that a node's buffer begins with: rarely too few
@@ -38,14 +39,18 @@ make_crc()
 
 
 cdef enum Stop:
-    MORE  # the next row is not all there
-    ENDED  # the next packet ends the result
+    MORE  # the next row or reply is not all there
+    ENDED  # the next packet ends the result; there is no further row or reply
     FULL  # a node has ROOM bytes
     LONG  # the next row spans packets
-    NAMELESS  # a row without a key was passed over; `_start` says where it is
+    REFUSED  # a row that cannot be a hash was passed over: `_cell` has it
     BROKEN  # cells that do not add up
     NO_MEMORY
     NO_NODE  # the slot's owner is none of the nodes
+    FOUND  # what was looked for is there
+    EQUAL
+    DIFFERENT
+    NO_BATCH  # commands that are not ours
 
 
 cdef struct Text:
@@ -91,6 +96,18 @@ cdef inline unsigned int crc_of(const unsigned char* text, Py_ssize_t size, unsi
     for i in range(size):
         crc = ((crc << 8) & 0xFFFF) ^ CRC[(crc >> 8) ^ text[i]]
     return crc
+
+
+cdef inline unsigned int slot_of(const unsigned char* key, Py_ssize_t size) noexcept nogil:
+    """Of the first hash tag that is not empty, else of the whole key."""
+    cdef const unsigned char* close
+    cdef const unsigned char* tag = <const unsigned char*>memchr(key, 123, size)
+    if tag != NULL:
+        tag += 1
+        close = <const unsigned char*>memchr(tag, 125, key + size - tag)
+        if close != NULL and close > tag:
+            key, size = tag, close - tag
+    return crc_of(key, size, 0) & 16383
 
 
 cdef inline unsigned char* put_number(unsigned char* to, unsigned char sign, Py_ssize_t number) noexcept nogil:
@@ -143,6 +160,7 @@ cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept n
     return True
 
 
+@final
 cdef class Encoder:
     """See `frames.Encoder`."""
 
@@ -160,7 +178,7 @@ cdef class Encoder:
     cdef Text* _name  # `$n name` of each field, ready to be sent
     cdef Py_ssize_t* _field  # cell of each field
     cdef unsigned char* _key
-    cdef Py_ssize_t _key_room, _literal
+    cdef Py_ssize_t _key_room, _key_size, _literal, _most
     cdef bint _nulls_empty, _has_ttl
     cdef Py_ssize_t _ttl, _jitter, _start, _first
     cdef Out* _out
@@ -195,7 +213,7 @@ cdef class Encoder:
             self._check_cell(layout.fields[i][1])
             self._name[i].data, self._name[i].size = <const unsigned char*><bytes>names[i], len(names[i])
             self._field[i] = layout.fields[i][1]
-        self._nulls_empty = layout.nulls_empty
+        self._nulls_empty, self._most = layout.nulls_empty, layout.most
         self._has_ttl = layout.ttl is not None
         self._ttl, self._jitter = layout.ttl or 0, layout.ttl_jitter
         PyObject_GetBuffer(owners, &self._owners, PyBUF_SIMPLE)
@@ -239,7 +257,7 @@ cdef class Encoder:
                 with nogil:
                     stop = self._run(<const unsigned char*>view.buf, end)
                 start = self._start
-                if stop == NAMELESS:
+                if stop == REFUSED:
                     self._reject()
                 elif stop == LONG:
                     start = self._long_row(buffer, start, end)
@@ -273,16 +291,13 @@ cdef class Encoder:
             raise IndexError("a slot's owner is none of the nodes")
 
     cdef _reject(self):
-        """Note the row without a key that `_cell` still describes."""
+        """Note the row that cannot be a hash, which `_cell` still describes."""
         cdef Py_ssize_t i
-        cdef Text* piece
-        words = []
-        for i in range(self._pieces):
-            piece = &self._piece[i]
-            if piece.data == NULL:
-                piece = &self._cell[piece.size]
-            words.append(b"NULL" if piece.data == NULL else (<const char*>piece.data)[: piece.size])
-        self.rejects.append(Reject(b"".join(words), "a column of the key is NULL"))
+        cells = []
+        for i in range(self._cells):
+            text = &self._cell[i]
+            cells.append(None if text.data == NULL else (<const char*>text.data)[: text.size])
+        self.rejects.append(refusal(self.layout, cells))
 
     cdef Py_ssize_t _long_row(self, buffer, Py_ssize_t start, Py_ssize_t end) except -1:
         """Encode a row that spans packets; return where the next starts, or `start` where it is not all there."""
@@ -309,7 +324,7 @@ cdef class Encoder:
             return start
         data = <const unsigned char*><bytes>payload
         stop = self._row(data, data + len(payload))
-        if stop == NAMELESS:
+        if stop == REFUSED:
             self._reject()
         else:
             self._raise_for(stop)
@@ -337,7 +352,7 @@ cdef class Encoder:
                 self.ended = True
                 return ENDED
             stop = self._row(row, row + length)
-            if stop != MORE and stop != FULL and stop != NAMELESS:
+            if stop != MORE and stop != FULL and stop != REFUSED:
                 return stop
             self._start += 4 + length
             self.rows += 1
@@ -346,14 +361,27 @@ cdef class Encoder:
 
     cdef Stop _row(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
         """Encode one row; MORE: done, go on."""
-        cdef Py_ssize_t i, present, node, need, size, total = 0, key = 0
+        cdef Py_ssize_t node
+        cdef Out* out
+        cdef Stop stop = self._split(at, end)
+        if stop == FOUND:
+            stop = self._make_key()
+        if stop != FOUND:
+            return stop
+        node = (<const uint16_t*>self._owners.buf)[slot_of(self._key, self._key_size)]
+        if node >= self._nodes:
+            return NO_NODE
+        out = &self._out[node]
+        stop = self._write(out, &self._expires[node])
+        if stop != FOUND:
+            return stop
+        return FULL if out.size >= FULL_AT else MORE
+
+    cdef inline Stop _split(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
+        """Find the cells: a byte, or a mark and two, three or eight bytes, is the length of each."""
+        cdef Py_ssize_t i, byte, size
         cdef unsigned int first
         cdef Text* text
-        cdef Out* out
-        cdef unsigned char* to
-        cdef const unsigned char* tag
-        cdef const unsigned char* close
-        # Cells: a byte, or a mark and two, three or eight bytes, is the length; each is checked against the end.
         for i in range(self._cells):
             if at >= end:
                 return BROKEN
@@ -373,8 +401,8 @@ cdef class Encoder:
                 at += 3
             elif first == 254 and end - at >= 8 and at[7] < 0x80:
                 size = 0
-                for key in range(8):
-                    size |= <Py_ssize_t>(<uint64_t>at[key] << (8 * key))
+                for byte in range(8):
+                    size |= <Py_ssize_t>(<uint64_t>at[byte] << (8 * byte))
                 at += 8
             else:
                 return BROKEN
@@ -382,20 +410,24 @@ cdef class Encoder:
                 return BROKEN
             text.data, text.size = at, size
             at += size
-            total += size
-        if at != end:
-            return BROKEN
-        # The key, in one piece.
-        key = self._literal
+        return FOUND if at == end else BROKEN
+
+    cdef inline Stop _make_key(self) noexcept nogil:
+        """Put the key together in `_key`."""
+        cdef Py_ssize_t i, size = self._literal
+        cdef Text* text
+        cdef unsigned char* to
         for i in range(self._pieces):
             if self._piece[i].data == NULL:
                 text = &self._cell[self._piece[i].size]
                 if text.data == NULL:
-                    return NAMELESS
-                key += text.size
-        if key > self._key_room or self._key == NULL:
+                    return REFUSED
+                size += text.size
+        if size > self._most:
+            return REFUSED
+        if size > self._key_room or self._key == NULL:
             free(self._key)
-            self._key_room = key + 256
+            self._key_room = size + 256
             self._key = <unsigned char*>malloc(self._key_room)
             if self._key == NULL:
                 self._key_room = 0
@@ -406,24 +438,20 @@ cdef class Encoder:
             if text.data == NULL:
                 text = &self._cell[text.size]
             to = put(to, text.data, text.size)
-        # Its slot: of the first hash tag that is not empty, else of the whole key.
-        tag = <const unsigned char*>memchr(self._key, 123, key)
-        close = NULL
-        if tag != NULL:
-            close = <const unsigned char*>memchr(tag + 1, 125, key - (tag + 1 - self._key))
-        if close != NULL and close > tag + 1:
-            first = crc_of(tag + 1, close - tag - 1, 0)
-        else:
-            first = crc_of(self._key, key, 0)
-        node = (<const uint16_t*>self._owners.buf)[first & 16383]
-        if node >= self._nodes:
-            return NO_NODE
-        out = &self._out[node]
+        self._key_size = size
+        return FOUND
+
+    cdef inline Stop _write(self, Out* out, Out* expires) noexcept nogil:
+        """Write the commands of the row."""
+        cdef Py_ssize_t i, key = self._key_size, present = 0, need = 2 * (WORDS + key)
+        cdef Text* text
+        cdef unsigned char* to
         # A field may be named more than once, so count its value each time.
-        present, need = 0, 2 * (WORDS + key)
         for i in range(self._fields):
             text = &self._cell[self._field[i]]
             need += self._name[i].size + text.size + BULK
+            if text.size > self._most:
+                return REFUSED
             if text.data != NULL or self._nulls_empty:
                 present += 1
         if not reserve(out, need, self._first):
@@ -446,13 +474,11 @@ cdef class Encoder:
             out.replies += 1
         out.size = to - out.data
         out.rows += 1
-        if self._has_ttl and present and not self._expire(node, key):
-            return NO_MEMORY
-        return FULL if out.size >= FULL_AT else MORE
+        return FOUND if not present or not self._has_ttl or self._expire(expires) else NO_MEMORY
 
-    cdef bint _expire(self, Py_ssize_t node, Py_ssize_t key) noexcept nogil:
+    cdef bint _expire(self, Out* out) noexcept nogil:
         """Write EXPIRE of the current key; false where there is no memory. See `frames.ttl_of`."""
-        cdef Out* out = &self._expires[node]
+        cdef Py_ssize_t key = self._key_size
         cdef unsigned char number[32]
         cdef unsigned char* to
         cdef Py_ssize_t seconds = crc_of(self._key, key, 0)
@@ -497,3 +523,463 @@ cdef Py_ssize_t count_plain(const unsigned char* at, Py_ssize_t size) noexcept n
             return -1
         replies += 1
     return replies
+
+
+cdef struct Span:
+    Py_ssize_t at
+    Py_ssize_t size
+
+
+cdef struct Spans:
+    Span* span
+    Py_ssize_t count
+    Py_ssize_t room
+
+
+cdef inline bint add(Spans* to, Span span) noexcept nogil:
+    """Append; false where there is no memory."""
+    cdef Py_ssize_t room
+    cdef Span* larger
+    if to.count == to.room:
+        room = to.room * 2 + 64
+        larger = <Span*>realloc(to.span, room * sizeof(Span))
+        if larger == NULL:
+            return False
+        to.span, to.room = larger, room
+    to.span[to.count] = span
+    to.count += 1
+    return True
+
+
+cdef inline bint same(
+    const unsigned char* one, Py_ssize_t one_size, const unsigned char* other, Py_ssize_t other_size
+) noexcept nogil:
+    return one_size == other_size and memcmp(one, other, one_size) == 0
+
+
+cdef inline Py_ssize_t number_at(
+    const unsigned char* data, Py_ssize_t at, Py_ssize_t end, unsigned char sign, Py_ssize_t* number
+) noexcept nogil:
+    """See `frames.number_at`; -1 where the line is malformed."""
+    cdef Py_ssize_t first = at + 1, value = 0
+    if at >= end:
+        return end + 1
+    if data[at] != sign:
+        return -1
+    at += 1
+    while at < end and 48 <= data[at] <= 57:
+        if at - first == 10:
+            return -1
+        value = value * 10 + data[at] - 48
+        at += 1
+    if at == end:
+        return end + 1
+    if at == first or data[at] != 13:
+        return -1
+    if at + 1 == end:
+        return end + 1
+    if data[at + 1] != 10:
+        return -1
+    number[0] = value
+    return at + 2
+
+
+cdef inline Py_ssize_t bulk_at(
+    const unsigned char* data, Py_ssize_t at, Py_ssize_t end, Span* text
+) noexcept nogil:
+    """Where the bulk string at `at` ends: beyond `end` where it is not all there, -1 where it is malformed."""
+    cdef Py_ssize_t size = 0
+    at = number_at(data, at, end, 36, &size)
+    if at < 0:
+        return -1
+    text.at, text.size = at, size
+    at += size + 2
+    if at <= end and (data[at - 2] != 13 or data[at - 1] != 10):
+        return -1
+    return at
+
+
+cdef struct Command:
+    Py_ssize_t start
+    Py_ssize_t body  # where its first word after the key starts
+    Py_ssize_t end
+    Span key
+    bint sets  # it is an HMSET
+    Spans words  # those after the key
+
+
+cdef Stop read_command(const unsigned char* data, Py_ssize_t end, Command* command) noexcept nogil:
+    """Read the command that starts at `command.end`, of a batch of `end` bytes."""
+    cdef Py_ssize_t at = command.end, count = 0, i
+    cdef Span word
+    if at == end:
+        return ENDED
+    command.start = at
+    command.words.count = 0
+    at = number_at(data, at, end, 42, &count)
+    if not 0 <= at <= end or count < 2:
+        return NO_BATCH
+    for i in range(count):
+        at = bulk_at(data, at, end, &word)
+        if not 0 <= at <= end:
+            return NO_BATCH
+        if i == 0:
+            command.sets = same(data + word.at, word.size, b"HMSET", 5)
+        elif i == 1:
+            command.key, command.body = word, at
+        elif not add(&command.words, word):
+            return NO_MEMORY
+    if command.sets and count % 2:
+        return NO_BATCH
+    command.end = at
+    return FOUND
+
+
+cdef Stop next_row(const unsigned char* data, Py_ssize_t end, Command* command) noexcept nogil:
+    """Read the first command of the next row; `command` is that of the row before. See `frames.number_rows`."""
+    cdef bint follows = command.sets
+    cdef Span key = command.key
+    cdef Stop stop = read_command(data, end, command)
+    if stop == FOUND and follows and not command.sets:
+        if same(data + key.at, key.size, data + command.key.at, command.key.size):
+            stop = read_command(data, end, command)
+    return stop
+
+
+def reads(const unsigned char[::1] data not None):
+    """See `frames.reads`."""
+    cdef Out out
+    cdef Stop stop
+    memset(&out, 0, sizeof(Out))
+    try:
+        if data.shape[0]:
+            with nogil:
+                stop = put_reads(&data[0], data.shape[0], &out)
+            raise_for(stop)
+        return (<const char*>out.data)[: out.size]
+    finally:
+        free(out.data)
+
+
+cdef Stop put_reads(const unsigned char* data, Py_ssize_t end, Out* out) noexcept nogil:
+    cdef Stop stop
+    cdef Command command
+    cdef unsigned char* to
+    memset(&command, 0, sizeof(Command))
+    while True:
+        stop = next_row(data, end, &command)
+        if stop != FOUND:
+            break
+        if not reserve(out, WORDS + command.key.size, 4096):
+            stop = NO_MEMORY
+            break
+        to = put(out.data + out.size, b"*2\r\n$7\r\nHGETALL\r\n", 17)
+        to = put_bulk(to, data + command.key.at, command.key.size)
+        out.size = to - out.data
+    free(command.words.span)
+    return stop
+
+
+cdef raise_for(Stop stop):
+    if stop == BROKEN:
+        raise no_reply()
+    if stop == NO_BATCH:
+        raise ValueError("the batch is not one of an encoder")
+    if stop == NO_MEMORY:
+        raise MemoryError
+
+
+cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcept nogil:
+    """See `frames.checksum`."""
+    cdef uint64_t number = <uint64_t>0xCBF29CE484222325
+    cdef Py_ssize_t i
+    for i in range(size):
+        number = (number ^ key[i]) * <uint64_t>0x100000001B3
+    number = (number ^ (number >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
+    number = (number ^ (number >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53
+    return number ^ (number >> 33)
+
+
+@final
+cdef class Tally:
+    """See `frames.Tally`."""
+
+    cdef uint64_t _counts[16384]
+    cdef uint64_t _sums[16384]
+
+    def add(self, list keys not None):
+        """See `frames.Tally.add`."""
+        for key in keys:
+            self._add(<bytes?>key, len(key))
+
+    def of(self, unsigned int slot):
+        """See `frames.Tally.of`."""
+        if slot >= 16384:
+            raise IndexError(slot)
+        return self._counts[slot], self._sums[slot]
+
+    def differing(self, Tally other not None):
+        """See `frames.Tally.differing`."""
+        cdef unsigned int slot
+        return [
+            slot
+            for slot in range(16384)
+            if self._counts[slot] != other._counts[slot] or self._sums[slot] != other._sums[slot]
+        ]
+
+    cdef void _add(self, const unsigned char* key, Py_ssize_t size) noexcept nogil:
+        cdef unsigned int slot = slot_of(key, size)
+        self._counts[slot] += 1
+        self._sums[slot] += checksum(key, size)
+
+
+cdef struct Field:
+    Span name
+    Py_ssize_t reply  # the last that named it, by how many were left
+    Py_ssize_t guess  # the field that came at this place of the last reply looked at; -1: none yet
+
+
+@final
+cdef class Comparer:
+    """See `frames.Comparer`.
+
+    A reply of just the bytes of its command is found so by one comparison. Else the reply's fields are looked up among
+    the command's, by a hash table of their names that stands for as long as rows have the same names; each field is
+    first guessed to be the one that came at its place before, as Redis sorts hashes of the same names alike.
+    """
+
+    cdef readonly Py_ssize_t left, wanted, present
+    cdef readonly list differences
+    cdef Tally _tally
+    cdef Py_buffer _batch
+    cdef bint _have_batch
+    cdef Command _command  # that the next reply is compared with
+    cdef bint _begun  # `_command` is that of the next reply, not of the last
+    cdef Py_ssize_t _start  # of the next reply
+    cdef Py_ssize_t _head  # bytes of its first line
+    cdef Py_ssize_t _walked  # bytes of it that need not be looked at again
+    cdef Py_ssize_t _bulks  # in it
+    cdef Spans _got  # so many of them were walked over
+    cdef Field* _field  # of the command that the table was made for
+    cdef Py_ssize_t* _table  # number of a field, from 1, at the place of its name's checksum or behind it; 0: none
+    cdef Py_ssize_t _fields, _names, _field_room, _mask
+
+    def __cinit__(self, data, Py_ssize_t rows, Tally tally=None):
+        self.left = rows
+        self.differences = []
+        self._tally = tally
+        PyObject_GetBuffer(data, &self._batch, PyBUF_SIMPLE)
+        self._have_batch = True
+
+    def __dealloc__(self):
+        if self._have_batch:
+            PyBuffer_Release(&self._batch)
+        free(self._command.words.span)
+        free(self._got.span)
+        free(self._field)
+        free(self._table)
+
+    def feed(self, buffer, Py_ssize_t start, Py_ssize_t end):
+        """See `frames.Comparer.feed`."""
+        cdef Py_buffer view
+        cdef Stop stop
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+        try:
+            if not 0 <= start <= end <= view.len:
+                raise ValueError("start and end lie outside the buffer")
+            if start < end and not self.left:
+                raise too_many_replies()
+            self._start = start
+            while True:
+                with nogil:
+                    stop = self._run(<const unsigned char*>view.buf, end)
+                if stop != DIFFERENT:
+                    break
+                self._keep(<const char*>view.buf)
+        finally:
+            PyBuffer_Release(&view)
+        if stop == ENDED:
+            raise ValueError("the batch has fewer rows than was said")
+        raise_for(stop)
+        return self._start
+
+    cdef _keep(self, const char* buffer):
+        """Note the row that differs, and go on behind its reply."""
+        cdef const char* batch = <const char*>self._batch.buf
+        command = batch[self._command.start : self._command.end]
+        self.differences.append((command, buffer[self._start : self._start + self._walked]))
+        self._next()
+
+    cdef Stop _run(self, const unsigned char* data, Py_ssize_t end) noexcept nogil:
+        """Consume replies from `_start` on, until something stops it."""
+        cdef Stop stop
+        while self.left:
+            self.wanted = max(1, self._walked)
+            if end - self._start < self.wanted:
+                return MORE
+            if not self._begun:
+                stop = next_row(<const unsigned char*>self._batch.buf, self._batch.len, &self._command)
+                if stop != FOUND:
+                    return stop
+                if not self._command.sets:  # a row of NULLs alone has no hash
+                    self._command.words.count, self._command.body = 0, self._command.end
+                self._begun = True
+            stop = self._reply(data + self._start, end - self._start)
+            if stop != EQUAL:
+                return stop
+            self._next()
+        self.wanted = 0
+        return MORE
+
+    cdef void _next(self) noexcept nogil:
+        """Count a reply, and go on behind it."""
+        if self._bulks:
+            self.present += 1
+            if self._tally is not None:
+                self._tally._add(<const unsigned char*>self._batch.buf + self._command.key.at, self._command.key.size)
+        self._start += self._walked
+        self._walked = self._bulks = self._got.count = 0
+        self._begun = False
+        self.left -= 1
+
+    cdef Stop _reply(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
+        """Compare a reply of which `size` bytes are there; go on where it was left."""
+        cdef Py_ssize_t at
+        cdef Stop stop
+        if reply[0] == 45:
+            return self._walk_error(reply, size)
+        if not self._walked:
+            at = number_at(reply, 0, size, 42, &self._bulks)
+            if at > size:
+                self.wanted = at
+                return MORE
+            if at < 0 or self._bulks % 2:
+                return BROKEN
+            self._head = self._walked = at
+            if self._is_plain(reply, size):
+                self._walked += self._command.end - self._command.body
+                return EQUAL
+        stop = self._walk(reply, size)
+        if stop != FOUND:
+            return stop
+        return EQUAL if self._is_plain(reply, self._walked) else self._match(reply)
+
+    cdef bint _is_plain(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
+        """Whether the reply is just what the command says."""
+        cdef Py_ssize_t body = self._command.end - self._command.body
+        return (
+            self._bulks == self._command.words.count
+            and body <= size - self._head
+            and memcmp(reply + self._head, <const unsigned char*>self._batch.buf + self._command.body, body) == 0
+        )
+
+    cdef Stop _walk_error(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
+        """See `frames.Comparer._walk_error`."""
+        cdef const unsigned char* line_end
+        line_end = <const unsigned char*>memchr(reply + self._walked, 10, size - self._walked)
+        if line_end == NULL:
+            self._walked = size
+            self.wanted = size + 1
+            return MORE
+        if (line_end - 1)[0] != 13:
+            return BROKEN
+        self._walked = line_end + 1 - reply
+        return DIFFERENT
+
+    cdef Stop _walk(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
+        """See `frames.Comparer._walk`."""
+        cdef Py_ssize_t at
+        cdef Span text
+        while self._got.count < self._bulks:
+            at = bulk_at(reply, self._walked, size, &text)
+            if at > size:
+                self.wanted = at
+                return MORE
+            if at < 0:
+                return BROKEN
+            if not add(&self._got, text):
+                return NO_MEMORY
+            self._walked = at
+        return FOUND
+
+    cdef Stop _match(self, const unsigned char* reply) noexcept nogil:
+        """Look for each field of the reply among the command's. See `frames.is_hash_of`."""
+        cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
+        cdef Py_ssize_t i, field
+        cdef Span name, value, other
+        if not self._got.count or self._got.count > self._command.words.count:
+            return DIFFERENT
+        if not self._index():
+            return NO_MEMORY
+        if self._got.count != 2 * self._names:
+            return DIFFERENT
+        for i in range(self._names):
+            name, value = self._got.span[2 * i], self._got.span[2 * i + 1]
+            field = self._field[i].guess
+            if field >= 0:
+                other = self._field[field].name
+            if field < 0 or not same(reply + name.at, name.size, batch + other.at, other.size):
+                field = self._table[self._place(reply + name.at, name.size)] - 1
+                if field < 0:
+                    return DIFFERENT
+                self._field[i].guess = field
+            if self._field[field].reply == self.left:
+                return DIFFERENT
+            self._field[field].reply = self.left
+            other = self._command.words.span[2 * field + 1]
+            if not same(reply + value.at, value.size, batch + other.at, other.size):
+                return DIFFERENT
+        return EQUAL
+
+    cdef Py_ssize_t _place(self, const unsigned char* name, Py_ssize_t size) noexcept nogil:
+        """Where in the table a name is, or may be put."""
+        cdef Py_ssize_t place = <Py_ssize_t>checksum(name, size) & self._mask
+        cdef Span other
+        while self._table[place]:
+            other = self._field[self._table[place] - 1].name
+            if same(name, size, <const unsigned char*>self._batch.buf + other.at, other.size):
+                break
+            place = (place + 1) & self._mask
+        return place
+
+    cdef bint _index(self) noexcept nogil:
+        """Have the table stand for the command's fields, if it does not yet; false where there is no memory."""
+        cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
+        cdef Py_ssize_t i, place, fields = self._command.words.count // 2
+        cdef Span name, other
+        if fields == self._fields:
+            for i in range(fields):
+                name, other = self._command.words.span[2 * i], self._field[i].name
+                if not same(batch + name.at, name.size, batch + other.at, other.size):
+                    break
+            else:
+                return True
+        self._fields = 0  # until the table is made
+        if not self._make_room(fields):
+            return False
+        self._names = 0
+        for i in range(fields):
+            name = self._command.words.span[2 * i]
+            self._field[i].name, self._field[i].reply, self._field[i].guess = name, 0, -1
+            place = self._place(batch + name.at, name.size)
+            self._names += self._table[place] == 0
+            self._table[place] = i + 1  # of a name that is there twice, the last value holds
+        self._fields = fields
+        return True
+
+    cdef bint _make_room(self, Py_ssize_t fields) noexcept nogil:
+        """Empty the table, at least half of which is to stay so; false where there is no memory."""
+        cdef Py_ssize_t room = 16
+        while room < 2 * fields:
+            room *= 2
+        if room > self._field_room:
+            free(self._field)
+            free(self._table)
+            self._field = <Field*>malloc(room // 2 * sizeof(Field))
+            self._table = <Py_ssize_t*>malloc(room * sizeof(Py_ssize_t))
+            self._field_room = room if self._field and self._table else 0
+            if not self._field_room:
+                return False
+        self._mask = room - 1
+        memset(self._table, 0, room * sizeof(Py_ssize_t))
+        return True

@@ -6,18 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol, Self
 
 from loader.config import Config
-from loader.errors import ConfigError, Exit, LoaderError, SourceError, Stopped, TargetError
+from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
+from loader.lease import Lease
 from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
 from loader.model import Chunk, ChunkLoaded, Reject, Table
 from loader.plan import Plan
 from loader.slots import SLOTS
 from loader.source import Source
-from loader.state import Checkpoint, State, difference
+from loader.state import Checkpoint, Rejects, State, difference
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import walk
@@ -26,10 +28,11 @@ from loader.writer import Sink
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
 SAMPLE_ROWS = 200
 OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
-REJECTS_SAVED = 100  # rejects that a checkpoint names
+REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,16 @@ class Listener(Protocol):
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
 
-    def notify(self, event: Event | None) -> None:
-        """Take note of an event, or that a second passed without one."""
+    def notify(self, event: Event | StartOver | None) -> None:
+        """Take note of an event, of why the run begins again, or that a second passed without one."""
 
 
 class Crew:
-    """One run's connections and threads; `earlier` are the rejects of the runs that this one resumes."""
+    """One run's connections and threads; `earlier` are the rejects of the runs that this one resumes.
+
+    A run that writes holds the job's lock, leaves a marker on every master, and has replicas acknowledge each chunk;
+    one with `Options.resume` keeps a checkpoint too.
+    """
 
     def __init__(
         self,
@@ -89,13 +96,18 @@ class Crew:
         self._scout: Source | None = source
         self._scouting = False
         self._state = State(target, plan.job.name, options.shard)
-        self._saved: Checkpoint | None = None
+        self._rejects = Rejects(target, plan.job.name)
+        self._lease: Lease | None = None
+        self._saved: Checkpoint | None = None  # of a run that writes, saved or not
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._looked = 0.0
+        self._finished = False
+        self._marked = time.monotonic()  # when the markers were looked at last
+        self._began = time.time()
         self._replica: Source | None = None
 
     def __enter__(self) -> Self:
@@ -112,6 +124,11 @@ class Crew:
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
+        with suppress(LoaderError):  # a marker that stays says nothing, and a lock lapses by itself
+            if self._saved and not self._options.resume and not self._finished:
+                self._state.forget(self._saved)
+            if self._lease:
+                self._lease.drop(self.target)
         for source in (self._scout, self._replica):
             if source:
                 source.close()
@@ -141,13 +158,10 @@ class Crew:
             self._finish()
 
     def take_up(self, run: str) -> None:
-        """Go on from the checkpoint, if it fits the plan and the target still has what was loaded; else begin one."""
-        source = self._settings.source
-        facts = self.plan.facts() | {
-            "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
-            "time zone": str(source.time_zone),
-        }
-        saved = None if self._options.restart else self._state.read()
+        """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
+        self.lock(run)
+        saved = self._state.read() if self._options.resume and not self._options.restart else None
+        facts = self._facts()
         if saved:
             changed = difference(saved.facts, facts)
             if changed:
@@ -158,11 +172,31 @@ class Crew:
             if not self._state.lost(saved.markers, saved.run):
                 self._saved, self.resumed = saved, True
                 self._backlog.extend(saved.owed)
-                rejects = [Reject(key.encode("latin-1"), reason) for key, reason in saved.rejects]
-                self.earlier = (saved.rejected, rejects)
+                self.earlier = (
+                    saved.rejected,
+                    [Reject(e.key, e.reason) for e in islice(self._rejects.all(), REJECTS_TOLD)],
+                )
                 return
-        self._check_room()
+        if self._options.resume:
+            self._check_room()
         self._saved = Checkpoint(run, facts, self._state.mark(run))
+
+    def lock(self, run: str) -> None:
+        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it."""
+        if self._lease:
+            return
+        lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
+        lease.take(self.target)
+        self._lease = lease
+        self.throttle.lapsed = lease.lapsed
+        lease.keep(self._heard.put)
+
+    def _facts(self) -> dict[str, str]:
+        source = self._settings.source
+        return self.plan.facts() | {
+            "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+            "time zone": str(source.time_zone),
+        }
 
     def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded]:
         chunks = self._chunks()
@@ -178,6 +212,7 @@ class Crew:
                 self._count(event)
                 self._save(DEADLINE)
                 yield event
+            self._check_markers()
 
     def _complete(self) -> Iterator[ChunkLoaded]:
         """The chunks that were complete when the workers ended, and were not heard of yet."""
@@ -231,7 +266,7 @@ class Crew:
             self.target,
             self.throttle,
             dry_run=self._options.dry_run,
-            durable=self._saved is not None,
+            durable=not self._options.dry_run,
         )
         try:
             while chunk := self._todo.get():
@@ -263,7 +298,7 @@ class Crew:
         if not self._options.max_load:
             return ""
         name, most = self._options.max_load
-        found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
+        found = self.fetch("SHOW GLOBAL STATUS LIKE %s", [name])
         if not found or not str(found[0][1]).isdecimal():
             raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
         value = int(str(found[0][1]))
@@ -297,15 +332,15 @@ class Crew:
             if self._saved.ended:
                 return
             after, number = self._saved.after, self._saved.number
-        for chunk in walk(self.plan, self._rows, self._fetch, after=after, number=number):
+        for chunk in walk(self.plan, self._rows, self.fetch, after=after, number=number):
             if self._saved:
                 self._saved = replace(self._saved, after=chunk.upto, ended=chunk.upto is None, number=chunk.number + 1)
             yield chunk
 
-    def _fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
+    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of a small result, tried again while MySQL is away in passing."""
 
-        def fetch() -> list[tuple[str | None, ...]]:
+        def attempt() -> list[tuple[str | None, ...]]:
             if self._scout is None:
                 self._scout = Source(self._settings.source, SCOUT_PATIENCE)
             try:
@@ -317,35 +352,46 @@ class Crew:
 
         self._scouting = True
         try:
-            return persist(fetch, DEADLINE, self.throttle)
+            return persist(attempt, DEADLINE, self.throttle)
         finally:
             self._scouting = False
 
     def _count(self, event: ChunkLoaded) -> None:
-        """A chunk is no longer owed."""
+        """A chunk is no longer owed; its rejects are listed."""
         del self._owed[event.chunk.number]
         if self._saved and event.rejects:
-            named = ((reject.key.decode("latin-1"), reject.reason) for reject in event.rejects)
-            rejects = (*self._saved.rejects, *named)[:REJECTS_SAVED]
-            self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects), rejects=rejects)
+            self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
+            persist(lambda: self._rejects.add(event.rejects), DEADLINE, self.throttle)
 
     def _save(self, patience: float) -> None:
-        """Have the checkpoint say what is owed now."""
-        if self._saved:
+        """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
+        if self._saved and self._options.resume and not self.throttle.lapsed():
             saved = self._saved = replace(self._saved, owed=(*self._owed.values(), *self._backlog))
             persist(lambda: self._state.save(saved), patience, Throttle())
 
+    def _check_markers(self) -> None:
+        """Begin again where a master was emptied meanwhile; looked at now and then."""
+        if time.monotonic() - self._marked >= MARKERS_EVERY:
+            self._marked = time.monotonic()
+            self._find_markers()
+
+    def _find_markers(self) -> None:
+        saved = self._saved
+        if saved and (lost := persist(lambda: self._state.lost(saved.markers, saved.run), DEADLINE, self.throttle)):
+            raise StartOver(
+                f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
+            )
+
     def _finish(self) -> None:
-        """Nothing is owed: forget the checkpoint, unless a master was emptied meanwhile."""
+        """Nothing is owed: forget the checkpoint and what was rejected before."""
         saved = self._saved
         if not saved:
             return
-        lost = persist(lambda: self._state.lost(saved.markers, saved.run), DEADLINE, self.throttle)
+        self._find_markers()
         persist(lambda: self._state.forget(saved), DEADLINE, self.throttle)
-        if lost:
-            raise TargetError(
-                f"the target was changed during the run: markers are gone ({', '.join(lost)}); run it again"
-            )
+        self._finished = True
+        if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
+            persist(lambda: self._rejects.remove_before(self._began), DEADLINE, self.throttle)
 
     def _check_room(self) -> None:
         """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.

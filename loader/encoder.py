@@ -3,11 +3,12 @@
 from loader import frames
 
 try:
-    from loader._frames import Encoder, count_replies
+    from loader._frames import Comparer, Encoder, Tally, count_replies, reads
 
     COMPILED = True
 except ImportError:  # installed without a compiler
-    Encoder, count_replies = frames.Encoder, frames.count_replies  # type: ignore[assignment,misc]
+    Comparer, Encoder, Tally = frames.Comparer, frames.Encoder, frames.Tally  # type: ignore[assignment,misc]
+    count_replies, reads = frames.count_replies, frames.reads
     COMPILED = False
 
-__all__ = ["COMPILED", "Encoder", "count_replies"]
+__all__ = ["COMPILED", "Comparer", "Encoder", "Tally", "count_replies", "reads"]

@@ -17,6 +17,7 @@ from loader.model import Node
 from loader.target import Target
 
 RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows written
+TICK = 0.5  # seconds after which who waits for a silent node may say so
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -31,7 +32,7 @@ class Link:
         self.socket.settimeout(0)
         self.unsent: deque[memoryview] = deque()
         self.awaited: deque[Any] = deque()
-        self.tail = b""  # of a reply that is not all there
+        self.tail: bytes | bytearray = b""  # of a reply that is not all there
         self.moved = time.monotonic()
         self.events = 0
         self._mark = 1
@@ -80,21 +81,21 @@ class Link:
         self.unsent.append(memoryview(frames.pack(words)))
         self.send()
 
-    def answer(self, patience: float) -> int:
-        """The number that one command is replied with."""
+    def answer(self, patience: float) -> bytes | None:
+        """The line that one command is replied with; None where it has not come within so many seconds."""
         self.socket.settimeout(patience)
         try:
-            line = b""
-            while not line.endswith(b"\n"):
+            while not self.tail.endswith(b"\n"):
                 part = self.socket.recv(RECEIVE)
                 if not part:
                     raise ConnectionResetError("the server closed the connection")
-                line += part
+                self.tail += part
+        except TimeoutError:
+            return None
         finally:
             self.socket.settimeout(0)
-        if not line.startswith(b":"):
-            raise ConnectionError(f"an unexpected reply: {line.decode(errors='replace').strip()}")
-        return int(line[1:])
+        line, self.tail = self.tail.rstrip(), b""
+        return line
 
 
 class Links:
@@ -140,25 +141,35 @@ class Links:
                 self._move(link, receive=False)
 
     def turn(self) -> None:
-        """Wait until a link can go on, and send and receive there; a node that is silent for too long is an error."""
+        """Send and receive where a link can go on, or `TICK` seconds pass; who is silent for too long is an error."""
         for link in self:
             self._register(link)
-        for key, _ in self._selector.select(self._target.patience):
+        for key, _ in self._selector.select(min(TICK, self._target.patience)):
             self._move(key.data)
         now = time.monotonic()
         for link in self:
             if link.awaited and now - link.moved > self._target.patience:
                 self._move(link)  # what has come so far is too little to be woken up for
                 if now > link.moved:
-                    patience = f"{self._target.patience:g} s"
-                    raise TargetError(f"redis {link.node}: no reply for {patience}", transient=True)
+                    raise self._silent(link, self._target.patience)
 
-    def numbers(self, nodes: Iterable[Node], words: list[bytes], patience: float) -> Iterator[tuple[Node, int]]:
+    def slowest(self) -> Link | None:
+        """The link that has been silent for the longest of those that await something."""
+        return min((link for link in self if link.awaited), key=lambda link: link.moved, default=None)
+
+    def numbers(
+        self,
+        nodes: Iterable[Node],
+        words: list[bytes],
+        patience: float,
+        tell: Callable[[Node, float], None] = lambda *_: None,
+    ) -> Iterator[tuple[Node, int]]:
         """The number that each of these nodes replies to one command, asked all at the same time; nothing is awaited.
 
-        Nodes without a link are left out.
+        Nodes without a link are left out. `tell` hears of a node that is waited for, and for how long by now.
         """
         links = [self._links[node] for node in nodes if node in self._links]
+        started = time.monotonic()
         for link in links:
             try:
                 link.ask(words)
@@ -166,9 +177,18 @@ class Links:
                 raise self._target.error(error, link.node) from error
         for link in links:
             try:
-                yield link.node, link.answer(patience)
+                while (line := link.answer(TICK)) is None:
+                    waited = time.monotonic() - started
+                    if waited > patience:
+                        raise self._silent(link, patience)
+                    tell(link.node, waited)
             except OSError as error:
                 raise self._target.error(error, link.node) from error
+            text = line.decode(errors="replace")
+            if not line.startswith(b":"):
+                wrong = ConnectionError(f"an unexpected reply: {text}")
+                raise self._target.error(text[1:] if line.startswith(b"-") else wrong, link.node)
+            yield link.node, int(text[1:])
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget what is under way before it is written to again."""
@@ -178,6 +198,9 @@ class Links:
             link.connection.disconnect()
         self._links.clear()
         self._selector.close()
+
+    def _silent(self, link: Link, patience: float) -> TargetError:
+        return self._target.error(TimeoutError(f"no reply for {patience:g} s"), link.node)
 
     def _move(self, link: Link, *, receive: bool = True) -> None:
         try:

@@ -8,16 +8,17 @@ from dataclasses import replace
 from typing import TypeVar
 
 from loader.encoder import Encoder
-from loader.errors import LoaderError, SourceError, Stopped
+from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped
 from loader.model import Chunk, ChunkLoaded, Waiting
 from loader.plan import Plan
+from loader.settings import DEADLINE as JOB_DEADLINE
 from loader.settings import Source as Settings
-from loader.source import Source
+from loader.source import Source, Stream
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.writer import Sink, Writer
 
-DEADLINE = 120.0  # seconds of trying a chunk again before a run gives up: longer than any failover
+DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
 PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
 ATTEMPTS = 100  # at one chunk, however far each of them came
 PAUSE_FIRST, PAUSE_MOST = 0.1, 5.0  # seconds between two attempts, doubling
@@ -31,6 +32,7 @@ def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, 
     """Read a chunk's rows, encode them per slot owner, send them, and wait until each is acknowledged or refused."""
     started = time.monotonic()
     encoder = transfer(plan, plan.select(chunk), source, writer, throttle)
+    check_table(plan, source)
     acks = writer.drain()
     return ChunkLoaded(
         chunk=chunk,
@@ -49,8 +51,7 @@ def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, 
     encoder = Encoder(plan.layout, slots.owners, len(slots.nodes))
     paced = 0
     with source.stream(statement) as stream:
-        if plan.names and stream.names != plan.names:
-            raise SourceError(f"job {plan.job.name!r}: the query's columns have changed: {', '.join(stream.names)}")
+        check_result(plan, stream)
         while not encoder.ended:
             stream.fill(encoder.wanted)
             while (position := encoder.feed(stream.buffer, stream.start, stream.end)) > stream.start:
@@ -63,6 +64,29 @@ def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, 
     for node in encoder.ready(least=1):
         writer.send(node, encoder.take(node))
     return encoder
+
+
+def check_result(plan: Plan, stream: Stream) -> None:
+    """Raise `StartOver` where a result has not the columns that the plan expects, or not of the types they had."""
+    if plan.job.query is not None:
+        if stream.names != plan.names:
+            raise StartOver(f"job {plan.job.name!r}: the query's columns have changed: {', '.join(stream.names)}")
+    elif changes := plan.results.changes(stream.shape):
+        raise StartOver(f"table {plan.job.table}: {changes}")
+
+
+def check_table(plan: Plan, source: Source) -> None:
+    """Raise `StartOver` where the table is no longer what the plan was made for.
+
+    Asked after each chunk's rows were read: so they were read of the table that was planned for.
+    """
+    if plan.job.table is None:
+        return
+    table = source.definition(plan.job.table)
+    if not table.columns:
+        raise SourceError(f"table {plan.job.table} is not there any more", transient=True, exit_code=Exit.FAILED)
+    if changes := plan.changes(table):
+        raise StartOver(changes)
 
 
 class Lane:
@@ -79,6 +103,7 @@ class Lane:
         self._durable = durable
         self._source: Source | None = None
         self._writer: Writer | Sink | None = None
+        self._moved = 0.0  # when an attempt last came on
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
         """Load a chunk, whole and if need be again, while its failures are ones that pass."""
@@ -88,6 +113,7 @@ class Lane:
             nonlocal failures
             try:
                 self._throttle.admit()
+                self._moved = time.monotonic()
                 self._connect(again=failures > 0)
                 assert self._source
                 assert self._writer
@@ -100,14 +126,18 @@ class Lane:
                         self._writer.drain()
                 self.close()
                 raise
-            except BaseException:
+            except BaseException as error:
                 failures += 1
+                if self._source:
+                    self._moved = max(self._moved, self._source.moved)
                 self.close()
+                if isinstance(error, StartOver):
+                    self._explain()
                 raise
             else:
                 return event
 
-        event = persist(attempt, DEADLINE, self._throttle, chunk, notify)
+        event = persist(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
         return replace(event, retried=failures) if failures else event
 
     def close(self) -> None:
@@ -117,6 +147,11 @@ class Lane:
         if self._source:
             self._source.close()
         self._source = self._writer = None
+
+    def _explain(self) -> None:
+        """Have the table say what was changed: a statement that fails, or its result, says less."""
+        with suppress(SourceError), Source(self._settings) as source:
+            check_table(self._plan, source)
 
     def _connect(self, *, again: bool) -> None:
         self._target.refresh(force=again)
@@ -132,10 +167,12 @@ def persist(
     throttle: Throttle,
     chunk: Chunk | None = None,
     notify: Notify | None = None,
+    moved: Callable[[], float] = time.monotonic,
 ) -> T:
     """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
 
-    An attempt that went on for longer than that had come somewhere; its failure counts as a first one again.
+    An attempt that went on for longer than that had come somewhere; its failure counts as a first one again. `moved`
+    says until when it went on: what it waited for in vain at its end does not count.
     """
     give_up = 0.0
     attempt = 0
@@ -147,7 +184,7 @@ def persist(
             pause = min(PAUSE_MOST, PAUSE_FIRST * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
             attempt += 1
             now = time.monotonic()
-            if attempt == 1 or now - started > patience:
+            if attempt == 1 or moved() - started > patience:
                 give_up = now + patience
             if not error.transient or now + pause > give_up or attempt > ATTEMPTS:
                 raise

@@ -7,6 +7,9 @@ from enum import StrEnum
 KeyValues = tuple[str, ...]
 """One primary key as the source carries it between statements: an SQL literal a column, ready to compare with."""
 
+Shape = tuple[tuple[str, int, int, int], ...]
+"""What a statement's result looks like: name, type code, length and decimals of each column, as the server says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -18,6 +21,11 @@ class Column:
     charset: str | None  # of text columns
     nullable: bool = True
     hidden: bool = False  # left out of SELECT *
+    collation: str | None = None  # of text columns, the order that they are walked in
+
+    def __str__(self) -> str:
+        """What values of it look like, and how they are ordered."""
+        return " ".join(filter(None, (self.full_type, self.collation, "invisible" if self.hidden else "")))
 
     @property
     def zerofill_width(self) -> int | None:
@@ -75,6 +83,7 @@ class Layout:
     nulls_empty: bool = False
     ttl: int | None = None  # seconds
     ttl_jitter: int = 0  # seconds either way
+    most: int = 512 * 1024 * 1024  # bytes of a key or value: proto-max-bulk-len's default; more ends the connection
 
 
 @dataclass(frozen=True, slots=True)

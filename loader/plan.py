@@ -7,11 +7,11 @@ SQL, taken as it is.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
-from loader.model import Chunk, Column, KeyValues, Layout, Table
+from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
 from loader.settings import Job
 
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
@@ -32,6 +32,19 @@ KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "
 NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
 
 
+class Results:
+    """What the results of one plan look like: as the first of them did, whichever worker read it."""
+
+    def __init__(self) -> None:
+        self._first: dict[None, Shape] = {}
+
+    def changes(self, shape: Shape) -> str:
+        """What of a result is not as in the first, in words; empty where nothing is."""
+        first = self._first.setdefault(None, shape)  # atomic: workers share it
+        pairs = zip(first, shape, strict=True)
+        return ", ".join(f"{now[0]} is of another type" for before, now in pairs if before != now)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A job on its table: `layout` for the encoder, `walk` for the chunks (empty: one pass), `warnings` for people.
@@ -49,8 +62,9 @@ class Plan:
     rows_estimate: int | None
     names: tuple[str, ...]  # of the result's columns, which have to stay these
     ranges: tuple[str, ...]  # those of the conditions that MySQL finds in the index alone
-    types: tuple[str, ...]  # of the columns read, with their names
+    columns: tuple[Column, ...]  # those read as they are, and those walked along
     filtered: bool  # a `where` keeps some rows out, no one knows how many
+    results: Results = field(default_factory=Results, compare=False, repr=False)
 
     def select(self, chunk: Chunk) -> str:
         """The statement that reads a chunk."""
@@ -86,7 +100,7 @@ class Plan:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
         return {
             "statement": self.select(Chunk(1)),
-            "column types": ", ".join(self.types),
+            "column types": ", ".join(f"{column.name} {column}" for column in self.columns),
             "key": repr(self.layout.key),
             "fields": repr(self.layout.fields),
             "nulls": self.job.nulls,
@@ -99,6 +113,31 @@ class Plan:
         if self.job.query is not None:
             return peek(self.job.query, rows)
         return f"{self._statement(self.cells, self.conditions)}\nLIMIT {rows}"
+
+    def matching(self, condition: str) -> str:
+        """The statement for those of the job's rows that satisfy one more condition."""
+        if self.job.query is not None:
+            return f"SELECT * FROM (\n{self.job.query}\n) AS q\nWHERE {condition}"
+        return self._statement(self.cells, [*self.conditions, condition])
+
+    def changes(self, table: Table) -> str:
+        """What of the table is no longer as it was planned for, in words; empty where all is."""
+        now = {column.name: column for column in table.columns}
+        told = []
+        for column in self.columns:
+            if column.name not in now:
+                told.append(f"column {column.name} was dropped")
+            elif str(now[column.name]) != str(column):
+                told.append(f"column {column.name} was {column} and is {now[column.name]}")
+        if self.job.fields is None:
+            known = {column.name for column in self.columns}
+            told += (f"column {name} was added" for name in now if name not in known and not now[name].hidden)
+        before, after = (", ".join(column.name for column in columns) for columns in (self.walk, _walk(table)))
+        if before != after and not told:
+            told.append(f"its key was ({before}) and is ({after})")
+        if not self.job.key and table.primary_key != self.key_columns and not told:
+            told.append(f"its primary key was ({', '.join(self.key_columns)}) and is ({', '.join(table.primary_key)})")
+        return f"table {table.name}: {', '.join(told)}" if told else ""
 
     def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:
         lines = [f"SELECT {', '.join(cells)}", f"FROM {quote(self.job.table or '')}"]
@@ -164,7 +203,7 @@ def make_plan(
         rows_estimate=table.rows_estimate,
         names=tuple(column.name for column in table.columns) if query else (),
         ranges=ranges,
-        types=tuple(f"{column.name} {column.full_type}" for column in table.columns if quote(column.name) in cells),
+        columns=tuple(column for column in table.columns if column in walk or quote(column.name) in cells),
         filtered=bool(job.where or where),
     )
 

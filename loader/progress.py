@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from loader.errors import StartOver
 from loader.model import ChunkLoaded, Waiting
 from loader.throttle import Throttle
 
@@ -48,10 +49,11 @@ class Reporter:
     The bar's end is MySQL's estimate of the rows, and so is the time that is left.
     """
 
-    def __init__(self, job: str, style: str, log: Log) -> None:
+    def __init__(self, job: str, style: str, log: Log, doing: str = "loading") -> None:
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "log"
         self._job = job
+        self._doing = doing
         self._style = log
         self._lines = style == "log"
         self._started = self._said = time.monotonic()
@@ -94,14 +96,22 @@ class Reporter:
         if self._bar:
             self._bar.update(self._task, total=rows or None)
 
-    def notify(self, event: ChunkLoaded | Waiting | None) -> None:
+    def count(self, rows: int) -> None:
+        """Show how many rows are done."""
+        self._rows = rows
+        self.notify(None)
+
+    def notify(self, event: ChunkLoaded | Waiting | StartOver | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
         with suppress(BrokenPipeError):  # nobody listens on stderr
             self._note(event)
             self._show()
 
-    def _note(self, event: ChunkLoaded | Waiting | None) -> None:
-        if isinstance(event, Waiting):
+    def _note(self, event: ChunkLoaded | Waiting | StartOver | None) -> None:
+        if isinstance(event, StartOver):
+            self._rows = self._chunks = 0
+            self._log.warning("starting over", reason=str(event))
+        elif isinstance(event, Waiting):
             self._waiting = event.reason
             seconds = round(event.seconds, 1)
             self._log.warning(
@@ -129,4 +139,4 @@ class Reporter:
             left = max(0, (self._expected or 0) - rows)
             more: dict[str, str | int] = {"eta_seconds": round(left / rate)} if left and rate else {}
             more |= {"waits_for": why} if why else {}
-            self._log.info("loading", rows=rows, rows_per_second=round(rate), chunks=self._chunks, **more)
+            self._log.info(self._doing, rows=rows, rows_per_second=round(rate), chunks=self._chunks, **more)

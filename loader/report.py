@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from loader.model import Chunk, Node, Run, Status
@@ -41,6 +42,8 @@ def run_text(run: Run) -> str:
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
     counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
+    if run.deleted:
+        counts += f", {run.deleted:,} deleted"
     lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
     width = max(map(len, run.nodes), default=0)
     lines += [f"  {node:{width}}  {rows:>12,} row{_s(rows)}" for node, rows in sorted(run.nodes.items())]
@@ -51,6 +54,106 @@ def run_text(run: Run) -> str:
     if run.status is Status.STOPPED:
         lines.append(f"  {run.error}")
     return "\n".join(lines)
+
+
+def verify_document(verdict: Any) -> dict[str, Any]:
+    """The JSON document of a verification, `loader.verify/v1`."""
+    return {
+        "schema": "loader.verify/v1",
+        "job": verdict.job,
+        "status": "ok" if verdict.is_equal else "different",
+        "rows": verdict.rows,
+        "missing": verdict.missing,
+        "different": verdict.different,
+        "extra": verdict.extra,
+        "repaired": verdict.repaired,
+    }
+
+
+def verify_text(verdict: Any, *, expires: bool) -> str:
+    """A verification for people: counts and first differences; `expires`: a missing hash may be past its TTL."""
+    counts = f"{verdict.missing:,} missing, {verdict.different:,} different, {verdict.extra:,} extra"
+    mended = f", {verdict.repaired:,} repaired" if verdict.repaired else ""
+    state = "ok" if verdict.is_equal else "different"
+    lines = [f"{verdict.job}: {state}: {verdict.rows:,} rows compared, {counts}{mended}"]
+    width = max((len(shown(each.key)) for each in verdict.shown), default=0)
+    lines += [f"  {each.kind:9}  {shown(each.key):{width}}  {each.detail}".rstrip() for each in verdict.shown]
+    more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
+    if more > 0:
+        lines.append(f"  … and {more:,} more (--show N shows N of them)")
+    if verdict.missing and expires:
+        lines.append("  keys of this job expire: a missing one may have")
+    return "\n".join(lines)
+
+
+def prune_document(pruned: Any) -> dict[str, Any]:
+    """The JSON document of a pruning, `loader.prune/v1`."""
+    document = {
+        "schema": "loader.prune/v1",
+        "job": pruned.job,
+        "status": "refused" if pruned.refused else "ok",
+        "keys": pruned.keys,
+        "extra": pruned.extra,
+        "deleted": pruned.deleted,
+        "error": pruned.refused or None,
+    }
+    return document | {"dry_run": True} if pruned.dry_run else document
+
+
+def prune_text(pruned: Any) -> str:
+    """A pruning for people."""
+    done = "to be deleted" if pruned.dry_run else "deleted"
+    count = pruned.extra if pruned.dry_run else pruned.deleted
+    return f"{pruned.job}: {pruned.keys:,} hashes, {pruned.extra:,} without a row, {count:,} {done}"
+
+
+def rejects_document(job: str, entries: Sequence[Any]) -> dict[str, Any]:
+    """The JSON document of a job's rejects, `loader.rejects/v1`; times as ISO 8601."""
+    listed = [
+        {
+            "key": as_json(entry.key),
+            "reason": entry.reason,
+            "first": _moment(entry.first),
+            "last": _moment(entry.last),
+            "attempts": entry.attempts,
+        }
+        for entry in entries
+    ]
+    return {"schema": "loader.rejects/v1", "job": job, "rejects": listed}
+
+
+def rejects_text(job: str, entries: Sequence[Any]) -> str:
+    """A job's rejects for people, a line each."""
+    width = max((len(shown(entry.key)) for entry in entries), default=0)
+    lines = [
+        f"{shown(entry.key):{width}}  {_moment(entry.last)}  {entry.attempts:>3}x  {entry.reason}" for entry in entries
+    ]
+    return "\n".join([*lines, f"{job}: {len(entries):,} rejected row{_s(len(entries))}"])
+
+
+def retry_document(retried: Any) -> dict[str, Any]:
+    """The JSON document of a retry of rejects, `loader.retry/v1`."""
+    return {
+        "schema": "loader.retry/v1",
+        "job": retried.job,
+        "written": retried.written,
+        "gone": retried.gone,
+        "rejected": len(retried.rejects) + retried.nameless,
+    }
+
+
+def retry_text(retried: Any) -> str:
+    """A retry of rejects for people."""
+    left = len(retried.rejects) + retried.nameless
+    lines = [f"{retried.job}: {retried.written:,} written, {retried.gone:,} gone from MySQL, {left:,} still rejected"]
+    lines += [f"  rejected {shown(reject.key)}: {reject.reason}" for reject in retried.rejects[:SHOWN_REJECTS]]
+    if retried.nameless:
+        lines.append(f"  {retried.nameless:,} cannot be found by a key: sync loads them once it can be made")
+    return "\n".join(lines)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def hash_document(

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
-from loader.errors import Exit, LoaderError, Stopped
+from loader.errors import Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, persist, transfer
 from loader.model import ChunkLoaded, Node, Run, Status, Table
 from loader.plan import Plan, key_of, make_plan, peek, quote
@@ -21,6 +21,7 @@ from loader.writer import Sink
 
 PREVIEW_ROWS = 5
 REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
+STARTS = 3  # how often a run begins, where its table or its target is changed under it
 
 Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
 
@@ -41,18 +42,16 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
     run = Run(job=job.name, id=uuid4().hex[:12], dry_run=options.dry_run)
     started = time.monotonic()
     try:
-        with prepare(settings, job, options, run.id) as crew:
-            listener.expect(crew.plan.expected, crew.throttle)
-            run.resumed = crew.resumed
-            run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
-            run.read = run.rejected
+        for _ in range(STARTS - 1):
             try:
-                for event in crew.events(listener):
-                    add(run, event)
-            finally:
-                run.chunks = run.chunks_done + crew.owed
-        if run.read != run.written + run.unchanged + run.rejected:
-            raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")  # noqa: TRY301
+                load(settings, job, options, listener, run)
+                break
+            except StartOver as change:
+                listener.notify(change)
+                run = Run(job=job.name, id=run.id, dry_run=options.dry_run)
+                options = replace(options, restart=True)
+        else:
+            load(settings, job, options, listener, run)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
@@ -64,6 +63,22 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
     run.seconds = time.monotonic() - started
     return run
+
+
+def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
+    """Load a job from its plan to its last chunk, and count it into the run."""
+    with prepare(settings, job, options, run.id) as crew:
+        listener.expect(crew.plan.expected, crew.throttle)
+        run.resumed = crew.resumed
+        run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
+        run.read = run.rejected
+        try:
+            for event in crew.events(listener):
+                add(run, event)
+        finally:
+            run.chunks = run.chunks_done + crew.owed
+    if run.read != run.written + run.unchanged + run.rejected:
+        raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")
 
 
 def add(run: Run, event: ChunkLoaded) -> None:
@@ -80,7 +95,10 @@ def add(run: Run, event: ChunkLoaded) -> None:
 
 
 def prepare(settings: Config, job: Job, options: Options, run: str = "") -> "Crew":
-    """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds."""
+    """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds.
+
+    With the id of a run, the job is locked for it, unless nothing is to be written.
+    """
     throttle = Throttle(options.rate)
     source = persist(lambda: Source(settings.source), PATIENCE, throttle)
     try:
@@ -90,7 +108,7 @@ def prepare(settings: Config, job: Job, options: Options, run: str = "") -> "Cre
         source.close()
         raise
     crew = Crew(settings, plan, table, source, target, options, throttle)
-    if options.resume:
+    if run and not options.dry_run:
         try:
             persist(lambda: crew.take_up(run), PATIENCE, throttle)
         except BaseException:

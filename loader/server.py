@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from loader.errors import LabError
+from loader.process import start_time
 
 HOST = "127.0.0.1"
 BUS = 10_000  # the cluster bus listens this far above a node's port
@@ -48,12 +49,12 @@ class Server:
         output = (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
         self.pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions, setsid=True)
-        self.started = _start_time(self.pid) or 0
+        self.started = start_time(self.pid) or 0
 
     @property
     def running(self) -> bool:
         """Whether the process lives and is still the one that was started."""
-        return self.pid > 0 and _start_time(self.pid) == self.started
+        return self.pid > 0 and start_time(self.pid) == self.started
 
 
 class Helper:
@@ -137,19 +138,3 @@ def program(*names: str) -> str:
 def tail(text: str) -> str:
     """The last lines, as an error shows them."""
     return "\n".join(text.strip().splitlines()[-TAIL:])
-
-
-def _start_time(pid: int) -> int | None:
-    """When a process started, in ticks since boot: fields 3, 20 and 22 of stat, proc(5); None once it has ended.
-
-    Its first thread may be a zombie while the others still hold its files.
-    """
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # a child of this process stays a zombie otherwise
-        return None
-    return int(fields[19])

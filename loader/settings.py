@@ -1,6 +1,7 @@
 """The words of a config file, as models: `Source`, `Target`, `Job`. What one key may hold is decided here."""
 
 import re
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,7 @@ from loader.notation import Address, KeyParts, key_parts, mysql_address, percent
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
 MAX_CHUNK_ROWS = 10_000_000
+DEADLINE = 120  # seconds: longer than any failover
 MAX_SECRET_BYTES = 65_536
 
 
@@ -49,12 +51,23 @@ def _file(value: object) -> object:
     return Path(value)
 
 
-def _secret(value: object) -> object:
+class _FileSecret(SecretStr):
+    """A password in a file: as the file has it now, or had it last where it cannot be read now."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(_read_secret(path))
+        self._path = path.absolute()
+
+    def get_secret_value(self) -> str:
+        with suppress(ValueError):
+            self._secret_value = _read_secret(self._path)
+        return self._secret_value
+
+
+def _read_secret(path: Path) -> str:
     """What the file says, without one newline at its end."""
-    if not isinstance(value, str):
-        return value
     try:
-        with Path(value).open("rb") as stream:
+        with path.open("rb") as stream:
             secret = stream.read(MAX_SECRET_BYTES + 1).decode().removesuffix("\n")
     except UnicodeDecodeError:
         raise ValueError("the file is not UTF-8 text") from None
@@ -62,7 +75,11 @@ def _secret(value: object) -> object:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if not 1 <= len(secret) <= MAX_SECRET_BYTES:
         raise ValueError("the file is empty, or too large for a password")
-    return SecretStr(secret)
+    return secret
+
+
+def _secret(value: object) -> object:
+    return _FileSecret(Path(value)) if isinstance(value, str) else value
 
 
 def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
@@ -144,7 +161,7 @@ class _Server(Model):
 
     @property
     def secret(self) -> str:
-        """The password as it is sent; empty where there is none."""
+        """The password as it is sent; empty where there is none. One in a file may be changed there at any time."""
         return self.password.get_secret_value() if self.password else ""
 
     @property
@@ -274,6 +291,11 @@ class Job(Model):
         default=0, description="How far the ttl of a key may be off either way.", json_schema_extra={"default": "0%"}
     )
     chunk_rows: Rows = Field(default=CHUNK_ROWS, description="How many rows are read, retried and saved as one.")
+    deadline: Duration = Field(
+        default=DEADLINE,
+        description="How long what may pass is tried again in vain before a run gives up.",
+        json_schema_extra={"default": "120s"},
+    )
 
     @field_validator("query")
     @classmethod

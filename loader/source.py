@@ -6,7 +6,9 @@ gives the closing packet back, so that PyMySQL ends the result itself and raises
 """
 
 import ssl
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,31 +16,40 @@ import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
-from loader.errors import Exit, LoaderError, PlanError, SourceError, is_local
-from loader.model import Column, Table
+from loader.errors import Exit, LoaderError, PlanError, SourceError, StartOver, is_local
+from loader.model import Column, Shape, Table
 from loader.settings import Source as Settings
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
 NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in place of its default 60
 HEADER = 4
+THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 
 # Errors after which the same chunk may succeed on a new connection.
 TRANSIENT = frozenset({
     1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203,  # server, network
-    1205, 1213, 1317, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
+    1205, 1213, 1317, 1412, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
     2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
 })  # fmt: skip
 # Errors that someone has to mend first: accounts, rights, authentication, database.
 ACCESS = frozenset({
     1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
 })  # fmt: skip
+# A table or what a view reads is not there: it comes back where a tool that copies tables has renamed it away.
+GONE = frozenset({1146, 1356})
 NO_SELECT = 1142
+NO_COLUMN = 1054
 SYNTAX = 1064
-# What to do about errors in connecting.
+# What to do about it.
 ADVICE = {
     1044: "GRANT SELECT on it, or see source.url",
     1045: "see the user in source.url, and source.password",
     1049: "see source.url",
+    1054: "the table was changed",
+    1142: "GRANT SELECT on it TO the loader's account",
+    1143: "GRANT SELECT on it TO the loader's account",
+    1969: "see chunk_rows, and max_statement_time of the loader's account",
+    3024: "see chunk_rows, and max_execution_time",
     2003: "see source.url, and whether the server runs",
     2026: "see source.tls",
 }
@@ -53,6 +64,7 @@ class Source:
 
     def __init__(self, settings: Settings, patience: int = 0) -> None:
         self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
+        self.moved = 0.0  # when rows last came, on the monotonic clock
         self._database = settings.database
         try:
             self._connection = pymysql.connect(
@@ -76,8 +88,12 @@ class Source:
         self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
         self._connection._rfile = self._reader  # noqa: SLF001
         zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
-        # A key may be an invalid date, which MySQL 8 and later refuse to compare with otherwise.
-        self.fetch(f"SET SESSION sql_mode = 'ALLOW_INVALID_DATES', net_write_timeout = {NET_TIMEOUT}{zone}")
+        # A key may be an invalid date, which MySQL 8 and later refuse to compare with otherwise. The server gives up a
+        # wait for a lock, which is a year by default, before it is taken for dead.
+        self.fetch(
+            f"SET SESSION sql_mode = 'ALLOW_INVALID_DATES', net_write_timeout = {NET_TIMEOUT},"
+            f" lock_wait_timeout = {max(1, settings.read_timeout // 2)}{zone}"
+        )
         self.fetch("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
 
     def __enter__(self) -> Self:
@@ -132,21 +148,25 @@ class Source:
                     f"GRANT SELECT ON {self._database}.{quoted} TO the loader's account",
                     exit_code=Exit.CONFIG,
                 ) from error
-            if error.transient or error.exit_code == Exit.CONFIG:
+            if code not in GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             raise PlanError(f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}") from error
-        schema = "table_schema = DATABASE() AND table_name = %s"
+        estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
+        rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
+        return replace(self.definition(name), rows_estimate=rows)
+
+    def definition(self, name: str) -> Table:
+        """Columns and keys of a table as they are now; none of either where it is not there."""
         columns = self.fetch(
-            "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, table_name"
-            f" FROM information_schema.columns WHERE {schema} ORDER BY ordinal_position",
+            "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
+            f" table_name FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
             [name],
         )
         indexes = self.fetch(
             "SELECT index_name, column_name, sub_part, nullable, table_name FROM information_schema.statistics"
-            f" WHERE {schema} AND non_unique = 0 ORDER BY index_name, seq_in_index",
+            f" WHERE {THIS_TABLE} AND non_unique = 0 ORDER BY index_name, seq_in_index",
             [name],
         )
-        estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {schema}", [name])
         # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
         names = {row[-1] for row in columns}
         exact = name if name in names else next(iter(names), name)
@@ -161,7 +181,6 @@ class Source:
             columns=tuple(_column(row) for row in columns if row[-1] == exact),
             primary_key=unique.pop("PRIMARY", ()),
             unique_keys=tuple(unique.values()),
-            rows_estimate=int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None,
         )
 
     def result(self, sql: str, job: str) -> Table:
@@ -172,7 +191,7 @@ class Source:
                 return Table(job, tuple(Column(column[0], "", "", None) for column in cursor.description or ()))
         except (pymysql.MySQLError, OSError) as error:
             failure = self._error(error, "query refused")
-            if failure.transient or failure.exit_code == Exit.CONFIG:
+            if _code(error) not in GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
                 raise failure from error
             raise PlanError(
                 f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
@@ -196,6 +215,10 @@ class Source:
             message += f": {ADVICE[code]}"
         if code in ACCESS or isinstance(error, ValueError):
             return SourceError(message, exit_code=Exit.CONFIG)
+        if code == NO_COLUMN:
+            return StartOver(message)
+        if code in GONE:
+            return SourceError(message, transient=True, exit_code=Exit.FAILED)
         passing = code in TRANSIENT or isinstance(error, OSError)
         return SourceError(message, transient=passing and not is_local(error))
 
@@ -207,7 +230,9 @@ class Stream:
     """
 
     def __init__(self, source: Source, cursor: Any, reader: "_Reader") -> None:
-        self.names: tuple[str, ...] = tuple(column[0] for column in cursor.description or ())
+        described = cursor.description or ()
+        self.names: tuple[str, ...] = tuple(column[0] for column in described)
+        self.shape: Shape = tuple((name, kind, size, scale) for name, kind, _, size, _, scale, _ in described)
         self.buffer = bytearray(BUFFER)
         self.start = self.end = 0
         self._source = source
@@ -246,6 +271,7 @@ class Stream:
                 f"mysql {self._source.address}: the server closed the connection amid rows", transient=True
             )
         self.end += got
+        self._source.moved = time.monotonic()
 
     def finish(self) -> None:
         """Give the packet at `start`, which ends the result, back to PyMySQL; raises what it says if it is an error."""
@@ -302,7 +328,7 @@ class _Reader:
 
 
 def _column(row: Sequence[str | None]) -> Column:
-    name, kind, full, charset, nullable, extra, _ = row
+    name, kind, full, charset, nullable, extra, collation, _ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),
@@ -310,6 +336,7 @@ def _column(row: Sequence[str | None]) -> Column:
         charset=charset,
         nullable=nullable == "YES",
         hidden="INVISIBLE" in str(extra),
+        collation=collation,
     )
 
 

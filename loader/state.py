@@ -1,20 +1,25 @@
-"""What a run leaves in the target: its checkpoint and its markers, under `loader:{job}:…`.
+"""What a run leaves in the target: its checkpoint, its markers and its rejects, under `loader:{job}:…`.
 
 State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
 that are gone. Markers stand on every master: one that is missing tells of a master that was emptied alone.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
+from typing import Any
 
 from loader.errors import ConfigError
-from loader.model import Chunk, KeyValues
+from loader.model import Chunk, KeyValues, Reject
 from loader.slots import slot_of
 from loader.target import Target
 
-VERSION = 1
+VERSION = 2
+REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
+PAGE = 1000  # rejects read at a time
+MARKER_WAIT = 1000  # milliseconds that a replica has to know of a marker; one that it lacks costs a repetition
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Checkpoint:
     """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
 
     `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters;
-    `rejected` counts the rows it could not write, of which `rejects` are the first: key, as latin-1, and reason.
+    `rejected` counts the rows it could not write.
     """
 
     run: str
@@ -33,7 +38,6 @@ class Checkpoint:
     ended: bool = False
     number: int = 1  # of the next chunk
     rejected: int = 0
-    rejects: tuple[tuple[str, str], ...] = ()
 
 
 class State:
@@ -55,7 +59,9 @@ class State:
             if len(markers) == len(slots.nodes):
                 break
         for key in markers.values():
-            self._target.ask(key.encode(), "SET", key, run)
+            node, _ = self._target.ask(key.encode(), "SET", key, run)
+            if node in self._target.replicated:
+                self._target.command(node, "WAIT", 1, MARKER_WAIT)
         return tuple(markers.values())
 
     def lost(self, markers: Sequence[str], run: str) -> list[str]:
@@ -78,8 +84,7 @@ class State:
                 raise ValueError("another version wrote it")  # noqa: TRY301
             owed = tuple(Chunk(c["number"], _key(c["after"]), _key(c["upto"])) for c in values.pop("owed"))
             after, markers = _key(values.pop("after")), tuple(values.pop("markers"))
-            rejects = tuple((key, reason) for key, reason in values.pop("rejects"))
-            return Checkpoint(**values, owed=owed, after=after, markers=markers, rejects=rejects)
+            return Checkpoint(**values, owed=owed, after=after, markers=markers)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"
@@ -89,6 +94,63 @@ class State:
         """Delete the checkpoint and its run's markers."""
         for key in (self._key, *checkpoint.markers):
             self._target.ask(key.encode(), "DEL", key)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often."""
+
+    key: bytes
+    reason: str
+    first: float
+    last: float
+    attempts: int
+
+
+class Rejects:
+    """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self._target = target
+        self._key = f"loader:{{{job}}}:rejects"
+
+    def count(self) -> int:
+        """How many are listed."""
+        return int(self._ask("HLEN"))
+
+    def add(self, rejects: Sequence[Reject]) -> None:
+        """List rows, or list them again; at most `REJECTS_KEPT` in all."""
+        room = REJECTS_KEPT - self.count()
+        now = time.time()
+        for reject in rejects[:REJECTS_KEPT]:
+            known = self._ask("HGET", reject.key)
+            if known is None and room <= 0:
+                continue
+            room -= known is None
+            before = json.loads(known) if known else {"first": now, "attempts": 0}
+            entry = {"reason": reject.reason, "first": before["first"], "last": now, "attempts": before["attempts"] + 1}
+            self._ask("HSET", reject.key, json.dumps(entry))
+
+    def all(self) -> Iterator[Rejected]:
+        """Each of them; those listed meanwhile may be missing."""
+        cursor = b"0"
+        while True:
+            cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
+            for key, text in zip(flat[::2], flat[1::2], strict=True):
+                yield Rejected(key, **json.loads(text))
+            if cursor == b"0":
+                return
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Strike rows off the list; returns how many were on it."""
+        return sum(int(self._ask("HDEL", *keys[i : i + PAGE])) for i in range(0, len(keys), PAGE))
+
+    def remove_before(self, moment: float) -> None:
+        """Strike off the rows that were rejected last before a moment (seconds since 1970): they have been written."""
+        self.remove([entry.key for entry in self.all() if entry.last < moment])
+
+    def _ask(self, command: str, *words: str | bytes | int) -> Any:
+        return self._target.ask(self._key.encode(), command, self._key, *words)[1]
 
 
 def _key(values: Sequence[str] | None) -> KeyValues | None:

@@ -4,10 +4,10 @@ redis-py makes the connections (TLS, accounts, sockets), asks for the topology a
 the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
 """
 
+import secrets
 import socket
 import threading
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import redis
@@ -19,9 +19,9 @@ from loader.errors import Exit, TargetError, is_local
 from loader.model import Node
 from loader.settings import Target as Settings
 from loader.slots import SLOTS, SlotMap, slot_of
+from loader.topology import Range, Topology
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
-REFRESH = 1.0  # seconds between two looks at the topology, however many redirections come
 
 # What to do about an error reply, by its first word.
 REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
@@ -30,7 +30,15 @@ CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait, someone 
 ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 # Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
+# Some errors have no word of their own.
 DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
+NO_CLUSTER = (
+    "ERR This instance has cluster support disabled",
+    "ERR unknown command 'CLUSTER'",
+    "ERR unknown command `CLUSTER`",
+)
+NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
+CLIENTS = "ERR max number of clients reached"  # as CAPACITY
 
 
 class Target:
@@ -42,24 +50,32 @@ class Target:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
+        self.name = f"loader-{secrets.token_hex(6)}"  # of all connections, as CLIENT LIST shows them
         self._clients: dict[Node, Connection] = {}
         self._unfenced: dict[Node, list[int]] = {}
-        self._lock = threading.RLock()  # workers share the single-command connections and the topology
-        self._stale = False
-        self._looked = 0.0
+        self._locks: dict[Node, threading.RLock] = {}  # workers share the single-command connections
+        self._lock = threading.Lock()
         seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
-        self.seeds = (seed, *(Node(host, port) for host, port in settings.url.others))
-        self._slots: SlotMap | None = None
-        self.replicated: frozenset[Node] = frozenset()  # masters that have a replica
+        self._topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
         self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
+
+    @property
+    def seeds(self) -> tuple[Node, ...]:
+        """The nodes that the config names."""
+        return self._topology.seeds
+
+    @property
+    def replicated(self) -> frozenset[Node]:
+        """The masters that have a replica."""
+        return self._topology.replicated
 
     @property
     def slots(self) -> SlotMap:
         """The topology as it was last read; a transient `TargetError` while slots have no owner."""
-        if self._slots is None:
-            self.refresh(force=True)
-        assert self._slots is not None
-        return self._slots
+        if self._topology.slots is None:
+            self.refresh()
+        assert self._topology.slots is not None
+        return self._topology.slots
 
     def __enter__(self) -> Self:
         return self
@@ -69,19 +85,21 @@ class Target:
 
     def close(self) -> None:
         """Leave all nodes."""
-        for connection in self._clients.values():
+        for connection in list(self._clients.values()):
             connection.disconnect()
         self._clients.clear()
 
     def mark_stale(self) -> None:
         """A node said that a slot has moved."""
-        self._stale = True
+        self._topology.stale = True
 
     def refresh(self, *, force: bool = False) -> None:
-        """Read the topology again if it is stale, at most once a second, from whichever node still answers."""
-        with self._lock:
-            if force or (self._stale and time.monotonic() - self._looked > REFRESH):
-                self._slots = self._read_slots()
+        """Read the topology again if it is stale, or in any case; both at most once a second."""
+        self._topology.refresh(self._topology.read if self.cluster else self._read_alone, force=force)
+
+    def redirected(self, text: str, asked: Node) -> Node:
+        """The node that a redirection names."""
+        return self._topology.redirected(text, asked)
 
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
@@ -101,7 +119,7 @@ class Target:
                 raise self.error(reply, node)
             if text.startswith("MOVED"):
                 self.mark_stale()
-            node, asking = redirection(text, node), text.startswith("ASK ")
+            node, asking = self.redirected(text, node), text.startswith("ASK ")
         raise TargetError(f"redis {node}: still redirected after {HOPS} hops", transient=True)
 
     def command(self, node: Node, *words: str | bytes | int) -> Any:
@@ -113,13 +131,11 @@ class Target:
 
     def commands(self, node: Node, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
         """Replies to pipelined commands at one node; an error reply stands in the list as an exception."""
-        with self._lock:
+        with self._lock_of(node):
             try:
                 connection = self._clients.get(node) or self.connect(node)
                 self._clients[node] = connection
-                packed = [b"".join(connection.pack_command(*words)) for words in commands]
-                connection.send_packed_command(packed, check_health=False)
-                return [_response(connection) for _ in packed]
+                return _exchange(connection, commands)
             except (redis.RedisError, OSError) as error:
                 self._drop(node)
                 raise self.error(error, node) from error
@@ -131,10 +147,11 @@ class Target:
         """A connection for a writer alone, its socket, and its client id (None before Redis 5)."""
         connection: Any = self.connect(node)
         try:
-            connection.send_command("CLIENT", "ID")
-            client = _response(connection)
+            (client,) = _exchange(connection, [("CLIENT", "ID")])
         except (redis.RedisError, OSError) as error:
             raise self.error(error, node) from error
+        if isinstance(client, Exception) and said(client).partition(" ")[0] in ACCESS:
+            raise self.error(client, node)
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
     def headroom(self) -> dict[Node, int]:
@@ -147,46 +164,77 @@ class Target:
                 rooms[node] = max(0, most - int(info["used_memory"]))
         return rooms
 
-    def connect(self, node: Node) -> Any:
+    def evicting(self) -> dict[Node, str]:
+        """Masters that throw keys away once they are full, each with its policy."""
+        policies = {}
+        for node in self.slots.nodes:
+            info = _info(self.command(node, "INFO", "memory"))
+            policy = info.get("maxmemory_policy", "noeviction")
+            if int(info.get("maxmemory", 0)) and policy != "noeviction":
+                policies[node] = policy
+        return policies
+
+    def evictions(self) -> dict[Node, int]:
+        """Keys that each master has thrown away since it was started."""
+        return {
+            node: int(_info(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
+        }
+
+    def connect(self, node: Node, patience: float | None = None) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
+        connection = self._connection(node, min(self.patience, patience or self.patience))
+        try:
+            connection.connect()
+            with self._lock_of(node):
+                while self._unfenced.get(node):
+                    self._kill(connection, self._unfenced[node][-1])
+                    self._unfenced[node].pop()
+        except (redis.RedisError, OSError) as error:
+            raise self._unreached(error, node) from error
+        self._topology.note(node, failed=False)
+        return connection
+
+    def _connection(self, node: Node, patience: float) -> Any:
         settings = self._settings
         options: dict[str, Any] = {
             "username": settings.user,
             "password": settings.secret or None,
             "db": settings.db,
-            "socket_timeout": settings.timeout,
-            "socket_connect_timeout": min(settings.timeout, 5.0),
-            "client_name": "loader",
+            "socket_timeout": patience,
+            "socket_connect_timeout": min(patience, 5.0),
+            "client_name": self.name,
             "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
         }
         if not node.port:
-            connection: Any = UnixDomainSocketConnection(path=node.host, **options)  # type: ignore[abstract]
-        else:
-            options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
-            if settings.tls:
-                options |= {
-                    "ssl_ca_certs": settings.tls_ca,
-                    "ssl_certfile": settings.tls_cert,
-                    "ssl_keyfile": settings.tls_key,
-                    "ssl_cert_reqs": "required" if settings.tls_verify else "none",
-                    "ssl_check_hostname": settings.tls_verify,
-                }
-            connection = (SSLConnection if settings.tls else Connection)(**options)
-        try:
-            connection.connect()
-            with self._lock:
-                while self._unfenced.get(node):
-                    self._kill(connection, self._unfenced[node][-1])
-                    self._unfenced[node].pop()
-        except (redis.RedisError, OSError) as error:
-            failure = self.error(error, node)
-            if failure.transient and not isinstance(error, redis.BusyLoadingError):
-                advice = "see target.url (rediss:// for TLS), and whether the server runs"
-                raise TargetError(f"{failure}: {advice}", transient=True) from error
-            raise failure from error
-        return connection
+            return UnixDomainSocketConnection(path=node.host, **options)  # type: ignore[abstract]
+        options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
+        if not settings.tls:
+            return Connection(**options)
+        return SSLConnection(
+            **options,
+            ssl_ca_certs=settings.tls_ca,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            ssl_cert_reqs="required" if settings.tls_verify else "none",
+            ssl_check_hostname=settings.tls_verify,
+        )
+
+    def _unreached(self, error: Exception, node: Node) -> TargetError:
+        """What a failure to connect means; an address that was never reached may be one for other networks."""
+        failure = self.error(error, node)
+        if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
+            return failure
+        by = self._topology.announcers.get(node)
+        if by is None or node in self.seeds or node in self._topology.reached:
+            advice = "see target.url (rediss:// for TLS), and whether the server runs"
+            return TargetError(f"{failure}: {advice}", transient=True)
+        return TargetError(
+            f"redis {node} (announced by {by}): cannot connect: {said(error).removesuffix('.')}:"
+            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs",
+            transient=True,
+        )
 
     def fence(self, node: Node, client: int) -> None:
         """Have the server forget a connection, by its client id, before anything else is sent to this node."""
@@ -203,7 +251,7 @@ class Target:
             advice = "see the user in target.url, and target.password"
         elif "CERTIFICATE_VERIFY_FAILED" in text:
             advice = "see tls_ca and tls_verify"
-        elif "cluster support disabled" in text:
+        elif text.startswith(NO_CLUSTER):
             advice = "see target.cluster, which may be auto"
         elif text.startswith(DATABASE):
             advice = "see the database in target.url"
@@ -211,67 +259,87 @@ class Target:
             return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
         if isinstance(error, Exception) and is_local(error):
             return TargetError(message)
-        if code in CAPACITY:
+        if code in CAPACITY or text.startswith(CLIENTS):
             return TargetError(message, transient=True, exit_code=Exit.FAILED)
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError) or code in NODE | REDIRECT:
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+            self._topology.note(node, failed=True)
+            return TargetError(message, transient=True)
+        if code in NODE | REDIRECT or text.startswith(NO_MASTER):
             return TargetError(message, transient=True)
         return TargetError(
             message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}"
         )  # may quote a row
 
     def _kill(self, connection: Connection, client: int) -> None:
-        connection.send_command("CLIENT", "KILL", "ID", client)
-        reply = _response(connection)
+        """Have the server forget a connection, if it is ours: a server that was restarted gives its id to others."""
+        (listing,) = _exchange(connection, [("CLIENT", "LIST")])
+        if isinstance(listing, Exception):
+            raise listing
+        clients = [dict(word.partition("=")[::2] for word in line.split()) for line in listing.decode().splitlines()]
+        if not any(each.get("id") == str(client) and each.get("name") == self.name for each in clients):
+            return
+        (reply,) = _exchange(connection, [("CLIENT", "KILL", "ID", client)])
         if isinstance(reply, Exception) and "No such client" not in str(reply):
             raise reply
+
+    def _lock_of(self, node: Node) -> threading.RLock:
+        """One lock a node: who waits for a silent one keeps nobody from the others."""
+        with self._lock:
+            return self._locks.setdefault(node, threading.RLock())
 
     def _drop(self, node: Node) -> None:
         connection = self._clients.pop(node, None)
         if connection is not None:
             connection.disconnect()
 
+    def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
+        """Replies to commands at one node, over a connection for this alone that does not wait as long as others."""
+        connection = self.connect(node, patience)
+        try:
+            replies = _exchange(connection, commands)
+        except (redis.RedisError, OSError) as error:
+            raise self.error(error, node) from error
+        finally:
+            connection.disconnect()
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self.error(reply, node)
+        return replies
+
     def _is_cluster(self) -> bool:
-        _, text = self._ask_any("INFO", "cluster")
+        _, (text,) = next(self._topology.ask_any(("INFO", "cluster")))
         return b"cluster_enabled:1" in text
 
-    def _read_slots(self) -> SlotMap:
-        self._stale, self._looked = False, time.monotonic()
-        if not self.cluster:
-            if len(self.seeds) > 1:
-                raise TargetError(
-                    f"redis {self.seeds[0]}: no cluster, but target.url names several servers: name one",
-                    exit_code=Exit.CONFIG,
-                )
-            replication = _info(self.command(self.seeds[0], "INFO", "replication"))
-            self.replicated = frozenset(self.seeds if int(replication.get("connected_slaves", 0)) else ())
-            return SlotMap.single(self.seeds[0])
-        ranges = self.ranges()
-        self.replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
-        return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
+    def _read_alone(self) -> SlotMap:
+        """The map of a standalone server, which must take writes."""
+        node, *others = self.seeds
+        info = _info(self.command(node, "INFO"))
+        if "sentinel" in {info.get("redis_mode"), info.get("server_mode")}:
+            watched = [value.partition("address=")[2] for value in info.values() if value.startswith("name=")]
+            masters = ", ".join(text.partition(",")[0] for text in watched)
+            raise TargetError(
+                f"redis {node}: is a Sentinel, which holds no data: name the master it watches in target.url"
+                f" ({masters or 'it watches none'})",
+                exit_code=Exit.CONFIG,
+            )
+        if others:
+            raise TargetError(
+                f"redis {node}: no cluster, but target.url names several servers: name one", exit_code=Exit.CONFIG
+            )
+        if info.get("role") == "slave":
+            started = self._topology.slots is not None  # a master that became a replica may become a master again
+            raise TargetError(
+                f"redis {node}: is a replica of {info.get('master_host')}:{info.get('master_port')}, and takes no rows:"
+                " name its master in target.url",
+                transient=started,
+                exit_code=None if started else Exit.CONFIG,
+            )
+        self._topology.replicated = frozenset(self.seeds if int(info.get("connected_slaves", 0)) else ())
+        return SlotMap.single(node)
 
-    def ranges(self) -> list[tuple[int, int, list[Node]]]:
-        """First slot, last slot, and the master followed by its replicas, as the first node that answers sees it."""
-        node, rows = self._ask_any("CLUSTER", "SLOTS")
-        return [(first, last, [_node(entry, node) for entry in nodes]) for first, last, *nodes in rows]
-
-    def _ask_any(self, *words: str) -> tuple[Node, Any]:
-        """The first node that answers a command, of those known and those configured, and its reply."""
-        failure: TargetError | None = None
-        for node in dict.fromkeys((*(self._slots.nodes if self._slots else ()), *self.seeds)):
-            try:
-                return node, self.command(node, *words)
-            except TargetError as error:
-                if not error.transient:
-                    raise
-                failure = failure or error
-        assert failure is not None
-        raise failure
-
-
-def _node(entry: list[Any], asked: Node) -> Node:
-    """The node of a CLUSTER SLOTS entry; one that announces no address is where the answer came from."""
-    host = (entry[0] or b"").decode()
-    return Node(host if host not in {"", "?"} else asked.host, int(entry[1]))
+    def ranges(self) -> list[Range]:
+        """First slot, last slot, and the master followed by its replicas, as the cluster sees it."""
+        return self._topology.ranges()
 
 
 def describe_cluster(target: Target) -> dict[str, Any]:
@@ -305,16 +373,16 @@ def _info(text: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
 
 
-def redirection(text: str, asked: Node) -> Node:
-    """The node that `MOVED slot host:port` or `ASK slot host:port` names; no host means the one that was asked."""
-    host, _, port = text.split()[2].rpartition(":")
-    return Node(host if host not in {"", "?"} else asked.host, int(port))
-
-
 def said(error: Exception) -> str:
     """An error reply as the server wrote it: redis-py takes the first word away."""
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
+
+
+def _exchange(connection: Connection, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
+    packed = [b"".join(connection.pack_command(*words)) for words in commands]
+    connection.send_packed_command(packed, check_health=False)
+    return [_response(connection) for _ in packed]
 
 
 def _response(connection: Connection) -> Any:

@@ -2,8 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable
 
-from loader.errors import Stopped
+from loader.errors import LoaderError, Stopped
 
 STEP = 0.1  # seconds of waiting after which a change is noticed
 
@@ -11,11 +12,13 @@ STEP = 0.1  # seconds of waiting after which a change is noticed
 class Throttle:
     """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
 
-    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end.
+    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end, the first two a
+    transient `LoaderError` while the run's lock has lapsed: what was read before that may be older than what is there.
     """
 
     def __init__(self, rate: int | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
+        self.lapsed: Callable[[], str] = str  # why nothing may be written: the lock of the run has lapsed
         self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()
@@ -27,8 +30,8 @@ class Throttle:
     def reason(self) -> str:
         """Why workers wait now; empty when they do not."""
         now = time.monotonic()
-        if self.busy:
-            return self.busy
+        if waits := self.busy or self.lapsed():
+            return waits
         if self._slow[1] > now:
             return self._slow[0]
         return f"--rate {self._rate}" if self._free > now else ""
@@ -37,9 +40,11 @@ class Throttle:
         """Wait until a chunk may begin: with a statement open, a waiting worker would be part of the load."""
         while self.busy:
             self.sleep(STEP)
+        self._check()
 
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
+        self._check()
         due = 0.0
         with self._lock:
             self.rows += rows
@@ -59,6 +64,10 @@ class Throttle:
             time.sleep(min(left, STEP))
         if self._stopped:
             raise Stopped("the run is stopping")
+
+    def _check(self) -> None:
+        if lapsed := self.lapsed():
+            raise LoaderError(lapsed, transient=True)
 
     def stop(self) -> None:
         """Have every worker end at its next buffer."""

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from loader import frames
 from loader.encoder import count_replies
@@ -15,7 +16,7 @@ from loader.errors import TargetError
 from loader.link import Link, Links
 from loader.model import Acks, Batch, Node, Reject
 from loader.slots import SlotMap
-from loader.target import DATA, HOPS, REDIRECT, Target, redirection, said
+from loader.target import DATA, HOPS, REDIRECT, Target, said
 
 WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
@@ -37,7 +38,8 @@ class _Sent:
 class Writer:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
-    `spare` is told of a node that was waited for more than `SLOW` seconds, and for how long to leave it alone.
+    `spare` is told, while it goes on, of a node that is waited for more than `SLOW` seconds, and for how long to leave
+    it alone.
     After a `TargetError` it is of no more use: `close` it, and write the whole chunk again with a new one.
     """
 
@@ -49,6 +51,7 @@ class Writer:
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
+        self._written: set[Node] = set()  # since replicas were awaited
 
     def begin(self) -> SlotMap:
         """Take over the newest topology; the map that holds for the batches to come."""
@@ -61,32 +64,50 @@ class Writer:
         started = time.monotonic()
         while len(link.awaited) >= WINDOW:
             self._links.turn()
-        waited = time.monotonic() - started
-        if waited > SLOW and self._spare:
-            self._spare(str(link.node), min(waited, SPARED))
+            self._tell(link.node, time.monotonic() - started)
         self._queue(link, batch)
         self._links.send()
 
     def drain(self) -> Acks:
         """Wait until every row sent is acknowledged or refused, and say which."""
-        while self._links.busy:
+        started = time.monotonic()
+        while link := self._links.slowest():
             self._links.turn()
+            self._tell(link.node, time.monotonic() - started)
         acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects))
         self._rows, self._bytes, self._rejects = Counter(), 0, []
         return acks
 
     def await_replicas(self) -> None:
-        """Have a replica of each node written to acknowledge everything; a transient error where none does in time."""
+        """Have a replica of each node written to acknowledge everything; a transient error where none does in time.
+
+        A node that was a master when it was written to and is none now may have lost what it acknowledged.
+        """
+        written, self._written = self._written, set()
+        for node in written.difference(self._target.slots.nodes):
+            raise TargetError(f"redis {node}: is no longer a master, and was written to", transient=True)
         words = [b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)]
-        for node, count in self._links.numbers(self._target.replicated, words, REPLICA_WAIT + self._target.patience):
-            if count < 1:
-                raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
+        nodes = written & self._target.replicated
+        for node, count in self._links.numbers(nodes, words, REPLICA_WAIT + self._target.patience, self._tell):
+            self._check_replicas(node, count)
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""
         self._links.close()
 
+    def _check_replicas(self, node: Node, count: Any) -> None:
+        """See what WAIT was replied with."""
+        if isinstance(count, Exception):
+            raise self._target.error(count, node)
+        if count < 1:
+            raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
+
+    def _tell(self, node: Node, waited: float) -> None:
+        if waited > SLOW and self._spare:
+            self._spare(str(node), min(waited, SPARED))
+
     def _queue(self, link: Link, batch: Batch) -> None:
+        self._written.add(link.node)
         self._links.queue(link, batch.data, _Sent(batch, batch.replies))
         self._bytes += len(batch.data)
 
@@ -141,7 +162,7 @@ class Writer:
         to: dict[tuple[Node, bool], list[_Redo]] = {}
         for again in redo:
             code = again.text.partition(" ")[0]
-            place = redirection(again.text, again.node) if code != "TRYAGAIN" else again.node
+            place = self._target.redirected(again.text, again.node) if code != "TRYAGAIN" else again.node
             to.setdefault((place, code == "ASK"), []).append(again)
             if code == "TRYAGAIN":
                 time.sleep(PAUSE)
@@ -151,11 +172,12 @@ class Writer:
         for (node, asking), group in to.items():
             lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
             commands = [words for again in group for words in [*lead, again.words]]
-            if node in self._target.replicated:  # these went over a connection that `await_replicas` does not wait on
+            durable = node in self._target.replicated
+            if durable:  # these went over a connection that `await_replicas` does not wait on
                 commands.append([b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)])
             replies = self._target.commands(node, commands)
-            if node in self._target.replicated and replies.pop() == 0:
-                raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
+            if durable:
+                self._check_replicas(node, replies.pop())
             for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
                 text = said(reply) if isinstance(reply, Exception) else ""
                 results.append(_Redo(again.words, again.row, node, text))
@@ -170,7 +192,7 @@ def _least(link: Link) -> int:
 
 def _count(link: Link, data: bytes) -> list[_Sent]:
     """Count replies; return the batches they complete."""
-    data = link.tail + data
+    data = bytes(link.tail) + data
     cut = data.rfind(b"\n") + 1
     link.tail = data[cut:]
     done: list[_Sent] = []

@@ -22,7 +22,7 @@ source: {url: "mysql://loader@127.0.0.1/test"}
 target: {url: "redis://127.0.0.1"}
 """
 
-KNOWN = "unknown key; the keys here are table, query, key, fields, where, nulls, ttl, ttl_jitter, chunk_rows"
+KNOWN = "unknown key; the keys here are table, query, key, fields, where, nulls, ttl, ttl_jitter, chunk_rows, deadline"
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
 TWO_PASSWORDS = "given more than once; keep one of password, password_file and the one in the url"
 REDIS_SCHEMES = "redis://host:6379, beginning with one of redis, valkey, rediss, valkeys, unix"
@@ -83,17 +83,19 @@ def test_the_least_config(load):
     assert (target.unix_socket, target.tls, target.cluster, target.timeout) == (None, False, "auto", 10)
     assert (stu.name, stu.table, stu.query, stu.key, stu.fields) == ("stu", "stu", None, None, None)
     assert (stu.where, stu.nulls, stu.ttl, stu.ttl_jitter, stu.chunk_rows) == (None, "omit", None, 0, CHUNK_ROWS)
-    assert (stu.key_parts, stu.prefix, config.warnings) == ((), "stu_", ())
+    assert (stu.deadline, stu.key_parts, stu.prefix, config.warnings) == (120, (), "stu_", ())
 
 
 def test_a_full_job(load):
     """Every key of a job arrives in the unit it is used in."""
     stu = load(
-        job('{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%}')
+        job(
+            '{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%, deadline: 5m}'
+        )
     ).jobs["stu"]
     assert stu.key_parts == (("s:", "a"), (":", "b c"))
     assert (stu.prefix, stu.fields, stu.where, stu.nulls) == ("s:", ("a", "b"), "a > 1", "empty")
-    assert (stu.ttl, stu.ttl_jitter) == (86_400, 10)
+    assert (stu.ttl, stu.ttl_jitter, stu.deadline) == (86_400, 10, 300)
 
 
 def test_fields_may_be_a_map(load):

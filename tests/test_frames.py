@@ -1,5 +1,7 @@
 """The two wire protocols, byte for byte: row packets in, commands out."""
 
+import random
+import time
 from array import array
 from dataclasses import replace
 
@@ -8,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import _frames, frames
-from loader.errors import SourceError
-from loader.frames import PACKET_MAX, ROOM
-from loader.model import Layout
+from loader.errors import SourceError, TargetError
+from loader.frames import PACKET_MAX, ROOM, pack
+from loader.model import Layout, Reject
 from loader.slots import SLOTS, slot_of
 
 EOF_PACKET = b"\x05\0\0\x09\xfe\0\0\2\0"
@@ -122,6 +124,42 @@ def test_a_null_in_the_key_is_a_reject(kind):
     assert (one.rows, [reject.key for reject in one.rejects]) == (2, [b"k_1_NULL"])
 
 
+@pytest.mark.parametrize(
+    ("row", "reject"),
+    [
+        ((b"12345", b"", b"x"), Reject(b"k_12345", "the key is 7 bytes long, and Redis takes 6 at most")),
+        (
+            (b"12345" * 99, b"", b"x"),
+            Reject((b"k_" + b"12345" * 99)[:200], "the key is 497 bytes long, and Redis takes 6 at most"),
+        ),
+        ((b"1", b"1234567", b"x"), Reject(b"k_1", "field a b is 7 bytes long, and Redis takes 6 at most")),
+        ((b"1", b"1" * 1234, b"x"), Reject(b"k_1", "field a b is 1,234 bytes long, and Redis takes 6 at most")),
+        ((b"1", None, b"1234567"), Reject(b"k_1", "field \ufffd is 7 bytes long, and Redis takes 6 at most")),
+        ((None, b"1234567", b"x"), Reject(b"k_NULL", "a column of the key is NULL")),
+    ],
+)
+def test_a_row_that_is_too_long_for_redis_is_a_reject(kind, row, reject):
+    """Redis would end the connection: the row is counted, named by what is too long, and not sent; others are."""
+    layout = Layout(cells=3, key=(b"k_", 0), fields=((b"a b", 1), (b"\xff", 2)), ttl=60, most=6)
+    one, (data,) = encode(kind, layout, (b"1234", b"123456", b"x"), row, (b"2", None, b"y"))
+    assert [words[:2] for words in frames.split_commands(data)] == [
+        [b"HMSET", b"k_1234"],
+        [b"HMSET", b"k_2"],
+        [b"HDEL", b"k_2"],
+        [b"EXPIRE", b"k_1234"],
+        [b"EXPIRE", b"k_2"],
+    ]
+    assert (one.rows, one.rejects) == (3, [reject])
+
+
+def test_only_what_is_written_can_be_too_long(kind):
+    """A long cell that is no part of the hash rejects nothing; what Redis takes by default is half a gigabyte."""
+    layout = Layout(cells=2, key=(b"k", 0), fields=((b"a", 0),), most=6)
+    one, (data,) = encode(kind, layout, (b"1", b"1" * 300))
+    assert (list(frames.split_commands(data)), one.rejects) == ([[b"HMSET", b"k1", b"a", b"1"]], [])
+    assert STU.most == 536_870_912
+
+
 def test_ttl_is_the_same_for_the_same_key_and_within_its_jitter(kind):
     """EXPIRE follows; its jitter comes from the key alone and reaches both ends."""
     layout = Layout(cells=1, key=(b"k", 0), fields=((b"a", 0),), ttl=1000, ttl_jitter=100)
@@ -185,6 +223,41 @@ def test_feeding_stops_when_a_node_has_enough(kind):
     assert one.ready() == [0]
     assert ROOM <= len(one.take(0).data) < ROOM + 51_000
     assert one.feed(data, position, len(data)) > position
+
+
+def test_a_row_over_several_packets_fills_a_node_too(kind):
+    """Behind a row of 16 MiB and more, feeding stops as behind any other that a node has enough of."""
+    long = packets(b"1", b"x" * PACKET_MAX, b"")
+    data = long + packets(b"2", b"y", b"") + EOF_PACKET
+    one = encoder(kind, STU)
+    assert one.feed(data, 0, len(data)) == len(long)
+    assert (one.rows, one.ready(), one.ended) == (1, [0], False)
+    assert one.feed(data, len(long), len(data)) == len(long)
+    assert next(frames.split_commands(one.take(0).data))[1] == b"stu_1"
+    assert one.feed(data, len(long), len(data)) == len(data) - len(EOF_PACKET)
+    assert list(frames.split_commands(one.take(0).data)) == [
+        [b"HMSET", b"stu_2", b"sid", b"2", b"sname", b"y", b"address", b""]
+    ]
+
+
+@pytest.mark.parametrize("first", [0xFF, 0xFE])
+def test_a_packet_of_16_mib_may_end_the_result(kind, first):
+    """An ERR packet is one whatever its length; what begins like EOF is, at this length, a cell."""
+    payload = bytes([first]) + b"\x25\x05#70100" + b"x" * PACKET_MAX
+    parts = payload[:PACKET_MAX], payload[PACKET_MAX:]
+    data = packets(b"1", b"a", b"b")
+    start = len(data)
+    data += b"".join(len(part).to_bytes(3, "little") + b"\0" + part for part in parts)
+    one = encoder(kind, STU)
+    assert one.feed(data, 0, start + PACKET_MAX) == start
+    assert not one.ended
+    assert start + one.wanted > start + PACKET_MAX
+    if first == 0xFF:
+        assert one.feed(data, start, len(data)) == start
+        assert (one.rows, one.ended) == (1, True)
+    else:
+        with pytest.raises(SourceError, match="do not add up"):
+            one.feed(data, start, len(data))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +348,8 @@ def test_arbitrary_bytes_are_rows_or_an_error(kind, data, rows):
 @given(LAYOUTS, st.lists(st.tuples(VALUES, VALUES, VALUES, VALUES), max_size=20), st.data())
 def test_the_twins_agree_byte_for_byte(layout, rows, data):
     """For any rows, cut anywhere, over any nodes, with any jitter, both encoders make the same bytes and counts."""
-    layout = replace(layout, ttl_jitter=data.draw(st.integers(0, (layout.ttl or 1) - 1)))
+    most = data.draw(st.just(layout.most) | st.integers(0, 400))
+    layout = replace(layout, ttl_jitter=data.draw(st.integers(0, (layout.ttl or 1) - 1)), most=most)
     nodes = data.draw(st.integers(1, 5))
     owners = array("H", [slot % nodes for slot in range(SLOTS)])
     stream = b"".join(packets(*row) for row in rows) + EOF_PACKET
@@ -304,3 +378,296 @@ def test_replies_are_counted_alike(replies, ending):
     plain = ending == b"\r\n" and all(reply in {b"+OK", b":0", b":12"} for reply in replies)
     expected = len(replies) if plain or not replies else -1
     assert (frames.count_replies(data), _frames.count_replies(data)) == (expected, expected)
+
+
+SIDES = {"plain": frames, "compiled": _frames}
+
+
+@pytest.fixture(params=SIDES.values(), ids=SIDES)
+def side(request):
+    """All that looks at hashes, plain or compiled."""
+    return request.param
+
+
+def reply(*words):
+    """What HGETALL replies with these fields and values."""
+    return b"*%d\r\n" % len(words) + pack(list(words))[len(b"*%d\r\n" % len(words)) :]
+
+
+def compare(side, batch, replies, tally=None):
+    """A comparer that was given all replies at once."""
+    data = b"".join(map(pack, batch))
+    one = side.Comparer(data, len(set(frames.number_rows(batch))), tally)
+    assert one.feed(replies, 0, len(replies)) == len(replies)
+    return one
+
+
+MOVED = b"-MOVED 1 127.0.0.1:7000\r\n"
+AB = [b"HMSET", b"k", b"a", b"1", b"b", b"2"]
+ONLY_A = [b"HMSET", b"k", b"a", b"1"]
+NOT_B = [b"HDEL", b"k", b"b"]
+TWICE = [b"HMSET", b"k", b"a", b"1", b"b", b"2", b"a", b"3"]
+NEXT = [b"HMSET", b"l", b"a", b"1"]
+
+
+def test_each_row_is_read(side):
+    """One HGETALL a row, whatever its commands are, in their order."""
+    batch = [AB, ONLY_A, NOT_B, NOT_B, NEXT]
+    expected = b"*2\r\n$7\r\nHGETALL\r\n$1\r\nk\r\n" * 3 + b"*2\r\n$7\r\nHGETALL\r\n$1\r\nl\r\n"
+    assert side.reads(b"".join(map(pack, batch))) == expected
+    assert side.reads(b"") == b""
+
+
+@pytest.mark.parametrize(
+    ("batch", "got", "equal"),
+    [
+        ([AB], reply(b"a", b"1", b"b", b"2"), True),
+        ([AB], reply(b"b", b"2", b"a", b"1"), True),
+        ([AB], reply(b"b", b"1", b"a", b"2"), False),
+        ([AB], reply(b"a", b"1", b"b", b"3"), False),
+        ([AB], reply(b"a", b"1", b"b", b"22"), False),
+        ([AB], reply(b"a", b"1", b"c", b"2"), False),
+        ([AB], reply(b"a", b"1"), False),
+        ([AB], reply(b"a", b"1", b"b", b"2", b"c", b"3"), False),
+        ([AB], reply(b"a", b"1", b"a", b"1"), False),
+        ([AB], reply(), False),
+        ([AB], MOVED, False),
+        ([AB], b"-\r\n", False),
+        ([ONLY_A, NOT_B], reply(b"a", b"1"), True),
+        ([ONLY_A, NOT_B], reply(b"a", b"1", b"b", b""), False),
+        ([NOT_B], reply(), True),
+        ([NOT_B], reply(b"b", b"2"), False),
+        ([NOT_B], reply(b"a", b"1"), False),
+        ([NOT_B], MOVED, False),
+        ([TWICE], reply(b"b", b"2", b"a", b"3"), True),
+        ([TWICE], reply(b"b", b"2", b"a", b"1"), False),
+        ([TWICE], reply(b"a", b"1", b"a", b"3", b"b", b"2"), False),
+        ([[b"HMSET", b"", b"", b""]], reply(b"", b""), True),
+        ([[b"HMSET", b"", b"", b""]], reply(b"", b"\r\n"), False),
+    ],
+)
+def test_a_hash_has_the_fields_of_its_row_and_no_other(side, batch, got, equal):
+    """Fields in any order; a field too many, too few or with another value is a difference, told as it came."""
+    tally, expected = side.Tally(), side.Tally()
+    one = compare(side, [*batch, NEXT], got + reply(b"a", b"1"), tally)
+    assert one.differences == ([] if equal else [(pack(batch[0]), got)])
+    there = [batch[0][1]] * (got[:1] == b"*" and got != reply()) + [b"l"]
+    expected.add(there)
+    assert (one.left, one.wanted, one.present, tally.differing(expected)) == (0, 0, len(there), [])
+
+
+@pytest.mark.parametrize("order", ["as sent", "backwards", "shuffled", "without some"])
+def test_a_thousand_fields_in_any_order(side, order):
+    """Many rows of many fields; the names need not be those of the row before."""
+    chance = random.Random(1)
+    batch, replies = [], []
+    for number in range(40):
+        pairs = [(b"column_%d" % at, b"%d" % (at * number)) for at in range(1000)]
+        if order == "without some":
+            pairs = chance.sample(pairs, 1000 - number // 2)
+        batch.append([b"HMSET", b"k%d" % number, *(word for pair in pairs for word in pair)])
+        if order == "backwards":
+            pairs.reverse()
+        elif order != "as sent":
+            chance.shuffle(pairs)
+        if number % 10 == 9:
+            pairs[number] = (pairs[number][0], b"other")
+        replies.append(reply(*(word for pair in pairs for word in pair)))
+    one = compare(side, batch, b"".join(replies))
+    assert one.differences == [(pack(batch[number]), replies[number]) for number in (9, 19, 29, 39)]
+    assert (one.left, one.present) == (0, 40)
+
+
+@pytest.mark.parametrize("got", [reply(b"a", b"1", b"b", b"2"), reply(b"b", b"2", b"a", b"1" * 99), MOVED, reply()])
+def test_a_reply_split_anywhere_is_compared_when_it_is_whole(side, got):
+    """However replies are cut, the same comes of them, and `wanted` tells how much the next needs."""
+    replies = got + reply(b"a", b"1")
+    whole = compare(side, [AB, NEXT], replies)
+    for cut in range(len(replies)):
+        one = side.Comparer(pack(AB) + pack(NEXT), 2)
+        position = one.feed(replies, 0, cut)
+        assert cut < position + one.wanted <= len(replies)
+        assert one.feed(replies, position, len(replies)) == len(replies)
+        assert (one.differences, one.left) == (whole.differences, 0)
+
+
+def test_a_reply_that_comes_in_many_pieces_is_walked_once(side):
+    """A large reply is not walked anew with every piece, wherever the buffer is by then."""
+    words = [b"%d" % number for number in range(40_000)]
+    data = pack([b"HMSET", b"k", *words])
+    got = reply(*words[2:], *words[:2])
+    one = side.Comparer(data, 1)
+    started = time.process_time()
+    for end in range(0, len(got), 100):
+        assert one.feed(bytearray(got[:end]) + b"*", 0, end) == 0
+    assert one.feed(got, 0, len(got)) == len(got)
+    assert (one.differences, one.left) == ([], 0)
+    assert time.process_time() - started < 5
+
+
+def test_the_replies_to_the_next_batch_are_left(side):
+    """What stands behind a batch's last reply is another's; one that is fed to it for all that is an error."""
+    got = reply(b"a", b"1", b"b", b"2")
+    one = side.Comparer(pack(AB), 1)
+    assert one.feed(got * 2, 0, 2 * len(got)) == len(got)
+    assert one.left == 0
+    assert one.feed(got, len(got), len(got)) == len(got)
+    with pytest.raises(TargetError, match="more replies") as caught:
+        one.feed(got * 2, len(got), len(got) + 1)
+    assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    "got",
+    [
+        b"+OK\r\n",
+        b":1\r\n",
+        b"$1\r\na\r\n",
+        b"%1\r\n$1\r\na\r\n$1\r\n1\r\n",  # a map of RESP3
+        b"\r\n",
+        b"*-1\r\n",
+        b"*1\r\n$1\r\na\r\n",  # a name without a value
+        b"*\r\n",
+        b"*+2\r\n",
+        b"* 2\r\n",
+        b"*2 \r\n",
+        b"*2\n",
+        b"*2\rx",
+        b"*00000000002\r\n",
+        b"*99999999999",
+        b"*2\r\n*0\r\n",
+        b"*2\r\n:1\r\n",
+        b"*2\r\n$-1\r\n",
+        b"*2\r\n$\r\n",
+        b"*2\r\n$1\n",
+        b"*2\r\n$1\r\nab\r\n",
+        b"*2\r\n$1\r\na\n\r",
+        b"*2\r\n$1\r\na\r\n$99999999999\r\n",
+        b"-MOVED\n",
+        b"-\n",
+    ],
+)
+def test_what_hgetall_never_replies_is_an_error(side, got):
+    """It is worth another try on a new connection, whole or cut, and what came before it counts."""
+    one = side.Comparer(pack(NEXT) + pack(AB), 2)
+    replies = reply(b"a", b"1") + got
+    with pytest.raises(TargetError, match="no reply to HGETALL") as caught:
+        one.feed(replies, 0, len(replies))
+    assert caught.value.transient
+    assert (one.left, one.present, one.differences) == (1, 1, [])
+    one = side.Comparer(pack(AB), 1)
+    with pytest.raises(TargetError, match="no reply to HGETALL"):  # noqa: PT012  # at which byte is not the rule
+        for end in range(len(got) + 1):
+            assert one.feed(got, 0, end) == 0
+
+
+def test_a_batch_with_fewer_rows_than_said_is_no_batch(side):
+    """Nothing is compared with rows that are not there."""
+    one = side.Comparer(pack(NEXT), 2)
+    got = reply(b"a", b"1")
+    with pytest.raises(ValueError, match="fewer rows"):
+        one.feed(got * 2, 0, len(got) * 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "slot", "number"),
+    [
+        (b"", 0, 0xEFD01F60BA992926),
+        (b"a", 15495, 0x82A2A958A9BECE5B),
+        (b"stu_00000001", 5344, 0xE272576ECA7B5E3F),
+        (b"{stu}_00000001", 11255, 0x66CE7B07734A165C),
+    ],
+)
+def test_a_tally_counts_keys_by_slot(side, key, slot, number):
+    """A slot has the number of its keys and the sum of their checksums, modulo 2**64."""
+    tally = side.Tally()
+    tally.add([key] * 3)
+    assert tally.of(slot) == (3, 3 * number % 2**64)
+
+
+def test_tallies_tell_slots_apart(side):
+    """The order of keys does not matter; a key more, a key less, another key and a key twice do."""
+    keys = [b"{%d}%d" % (number % 50, number) for number in range(1000)]
+    one = side.Tally()
+    one.add(keys)
+    for change, others in {
+        b"": keys[::-1],
+        b"{1}": [*keys, b"{1}x"],
+        b"{2}": [key for key in keys if key != b"{2}2"],
+        b"{3}": [b"{3}x" if key == b"{3}3" else key for key in keys],
+        b"{4}": [*keys, b"{4}4"],
+    }.items():
+        other = side.Tally()
+        other.add(others[:500])
+        other.add(others[500:])
+        assert one.differing(other) == other.differing(one) == [slot_of(change)] * bool(change)
+
+
+NAMES = st.lists(st.binary(max_size=3), max_size=6)
+TEXTS = st.sampled_from([b"", b"x", b"y", b"\r\n", b"a" * 30])
+GARBAGE = st.sampled_from([b"*", b"$", b"-", b"\r\n", b"*2\r\n", b"*4\r\n", b"$1\r\n", b"x", b"0", b"-ERR\r\n"])
+
+
+@st.composite
+def checks(draw):
+    """A batch, replies to it that are right or nearly, and where they are cut."""
+    batch, replies = [], []
+    for number in range(draw(st.integers(0, 6))):
+        key = draw(st.sampled_from([b"k", b"{k}%d" % number, b"l%d" % number]))
+        present, absent = draw(NAMES), draw(NAMES)
+        values = [draw(TEXTS) for _ in present]
+        pairs = list(zip(present, values, strict=True))
+        if pairs:
+            batch.append([b"HMSET", key, *(word for pair in pairs for word in pair)])
+        if absent or not pairs:
+            batch.append([b"HDEL", key, *absent, b"z"])
+        change = draw(st.sampled_from(["none", "none", "order", "once", "value", "more", "less", "empty", "error"]))
+        if change == "order":
+            pairs = draw(st.permutations(pairs))
+        elif change == "once":
+            pairs = draw(st.permutations(list(dict(pairs).items())))
+        elif change == "value" and pairs:
+            pairs[-1] = (pairs[-1][0], draw(TEXTS))
+        elif change == "more":
+            pairs = [*pairs, (draw(st.binary(max_size=3)), b"")]
+        elif change in {"less", "empty"}:
+            pairs = pairs[1:] if change == "less" else []
+        replies.append(MOVED if change == "error" else reply(*(word for pair in pairs for word in pair)))
+    stream = b"".join(replies)
+    if draw(st.integers(0, 3)) == 0:
+        at = draw(st.integers(0, len(stream)))
+        stream = stream[:at] + draw(GARBAGE) + stream[at + draw(st.integers(0, 3)) :]
+    cuts = draw(st.lists(st.integers(0, len(stream)), max_size=4))
+    return batch, stream, [*cuts, len(stream)]
+
+
+@given(checks())
+def test_the_twins_see_the_same_differences(case):
+    """For any batch and any replies, cut anywhere, both find the same, and go on as far."""
+    batch, stream, cuts = case
+    data = b"".join(map(pack, batch))
+    seen = []
+    for side in SIDES.values():
+        tally = side.Tally()
+        one = side.Comparer(data, len(set(frames.number_rows(batch))), tally)
+        position = 0
+        steps = []
+        try:
+            for cut in cuts:
+                position = one.feed(stream, position, max(cut, position))
+                steps.append((position, one.wanted))
+        except TargetError as error:
+            steps.append(str(error))
+        counts = [tally.of(slot) for slot in range(SLOTS)]
+        seen.append((steps, one.left, one.present, one.differences, counts, side.reads(data)))
+    assert seen[0] == seen[1]
+
+
+@given(st.lists(st.binary(max_size=60), max_size=20))
+def test_the_twins_sum_the_same(keys):
+    """Slots and checksums are the same, of any keys."""
+    one, other = frames.Tally(), _frames.Tally()
+    one.add(keys)
+    other.add(keys)
+    for slot in {slot_of(key) for key in keys}:
+        assert one.of(slot) == other.of(slot)

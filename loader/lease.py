@@ -1,0 +1,146 @@
+"""One run per job: a lock in the target, which its owner renews and which lapses when its owner is gone.
+
+The lock is one hash, `loader:{job}:lock`, with a field for each part of the job that a run holds: `1/1` is all of it,
+`2/4` the second of four shards. Two parts exclude each other unless they are different shards of the same number.
+Every step is one script, so that two runs never both hold it; times are the server's.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from loader.errors import Exit, LoaderError
+from loader.process import identity, is_gone
+from loader.settings import Target as Settings
+from loader.target import Target
+
+TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
+RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
+
+# KEYS: the lock. ARGV: part, token, milliseconds, holder, token of a holder known to be dead.
+# Gives nothing where the lock is held now, else the holder in the way and the milliseconds that it still has.
+TAKE = """
+if redis.replicate_commands then redis.replicate_commands() end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
+local held = redis.call('HGETALL', KEYS[1])
+for i = 1, #held, 2 do
+  local other = cjson.decode(held[i + 1])
+  local left = other['until'] - now
+  if left <= 0 or other['token'] == ARGV[5] then
+    redis.call('HDEL', KEYS[1], held[i])
+  elseif other['token'] ~= ARGV[2] then
+    local theirs, of = string.match(held[i], '(%d+)/(%d+)')
+    if of ~= shards or theirs == shard then return {held[i + 1], left} end
+  end
+end
+local own = cjson.decode(ARGV[4])
+own['until'] = now + ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(own))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {}
+"""
+# KEYS: the lock. ARGV: part, token.
+DROP = """
+local own = redis.call('HGET', KEYS[1], ARGV[1])
+if own and cjson.decode(own)['token'] == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+return 0
+"""
+
+
+class Lease:
+    """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
+
+    `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this
+    process or while the target is away. Once somebody else holds the lock, `lost` is called with what to raise.
+    """
+
+    def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
+        self._settings = settings
+        self._job = job
+        self._part = "{}/{}".format(*(shard or (1, 1)))
+        self._key = f"loader:{{{job}}}:lock"
+        self._token = uuid4().hex
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
+        self._until = 0.0
+        self._failure = ""  # of the last renewal
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def take(self, target: Target) -> None:
+        """Take the lock; a `LoaderError` with exit code 5 names who has it. A dead holder's is taken over."""
+        held = self._take(target)
+        if held and is_gone(held[0]):
+            held = self._take(target, held[0]["token"])
+        if held:
+            raise LoaderError(f"{_refusal(self._job, *held)}: wait for its end", exit_code=Exit.LOCKED)
+
+    def keep(self, lost: Callable[[LoaderError], None]) -> None:
+        """Renew the lock from now on, in a thread of its own."""
+        self._thread = threading.Thread(target=self._renew, args=[lost], daemon=True)
+        self._thread.start()
+
+    def lapsed(self) -> str:
+        """Why nothing may be written now; empty while the lock is held."""
+        over = _now() - self._until
+        if over <= 0:
+            return ""
+        return f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{self._failure}"
+
+    def drop(self, target: Target) -> None:
+        """Let the lock go."""
+        self._ended.set()
+        if self._thread:
+            self._thread.join(RENEW)
+            if self._thread.is_alive():  # a renewal is under way, and would undo this: the lock lapses by itself
+                return
+        target.ask(self._key.encode(), "EVAL", DROP, 1, self._key, self._part, self._token)
+
+    def _take(self, target: Target, dead: str = "") -> tuple[dict[str, Any], int] | None:
+        started = _now()
+        words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, dead]
+        found = target.ask(self._key.encode(), "EVAL", TAKE, 1, self._key, *words)[1]
+        if found:
+            return json.loads(found[0]), int(found[1])
+        self._until = started + TTL
+        return None
+
+    def _renew(self, lost: Callable[[LoaderError], None]) -> None:
+        """Renew until the end; a lock that lapsed is taken again if nobody has it."""
+        target: Target | None = (
+            None  # its own: a node that hangs must not hold up the renewal behind a worker's command
+        )
+        while not self._ended.wait(RENEW if not self.lapsed() else 0.5):
+            try:
+                target = target or Target(self._settings)
+                held = self._take(target)
+            except LoaderError as error:
+                self._failure = f": {error}"
+                if target:
+                    target.close()
+                target = None
+                continue
+            self._failure = ""
+            if held:
+                self._until = 0.0
+                lost(LoaderError(f"lost the lock: {_refusal(self._job, *held)}", exit_code=Exit.LOCKED))
+                break
+        if target:
+            target.close()
+
+
+def _refusal(job: str, holder: dict[str, Any], left: int) -> str:
+    return (
+        f"job {job!r} is locked by run {holder['run']} (host {holder['host']}, pid {holder['pid']}, since"
+        f" {holder['since']}), whose lock ends {left / 1000:.0f} s from now unless it is renewed"
+    )
+
+
+def _now() -> float:
+    """Seconds that go on while this process, or the machine, is asleep."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

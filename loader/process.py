@@ -1,0 +1,46 @@
+"""Processes of this machine: which is which, and whether one still lives."""
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in ticks since boot: fields 3, 20 and 22 of stat, proc(5); None once it has ended.
+
+    Its first thread may be a zombie while the others still hold its files.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # a child of this process stays a zombie otherwise
+        return None
+    return int(fields[19])
+
+
+def identity() -> dict[str, str | int]:
+    """This process, as others can tell it apart: host, pid, and what tells whether that pid still means it.
+
+    `world` is this boot of the machine and the namespace in which the pid counts; it is empty where there is no /proc.
+    """
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": start_time(pid) or 0, "world": _world()}
+
+
+def is_gone(other: dict[str, str | int]) -> bool:
+    """Whether a process is known to have ended: one of this boot and namespace, whose pid is free or someone else's."""
+    if not _world() or other.get("world") != _world():
+        return False
+    return start_time(int(other["pid"])) != other.get("started")
+
+
+def _world() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""

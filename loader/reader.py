@@ -1,0 +1,105 @@
+"""Asks the nodes for the hashes of rows, all at the same time, and compares each with its row.
+
+It stands where `Writer` stands: the rows of a chunk come as the commands that would write them, and in place of being
+sent they are what the replies are held against.
+"""
+
+from dataclasses import dataclass
+
+from loader import frames
+from loader.encoder import Comparer, Tally, reads
+from loader.link import Link, Links
+from loader.model import Batch, Node
+from loader.slots import SlotMap
+from loader.target import DATA, REDIRECT, Target
+
+WINDOW = 2  # batches in flight per node: one being answered, one waiting in its socket
+SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
+
+
+@dataclass(frozen=True, slots=True)
+class Unequal:
+    """A row whose hash is not what it should be: the words that would write it, and the fields that are there.
+
+    `found` is None where the node could not say: the key is another node's for now, or holds no hash (`reason`).
+    """
+
+    key: bytes
+    wanted: dict[bytes, bytes]
+    found: dict[bytes, bytes] | None
+    reason: str = ""
+
+
+class Reader:
+    """Compares the hashes of batches with their rows; serves one worker.
+
+    The keys of all hashes that are there are added to `tally`. After a `TargetError` it is of no more use.
+    """
+
+    def __init__(self, target: Target, tally: Tally | None = None) -> None:
+        self._target = target
+        self._tally = tally
+        self._links = Links(target, _least, self._take)
+        self._unequal: list[tuple[Node, bytes, bytes]] = []
+        self.slots = target.slots
+
+    def begin(self) -> SlotMap:
+        """Take over the newest topology."""
+        self.slots = self._target.slots
+        return self.slots
+
+    def send(self, index: int, batch: Batch) -> None:
+        """Ask for the hashes of a batch; waits while `WINDOW` batches are under way to that node."""
+        link = self._links.to(self.slots.nodes[index])
+        while len(link.awaited) >= WINDOW:
+            self._links.turn()
+        if batch.rows:
+            self._links.queue(link, reads(batch.data), Comparer(batch.data, batch.rows, self._tally))
+        self._links.send()
+
+    def drain(self) -> list[Unequal]:
+        """Wait for all replies; the rows whose hash is not what it should be."""
+        while self._links.busy:
+            self._links.turn()
+        found, self._unequal = self._unequal, []
+        return [self._explain(*each) for each in found]
+
+    def close(self) -> None:
+        """Leave all nodes."""
+        self._links.close()
+
+    def _take(self, link: Link, data: bytes) -> None:
+        """Compare what is all there; a long reply is not looked at again with each piece of it."""
+        tail = link.tail = bytearray(link.tail) if isinstance(link.tail, bytes) else link.tail
+        tail += data
+        at = 0
+        while link.awaited and len(tail) - at >= max(1, link.awaited[0].wanted):
+            comparer: Comparer = link.awaited[0]
+            at = comparer.feed(tail, at, len(tail))
+            if comparer.left:
+                break
+            self._unequal += ((link.node, *each) for each in comparer.differences)
+            link.awaited.popleft()
+        if at < len(tail) and not link.awaited:
+            raise ConnectionError("more replies than commands")
+        del tail[:at]
+
+    def _explain(self, node: Node, command: bytes, reply: bytes) -> Unequal:
+        name, key, *words = next(frames.split_commands(command))
+        wanted = dict(zip(words[::2], words[1::2], strict=True)) if name == b"HMSET" else {}
+        if not reply.startswith(b"-"):
+            fields = list(next(frames.split_commands(reply), []))
+            return Unequal(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
+        text = reply[1:].decode(errors="replace").strip()
+        code = text.split()[0]
+        if code == "MOVED":
+            self._target.mark_stale()
+        if code not in REDIRECT | DATA:
+            raise self._target.error(text, node)
+        return Unequal(key, wanted, None, "" if code in REDIRECT else "no hash")
+
+
+def _least(link: Link) -> int:
+    """Bytes that come at least until the oldest batch is answered."""
+    comparer: Comparer = link.awaited[0]
+    return max(1, max(comparer.left * SHORTEST, comparer.wanted) - len(link.tail))

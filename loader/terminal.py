@@ -1,0 +1,113 @@
+"""What all commands share: the options before them, the jobs they name, and where results and messages go."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loader.config import Config
+    from loader.settings import Job
+
+
+class Format(StrEnum):
+    """What a result looks like."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogFormat(StrEnum):
+    """What a log line looks like."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least serious log line shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Show(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    BAR = "bar"
+    LOG = "log"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The options before the command."""
+
+    files: tuple[Path, ...]
+    log_format: str
+    log_level: str
+    color: bool
+
+    def config(self) -> "Config":
+        """Read the config; its warnings go to stderr."""
+        from loader.config import load_config
+
+        config = load_config(self.files)
+        for warning in config.warnings:
+            note(f"warning: {warning}")
+        return config
+
+
+Output = Annotated[
+    Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
+]
+Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
+JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
+
+
+def note(text: str) -> None:
+    """Say something on stderr, where results do not go, and where nobody may be listening."""
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Print a result; that nobody reads it, as in `loader … | head -0`, does not end a run."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["Job"]:
+    """The jobs that were named, or all; a name that is none is an error with the nearest one."""
+    from difflib import get_close_matches
+
+    if every and names:
+        raise ConfigError("name jobs or give --all, not both")
+    if every:
+        return list(config.jobs.values())
+    if not names:
+        raise ConfigError("name the jobs, or give --all: there " + _there(list(config.jobs)))
+    for name in names:
+        if name not in config.jobs:
+            close = get_close_matches(name, config.jobs, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "there " + _there(list(config.jobs))
+            raise ConfigError(f"no job {name!r} in the config: {hint}")
+    return [config.jobs[name] for name in dict.fromkeys(names)]
+
+
+def _there(names: list[str]) -> str:
+    return ("is " if len(names) == 1 else "are ") + ", ".join(names)

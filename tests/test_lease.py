@@ -1,0 +1,209 @@
+"""One run per job: who holds the lock, who is refused, who takes over, and who has to stop."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from loader.config import Config
+from loader.errors import LoaderError
+from loader.lease import Lease
+from loader.run import Options, run_job
+from loader.settings import Target as Settings
+from loader.target import Target
+from test_backfill import desk as big_desk  # noqa: F401  # a fixture
+from world import Ear
+
+KEY = "loader:{job}:lock"
+
+
+@pytest.fixture
+def target(world):
+    with Target(settings(world)) as target:
+        yield target
+
+
+def settings(world):
+    config: Config = world.config(table="t")
+    target: Settings = config.target
+    return target
+
+
+def lease(world, run="one", shard=None):
+    return Lease(settings(world), "job", run, shard)
+
+
+def holder(world):
+    return {part.decode(): json.loads(text) for part, text in world.redis.hgetall(KEY).items()}
+
+
+def test_the_second_is_refused_and_told_who_has_it(world, target):
+    """The lock is one run's until it lets it go; exit code 5."""
+    first = lease(world)
+    first.take(target)
+    with pytest.raises(LoaderError, match="locked by run one") as caught:
+        lease(world, "two").take(target)
+    assert caught.value.exit_code == 5
+    assert f"host {socket.gethostname()}" in str(caught.value)
+    assert "lock ends 30 s from now" in str(caught.value)
+    first.drop(target)
+    lease(world, "two").take(target)
+    assert holder(world)["1/1"]["run"] == "two"
+
+
+def test_shards_of_one_number_go_side_by_side(world, target):
+    """Different shards do not share a row; anything else does."""
+    lease(world, "a", (1, 3)).take(target)
+    lease(world, "b", (2, 3)).take(target)
+    for shard in ((1, 3), (2, 2), None):
+        with pytest.raises(LoaderError, match="locked by run"):
+            lease(world, "c", shard).take(target)
+    assert set(holder(world)) == {"1/3", "2/3"}
+
+
+def test_p11_a_dead_owner_on_this_machine_is_taken_over_at_once(world, target):
+    """The pid of the holder is free, or is another process's now."""
+    lease(world, "dead").take(target)
+    entry = holder(world)["1/1"]
+    for change in ({"pid": 2**22 + 1}, {"started": 1}):
+        world.redis.hset(KEY, "1/1", json.dumps(entry | change))
+        lease(world, "heir").take(target)
+        assert holder(world)["1/1"]["run"] == "heir"
+
+
+@pytest.mark.parametrize("change", [{"world": "another boot"}, {"world": ""}, {}])
+def test_an_owner_that_may_live_is_not_taken_over(world, target, change):
+    """Another machine, another namespace, or a process that lives: its lock has to end."""
+    lease(world, "first").take(target)
+    entry = holder(world)["1/1"] | change
+    if change:
+        entry |= {"pid": 2**22 + 1}
+    world.redis.hset(KEY, "1/1", json.dumps(entry))
+    with pytest.raises(LoaderError, match="locked by run first"):
+        lease(world, "second").take(target)
+
+
+def test_a_lock_ends_by_itself(world, target, monkeypatch):
+    """Not renewed for its time: the next may have it, and the first may not write any more."""
+    monkeypatch.setattr("loader.lease.TTL", 0.3)
+    first = lease(world)
+    first.take(target)
+    assert first.lapsed() == ""
+    time.sleep(0.4)
+    assert "has not been renewed" in first.lapsed()
+    lease(world, "second").take(target)
+
+
+def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monkeypatch):
+    """Renewal goes on; a lock that was lost with its key is simply taken again."""
+    monkeypatch.setattr("loader.lease.TTL", 0.6)
+    monkeypatch.setattr("loader.lease.RENEW", 0.1)
+    lost = []
+    first = lease(world)
+    first.take(target)
+    first.keep(lost.append)
+    time.sleep(1)
+    assert first.lapsed() == ""
+    world.redis.delete(KEY)
+    time.sleep(0.4)
+    assert (first.lapsed(), holder(world)["1/1"]["run"], lost) == ("", "one", [])
+    world.redis.hset(KEY, "1/1", json.dumps(holder(world)["1/1"] | {"token": "other", "run": "thief"}))
+    time.sleep(0.4)
+    assert "has not been renewed" in first.lapsed()
+    (error,) = lost
+    assert (error.exit_code, "lost the lock" in str(error)) == (5, True)
+    first.drop(target)
+    assert holder(world)["1/1"]["run"] == "thief"
+
+
+def test_x1_two_runs_of_a_job(big_desk):  # noqa: F811
+    """The second ends at once with exit code 5 and has written nothing; when the first was killed, the third runs."""
+    first = big_desk.start("sync", "big", "--rate", "20000")
+    deadline = time.monotonic() + 20
+    while not big_desk.world.redis.exists("loader:{big}:lock"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    started = time.monotonic()
+    for words in (["sync", "big"], ["backfill", "big"], ["prune", "big"], ["rejects", "retry", "big"]):
+        second = big_desk.run(*words)
+        assert (second.code, "locked by run" in second.err) == (5, True), second
+    assert time.monotonic() - started < 20
+    first.kill()
+    first.communicate()
+    third = big_desk.run("sync", "big", "-o", "json")
+    assert (third.code, third.document["rows"]["written"]) == (0, 60_000)
+    assert big_desk.world.state() == set()
+
+
+def table(world, rows):
+    """A table `t` of ten thousand rows at most."""
+    world.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v int)",
+        "CREATE TABLE ten (n int PRIMARY KEY)",
+        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
+        f"INSERT INTO t SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, a.n FROM ten a, ten b, ten c, ten d LIMIT {rows}",
+        "ANALYZE TABLE t",
+    )
+
+
+def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
+    """Its clock has passed the end of its lock, and another run has it: no further row is written, exit code 5."""
+    table(world, 10_000)
+    config = world.config(table="t", chunk_rows=100)
+    written = []
+
+    class Sleep(Ear):
+        def notify(self, event):
+            super().notify(event)
+            if len(self.events) == 10:
+                monkeypatch.setattr("loader.lease._now", lambda: time.monotonic() + 100_000)
+                entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
+                world.redis.hset(KEY, "1/1", json.dumps(entry))
+                time.sleep(0.5)  # what is under way arrives
+                written.append(len(world.hashes()))
+
+    run = run_job(config, config.jobs["job"], Options(rate=5000), Sleep())
+    assert (run.status, run.exit_code) == ("failed", 5)
+    assert "lost the lock" in run.error
+    assert "run thief" in run.error
+    assert len(world.hashes()) == written[0] < 10_000
+
+
+def test_a_pause_that_nobody_used_is_survived(world, monkeypatch):
+    """The lock lapsed and is free: it is taken again, the chunk is read anew, and the run ends well."""
+    table(world, 5000)
+    config = world.config(table="t", chunk_rows=100)
+    slept = []
+
+    class Sleep(Ear):
+        def notify(self, event):
+            super().notify(event)
+            if len(self.events) == 10 and not slept:
+                slept.append(monkeypatch.setattr("loader.lease._now", lambda: time.monotonic() + 100_000))
+                world.redis.delete(KEY)
+
+    run = run_job(config, config.jobs["job"], Options(rate=5000), Sleep())
+    assert slept
+    assert (run.status, run.written) == ("ok", 5000), run.error
+
+
+def test_a_master_emptied_amid_a_run(world):
+    """Markers are gone: the run begins again by itself, and at its end every row is there."""
+    table(world, 10_000)
+    config = world.config(table="t", chunk_rows=500)
+    ear = Ear()
+    emptied = []
+
+    class Flush(Ear):
+        def notify(self, event):
+            ear.notify(event)
+            if len(ear.events) == 10 and not emptied:
+                emptied.append(world.redis.flushall(target_nodes=[world.redis.get_primaries()[0]]))
+
+    run = run_job(config, config.jobs["job"], Options(), Flush())
+    assert emptied
+    assert (run.status, run.read, run.written) == ("ok", 10_000, 10_000), run.error
+    assert len(world.hashes()) == 10_000
+    assert any("markers are gone" in str(event) for event in ear.events)
+    assert world.state() == set()

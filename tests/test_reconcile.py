@@ -1,0 +1,376 @@
+"""Both sides held against each other: what is reported, mended and deleted, and what is left alone."""
+
+import json
+import random
+import threading
+import time
+
+import pytest
+from redis.cluster import RedisCluster
+
+from desk import Desk
+from loader import reconcile
+from loader.errors import ConfigError
+from loader.run import Options, run_job
+from world import Ear
+
+ROWS = 200_000
+
+
+@pytest.fixture(autouse=True)
+def pause(monkeypatch):
+    """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
+    monkeypatch.setattr(reconcile, "PAUSE", 0.02)
+    return monkeypatch
+
+
+def fill(world, rows):
+    """A table `big` of so many rows, the key with zeros before it, some of the notes NULL."""
+    world.sql(
+        "CREATE TABLE big (id int(8) unsigned zerofill PRIMARY KEY, name varchar(40) NOT NULL, note varchar(40))",
+        "CREATE TABLE ten (n int PRIMARY KEY)",
+        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
+        "INSERT INTO big SELECT n, CONCAT('name ', n), IF(n % 3, CONCAT('note ', n), NULL)"
+        " FROM (SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n + 100000*f.n AS n"
+        " FROM ten a, ten b, ten c, ten d, ten e, ten f) s"
+        f" WHERE n <= {rows}",
+        "ANALYZE TABLE big",
+    )
+
+
+def loaded(world, **job):
+    """A config whose job `job` has been loaded."""
+    config = world.config(**job)
+    run = run_job(config, config.jobs["job"], Options(), Ear())
+    assert run.status == "ok", run.error
+    return config
+
+
+@pytest.fixture
+def big(world):
+    fill(world, ROWS)
+    return loaded(world, table="big")
+
+
+def check(config, **options):
+    return reconcile.verify(config, config.jobs["job"], show=10**6, **options)
+
+
+def seen(verdict):
+    return {(each.key, each.kind) for each in verdict.shown}
+
+
+def corrupt(world, seed):
+    """Corrupt one in a hundred keys, in four ways; what `verify` has to say of it."""
+    chance = random.Random(seed)
+    numbers = chance.sample(range(1, ROWS + 1), 1500)
+    keys = [b"big_%08d" % number for number in numbers]
+    missing, wrong, stale = keys[:500], keys[500:1000], keys[1000:]
+    extra = [b"big_%08d" % number for number in chance.sample(range(ROWS + 1, 10 * ROWS), 500)]
+    with world.redis.pipeline() as pipe:
+        for key in missing:
+            pipe.delete(key)
+        for key in wrong:
+            pipe.hset(key, "name", "somebody else")
+        for key in stale:
+            pipe.hset(key, "no column has this", "x")
+        for key in extra:
+            pipe.hset(key, mapping={"id": "1", "name": "a ghost"})
+        pipe.execute()
+    kinds = ((missing, "missing"), (wrong, "different"), (stale, "different"), (extra, "extra"))
+    return {(key, kind) for keys, kind in kinds for key in keys}
+
+
+def test_what_was_corrupted_is_reported_and_repaired_and_nothing_else(world, big):
+    """One key in a hundred of 200,000 rows: each named, no other; `repair` touches these alone; then all is equal."""
+    clean = check(big)
+    assert (clean.rows, clean.is_equal) == (ROWS, True)
+    expected = corrupt(world, 1)
+    before = versions(world)
+    found = check(big)
+    assert seen(found) == expected
+    assert (found.rows, found.missing, found.different, found.extra) == (ROWS, 500, 1000, 500)
+    details = {each.detail for each in found.shown if each.kind == "different"}
+    assert details == {"wrong name", "stale no column has this"}
+    assert versions(world) == before
+    repaired = check(big, repair=True)
+    assert (seen(repaired), repaired.repaired) == (expected, 2000)
+    after = versions(world)
+    touched = {key for key in before | after if before.get(key) != after.get(key)}
+    assert touched == {key for key, _ in expected}
+    assert check(big).is_equal
+
+
+def versions(world):
+    """What each key of the job holds, as a number."""
+    found = {}
+    keys = world.redis.keys("big_*", target_nodes=RedisCluster.PRIMARIES)
+    for start in range(0, len(keys), 5000):
+        part = keys[start : start + 5000]
+        with world.redis.pipeline() as pipe:
+            for key in part:
+                pipe.hgetall(key)
+            found |= {key: hash(frozenset(each.items())) for key, each in zip(part, pipe.execute(), strict=True)}
+    return found
+
+
+@pytest.fixture
+def small(world):
+    fill(world, 1000)
+    return loaded(world, table="big")
+
+
+def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, pause):
+    """What differs is looked at again: a row that reaches Redis half a second later was never different."""
+    pause.undo()
+    world.sql("UPDATE big SET name = 'new' WHERE id <= 10", "DELETE FROM big WHERE id = 1000")
+
+    def catch_up():
+        time.sleep(0.5)
+        for number in range(1, 11):
+            world.redis.hset(f"big_{number:08d}", "name", "new")
+        world.redis.delete("big_00001000")
+
+    thread = threading.Thread(target=catch_up)
+    thread.start()
+    verdict = check(small)
+    thread.join()
+    assert (verdict.rows, verdict.is_equal) == (999, True), verdict.shown
+
+
+def test_a_key_of_another_type_is_different_and_stays(world, small):
+    """A string where a hash should be: said, and not touched by `repair`."""
+    world.redis.delete("big_00000005")
+    world.redis.set("big_00000005", "mine")
+    verdict = check(small, repair=True)
+    assert seen(verdict) == {(b"big_00000005", "different")}
+    assert (verdict.repaired, verdict.shown[0].detail) == (0, "it holds no hash")
+    assert world.redis.get("big_00000005") == b"mine"
+
+
+def test_keys_of_others_are_left_alone(world, small):
+    """Neither extra nor pruned: what no row of this table can make, other types, the loader's own, another job's."""
+    strangers = [
+        "big_x_1",
+        "big_1",
+        "big_000000001",
+        "big_00000001:x",
+        "big_",
+        "big_-0000001",
+        "bigger",
+        "big_0000000\uff11",
+    ]
+    for key in strangers:
+        world.redis.hset(key, "name", "of someone else")
+    world.redis.set("big_00009999", "no hash")
+    assert check(small).is_equal
+    pruned = reconcile.prune(small, small.jobs["job"], max_delete=100)
+    assert (pruned.keys, pruned.extra, pruned.deleted) == (1001, 0, 0)
+    assert all(world.redis.exists(key) for key in [*strangers, "big_00009999"])
+
+
+def test_a_job_with_a_longer_prefix_keeps_its_keys(world):
+    """`a_` and `a_b_`: with text keys, every key of the second fits the first."""
+    world.sql("CREATE TABLE a (k varchar(20) PRIMARY KEY)", "INSERT INTO a VALUES ('x'), ('y')")
+    config = loaded(world, table="a")
+    both = config.model_copy(
+        update={"jobs": {**config.jobs, "other": world.config(table="b", key="a_b_{k}").jobs["job"]}}
+    )
+    world.redis.hset("a_b_z", "k", "z")
+    assert check(both).is_equal
+    assert reconcile.prune(both, both.jobs["job"], max_delete=100).extra == 0
+    assert seen(check(config)) == {(b"a_b_z", "extra")}
+
+
+def test_hashes_without_a_row_are_pruned(world, small):
+    """Deleted rows lose their hash; a run of it that only looks deletes nothing."""
+    world.sql("DELETE FROM big WHERE id <= 30")
+    looked = reconcile.prune(small, small.jobs["job"], dry_run=True)
+    assert (looked.keys, looked.extra, looked.deleted, len(world.hashes())) == (1000, 30, 0, 1000)
+    pruned = reconcile.prune(small, small.jobs["job"])
+    assert (pruned.keys, pruned.extra, pruned.deleted, pruned.refused) == (1000, 30, 30, "")
+    assert set(world.hashes()) == {b"big_%08d" % number for number in range(31, 1001)}
+    assert check(small).is_equal
+
+
+def test_a_table_that_is_empty_by_mistake_empties_nothing(world, small):
+    """More than `--max-delete` of the hashes without a row: refused, all are there; so is a repair."""
+    world.sql("DELETE FROM big WHERE id <= 51")
+    pruned = reconcile.prune(small, small.jobs["job"])
+    assert (pruned.extra, pruned.deleted) == (51, 0)
+    assert "more than --max-delete 5%" in pruned.refused
+    world.sql("DELETE FROM big")
+    verdict = check(small, repair=True)
+    assert (verdict.extra, verdict.repaired) == (1000, 0)
+    assert "loader prune job --dry-run" in verdict.refused
+    assert len(world.hashes()) == 1000
+    assert reconcile.prune(small, small.jobs["job"], max_delete=100).deleted == 1000
+    assert world.hashes() == {}
+
+
+def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
+    """Looked up again right before deletion: an insert between the first look and the last is seen."""
+    world.sql("DELETE FROM big WHERE id <= 30")
+    first = reconcile.delete
+
+    def late(both, found, most):
+        world.sql("INSERT INTO big VALUES (7, 'back', NULL)")
+        return first(both, found, most)
+
+    monkeypatch.setattr(reconcile, "delete", late)
+    assert reconcile.prune(small, small.jobs["job"]).deleted == 29
+    assert world.redis.exists("big_00000007")
+
+
+KEYS = {  # columns of the primary key and rows, of which some differ by what a collation or a type does not see
+    "text": ("k varchar(20)", ["'a'", "'B'", "'ß'", "'x_y'", "''", "'%'", "'*[a]?'"]),
+    "bin": ("k varbinary(20)", ["X'00'", "X'ff00'", "'a'", "X'0d0a'", "'{t}x'"]),
+    "latin1": ("k varchar(20) CHARACTER SET latin1", ["'é'", "'a'"]),
+    "two": ("k varchar(9), n int", ["'a_1', 2", "'a', 12", "'_', -3", "'', 0"]),
+    "big": ("k bigint unsigned", ["18446744073709551615", "0", "9007199254740993"]),
+    "decimal": ("k decimal(20,4)", ["1.5", "-0.25", "0"]),
+    "date": ("k date", ["'2024-02-29'", "'0000-00-00'"]),
+    "time": ("k time(3)", ["'-838:59:59'", "'10:00:00.125'"]),
+    "datetime": ("k datetime", ["'2024-03-31 02:30:00'"]),
+    "timestamp": ("k timestamp(6)", ["'2024-03-31 12:30:00.000001'"]),
+    "enum": ("k enum('x','y z')", ["'x'", "'y z'"]),
+    "set": ("k set('x','y')", ["''", "'x,y'"]),
+    "bit": ("k bit(12)", ["0", "4095", "10"]),
+    "year": ("k year", ["2024", "0"]),
+    "double": ("k double", ["0.1", "1e300", "-5"]),
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_every_kind_of_key_leads_back_to_its_row(world, kind):
+    """All equal, nothing extra; without a row each hash is extra, deleted only then, and brought back by a repair."""
+    columns, rows = KEYS[kind]
+    names = ", ".join(part.split()[0] for part in columns.split(", "))
+    values = ", ".join(f"({row})" for row in rows)
+    world.sql(f"CREATE TABLE t ({columns}, v int, PRIMARY KEY ({names}))")
+    world.sql(f"INSERT INTO t ({names}) VALUES {values}")
+    config = loaded(world, table="t")
+    hashes = world.hashes()
+    assert check(config).is_equal
+    assert reconcile.prune(config, config.jobs["job"], dry_run=True).extra == 0
+    world.sql("DELETE FROM t")
+    assert seen(check(config)) == {(key, "extra") for key in hashes}
+    assert reconcile.prune(config, config.jobs["job"], max_delete=100).deleted == len(rows)
+    assert world.hashes() == {}
+    world.sql(f"INSERT INTO t ({names}) VALUES {values}")
+    missing = check(config, repair=True)
+    assert (seen(missing), missing.repaired) == ({(key, "missing") for key in hashes}, len(rows))
+    assert world.hashes() == hashes
+
+
+def test_letters_that_a_collation_does_not_tell_apart(world):
+    """`A` and `a` are one row for MySQL: the hash of the other spelling is extra, and its row's is not touched."""
+    world.sql("CREATE TABLE t (k varchar(9) PRIMARY KEY, v int)", "INSERT INTO t VALUES ('a', 1)")
+    config = loaded(world, table="t")
+    world.redis.hset("t_A", mapping={"k": "A", "v": "1"})
+    verdict = check(config, repair=True)
+    assert (seen(verdict), verdict.repaired) == ({(b"t_A", "extra")}, 1)
+    assert set(world.hashes()) == {b"t_a"}
+
+
+def test_a_query_and_a_condition(world, small):
+    """A row that has left the `where`, or the query, has no hash any more."""
+    only = world.config(table="big", where="id > 10")
+    assert {key for key, _ in seen(check(only))} == {b"big_%08d" % number for number in range(1, 11)}
+    query = world.config(query="SELECT id, name, note FROM big WHERE id > 5", key="big_{id}")
+    assert {key for key, _ in seen(check(query))} == {b"big_%08d" % number for number in range(1, 6)}
+    assert check(query, sample=100).different == 0
+
+
+def test_a_sample_finds_what_is_common(world, small):
+    """About so many rows and hashes; what is everywhere is seen."""
+    world.sql("UPDATE big SET name = 'new'")
+    verdict = check(small, sample=100)
+    assert 40 <= verdict.rows <= 250
+    assert verdict.different == verdict.rows
+    world.sql("DELETE FROM big")
+    assert check(small, sample=100).extra > 50
+
+
+def test_jobs_that_write_the_same_hashes_are_refused(world):
+    """Whose a field is cannot be told."""
+    config = world.config(table="big", fields=["name"])
+    two = config.model_copy(update={"jobs": {**config.jobs, "other": world.config(table="big").jobs["job"]}})
+    with pytest.raises(ConfigError, match="under the same prefix"):
+        reconcile.verify(two, two.jobs["job"])
+
+
+def test_as_typed(world, tmp_path):
+    """Exit codes, JSON and words of verify, prune and sync --prune."""
+    desk = Desk(world, tmp_path)
+    assert desk.run("sync", "stu").code == 0
+    equal = desk.run("verify", "stu", "-o", "json")
+    assert (equal.code, equal.document) == (
+        0,
+        {
+            "schema": "loader.verify/v1",
+            "job": "stu",
+            "status": "ok",
+            "rows": 5,
+            "missing": 0,
+            "different": 0,
+            "extra": 0,
+            "repaired": 0,
+        },
+    )
+    world.sql("DELETE FROM stu WHERE sid = 5", "UPDATE stu SET sname = 'x' WHERE sid = 1")
+    world.redis.delete("stu_00000002")
+    shown = desk.run("verify", "stu")
+    assert shown.code == 3
+    assert shown.out == (
+        "stu: different: 4 rows compared, 1 missing, 1 different, 1 extra\n"
+        "  missing    stu_00000002\n"
+        "  different  stu_00000001  wrong sname\n"
+        "  extra      stu_00000005  no row makes it\n"
+    )
+    refused = desk.run("prune", "stu", "-o", "json")
+    assert (refused.code, refused.document["status"], refused.document["deleted"]) == (1, "refused", 0)
+    assert "more than --max-delete 5%" in refused.err
+    assert desk.run("prune", "stu", "--max-delete", "120%").code == 2
+    synced = desk.run("sync", "stu", "--prune", "--max-delete", "50%", "-o", "json")
+    assert (synced.code, synced.document["rows"]["written"], synced.document["rows"]["deleted"]) == (0, 4, 1)
+    assert desk.run("verify", "--all", "-o", "json").document["status"] == "ok"
+
+
+def test_rejects_are_listed_retried_and_forgotten(world, tmp_path):
+    """Key, reason, times and attempts; values only when asked for; a retry loads what can be loaded by then."""
+    desk = Desk(world, tmp_path)
+    world.redis.set("stu_00000002", "mine")
+    world.redis.set("stu_00000003", "mine")
+    assert desk.run("sync", "stu").code == 3
+    assert desk.run("sync", "stu").code == 3
+    listed = desk.run("rejects", "list", "stu", "-o", "json").document
+    assert [(each["key"], each["attempts"], each["reason"].split()[0]) for each in listed["rejects"]] == [
+        ("stu_00000002", 2, "WRONGTYPE"),
+        ("stu_00000003", 2, "WRONGTYPE"),
+    ]
+    assert "张无忌" not in desk.run("rejects", "list", "stu").out
+    assert "HMSET stu_00000002 sid 00000002 sname 张无忌" in desk.run("rejects", "list", "stu", "--values").out
+    world.redis.delete("stu_00000002")
+    retried = desk.run("rejects", "retry", "stu", "-o", "json")
+    assert (retried.code, retried.document["written"], retried.document["rejected"]) == (3, 1, 1)
+    assert world.redis.hget("stu_00000002", "sname").decode() == "张无忌"
+    world.sql("DELETE FROM stu WHERE sid = 3")
+    retried = desk.run("rejects", "retry", "stu", "-o", "json")
+    assert (retried.code, retried.document["gone"]) == (0, 1)
+    world.redis.delete("stu_00000004")
+    world.redis.set("stu_00000004", "mine")
+    assert desk.run("sync", "stu").code == 3
+    assert desk.run("rejects", "purge", "stu").out == "stu: 1 forgotten\n"
+    assert desk.run("rejects", "list", "stu").out == "stu: 0 rejected rows\n"
+    world.redis.delete("stu_00000004")
+
+
+def test_a_row_that_was_written_is_no_reject_any_more(world, tmp_path):
+    """A whole sync strikes off what it wrote."""
+    desk = Desk(world, tmp_path)
+    world.redis.set("stu_00000002", "mine")
+    assert desk.run("sync", "stu").code == 3
+    world.redis.delete("stu_00000002")
+    assert desk.run("sync", "stu").code == 0
+    assert json.loads(desk.run("rejects", "list", "stu", "-o", "json").out)["rejects"] == []
