@@ -302,10 +302,10 @@ def mysql_paused(scene: Scene, draw: Draw) -> str:
 
 def column_added(scene: Scene, draw: Draw) -> str:
     """Sometimes one that all rows have a value in at once."""
-    name = f"more{time.monotonic_ns()}"
+    name, default = f"more{time.monotonic_ns()}", " DEFAULT '新'" if draw.a < 0.5 else ""
     with connect(scene.lab) as mysql, mysql.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE item ADD COLUMN {name} varchar(20) {'' if draw.a < 0.5 else 'DEFAULT 新'!r}")
-    return name
+        cursor.execute(f"ALTER TABLE item ADD COLUMN {name} varchar(20){default}")
+    return name + default
 
 
 def table_renamed(scene: Scene, draw: Draw) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Self
 import hiredis
 import pymysql
 import redis
+from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 from redis.crc import key_slot
 
@@ -75,7 +76,7 @@ def connect(lab: Lab, **options: Any) -> "pymysql.connections.Connection[Any]":
         charset="utf8mb4",
         autocommit=True,
         use_unicode=False,
-        conv={},
+        conv={key: value for key, value in conversions.items() if type(key) is not int},
         **options,
     )
 
