@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, Self
@@ -15,7 +15,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
 from loader.lease import Lease
 from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
-from loader.model import Chunk, ChunkLoaded, Reject, Table
+from loader.model import Chunk, ChunkLoaded, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.slots import SLOTS
 from loader.source import Source
@@ -63,8 +63,8 @@ class Listener(Protocol):
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
 
-    def notify(self, event: Event | StartOver | None) -> None:
-        """Take note of an event, of why the run begins again, or that a second passed without one."""
+    def notify(self, event: Event | Noted | None) -> None:
+        """Take note of an event, or that a second passed without one."""
 
 
 class Crew:
@@ -106,6 +106,7 @@ class Crew:
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._looked = 0.0
         self._finished = False
+        self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
         self._replica: Source | None = None
@@ -124,11 +125,14 @@ class Crew:
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
-        with suppress(LoaderError):  # a marker that stays says nothing, and a lock lapses by itself
+        try:
             if self._saved and not self._options.resume and not self._finished:
                 self._state.forget(self._saved)
             if self._lease:
                 self._lease.drop(self.target)
+        except LoaderError as error:
+            if not error.transient:  # else a marker that stays says nothing, and a lock lapses by itself
+                raise
         for source in (self._scout, self._replica):
             if source:
                 source.close()
@@ -171,6 +175,7 @@ class Crew:
                 )
             if not self._state.lost(saved.markers, saved.run):
                 self._saved, self.resumed = saved, True
+                self._evicted = self.target.evictions()
                 self._backlog.extend(saved.owed)
                 self.earlier = (
                     saved.rejected,
@@ -179,6 +184,7 @@ class Crew:
                 return
         if self._options.resume:
             self._check_room()
+        self._evicted = self.target.evictions()
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def lock(self, run: str) -> None:
@@ -381,6 +387,15 @@ class Crew:
             raise StartOver(
                 f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
             )
+
+    def evicted(self) -> str:
+        """What masters have thrown away since the run began, in words; empty where nothing."""
+        now = persist(self.target.evictions, DEADLINE, self.throttle) if self._saved else {}
+        counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
+        if not counts:
+            return ""
+        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items())
+        return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
 
     def _finish(self) -> None:
         """Nothing is owed: forget the checkpoint and what was rejected before."""
