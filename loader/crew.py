@@ -14,7 +14,7 @@ from typing import Protocol, Self
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
 from loader.lease import Lease
-from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
+from loader.load import PATIENCE, Event, Lane, persist, transfer
 from loader.model import Chunk, ChunkLoaded, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.slots import SLOTS
@@ -104,6 +104,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._counted = threading.Semaphore(0)  # chunks that are in the checkpoint, or need not be
         self._looked = 0.0
         self._finished = False
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
@@ -216,7 +217,8 @@ class Crew:
             listener.notify(event)
             if isinstance(event, ChunkLoaded):
                 self._count(event)
-                self._save(DEADLINE)
+                self._save(self.plan.job.deadline)
+                self._counted.release()
                 yield event
             self._check_markers()
 
@@ -259,13 +261,17 @@ class Crew:
         self.throttle.stop()
         for _ in self._threads:
             self._todo.put(None)
+            self._counted.release()
         end = time.monotonic() + LEAVE
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
         self._threads = []
 
     def _work(self) -> None:
-        """What one worker's thread does."""
+        """What one worker's thread does.
+
+        It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
+        """
         lane = Lane(
             self._settings.source,
             self.plan,
@@ -277,6 +283,7 @@ class Crew:
         try:
             while chunk := self._todo.get():
                 self._heard.put(lane.load(chunk, self._heard.put))
+                self._counted.acquire()
         except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
             self._heard.put(error)
         finally:
@@ -358,7 +365,7 @@ class Crew:
 
         self._scouting = True
         try:
-            return persist(attempt, DEADLINE, self.throttle)
+            return persist(attempt, self.plan.job.deadline, self.throttle)
         finally:
             self._scouting = False
 
@@ -367,7 +374,7 @@ class Crew:
         del self._owed[event.chunk.number]
         if self._saved and event.rejects:
             self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
-            persist(lambda: self._rejects.add(event.rejects), DEADLINE, self.throttle)
+            persist(lambda: self._rejects.add(event.rejects), self.plan.job.deadline, self.throttle)
 
     def _save(self, patience: float) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
@@ -383,14 +390,16 @@ class Crew:
 
     def _find_markers(self) -> None:
         saved = self._saved
-        if saved and (lost := persist(lambda: self._state.lost(saved.markers, saved.run), DEADLINE, self.throttle)):
+        if saved and (
+            lost := persist(lambda: self._state.lost(saved.markers, saved.run), self.plan.job.deadline, self.throttle)
+        ):
             raise StartOver(
                 f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
             )
 
     def evicted(self) -> str:
         """What masters have thrown away since the run began, in words; empty where nothing."""
-        now = persist(self.target.evictions, DEADLINE, self.throttle) if self._saved else {}
+        now = persist(self.target.evictions, self.plan.job.deadline, self.throttle) if self._saved else {}
         counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
         if not counts:
             return ""
@@ -403,10 +412,10 @@ class Crew:
         if not saved:
             return
         self._find_markers()
-        persist(lambda: self._state.forget(saved), DEADLINE, self.throttle)
+        persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
         if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
-            persist(lambda: self._rejects.remove_before(self._began), DEADLINE, self.throttle)
+            persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
 
     def _check_room(self) -> None:
         """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.
