@@ -389,13 +389,14 @@ class Crew:
             self._find_markers()
 
     def _find_markers(self) -> None:
+        """Begin again where markers are gone; not where a full master threw keys away, which is told of anyway."""
         saved = self._saved
-        if saved and (
-            lost := persist(lambda: self._state.lost(saved.markers, saved.run), self.plan.job.deadline, self.throttle)
-        ):
-            raise StartOver(
-                f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
-            )
+        if not saved:
+            return
+        lost = persist(lambda: self._state.lost(saved.markers, saved.run), self.plan.job.deadline, self.throttle)
+        if lost and not self.evicted():
+            gone = ", ".join(lost)
+            raise StartOver(f"the target was emptied during the run, in part or whole: markers are gone ({gone})")
 
     def evicted(self) -> str:
         """What masters have thrown away since the run began, in words; empty where nothing."""
