@@ -88,11 +88,8 @@ def test_the_least_config(load):
 
 def test_a_full_job(load):
     """Every key of a job arrives in the unit it is used in."""
-    stu = load(
-        job(
-            '{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%, deadline: 5m}'
-        )
-    ).jobs["stu"]
+    text = 'table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%'
+    stu = load(job(f"{{{text}, deadline: 5m}}")).jobs["stu"]
     assert stu.key_parts == (("s:", "a"), (":", "b c"))
     assert (stu.prefix, stu.fields, stu.where, stu.nulls) == ("s:", ("a", "b"), "a > 1", "empty")
     assert (stu.ttl, stu.ttl_jitter, stu.deadline) == (86_400, 10, 300)
