@@ -88,8 +88,12 @@ def test_the_least_config(load):
 
 def test_a_full_job(load):
     """Every key of a job arrives in the unit it is used in."""
-    text = 'table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%'
-    stu = load(job(f"{{{text}, deadline: 5m}}")).jobs["stu"]
+    stu = load(
+        job(
+            '{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%,'
+            " deadline: 5m}"
+        )
+    ).jobs["stu"]
     assert stu.key_parts == (("s:", "a"), (":", "b c"))
     assert (stu.prefix, stu.fields, stu.where, stu.nulls) == ("s:", ("a", "b"), "a > 1", "empty")
     assert (stu.ttl, stu.ttl_jitter, stu.deadline) == (86_400, 10, 300)
@@ -561,6 +565,27 @@ def test_prefix_within_a_prefix(load):
     """A prefix that begins another is a warning."""
     config = load(f'{HEAD}jobs: {{a: {{table: stu}}, b: {{table: t, key: "stu_x_{{id}}"}}, c: {{table: u}}}}')
     assert config.warnings == ("jobs.a.key: its prefix 'stu_' begins all keys of job b too",)
+
+
+def test_prefix_of_the_state(errors):
+    """No row's key is one of the loader's own: a prefix within theirs is refused, whether written or the table's."""
+    refused = "keys begin with 'loader:' as those of the loader's own state; change it"
+    assert errors(f'{HEAD}jobs:\n  a: {{table: stu, key: "loader:{{x}}"}}\n  b: {{table: "loader:x"}}') == [
+        f"a.yaml:5:24: error: jobs.a.key: {refused}",
+        f"a.yaml:6:6: error: jobs.b.key: {refused}",
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "l", "loader"])
+def test_prefix_that_text_completes(load, prefix):
+    """A prefix that a text may turn into that of the state is a warning."""
+    config = load(job(f'{{table: stu, key: "{prefix}{{x}}"}}'))
+    (warning,) = config.warnings
+    assert warning == (
+        f"jobs.stu.key: where text follows its prefix {prefix!r}, a row's key may begin with 'loader:',"
+        " as those of the loader's own state"
+    )
+    assert load(job('{table: stu, key: "loaders:{x}"}')).warnings == ()
 
 
 @pytest.mark.parametrize(
