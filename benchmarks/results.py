@@ -16,7 +16,8 @@ from loader.run import WORKERS
 
 VARIANTS = {  # case: what a reader calls it
     "script": "shell script, a process a row, 500 rows",
-    "redis-py": "PyMySQL + redis-py cluster pipeline",
+    "usual": "PyMySQL + redis-py cluster pipeline, as usually written",
+    "redis-py": "the same, tuned: values stay bytes",
     "pipe": "`mysql \\| redis-cli --pipe`, one node",
     "one": "**loader**, one node",
     "cluster": "**loader** `sync`, cluster",
@@ -25,7 +26,8 @@ VARIANTS = {  # case: what a reader calls it
 }
 PLOTTED = {
     "script": "shell script",
-    "redis-py": "PyMySQL + redis-py",
+    "usual": "PyMySQL + redis-py, as usual",
+    "redis-py": "PyMySQL + redis-py, tuned",
     "pipe": "mysql | redis-cli --pipe (one node)",
     "limit": "three redis-cli --pipe (no MySQL)",
     "one": "loader, one node",
@@ -237,25 +239,29 @@ def verdicts(f: Figures) -> Iterator[list[str]]:
         yield line(text, f"≤ {most:.2f}", f.ratio((case, "net wall"), limit), below(most))
         yield line(f"the same with start-up, `{name}`", f"≤ {most:.2f}", f.ratio((case, "wall"), limit), below(most))
     for name in ("stu", "orders"):
-        case, rival = f"{name}/cluster", f"{name}/redis-py"
-        text = f"against PyMySQL + redis-py, `{name}`"
+        case, rival = f"{name}/cluster", f"{name}/usual"
+        text = f"against PyMySQL + redis-py as usually written, `{name}`"
         yield line(f"{text}: rows/s", "≥ 6 times", f.ratio((case, "rate"), (rival, "rate")), above(6), 1)
-        yield line(
-            f"{text}: less client CPU, without start-up",
-            "≥ 60 times",
-            f.ratio((rival, "cpu"), (case, "net cpu")),
-            above(60),
-            0,
-        )
-        yield line(
-            f"{text}: less client CPU, with start-up",
-            "≥ 60 times",
-            f.ratio((rival, "cpu"), (case, "cpu")),
-            above(60),
-            0,
-        )
+        less = f"{text}: less client CPU"
+        yield line(f"{less}, without start-up", "≥ 60 times", f.ratio((rival, "cpu"), (case, "net cpu")), above(60), 0)
+        yield line(f"{less}, with start-up", "≥ 60 times", f.ratio((rival, "cpu"), (case, "cpu")), above(60), 0)
+        tuned, limit = f"{name}/redis-py", f.ratio((f"{name}/limit", "rate"), (f"{name}/redis-py", "rate"))
+        yield [
+            f"against the same, tuned, `{name}`: rows/s",
+            f"the limit's own: {shown(limit, 1)} times",
+            shown(f.ratio((case, "rate"), (tuned, "rate")), 1),
+            "",
+        ]
+        yield [
+            f"against the same, tuned, `{name}`: less client CPU, without start-up",
+            "",
+            shown(f.ratio((tuned, "cpu"), (case, "net cpu")), 0),
+            "",
+        ]
     faster = f.ratio(("stu/cluster", "rate"), ("stu/script", "rate"))
-    yield line("against the shell script: rows/s", "≥ 1,000 times", faster, above(1000), 0)
+    most = f.ratio(("stu/limit", "rate"), ("stu/script", "rate"))
+    wanted = f"≥ 1,000 times; the limit's own: {shown(most, 0)}"
+    yield line("against the shell script: rows/s", wanted, faster, above(1000), 0)
     sends = f.of("server/drain", "net rate")
     least = min(2e6, sends[0]) if sends else 2e6
     yield line(
@@ -393,9 +399,9 @@ default, where nothing else is said."""
 LOADING_NOTE = """\
 The script loads 500 rows, all others the whole table. "Client" is every process that is not a server: of
 a pipe, both programs; its peak memory is that of the largest of them. The start-up of the loader is what the
-same command takes for a table of five rows. `backfill` keeps a checkpoint and has a replica acknowledge each
-chunk; `sync` does not. The limit sends from files what the loader would send. `mysql | redis-cli` and PyMySQL +
-redis-py leave NULL columns out; the loader and the limit send an HDEL for them too."""
+same command takes for a table of five rows. Both have a replica acknowledge each chunk;
+`backfill` keeps a checkpoint too. The limit sends from files what the loader would send. `mysql | redis-cli` and
+PyMySQL + redis-py leave NULL columns out; the loader and the limit send an HDEL for them too."""
 
 HOW = """\
 ## How it was measured
@@ -411,7 +417,9 @@ HOW = """\
   from before the command until the replicas have everything.
 - Nodes keep an append-only log (`everysec`), as the lab's do, without automatic rewrites. InnoDB's buffer pool
   holds all tables.
-- PyMySQL leaves values as bytes and redis-py sends 1,000 rows a pipeline. `mysql` runs with `--quick`.
+- PyMySQL + redis-py sends 1,000 rows a pipeline, with hiredis. As usually written, a row is a dictionary of Python's
+  values and each is made text again, which loses ZEROFILL: its hashes are counted, and not compared. Tuned, values stay
+  bytes. `mysql` runs with `--quick`.
 - A figure without start-up is the run's less the median of the runs with five rows; "-" where that is less than
   those runs differ. Ratios are taken within a round.
 - The raw figures are in [results.json](results.json). That a killed backfill resumes exactly is a test,

@@ -1,5 +1,6 @@
 """What the loader is compared with, where that is Python: PyMySQL with redis-py, and a reader that looks at nothing.
 
+rivals.py usual OPTIONS TABLE PREFIX PORT
 rivals.py redis-py OPTIONS TABLE PREFIX PORT
 rivals.py drain OPTIONS TABLE
 """
@@ -8,7 +9,7 @@ import os
 import sys
 
 import pymysql
-from pymysql.cursors import SSCursor
+from pymysql.cursors import SSCursor, SSDictCursor
 from redis.cluster import RedisCluster
 
 BATCH = 1000  # rows a pipeline
@@ -44,6 +45,21 @@ def redis_py(options: str, table: str, prefix: str, port: str) -> None:
             pipe.execute()
 
 
+def usual(options: str, table: str, prefix: str, port: str) -> None:
+    """The same as one writes it: a dictionary a row, values as Python has them. ZEROFILL and DATETIME(3) are lost."""
+    db = pymysql.connect(read_default_file=options, database="test", charset="utf8mb4", cursorclass=SSDictCursor)
+    cursor = db.cursor()
+    cursor.execute(f"SELECT * FROM {table}")
+    cluster = RedisCluster(host="127.0.0.1", port=int(port))
+    key = cursor.description[0][0]
+    while rows := cursor.fetchmany(BATCH):
+        pipe = cluster.pipeline()
+        for row in rows:
+            fields = {name: str(value) for name, value in row.items() if value is not None}
+            pipe.hset(f"{prefix}_{row[key]}", mapping=fields)
+        pipe.execute()
+
+
 def drain(options: str, table: str) -> None:
     """Take the rows off the socket and forget them: as fast as the server sends."""
     db, _ = query(options, table)
@@ -57,4 +73,4 @@ def drain(options: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    {"redis-py": redis_py, "drain": drain}[sys.argv[1]](*sys.argv[2:])
+    {"usual": usual, "redis-py": redis_py, "drain": drain}[sys.argv[1]](*sys.argv[2:])

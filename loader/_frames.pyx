@@ -568,7 +568,7 @@ cdef inline Py_ssize_t number_at(
         return -1
     at += 1
     while at < end and 48 <= data[at] <= 57:
-        if at - first == 10:
+        if at - first == 10 or (at > first and not value):  # no number begins with a nought
             return -1
         value = value * 10 + data[at] - 48
         at += 1

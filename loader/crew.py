@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, Self
@@ -14,8 +14,8 @@ from typing import Protocol, Self
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
 from loader.lease import Lease
-from loader.load import DEADLINE, PATIENCE, Event, Lane, persist, transfer
-from loader.model import Chunk, ChunkLoaded, Reject, Table
+from loader.load import PATIENCE, Event, Lane, persist, transfer
+from loader.model import Chunk, ChunkLoaded, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.slots import SLOTS
 from loader.source import Source
@@ -63,8 +63,8 @@ class Listener(Protocol):
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
 
-    def notify(self, event: Event | StartOver | None) -> None:
-        """Take note of an event, of why the run begins again, or that a second passed without one."""
+    def notify(self, event: Event | Noted | None) -> None:
+        """Take note of an event, or that a second passed without one."""
 
 
 class Crew:
@@ -104,8 +104,10 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._counted = threading.Semaphore(0)  # chunks that are in the checkpoint, or need not be
         self._looked = 0.0
         self._finished = False
+        self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
         self._replica: Source | None = None
@@ -124,11 +126,14 @@ class Crew:
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
-        with suppress(LoaderError):  # a marker that stays says nothing, and a lock lapses by itself
+        try:
             if self._saved and not self._options.resume and not self._finished:
                 self._state.forget(self._saved)
             if self._lease:
                 self._lease.drop(self.target)
+        except LoaderError as error:
+            if not error.transient:  # else a marker that stays says nothing, and a lock lapses by itself
+                raise
         for source in (self._scout, self._replica):
             if source:
                 source.close()
@@ -171,6 +176,7 @@ class Crew:
                 )
             if not self._state.lost(saved.markers, saved.run):
                 self._saved, self.resumed = saved, True
+                self._evicted = self.target.evictions()
                 self._backlog.extend(saved.owed)
                 self.earlier = (
                     saved.rejected,
@@ -179,6 +185,7 @@ class Crew:
                 return
         if self._options.resume:
             self._check_room()
+        self._evicted = self.target.evictions()
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def lock(self, run: str) -> None:
@@ -210,7 +217,8 @@ class Crew:
             listener.notify(event)
             if isinstance(event, ChunkLoaded):
                 self._count(event)
-                self._save(DEADLINE)
+                self._save(self.plan.job.deadline)
+                self._counted.release()
                 yield event
             self._check_markers()
 
@@ -253,13 +261,17 @@ class Crew:
         self.throttle.stop()
         for _ in self._threads:
             self._todo.put(None)
+            self._counted.release()
         end = time.monotonic() + LEAVE
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
         self._threads = []
 
     def _work(self) -> None:
-        """What one worker's thread does."""
+        """What one worker's thread does.
+
+        It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
+        """
         lane = Lane(
             self._settings.source,
             self.plan,
@@ -271,6 +283,7 @@ class Crew:
         try:
             while chunk := self._todo.get():
                 self._heard.put(lane.load(chunk, self._heard.put))
+                self._counted.acquire()
         except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
             self._heard.put(error)
         finally:
@@ -352,7 +365,7 @@ class Crew:
 
         self._scouting = True
         try:
-            return persist(attempt, DEADLINE, self.throttle)
+            return persist(attempt, self.plan.job.deadline, self.throttle)
         finally:
             self._scouting = False
 
@@ -361,7 +374,7 @@ class Crew:
         del self._owed[event.chunk.number]
         if self._saved and event.rejects:
             self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
-            persist(lambda: self._rejects.add(event.rejects), DEADLINE, self.throttle)
+            persist(lambda: self._rejects.add(event.rejects), self.plan.job.deadline, self.throttle)
 
     def _save(self, patience: float) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
@@ -376,11 +389,23 @@ class Crew:
             self._find_markers()
 
     def _find_markers(self) -> None:
+        """Begin again where markers are gone; not where a full master threw keys away, which is told of anyway."""
         saved = self._saved
-        if saved and (lost := persist(lambda: self._state.lost(saved.markers, saved.run), DEADLINE, self.throttle)):
-            raise StartOver(
-                f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
-            )
+        if not saved:
+            return
+        lost = persist(lambda: self._state.lost(saved.markers, saved.run), self.plan.job.deadline, self.throttle)
+        if lost and not self.evicted():
+            gone = ", ".join(lost)
+            raise StartOver(f"the target was emptied during the run, in part or whole: markers are gone ({gone})")
+
+    def evicted(self) -> str:
+        """What masters have thrown away since the run began, in words; empty where nothing."""
+        now = persist(self.target.evictions, self.plan.job.deadline, self.throttle) if self._saved else {}
+        counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
+        if not counts:
+            return ""
+        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items())
+        return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
 
     def _finish(self) -> None:
         """Nothing is owed: forget the checkpoint and what was rejected before."""
@@ -388,10 +413,10 @@ class Crew:
         if not saved:
             return
         self._find_markers()
-        persist(lambda: self._state.forget(saved), DEADLINE, self.throttle)
+        persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
         if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
-            persist(lambda: self._rejects.remove_before(self._began), DEADLINE, self.throttle)
+            persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
 
     def _check_room(self) -> None:
         """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.

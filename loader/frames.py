@@ -20,8 +20,9 @@ HEADER = 4
 SHOWN = 200  # bytes of a key that is too long for Redis, and for a log
 PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:[0-9]+\r\n)*")
 # A line with a number, and one that is not all there. No Redis holds what would take more than ten digits to say.
-NUMBER_LINE = {sign: re.compile(rb"\%c([0-9]{1,10})\r\n" % sign) for sign in b"*$"}
-NUMBER_PART = {sign: re.compile(rb"\%c(?:[0-9]{1,10}\r?)?" % sign) for sign in b"*$"}
+NUMBER = rb"(0|[1-9][0-9]{0,9})"
+NUMBER_LINE = {sign: re.compile(rb"\%c%b\r\n" % (sign, NUMBER)) for sign in b"*$"}
+NUMBER_PART = {sign: re.compile(rb"\%c(?:%b\r?)?" % (sign, NUMBER)) for sign in b"*$"}
 LINE_END = re.compile(rb"\n")
 BITS = (1 << 64) - 1
 

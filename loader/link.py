@@ -94,7 +94,7 @@ class Link:
             return None
         finally:
             self.socket.settimeout(0)
-        line, self.tail = self.tail.rstrip(), b""
+        line, self.tail = bytes(self.tail.rstrip()), b""
         return line
 
 

@@ -54,13 +54,14 @@ def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, 
         check_result(plan, stream)
         while not encoder.ended:
             stream.fill(encoder.wanted)
+            throttle.pace(encoder.rows - paced)
+            paced = encoder.rows
             while (position := encoder.feed(stream.buffer, stream.start, stream.end)) > stream.start:
                 stream.start = position
                 for node in encoder.ready():
                     writer.send(node, encoder.take(node))
-            throttle.pace(encoder.rows - paced)
-            paced = encoder.rows
         stream.finish()
+    throttle.pace(encoder.rows - paced)
     for node in encoder.ready(least=1):
         writer.send(node, encoder.take(node))
     return encoder

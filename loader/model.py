@@ -140,6 +140,13 @@ class Waiting:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something a person should know of, while the run goes on."""
+
+    text: str
+
+
 class Status(StrEnum):
     """How a run ended."""
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from loader.errors import StartOver
-from loader.model import ChunkLoaded, Waiting
+from loader.model import ChunkLoaded, Noted, Waiting
 from loader.throttle import Throttle
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
@@ -93,6 +92,7 @@ class Reporter:
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, and of what says why workers wait."""
         self._expected, self._throttle = rows, throttle
+        self._rows = self._chunks = 0
         if self._bar:
             self._bar.update(self._task, total=rows or None)
 
@@ -101,16 +101,15 @@ class Reporter:
         self._rows = rows
         self.notify(None)
 
-    def notify(self, event: ChunkLoaded | Waiting | StartOver | None) -> None:
+    def notify(self, event: ChunkLoaded | Waiting | Noted | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
         with suppress(BrokenPipeError):  # nobody listens on stderr
             self._note(event)
             self._show()
 
-    def _note(self, event: ChunkLoaded | Waiting | StartOver | None) -> None:
-        if isinstance(event, StartOver):
-            self._rows = self._chunks = 0
-            self._log.warning("starting over", reason=str(event))
+    def _note(self, event: ChunkLoaded | Waiting | Noted | None) -> None:
+        if isinstance(event, Noted):
+            self._log.warning(event.text)
         elif isinstance(event, Waiting):
             self._waiting = event.reason
             seconds = round(event.seconds, 1)

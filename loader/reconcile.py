@@ -17,7 +17,7 @@ from loader.config import Config
 from loader.crew import Crew, Options
 from loader.encoder import Tally
 from loader.errors import ConfigError, TargetError
-from loader.load import DEADLINE, persist, transfer
+from loader.load import persist, transfer
 from loader.lookup import TOGETHER, Lookup
 from loader.model import Acks, Batch, Layout, Node, Reject
 from loader.plan import Plan, Results, quote
@@ -106,7 +106,7 @@ class Both:
         self._crew: Crew = prepare(settings, job, Options())
         try:
             if write:
-                persist(lambda: self._crew.lock(uuid4().hex[:12]), DEADLINE, self._crew.throttle)
+                persist(lambda: self._crew.lock(uuid4().hex[:12]), job.deadline, self._crew.throttle)
             self.plan = self._crew.plan
             self.lookup = Lookup(self.plan, self._crew.table, _prefixes_below(settings, job))
         except BaseException:
@@ -142,7 +142,7 @@ class Both:
                 self._source = None
                 raise
 
-        return persist(attempt, DEADLINE, self.throttle)
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def look(self, statement: str, tally: Tally | None = None) -> tuple[int, list[Unequal]]:
         """Rows of a statement, and those whose hash is not what it should be."""
@@ -154,7 +154,7 @@ class Both:
             finally:
                 reader.close()
 
-        return persist(attempt, DEADLINE, self.throttle)
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def without_row(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the job's keys that no row makes now."""
@@ -172,7 +172,7 @@ class Both:
             acks = only.finish()
             return acks, [*(r for r in encoder.rejects if r.key in only.keys), *acks.rejects]
 
-        return persist(attempt, DEADLINE, self.throttle)
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def send(self, commands: Iterable[tuple[bytes, list[bytes]]]) -> int:
         """Send single commands, each to the owner of its key; how many were carried out."""
@@ -185,7 +185,7 @@ class Both:
             only.send_all(listed)
             return sum(only.finish().rows.values())
 
-        return persist(attempt, DEADLINE, self.throttle)
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def hashes_among(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that hold a hash."""
@@ -193,7 +193,7 @@ class Both:
         def attempt() -> list[bytes]:
             return [key for key in keys if self.target.ask(key, "TYPE", key)[1] == b"hash"]
 
-        return persist(attempt, DEADLINE, self.throttle)
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def scan(self) -> Iterator[tuple[Node, list[bytes]]]:
         """The keys of all masters that may be the job's; a master that fails amid is gone over from its start."""
@@ -206,7 +206,7 @@ class Both:
             except TargetError as error:
                 if not error.transient:
                     raise
-                persist(self._find_masters, DEADLINE, self.throttle)
+                persist(self._find_masters, self.plan.job.deadline, self.throttle)
                 masters = self.target.slots.nodes
                 left.extend(n for n in masters if n == node or n not in known)
                 known.update(masters)
@@ -360,7 +360,11 @@ class Verify:
         """Follow the redirection of a key that its node could not show."""
         if each.found is not None or each.reason:
             return each
-        flat = persist(lambda: self._both.target.ask(each.key, "HGETALL", each.key)[1], DEADLINE, self._both.throttle)
+        flat = persist(
+            lambda: self._both.target.ask(each.key, "HGETALL", each.key)[1],
+            self._both.plan.job.deadline,
+            self._both.throttle,
+        )
         return replace(each, found=dict(zip(flat[::2], flat[1::2], strict=True)))
 
     def _note(self, kind: str, found: list[Difference]) -> None:

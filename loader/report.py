@@ -51,7 +51,7 @@ def run_text(run: Run) -> str:
         lines.append(f"  rejected {shown(reject.key)}: {reject.reason}")
     if run.rejected > SHOWN_REJECTS:
         lines.append(f"  … and {run.rejected - SHOWN_REJECTS:,} more rejected rows")
-    if run.status is Status.STOPPED:
+    if run.error and run.status is not Status.FAILED:
         lines.append(f"  {run.error}")
     return "\n".join(lines)
 

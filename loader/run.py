@@ -9,7 +9,7 @@ from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
 from loader.errors import Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, persist, transfer
-from loader.model import ChunkLoaded, Node, Run, Status, Table
+from loader.model import ChunkLoaded, Node, Noted, Run, Status, Table
 from loader.plan import Plan, key_of, make_plan, peek, quote
 from loader.settings import Job
 from loader.settings import Target as TargetSettings
@@ -47,7 +47,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
                 load(settings, job, options, listener, run)
                 break
             except StartOver as change:
-                listener.notify(change)
+                listener.notify(Noted(f"the run starts over: {change}"))
                 run = Run(job=job.name, id=run.id, dry_run=options.dry_run)
                 options = replace(options, restart=True)
         else:
@@ -59,7 +59,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
         run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
     else:
-        if run.rejected:
+        if run.rejected or run.error:
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
     run.seconds = time.monotonic() - started
     return run
@@ -69,6 +69,8 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
     """Load a job from its plan to its last chunk, and count it into the run."""
     with prepare(settings, job, options, run.id) as crew:
         listener.expect(crew.plan.expected, crew.throttle)
+        for node, policy in ({} if options.dry_run else crew.target.evicting()).items():
+            listener.notify(Noted(f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"))
         run.resumed = crew.resumed
         run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
@@ -77,6 +79,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + crew.owed
+        run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")
 

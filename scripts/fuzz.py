@@ -1,8 +1,9 @@
-"""Fuzzes the compiled encoder and reply counter under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Fuzzes the compiled encoder, comparer and reply counter under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Two instrumented copies of loader/_frames.pyx are built in a temporary directory: one as it is, and a tight one, whose
 buffers have no slack and whose packets are continued from 97 bytes on, so that its rare paths are everyday ones. Row
-packets and replies are made up, mutated, cut into pieces and fed to them; what reaches new code is mutated further.
+packets, batches and replies are made up, mutated, cut into pieces and fed to them; what reaches new code is mutated
+further.
 Bytes that have not arrived yet are poisoned, so that reading one of them is an error.
 
 The compiler is gcc, whose sanitizers and block tracing come with the compiler that the package needs anyway. Atheris
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from loader import frames
-from loader.errors import SourceError
+from loader.errors import SourceError, TargetError
 from loader.model import Batch, Layout
 from loader.slots import SLOTS
 
@@ -43,14 +44,16 @@ TIGHT = {
     "room = max(out.room * 2, ": "room = min(0, ",
     "cdef Py_ssize_t WORDS = 96": "cdef Py_ssize_t WORDS = 44",  # an EXPIRE with numbers of six and ten digits
     "cdef Py_ssize_t BULK = 24": "cdef Py_ssize_t BULK = 10",  # a size of five digits
-    "self._key_room = key + 256": "self._key_room = key",
+    "self._key_room = size + 256": "self._key_room = size",
+    "room = to.room * 2 + 64": "room = to.room + 1",
+    "room = 16\n": "room = 2\n",
     "if length == 0xFFFFFF:": f"if length >= {TIGHT_PACKET}:",
 }
 
 # Faults that --prove puts into the copies, one at a time: each must be found.
 FAULTS = {
     "a cell may begin at the end": ("if at >= end:", "if at > end:"),
-    "a row may have too many cells": ("if at != end:", "if at > end:"),
+    "a row may have too many cells": ("FOUND if at == end else", "FOUND if at <= end else"),
     "a two-byte length is not checked": ("elif first == 252 and end - at >= 2:", "elif first == 252:"),
     "an eight-byte length may be negative": (" and at[7] < 0x80:", ":"),
     "a packet may end one byte late": ("if end - self._start - 4 < length:", "if end - self._start - 5 < length:"),
@@ -60,7 +63,28 @@ FAULTS = {
     "a batch is kept by who has handed it over": ("    out.data = NULL\n", ""),
     "a key's memory is not given back": ("free(self._key)\n        free(self._out)", "free(self._out)"),
     "a node may be fed when it is full": ("if start == self._start or self.ready():", "if start == self._start:"),
-    "there is a cell too many": ("for i in range(self._cells):", "for i in range(self._cells + 1):"),
+    "there is a cell too many": (
+        "for i in range(self._cells):\n            if at",
+        "for i in range(self._cells + 1):\n            if at",
+    ),
+    "a value may be longer than Redis takes": ("if text.size > self._most:", "if text.size > self._most + 1:"),
+    "a line of a reply may end one byte late": ("    if at + 1 == end:\n        return end + 1\n", ""),
+    "a text's line end is looked for anywhere": ("if at <= end and (data[at - 2]", "if (data[at - 2]"),
+    "a reply may end one byte late": (
+        "at = bulk_at(reply, self._walked, size, &text)\n            if at > size:",
+        "at = bulk_at(reply, self._walked, size, &text)\n            if at > size + 1:",
+    ),
+    "a reply is compared beyond its end": ("and body <= size - self._head", ""),
+    "a reply may have become shorter": ("if end - self._start < self.wanted:", "if end == self._start:"),
+    "a batch may end anywhere": (
+        "at = bulk_at(data, at, end, &word)\n        if not 0 <= at <= end:",
+        "at = bulk_at(data, at, end, &word)\n        if at < 0:",
+    ),
+    "a read's key is not counted": ("if not reserve(out, WORDS + command.key.size", "if not reserve(out, WORDS"),
+    "the table of names may be full": ("while room < 2 * fields:", "while room < fields:"),
+    "a list of texts grows late": ("if to.count == to.room:", "if to.count == to.room + 1:"),
+    "a reply may name a field twice": ("if self._field[field].reply == self.left:", "if False:"),
+    "a reply's texts are not given back": ("free(self._got.span)\n", "pass\n"),
 }
 
 # Counts the pairs of blocks that ran one after the other; loaded before the copies, which call it in every block.
@@ -77,13 +101,16 @@ void __sanitizer_cov_trace_pc(void) {
 }
 """
 
-HEADER = struct.Struct("<QIIIIIII")  # seed, copy, layout, bytes, three cuts, and 1 where the plain encoder is asked too
+HEADER = struct.Struct(
+    "<QIIIIIIII"
+)  # seed, copy, layout, bytes, three cuts, 1 where the twin is asked, and the batch's
 DATA_AT = 64
 WINDOW = 36 * 1024 * 1024  # bytes: two packets of 16 MiB and more
 LAYOUTS = 64
 MANY = 3  # of them have many fields
 PLAIN_EVERY = 100  # inputs between two that the plain encoder encodes too
 REPLIES_EVERY = 5  # of so many inputs, one is for the reply counter
+CHECKS_EVERY = 4  # of so many others, one is for the comparer
 STREAMS_EVERY = 8  # of so many streams, one goes to the copy as it is
 HUGE_EVERY = 100_000  # inputs between two with a packet of 16 MiB: each takes as long as thousands of others
 PROOF = 1_000_000  # inputs in which a fault must be found
@@ -92,7 +119,7 @@ LEAK = 8 * 1024 * 1024  # bytes that a run may hold at its end and not in its mi
 LONGEST = 4000  # bytes of a row that is kept to be mutated further
 KEPT = 4000  # rows, of each layout, and replies that are kept
 
-PLAIN, TIGHT_COPY, REPLIES = range(3)
+PLAIN, TIGHT_COPY, REPLIES, CHECK = range(4)
 MARKS = b"\xfb\xfc\xfd\xfe\xff\x00\x01\xfa\x7f\x80"
 EOF_PACKET = b"\x05\0\0\x09\xfe\0\0\2\0"
 ERR_PACKET = b"\x17\0\0\x09\xff\x25\x05#70100Query execution"
@@ -100,6 +127,25 @@ SMALL = (0, 1, 1, 2, 3, 4, 5, 8, 13, 20)
 LARGE = (40, 97, 101, 250, 251, 255, 256, 300)
 WORDS = (b"", b"{", b"}", b"{}", b"{a}", b"\r\n", b"$3\r\n", b"NULL", b"\0", b"\xff\xfe")
 REPLY_LINES = (b"+OK\r\n", b"+OK\r\n", b":0\r\n", b":1\r\n", b":12345678901234567890\r\n", b"-ERR no\r\n", b"$-1\r\n")
+REPLY_PARTS = (
+    b"*0\r\n",
+    b"*2\r\n",
+    b"*4\r\n",
+    b"$1\r\n",
+    b"$0\r\n\r\n",
+    b"-",
+    b"-ERR no\r\n",
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"0",
+    b"9",
+    b"$-1\r\n",
+    b"*9999999999\r\n",
+    b"$9999999999\r\n",
+    b"*99999999999",
+)
+MOVED = b"-MOVED 1 127.0.0.1:7000\r\n"
 
 
 class Finding(Exception):
@@ -113,7 +159,8 @@ class Case(NamedTuple):
     layout: int
     data: bytes
     cuts: tuple[int, int, int]
-    twin: bool  # the plain encoder must make the same of it
+    twin: bool  # the plain encoder or comparer must make the same of it
+    batch: bytes = b""  # what the data, which is replies, is compared with
 
 
 # Building
@@ -179,7 +226,7 @@ def layouts(seed: int) -> list[tuple[Layout, int]]:
         many = len(made) <= MANY
         cells = 60 if many else chance.choice((1, 2, 3, 4, 5, 9))
         pieces = [chance.choice((b"u:", b"_", b"{", b"}", b"", 0, chance.randrange(cells))) for _ in range(4)]
-        names = [chance.choice((b"", b"n", b"a name", b"x" * 300)) for _ in range(cells)]
+        names = [chance.choice((b"", b"n", b"x" * 300, b"f%d" % n, b"f%d" % n, b"a name %d" % n)) for n in range(cells)]
         fields = [(name, chance.randrange(cells)) for name in names[: cells if many else chance.choice((1, 3, cells))]]
         ttl = chance.choice((None, None, 1, 60, 10**7, 3 * 10**9))
         layout = Layout(
@@ -189,6 +236,7 @@ def layouts(seed: int) -> list[tuple[Layout, int]]:
             nulls_empty=chance.random() < 0.5,
             ttl=ttl,
             ttl_jitter=chance.randrange(ttl) if ttl else 0,
+            most=chance.choice((1 << 29, 1 << 29, 1 << 29, 300, 100)),
         )
         made.append((layout, chance.choice((1, 2, 3, 7))))
     return made
@@ -216,6 +264,20 @@ def framed(row: bytes, most: int) -> bytes:
     return b"".join(len(part).to_bytes(3, "little") + b"\1" + part for part in parts)
 
 
+def hashes(of: tuple[Layout, int], rows: list[bytes]) -> list[tuple[bytes, list[bytes]]]:
+    """The commands of each row that can be a hash, and the fields and values of that."""
+    made = []
+    for row in rows:
+        data = framed(row, frames.PACKET_MAX)
+        encoder = frames.Encoder(of[0], array("H", bytes(2 * SLOTS)), 1)
+        encoder.feed(data, 0, len(data))
+        batch = encoder.take(0)
+        if batch.rows:
+            first = next(frames.split_commands(batch.data))
+            made.append((bytes(batch.data), first[2:] if first[0] == b"HMSET" else []))
+    return made
+
+
 class Maker:
     """Makes inputs out of valid ones and of those that reached new code, and takes note of the latter."""
 
@@ -226,8 +288,11 @@ class Maker:
         self.rows = [[self._row(layout.cells) for _ in range(12)] for layout, _ in self.layouts]
         self.streams: list[list[bytes]] = [[b""] for _ in self.layouts]
         self.replies = [b"".join(self.chance.choices(REPLY_LINES[:4], k=size)) for size in range(12)]
-        self._made: list[bytes] = []  # what of the last input is worth keeping, if it reaches new code
-        self._keep: list[bytes] = []
+        self.hashes = [made for one in zip(self.layouts, self.rows, strict=True) if (made := hashes(*one))]
+        self.checks: list[tuple[bytes, bytes]] = [(b"", b"")]
+        # What of the last input is worth keeping, if it reaches new code.
+        self._made: list[bytes] | list[tuple[bytes, bytes]] = []
+        self._keep: list[bytes] | list[tuple[bytes, bytes]] = []
 
     def case(self, number: int) -> Case:
         """The next input."""
@@ -236,6 +301,8 @@ class Maker:
         if number % REPLIES_EVERY == 0:
             data = self._replies()
             return Case(REPLIES, 0, data, (len(data),) * 3, twin=True)
+        if number % CHECKS_EVERY == 3:
+            return self._check()
         copy = PLAIN if number % STREAMS_EVERY == 1 else TIGHT_COPY
         layout = int(self.rnd() * LAYOUTS)
         data = self._stream(layout, frames.PACKET_MAX if copy == PLAIN else TIGHT_PACKET)
@@ -244,7 +311,7 @@ class Maker:
     def keep(self) -> None:
         """The last input reached new code."""
         if len(self._keep) < KEPT:
-            self._keep += [data for data in self._made if len(data) <= LONGEST]
+            self._keep += [made for made in self._made if len(made[0] if isinstance(made, tuple) else made) <= LONGEST]
 
     def _row(self, cells: int) -> bytes:
         return b"".join(cell(self._value()) for _ in range(cells))
@@ -287,6 +354,55 @@ class Maker:
             self._mutate(data, replies)
         self._made, self._keep = [bytes(data)], replies
         return bytes(data)
+
+    def _check(self) -> Case:
+        """A batch and replies to it: right, wrong or none at all."""
+        rnd = self.rnd
+        rows = self.hashes[int(rnd() * len(self.hashes))]
+        chosen = [rows[int(rnd() * len(rows))] for _ in range(1 + int(rnd() * rnd() * 5))]
+        batch = b"".join([commands for commands, _ in chosen])
+        data = bytearray().join([self._reply(words) for _, words in chosen])
+        if rnd() < 0.1:
+            batch, replies = self.checks[int(rnd() * len(self.checks))]
+            data = bytearray(replies)
+        kind = rnd()
+        if kind < 0.2:
+            at = int(rnd() * (len(data) + 1))
+            data[at : at + int(rnd() * 4)] = REPLY_PARTS[int(rnd() * len(REPLY_PARTS))]
+        elif kind < 0.4:
+            self._mutate(data, REPLY_PARTS)
+        twin = True
+        if rnd() < 0.1:
+            changed = bytearray(batch)
+            self._mutate(changed, REPLY_PARTS)
+            batch, twin = bytes(changed), False
+        self._made, self._keep = [(batch, bytes(data))] * twin, self.checks
+        first, second, third = self._cuts(len(data))
+        cuts = (second, first, third) if rnd() < 0.3 else (first, second, third)
+        return Case(CHECK, 0, bytes(data), cuts, twin, batch)
+
+    def _reply(self, words: list[bytes]) -> bytes:
+        """What HGETALL may say where a hash should have these fields and values."""
+        kind = self.rnd()
+        if kind < 0.15:
+            return MOVED if kind < 0.05 else b"*0\r\n"
+        if kind < 0.5:
+            return frames.pack(words)
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+        if kind < 0.9:
+            pairs = list(dict(pairs).items())
+        self.chance.shuffle(pairs)
+        if kind > 0.8 and pairs:
+            name, value = pairs.pop()
+            changes = (
+                [],
+                [(name, value + b"x")],
+                [(name, value)] * 2,
+                [(value, name)],
+                [pairs[0] if pairs else (b"", b"")],
+            )
+            pairs += self.chance.choice(changes)
+        return frames.pack([word for pair in pairs for word in pair])
 
     def _mutate(self, data: bytearray, others: Sequence[bytes]) -> None:  # noqa: C901  # a table of calls costs more than all else here
         """One change or a few; to bytes and lengths, or by cutting, repeating and joining."""
@@ -345,6 +461,11 @@ class Maker:
 # Running them
 
 
+def batch_at(size: int) -> int:
+    """Where in a window the batch stands: what is poisoned may begin anywhere, what is not at multiples of eight."""
+    return (size + 64) // 8 * 8
+
+
 class Window:
     """A file in memory that holds the input under way, for whoever finds the process dead; a part can be poisoned."""
 
@@ -357,28 +478,35 @@ class Window:
         self._header = whole[: HEADER.size]
         self._at = ctypes.addressof(ctypes.c_char.from_buffer(self._file, DATA_AT))
         library = ctypes.CDLL(None)
+        self._size = 0
         self._poison, self._unpoison = (library[f"__asan_{verb}_memory_region"] for verb in ("poison", "unpoison"))
         for function in (self._poison, self._unpoison):
             function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_size_t), None
 
-    def load(self, seed: int, case: Case) -> None:
-        """Put an input there; nothing of it has arrived yet."""
-        size = len(case.data)
-        self._unpoison(self._at, size + 1024)
+    def load(self, seed: int, case: Case) -> memoryview:
+        """Put an input there, of which nothing has arrived yet; return its batch, which may be read."""
+        size, start = len(case.data), batch_at(len(case.data))
+        end = start + len(case.batch)
+        self._unpoison(self._at, end + 1024)
         self.data[:size] = case.data
-        HEADER.pack_into(self._header, 0, seed, case.copy, case.layout, size, *case.cuts, case.twin)
-        self._poison(self._at, size + 1024)
+        self.data[start:end] = case.batch
+        HEADER.pack_into(self._header, 0, seed, case.copy, case.layout, size, *case.cuts, case.twin, len(case.batch))
+        self._size = size
+        self._poison(self._at, end + 1024)
+        self._unpoison(self._at + start, end - start)
+        return self.data[start:end]
 
     def arrive(self, end: int) -> None:
-        """Everything up to there may be read."""
+        """Everything up to there may be read, and nothing behind."""
         self._unpoison(self._at, end)
+        self._poison(self._at + end, self._size + 8 - end)
 
 
 class Runner:
     """Runs inputs and checks what comes out."""
 
     def __init__(self, seed: int, window: Window) -> None:
-        self.rows = self.refused = 0
+        self.rows = self.refused = self.compared = self.different = 0
         self._seed = seed
         self._layouts = layouts(seed)
         self._window = window
@@ -387,11 +515,16 @@ class Runner:
         self._asis = import_module("asis")
         with self._sizes(TIGHT_COPY):
             self._tight = import_module("tight")
+        # Of the copy as it is and of the tight one, with what it should be; these are never emptied.
+        self._tallies = [(module.Tally(), frames.Tally()) for module in (self._asis, self._tight)]
 
     def run(self, case: Case) -> None:
         """Run an input; a `Finding` says what is wrong with what became of it."""
         window = self._window
-        window.load(self._seed, case)
+        batch = window.load(self._seed, case)
+        if case.copy == CHECK:
+            self._check(case, batch)
+            return
         if case.copy == REPLIES:
             window.arrive(len(case.data))
             counts = [module.count_replies(window.data[: len(case.data)]) for module in (self._asis, self._tight)]
@@ -418,6 +551,32 @@ class Runner:
         )
         if ours != theirs:
             raise Finding(f"made of the rows: {len(ours)}, {ours}\nand by the plain encoder: {len(theirs)}, {theirs}")
+
+    def _check(self, case: Case, batch: memoryview) -> None:
+        window, tight = self._window, len(case.data) % STREAMS_EVERY > 0
+        module = self._tight if tight else self._asis
+        if not case.twin:
+            try:
+                module.reads(batch)
+                watch(module.Comparer(batch, 3), window.data, case.cuts, window.arrive)
+            except ValueError:  # no batch of ours any more
+                self.refused += 1
+            return
+        heads = list(frames.row_heads(case.batch))
+        reads, expected_reads = module.reads(batch), frames.reads(case.batch)
+        tally, expected_tally = self._tallies[tight]
+        one = module.Comparer(batch, len(heads), tally)
+        plain = frames.Comparer(case.batch, len(heads), expected_tally)
+        seen = watch(one, window.data, case.cuts, window.arrive)
+        expected = watch(plain, case.data, case.cuts, lambda _: None)
+        self.compared += len(heads) - one.left
+        self.different += len(one.differences)
+        slots = {frames.slot_of(head[1]) for head in heads}
+        counts, expected_counts = ([each.of(slot) for slot in slots] for each in (tally, expected_tally))
+        if (reads, seen, counts) != (expected_reads, expected, expected_counts):
+            raise Finding(
+                f"compared: {reads}, {seen}, {counts}\nand plain: {expected_reads}, {expected}, {expected_counts}"
+            )
 
     def _sizes(self, copy: int) -> "Sizes":
         return Sizes(self._whole if copy == PLAIN else (TIGHT_PACKET, TIGHT_ROOM), self._whole)
@@ -460,6 +619,22 @@ def drive(
     return steps, batches
 
 
+def watch(
+    comparer: frames.Comparer, buffer: frames.Buffer, cuts: Sequence[int], arrive: Callable[[int], None]
+) -> list[object]:
+    """Have a comparer look at replies that arrive in pieces, or go again; all that can be seen of it."""
+    steps: list[object] = []
+    position = 0
+    try:
+        for cut in cuts:
+            arrive(max(position, cut))
+            position = comparer.feed(buffer, position, max(position, cut))
+            steps.append((position, comparer.wanted, comparer.left))
+    except TargetError as error:
+        steps.append(str(error))
+    return [*steps, comparer.wanted, comparer.left, comparer.present, comparer.differences]
+
+
 def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
     """Every batch is well-formed and has as many rows and replies as it says."""
     rows = 0
@@ -473,6 +648,8 @@ def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
             fields = (len(words) - 2) / 2 if words[0] == b"HMSET" else len(words) - 2
             if words[0] not in {b"HMSET", b"HDEL"} or not 0 < fields <= len(layout.fields) or fields % 1:
                 raise Finding(f"no command of ours: {words}")
+            if max(map(len, words[1:2] + words[3::2] if words[0] == b"HMSET" else words[1:2])) > layout.most:
+                raise Finding(f"more than {layout.most} bytes long: {words}")
             hashes += words[0] == b"HMSET"
         if not max(hashes, len(commands) - hashes) <= batch.rows <= len(commands):
             raise Finding(f"{batch.rows} rows are said to be in {commands}")
@@ -523,7 +700,8 @@ def fuzz(seed: int, inputs: int, window: Window) -> None:
             print(
                 f"{number + 1:,} inputs in {seconds:.0f} s, {rate:,.0f} inputs/s,"
                 f" {known:,} pairs of blocks reached, {kept:,} inputs kept for them;"
-                f" {runner.rows:,} rows encoded, {runner.refused:,} streams refused",
+                f" {runner.rows:,} rows encoded, {runner.compared:,} compared, {runner.different:,} of them different,"
+                f" {runner.refused:,} streams refused",
                 flush=True,
             )
     if held() - middle > LEAK:
@@ -547,9 +725,11 @@ def child(words: Sequence[str]) -> None:
 def read(path: Path) -> tuple[int, Case]:
     """The seed and the input in a file."""
     with path.open("rb") as file:
-        seed, copy, layout, size, *cuts, twin = HEADER.unpack(file.read(HEADER.size))
+        seed, copy, layout, size, *cuts, twin, batch = HEADER.unpack(file.read(HEADER.size))
         file.seek(DATA_AT)
-        return seed, Case(copy, layout, file.read(size), (cuts[0], cuts[1], cuts[2]), bool(twin))
+        data = file.read(size)
+        file.seek(DATA_AT + batch_at(size))
+        return seed, Case(copy, layout, data, (cuts[0], cuts[1], cuts[2]), bool(twin), file.read(batch))
 
 
 # What a person types
@@ -606,7 +786,7 @@ def save(window: Path, path: Path) -> None:
     """Keep the input that a window holds."""
     _, case = read(window)
     with window.open("rb") as source, path.open("wb") as target:
-        target.write(source.read(DATA_AT + len(case.data)))
+        target.write(source.read(DATA_AT + batch_at(len(case.data)) + len(case.batch)))
 
 
 def prove(seed: int, inputs: int) -> int:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes the compiled encoder and reply counter under sanitizers: ten million inputs, a quarter of an hour at most.
+# Fuzzes the compiled encoder, comparer and reply counter under sanitizers: ten million inputs, a quarter of an hour.
 #
 #     scripts/fuzz.sh [--inputs N] [--seed S]
 #     scripts/fuzz.sh --replay FILE    # the input of a finding again

@@ -11,6 +11,10 @@ from world import World
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-byte", action="store_true", help="cut connections after every byte, not only some")
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """A database with the table `stu` and a cluster of three masters with a replica each; leave it as it was."""

@@ -24,7 +24,9 @@ class _Way:
         self.other = None
         self.pending = bytearray()
         self.held = None  # bytes kept back, once they are
-        self.due = 0.0  # when the next byte of a slow way may go
+        self.free = 0  # of the pending bytes, those that go at once
+        self.slow = False  # the others go one by one
+        self.due = 0.0  # when the next of them may go
 
 
 class Proxy:
@@ -33,8 +35,7 @@ class Proxy:
     def __init__(self, port):
         self.server_port = port
         self.seen = Counter()
-        self.cuts = 0
-        self.connections = 0
+        self.begun = []  # what `seen` was when each connection began
         self._listener = socket.create_server((HOST, 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._ways = {}  # source socket → way
@@ -59,8 +60,8 @@ class Proxy:
     def reset(self, *, cut=None, hold=None, drip=None):
         """Cut all connections, count from nothing, and do only what is said now.
 
-        `cut` (direction, n): once, right after byte n. `hold` (direction, mark): of one connection, everything from
-        the mark on. `drip` (direction, seconds): so long for each byte.
+        `cut` (direction, n): once, right after byte n. `hold` (direction, mark): of one connection, keep everything
+        from the mark on. `drip` (direction, mark, seconds): let it through byte by byte, with a pause for each.
         """
         self._call(lambda: self._clear(cut, hold, drip))
 
@@ -84,7 +85,7 @@ class Proxy:
         for source in list(self._ways):
             self._abort(source)
         self.seen.clear()
-        self.cuts = self.connections = 0
+        self.begun.clear()
         self._cut, self._hold, self._drip = cut, hold, drip
         self._frozen = set()
 
@@ -114,7 +115,7 @@ class Proxy:
 
     def _accept(self):
         client, _ = self._listener.accept()
-        self.connections += 1
+        self.begun.append(Counter(self.seen))
         try:
             server = socket.create_connection((HOST, self.server_port), timeout=5)
         except OSError:
@@ -129,7 +130,7 @@ class Proxy:
             self._selector.register(way.source, selectors.EVENT_READ)
         if self._cut and self._cut[1] == 0:
             self._abort(client)
-            self._cut, self.cuts = None, 1
+            self._cut = None
 
     def _receive(self, way):
         try:
@@ -149,22 +150,33 @@ class Proxy:
             self._send(way)
             self._abort(way.source)
             return
-        if way.held is None and self._hold and self._hold[0] == way.direction and self._hold[1] in data:
-            at = data.index(self._hold[1])
-            way.held, self._hold = bytearray(data[at:]), None
-            data = data[:at]
-        elif way.held is not None:
+        if way.held is not None:
             way.held += data
-            data = b""
+        elif (at := self._marked(self._hold, way, data)) >= 0:
+            way.held, self._hold = bytearray(data[at:]), None
+            self._add(way, data[:at])
+        else:
+            self._add(way, data)
+
+    def _add(self, way, data):
         way.pending += data
+        if not way.slow:
+            at = self._marked(self._drip, way, data)
+            way.slow = at >= 0
+            way.free += at if way.slow else len(data)
+
+    @staticmethod
+    def _marked(fault, way, data):
+        """Where a fault begins in what came; -1 where it does not."""
+        return data.find(fault[1]) if fault and fault[0] == way.direction else -1
 
     def _send(self, way):
         """Pass on what may go."""
-        data = way.pending
-        if self._drip and self._drip[0] == way.direction:
+        data = way.pending[: way.free]
+        if way.slow and not data:
             if time.monotonic() < way.due:
                 return
-            data, way.due = data[:1], time.monotonic() + self._drip[1]
+            data, way.due = way.pending[:1], time.monotonic() + self._drip[2]
         left = None
         if self._cut and self._cut[0] == way.direction:
             left = self._cut[1] - self.seen[way.direction]
@@ -178,18 +190,19 @@ class Proxy:
                 self._abort(way.source)
                 return
             del way.pending[:sent]
+            way.free = max(0, way.free - sent)
             self.seen[way.direction] += sent
             left = None if left is None else left - sent
         if left == 0:
             self._abort(way.source)
-            self._cut, self.cuts = None, 1
+            self._cut = None
 
     def _release(self):
         self._hold = None
         for way in list(self._ways.values()):
             if way.held is not None:
-                way.pending += way.held
-                way.held = None
+                held, way.held = way.held, None
+                self._add(way, held)
                 if way.source in self._ways:
                     self._send(way)
 

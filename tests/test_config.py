@@ -90,7 +90,8 @@ def test_a_full_job(load):
     """Every key of a job arrives in the unit it is used in."""
     stu = load(
         job(
-            '{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%, deadline: 5m}'
+            '{table: stu, key: "s:{a}:{b c}", fields: [a, b], where: a > 1, nulls: empty, ttl: 1d, ttl_jitter: 10%,'
+            " deadline: 5m}"
         )
     ).jobs["stu"]
     assert stu.key_parts == (("s:", "a"), (":", "b c"))

@@ -1,0 +1,235 @@
+"""A bad network in the middle of a load: cut after every byte, stalled, slow, or dead without a word."""
+
+import time
+
+import pytest
+import redis
+
+from desk import HOST, redis_server
+from loader import load
+from loader.config import Config
+from loader.model import ChunkLoaded, Waiting
+from loader.run import Options, run_job
+from proxy import DOWN, UP, Proxy
+from world import Ear
+
+ROWS = {
+    b"t_1": {b"id": b"1", b"name": "张三丰".encode(), b"note": b"x" * 40},
+    b"t_2": {b"id": b"2", b"name": b"a 'b' \"c\""},
+    b"t_3": {b"id": b"3", b"name": b"", b"note": b"\r\n"},
+}
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    """A standalone Redis."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as port:
+        yield port
+
+
+@pytest.fixture
+def client(port):
+    with redis.Redis(HOST, port) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def table(world):
+    """Three rows, one of them with a NULL."""
+    world.sql("CREATE TABLE t (id int PRIMARY KEY, name varchar(20), note text)")
+    world.sql(
+        "INSERT INTO t VALUES (1, '张三丰', REPEAT('x', 40)), (2, %s, NULL), (3, '', '\\r\\n')", args=["a 'b' \"c\""]
+    )
+    return world
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Pauses between two attempts as short as can be."""
+    monkeypatch.setattr(load, "PAUSE_FIRST", 0.001)
+
+
+def config(world, mysql=None, target=None, *, silence="10s", **job):
+    """The job `t`, from the world's MySQL or the port that leads there, to a standalone Redis."""
+    return Config.model_validate(
+        {
+            "version": 1,
+            "source": {
+                "url": f"mysql://loader@{HOST}:{mysql or world.lab.mysql_port}/{world.name}",
+                "password": world.lab.password,
+                "read_timeout": silence,
+            },
+            "target": {"url": f"redis://{HOST}:{target}", "timeout": silence},
+            "jobs": {"job": {"table": "t", **job}},
+        }
+    )
+
+
+def run(settings, ear=None, **options):
+    return run_job(settings, settings.jobs["job"], Options(workers=1, **options), ear or Ear())
+
+
+def stored(client):
+    return {key: client.hgetall(key) for key in client.scan_iter() if not key.startswith(b"loader:")}
+
+
+class Places:
+    """Where a load is cut: (direction, n) for every n, or only some of them."""
+
+    def __init__(self, proxy, every):
+        self.lengths, self.begun = dict(proxy.seen), proxy.begun[:]
+        self._every = every
+
+    def all(self, step=1):
+        """Each byte of all connections."""
+        return self._some(dict.fromkeys((UP, DOWN), 0), self.lengths, step)
+
+    def before(self, connection, step):
+        """Each byte before a connection, by its number."""
+        return self._some(dict.fromkeys((UP, DOWN), 0), self.begun[connection], step)
+
+    def since(self, connection, step=1):
+        """Each byte from a connection on."""
+        return self._some(self.begun[connection], self.lengths, step)
+
+    def _some(self, first, last, step):
+        for direction in (UP, DOWN):
+            for n in range(first[direction], last[direction], 1 if self._every else step):
+                yield direction, n
+
+
+def cut_at(places, proxy, client, settings, **options):
+    """Load through a proxy that cuts there, once each: how many runs failed and were right when they were repeated."""
+    failed = 0
+    for place in places:
+        client.flushall()
+        proxy.reset(cut=place)
+        done = run(settings, **options)
+        if done.status != "ok":
+            assert done.exit_code == 4, (place, done)
+            failed += 1
+            proxy.reset()
+            done = run(settings, **options)
+        assert (done.status, done.read, done.written, done.rejected) == ("ok", 3, 3, 0), (place, done)
+        assert stored(client) == ROWS, (place, done)
+    return failed
+
+
+@pytest.fixture
+def every(request):
+    """Whether no byte is left out."""
+    return request.config.getoption("--every-byte")
+
+
+@pytest.mark.parametrize(("resume", "step"), [(False, 1), (True, 10)])
+def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, resume, step):
+    """Whatever was sent and whatever was acknowledged: the run goes on, and every row is exact and counted once."""
+    with Proxy(port) as proxy:
+        settings = config(table, target=proxy.port)
+        assert run(settings, resume=resume).status == "ok"
+        assert cut_at(Places(proxy, every).all(step), proxy, client, settings, resume=resume) == 0
+        assert [key for key in client.scan_iter() if key.startswith(b"loader:")] == []
+
+
+def test_n1_mysql_is_cut_off_after_any_byte_of_a_chunk(table, port, client, hasty, every):
+    """From the worker's login to the end of its chunk: the run goes on, and every row is exact and counted once."""
+    with Proxy(table.lab.mysql_port) as proxy:
+        settings = config(table, mysql=proxy.port, target=port)
+        assert run(settings).status == "ok"
+        assert cut_at(Places(proxy, every).since(1), proxy, client, settings) == 0
+
+
+def test_n1_mysql_is_cut_off_while_the_run_is_planned(table, port, client, hasty, every):
+    """The run goes on or fails as one that may be repeated; nothing is half done."""
+    with Proxy(table.lab.mysql_port) as proxy:
+        settings = config(table, mysql=proxy.port, target=port)
+        assert run(settings).status == "ok"
+        cut_at(Places(proxy, every).before(1, 10), proxy, client, settings)
+
+
+def reasons(ear):
+    return [event.reason for event in ear.events if isinstance(event, Waiting)]
+
+
+def test_n2_redis_takes_rows_and_does_not_answer(table, port, client):
+    """Silence for the configured time means that nobody knows: the chunk is written again, on a new connection."""
+    with Proxy(port) as proxy:
+        settings, ear = config(table, target=proxy.port, silence="1s"), Ear()
+        proxy.reset(hold=(DOWN, b"+OK\r\n+OK\r\n"))
+        done = run(settings, ear)
+    assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 1)
+    assert reasons(ear) == [f"redis {HOST}:{proxy.port}: no reply for 1 s"]
+    assert stored(client) == ROWS
+
+
+@pytest.mark.parametrize("mark", [b"x" * 40, b"\x05\0\0"])  # amid the rows, and the packet that ends them
+def test_n2_mysql_falls_silent(table, port, client, mark):
+    """The same for MySQL, amid the rows and at their end."""
+    with Proxy(table.lab.mysql_port) as proxy:
+        settings, ear = config(table, mysql=proxy.port, target=port, silence="1s"), Ear()
+        run(settings)
+        client.flushall()
+        proxy.reset(hold=(DOWN, mark))
+        done = run(settings, ear)
+    assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 1), done
+    assert "timed out" in reasons(ear)[0]
+    assert stored(client) == ROWS
+
+
+def test_n3_rows_that_were_given_up_arrive_late(table, port, client):
+    """What a connection still had under way never lands over what was written after it."""
+
+    class Newer(Ear):
+        def notify(self, event):
+            super().notify(event)
+            if isinstance(event, Waiting):
+                table.sql("UPDATE t SET name = 'newer'")
+
+    with Proxy(port) as proxy:
+        settings = config(table, target=proxy.port, silence="1s")
+        proxy.reset(hold=(UP, b"HMSET"))
+        done = run(settings, Newer())
+        proxy.release()
+        time.sleep(0.3)
+    assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 1)
+    assert stored(client) == {key: fields | {b"name": b"newer"} for key, fields in ROWS.items()}
+
+
+@pytest.mark.parametrize(
+    ("side", "drip"),
+    [
+        ("redis", (UP, b"HMSET", 0.01)),
+        ("redis", (DOWN, b"+OK\r\n+OK\r\n", 0.1)),
+        ("mysql", (UP, b"SELECT `id`", 0.005)),
+        ("mysql", (DOWN, ROWS[b"t_1"][b"name"], 0.004)),
+    ],
+)
+def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
+    """As long as anything comes, nothing is given up, however long the whole takes."""
+    with Proxy(port if side == "redis" else table.lab.mysql_port) as proxy:
+        ends = {"target": proxy.port} if side == "redis" else {"mysql": proxy.port, "target": port}
+        proxy.reset(drip=drip)
+        started = time.monotonic()
+        done = run(config(table, **ends, silence="1s" if drip[0] == DOWN else "2s"))
+    assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
+    assert time.monotonic() - started > 1.5
+    assert stored(client) == ROWS
+
+
+def test_n6_idle_connections_die_without_a_word(table, port, client):
+    """Both servers are behind something that forgot the connections between two chunks: made anew, nothing is lost."""
+    with Proxy(port) as redis_proxy, Proxy(table.lab.mysql_port) as mysql_proxy:
+
+        class Forgetful(Ear):
+            def notify(self, event):
+                if isinstance(event, ChunkLoaded) and not self.events:
+                    redis_proxy.freeze()
+                    mysql_proxy.freeze()
+                super().notify(event)
+
+        settings = config(table, mysql_proxy.port, redis_proxy.port, silence="1s", chunk_rows=1)
+        done = run(settings, Forgetful())
+    assert (done.status, done.read, done.written) == ("ok", 3, 3), done
+    assert done.chunks_retried > 0
+    assert stored(client) == ROWS
