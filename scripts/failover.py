@@ -22,6 +22,7 @@ from stage import Broken, Done, Fleet, Stage, until, verify
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
 LATEST = 180.0  # seconds that a backfill may take
 LOAD = 3.0  # seconds that a load is made to take, by its rate
+UNREACHABLE = 4  # exit code of a run that no node answered, while a person was waiting
 BOTH = 1 / 3  # how often the backfill is killed too
 
 
@@ -63,6 +64,9 @@ class Theatre(Stage):
                 process.communicate()
                 process = self.start()
             done = self._ended(process)
+            while done.code == UNREACHABLE and time.monotonic() < killed + LATEST:  # it began while the master was away
+                process = self.start()
+                done = self._ended(process)
         finally:
             process.kill()
             process.communicate()
