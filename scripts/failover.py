@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loader.lab import Lab
-from stage import Broken, Done, Fleet, Stage, until, verify
+from stage import Broken, Done, Fleet, Nodes, Stage, until, verify
 
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
 LATEST = 180.0  # seconds that a backfill may take
 LOAD = 3.0  # seconds that a load is made to take, by its rate
 UNREACHABLE = 4  # exit code of a run that no node answered, while a person was waiting
+FIRST = 100  # rows, which are more keys than the loader's own
 BOTH = 1 / 3  # how often the backfill is killed too
 
 
@@ -30,13 +31,13 @@ BOTH = 1 / 3  # how often the backfill is killed too
 class Kill:
     """What is decided about one kill."""
 
-    moment: float  # seconds after the backfill began
+    moment: float  # seconds after the first rows
     which: float  # of the masters, from 0 to 1
     also: float | None  # seconds after the master's death until the backfill is killed
 
 
 def decide(chance: random.Random) -> Kill:
-    moment, which = chance.uniform(0.2, LOAD), chance.random()
+    moment, which = chance.uniform(0, LOAD), chance.random()
     both, also = chance.random(), chance.uniform(0, 2)
     return Kill(moment, which, also if both < BOTH else None)
 
@@ -53,6 +54,8 @@ class Theatre(Stage):
         self.clear()
         process = self.start("--rate", str(int(self.rows / LOAD)))
         try:
+            with Nodes(self.lab) as nodes:
+                until(lambda: sum(nodes.each("DBSIZE")) > FIRST, "the first rows")
             time.sleep(kill.moment)
             masters = self.fleet.masters()
             victim = masters[int(kill.which * len(masters))]
