@@ -51,6 +51,7 @@ class Case:
     words: tuple[str, ...] = ()
     most: int = 99  # rounds at most: it is long
     least: int = 1  # runs at least
+    loaded: bool = False  # whether the table is in the target when it begins
     exact: bool = True  # whether its hashes are MySQL's bytes; else they are counted only
 
 
@@ -67,6 +68,10 @@ def sync(servers: Servers, case: Case) -> list[str]:
 
 def backfill(servers: Servers, case: Case) -> list[str]:
     return [_loader(), *_words(servers, case, "backfill")]
+
+
+def verify(servers: Servers, case: Case) -> list[str]:
+    return [_loader(), *_words(servers, case, "verify")]
 
 
 def plain(servers: Servers, case: Case) -> list[str]:
@@ -169,6 +174,8 @@ CASES = (
     Case("stu/limit", "stu", "cluster", limit),
     Case("stu/cluster", "stu", "cluster", sync, "start/stu"),
     Case("stu/backfill", "stu", "cluster", backfill, "start/stu backfill"),
+    Case("start/verify", "stu_five", "cluster", verify, loaded=True, least=3),
+    Case("stu/verify", "stu", "cluster", verify, "start/verify", loaded=True),
     Case("orders/usual", "orders", "cluster", usual, exact=False),
     Case("orders/redis-py", "orders", "cluster", redis_py),
     Case("orders/pipe", "orders", "one", pipe),
@@ -176,6 +183,7 @@ CASES = (
     Case("orders/limit", "orders", "cluster", limit),
     Case("orders/cluster", "orders", "cluster", sync, "start/orders"),
     Case("orders/backfill", "orders", "cluster", backfill, "start/orders backfill"),
+    Case("orders/verify", "orders", "cluster", verify, "start/verify", loaded=True),
     Case("rows/tenth", "stu_tenth", "cluster", sync, "start/stu"),
     Case("rows/fivefold", "stu_fivefold", "cluster", sync, "start/stu", most=2),
     Case("memory/half", "stu_half", "cluster", sync, "start/stu", words=FOUR, most=2),
@@ -197,7 +205,13 @@ CASES = (
 def measured(servers: Servers, case: Case) -> Run:
     """One run of a case; the loader's own account of it has to be right too."""
     rows = _rows(servers, case)
-    run = servers.measure(case.command(servers, case), case.table, rows, case.target, exact=case.exact)
+    before = sync(servers, case) if case.loaded else None
+    command = case.command(servers, case)
+    run = servers.measure(command, case.table, rows, case.target, exact=case.exact, before=before)
+    if case.command is verify:
+        document = json.loads(servers.output())
+        if (document["status"], document["rows"]) != ("ok", rows):
+            raise RuntimeError(f"{case.name}: {document}")
     if case.command in {sync, backfill, plain}:
         document = json.loads(servers.output())
         if document["rows"]["read"] != rows or document["rows"]["written"] != rows:

@@ -22,6 +22,7 @@ VARIANTS = {  # case: what a reader calls it
     "one": "**loader**, one node",
     "cluster": "**loader** `sync`, cluster",
     "backfill": "**loader** `backfill`, cluster",
+    "verify": "**loader** `verify`, cluster: compared, not loaded",
     "limit": "limit: three `redis-cli --pipe`, cluster, no MySQL",
 }
 PLOTTED = {
@@ -194,7 +195,7 @@ def loading(figures: Figures, name: str) -> Iterator[list[str]]:
         case = f"{name}/{variant}"
         if case not in figures.runs:
             continue
-        ours = variant in {"one", "cluster", "backfill"}
+        ours = variant in {"one", "cluster", "backfill", "verify"}
         yield [
             label,
             shown(figures.of(case, "rate"), 0),
@@ -284,6 +285,8 @@ def verdicts(f: Figures) -> Iterator[list[str]]:
         f.ratio(("memory/fivefold", "memory"), ("memory/half", "memory")),
         below(1.1),
     )
+    verified = f.of("stu/verify", "rate")
+    yield line("`verify`, `stu`, with start-up: rows/s", "≥ 100,000", verified, above(100_000), 0)
     yield line("`loader --help`, wall", "≤ 0.3 s", f.of("start/help", "wall"), below(0.3))
     yield line("five-row `sync`, wall", "≤ 1.0 s", f.of("start/stu", "wall"), below(1.0))
 

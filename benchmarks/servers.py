@@ -207,17 +207,32 @@ class Servers:
 
     # a run
 
-    def measure(self, command: list[str], table: str, rows: int, target: str, *, exact: bool = True) -> Run:
-        """Run a program that loads `rows` rows of a table, from empty and idle servers, and check that it did."""
+    def measure(
+        self,
+        command: list[str],
+        table: str,
+        rows: int,
+        target: str,
+        *,
+        exact: bool = True,
+        before: list[str] | None = None,
+    ) -> Run:
+        """Run a program that loads `rows` rows of a table, from empty and idle servers, and check that it did.
+
+        What comes `before` it, such as a first load, is not measured.
+        """
         self._empty()
+        if before:
+            self._spawn(before)
+            self._follow()
         self._settle()
-        before = self._cpu()
+        used = self._cpu()
         wall, cpu, memory = self._spawn(command)
         self._follow()
         after = self._cpu()
         self._verify(table, rows, target, exact=exact)
-        mysql = after["mysql"] - before["mysql"]
-        nodes = sum(after.values()) - sum(before.values()) - mysql
+        mysql = after["mysql"] - used["mysql"]
+        nodes = sum(after.values()) - sum(used.values()) - mysql
         return Run(rows, wall, cpu, memory, mysql, nodes)
 
     def output(self) -> str:

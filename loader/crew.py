@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, Self
@@ -106,6 +106,7 @@ class Crew:
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._counted = threading.Semaphore(0)  # chunks that are in the checkpoint, or need not be
         self._looked = 0.0
+        self._stop: Stopped | None = None  # what a signal asked for
         self._finished = False
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
@@ -152,15 +153,18 @@ class Crew:
         with self._heard_signals():
             try:
                 yield from self._loaded(listener, count)
-            except Stopped as stop:
+                self._finish()
+            except StartOver:
+                raise
+            except LoaderError as error:
                 self._end()
                 yield from self._complete()
+                end = self._stop or error
                 try:
-                    self._save(PATIENCE)
-                except LoaderError as error:
-                    raise Stopped(f"{stop}; the checkpoint is older: {error}", exit_code=stop.exit_code) from error
-                raise
-            self._finish()
+                    self._save(PATIENCE, Throttle())
+                except LoaderError as failure:
+                    raise type(end)(f"{end}; the checkpoint is older: {failure}", exit_code=end.exit_code) from end
+                raise end from None
 
     def take_up(self, run: str) -> None:
         """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
@@ -216,10 +220,11 @@ class Crew:
             event = self._next_event()
             listener.notify(event)
             if isinstance(event, ChunkLoaded):
-                self._count(event)
-                self._save(self.plan.job.deadline)
-                self._counted.release()
+                del self._owed[event.chunk.number]
                 yield event
+                self._list_rejects(event)
+                self._save(self.plan.job.deadline, self.throttle)
+                self._counted.release()
             self._check_markers()
 
     def _complete(self) -> Iterator[ChunkLoaded]:
@@ -227,14 +232,17 @@ class Crew:
         while not self._heard.empty():
             event = self._heard.get()
             if isinstance(event, ChunkLoaded):
-                self._count(event)
+                del self._owed[event.chunk.number]
                 yield event
+                with suppress(LoaderError):  # they are counted, and found again by the next whole run
+                    self._list_rejects(event)
 
     @contextmanager
     def _heard_signals(self) -> Iterator[None]:
         """Hear SIGINT and SIGTERM as events; a second one ends the process at once.
 
-        Where the main thread waits for MySQL to find a bound, nothing is in between, and it is interrupted.
+        Who waits to try something again stops waiting. While the main thread waits for MySQL to find a bound, there is
+        no next step, and it is interrupted.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -245,6 +253,8 @@ class Crew:
                 signal.signal(each, signal.SIG_DFL)
             name = signal.Signals(number).name
             stop = Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+            self._stop = stop
+            self.throttle.stop()
             if self._scouting:
                 raise stop
             self._heard.put(stop)
@@ -369,18 +379,17 @@ class Crew:
         finally:
             self._scouting = False
 
-    def _count(self, event: ChunkLoaded) -> None:
-        """A chunk is no longer owed; its rejects are listed."""
-        del self._owed[event.chunk.number]
+    def _list_rejects(self, event: ChunkLoaded) -> None:
+        """Keep account of the rows of a chunk that could not be written."""
         if self._saved and event.rejects:
             self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
             persist(lambda: self._rejects.add(event.rejects), self.plan.job.deadline, self.throttle)
 
-    def _save(self, patience: float) -> None:
+    def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
         if self._saved and self._options.resume and not self.throttle.lapsed():
             saved = self._saved = replace(self._saved, owed=(*self._owed.values(), *self._backlog))
-            persist(lambda: self._state.save(saved), patience, Throttle())
+            persist(lambda: self._state.save(saved), patience, throttle)
 
     def _check_markers(self) -> None:
         """Begin again where a master was emptied meanwhile; looked at now and then."""
