@@ -80,7 +80,8 @@ class Storm:
         return "redis://" + ",".join(f"{HOST}:{port}" for port in self.lab.redis_ports.values())
 
     def config(self, **target):
-        settings = Settings.model_validate({"url": self.url, "timeout": "3s"} | target)
+        account = {"url": self.url.replace("//", "//loader@"), "password": self.lab.redis_password}
+        settings = Settings.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
         return self.world.config(table="big").model_copy(update={"target": settings})
 
     def load(self, rate=4000, *, target=None, **options):

@@ -350,7 +350,7 @@ def own_run(lab, ear, *, read_timeout, deadline, **options):
                 "password": lab.password,
                 "read_timeout": read_timeout,
             },
-            "target": {"url": f"redis://{HOST}:{lab.redis_ports['n1']}"},
+            "target": {"url": f"redis://loader@{HOST}:{lab.redis_ports['n1']}", "password": lab.redis_password},
             "jobs": {"job": {"table": "stu", "chunk_rows": 10, "deadline": deadline}},
         }
     )

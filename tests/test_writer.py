@@ -40,7 +40,8 @@ def nodes(trio):
 @pytest.fixture
 def target(trio):
     """The target under test, patient for two seconds."""
-    with Target(Settings(url=f"redis://{HOST}:{trio.redis_ports['n1']}", timeout="2s")) as target:
+    url = f"redis://loader@{HOST}:{trio.redis_ports['n1']}"
+    with Target(Settings(url=url, password=trio.redis_password, timeout="2s")) as target:
         yield target
 
 
