@@ -90,6 +90,7 @@ class Crew:
         self.throttle = throttle
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])
+        self.evicting: dict[Node, str] = {}  # masters that throw keys away once they are full, with their policy
         self._settings = settings
         self._options = options
         self._rows = options.chunk_rows or plan.job.chunk_rows
@@ -169,6 +170,7 @@ class Crew:
     def take_up(self, run: str) -> None:
         """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
         self.lock(run)
+        self.evicting, self._evicted = self.target.evicting(), self.target.evictions()
         saved = self._state.read() if self._options.resume and not self._options.restart else None
         facts = self._facts()
         if saved:
@@ -180,7 +182,6 @@ class Crew:
                 )
             if not self._state.lost(saved.markers, saved.run):
                 self._saved, self.resumed = saved, True
-                self._evicted = self.target.evictions()
                 self._backlog.extend(saved.owed)
                 self.earlier = (
                     saved.rejected,
@@ -189,18 +190,20 @@ class Crew:
                 return
         if self._options.resume:
             self._check_room()
-        self._evicted = self.target.evictions()
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def lock(self, run: str) -> None:
-        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it."""
-        if self._lease:
+        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
+
+        Where the answer is lost, the lock may be held all the same: the same lease asks again, and drops it at the end.
+        """
+        if self._lease is None:
+            self._lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
+        if self.throttle.lapsed == self._lease.lapsed:
             return
-        lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
-        lease.take(self.target)
-        self._lease = lease
-        self.throttle.lapsed = lease.lapsed
-        lease.keep(self._heard.put)
+        self._lease.take(self.target)
+        self.throttle.lapsed = self._lease.lapsed
+        self._lease.keep(self._heard.put)
 
     def _facts(self) -> dict[str, str]:
         source = self._settings.source
