@@ -3,13 +3,14 @@
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
 import loader.lab
+import loader.load
 from desk import HOST
 from loader.lab import Lab
 from loader.model import ChunkLoaded, Node, Waiting
@@ -18,7 +19,7 @@ from loader.server import program, wait
 from loader.settings import Target as Settings
 from world import Ear, World
 
-ROWS = 10_000
+ROWS = 6_000
 CHUNK = 100
 NODE_TIMEOUT = 1500  # milliseconds: a failover then takes about 3 seconds
 
@@ -72,7 +73,7 @@ class Storm:
         self.world.sql(
             "CREATE TABLE big (id int PRIMARY KEY, name varchar(60) NOT NULL)",
             "INSERT INTO big SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, CONCAT('name ', RAND())"
-            f" FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) d",
+            f" FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) d WHERE d.n < 6",
         )
 
     @property
@@ -117,6 +118,7 @@ class Storm:
                 self.lab.kill(row.name, signal.SIGCONT)
         if not self.lab.up():
             wait(self.lab._settled, "the cluster to settle")
+        wait(lambda: _replicas_are_seen(self.lab), "the replicas")
         self.world.redis.close()
         nodes = [ClusterNode(HOST, port) for port in self.lab.redis_ports.values()]
         self.world.redis = RedisCluster(startup_nodes=nodes)
@@ -142,15 +144,35 @@ class Storm:
         return done.stdout
 
 
+def wait_for_reason(load, text):
+    """Wait until a chunk was tried again for a reason."""
+    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
+    assert load.running, load.run
+
+
 @contextmanager
 def broken_lab(directory):
     """Three masters with a replica each that find a dead node out soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader.lab, "REDIS_CONF", loader.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
         lab = Lab(directory)
+        patch.setattr(loader.load, "PAUSE_MOST", 1.0)
         lab.up()
+        for port in lab.redis_ports.values():
+            with redis.Redis(HOST, port) as client, suppress(redis.ReadOnlyError):
+                client.flushall()  # so that each replica receives something
+        wait(lambda: _replicas_are_seen(lab), "the replicas to have told how far they are")
         yield lab
         lab.down()
+
+
+def _replicas_are_seen(lab):
+    """Whether CLUSTER SLOTS has them: it leaves out those that no node has heard of yet that they received anything."""
+    for port in lab.redis_ports.values():
+        with redis.Redis(HOST, port) as client:
+            if any(len(row) < 4 for row in client.execute_command("CLUSTER", "SLOTS")):
+                return False
+    return True
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from loader.errors import Exit
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target
-from storm import ROWS, broken_lab, storm_on
+from storm import ROWS, broken_lab, storm_on, wait_for_reason
 
 
 @pytest.fixture(scope="module")
@@ -245,16 +245,18 @@ def test_a_node_is_added_and_removed(storm, newcomer):
 
 def test_t7_nodes_disagree_about_a_slot(storm):
     """Two nodes point at each other: the chunk is tried again, not for ever in one go, until they agree."""
-    slot = slot_of(b"big_9999")
+    slot = slot_of(b"big_%d" % ROWS)
     with Target(storm.config().target) as target:
         owner = target.slots.node_of(slot)
         other = next(node for node in target.slots.nodes if node != owner)
     with redis.Redis(owner.host, owner.port) as client, redis.Redis(other.host, other.port) as wrong:
         mine, its = (each.execute_command("CLUSTER", "MYID").decode() for each in (client, wrong))
         client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", its)
-        load = storm.load(rate=None, resume=True)
-        wait(lambda: any("still redirected" in reason for reason in load.reasons), "the disagreement")
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", mine)
+        try:
+            load = storm.load(rate=None, resume=True)
+            wait_for_reason(load, "still redirected")
+        finally:
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", mine)
     storm.check(load.finish())
 
 

@@ -13,7 +13,7 @@ import redis
 from desk import HOST, MARK, redis_server
 from loader.errors import Exit
 from loader.server import Server, free_ports, program, stop, wait
-from storm import ROWS, broken_lab, storm_on
+from storm import ROWS, broken_lab, storm_on, wait_for_reason
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,6 @@ def check(storm, client, run):
     assert (run.status, run.error, run.rejected) == ("ok", None, 0)
     assert run.read == run.written == ROWS
     assert is_exact(storm, client)
-
-
-def wait_for_reason(load, text):
-    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
-    assert load.running, load.run
 
 
 def test_r1_a_node_of_the_cluster_is_full(storm):
