@@ -25,7 +25,7 @@ NODE_TIMEOUT = 1500  # milliseconds: a failover then takes about 3 seconds
 
 
 class Load:
-    """A load of all rows in a thread, `rate` rows a second of 100 each chunk."""
+    """A load of all rows in a thread: slow enough to last while something happens, then as fast as it can."""
 
     def __init__(self, config, **options):
         self.ear = Ear()
@@ -58,6 +58,8 @@ class Load:
 
     def finish(self, seconds=60):
         """The run, once it has ended."""
+        if self.ear.throttle:
+            self.ear.throttle._rate = None
         self._thread.join(seconds)
         assert not self.running, self.reasons
         return self.run
@@ -84,7 +86,7 @@ class Storm:
         settings = Settings.model_validate({"url": self.url, "timeout": "3s"} | target)
         return self.world.config(table="big").model_copy(update={"target": settings})
 
-    def load(self, rate=4000, *, target=None, **options):
+    def load(self, rate=800, *, target=None, **options):
         return Load(self.config(**(target or {})), rate=rate, **options)
 
     def client(self, name):
