@@ -17,6 +17,7 @@ from typing import Any, Self
 import hiredis
 import pymysql
 import redis
+from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 from redis.crc import key_slot
 
@@ -28,10 +29,11 @@ version: 1
 source:
   url: mysql://loader@{host}:{mysql}/test
   password_file: {mysql_password}
-  read_timeout: {read_timeout}
+  read_timeout: {silence}
 target:
   url: redis://loader@{redis}
   password_file: {redis_password}
+  timeout: {silence}
 jobs:
 {jobs}
 """
@@ -74,18 +76,18 @@ def connect(lab: Lab, **options: Any) -> "pymysql.connections.Connection[Any]":
         charset="utf8mb4",
         autocommit=True,
         use_unicode=False,
-        conv={},
+        conv={key: value for key, value in conversions.items() if type(key) is not int},
         **options,
     )
 
 
-def write_config(lab: Lab, jobs: str, read_timeout: str = "60s") -> None:
-    """Have the lab's config hold these jobs."""
+def write_config(lab: Lab, jobs: str, silence: str = "10s") -> None:
+    """Have the lab's config hold these jobs; a server may be silent for so long."""
     text = CONFIG.format(
         host=HOST,
         mysql=lab.mysql_port,
         mysql_password=json.dumps(str(lab.directory / "mysql.password")),
-        read_timeout=read_timeout,
+        silence=silence,
         redis=",".join(f"{HOST}:{port}" for port in lab.redis_ports.values()),
         redis_password=json.dumps(str(lab.directory / "redis.password")),
         jobs=jobs,
@@ -103,6 +105,48 @@ def start(lab: Lab, *words: str) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command of the loader ended."""
+
+    words: tuple[str, ...]
+    code: int
+    out: str
+    error: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Its only document; a `Broken` where it printed something else."""
+        try:
+            document: dict[str, Any] = json.loads(self.out)
+        except ValueError:
+            raise Broken(f"no document came of {self}") from None
+        return document
+
+    def __str__(self) -> str:
+        return f"`loader {' '.join(self.words)}`, which ended with {self.code}: {self.out}{self.error[-2000:]}"
+
+
+def run(lab: Lab, *words: str, seconds: float = 300) -> Done:
+    """The loader's command, to its end."""
+    process = start(lab, *words)
+    try:
+        out, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise Broken(f"`loader {' '.join(words)}` did not end within {seconds:g} s") from None
+    finally:
+        process.kill()
+    return Done(words, process.returncode, out, error)
+
+
+def verify(lab: Lab, job: str) -> None:
+    """The loader itself finds nothing to say against a job's hashes."""
+    done = run(lab, "verify", job, "-o", "json")
+    document = done.document
+    if done.code or document["status"] != "ok" or any(document[w] for w in ("missing", "different", "extra")):
+        raise Broken(f"differences are said by {done}")
 
 
 class Fleet:
@@ -124,9 +168,23 @@ class Fleet:
         """Those that own slots."""
         return [row.name for row in self.lab.status() if row.role == "master" and row.slots]
 
+    def ids(self) -> dict[str, str]:
+        """What the nodes are called in the cluster."""
+        ids = {}
+        for name in self.lab.redis_ports:
+            with self.node(name) as node:
+                ids[name] = node.execute_command("CLUSTER", "MYID")
+        return ids
+
     def replicas(self) -> list[str]:
         """Those that follow a master, and run."""
         return [row.name for row in self.lab.status() if row.role == "replica" and row.running]
+
+    def kill(self, *names: str) -> None:
+        """Kill nodes, and wait until they are gone."""
+        for name in names:
+            self.lab.kill(name)
+        until(lambda: not any(row.running for row in self.lab.status() if row.name in names), f"{names} to be gone")
 
     def start(self, *names: str) -> None:
         """Start nodes that do not run, and wait until all is in place."""
@@ -144,13 +202,13 @@ class Fleet:
         for name in self.lab.redis_ports:
             with self.node(name) as node:
                 replication = node.info("replication")
-                if node.execute_command("CLUSTER", "INFO")["cluster_state"] != "ok":
+                if node.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                     return False
                 if replication["role"] == "slave" and not _in_sync(replication):
                     return False
                 if replication["role"] == "master" and replication["connected_slaves"] == 0:
                     return False
-                members = node.execute_command("CLUSTER", "NODES").values()
+                members = node.execute_command("CLUSTER NODES").values()
                 if any({"fail", "fail?", "handshake", "noaddr"} & set(m["flags"].split(",")) for m in members):
                     return False
                 views.add(frozenset((m["node_id"], m["master_id"], str(m["slots"])) for m in members))

@@ -68,8 +68,14 @@ def test_the_rights_are_enough(desk):
     nodes = [redis.Redis(HOST, port) for port in world.lab.redis_ports.values()]
     for node in nodes:
         node.acl_log_reset()
-    for words in [("sync", "stu"), ("backfill", "stu"), ("plan", "stu"), ("get", "stu", "1"), ("cluster",)]:
-        assert desk.run(*words).code == 0
+    for words in ["sync stu --prune", "backfill stu", "plan stu", "get stu 1", "cluster", "prune stu"]:
+        assert desk.run(*words.split()).code == 0
+    world.sql("UPDATE stu SET sname = 'x' WHERE sid = 1", "DELETE FROM stu WHERE sid = 2")
+    world.redis.set("stu_00000003", "foreign")
+    for words in ["sync stu", "verify stu --repair", "verify stu --sample 3", "rejects list stu", "rejects retry stu"]:
+        assert desk.run(*words.split()).code in {0, 3}
+    assert desk.run("rejects", "purge", "stu").code == 0
+    world.redis.delete("stu_00000003")
     with open_migration(world, slot_of(b"stu_00000001")):
         assert desk.run("sync", "stu").code == 0
     target = Target(load_config([desk.directory / "loader.yaml"]).target)
@@ -132,6 +138,9 @@ def test_secrets_and_values_show_nowhere(desk):
         for words in [("sync", "stu"), ("backfill", "stu", "-o", "json", "--restart")]:
             shown.append(desk.run(*DEBUG, form, *words, "--progress", "log"))
             assert shown[-1].code == 3
+        for words in [("verify", "stu"), ("rejects", "list", "stu"), ("rejects", "list", "stu", "-o", "json")]:
+            shown.append(desk.run(*DEBUG, form, *words))
+            assert shown[-1].out
         crash = [sys.executable, "-c", CRASH, *DEBUG, form, "sync", "stu", "--progress", "log"]
         done = subprocess.run(crash, cwd=desk.directory, capture_output=True, check=False, encoding="utf-8", timeout=60)
         assert (done.returncode, done.stdout) == (1, "")
@@ -147,23 +156,28 @@ def test_secrets_and_values_show_nowhere(desk):
 
 def test_secrets_are_not_in_process_lists(desk):
     """Neither the system's, nor Redis's list of clients, nor MySQL's of connections tells a password."""
-    desk.write({"stu": STU["stu"] | {"where": "NOT SLEEP(0.2)"}})
+    desk.write({"stu": STU["stu"] | {"where": "NOT SLEEP(0.5)"}})
     process = desk.start("sync", "stu")
     try:
-        wait(lambda: clients(desk), "the loader to connect")
-        seen = [Path(f"/proc/{process.pid}/cmdline").read_text(encoding="utf-8"), *map(str, clients(desk))]
-        seen += map(str, desk.world.sql("SHOW FULL PROCESSLIST"))
+        wait(lambda: any("SLEEP" in row and "'marked'" in row for row in queries(desk)), "the loader to read")
+        seen = [Path(f"/proc/{process.pid}/cmdline").read_text(encoding="utf-8"), *clients(desk), *queries(desk)]
     finally:
         finish(process)
 
-    assert any("'user': 'marked'" in row for row in seen)
-    assert any("'marked'" in row and "SLEEP" in row for row in seen)
+    assert any("'user': 'marked'" in row and "'name': 'loader" in row for row in seen)
     assert [row for row in seen if MARK in row] == []
 
 
+def queries(desk):
+    return [str(row) for row in desk.world.sql("SHOW FULL PROCESSLIST")]
+
+
 def clients(desk):
-    with redis.Redis(HOST, desk.redis_port) as node:
-        return [each for each in node.client_list() if each["name"] == "loader"]
+    found = []
+    for port in desk.world.lab.redis_ports.values():
+        with redis.Redis(HOST, port) as node:
+            found += map(str, node.client_list())
+    return found
 
 
 def test_an_error_of_redis_tells_no_value(desk, tmp_path):
