@@ -12,26 +12,23 @@ from itertools import islice
 from typing import Protocol, Self
 
 from loader.config import Config
-from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
+from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.lease import Lease
-from loader.load import PATIENCE, Event, Lane, persist, transfer
+from loader.load import PATIENCE, Event, Lane, persist
 from loader.model import Chunk, ChunkLoaded, Node, Noted, Reject, Table
 from loader.plan import Plan
-from loader.slots import SLOTS
 from loader.source import Source
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import walk
-from loader.writer import Sink
+from loader.watch import Watch, check_room
 
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
-SAMPLE_ROWS = 200
-OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
@@ -90,6 +87,7 @@ class Crew:
         self.throttle = throttle
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])
+        self.evicting: dict[Node, str] = {}  # masters that throw keys away once they are full, with their policy
         self._settings = settings
         self._options = options
         self._rows = options.chunk_rows or plan.job.chunk_rows
@@ -111,7 +109,7 @@ class Crew:
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
-        self._replica: Source | None = None
+        self._watch = Watch(settings.source, self.fetch, options.max_load, options.max_lag)
 
     def __enter__(self) -> Self:
         return self
@@ -135,9 +133,9 @@ class Crew:
         except LoaderError as error:
             if not error.transient:  # else a marker that stays says nothing, and a lock lapses by itself
                 raise
-        for source in (self._scout, self._replica):
-            if source:
-                source.close()
+        if self._scout:
+            self._scout.close()
+        self._watch.close()
         self.target.close()
 
     def events(self, listener: Listener) -> Iterator[ChunkLoaded]:
@@ -169,6 +167,7 @@ class Crew:
     def take_up(self, run: str) -> None:
         """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
         self.lock(run)
+        self.evicting, self._evicted = self.target.evicting(), self.target.evictions()
         saved = self._state.read() if self._options.resume and not self._options.restart else None
         facts = self._facts()
         if saved:
@@ -180,7 +179,6 @@ class Crew:
                 )
             if not self._state.lost(saved.markers, saved.run):
                 self._saved, self.resumed = saved, True
-                self._evicted = self.target.evictions()
                 self._backlog.extend(saved.owed)
                 self.earlier = (
                     saved.rejected,
@@ -188,19 +186,21 @@ class Crew:
                 )
                 return
         if self._options.resume:
-            self._check_room()
-        self._evicted = self.target.evictions()
+            check_room(self.plan, self._settings.source, self.target, self.throttle)
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def lock(self, run: str) -> None:
-        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it."""
-        if self._lease:
+        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
+
+        Where the answer is lost, the lock may be held all the same: the same lease asks again, and drops it at the end.
+        """
+        if self._lease is None:
+            self._lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
+        if self.throttle.lapsed == self._lease.lapsed:
             return
-        lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
-        lease.take(self.target)
-        self._lease = lease
-        self.throttle.lapsed = lease.lapsed
-        lease.keep(self._heard.put)
+        self._lease.take(self.target)
+        self.throttle.lapsed = self._lease.lapsed
+        self._lease.keep(self._heard.put)
 
     def _facts(self) -> dict[str, str]:
         source = self._settings.source
@@ -315,36 +315,7 @@ class Crew:
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
-        self.throttle.busy = self._overload() or self._lag()
-
-    def _overload(self) -> str:
-        if not self._options.max_load:
-            return ""
-        name, most = self._options.max_load
-        found = self.fetch("SHOW GLOBAL STATUS LIKE %s", [name])
-        if not found or not str(found[0][1]).isdecimal():
-            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
-        value = int(str(found[0][1]))
-        return f"--max-load {name}={most}: it is {value}" if value > most else ""
-
-    def _lag(self) -> str:
-        most = self._options.max_lag
-        if most is None:
-            return ""
-        settings = self._settings.source.at_replica()
-        if settings is None:
-            raise ConfigError("--max-lag: the config names no source.replica to watch")
-        try:
-            self._replica = self._replica or Source(settings)
-            lag = self._replica.lag()
-        except SourceError as error:
-            if not error.transient:
-                raise
-            self._replica = None
-            return f"--max-lag {most}: {error}"
-        if lag is None:
-            return f"--max-lag {most}: the replica does not replicate"
-        return f"--max-lag {most}: the replica is {lag} s behind" if lag > most else ""
+        self.throttle.busy = self._watch.busy()
 
     def _chunks(self) -> Iterator[Chunk]:
         """The chunks to load: first what a checkpoint owes, then the rest of the table."""
@@ -426,27 +397,3 @@ class Crew:
         self._finished = True
         if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
-
-    def _check_room(self) -> None:
-        """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.
-
-        The estimate is MySQL's count of rows times what a sample of them takes.
-        """
-        rooms = self.target.headroom()
-        if not rooms or not self.plan.expected:
-            return
-        sink = Sink(self.target, keep=True)
-        with Source(self._settings.source) as source:
-            transfer(self.plan, self.plan.first(SAMPLE_ROWS), source, sink, self.throttle)
-        rows = [(node, words) for node, words in sink.kept if words[0] == b"HMSET"]
-        new = [words for _, words in rows if not self.target.ask(words[1], "EXISTS", words[1])[1]]
-        if not new:
-            return
-        each = sum(OVERHEAD + sum(map(len, words[1:])) for words in new) / len(rows)
-        for node, slots in self.target.slots.counts().items():
-            need = int(each * self.plan.expected * slots / SLOTS)
-            if need > rooms.get(node, need):
-                raise TargetError(
-                    f"redis {node}: about {need:,} bytes are needed and {rooms[node]:,} are left below maxmemory:"
-                    " raise maxmemory, add a master, or load fewer fields"
-                )

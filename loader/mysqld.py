@@ -52,7 +52,8 @@ def command(data: Path, port: int, init_file: Path) -> list[str]:
     own = [] if _is_mariadb(mysqld) else ["--mysqlx=OFF", "--secure-file-priv="]
     if init_file.exists():
         own.append(f"--init-file={init_file}")
-    return [mysqld, "--no-defaults", f"--datadir={data}", f"--port={port}", *MYSQL_OPTIONS, *own, *_as_root()]
+    places = [f"--datadir={data}", f"--tmpdir={data}"]  # a server that starts takes away what others have in /tmp
+    return [mysqld, "--no-defaults", *places, f"--port={port}", *MYSQL_OPTIONS, *own, *_as_root()]
 
 
 def answers(data: Path, server: Server) -> bool:

@@ -131,12 +131,12 @@ class Plan:
                 told.append(f"column {column.name} was {column} and is {now[column.name]}")
         if self.job.fields is None:
             known = {column.name for column in self.columns}
-            told += (f"column {name} was added" for name in now if name not in known and not now[name].hidden)
-        before, after = (", ".join(column.name for column in columns) for columns in (self.walk, _walk(table)))
+            told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
+        before, after = [column.name for column in self.walk], [column.name for column in _walk(table)]
+        if not self.job.key:
+            before, after = [*before, *self.key_columns], [*after, *table.primary_key]
         if before != after and not told:
-            told.append(f"its key was ({before}) and is ({after})")
-        if not self.job.key and table.primary_key != self.key_columns and not told:
-            told.append(f"its primary key was ({', '.join(self.key_columns)}) and is ({', '.join(table.primary_key)})")
+            told.append("it has another key")
         return f"table {table.name}: {', '.join(told)}" if told else ""
 
     def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ packets as they come, from the connection's buffered reader (`Connection._rfile`
 gives the closing packet back, so that PyMySQL ends the result itself and raises what the server said.
 """
 
+import os
+import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -22,6 +24,9 @@ from loader.settings import Source as Settings
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
 NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in place of its default 60
+# Seconds of idleness before a sign of life, seconds between signs, and signs without an answer that end a connection:
+# what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
+KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 HEADER = 4
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 
@@ -85,6 +90,7 @@ class Source:
             )
         except (pymysql.MySQLError, OSError, ValueError) as error:
             raise self._error(error, "cannot connect") from error
+        _keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
         self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
         self._connection._rfile = self._reader  # noqa: SLF001
         zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
@@ -156,15 +162,16 @@ class Source:
         return replace(self.definition(name), rows_estimate=rows)
 
     def definition(self, name: str) -> Table:
-        """Columns and keys of a table as they are now; none of either where it is not there."""
-        columns = self.fetch(
-            "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
-            f" table_name FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
-            [name],
-        )
+        """Columns and keys of a table as they are now; no columns where it is not there any more."""
+        # The columns come last: where the table goes away in between, it is seen to be gone.
         indexes = self.fetch(
             "SELECT index_name, column_name, sub_part, nullable, table_name FROM information_schema.statistics"
             f" WHERE {THIS_TABLE} AND non_unique = 0 ORDER BY index_name, seq_in_index",
+            [name],
+        )
+        columns = self.fetch(
+            "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
+            f" table_name FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
             [name],
         )
         # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
@@ -338,6 +345,14 @@ def _column(row: Sequence[str | None]) -> Column:
         hidden="INVISIBLE" in str(extra),
         collation=collation,
     )
+
+
+def _keep_alive(descriptor: int) -> None:
+    """Have the kernel look whether a connection still leads anywhere."""
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        if connection.family != socket.AF_UNIX:
+            for option, value in KEEP_ALIVE.items():
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _tls(settings: Settings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from loader.model import Node
 from loader.slots import SlotMap
 
 REFRESH = 1.0  # seconds between two looks at the topology, however many redirections or failures come
+AGE = 10.0  # seconds after which it is looked at anew without any reason: a replica may have come, or be back
 LOOK = 2.0  # seconds that a node has to say how it sees the cluster: a healthy one needs milliseconds
 RECENT = 10.0  # seconds that a node which failed is asked after all others
 
@@ -122,8 +123,10 @@ class Topology:
 
     def _is_due(self, force: bool) -> bool:  # noqa: FBT001
         """Whether it is time to look; one after a failure is not put off for one that redirections caused."""
-        last = self._forced if force else self._looked
-        return self.slots is None or ((force or self.stale) and time.monotonic() - last > REFRESH)
+        now = time.monotonic()
+        if force:
+            return now - self._forced > REFRESH
+        return self.slots is None or now - self._looked > (REFRESH if self.stale else AGE)
 
     def _nodes(self) -> tuple[Node, ...]:
         """All nodes that are known: masters, those configured, replicas."""

@@ -3,13 +3,14 @@
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
 import loader.lab
+import loader.load
 from desk import HOST
 from loader.lab import Lab
 from loader.model import ChunkLoaded, Node, Waiting
@@ -18,13 +19,13 @@ from loader.server import program, wait
 from loader.settings import Target as Settings
 from world import Ear, World
 
-ROWS = 10_000
+ROWS = 6_000
 CHUNK = 100
 NODE_TIMEOUT = 1500  # milliseconds: a failover then takes about 3 seconds
 
 
 class Load:
-    """A load of all rows in a thread, `rate` rows a second of 100 each chunk."""
+    """A load of all rows in a thread: slow enough to last while something happens, then as fast as it can."""
 
     def __init__(self, config, **options):
         self.ear = Ear()
@@ -57,6 +58,8 @@ class Load:
 
     def finish(self, seconds=60):
         """The run, once it has ended."""
+        if self.ear.throttle:
+            self.ear.throttle._rate = None
         self._thread.join(seconds)
         assert not self.running, self.reasons
         return self.run
@@ -72,7 +75,7 @@ class Storm:
         self.world.sql(
             "CREATE TABLE big (id int PRIMARY KEY, name varchar(60) NOT NULL)",
             "INSERT INTO big SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, CONCAT('name ', RAND())"
-            f" FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) d",
+            f" FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) d WHERE d.n < 6",
         )
 
     @property
@@ -84,7 +87,7 @@ class Storm:
         settings = Settings.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
         return self.world.config(table="big").model_copy(update={"target": settings})
 
-    def load(self, rate=4000, *, target=None, **options):
+    def load(self, rate=800, *, target=None, **options):
         return Load(self.config(**(target or {})), rate=rate, **options)
 
     def client(self, name):
@@ -118,6 +121,7 @@ class Storm:
                 self.lab.kill(row.name, signal.SIGCONT)
         if not self.lab.up():
             wait(self.lab._settled, "the cluster to settle")
+        wait(lambda: _replicas_are_seen(self.lab), "the replicas")
         self.world.redis.close()
         nodes = [ClusterNode(HOST, port) for port in self.lab.redis_ports.values()]
         self.world.redis = RedisCluster(startup_nodes=nodes)
@@ -143,15 +147,35 @@ class Storm:
         return done.stdout
 
 
+def wait_for_reason(load, text):
+    """Wait until a chunk was tried again for a reason."""
+    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
+    assert load.running, load.run
+
+
 @contextmanager
 def broken_lab(directory):
     """Three masters with a replica each that find a dead node out soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader.lab, "REDIS_CONF", loader.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
         lab = Lab(directory)
+        patch.setattr(loader.load, "PAUSE_MOST", 1.0)
         lab.up()
+        for port in lab.redis_ports.values():
+            with redis.Redis(HOST, port) as client, suppress(redis.ReadOnlyError):
+                client.flushall()  # so that each replica receives something
+        wait(lambda: _replicas_are_seen(lab), "the replicas to have told how far they are")
         yield lab
         lab.down()
+
+
+def _replicas_are_seen(lab):
+    """Whether CLUSTER SLOTS has them: it leaves out those that no node has heard of yet that they received anything."""
+    for port in lab.redis_ports.values():
+        with redis.Redis(HOST, port) as client:
+            if any(len(row) < 4 for row in client.execute_command("CLUSTER", "SLOTS")):
+                return False
+    return True
 
 
 @contextmanager

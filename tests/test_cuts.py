@@ -1,6 +1,7 @@
 """A bad network in the middle of a load: cut after every byte, stalled, slow, or dead without a word."""
 
 import time
+from collections import Counter
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ from loader import load
 from loader.config import Config
 from loader.model import ChunkLoaded, Waiting
 from loader.run import Options, run_job
+from loader.source import Source
 from proxy import DOWN, UP, Proxy
 from world import Ear
 
@@ -74,29 +76,15 @@ def stored(client):
     return {key: client.hgetall(key) for key in client.scan_iter() if not key.startswith(b"loader:")}
 
 
-class Places:
-    """Where a load is cut: (direction, n) for every n, or only some of them."""
+@pytest.fixture
+def every(request):
+    """Whether no byte is left out."""
+    return request.config.getoption("--every-byte")
 
-    def __init__(self, proxy, every):
-        self.lengths, self.begun = dict(proxy.seen), proxy.begun[:]
-        self._every = every
 
-    def all(self, step=1):
-        """Each byte of all connections."""
-        return self._some(dict.fromkeys((UP, DOWN), 0), self.lengths, step)
-
-    def before(self, connection, step):
-        """Each byte before a connection, by its number."""
-        return self._some(dict.fromkeys((UP, DOWN), 0), self.begun[connection], step)
-
-    def since(self, connection, step=1):
-        """Each byte from a connection on."""
-        return self._some(self.begun[connection], self.lengths, step)
-
-    def _some(self, first, last, step):
-        for direction in (UP, DOWN):
-            for n in range(first[direction], last[direction], 1 if self._every else step):
-                yield direction, n
+def places(first, last, step=1):
+    """Where to cut, (direction, n), between two counts of the bytes that went each way."""
+    return [(direction, n) for direction in (UP, DOWN) for n in range(first[direction], last[direction], step)]
 
 
 def cut_at(places, proxy, client, settings, **options):
@@ -116,36 +104,41 @@ def cut_at(places, proxy, client, settings, **options):
     return failed
 
 
-@pytest.fixture
-def every(request):
-    """Whether no byte is left out."""
-    return request.config.getoption("--every-byte")
-
-
 @pytest.mark.parametrize(("resume", "step"), [(False, 1), (True, 10)])
 def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, resume, step):
     """Whatever was sent and whatever was acknowledged: the run goes on, and every row is exact and counted once."""
     with Proxy(port) as proxy:
         settings = config(table, target=proxy.port)
         assert run(settings, resume=resume).status == "ok"
-        assert cut_at(Places(proxy, every).all(step), proxy, client, settings, resume=resume) == 0
+        where = places(Counter(), Counter(proxy.seen), 1 if every else step)
+        assert cut_at(where, proxy, client, settings, resume=resume) == 0
         assert [key for key in client.scan_iter() if key.startswith(b"loader:")] == []
 
 
-def test_n1_mysql_is_cut_off_after_any_byte_of_a_chunk(table, port, client, hasty, every):
-    """From the worker's login to the end of its chunk: the run goes on, and every row is exact and counted once."""
-    with Proxy(table.lab.mysql_port) as proxy:
-        settings = config(table, mysql=proxy.port, target=port)
-        assert run(settings).status == "ok"
-        assert cut_at(Places(proxy, every).since(1), proxy, client, settings) == 0
+def statement_and_rows(proxy, settings):
+    """How many bytes went each way when a worker has logged in, and when it has read a chunk."""
+    proxy.reset()
+    with Source(settings.source) as source:
+        before = Counter(proxy.seen)
+        source.fetch("SELECT `id`, `name`, `note`\nFROM `t`")
+        return before, Counter(proxy.seen)
 
 
-def test_n1_mysql_is_cut_off_while_the_run_is_planned(table, port, client, hasty, every):
-    """The run goes on or fails as one that may be repeated; nothing is half done."""
+def test_n1_mysql_is_cut_off_after_any_byte(table, port, client, hasty, every):
+    """The same for MySQL, from a worker's login on; a run that is cut off in its plan fails as one to be repeated."""
     with Proxy(table.lab.mysql_port) as proxy:
         settings = config(table, mysql=proxy.port, target=port)
+        logged_in, read = statement_and_rows(proxy, settings)
+        proxy.reset()
         assert run(settings).status == "ok"
-        cut_at(Places(proxy, every).before(1, 10), proxy, client, settings)
+        planned, end = proxy.begun[1], Counter(proxy.seen)
+        cut_at(places(Counter(), planned, 1 if every else 20), proxy, client, settings)
+        where = [
+            *places(planned, planned + logged_in, 1 if every else 5),
+            *places(planned + logged_in, planned + read),
+            *places(planned + read, end, 1 if every else 5),
+        ]
+        assert cut_at(where, proxy, client, settings) == 0
 
 
 def reasons(ear):
@@ -163,9 +156,9 @@ def test_n2_redis_takes_rows_and_does_not_answer(table, port, client):
     assert stored(client) == ROWS
 
 
-@pytest.mark.parametrize("mark", [b"x" * 40, b"\x05\0\0"])  # amid the rows, and the packet that ends them
+@pytest.mark.parametrize("mark", [b"x" * 40, b"\x013\0\2\r\n"])  # amid the rows, and before the last
 def test_n2_mysql_falls_silent(table, port, client, mark):
-    """The same for MySQL, amid the rows and at their end."""
+    """The same for MySQL: after the configured time the chunk is read again."""
     with Proxy(table.lab.mysql_port) as proxy:
         settings, ear = config(table, mysql=proxy.port, target=port, silence="1s"), Ear()
         run(settings)

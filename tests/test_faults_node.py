@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from desk import HOST, MARK, redis_server
 from loader.errors import Exit
 from loader.server import Server, free_ports, program, stop, wait
-from storm import ROWS, broken_lab, storm_on
+from storm import ROWS, broken_lab, storm_on, wait_for_reason
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +56,6 @@ def check(storm, client, run):
     assert is_exact(storm, client)
 
 
-def wait_for_reason(load, text):
-    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
-    assert load.running, load.run
-
-
 def test_r1_a_node_of_the_cluster_is_full(storm):
     """OOM: rows that were there stay, and once there is room the load ends by itself."""
     assert storm.load(rate=None).finish().status == "ok"
@@ -75,8 +72,8 @@ def test_r1_a_node_of_the_cluster_is_full(storm):
 
 def test_r3_the_replica_was_behind(storm):
     """Rows that no replica has are not counted: when the master dies they are written again to who was promoted."""
-    load = storm.load(rate=3000, resume=True)
-    load.reach(500)
+    load = storm.load(resume=True)
+    load.reach(300)
     master = storm.names("master")[0]
     replica = storm.replica_of(master)
     storm.lab.kill(replica, signal.SIGSTOP)
@@ -93,7 +90,7 @@ def test_r4_a_snapshot_fails(storm, tmp_path):
     (tmp_path / "gone").mkdir()
     with redis_server(tmp_path / "gone") as port, redis.Redis(HOST, port) as client:
         load = storm.load(target={"url": f"redis://{HOST}:{port}"})
-        load.reach(500)
+        load.reach(300)
         client.config_set("save", "3600 1")
         (tmp_path / "gone").rename(tmp_path / "away")
         shutil.rmtree(tmp_path / "away")
@@ -113,8 +110,8 @@ def start_again(port, directory, *options):
 
 def test_r5_a_server_loads_its_snapshot(storm, alone, tmp_path):
     """LOADING after a restart is waited out; so is the time without a server before it."""
-    with redis.Redis(HOST, alone) as client:
-        load = storm.load(rate=2500, target={"url": f"redis://{HOST}:{alone}"})
+    with redis.Redis(HOST, alone, retry=Retry(NoBackoff(), 0)) as client:
+        load = storm.load(rate=4000, target={"url": f"redis://{HOST}:{alone}"})
         load.reach(2000)
         client.shutdown(save=True)
         time.sleep(1)
@@ -154,7 +151,7 @@ def test_r7_a_slow_node_stalls_the_reader(storm):
 
 def test_r8_connections_are_killed_all_the_time(storm):
     """CLIENT KILL of whatever is connected, on all nodes, again and again."""
-    load = storm.load(rate=5000)
+    load = storm.load()
     clients = [storm.client(name) for name in storm.names("master")]
     for _ in range(8):
         load.reach(100)
@@ -168,7 +165,7 @@ def test_r8_no_more_clients_are_let_in(storm, alone):
     """`maxclients`: as when there is no room, the load waits until a client has left."""
     with redis.Redis(HOST, alone, single_connection_client=True) as client:
         load = storm.load(target={"url": f"redis://{HOST}:{alone}"})
-        load.reach(500)
+        load.reach(300)
         client.config_set("maxclients", 1)
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         wait_for_reason(load, "max number of clients")
@@ -183,7 +180,7 @@ def test_r9_the_password_is_changed(storm, alone, tmp_path):
     with redis.Redis(HOST, alone) as client:
         client.config_set("requirepass", f"{MARK}-old")
         load = storm.load(target={"url": f"redis://{HOST}:{alone}", "password_file": str(secret)})
-        load.reach(500)
+        load.reach(300)
         secret.write_text(f"{MARK}-new\n")
         client.config_set("requirepass", f"{MARK}-new")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -197,7 +194,7 @@ def test_r9_the_password_is_changed_and_nobody_told_us(storm, alone, tmp_path):
     """A password that is refused ends the load at once, with the checkpoint saved."""
     with redis.Redis(HOST, alone) as client:
         load = storm.load(target={"url": f"redis://{HOST}:{alone}"}, resume=True)
-        load.reach(500)
+        load.reach(300)
         client.config_set("requirepass", f"{MARK}-new")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         run = load.finish(10)
@@ -224,7 +221,7 @@ def test_a_standalone_server_is_demoted(storm, alone):
     """READONLY: no row is counted that was not taken, and the load goes on when the server is a master again."""
     with redis.Redis(HOST, alone) as client:
         load = storm.load(target={"url": f"redis://{HOST}:{alone}"})
-        load.reach(500)
+        load.reach(300)
         client.replicaof(HOST, 1)  # where nobody is, so that it keeps what it has
         wait_for_reason(load, f"is a replica of {HOST}:1")
         assert any("READONLY" in reason for reason in load.reasons)

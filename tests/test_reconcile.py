@@ -9,7 +9,7 @@ import pytest
 from redis.cluster import RedisCluster
 
 from desk import Desk
-from loader import reconcile
+from loader import both, reconcile
 from loader.errors import ConfigError
 from loader.run import Options, run_job
 from world import Ear
@@ -20,7 +20,7 @@ ROWS = 200_000
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(reconcile, "PAUSE", 0.02)
+    monkeypatch.setattr(both, "PAUSE", 0.02)
     return monkeypatch
 
 
@@ -173,12 +173,12 @@ def test_a_job_with_a_longer_prefix_keeps_its_keys(world):
     """`a_` and `a_b_`: with text keys, every key of the second fits the first."""
     world.sql("CREATE TABLE a (k varchar(20) PRIMARY KEY)", "INSERT INTO a VALUES ('x'), ('y')")
     config = loaded(world, table="a")
-    both = config.model_copy(
+    pair = config.model_copy(
         update={"jobs": {**config.jobs, "other": world.config(table="b", key="a_b_{k}").jobs["job"]}}
     )
     world.redis.hset("a_b_z", "k", "z")
-    assert check(both).is_equal
-    assert reconcile.prune(both, both.jobs["job"], max_delete=100).extra == 0
+    assert check(pair).is_equal
+    assert reconcile.prune(pair, pair.jobs["job"], max_delete=100).extra == 0
     assert seen(check(config)) == {(b"a_b_z", "extra")}
 
 
@@ -213,9 +213,9 @@ def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
     world.sql("DELETE FROM big WHERE id <= 30")
     first = reconcile.delete
 
-    def late(both, found, most):
+    def late(pair, found, most):
         world.sql("INSERT INTO big VALUES (7, 'back', NULL)")
-        return first(both, found, most)
+        return first(pair, found, most)
 
     monkeypatch.setattr(reconcile, "delete", late)
     assert reconcile.prune(small, small.jobs["job"]).deleted == 29

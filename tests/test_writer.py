@@ -3,6 +3,7 @@
 import signal
 import time
 from array import array
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -160,7 +161,8 @@ def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
     name = "n2"
     node = Node(HOST, trio.redis_ports[name])
     key = keys_in(target.slots, node, 1)[0]
-    writer = Writer(target)
+    told = []
+    writer = Writer(target, lambda *words: told.append(words))
     index = writer.begin().nodes.index(node)
     writer.send(index, batch(row(key)))
     writer.drain()
@@ -169,6 +171,8 @@ def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
     with pytest.raises(TargetError, match="no reply for 2 s") as caught:
         writer.drain()
     assert caught.value.transient
+    assert told[0][0] == str(node)
+    assert 1 < told[0][1] < 2
     writer.close()
     trio.kill(name, signal.SIGCONT)
     writer = Writer(target)
@@ -178,6 +182,76 @@ def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
     time.sleep(0.2)
     assert nodes[node].hget(key, "f") == b"new"
     writer.close()
+
+
+def test_only_our_own_connections_are_fenced(trio, target, nodes):
+    """A server that was started again gives the id of a lost connection to somebody else, who is left alone."""
+    node = target.slots.nodes[0]
+    with redis.Redis(node.host, node.port, single_connection_client=True, client_name="loader") as foreign:
+        _, _, client = target.open(node)
+        target.fence(node, foreign.client_id())
+        target.fence(node, client)
+        target.connect(node).disconnect()
+        assert foreign.client_getname() == "loader"
+        assert client not in {int(each["id"]) for each in foreign.client_list()}
+
+
+def test_a_silent_node_holds_up_nothing_else(trio, target, nodes):
+    """While one thread waits for it, the others reach the other nodes, and look at the topology within two seconds."""
+    silent = Node(HOST, trio.redis_ports["n2"])
+    others = [node for node in target.slots.nodes if node != silent]
+    target.patience = 6.0
+    trio.kill("n2", signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(target.commands, silent, [["PING"]])
+            time.sleep(0.1)
+            started = time.monotonic()
+            assert [target.command(node, "PING") for node in others] == [b"PONG"] * 2
+            assert time.monotonic() - started < 1
+            for _ in range(4):  # one of them finds out
+                target.ranges()
+            assert time.monotonic() - started < 4
+            trio.kill("n2", signal.SIGCONT)
+            assert waiting.result() == [b"PONG"]
+    finally:
+        trio.kill("n2", signal.SIGCONT)
+
+
+def test_what_was_written_to_a_master_that_is_none_any_more(target, nodes):
+    """It may be lost with it: the chunk is written again, whatever its replicas say."""
+    writer = Writer(target)
+    node = writer.begin().nodes[0]
+    writer.send(0, batch(*map(row, keys_in(target.slots, node, 10))))
+    writer.drain()
+    writer.await_replicas()
+    writer.send(0, batch(*map(row, keys_in(target.slots, node, 10))))
+    writer.drain()
+    target._topology.slots = SlotMap.single(target.slots.nodes[1])
+    with pytest.raises(TargetError, match="no longer a master") as caught:
+        writer.await_replicas()
+    assert caught.value.transient
+    writer.close()
+
+
+def test_keys_that_were_thrown_away(target, nodes):
+    """Per master: what its policy is where it may throw keys away, and how many it has."""
+    node = target.slots.nodes[1]
+    assert target.evicting() == {}
+    nodes[node].config_set("maxmemory-policy", "allkeys-random")
+    assert target.evicting() == {}
+    before = target.evictions()
+    nodes[node].config_set("maxmemory", nodes[node].info("memory")["used_memory"] + 100_000)
+    try:
+        assert target.evicting() == {node: "allkeys-random"}
+        for key in keys_in(target.slots, node, 300):
+            nodes[node].set(key, b"x" * 1000)
+        after = target.evictions()
+        assert after.pop(node) > before.pop(node)
+        assert after == before
+    finally:
+        nodes[node].config_set("maxmemory", 0)
+        nodes[node].config_set("maxmemory-policy", "noeviction")
 
 
 def test_a_closed_connection_fails_the_chunk(target, nodes):
@@ -199,10 +273,17 @@ def test_a_closed_connection_fails_the_chunk(target, nodes):
     ("reply", "transient", "code"),
     [
         ("CLUSTERDOWN Hash slot not served", True, Exit.UNREACHABLE),
+        ("MASTERDOWN Link with MASTER is down", True, Exit.UNREACHABLE),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", True, Exit.UNREACHABLE),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed", True, Exit.UNREACHABLE),
+        ("ERR WAIT cannot be used with replica instances.", True, Exit.UNREACHABLE),
         ("LOADING Redis is loading the dataset in memory", True, Exit.UNREACHABLE),
         ("READONLY You can't write against a read only replica.", True, Exit.UNREACHABLE),
         ("OOM command not allowed when used memory > 'maxmemory'.", True, Exit.FAILED),
         ("MISCONF Redis is configured to save RDB snapshots", True, Exit.FAILED),
+        ("NOREPLICAS Not enough good replicas to write.", True, Exit.FAILED),
+        ("BUSY Redis is busy running a script.", True, Exit.FAILED),
+        ("ERR max number of clients reached", True, Exit.FAILED),
         ("NOPERM this user has no permissions to run the 'hmset' command", False, Exit.CONFIG),
         ("NOAUTH Authentication required.", False, Exit.CONFIG),
         ("ERR unknown command 'HMSET', with args beginning with: 'a' 'secret'", False, Exit.FAILED),

@@ -1,0 +1,95 @@
+"""What a run looks at beside its rows: whether MySQL has too much to do, and whether Redis has room."""
+
+from collections.abc import Callable, Sequence
+
+from loader.errors import ConfigError, SourceError, TargetError
+from loader.load import transfer
+from loader.plan import Plan
+from loader.settings import Source as Settings
+from loader.slots import SLOTS
+from loader.source import Source
+from loader.target import Target
+from loader.throttle import Throttle
+from loader.writer import Sink
+
+SAMPLE_ROWS = 200
+OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
+
+Fetch = Callable[[str, Sequence[str]], list[tuple[str | None, ...]]]
+
+
+class Watch:
+    """Why workers have to wait for MySQL: a status variable above its limit, or a replica too far behind.
+
+    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` asks MySQL.
+    """
+
+    def __init__(self, settings: Settings, fetch: Fetch, max_load: tuple[str, int] | None, max_lag: int | None) -> None:
+        self._settings = settings
+        self._fetch = fetch
+        self._max_load = max_load
+        self._max_lag = max_lag
+        self._replica: Source | None = None
+
+    def busy(self) -> str:
+        """What to wait for; empty where nothing."""
+        return self._overload() or self._lag()
+
+    def close(self) -> None:
+        """Leave the replica."""
+        if self._replica:
+            self._replica.close()
+
+    def _overload(self) -> str:
+        if not self._max_load:
+            return ""
+        name, most = self._max_load
+        found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
+        if not found or not str(found[0][1]).isdecimal():
+            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
+        value = int(str(found[0][1]))
+        return f"--max-load {name}={most}: it is {value}" if value > most else ""
+
+    def _lag(self) -> str:
+        most = self._max_lag
+        if most is None:
+            return ""
+        settings = self._settings.at_replica()
+        if settings is None:
+            raise ConfigError("--max-lag: the config names no source.replica to watch")
+        try:
+            self._replica = self._replica or Source(settings)
+            lag = self._replica.lag()
+        except SourceError as error:
+            if not error.transient:
+                raise
+            self._replica = None
+            return f"--max-lag {most}: {error}"
+        if lag is None:
+            return f"--max-lag {most}: the replica does not replicate"
+        return f"--max-lag {most}: the replica is {lag} s behind" if lag > most else ""
+
+
+def check_room(plan: Plan, settings: Settings, target: Target, throttle: Throttle) -> None:
+    """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it.
+
+    The estimate is MySQL's count of rows times what a sample of them takes.
+    """
+    rooms = target.headroom()
+    if not rooms or not plan.expected:
+        return
+    sink = Sink(target, keep=True)
+    with Source(settings) as source:
+        transfer(plan, plan.first(SAMPLE_ROWS), source, sink, throttle)
+    rows = [(node, words) for node, words in sink.kept if words[0] == b"HMSET"]
+    new = [words for _, words in rows if not target.ask(words[1], "EXISTS", words[1])[1]]
+    if not new:
+        return
+    each = sum(OVERHEAD + sum(map(len, words[1:])) for words in new) / len(rows)
+    for node, slots in target.slots.counts().items():
+        need = int(each * plan.expected * slots / SLOTS)
+        if need > rooms.get(node, need):
+            raise TargetError(
+                f"redis {node}: about {need:,} bytes are needed and {rooms[node]:,} are left below maxmemory:"
+                " raise maxmemory, add a master, or load fewer fields"
+            )
