@@ -9,6 +9,7 @@ import redis
 import loader.load
 from desk import HOST, redis_server
 from loader.errors import Exit
+from loader.lab import REDIS_RIGHTS
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target
@@ -206,7 +207,7 @@ def newcomer(storm, tmp_path):
     with redis_server(tmp_path / "new", "--cluster-enabled", "yes") as port:
         other = storm.node(storm.names("master")[0])
         with redis.Redis(HOST, port) as client:
-            rights = ["~*", *loader.lab.REDIS_RIGHTS.split()]
+            rights = ["~*", *REDIS_RIGHTS.split()]
             client.execute_command("ACL", "SETUSER", "loader", "on", f">{storm.lab.redis_password}", *rights)
             storm.cluster("add-node", f"{HOST}:{port}", other)
             wait(lambda: storm.lab._settled() and client.cluster("info")["cluster_state"] == "ok", "the new node")
