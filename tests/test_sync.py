@@ -233,7 +233,7 @@ def test_redis_py_lends_its_socket(world):
     with Target(world.config(table="x").target) as target:
         connection, socket, client = target.open(target.seeds[0])
         assert socket is connection._sock
-        assert client == target.commands(target.seeds[0], [["CLIENT", "ID"]])[0] + 1
+        assert client == target.commands(target.seeds[0], [["CLIENT", "ID"]])[0] - 1
         socket.settimeout(2)
         socket.sendall(b"PING\r\n")
         assert socket.recv(100) == b"+PONG\r\n"
