@@ -15,7 +15,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.lease import Lease
 from loader.load import PATIENCE, Event, Lane, persist
-from loader.model import Chunk, ChunkLoaded, Node, Noted, Reject, Table
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.source import Source
 from loader.state import Checkpoint, Rejects, State, difference
@@ -106,6 +106,7 @@ class Crew:
         self._looked = 0.0
         self._stop: Stopped | None = None  # what a signal asked for
         self._finished = False
+        self._exposed: dict[str, list[tuple[float, ChunkLoaded]]] = {}  # chunks that replicas lack, by node, since when
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
@@ -138,8 +139,8 @@ class Crew:
         self._watch.close()
         self.target.close()
 
-    def events(self, listener: Listener) -> Iterator[ChunkLoaded]:
-        """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis.
+    def events(self, listener: Listener) -> Iterator[ChunkLoaded | ChunkOwed]:
+        """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis, or is no more.
 
         A signal is heard between two steps, so that no chunk is lost between two books.
         """
@@ -209,12 +210,16 @@ class Crew:
             "time zone": str(source.time_zone),
         }
 
-    def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded]:
+    def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
         chunks = self._chunks()
         while True:
             while len(self._owed) < 2 * count and (chunk := next(chunks, None)):
                 self._owed[chunk.number] = chunk
                 self._todo.put(chunk)
+            if not self._owed and self._exposed:
+                self._find_markers()  # all masters are there: a failover is over
+                self.target.refresh(force=True)
+                yield from self._owe_again(listener)
             if not self._owed:
                 return
             event = self._next_event()
@@ -222,10 +227,42 @@ class Crew:
             if isinstance(event, ChunkLoaded):
                 del self._owed[event.chunk.number]
                 yield event
+                self._expose(event)
                 self._list_rejects(event)
                 self._save(self.plan.job.deadline, self.throttle)
                 self._counted.release()
             self._check_markers()
+            yield from self._owe_again(listener)
+
+    def _expose(self, event: ChunkLoaded) -> None:
+        """Remember which masters have a chunk without a replica, until a later chunk's WAIT covers it."""
+        for node in self._exposed.keys() & event.nodes.keys() - event.exposed:
+            left = [entry for entry in self._exposed.pop(node) if entry[0] > event.began]
+            if left:
+                self._exposed[node] = left
+        for node in event.exposed:
+            self._exposed.setdefault(node, []).append((time.monotonic(), event))
+
+    def _owe_again(self, listener: Listener) -> Iterator[ChunkOwed]:
+        """Have written again what a master took alone that is none any more."""
+        if not self._exposed:
+            return
+        masters = set(map(str, self.target.slots.nodes))
+        lost = {e.chunk.number: e for node in self._exposed.keys() - masters for _, e in self._exposed[node]}
+        if not lost:
+            return
+        listener.notify(Noted(f"{len(lost)} chunks are written again: a replica that lacked them has taken over"))
+        for node, entries in list(self._exposed.items()):
+            left = [entry for entry in entries if entry[1].chunk.number not in lost]
+            self._exposed[node] = left
+            if not left:
+                del self._exposed[node]
+        for number, event in lost.items():
+            self._owed[number] = event.chunk
+            if self._saved:
+                self._saved = replace(self._saved, rejected=self._saved.rejected - len(event.rejects))
+            yield ChunkOwed(event)
+            self._todo.put(event.chunk)
 
     def _complete(self) -> Iterator[ChunkLoaded]:
         """The chunks that were complete when the workers ended, and were not heard of yet."""
@@ -234,6 +271,7 @@ class Crew:
             if isinstance(event, ChunkLoaded):
                 del self._owed[event.chunk.number]
                 yield event
+                self._expose(event)
                 with suppress(LoaderError):  # they are counted, and found again by the next whole run
                     self._list_rejects(event)
 
@@ -359,7 +397,9 @@ class Crew:
     def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
         if self._saved and self._options.resume and not self.throttle.lapsed():
-            saved = self._saved = replace(self._saved, owed=(*self._owed.values(), *self._backlog))
+            exposed = {e.chunk.number: e.chunk for entries in self._exposed.values() for _, e in entries}
+            owed = {**exposed, **self._owed}
+            saved = self._saved = replace(self._saved, owed=(*owed.values(), *self._backlog))
             persist(lambda: self._state.save(saved), patience, throttle)
 
     def _check_markers(self) -> None:

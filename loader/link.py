@@ -3,9 +3,12 @@
 A worker has one `Links`, whose user says what a link awaits (`least`) and takes what has come (`take`).
 """
 
+import fcntl
 import selectors
 import socket
 import ssl
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +27,19 @@ NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantW
 class Link:
     """One socket to one node: a queue of bytes to send, and a queue of what is awaited, the oldest first."""
 
-    __slots__ = ("_mark", "awaited", "client", "connection", "events", "moved", "node", "socket", "tail", "unsent")
+    __slots__ = (
+        "_mark",
+        "_queued",
+        "awaited",
+        "client",
+        "connection",
+        "events",
+        "moved",
+        "node",
+        "socket",
+        "tail",
+        "unsent",
+    )
 
     def __init__(self, node: Node, target: Target) -> None:
         self.node = node
@@ -36,6 +51,7 @@ class Link:
         self.moved = time.monotonic()
         self.events = 0
         self._mark = 1
+        self._queued = 0  # bytes that the node had not taken yet
 
     def send(self) -> None:
         """Give the socket as much as it takes."""
@@ -50,6 +66,14 @@ class Link:
                 self.unsent[0] = data[sent:]
             else:
                 self.unsent.popleft()
+
+    def look(self) -> None:
+        """See whether the node takes what was sent: over a slow line the kernel has it longer than a node may sleep."""
+        word = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        queued = int.from_bytes(word, sys.byteorder)
+        if queued < self._queued:
+            self.moved = time.monotonic()
+        self._queued = queued
 
     def wake_at(self, least: int) -> None:
         """Have the socket count as readable only when so many bytes can be there.
@@ -148,6 +172,8 @@ class Links:
             self._move(key.data)
         now = time.monotonic()
         for link in self:
+            if link.awaited and now - link.moved > TICK:
+                link.look()
             if link.awaited and now - link.moved > self._target.patience:
                 self._move(link)  # what has come so far is too little to be woken up for
                 if now > link.moved:

@@ -20,8 +20,8 @@ from loader.writer import Sink, Writer
 
 DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
 PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
-ATTEMPTS = 100  # at one chunk, however far each of them came
-PAUSE_FIRST, PAUSE_MOST = 0.1, 5.0  # seconds between two attempts, doubling
+FRESH = 20  # attempts at one chunk that came on for longer than the deadline and failed all the same
+PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is soon noticed
 
 Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
@@ -42,6 +42,7 @@ def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, 
         nodes=acks.rows,
         bytes=acks.bytes,
         seconds=time.monotonic() - started,
+        began=started,
     )
 
 
@@ -120,7 +121,8 @@ class Lane:
                 assert self._writer
                 event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
                 if self._durable:
-                    self._writer.await_replicas()
+                    exposed = frozenset(map(str, self._writer.await_replicas()))
+                    event = replace(event, exposed=exposed) if exposed else event
             except Stopped:
                 if self._writer:  # what was sent is seen through, so that no key is left without its TTL
                     with suppress(LoaderError):
@@ -176,18 +178,18 @@ def persist(
     says until when it went on: what it waited for in vain at its end does not count.
     """
     give_up = 0.0
-    attempt = 0
+    attempt = fresh = 0
     while True:
         started = time.monotonic()
         try:
             return action()
         except LoaderError as error:
-            pause = min(PAUSE_MOST, PAUSE_FIRST * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
+            pause = min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(attempt, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
             attempt += 1
             now = time.monotonic()
             if attempt == 1 or moved() - started > patience:
-                give_up = now + patience
-            if not error.transient or now + pause > give_up or attempt > ATTEMPTS:
+                give_up, fresh = now + patience, fresh + 1
+            if not error.transient or now + pause > give_up or fresh > FRESH:
                 raise
             if notify and chunk:
                 notify(Waiting(chunk, attempt, pause, str(error)))

@@ -127,7 +127,16 @@ class ChunkLoaded:
     nodes: Mapping[str, int]
     bytes: int
     seconds: float
+    began: float  # on the monotonic clock
+    exposed: frozenset[str] = frozenset()  # nodes whose replicas are gone: it is lost where such a one takes over
     retried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOwed:
+    """A chunk that was loaded is owed again: a replica that did not have it has become its master."""
+
+    event: ChunkLoaded
 
 
 @dataclass(frozen=True, slots=True)

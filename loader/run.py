@@ -7,9 +7,9 @@ from uuid import uuid4
 
 from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
-from loader.errors import Exit, LoaderError, StartOver, Stopped
+from loader.errors import Exit, LoaderError, PlanError, StartOver, Stopped
 from loader.load import PATIENCE, persist, transfer
-from loader.model import ChunkLoaded, Node, Noted, Run, Status, Table
+from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
 from loader.plan import Plan, key_of, make_plan, peek, quote
 from loader.settings import Job
 from loader.settings import Target as TargetSettings
@@ -42,16 +42,16 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
     run = Run(job=job.name, id=uuid4().hex[:12], dry_run=options.dry_run)
     started = time.monotonic()
     try:
-        for _ in range(STARTS - 1):
+        for start in range(STARTS):
             try:
-                load(settings, job, options, listener, run)
+                load(settings, job, options, listener, run, again=start > 0)
                 break
             except StartOver as change:
+                if start == STARTS - 1:
+                    raise
                 listener.notify(Noted(f"the run starts over: {change}"))
                 run = Run(job=job.name, id=run.id, dry_run=options.dry_run)
                 options = replace(options, restart=True)
-        else:
-            load(settings, job, options, listener, run)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
@@ -65,9 +65,9 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
     return run
 
 
-def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
+def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
     """Load a job from its plan to its last chunk, and count it into the run."""
-    with prepare(settings, job, options, run.id) as crew:
+    with prepare(settings, job, options, run.id, again=again) as crew:
         listener.expect(crew.plan.expected, crew.throttle)
         for node, policy in crew.evicting.items():
             listener.notify(Noted(f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"))
@@ -84,8 +84,11 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")
 
 
-def add(run: Run, event: ChunkLoaded) -> None:
-    """Count a chunk into its run."""
+def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
+    """Count a chunk into its run, or out of it."""
+    if isinstance(event, ChunkOwed):
+        take_back(run, event.event)
+        return
     run.read += event.read
     run.written += event.written
     run.rejected += len(event.rejects)
@@ -97,23 +100,47 @@ def add(run: Run, event: ChunkLoaded) -> None:
         run.nodes[node] = run.nodes.get(node, 0) + rows
 
 
-def prepare(settings: Config, job: Job, options: Options, run: str = "") -> "Crew":
+def take_back(run: Run, event: ChunkLoaded) -> None:
+    """Count a chunk out of its run: it will be loaded once more."""
+    run.read -= event.read
+    run.written -= event.written
+    run.rejected -= len(event.rejects)
+    run.rejects = [reject for reject in run.rejects if reject not in event.rejects]
+    run.chunks_done -= 1
+    run.chunks_retried += 1
+    for node, rows in event.nodes.items():
+        run.nodes[node] -= rows
+
+
+def prepare(settings: Config, job: Job, options: Options, run: str = "", *, again: bool = False) -> "Crew":
     """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds.
 
-    With the id of a run, the job is locked for it, unless nothing is to be written.
+    With the id of a run, the job is locked for it, unless nothing is to be written. Where the run begins `again`, it
+    has the patience of its job, and a table that is not there may be on its way back.
     """
     throttle = Throttle(options.rate)
-    source = persist(lambda: Source(settings.source), PATIENCE, throttle)
+    patience = job.deadline if again else PATIENCE
+
+    def look() -> tuple[Source, Table, Plan]:
+        source = Source(settings.source)
+        try:
+            return source, *read_plan(source, job, options)
+        except BaseException as error:
+            source.close()
+            if isinstance(error, PlanError):
+                error.transient &= again
+            raise
+
+    source, table, plan = persist(look, patience, throttle)
     try:
-        table, plan = read_plan(source, job, options)
-        target = persist(lambda: _connected(settings.target), PATIENCE, throttle)
+        target = persist(lambda: _connected(settings.target), patience, throttle)
     except BaseException:
         source.close()
         raise
     crew = Crew(settings, plan, table, source, target, options, throttle)
     if run and not options.dry_run:
         try:
-            persist(lambda: crew.take_up(run), PATIENCE, throttle)
+            persist(lambda: crew.take_up(run), patience, throttle)
         except BaseException:
             crew.close()
             raise

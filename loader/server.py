@@ -65,6 +65,7 @@ class Helper:
         self._process = subprocess.Popen(
             command,
             cwd=directory,
+            env=os.environ | {"TMPDIR": os.fspath(directory)},  # a MySQL that starts empties /tmp of all others' tables
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -156,7 +156,8 @@ class Source:
                 ) from error
             if code not in GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
-            raise PlanError(f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}") from error
+            message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}"
+            raise PlanError(message, transient=code in GONE, exit_code=Exit.CONFIG) from error
         estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
         rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
         return replace(self.definition(name), rows_estimate=rows)
@@ -200,9 +201,8 @@ class Source:
             failure = self._error(error, "query refused")
             if _code(error) not in GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
                 raise failure from error
-            raise PlanError(
-                f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
-            ) from error
+            message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
+            raise PlanError(message, transient=_code(error) in GONE, exit_code=Exit.CONFIG) from error
 
     def stream(self, sql: str) -> "Stream":
         """Row packets of a statement; the connection does nothing else until the stream is left."""

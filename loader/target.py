@@ -70,6 +70,11 @@ class Target:
         return self._topology.replicated
 
     @property
+    def exposed(self) -> frozenset[Node]:
+        """Masters whose replicas are gone, and may come back to take over without the newest rows."""
+        return self._topology.exposed
+
+    @property
     def slots(self) -> SlotMap:
         """The topology as it was last read; a transient `TargetError` while slots have no owner."""
         if self._topology.slots is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from loader.errors import LoaderError, Stopped
 
+SPARED = 5.0  # seconds that a slow node is left alone at most
 STEP = 0.1  # seconds of waiting after which a change is noticed
 
 
@@ -55,7 +56,7 @@ class Throttle:
 
     def spare(self, node: str, seconds: float) -> None:
         """Leave a node that took so long to reply alone for as long again."""
-        self._slow = (f"{node} took {seconds:.1f} s to reply", time.monotonic() + seconds)
+        self._slow = (f"{node} took {seconds:.1f} s to reply", time.monotonic() + min(seconds, SPARED))
 
     def sleep(self, seconds: float) -> None:
         """Wait, but not longer than the run goes on."""

@@ -29,6 +29,7 @@ class Topology:
         self.seeds = tuple(seeds)
         self.slots: SlotMap | None = None
         self.replicated: frozenset[Node] = frozenset()  # masters that have a replica
+        self.exposed: frozenset[Node] = frozenset()  # masters that had one, which may come back without the newest
         self.announcers: dict[Node, Node] = {}  # who named a node
         self.reached: set[Node] = set()
         self.stale = False
@@ -106,7 +107,9 @@ class Topology:
     def read(self) -> SlotMap:
         """The map of a cluster, as its nodes see it now; a transient `TargetError` while slots have no owner."""
         ranges = self.ranges()
-        self.replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
+        replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
+        self.exposed = (self.exposed | self.replicated) - replicated
+        self.replicated = replicated
         self._replicas = tuple(node for _, _, nodes in ranges for node in nodes[1:])
         return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
 

@@ -21,7 +21,6 @@ from loader.target import DATA, HOPS, REDIRECT, Target, said
 WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
-SPARED = 5.0  # seconds that a slow node is spared at most
 REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
 PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
 
@@ -52,6 +51,7 @@ class Writer:
         self._bytes = 0
         self._rejects: list[Reject] = []
         self._written: set[Node] = set()  # since replicas were awaited
+        self._exposed: set[Node] = set()  # of those, masters without the replicas they had, which took redirected rows
 
     def begin(self) -> SlotMap:
         """Take over the newest topology; the map that holds for the batches to come."""
@@ -78,10 +78,11 @@ class Writer:
         self._rows, self._bytes, self._rejects = Counter(), 0, []
         return acks
 
-    def await_replicas(self) -> None:
+    def await_replicas(self) -> frozenset[Node]:
         """Have a replica of each node written to acknowledge everything; a transient error where none does in time.
 
-        A node that was a master when it was written to and is none now may have lost what it acknowledged.
+        A node that was a master when it was written to and is none now may have lost what it acknowledged. Returns
+        those whose replicas are gone: what they acknowledged is lost where such a replica takes over after all.
         """
         written, self._written = self._written, set()
         for node in written.difference(self._target.slots.nodes):
@@ -90,6 +91,8 @@ class Writer:
         nodes = written & self._target.replicated
         for node, count in self._links.numbers(nodes, words, REPLICA_WAIT + self._target.patience, self._tell):
             self._check_replicas(node, count)
+        exposed, self._exposed = frozenset(self._exposed), set()
+        return exposed | (written & self._target.exposed)
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""
@@ -104,7 +107,7 @@ class Writer:
 
     def _tell(self, node: Node, waited: float) -> None:
         if waited > SLOW and self._spare:
-            self._spare(str(node), min(waited, SPARED))
+            self._spare(str(node), waited)
 
     def _queue(self, link: Link, batch: Batch) -> None:
         self._written.add(link.node)
@@ -173,6 +176,8 @@ class Writer:
             lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
             commands = [words for again in group for words in [*lead, again.words]]
             durable = node in self._target.replicated
+            if node in self._target.exposed:
+                self._exposed.add(node)
             if durable:  # these went over a connection that `await_replicas` does not wait on
                 commands.append([b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)])
             replies = self._target.commands(node, commands)
@@ -270,8 +275,9 @@ class Sink:
         self._rows, self._bytes = Counter(), 0
         return acks
 
-    def await_replicas(self) -> None:
+    def await_replicas(self) -> frozenset[Node]:
         """Nothing was sent."""
+        return frozenset()
 
     def close(self) -> None:
         """Nothing is open."""
