@@ -7,8 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
-from uuid import uuid4
+from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
 from loader.config import Config
@@ -25,6 +24,7 @@ from loader.settings import Job
 from loader.slots import SlotMap, slot_of
 from loader.source import Source
 from loader.target import Target
+from loader.walk import walk
 from loader.writer import Sink, Writer
 
 LOOKS = 3  # a difference counts when it is seen so many times
@@ -33,21 +33,35 @@ PENDING = 100_000  # keys that wait for another look at most: about 10 MB
 PAGE = 1000  # keys that SCAN looks at in one command
 REMEMBERED = 200_000  # extra keys that are remembered, so that one that SCAN gives twice counts once
 
+SCANS = 3  # times that all masters are gone over, where they change meanwhile
+
 T = TypeVar("T")
+G = TypeVar("G", bound="Gathered")
+
+
+class Gathered(Protocol):
+    """Takes rows whose hash is not what it should be."""
+
+    def append(self, each: Unequal, /) -> None:
+        """Take one."""
+
+
+class Found(list[Unequal]):
+    """Rows whose hash is not what it should be."""
 
 
 class Both:
     """The two sides of a job, open; what fails in passing is tried again on new connections.
 
-    With `write`, the job is locked: only one run may write its keys at a time.
+    With the id of a `run`, the job is locked for it: only one run may write its hashes at a time.
     """
 
-    def __init__(self, settings: Config, job: Job, *, write: bool = False) -> None:
+    def __init__(self, settings: Config, job: Job, run: str = "") -> None:
         self._settings = settings
         self._crew: Crew = prepare(settings, job, Options())
         try:
-            if write:
-                persist(lambda: self._crew.lock(uuid4().hex[:12]), job.deadline, self._crew.throttle)
+            if run:
+                persist(lambda: self._crew.lock(run), job.deadline, self._crew.throttle)
             self.plan = self._crew.plan
             self.lookup = Lookup(self.plan, self._crew.table, _prefixes_below(settings, job))
         except BaseException:
@@ -67,96 +81,136 @@ class Both:
             self._source.close()
         self._crew.close()
 
-    def through(self, make: Callable[[], T], statement: str, plan: Plan | None = None) -> tuple[T, Any]:
-        """Take the rows of a statement to what `make` makes, anew for each attempt; returns it with the encoder."""
+    def steadily(self, attempt: Callable[[], T]) -> T:
+        """Do something, and again while it fails in passing."""
+        failures = 0
 
-        def attempt() -> tuple[T, Any]:
+        def once() -> T:
+            nonlocal failures
             self.throttle.admit()
-            self.target.refresh(force=self._source is None)
-            self._source = self._source or Source(self._settings.source)
-            way: Any = make()
+            self.target.refresh(force=failures > 0)
+            failures += 1
+            return attempt()
+
+        return persist(once, self.plan.job.deadline, self.throttle)
+
+    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G]:
+        """Rows of a statement, and what was gathered of those whose hash is not what it should be."""
+
+        def attempt() -> tuple[int, G]:
+            gathered = gather()
+            reader = Reader(self.target, gathered.append, tally)
             try:
-                return way, transfer(plan or self.plan, statement, self._source, way, self.throttle)
-            except BaseException:
-                way.close()
-                self._source.close()
-                self._source = None
-                raise
-
-        return persist(attempt, self.plan.job.deadline, self.throttle)
-
-    def look(self, statement: str, tally: Tally | None = None) -> tuple[int, list[Unequal]]:
-        """Rows of a statement, and those whose hash is not what it should be."""
-
-        def attempt() -> tuple[int, list[Unequal]]:
-            reader, encoder = self.through(lambda: Reader(self.target, tally), statement)
-            try:
-                return encoder.rows, reader.drain()
+                encoder = self._through(reader, statement, self.plan)
+                reader.drain()
             finally:
                 reader.close()
+            return encoder.rows, gathered
 
-        return persist(attempt, self.plan.job.deadline, self.throttle)
+        return self.steadily(attempt)
 
     def without_row(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the job's keys that no row makes now."""
         statement = self._keys_only.matching(self.lookup.condition(keys))
-        sink, _ = self.through(lambda: Sink(self.target, keep=True), statement, self._keys_only)
-        made = {words[1] for _, words in sink.kept}
+        made = {words[1] for words in self._kept(statement, self._keys_only)}
         return [key for key in keys if key not in made]
 
     def commands(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         """The commands that would write the hashes of keys, and maybe of others, from their rows as they are now."""
-        statement = self.plan.matching(self.lookup.condition(keys))
-        sink, _ = self.through(lambda: Sink(self.target, keep=True), statement)
-        return [words for _, words in sink.kept]
+        return self._kept(self.plan.matching(self.lookup.condition(keys)), self.plan)
+
+    def tally_rows(self, tally: Tally) -> None:
+        """Add the keys that the rows make now; more than once where it has to be begun again."""
+        for chunk in walk(self._keys_only, self.plan.job.chunk_rows, self.fetch):
+            statement = self._keys_only.select(chunk)
+            self.steadily(lambda: self._through(_Keys(self.target, tally), statement, self._keys_only))  # noqa: B023
 
     def reload(self, keys: Sequence[bytes]) -> tuple[Acks, list[Reject]]:
         """Write the hashes of keys from their rows as they are now; what was acknowledged, and all rejects."""
         statement = self.plan.matching(self.lookup.condition(keys))
 
         def attempt() -> tuple[Acks, list[Reject]]:
-            only, encoder = self.through(lambda: _Only(self.target, keys), statement)
-            acks = only.finish()
+            only = _Only(self.target, keys)
+            try:
+                encoder = self._through(only, statement, self.plan)
+                acks = only.finish()
+            finally:
+                only.close()
             return acks, [*(r for r in encoder.rejects if r.key in only.keys), *acks.rejects]
 
-        return persist(attempt, self.plan.job.deadline, self.throttle)
+        return self.steadily(attempt)
 
     def send(self, commands: Iterable[tuple[bytes, list[bytes]]]) -> int:
         """Send single commands, each to the owner of its key; how many were carried out."""
         listed = list(commands)
 
         def attempt() -> int:
-            self.throttle.admit()
-            self.target.refresh()
             only = _Only(self.target, [])
-            only.send_all(listed)
-            return sum(only.finish().rows.values())
+            try:
+                only.send_all(listed)
+                return sum(only.finish().rows.values())
+            finally:
+                only.close()
 
-        return persist(attempt, self.plan.job.deadline, self.throttle)
+        return self.steadily(attempt)
 
     def hashes_among(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that hold a hash."""
+        return self.steadily(lambda: [key for key in keys if self.target.ask(key, "TYPE", key)[1] == b"hash"])
 
-        def attempt() -> list[bytes]:
-            return [key for key in keys if self.target.ask(key, "TYPE", key)[1] == b"hash"]
+    def hash_of(self, key: bytes) -> dict[bytes, bytes]:
+        """The fields of a hash, wherever it is now."""
+        flat = self.steadily(lambda: self.target.ask(key, "HGETALL", key)[1])
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
-        return persist(attempt, self.plan.job.deadline, self.throttle)
+    def scan(self) -> Iterator[tuple[Node, list[bytes]] | None]:
+        """The keys of all masters that may be the job's; None where all is gone over again from the start.
 
-    def scan(self) -> Iterator[tuple[Node, list[bytes]]]:
-        """The keys of all masters that may be the job's; a master that fails amid is gone over from its start."""
-        left = deque(self.target.slots.nodes)
-        known = set(left)
-        while left:
-            node = left.popleft()
+        So it is when a master fails amid, and where slots have moved meanwhile.
+        """
+        for last in (*[False] * (SCANS - 1), True):
+            owners = self.target.slots.owners
             try:
-                yield from ((node, keys) for keys in self._scan_node(node))
+                for node in self.target.slots.nodes:
+                    yield from ((node, keys) for keys in self._scan_node(node))
+                self.target.refresh(force=True)
             except TargetError as error:
-                if not error.transient:
+                if not error.transient or last:
                     raise
-                persist(self._find_masters, self.plan.job.deadline, self.throttle)
-                masters = self.target.slots.nodes
-                left.extend(n for n in masters if n == node or n not in known)
-                known.update(masters)
+                self.steadily(self._find_masters)
+            else:
+                if self.target.slots.owners == owners or last:
+                    return
+            yield None
+
+    def random_keys(self, count: int) -> list[bytes]:
+        """About so many of the job's keys, at random; fewer where most keys are not the job's."""
+        found: dict[bytes, None] = {}
+        each = -(-count // len(self.target.slots.nodes))
+        for node in self.target.slots.nodes:
+            replies = self.steadily(lambda: self._random_keys(node, each))  # noqa: B023
+            found |= dict.fromkeys(key for key in replies if self.lookup.owns(key))
+        return list(found)
+
+    def _through(self, way: Any, statement: str, plan: Plan) -> Any:
+        """Take the rows of a statement to a writer, or what stands in its place; returns the encoder."""
+        self._source = self._source or Source(self._settings.source)
+        try:
+            return transfer(plan, statement, self._source, way, self.throttle)
+        except BaseException:
+            self._source.close()
+            self._source = None
+            raise
+
+    def _kept(self, statement: str, plan: Plan) -> list[list[bytes]]:
+        """The commands that the rows of a statement become."""
+
+        def attempt() -> list[list[bytes]]:
+            sink = Sink(self.target, keep=True)
+            self._through(sink, statement, plan)
+            return [words for _, words in sink.kept]
+
+        return self.steadily(attempt)
 
     def _scan_node(self, node: Node) -> Iterator[list[bytes]]:
         cursor = b"0"
@@ -167,10 +221,28 @@ class Both:
             if cursor == b"0":
                 return
 
+    def _random_keys(self, node: Node, count: int) -> list[bytes]:
+        replies = self.target.commands(node, [["RANDOMKEY"]] * count)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self.target.error(reply, node)
+        return [reply for reply in replies if reply is not None]
+
     def _find_masters(self) -> None:
-        self.target.refresh(force=True)
         for node in self.target.slots.nodes:
             self.target.command(node, "PING")
+
+
+class _Keys(Sink):
+    """A sink that adds the keys of rows to a tally."""
+
+    def __init__(self, target: Target, tally: Tally) -> None:
+        super().__init__(target)
+        self._tally = tally
+
+    def send(self, index: int, batch: Batch) -> None:
+        super().send(index, batch)
+        self._tally.add([words[1] for words in frames.split_commands(batch.data)])
 
 
 class _Only:
@@ -200,11 +272,8 @@ class _Only:
                 self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
 
     def finish(self) -> Acks:
-        try:
-            acks = self._writer.drain()
-            self._writer.await_replicas()
-        finally:
-            self._writer.close()
+        acks = self._writer.drain()
+        self._writer.await_replicas()
         return acks
 
     def close(self) -> None:
@@ -218,15 +287,13 @@ def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
     return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then)
 
 
-def extras(
-    both: Both, slots: set[int] | None = None, *, looks: int = LOOKS, count: Callable[[int], None] = lambda _: None
-) -> Iterator[list[bytes]]:
-    """Hashes of the job that no row makes, of some slots or of all, in groups; `count` is told of the keys seen."""
+def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[bytes]]:
+    """Hashes of the job, in some slots, that no row makes: in groups, each seen so many times."""
     waiting: deque[tuple[float, int, list[bytes]]] = deque()
     seen: set[int] = set()
-    group: list[bytes] = []
+    group: dict[bytes, None] = {}
 
-    def look(looked: int, keys: list[bytes]) -> Iterator[list[bytes]]:
+    def look(looked: int, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
         gone = both.without_row(keys) if keys else []
         if gone and looked + 1 < looks:
             waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
@@ -234,41 +301,27 @@ def extras(
             seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
             yield gone
 
-    for node, keys in both.scan():
+    def look_again() -> Iterator[list[bytes]]:
+        due, looked, keys = waiting.popleft()
+        both.throttle.sleep(due - time.monotonic())
+        yield from look(looked, keys)
+
+    for page in both.scan():
+        node, keys = page or (None, [])
         owners = both.target.slots
-        places = ((key, slot_of(key)) for key in keys if both.lookup.owns(key))
-        mine = [key for key, slot in places if (slots is None or slot in slots) and owners.node_of(slot) == node]
-        count(len(mine))
-        group += mine
-        while len(group) >= TOGETHER:
-            part, group = group[:TOGETHER], group[TOGETHER:]
-            yield from look(0, part)
+        places = ((key, slot_of(key)) for key in keys)
+        group |= dict.fromkeys(
+            key for key, slot in places if slot in slots and owners.node_of(slot) == node and both.lookup.owns(key)
+        )
+        if len(group) >= TOGETHER:
+            part, group = list(group), {}
+            for start in range(0, len(part), TOGETHER):
+                yield from look(0, part[start : start + TOGETHER])
         while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > PENDING):
-            yield from _in_time(both, waiting, look)
-    yield from look(0, group)
+            yield from look_again()
+    yield from look(0, list(group))
     while waiting:
-        yield from _in_time(both, waiting, look)
-
-
-def _in_time(
-    both: Both,
-    waiting: deque[tuple[float, int, list[bytes]]],
-    look: Callable[[int, list[bytes]], Iterator[list[bytes]]],
-) -> Iterator[list[bytes]]:
-    due, looked, keys = waiting.popleft()
-    both.throttle.sleep(due - time.monotonic())
-    return look(looked, keys)
-
-
-def delete(both: Both, found: Iterator[list[bytes]], most: int) -> int:
-    """Unlink hashes right after they were looked up once more, and never more than were found before."""
-    deleted = 0
-    for keys in found:
-        part = keys[: most - deleted]
-        deleted += both.send((key, [b"UNLINK", key]) for key in part)
-        if deleted >= most:
-            break
-    return deleted
+        yield from look_again()
 
 
 def _keys_only(plan: Plan) -> Plan:

@@ -87,13 +87,13 @@ class Crew:
         self.throttle = throttle
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])
-        self.evicting: dict[Node, str] = {}  # masters that throw keys away once they are full, with their policy
+        self.notes: list[str] = []  # what a person should know before the run goes on
         self._settings = settings
         self._options = options
         self._rows = options.chunk_rows or plan.job.chunk_rows
         self._scout: Source | None = source
         self._scouting = False
-        self._state = State(target, plan.job.name, options.shard)
+        self._state = State(target, plan.job.name, options.shard, resumes=options.resume)
         self._rejects = Rejects(target, plan.job.name)
         self._lease: Lease | None = None
         self._saved: Checkpoint | None = None  # of a run that writes, saved or not
@@ -126,18 +126,25 @@ class Crew:
     def close(self) -> None:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
-        try:
+        with self._passing():  # a marker that stays says nothing
             if self._saved and not self._options.resume and not self._finished:
                 self._state.forget(self._saved)
+        with self._passing():  # a lock lapses by itself
             if self._lease:
                 self._lease.drop(self.target)
-        except LoaderError as error:
-            if not error.transient:  # else a marker that stays says nothing, and a lock lapses by itself
-                raise
         if self._scout:
             self._scout.close()
         self._watch.close()
         self.target.close()
+
+    @contextmanager
+    def _passing(self) -> Iterator[None]:
+        """Let a failure that passes be: the run is over."""
+        try:
+            yield
+        except LoaderError as error:
+            if not error.transient:
+                raise
 
     def events(self, listener: Listener) -> Iterator[ChunkLoaded | ChunkOwed]:
         """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis, or is no more.
@@ -168,7 +175,11 @@ class Crew:
     def take_up(self, run: str) -> None:
         """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
         self.lock(run)
-        self.evicting, self._evicted = self.target.evicting(), self.target.evictions()
+        self._evicted = self.target.evictions()
+        self.notes = [
+            f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
+            for node, policy in self.target.evicting().items()
+        ]
         saved = self._state.read() if self._options.resume and not self._options.restart else None
         facts = self._facts()
         if saved:
@@ -178,7 +189,9 @@ class Crew:
                     f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
                     " --restart forgets it and loads everything"
                 )
-            if not self._state.lost(saved.markers, saved.run):
+            if lost := self._state.lost(saved.markers, saved.run):
+                self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
+            else:
                 self._saved, self.resumed = saved, True
                 self._backlog.extend(saved.owed)
                 self.earlier = (

@@ -10,9 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
-from loader.errors import Exit, LoaderError
+from loader.errors import Exit, LoaderError, TargetError
 from loader.process import identity, is_gone
 from loader.settings import Target as Settings
 from loader.target import Target
@@ -22,20 +21,29 @@ RENEW = 5.0  # seconds between two renewals: several may fail before the lock la
 
 # KEYS: the lock. ARGV: part, token, milliseconds, holder, token of a holder known to be dead.
 # Gives nothing where the lock is held now, else the holder in the way and the milliseconds that it still has.
+# Who holds it alone renews it without writing, which a full Redis allows; the key's own end is then the lock's.
 TAKE = """
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
 local held = redis.call('HGETALL', KEYS[1])
+local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
 for i = 1, #held, 2 do
   local other = cjson.decode(held[i + 1])
-  local left = other['until'] - now
-  if left <= 0 or other['token'] == ARGV[5] then
+  local left = math.max(other['until'] - now, alone)
+  if other['token'] == ARGV[2] and #held == 2 and held[i] == ARGV[1] then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
+    return {}
+  elseif left <= 0 or other['token'] == ARGV[5] then
     redis.call('HDEL', KEYS[1], held[i])
   elseif other['token'] ~= ARGV[2] then
     local theirs, of = string.match(held[i], '(%d+)/(%d+)')
     if of ~= shards or theirs == shard then return {held[i + 1], left} end
+    if alone > 0 then
+      other['until'] = now + left
+      redis.call('HSET', KEYS[1], held[i], cjson.encode(other))
+    end
   end
 end
 local own = cjson.decode(ARGV[4])
@@ -56,7 +64,8 @@ class Lease:
     """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
 
     `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this
-    process or while the target is away. Once somebody else holds the lock, `lost` is called with what to raise.
+    process or while the target is away, or another run has the lock; then `lost` is called too. A run may take its own
+    lock again.
     """
 
     def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
@@ -64,11 +73,12 @@ class Lease:
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
         self._key = f"loader:{{{job}}}:lock"
-        self._token = uuid4().hex
+        self._token = run
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
         self._until = 0.0
-        self._failure = ""  # of the last renewal
+        self._failure: LoaderError | None = None  # of the last renewal
+        self._lost: LoaderError | None = None
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
@@ -85,12 +95,17 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, args=[lost], daemon=True)
         self._thread.start()
 
-    def lapsed(self) -> str:
-        """Why nothing may be written now; empty while the lock is held."""
+    def lapsed(self) -> LoaderError | None:
+        """Why nothing may be written now; None while the lock is held."""
         over = _now() - self._until
-        if over <= 0:
-            return ""
-        return f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{self._failure}"
+        if self._lost or over <= 0:
+            return self._lost
+        why = f": {self._failure}" if self._failure else ""
+        return LoaderError(
+            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}",
+            transient=True,
+            exit_code=self._failure.exit_code if self._failure else None,
+        )
 
     def drop(self, target: Target) -> None:
         """Let the lock go."""
@@ -104,9 +119,17 @@ class Lease:
     def _take(self, target: Target, dead: str = "") -> tuple[dict[str, Any], int] | None:
         started = _now()
         words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, dead]
-        found = target.ask(self._key.encode(), "EVAL", TAKE, 1, self._key, *words)[1]
-        if found:
-            return json.loads(found[0]), int(found[1])
+        try:
+            found = target.ask(self._key.encode(), "EVAL", TAKE, 1, self._key, *words)[1]
+            holder = json.loads(found[0]) if found else None
+        except (TargetError, ValueError) as error:
+            if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
+                raise
+            raise LoaderError(
+                f"{self._key} is no lock that this program wrote ({error}): DEL it unless a run is under way"
+            ) from error
+        if holder:
+            return holder, int(found[1])
         self._until = started + TTL
         return None
 
@@ -120,15 +143,15 @@ class Lease:
                 target = target or Target(self._settings)
                 held = self._take(target)
             except LoaderError as error:
-                self._failure = f": {error}"
+                self._failure = error
                 if target:
                     target.close()
                 target = None
                 continue
-            self._failure = ""
+            self._failure = None
             if held:
-                self._until = 0.0
-                lost(LoaderError(f"lost the lock: {_refusal(self._job, *held)}", exit_code=Exit.LOCKED))
+                self._lost = LoaderError(f"lost the lock: {_refusal(self._job, *held)}", exit_code=Exit.LOCKED)
+                lost(self._lost)
                 break
         if target:
             target.close()

@@ -19,6 +19,7 @@ from loader.errors import TargetError
 from loader.model import Node
 from loader.target import Target
 
+WINDOW = 2  # batches in flight per node: one being worked on, one waiting in its socket
 RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows written
 TICK = 0.5  # seconds after which who waits for a silent node may say so
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -157,6 +158,13 @@ class Links:
             link.moved = time.monotonic()
         link.awaited.append(awaited)
         link.unsent.append(memoryview(data))
+
+    def make_room(self, link: Link, tell: Callable[[Node, float], None] = lambda *_: None) -> None:
+        """Wait while `WINDOW` batches are under way to a node; `tell` hears for how long by now."""
+        started = time.monotonic()
+        while len(link.awaited) >= WINDOW:
+            self.turn()
+            tell(link.node, time.monotonic() - started)
 
     def send(self) -> None:
         """Give all sockets as much as they take."""

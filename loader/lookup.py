@@ -2,22 +2,27 @@
 
 A key is this job's where its literals and the text of each column fit: `stu_00000001` for `stu_{sid}`, but neither
 `stu_1`, which a ZEROFILL of eight digits never makes, nor `stu_x_1`. Where two texts stand side by side a key can be
-taken apart in several ways; all of them are looked for, and the row that is found says which key it makes.
+taken apart in several ways; all of them are looked for, or the whole key where they are too many, and the row that is
+found says which key it makes.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from loader.model import Column, Table
-from loader.plan import BINARIES, INTEGERS, NUMBERS, TEXTS, TIMES, WORDS, Plan, quote
+from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, quote
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
-READINGS = 64  # ways to take one key apart; more only where texts are made of separators
+READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
+BYTES = BINARIES | {"bit"}  # of such columns a key has bytes, which need not be text
+PLAIN = NUMBERS | TIMES | WORDS | BYTES  # compared by their values
 RESERVED = b"loader:"  # the loader's own keys
 
 DATE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 FRACTION = rb"(?:\.[0-9]{1,6})?"
+EXACT = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "ucs2", "utf16", "utf16le", "utf32"})
+# character sets whose text is the same after the way to UTF-8 and back
 FORMS = {  # what MySQL writes for a column of a type; any bytes where the type is not here
     "decimal": rb"-?[0-9]+(?:\.[0-9]+)?",
     "float": rb"-?[0-9.]+(?:e[-+]?[0-9]+)?",
@@ -52,7 +57,7 @@ class Lookup:
                 self._columns.append(column)
         forms = (re.escape(p) if isinstance(p, bytes) else b"(" + form_of(p) + b")" for p in self._pieces)
         self._whole = re.compile(b"".join(forms), re.DOTALL)
-        self._text = all(column.type not in BINARIES | {"bit"} for column in self._columns)
+        self._text = all(column.type not in BYTES for column in self._columns)
 
     @property
     def pattern(self) -> str:
@@ -62,25 +67,52 @@ class Lookup:
         return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix) + "*"
 
     def owns(self, key: bytes) -> bool:
-        """Whether a key is one that this job makes of some row, be the row there or not."""
-        if key.startswith((RESERVED, *self._others)):
+        """Whether a key is one that this job makes of some row, be the row there or not, and no other job does."""
+        return not key.startswith((RESERVED, *self._others)) and self.fits(key)
+
+    def fits(self, key: bytes) -> bool:
+        """Whether the row of a key can be looked up: it is made of the literals and of texts that the columns have."""
+        if self._whole.fullmatch(key) is None:
             return False
-        return self._whole.fullmatch(key) is not None and not (self._text and _is_no_text(key))
+        if self._text:
+            return not _is_no_text(key)
+        return len(list(islice(self._readings(key), READINGS + 1))) <= READINGS
 
     def condition(self, keys: Sequence[bytes]) -> str:
-        """The condition that holds for the rows of keys that the job owns; maybe for others too."""
-        readings = [reading for key in keys for reading in islice(self._readings(key), READINGS)]
+        """The condition that holds for the rows of keys that fit; maybe for others too."""
+        readings: dict[tuple[bytes, ...], None] = {}
+        whole: list[bytes] = []
+        for key in keys:
+            found = list(islice(self._readings(key), READINGS + 1))
+            if len(found) > READINGS:
+                whole.append(key)
+            else:
+                readings |= dict.fromkeys(found)
+        parts = [self._alternatives(readings)] if readings else []
+        if whole:
+            values = ", ".join(f"_utf8mb4 X'{key.hex()}'" for key in whole)
+            parts.append(f"{self._joined()} COLLATE utf8mb4_bin IN ({values})")
+        return "(" + " OR ".join(parts) + ")" if parts else "FALSE"
+
+    def _alternatives(self, readings: Iterable[tuple[bytes, ...]]) -> str:
         if len(self._columns) == 1:
-            values = ", ".join(dict.fromkeys(literal(self._columns[0], value) for (value,) in readings))
-            return f"{comparable(self._columns[0])} IN ({values or 'NULL'})"
-        alternatives = dict.fromkeys(
-            " AND ".join(
-                f"{comparable(column)} = {literal(column, value)}"
-                for column, value in zip(self._columns, reading, strict=True)
+            column = self._columns[0]
+            return f"{comparable(column)} IN ({', '.join(literal(column, value) for (value,) in readings)})"
+        return " OR ".join(
+            "("
+            + " AND ".join(
+                f"{comparable(c)} = {literal(c, value)}" for c, value in zip(self._columns, reading, strict=True)
             )
+            + ")"
             for reading in readings
         )
-        return "(" + (" OR ".join(f"({text})" for text in alternatives) or "NULL") + ")"
+
+    def _joined(self) -> str:
+        """The expression of the whole key; no column of it is binary."""
+        pieces = (
+            f"_utf8mb4 X'{piece.hex()}'" if isinstance(piece, bytes) else text_of(piece) for piece in self._pieces
+        )
+        return f"CONCAT({', '.join(pieces)})"
 
     def _readings(self, key: bytes, piece: int = 0, at: int = 0) -> Iterator[tuple[bytes, ...]]:
         """Each way to take a key apart: the text of each column."""
@@ -124,9 +156,18 @@ def form_of(column: Column) -> bytes:
 
 
 def comparable(column: Column) -> str:
-    """What of a column is compared with `literal`: itself, so that an index serves; else its text."""
+    """What of a column is compared with `literal`: itself, so that an index serves, else the text that MySQL sends."""
+    if column.type in PLAIN or column.charset in EXACT:
+        return quote(column.name)
+    return f"{text_of(column)} COLLATE utf8mb4_bin"
+
+
+def text_of(column: Column) -> str:
+    """The expression of the text that MySQL sends for a column."""
     name = quote(column.name)
-    return name if column.type in _PLAIN or column.charset else f"CAST({name} AS CHAR CHARACTER SET utf8mb4)"
+    if column.charset:
+        return f"CONVERT({name} USING utf8mb4)"
+    return f"CONVERT(CAST({name} AS CHAR) USING utf8mb4)"
 
 
 def literal(column: Column, text: bytes) -> str:
@@ -139,9 +180,10 @@ def literal(column: Column, text: bytes) -> str:
         return str(int.from_bytes(text))
     if column.type in BINARIES:
         return f"X'{text.hex()}'"
-    if column.charset and column.charset != "utf8mb4":
-        return f"CONVERT(_utf8mb4 X'{text.hex()}' USING {column.charset})"
-    return f"_utf8mb4 X'{text.hex()}'"
+    value = f"_utf8mb4 X'{text.hex()}'"
+    if column.charset in EXACT:
+        return f"CONVERT({value} USING {column.charset}) COLLATE {column.collation}"
+    return value
 
 
 def _is_no_text(key: bytes) -> bool:
@@ -151,6 +193,3 @@ def _is_no_text(key: bytes) -> bool:
     except UnicodeDecodeError:
         return True
     return False
-
-
-_PLAIN = NUMBERS | TIMES | WORDS | BINARIES | TEXTS | {"bit"}

@@ -35,7 +35,18 @@ def is_gone(other: dict[str, str | int]) -> bool:
     """Whether a process is known to have ended: one of this boot and namespace, whose pid is free or someone else's."""
     if not _world() or other.get("world") != _world():
         return False
-    return start_time(int(other["pid"])) != other.get("started")
+    pid, foreign = int(other["pid"]), False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        foreign = True
+    try:
+        started = start_time(pid)
+    except OSError:
+        return False
+    return not foreign if started is None else started != other.get("started")  # /proc may hide what others run
 
 
 def _world() -> str:

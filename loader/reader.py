@@ -4,6 +4,7 @@ It stands where `Writer` stands: the rows of a chunk come as the commands that w
 sent they are what the replies are held against.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from loader import frames
@@ -13,7 +14,6 @@ from loader.model import Batch, Node
 from loader.slots import SlotMap
 from loader.target import DATA, REDIRECT, Target
 
-WINDOW = 2  # batches in flight per node: one being answered, one waiting in its socket
 SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
 
 
@@ -29,18 +29,24 @@ class Unequal:
     found: dict[bytes, bytes] | None
     reason: str = ""
 
+    @property
+    def is_unequal(self) -> bool:
+        """Whether it still is, once `found` is known."""
+        return bool(self.reason) or self.found != self.wanted
+
 
 class Reader:
     """Compares the hashes of batches with their rows; serves one worker.
 
-    The keys of all hashes that are there are added to `tally`. After a `TargetError` it is of no more use.
+    Each row whose hash is not what it should be is handed to `found`, and the keys of all hashes that are there are
+    added to `tally`. After a `TargetError` it is of no more use.
     """
 
-    def __init__(self, target: Target, tally: Tally | None = None) -> None:
+    def __init__(self, target: Target, found: Callable[[Unequal], None], tally: Tally | None = None) -> None:
         self._target = target
+        self._found = found
         self._tally = tally
         self._links = Links(target, _least, self._take)
-        self._unequal: list[tuple[Node, bytes, bytes]] = []
         self.slots = target.slots
 
     def begin(self) -> SlotMap:
@@ -51,18 +57,15 @@ class Reader:
     def send(self, index: int, batch: Batch) -> None:
         """Ask for the hashes of a batch; waits while `WINDOW` batches are under way to that node."""
         link = self._links.to(self.slots.nodes[index])
-        while len(link.awaited) >= WINDOW:
-            self._links.turn()
+        self._links.make_room(link)
         if batch.rows:
             self._links.queue(link, reads(batch.data), Comparer(batch.data, batch.rows, self._tally))
         self._links.send()
 
-    def drain(self) -> list[Unequal]:
-        """Wait for all replies; the rows whose hash is not what it should be."""
+    def drain(self) -> None:
+        """Wait for all replies."""
         while self._links.busy:
             self._links.turn()
-        found, self._unequal = self._unequal, []
-        return [self._explain(*each) for each in found]
 
     def close(self) -> None:
         """Leave all nodes."""
@@ -78,8 +81,9 @@ class Reader:
             at = comparer.feed(tail, at, len(tail))
             if comparer.left:
                 break
-            self._unequal += ((link.node, *each) for each in comparer.differences)
             link.awaited.popleft()
+            for command, reply in comparer.differences:
+                self._found(self._explain(link.node, command, reply))
         if at < len(tail) and not link.awaited:
             raise ConnectionError("more replies than commands")
         del tail[:at]

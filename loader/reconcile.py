@@ -6,22 +6,22 @@ MySQL. What differs is looked at again after a pause, and counts when it still d
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from loader import both as sides
-from loader.both import Both, delete, extras
+from loader.both import Both, Found, extras
 from loader.config import Config
 from loader.encoder import Tally
 from loader.errors import ConfigError
-from loader.load import persist
 from loader.lookup import TOGETHER
 from loader.model import Reject
 from loader.plan import quote
 from loader.reader import Unequal
 from loader.settings import Job
+from loader.slots import slot_of
 from loader.state import Rejects
 from loader.walk import walk
 
@@ -51,6 +51,7 @@ class Verdict:
     different: int = 0
     extra: int = 0
     repaired: int = 0
+    hashes: int | None = None  # of a sample
     shown: list[Difference] = field(default_factory=list)
     refused: str = ""  # why extra hashes were not deleted
 
@@ -83,6 +84,28 @@ class Retried:
     rejects: list[Reject] = field(default_factory=list)
 
 
+class _Suspects:
+    """Rows whose hash was not what it should be at a first look, in flat memory.
+
+    Their `keys` are to be looked at again; `odd` are those whose row cannot be looked up by its key; of what is beyond
+    `PENDING`, the kinds are counted.
+    """
+
+    def __init__(self, both: Both) -> None:
+        self._fits = both.lookup.fits
+        self.keys: list[bytes] = []
+        self.odd: list[Unequal] = []
+        self.beyond: Counter[str] = Counter()
+
+    def append(self, each: Unequal) -> None:
+        if len(self.keys) + len(self.odd) >= sides.PENDING:
+            self.beyond[_kind(each)] += 1
+        elif self._fits(each.key):
+            self.keys.append(each.key)
+        else:
+            self.odd.append(each)
+
+
 class Verify:
     """One verification; see `verify`."""
 
@@ -98,10 +121,13 @@ class Verify:
     def rows(self, statements: Iterable[str]) -> None:
         """Compare the rows of statements with their hashes."""
         for statement in statements:
-            count, unequal = self._both.look(statement, self._present)
+            count, suspects = self._both.look(statement, lambda: _Suspects(self._both), self._present)
             self.verdict.rows += count
             self._heard(self.verdict.rows)
-            self._again(1, [each.key for each in unequal])
+            self._again(1, suspects.keys)
+            self._conclude([self._settled(each) for each in suspects.odd])
+            for kind, number in suspects.beyond.items():
+                self._count(kind, number)
             while self._waiting and (self._waiting[0][0] <= time.monotonic() or self._pending() > sides.PENDING):
                 self._look_again()
         while self._waiting:
@@ -109,37 +135,31 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes that no row makes."""
-        scanned, total = Tally(), 0
-        for _, keys in self._both.scan():
-            scanned.add(keys)
-            total += len(keys)
+        scanned = Tally()
+        for page in self._both.scan():
+            if page:
+                scanned.add(page[1])
+            else:
+                scanned = Tally()
         slots = set(self._present.differing(scanned))
         if not slots:
             return
         for keys in extras(self._both, slots):
             self._note("extra", [Difference(key, "extra", "no row makes it") for key in keys])
         if self._repair and self.verdict.extra:
-            self._delete(slots, total)
+            self._delete(slots)
 
     def sampled_keys(self, count: int) -> None:
         """Find hashes that no row makes among so many keys taken at random."""
-        both = self._both
-        nodes = both.target.slots.nodes
-        each = -(-count // len(nodes))
-        keys: dict[bytes, None] = {}
-        for node in nodes:
-            replies = both.target.commands(node, [["RANDOMKEY"]] * each)
-            keys |= dict.fromkeys(key for key in replies if isinstance(key, bytes) and both.lookup.owns(key))
-        gone = list(keys)
+        gone = self._both.random_keys(count)
+        self.verdict.hashes = len(gone)
         for look in range(sides.LOOKS):
-            gone = [
-                key
-                for start in range(0, len(gone), TOGETHER)
-                for key in both.without_row(gone[start : start + TOGETHER])
-            ]
+            parts = [gone[start : start + TOGETHER] for start in range(0, len(gone), TOGETHER)]
+            gone = [key for part in parts for key in self._both.without_row(part)]
             if gone and look < sides.LOOKS - 1:
-                both.throttle.sleep(sides.PAUSE)
-        self._note("extra", [Difference(key, "extra", "no row makes it") for key in both.hashes_among(gone)])
+                self._both.throttle.sleep(sides.PAUSE)
+        gone = self._both.hashes_among(gone)
+        self._note("extra", [Difference(key, "extra", "no row makes it") for key in gone])
 
     def _pending(self) -> int:
         return sum(len(keys) for _, _, keys in self._waiting)
@@ -152,52 +172,64 @@ class Verify:
         due, looks, keys = self._waiting.popleft()
         self._both.throttle.sleep(due - time.monotonic())
         asked = set(keys)
-        owned = [key for key in keys if self._both.lookup.owns(key)]
-        _, unequal = self._both.look(self._both.plan.matching(self._both.lookup.condition(owned)))
-        unequal = [self._settled(each) for each in unequal if each.key in asked]
-        still = [each for each in unequal if each.reason or each.found != each.wanted]
+        _, unequal = self._both.look(self._both.plan.matching(self._both.lookup.condition(keys)), Found)
+        still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
         if looks + 1 < sides.LOOKS:
             self._again(looks + 1, [each.key for each in still])
-            return
-        missing = [each for each in still if not each.found and not each.reason]
-        self._note("missing", [Difference(each.key, "missing") for each in missing])
-        others = [each for each in still if each.found or each.reason]
-        self._note("different", [Difference(each.key, "different", _detail(each)) for each in others])
-        if self._repair and still:
-            self.verdict.repaired += self._mend(still)
+        else:
+            self._conclude(still)
 
     def _settled(self, each: Unequal) -> Unequal:
         """Follow the redirection of a key that its node could not show."""
         if each.found is not None or each.reason:
             return each
-        flat = persist(
-            lambda: self._both.target.ask(each.key, "HGETALL", each.key)[1],
-            self._both.plan.job.deadline,
-            self._both.throttle,
-        )
-        return replace(each, found=dict(zip(flat[::2], flat[1::2], strict=True)))
+        return replace(each, found=self._both.hash_of(each.key))
+
+    def _conclude(self, unequal: list[Unequal]) -> None:
+        """Count what differs, and mend it if that is wanted."""
+        unequal = [each for each in unequal if each.is_unequal]
+        for kind in ("missing", "different"):
+            found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
+            self._note(kind, found)
+        if self._repair and unequal:
+            self.verdict.repaired += self._mend(unequal)
 
     def _note(self, kind: str, found: list[Difference]) -> None:
-        setattr(self.verdict, kind, getattr(self.verdict, kind) + len(found))
+        self._count(kind, len(found))
         self.verdict.shown += found[: max(0, self._show - len(self.verdict.shown))]
 
+    def _count(self, kind: str, number: int) -> None:
+        setattr(self.verdict, kind, getattr(self.verdict, kind) + number)
+
     def _mend(self, unequal: list[Unequal]) -> int:
-        acks, _ = self._both.reload([each.key for each in unequal])
+        """Write what is missing or wrong, and delete the fields that no column has; how many hashes are right now."""
+        keys = [each.key for each in unequal if self._both.lookup.fits(each.key)]
+        if not keys:
+            return 0
+        _, rejects = self._both.reload(keys)
+        refused = {reject.key for reject in rejects}
         fields = {name for name, _ in self._both.plan.layout.fields}
-        stale = [(each.key, [b"HDEL", each.key, *gone]) for each in unequal if (gone := set(each.found or ()) - fields)]
+        stale = [
+            (each.key, [b"HDEL", each.key, *gone])
+            for each in unequal
+            if each.key not in refused and (gone := set(each.found or ()) - fields)
+        ]
         if stale:
             self._both.send(stale)
-        return sum(acks.rows.values())
+        return len(set(keys) - refused - set(self._both.without_row(keys)))
 
-    def _delete(self, slots: set[int], total: int) -> None:
-        most = max(int(total * MAX_DELETE / 100), FEW) if self.verdict.rows else 0
+    def _delete(self, slots: set[int]) -> None:
+        total = self.verdict.rows - self.verdict.missing + self.verdict.extra
+        most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
         if self.verdict.extra > most:
             self.verdict.refused = (
                 f"{self.verdict.extra:,} of {total:,} hashes have no row, and --repair deletes {most:,} at most:"
                 f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
             )
             return
-        self.verdict.repaired += delete(self._both, extras(self._both, slots, looks=1), most)
+        deleted = Pruned(self.verdict.job)
+        delete(self._both, extras(self._both, slots, looks=1), most, deleted)
+        self.verdict.repaired += deleted.deleted
 
 
 def verify(
@@ -213,8 +245,8 @@ def verify(
 
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
-    _refuse_shared(settings, job)
-    with Both(settings, job, write=repair) as both:
+    refuse_shared(settings, job)
+    with Both(settings, job, new_id() if repair else "") as both:
         audit = Verify(both, repair=repair, show=show, heard=heard)
         if sample is None:
             audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
@@ -225,61 +257,88 @@ def verify(
         return audit.verdict
 
 
-def prune(settings: Config, job: Job, *, max_delete: float = MAX_DELETE, dry_run: bool = False) -> Pruned:
-    """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes."""
-    _refuse_shared(settings, job)
-    done = Pruned(job.name, dry_run=dry_run)
-    with Both(settings, job, write=not dry_run) as both:
-        for keys in extras(both, count=lambda keys: _add(done, keys)):
-            done.extra += len(keys)
+def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_DELETE, run: str = "") -> None:
+    """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
+
+    What comes of it is counted into `done`, as it goes on; `run` is the id of the run whose lock it may share.
+    """
+    refuse_shared(settings, job)
+    with Both(settings, job, "" if done.dry_run else run or new_id()) as both:
+        made, scanned = Tally(), Tally()
+        both.tally_rows(made)
+        for page in both.scan():
+            if page is None:
+                scanned, done.keys = Tally(), 0
+                continue
+            node, keys = page
+            owners = both.target.slots
+            scanned.add(keys)
+            done.keys += sum(both.lookup.owns(key) and owners.node_of(slot_of(key)) == node for key in keys)
+        slots = set(made.differing(scanned))
+        done.extra = sum(map(len, extras(both, slots))) if slots else 0
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
                 f"{done.extra:,} of {done.keys:,} hashes of job {job.name!r} have no row, which is more than"
-                f" --max-delete {max_delete:g}%: nothing was deleted; is the table what it should be?"
+                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
             )
-        elif done.extra and not dry_run:
-            done.deleted = delete(both, extras(both, looks=1), done.extra)
-    return done
+        elif done.extra and not done.dry_run:
+            delete(both, extras(both, slots, looks=1), done.extra, done)
 
 
 def retry(settings: Config, job: Job) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
-    with Both(settings, job, write=True) as both:
+    with Both(settings, job, new_id()) as both:
         rejects = Rejects(both.target, job.name)
         listed = list(rejects.all())
         keys = [entry.key for entry in listed if entry.reason != NULL_KEY and both.lookup.owns(entry.key)]
         done.nameless = len(listed) - len(keys)
         for start in range(0, len(keys), TOGETHER):
             part = keys[start : start + TOGETHER]
-            acks, refused = both.reload(part)
-            done.written += sum(acks.rows.values())
-            done.rejects += refused
-            again = {reject.key for reject in refused}
-            rejects.add(refused)
-            rejects.remove([key for key in part if key not in again])
-        done.gone = len(keys) - done.written - len(done.rejects)
+            refused = {reject.key: reject for reject in both.reload(part)[1]}
+            gone = set(both.without_row(part)) - refused.keys()
+            rejects.add(list(refused.values()))
+            rejects.remove([key for key in part if key not in refused])
+            done.rejects += refused.values()
+            done.gone += len(gone)
+            done.written += len(part) - len(refused) - len(gone)
     return done
 
 
-def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """The commands that would write the hashes of keys, from their rows as they are now."""
+def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """The HMSET that would write the hash of each key, from its row as it is now; none where the row is gone."""
+    found: dict[bytes, list[bytes]] = {}
     with Both(settings, job) as both:
         owned = [key for key in keys if both.lookup.owns(key)]
         for start in range(0, len(owned), TOGETHER):
             part = owned[start : start + TOGETHER]
-            yield from (words for words in both.commands(part) if words[1] in part)
+            found |= {words[1]: words for words in both.commands(part) if words[0] == b"HMSET" and words[1] in part}
+    return found
 
 
-def _add(done: Pruned, keys: int) -> None:
-    done.keys += keys
+def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
+    """Unlink hashes right after they were looked up once more, and never more than were found before."""
+    for keys in found:
+        part = keys[: most - done.deleted]
+        done.deleted += both.send((key, [b"UNLINK", key]) for key in part)
+        if done.deleted >= most:
+            return
+
+
+def new_id() -> str:
+    """The id of a run."""
+    return uuid4().hex[:12]
+
+
+def _kind(each: Unequal) -> str:
+    return "different" if each.found or each.reason else "missing"
 
 
 def _detail(each: Unequal) -> str:
-    """Which fields differ, are missing, or are of no column."""
-    if each.reason:
-        return f"it holds {each.reason}"
-    found = each.found or {}
+    """Which fields differ, are missing, or are of no column; nothing where there is no hash."""
+    if each.reason or not each.found:
+        return f"it holds {each.reason}" if each.reason else ""
+    found = each.found
     wrong = [name for name, value in each.wanted.items() if name in found and found[name] != value]
     absent = [name for name in each.wanted if name not in found]
     stale = [name for name in found if name not in each.wanted]
@@ -299,7 +358,7 @@ def _sampled(both: Both, count: int) -> str:
     return plan.matching(f"CRC32(CONCAT_WS(',', {names})) % {parts} = {uuid4().int % parts}")
 
 
-def _refuse_shared(settings: Config, job: Job) -> None:
+def refuse_shared(settings: Config, job: Job) -> None:
     """Two jobs that write the same hashes cannot be told apart from outside."""
     for other in settings.jobs.values():
         if other is not job and other.prefix == job.prefix:

@@ -72,10 +72,11 @@ def verify_document(verdict: Any) -> dict[str, Any]:
 
 def verify_text(verdict: Any, *, expires: bool) -> str:
     """A verification for people: counts and first differences; `expires`: a missing hash may be past its TTL."""
+    hashes = "" if verdict.hashes is None else f" and {verdict.hashes:,} hashes"
     counts = f"{verdict.missing:,} missing, {verdict.different:,} different, {verdict.extra:,} extra"
     mended = f", {verdict.repaired:,} repaired" if verdict.repaired else ""
     state = "ok" if verdict.is_equal else "different"
-    lines = [f"{verdict.job}: {state}: {verdict.rows:,} rows compared, {counts}{mended}"]
+    lines = [f"{verdict.job}: {state}: {verdict.rows:,} rows{hashes} compared, {counts}{mended}"]
     width = max((len(shown(each.key)) for each in verdict.shown), default=0)
     lines += [f"  {each.kind:9}  {shown(each.key):{width}}  {each.detail}".rstrip() for each in verdict.shown]
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
@@ -91,7 +92,7 @@ def prune_document(pruned: Any) -> dict[str, Any]:
     document = {
         "schema": "loader.prune/v1",
         "job": pruned.job,
-        "status": "refused" if pruned.refused else "ok",
+        "status": "refused" if pruned.refused and not pruned.dry_run else "ok",
         "keys": pruned.keys,
         "extra": pruned.extra,
         "deleted": pruned.deleted,
@@ -107,8 +108,8 @@ def prune_text(pruned: Any) -> str:
     return f"{pruned.job}: {pruned.keys:,} hashes, {pruned.extra:,} without a row, {count:,} {done}"
 
 
-def rejects_document(job: str, entries: Sequence[Any]) -> dict[str, Any]:
-    """The JSON document of a job's rejects, `loader.rejects/v1`; times as ISO 8601."""
+def rejects_document(job: str, entries: Sequence[Any], commands: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
+    """The JSON document of a job's rejects, `loader.rejects/v1`; times as ISO 8601, commands where known."""
     listed = [
         {
             "key": as_json(entry.key),
@@ -117,18 +118,20 @@ def rejects_document(job: str, entries: Sequence[Any]) -> dict[str, Any]:
             "last": _moment(entry.last),
             "attempts": entry.attempts,
         }
+        | ({"command": [as_json(word) for word in commands[entry.key]]} if entry.key in commands else {})
         for entry in entries
     ]
     return {"schema": "loader.rejects/v1", "job": job, "rejects": listed}
 
 
-def rejects_text(job: str, entries: Sequence[Any]) -> str:
-    """A job's rejects for people, a line each."""
+def rejects_text(job: str, entries: Sequence[Any], commands: Mapping[bytes, Sequence[bytes]]) -> str:
+    """A job's rejects for people, a line each, and the commands that are known."""
     width = max((len(shown(entry.key)) for entry in entries), default=0)
     lines = [
         f"{shown(entry.key):{width}}  {_moment(entry.last)}  {entry.attempts:>3}x  {entry.reason}" for entry in entries
     ]
-    return "\n".join([*lines, f"{job}: {len(entries):,} rejected row{_s(len(entries))}"])
+    lines.append(f"{job}: {len(entries):,} rejected row{_s(len(entries))}")
+    return "\n".join([*lines, *map(command_text, commands.values())])
 
 
 def retry_document(retried: Any) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
     """Load a job from its plan to its last chunk, and count it into the run."""
     with prepare(settings, job, options, run.id, again=again) as crew:
         listener.expect(crew.plan.expected, crew.throttle)
-        for node, policy in crew.evicting.items():
-            listener.notify(Noted(f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"))
+        for note in crew.notes:
+            listener.notify(Noted(note))
         run.resumed = crew.resumed
         run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected

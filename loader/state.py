@@ -41,13 +41,14 @@ class Checkpoint:
 
 
 class State:
-    """The state of one job in its target, or of one shard (I, N) of it."""
+    """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
 
-    def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None) -> None:
+    def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True) -> None:
         part = f":{shard[0]}/{shard[1]}" if shard else ""
         self._target = target
-        self._marker = f"loader:marker:{job}{part}"
+        self._marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
         self._key = f"loader:{{{job}}}:checkpoint{part}"
+        self._resumes = resumes
 
     def mark(self, run: str) -> tuple[str, ...]:
         """Leave a marker on every master; return their keys."""
@@ -91,8 +92,8 @@ class State:
             ) from error
 
     def forget(self, checkpoint: Checkpoint) -> None:
-        """Delete the checkpoint and its run's markers."""
-        for key in (self._key, *checkpoint.markers):
+        """Delete the checkpoint, where the run has one, and its markers."""
+        for key in (*([self._key] if self._resumes else []), *checkpoint.markers):
             self._target.ask(key.encode(), "DEL", key)
 
 
@@ -132,14 +133,11 @@ class Rejects:
             self._ask("HSET", reject.key, json.dumps(entry))
 
     def all(self) -> Iterator[Rejected]:
-        """Each of them; those listed meanwhile may be missing."""
-        cursor = b"0"
-        while True:
-            cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
-            for key, text in zip(flat[::2], flat[1::2], strict=True):
-                yield Rejected(key, **json.loads(text))
-            if cursor == b"0":
-                return
+        """Each of them; those listed meanwhile may be missing. A `ConfigError` where one cannot be read."""
+        for key, entry in self._entries():
+            if entry is None:
+                raise ConfigError(f"{self._key}: the entry of {key!r} is none: `loader rejects purge` forgets all")
+            yield entry
 
     def remove(self, keys: Sequence[bytes]) -> int:
         """Strike rows off the list; returns how many were on it."""
@@ -147,7 +145,26 @@ class Rejects:
 
     def remove_before(self, moment: float) -> None:
         """Strike off the rows that were rejected last before a moment (seconds since 1970): they have been written."""
-        self.remove([entry.key for entry in self.all() if entry.last < moment])
+        self.remove([key for key, entry in self._entries() if entry is None or entry.last < moment])
+
+    def clear(self) -> int:
+        """Forget all; returns how many there were."""
+        count = self.count()
+        self._ask("DEL")
+        return count
+
+    def _entries(self) -> Iterator[tuple[bytes, Rejected | None]]:
+        """Each entry by its key; None for one that this program did not write."""
+        cursor = b"0"
+        while True:
+            cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
+            for key, text in zip(flat[::2], flat[1::2], strict=True):
+                try:
+                    yield key, Rejected(key, **json.loads(text))
+                except (ValueError, TypeError):
+                    yield key, None
+            if cursor == b"0":
+                return
 
     def _ask(self, command: str, *words: str | bytes | int) -> Any:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]

@@ -5,6 +5,7 @@ the sockets it made (`Connection._sock`, the one private attribute used), see `w
 """
 
 import secrets
+import re
 import socket
 import threading
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has t
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 # Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
 # Some errors have no word of their own.
+SCRIPT = "ERR Error running script"
 DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
 NO_CLUSTER = (
     "ERR This instance has cluster support disabled",
@@ -255,6 +257,8 @@ class Target:
         """What a driver's exception or an error reply means for the run."""
         text = said(error) if isinstance(error, Exception) else error
         code = text.partition(" ")[0]
+        if text.startswith(SCRIPT) and (inner := re.search(r"-([A-Z]{3,}) ", text)):
+            code = inner[1]  # before Redis 7 the reason stands within
         message = f"redis {node}: {text.removesuffix('.')}"
         advice = ""
         if isinstance(error, redis.AuthenticationError) or code in ACCESS:

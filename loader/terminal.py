@@ -1,9 +1,10 @@
 """What all commands share: the options before them, the jobs they name, and where results and messages go."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.errors import ConfigError
+from loader.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from loader.config import Config
+    from loader.progress import Reporter
     from loader.settings import Job
 
 
@@ -74,7 +76,33 @@ Output = Annotated[
     Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
 ]
 Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
+Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")]
 JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
+
+
+def _percent(text: str) -> str:
+    if not re.fullmatch(r"\d{1,3}(\.\d+)?%?", text) or share(text) > 100:
+        raise typer.BadParameter("write a share of the hashes, from 0% to 100%: 5%")
+    return text
+
+
+def share(text: str) -> float:
+    """The number of a share that was typed: 5% or 5."""
+    return float(text.removesuffix("%"))
+
+
+MaxDelete = Annotated[
+    str,
+    typer.Option(
+        "--max-delete",
+        metavar="PERCENT",
+        envvar="LOADER_MAX_DELETE",
+        show_envvar=False,
+        callback=_percent,
+        help="Refuse to delete a larger share of the hashes.",
+    ),
+]
 
 
 def note(text: str) -> None:
@@ -111,3 +139,22 @@ def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False
 
 def _there(names: list[str]) -> str:
     return ("is " if len(names) == 1 else "are ") + ", ".join(names)
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several jobs: the signal's, else the first failure's, else that of rejected rows, else 0."""
+    if codes[-1] in {Exit.SIGINT, Exit.SIGTERM}:
+        return codes[-1]
+    return next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes))
+
+
+@contextmanager
+def reporter(job: "Job", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
+    """Show how a job goes on, while the block runs."""
+    from loader.progress import Log, Reporter
+
+    shows = Reporter(job.name, progress.value, Log(shown.log_format, shown.log_level, shown.color), doing)
+    try:
+        yield shows
+    finally:
+        shows.close()

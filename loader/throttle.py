@@ -14,12 +14,13 @@ class Throttle:
     """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
 
     `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end, the first two a
-    transient `LoaderError` while the run's lock has lapsed: what was read before that may be older than what is there.
+    transient `LoaderError` while the run's lock has lapsed: what was read before that may be older than what is there,
+    and one that is not once another run has it.
     """
 
     def __init__(self, rate: int | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
-        self.lapsed: Callable[[], str] = str  # why nothing may be written: the lock of the run has lapsed
+        self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
         self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()
@@ -32,7 +33,7 @@ class Throttle:
         """Why workers wait now; empty when they do not."""
         now = time.monotonic()
         if waits := self.busy or self.lapsed():
-            return waits
+            return str(waits)
         if self._slow[1] > now:
             return self._slow[0]
         return f"--rate {self._rate}" if self._free > now else ""
@@ -68,7 +69,7 @@ class Throttle:
 
     def _check(self) -> None:
         if lapsed := self.lapsed():
-            raise LoaderError(lapsed, transient=True)
+            raise lapsed
 
     def stop(self) -> None:
         """Have every worker end at its next buffer."""

@@ -18,7 +18,6 @@ from loader.model import Acks, Batch, Node, Reject
 from loader.slots import SlotMap
 from loader.target import DATA, HOPS, REDIRECT, Target, said
 
-WINDOW = 2  # batches in flight per node: one being executed, one waiting in its socket
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
 REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
@@ -61,10 +60,7 @@ class Writer:
     def send(self, index: int, batch: Batch) -> None:
         """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
         link = self._links.to(self.slots.nodes[index])
-        started = time.monotonic()
-        while len(link.awaited) >= WINDOW:
-            self._links.turn()
-            self._tell(link.node, time.monotonic() - started)
+        self._links.make_room(link, self._tell)
         self._queue(link, batch)
         self._links.send()
 
