@@ -133,6 +133,8 @@ class Target:
         """Replies to pipelined commands at one node; an error reply stands in the list as an exception."""
         with self._lock_of(node):
             try:
+                if self._unfenced.get(node):
+                    self._drop(node)  # a new connection stops first what a failed one may have under way
                 connection = self._clients.get(node) or self.connect(node)
                 self._clients[node] = connection
                 return _exchange(connection, commands)
@@ -149,8 +151,10 @@ class Target:
         try:
             (client,) = _exchange(connection, [("CLIENT", "ID")])
         except (redis.RedisError, OSError) as error:
+            connection.disconnect()
             raise self.error(error, node) from error
         if isinstance(client, Exception) and said(client).partition(" ")[0] in ACCESS:
+            connection.disconnect()
             raise self.error(client, node)
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
@@ -190,6 +194,7 @@ class Target:
                     self._kill(connection, self._unfenced[node][-1])
                     self._unfenced[node].pop()
         except (redis.RedisError, OSError) as error:
+            connection.disconnect()
             raise self._unreached(error, node) from error
         self._topology.note(node, failed=False)
         return connection

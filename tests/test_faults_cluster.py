@@ -246,23 +246,6 @@ def test_a_node_is_added_and_removed(storm, newcomer):
     storm.check(run)
 
 
-def test_t7_nodes_disagree_about_a_slot(storm):
-    """Two nodes point at each other: the chunk is tried again, not for ever in one go, until they agree."""
-    slot = slot_of(b"big_%d" % ROWS)
-    with Target(storm.config().target) as target:
-        owner = target.slots.node_of(slot)
-        other = next(node for node in target.slots.nodes if node != owner)
-    with redis.Redis(owner.host, owner.port) as client, redis.Redis(other.host, other.port) as wrong:
-        mine, its = (each.execute_command("CLUSTER", "MYID").decode() for each in (client, wrong))
-        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", its)
-        try:
-            load = storm.load(rate=None, resume=True)
-            wait_for_reason(load, "still redirected")
-        finally:
-            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", mine)
-    storm.check(load.finish())
-
-
 @pytest.mark.parametrize(("kind", "hostname"), [("hostname", "localhost"), ("hostname", ""), ("unknown-endpoint", "")])
 def test_t9_addresses_that_are_none(storm, kind, hostname):
     """Nodes are known by a name, by no name at all, or by wherever the answer came from; redirections too."""
@@ -305,3 +288,21 @@ def test_a_node_that_is_cut_off_is_not_believed(storm, tmp_path):
         target = {"url": f"redis://{HOST}:{port}," + storm.url.removeprefix("redis://")}
         storm.check(storm.load(rate=None, target=target).finish())
         assert node.dbsize() == 0
+
+
+# The last one of its lab: a slot that was taken back like this does not outlive a failover.
+def test_t7_nodes_disagree_about_a_slot(storm):
+    """Two nodes point at each other: the chunk is tried again, not for ever in one go, until they agree."""
+    slot = slot_of(b"big_%d" % ROWS)
+    with Target(storm.config().target) as target:
+        owner = target.slots.node_of(slot)
+        other = next(node for node in target.slots.nodes if node != owner)
+    with redis.Redis(owner.host, owner.port) as client, redis.Redis(other.host, other.port) as wrong:
+        mine, its = (each.execute_command("CLUSTER", "MYID").decode() for each in (client, wrong))
+        client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", its)
+        try:
+            load = storm.load(rate=None, resume=True)
+            wait_for_reason(load, "still redirected")
+        finally:
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", mine)
+    storm.check(load.finish())

@@ -194,6 +194,17 @@ def test_s11_a_table_is_renamed_away_and_back(stu):
     assert hashes[b"stu_00000060"][b"sname"] == b"new 00000060"
 
 
+def test_s11_what_a_view_reads_is_renamed_away_and_back(stu):
+    """A view that is broken for a moment is waited for too."""
+    waits = []
+    stu.sql("CREATE VIEW v AS SELECT sid, sname FROM stu")
+    with lane(stu, table="v", key="v_{sid}") as worker, another(stu) as back:
+        stu.sql("RENAME TABLE stu TO away")
+        threading.Timer(0.5, lambda: back("RENAME TABLE away TO stu")).start()
+        assert worker.load(Chunk(1), waits.append).written == 60
+    assert "(1356)" in waits[0].reason
+
+
 def test_s11_a_table_is_dropped(stu):
     """Waited for until the deadline; then the run has failed, and says which table is not there."""
     done = run(stu, When(ChunkLoaded, lambda: stu.sql("DROP TABLE stu")), deadline="1s")

@@ -15,6 +15,7 @@ from redis.retry import Retry
 from desk import HOST, MARK, redis_server
 from loader.errors import Exit
 from loader.server import Server, free_ports, program, stop, wait
+from loader.settings import Target as Settings
 from storm import ROWS, broken_lab, storm_on, wait_for_reason
 
 
@@ -76,11 +77,12 @@ def test_r3_the_replica_was_behind(storm):
     load.reach(300)
     master = storm.names("master")[0]
     replica = storm.replica_of(master)
-    storm.lab.kill(replica, signal.SIGSTOP)
     with storm.client(master) as client:
+        storm.lab.kill(replica, signal.SIGSTOP)
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")  # else they wait in its socket
         seen = client.dbsize()
-        wait(lambda: client.dbsize() > seen, "rows that the master has alone")
-    storm.lab.kill(master)
+        wait(lambda: client.dbsize() > seen + 20, "rows that the master has alone")
+        storm.lab.kill(master)
     storm.lab.kill(replica, signal.SIGCONT)
     storm.check(load.finish())
 
@@ -202,6 +204,19 @@ def test_r9_the_password_is_changed_and_nobody_told_us(storm, alone, tmp_path):
         assert "NOAUTH" in run.error
         client.config_set("requirepass", "")
         assert json.loads(client.get("loader:{job}:checkpoint"))["owed"]
+
+
+def test_r9_a_password_file_that_is_gone(tmp_path):
+    """What it held last counts until it can be read again; it is shown nowhere."""
+    file = tmp_path / "password"
+    file.write_text(f"{MARK}-old\n")
+    settings = Settings.model_validate({"url": f"redis://{HOST}:1", "password_file": str(file)})
+    for change in (lambda: None, file.unlink, lambda: file.write_text("")):
+        change()
+        assert settings.secret == f"{MARK}-old"
+    file.write_text(f"{MARK}-new")
+    assert settings.secret == f"{MARK}-new"
+    assert MARK not in repr(settings) + settings.model_dump_json(include={"password", "password_file"})
 
 
 @pytest.mark.parametrize("command", ["hmset", "client|id", "info", "wait"])
