@@ -112,7 +112,10 @@ def commands(chance: random.Random) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 class Workload(threading.Thread):
-    """Changes the tables until it is told to stop; what a fault undoes is not done again."""
+    """Changes the tables until it is told to stop; what a fault undoes is not done again.
+
+    Its lab is a view of its own: one is not for several threads.
+    """
 
     def __init__(self, lab: Lab, chance: random.Random) -> None:
         super().__init__(daemon=True)
@@ -200,7 +203,7 @@ class Chaos:
         self.windows: list[Window] = []
         self.typed: list[Typed] = []
         self._strikes = strikes(random.Random(chance.random()))  # noqa: S311
-        self._work = Workload(lab, random.Random(chance.random()))  # noqa: S311
+        self._work = Workload(Lab(lab.directory), random.Random(chance.random()))  # noqa: S311
         self._commands = [commands(random.Random(chance.random())) for _ in range(HANDS)]  # noqa: S311
         self._busy = threading.Event()
         self._lock = threading.Lock()
