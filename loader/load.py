@@ -170,12 +170,12 @@ def persist(
     throttle: Throttle,
     chunk: Chunk | None = None,
     notify: Notify | None = None,
-    moved: Callable[[], float] = time.monotonic,
+    moved: Callable[[], float] = lambda: 0.0,
 ) -> T:
     """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
 
-    An attempt that went on for longer than that had come somewhere; its failure counts as a first one again. `moved`
-    says until when it went on: what it waited for in vain at its end does not count.
+    An attempt that came on for longer than that counts as a first one again where it fails; `moved` says until when it
+    came on: what it waited for in vain does not count.
     """
     give_up = 0.0
     attempt = fresh = 0

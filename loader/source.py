@@ -6,6 +6,7 @@ gives the closing packet back, so that PyMySQL ends the result itself and raises
 """
 
 import os
+import re
 import socket
 import ssl
 import time
@@ -28,6 +29,7 @@ NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in
 # what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 HEADER = 4
+AMID_ROWS = "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 
 # Errors after which the same chunk may succeed on a new connection.
@@ -215,7 +217,10 @@ class Source:
 
     def _error(self, error: Exception, doing: str) -> LoaderError:
         code = _code(error)
-        message = f"mysql {self.address}: {doing}: {_text(error)}"
+        text = _text(error)
+        if doing == AMID_ROWS and code not in TRANSIENT | ACCESS | GONE:
+            text = re.sub(r"'[^']*'", "'…'", text)  # may quote a row
+        message = f"mysql {self.address}: {doing}: {text}"
         if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
             return SourceError(f"{message}: see tls_ca and tls_verify", exit_code=Exit.CONFIG)
         if code in ADVICE:
@@ -288,7 +293,7 @@ class Stream:
         try:
             self._hand_back(self.buffer[self.start : self.end])
         except (pymysql.MySQLError, OSError) as error:
-            failure = self._source._error(error, "query ended early")  # noqa: SLF001
+            failure = self._source._error(error, AMID_ROWS)  # noqa: SLF001
             self._source.close()
             raise failure from error
 

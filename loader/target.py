@@ -4,8 +4,8 @@ redis-py makes the connections (TLS, accounts, sockets), asks for the topology a
 the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
 """
 
-import secrets
 import re
+import secrets
 import socket
 import threading
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has t
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 # Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
 # Some errors have no word of their own.
-SCRIPT = "ERR Error running script"
+SCRIPT, FORBIDDEN = "ERR Error running script", "ERR The user executing the script can't run"
 DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
 NO_CLUSTER = (
     "ERR This instance has cluster support disabled",
@@ -256,9 +256,7 @@ class Target:
     def error(self, error: Exception | str, node: Node) -> TargetError:
         """What a driver's exception or an error reply means for the run."""
         text = said(error) if isinstance(error, Exception) else error
-        code = text.partition(" ")[0]
-        if text.startswith(SCRIPT) and (inner := re.search(r"-([A-Z]{3,}) ", text)):
-            code = inner[1]  # before Redis 7 the reason stands within
+        code = _code(text)
         message = f"redis {node}: {text.removesuffix('.')}"
         advice = ""
         if isinstance(error, redis.AuthenticationError) or code in ACCESS:
@@ -391,6 +389,14 @@ def said(error: Exception) -> str:
     """An error reply as the server wrote it: redis-py takes the first word away."""
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
+
+
+def _code(text: str) -> str:
+    """The word that says what an error reply means; before Redis 7 it stands within that of a script."""
+    if text.startswith(FORBIDDEN):
+        return "NOPERM"
+    inner = re.search(r"-([A-Z]{3,}) ", text) if text.startswith(SCRIPT) else None
+    return inner[1] if inner else text.partition(" ")[0]
 
 
 def _exchange(connection: Connection, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:

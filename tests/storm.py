@@ -71,6 +71,7 @@ class Storm:
     def __init__(self, lab, directory):
         self.lab = lab
         self.world = World(lab, directory)
+        self.deadline = "120s"
         digits = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
         self.world.sql(
             "CREATE TABLE big (id int PRIMARY KEY, name varchar(60) NOT NULL)",
@@ -85,7 +86,7 @@ class Storm:
     def config(self, **target):
         account = {"url": self.url.replace("//", "//loader@"), "password": self.lab.redis_password}
         settings = Settings.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
-        return self.world.config(table="big").model_copy(update={"target": settings})
+        return self.world.config(table="big", deadline=self.deadline).model_copy(update={"target": settings})
 
     def load(self, rate=800, *, target=None, **options):
         return Load(self.config(**(target or {})), rate=rate, **options)
@@ -159,7 +160,6 @@ def broken_lab(directory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loader.lab, "REDIS_CONF", loader.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
         lab = Lab(directory)
-        patch.setattr(loader.load, "PAUSE_MOST", 1.0)
         lab.up()
         for port in lab.redis_ports.values():
             with redis.Redis(HOST, port) as client, suppress(redis.ReadOnlyError):

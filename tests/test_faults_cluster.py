@@ -6,7 +6,6 @@ import time
 import pytest
 import redis
 
-import loader.load
 from desk import HOST, redis_server
 from loader.errors import Exit
 from loader.lab import REDIS_RIGHTS
@@ -113,7 +112,7 @@ def test_the_whole_cluster_is_down(storm):
 
 def test_t3_a_master_and_its_replica_are_killed(storm, monkeypatch):
     """Slots that nobody owns are waited for until the deadline: exit 4, and the next run loads what is owed."""
-    monkeypatch.setattr(loader.load, "DEADLINE", 3.0)
+    storm.deadline = "3s"
     master = storm.names("master")[2]
     both = [master, storm.replica_of(master)]
     load = storm.load(resume=True)
@@ -270,7 +269,7 @@ def test_t9_addresses_that_are_none(storm, kind, hostname):
 
 def test_n8_an_announced_address_cannot_be_reached(storm, tmp_path, monkeypatch):
     """The error names the address, who announced it, and what to look at."""
-    monkeypatch.setattr(loader.load, "DEADLINE", 1.0)
+    storm.deadline = "1s"
     options = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.9.9.9"]
     with redis_server(tmp_path, *options) as port, redis.Redis(HOST, port) as node:
         node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)

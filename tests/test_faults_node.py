@@ -63,11 +63,14 @@ def test_r1_a_node_of_the_cluster_is_full(storm):
     old = storm.world.hashes()
     storm.world.sql("UPDATE big SET name = CONCAT('new ', name)")
     with storm.client(storm.names("master")[0]) as client:
-        client.config_set("maxmemory", 1)
-        load = storm.load(rate=None)
-        wait_for_reason(load, "OOM")
-        assert storm.world.hashes().keys() == old.keys()
-        client.config_set("maxmemory", 0)
+        load = storm.load()
+        load.reach(300)
+        try:
+            client.config_set("maxmemory", 1)
+            wait_for_reason(load, "OOM")
+            assert storm.world.hashes().keys() == old.keys()
+        finally:
+            client.config_set("maxmemory", 0)
         storm.check(load.finish())
 
 
