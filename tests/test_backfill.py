@@ -320,3 +320,15 @@ def test_a_load_that_cannot_be_measured(desk, limit):
     refused = desk.run("sync", "big", "--max-load", limit)
     assert (refused.code, desk.world.hashes()) == (2, {})
     assert "--max-load: MySQL has no status variable" in refused.err
+
+
+def test_a_sync_between_two_backfills(half):
+    """A plain run leaves the checkpoint and the markers of a backfill alone, however it ends."""
+    assert half.run("sync", "big", "--where", "id < 3").code == 0
+    stopped = half.start("sync", "big", "--rate", "5000")
+    time.sleep(1.5)
+    stopped.send_signal(signal.SIGTERM)
+    assert finish(stopped).code == 143
+    result = half.run("backfill", "big", "-o", "json")
+    assert (result.code, result.document["resumed"]) == (0, True)
+    assert holds_every_row(half.world)

@@ -1,7 +1,10 @@
 """A bad network in the middle of a load: cut after every byte, stalled, slow, or dead without a word."""
 
+import socket
+import threading
 import time
 from collections import Counter
+from contextlib import contextmanager, suppress
 
 import pytest
 import redis
@@ -63,7 +66,7 @@ def config(world, mysql=None, target=None, *, silence="10s", **job):
                 "read_timeout": silence,
             },
             "target": {"url": f"redis://{HOST}:{target}", "timeout": silence},
-            "jobs": {"job": {"table": "t", **job}},
+            "jobs": {"job": {"table": "t"} | job},
         }
     )
 
@@ -210,6 +213,50 @@ def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
     assert time.monotonic() - started > 1.5
     assert stored(client) == ROWS
+
+
+@contextmanager
+def slow_line(port, rate):
+    """A port whose connections bring so many bytes a second to the server, and take no more in than they bring."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        listener.bind((HOST, 0))
+        listener.listen()
+
+        def bring(source, sink, pause):
+            with suppress(OSError):
+                while data := source.recv(20_000):
+                    sink.sendall(data)
+                    time.sleep(len(data) / rate if pause else 0)
+            for each in (source, sink):
+                each.close()
+
+        def serve():
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    server = socket.create_connection((HOST, port))
+                    for words in ((client, server, True), (server, client, False)):
+                        threading.Thread(target=bring, args=words, daemon=True).start()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_n4_a_line_that_is_slower_than_the_timeout(table, port, client):
+    """What waits to be sent is not silence: a batch may be under way for longer than a node may be silent."""
+    table.sql("CREATE TABLE wide (id int PRIMARY KEY, text longtext)")
+    table.sql("INSERT INTO wide VALUES (1, REPEAT('x', 4000000))")
+    with slow_line(port, 1_000_000) as slow:
+        settings = config(table, target=slow, silence="1s", table="wide")
+        started = time.monotonic()
+        done = run(settings)
+    assert (done.status, done.written, done.chunks_retried) == ("ok", 1, 0), done
+    assert time.monotonic() - started > 2
+    assert client.hlen("wide_1") == 2
 
 
 @pytest.mark.parametrize("side", ["redis", "mysql"])

@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 from desk import HOST, MARK, redis_server
 from loader.errors import Exit
+from loader.model import ChunkLoaded
 from loader.server import Server, free_ports, program, stop, wait
 from loader.settings import Target as Settings
 from storm import ROWS, broken_lab, storm_on, wait_for_reason
@@ -88,6 +89,23 @@ def test_r3_the_replica_was_behind(storm):
         storm.lab.kill(master)
     storm.lab.kill(replica, signal.SIGCONT)
     storm.check(load.finish())
+
+
+def test_r3_a_replica_that_was_given_up_takes_over(storm):
+    """Chunks that were counted while the master had no replica any more are written again once that replica leads."""
+    load = storm.load()
+    load.reach(300)
+    master = storm.names("master")[0]
+    replica = storm.replica_of(master)
+    with storm.client(master) as client:
+        storm.lab.kill(replica, signal.SIGSTOP)
+        client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        node = storm.node(master)
+        wait(lambda: any(str(node) in e.exposed for e in load.ear.events if isinstance(e, ChunkLoaded)), "such chunks")
+    storm.lab.kill(master)
+    storm.lab.kill(replica, signal.SIGCONT)
+    storm.check(load.finish())
+    assert any("chunks are written again" in str(event) for event in load.ear.events)
 
 
 def test_r4_a_snapshot_fails(storm, tmp_path):

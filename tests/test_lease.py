@@ -5,7 +5,10 @@ import socket
 import time
 
 import pytest
+import redis
 
+from desk import redis_server
+from loader import both, reconcile
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.lease import Lease
@@ -117,9 +120,91 @@ def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monke
     assert holder(world)["1/1"]["run"] == "thief"
 
 
+def test_an_owner_whom_proc_does_not_show_is_not_taken_over(world, target, monkeypatch):
+    """Where /proc hides the processes of others, a signal tells that there is one."""
+    lease(world, "first").take(target)
+
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.kill", forbidden)
+    monkeypatch.setattr("loader.process.start_time", lambda _: None)
+    with pytest.raises(LoaderError, match="locked by run first"):
+        lease(world, "second").take(target)
+
+
+def test_a_run_may_take_its_own_lock_again(world, target):
+    """A first grant whose answer was lost, or a drop that did not arrive, locks no run out of its own job."""
+    lease(world, "one").take(target)
+    lease(world, "one").take(target)
+
+
+def test_a_full_redis_lets_the_lock_be_renewed(tmp_path, monkeypatch):
+    """Renewing takes no memory: who waits for room keeps the lock."""
+    monkeypatch.setattr("loader.lease.TTL", 1.0)
+    with redis_server(tmp_path) as port, redis.Redis("127.0.0.1", port) as client:
+        alone = Settings(url=f"redis://127.0.0.1:{port}")
+        with Target(alone) as target:
+            held = Lease(alone, "job", "one")
+            held.take(target)
+            client.config_set("maxmemory", 1)
+            time.sleep(0.7)
+            held.take(target)
+            time.sleep(0.7)
+            assert held.lapsed() is None
+            with pytest.raises(LoaderError, match="locked by run one"):
+                Lease(alone, "job", "two").take(target)
+
+
+def test_shards_that_join_keep_each_others_time(world, target, monkeypatch):
+    """A lock that was renewed without writing is as long for one who comes beside it."""
+    monkeypatch.setattr("loader.lease.TTL", 1.0)
+    first = lease(world, "a", (1, 2))
+    first.take(target)
+    time.sleep(0.7)
+    first.take(target)
+    lease(world, "b", (2, 2)).take(target)
+    time.sleep(0.5)
+    with pytest.raises(LoaderError, match="locked by run a"):
+        lease(world, "c", (1, 2)).take(target)
+
+
+@pytest.mark.parametrize("value", ["garbage", None])
+def test_a_lock_that_is_none(world, target, value):
+    """Said with the key, and what to do."""
+    if value:
+        world.redis.hset(KEY, "1/1", value)
+    else:
+        world.redis.set(KEY, "x")
+    with pytest.raises(LoaderError, match=r"loader:\{job\}:lock is no lock that this program wrote .*: DEL it"):
+        lease(world).take(target)
+
+
+def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
+    """It ends at once, with exit code 5, and deletes nothing more."""
+    table(world, 100)
+    config = world.config(table="t")
+    run_job(config, config.jobs["job"], Options(), Ear())
+    world.sql("DELETE FROM t")
+    monkeypatch.setattr("loader.lease.RENEW", 0.1)
+    without_row = both.Both.without_row
+
+    def steal(self, keys):
+        entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
+        world.redis.hset(KEY, "1/1", json.dumps(entry))
+        time.sleep(0.5)
+        return without_row(self, keys)
+
+    monkeypatch.setattr(both.Both, "without_row", steal)
+    with pytest.raises(LoaderError, match="lost the lock") as caught:
+        reconcile.prune(config, config.jobs["job"], reconcile.Pruned("job"), max_delete=100)
+    assert caught.value.exit_code == 5
+    assert len(world.hashes()) == 100
+
+
 def test_x1_two_runs_of_a_job(big_desk):  # noqa: F811
     """The second ends at once with exit code 5 and has written nothing; when the first was killed, the third runs."""
-    first = big_desk.start("sync", "big", "--rate", "20000")
+    first = big_desk.start("sync", "big", "--rate", "5000")
     deadline = time.monotonic() + 20
     while not big_desk.world.redis.exists("loader:{big}:lock"):
         assert time.monotonic() < deadline

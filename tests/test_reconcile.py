@@ -10,7 +10,7 @@ from redis.cluster import RedisCluster
 
 from desk import Desk
 from loader import both, reconcile
-from loader.errors import ConfigError
+from loader.errors import ConfigError, TargetError
 from loader.run import Options, run_job
 from world import Ear
 
@@ -380,3 +380,159 @@ def test_a_row_that_was_written_is_no_reject_any_more(world, tmp_path):
     world.redis.delete("stu_00000002")
     assert desk.run("sync", "stu").code == 0
     assert json.loads(desk.run("rejects", "list", "stu", "-o", "json").out)["rejects"] == []
+
+
+def test_texts_full_of_separators(world):
+    """A key that can be taken apart in very many ways is compared whole: its row is found, and so is a missing hash."""
+    world.sql(
+        "CREATE TABLE t (a varchar(60), b varchar(60), c varchar(60), v int, PRIMARY KEY (a, b, c))",
+        "INSERT INTO t VALUES ('my_long_file_name_of_the_year_v2', 'reports_q1_q2_final_copy', 'en_US_x_y', 1),"
+        " (REPEAT('w_', 20), REPEAT('_', 30), '', 2)",
+    )
+    config = loaded(world, table="t", key="t_{a}_{b}_{c}")
+    hashes = world.hashes()
+    assert check(config).is_equal
+    assert prune(config, config.jobs["job"], max_delete=100).extra == 0
+    for key in hashes:
+        world.redis.delete(key)
+    assert (check(config, repair=True).repaired, world.hashes()) == (2, hashes)
+
+
+def test_keys_that_touch(world):
+    """Two texts side by side: the same, without a separator at all."""
+    world.sql("CREATE TABLE t (a varchar(90), b varchar(90), PRIMARY KEY (a, b))")
+    world.sql("INSERT INTO t VALUES (REPEAT('x', 80), 'yy')")
+    config = loaded(world, table="t", key="{a}{b}:t")
+    assert check(config).is_equal
+    world.sql("DELETE FROM t")
+    assert check(config).extra == 1
+
+
+@pytest.mark.parametrize(
+    "collation",
+    [
+        "utf8mb3_unicode_ci",
+        "latin1_general_cs",
+        "latin1_german2_ci",
+        "cp932_japanese_ci",
+        "sjis_japanese_ci",
+        "gbk_chinese_ci",
+    ],
+)
+def test_collations_and_character_sets(world, collation):
+    """Whatever text is stored as, a key leads back to its row: nothing is extra, and what is missing is mended."""
+    charset = collation.partition("_")[0]
+    world.sql(f"CREATE TABLE t (k varchar(20) CHARACTER SET {charset} COLLATE {collation} PRIMARY KEY, v int)")
+    world.sql("INSERT INTO t VALUES ('a', 1), ('Z', 2)")
+    if charset in {"cp932", "sjis"}:
+        world.sql("INSERT INTO t VALUES (X'FA54', 3)" if charset == "cp932" else "INSERT INTO t VALUES (X'5C', 3)")
+    config = loaded(world, table="t")
+    hashes = world.hashes()
+    assert check(config).is_equal
+    assert prune(config, config.jobs["job"], max_delete=100).extra == 0
+    for key in hashes:
+        world.redis.delete(key)
+    assert (check(config, repair=True).repaired, world.hashes()) == (len(hashes), hashes)
+
+
+def test_a_repair_counts_only_the_jobs_own_hashes(world):
+    """Foreign keys under the same prefix are no reason to delete more."""
+    fill(world, 100)
+    config = loaded(world, table="big")
+    with world.redis.pipeline() as pipe:
+        for number in range(3000):
+            pipe.set(f"big_session:{number}", "x")
+        pipe.execute()
+    world.sql("DELETE FROM big WHERE id > 1")
+    verdict = check(config, repair=True)
+    assert (verdict.extra, verdict.repaired) == (99, 0)
+    assert "99 of 100 hashes have no row, and --repair deletes 10 at most" in verdict.refused
+
+
+def test_a_key_under_another_jobs_prefix_is_missing_all_the_same(world):
+    """It is not looked up for deletion, but its row has no hash: that is said, and mended."""
+    world.sql("CREATE TABLE a (k varchar(20) PRIMARY KEY)", "INSERT INTO a VALUES ('x'), ('b_1')")
+    config = loaded(world, table="a")
+    pair = config.model_copy(
+        update={"jobs": {**config.jobs, "other": world.config(table="b", key="a_b_{k}").jobs["job"]}}
+    )
+    world.redis.delete("a_b_1")
+    verdict = check(pair, repair=True)
+    assert (seen(verdict), verdict.repaired) == ({(b"a_b_1", "missing")}, 1)
+
+
+def test_more_differences_than_are_remembered(world, pause):
+    """A table that is read in one statement: what is beyond the limit is counted at once, and memory stays flat."""
+    pause.setattr(both, "PENDING", 100)
+    world.sql("CREATE TABLE heap (id int, v int)")
+    world.sql("INSERT INTO heap VALUES " + ", ".join(f"({number}, 1)" for number in range(1000)))
+    config = world.config(table="heap", key="heap_{id}")
+    verdict = check(config)
+    assert (verdict.rows, verdict.missing, len(verdict.shown)) == (1000, 1000, 100)
+
+
+def test_rows_that_share_a_key_are_retried_as_one(world, tmp_path):
+    """Counted by hash: none of them is gone."""
+    world.sql("CREATE TABLE dup (id int PRIMARY KEY, g int)", "INSERT INTO dup VALUES (1, 1), (2, 1), (3, 1)")
+    desk = Desk(world, tmp_path)
+    desk.write({"dup": {"table": "dup", "key": "dup_{g}"}})
+    world.redis.set("dup_1", "mine")
+    assert desk.run("sync", "dup").code == 3
+    world.redis.delete("dup_1")
+    document = desk.run("rejects", "retry", "dup", "-o", "json").document
+    assert (document["written"], document["gone"], document["rejected"]) == (1, 0, 0)
+
+
+def test_a_master_that_fails_amid_a_scan(world, small, pause):
+    """All masters are gone over again: nothing is counted twice, nothing is left out."""
+    world.sql("DELETE FROM big WHERE id <= 30")
+    scan = both.Both._scan_node
+    failures = []
+
+    def failing(self, node):
+        for number, keys in enumerate(scan(self, node)):
+            if number == 1 and len(failures) < 2:
+                failures.append(node)
+                raise TargetError("gone", transient=True)
+            yield keys
+
+    pause.setattr(both, "PAGE", 50)
+    pause.setattr(both.Both, "_scan_node", failing)
+    done = prune(small, small.jobs["job"])
+    assert (len(failures), done.keys, done.extra, done.deleted) == (2, 1000, 30, 30)
+
+
+def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):
+    """The others are, all the same; a sync that could not prune does not begin."""
+    desk = Desk(world, tmp_path)
+    world.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    jobs = {"a": {"table": "stu", "key": "stu_{sid}"}, "b": {"table": "stu", "key": "stu_{sid}"}, "t": {"table": "t"}}
+    desk.write(jobs)
+    result = desk.run("verify", "--all", "-o", "json")
+    assert (result.code, [document["job"] for document in result.documents]) == (2, ["t"])
+    assert desk.run("sync", "a", "--prune").code == 2
+    assert world.hashes() == {}
+    refused = desk.run("sync", "t", "--prune", "--shard", "1/2")
+    assert (refused.code, "prune once all shards are through" in refused.err) == (2, True)
+
+
+def test_a_list_of_rejects_that_is_none(world, tmp_path):
+    """Said with the key, and what to do; a sync that ends well mends it."""
+    desk = Desk(world, tmp_path)
+    world.redis.hset("loader:{stu}:rejects", mapping={"stu_1": "garbage", "stu_2": '{"x": 1}'})
+    listed = desk.run("rejects", "list", "stu")
+    assert (listed.code, "`loader rejects purge` forgets all" in listed.err) == (2, True)
+    assert desk.run("rejects", "purge", "stu").out == "stu: 2 forgotten\n"
+    world.redis.hset("loader:{stu}:rejects", "stu_1", "garbage")
+    assert desk.run("sync", "stu").code == 0
+    assert desk.run("rejects", "list", "stu").out == "stu: 0 rejected rows\n"
+
+
+def test_the_values_of_rejects_in_json(world, tmp_path):
+    """One document, in which each row has its command."""
+    desk = Desk(world, tmp_path)
+    world.redis.set("stu_00000002", "mine")
+    assert desk.run("sync", "stu").code == 3
+    (entry,) = desk.run("rejects", "list", "stu", "-o", "json", "--values").document["rejects"]
+    assert entry["command"][:4] == ["HMSET", "stu_00000002", "sid", "00000002"]
+    world.redis.delete("stu_00000002")

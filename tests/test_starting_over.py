@@ -1,11 +1,13 @@
 """What changes under a run: the run begins again with a new plan, or says why it cannot end well."""
 
+import threading
+
 import pytest
 
 from desk import Desk, redis_server
 from loader.run import Options, run_job
 from test_lease import table
-from world import Ear
+from world import Ear, World
 
 
 class Meddler(Ear):
@@ -92,3 +94,22 @@ def test_r2_a_node_that_throws_keys_away(world, tmp_path):
     assert (result.code, result.document["status"]) == (3, "rejects")
     assert "thrown keys away" in result.document["error"]
     assert f"127.0.0.1:{port} throws keys away once it is full: its maxmemory-policy is allkeys-lru" in result.err
+
+
+def test_s11_a_table_that_is_away_when_the_run_begins_again(world):
+    """Renamed away just then, and back after two seconds: waited for."""
+    table(world, 10_000)
+
+    class Renamer(Meddler):
+        def notify(self, event):
+            if "starts over" in str(event):
+                world.sql("RENAME TABLE t TO away")
+                threading.Timer(2, lambda: World.sql(other, "RENAME TABLE away TO t")).start()
+            super().notify(event)
+
+    other = World(world.lab, world.directory)
+    other.sql(f"USE {world.name}")
+    run, _ = meddle(world, Renamer(lambda: world.sql("ALTER TABLE t ADD COLUMN w int")))
+    other.sql(f"USE {other.name}")
+    other.close()
+    assert (run.status, run.read) == ("ok", 10_000), run.error

@@ -30,6 +30,7 @@ class World:
 
     def __init__(self, lab, directory):
         self.lab = lab
+        self.directory = directory
         self.name = f"world{secrets.token_hex(4)}"
         self.mysql = pymysql.connect(
             host="127.0.0.1",
