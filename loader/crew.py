@@ -13,8 +13,8 @@ from typing import Protocol, Self
 
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
-from loader.lease import Lease
 from loader.load import PATIENCE, Event, Lane, persist
+from loader.lock import Lock
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.source import Source
@@ -95,7 +95,7 @@ class Crew:
         self._scouting = False
         self._state = State(target, plan.job.name, options.shard, resumes=options.resume)
         self._rejects = Rejects(target, plan.job.name)
-        self._lease: Lease | None = None
+        self._held: Lock | None = None
         self._saved: Checkpoint | None = None  # of a run that writes, saved or not
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
@@ -130,8 +130,8 @@ class Crew:
             if self._saved and not self._options.resume and not self._finished:
                 self._state.forget(self._saved)
         with self._passing():  # a lock lapses by itself
-            if self._lease:
-                self._lease.drop(self.target)
+            if self._held:
+                self._held.drop(self.target)
         if self._scout:
             self._scout.close()
         self._watch.close()
@@ -208,13 +208,13 @@ class Crew:
 
         Where the answer is lost, the lock may be held all the same: the same lease asks again, and drops it at the end.
         """
-        if self._lease is None:
-            self._lease = Lease(self._settings.target, self.plan.job.name, run, self._options.shard)
-        if self.throttle.lapsed == self._lease.lapsed:
+        if self._held is None:
+            self._held = Lock(self._settings.target, self.plan.job.name, run, self._options.shard)
+        if self.throttle.lapsed == self._held.lapsed:
             return
-        self._lease.take(self.target)
-        self.throttle.lapsed = self._lease.lapsed
-        self._lease.keep(self._heard.put)
+        self._held.take(self.target)
+        self.throttle.lapsed = self._held.lapsed
+        self._held.keep(self._heard.put)
 
     def _facts(self) -> dict[str, str]:
         source = self._settings.source

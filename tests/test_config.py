@@ -4,6 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -691,3 +692,14 @@ def test_several_nodes_of_a_cluster():
     assert address.others == (("b", 7002), ("::1", 7003))
     with pytest.raises(ValueError, match="is no url like"):
         redis_address("redis://a,b:x")
+
+
+def test_the_config_of_the_readme(tmp_path, monkeypatch):
+    """What README shows is a config."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    block = text.partition("\n    version: 1\n")[2].partition("\n\n")[0]
+    (tmp_path / "a.yaml").write_text(dedent("    version: 1\n" + block), encoding="utf-8")
+    for name, value in (("MYSQL_URL", "mysql://u@h/d"), ("MYSQL_PASSWORD", "p"), ("REDIS_URL", "redis://h")):
+        monkeypatch.setenv(name, value)
+    stu = load_config([tmp_path / "a.yaml"]).jobs["stu"]
+    assert (stu.key, stu.deadline) == ("stu_{sid}", 120)

@@ -6,7 +6,7 @@ import pytest
 
 from desk import Desk, redis_server
 from loader.run import Options, run_job
-from test_lease import table
+from test_lock import table
 from world import Ear, World
 
 

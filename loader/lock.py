@@ -60,7 +60,7 @@ return 0
 """
 
 
-class Lease:
+class Lock:
     """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
 
     `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this

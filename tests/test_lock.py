@@ -11,7 +11,7 @@ from desk import redis_server
 from loader import both, reconcile
 from loader.config import Config
 from loader.errors import LoaderError
-from loader.lease import Lease
+from loader.lock import Lock
 from loader.run import Options, run_job
 from loader.settings import Target as Settings
 from loader.target import Target
@@ -33,8 +33,8 @@ def settings(world):
     return target
 
 
-def lease(world, run="one", shard=None):
-    return Lease(settings(world), "job", run, shard)
+def lock_of(world, run="one", shard=None):
+    return Lock(settings(world), "job", run, shard)
 
 
 def holder(world):
@@ -43,67 +43,67 @@ def holder(world):
 
 def test_the_second_is_refused_and_told_who_has_it(world, target):
     """The lock is one run's until it lets it go; exit code 5."""
-    first = lease(world)
+    first = lock_of(world)
     first.take(target)
     with pytest.raises(LoaderError, match="locked by run one") as caught:
-        lease(world, "two").take(target)
+        lock_of(world, "two").take(target)
     assert caught.value.exit_code == 5
     assert f"host {socket.gethostname()}" in str(caught.value)
     assert "lock ends 30 s from now" in str(caught.value)
     first.drop(target)
-    lease(world, "two").take(target)
+    lock_of(world, "two").take(target)
     assert holder(world)["1/1"]["run"] == "two"
 
 
 def test_shards_of_one_number_go_side_by_side(world, target):
     """Different shards do not share a row; anything else does."""
-    lease(world, "a", (1, 3)).take(target)
-    lease(world, "b", (2, 3)).take(target)
+    lock_of(world, "a", (1, 3)).take(target)
+    lock_of(world, "b", (2, 3)).take(target)
     for shard in ((1, 3), (2, 2), None):
         with pytest.raises(LoaderError, match="locked by run"):
-            lease(world, "c", shard).take(target)
+            lock_of(world, "c", shard).take(target)
     assert set(holder(world)) == {"1/3", "2/3"}
 
 
 def test_p11_a_dead_owner_on_this_machine_is_taken_over_at_once(world, target):
     """The pid of the holder is free, or is another process's now."""
-    lease(world, "dead").take(target)
+    lock_of(world, "dead").take(target)
     entry = holder(world)["1/1"]
     for change in ({"pid": 2**22 + 1}, {"started": 1}):
         world.redis.hset(KEY, "1/1", json.dumps(entry | change))
-        lease(world, "heir").take(target)
+        lock_of(world, "heir").take(target)
         assert holder(world)["1/1"]["run"] == "heir"
 
 
 @pytest.mark.parametrize("change", [{"world": "another boot"}, {"world": ""}, {}])
 def test_an_owner_that_may_live_is_not_taken_over(world, target, change):
     """Another machine, another namespace, or a process that lives: its lock has to end."""
-    lease(world, "first").take(target)
+    lock_of(world, "first").take(target)
     entry = holder(world)["1/1"] | change
     if change:
         entry |= {"pid": 2**22 + 1}
     world.redis.hset(KEY, "1/1", json.dumps(entry))
     with pytest.raises(LoaderError, match="locked by run first"):
-        lease(world, "second").take(target)
+        lock_of(world, "second").take(target)
 
 
 def test_a_lock_ends_by_itself(world, target, monkeypatch):
     """Not renewed for its time: the next may have it, and the first may not write any more."""
-    monkeypatch.setattr("loader.lease.TTL", 0.3)
-    first = lease(world)
+    monkeypatch.setattr("loader.lock.TTL", 0.3)
+    first = lock_of(world)
     first.take(target)
     assert first.lapsed() is None
     time.sleep(0.4)
     assert "has not been renewed" in str(first.lapsed())
-    lease(world, "second").take(target)
+    lock_of(world, "second").take(target)
 
 
 def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monkeypatch):
     """Renewal goes on; a lock that was lost with its key is simply taken again."""
-    monkeypatch.setattr("loader.lease.TTL", 0.6)
-    monkeypatch.setattr("loader.lease.RENEW", 0.1)
+    monkeypatch.setattr("loader.lock.TTL", 0.6)
+    monkeypatch.setattr("loader.lock.RENEW", 0.1)
     lost = []
-    first = lease(world)
+    first = lock_of(world)
     first.take(target)
     first.keep(lost.append)
     time.sleep(1)
@@ -122,7 +122,7 @@ def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monke
 
 def test_an_owner_whom_proc_does_not_show_is_not_taken_over(world, target, monkeypatch):
     """Where /proc hides the processes of others, a signal tells that there is one."""
-    lease(world, "first").take(target)
+    lock_of(world, "first").take(target)
 
     def forbidden(*_):
         raise PermissionError
@@ -130,22 +130,22 @@ def test_an_owner_whom_proc_does_not_show_is_not_taken_over(world, target, monke
     monkeypatch.setattr("os.kill", forbidden)
     monkeypatch.setattr("loader.process.start_time", lambda _: None)
     with pytest.raises(LoaderError, match="locked by run first"):
-        lease(world, "second").take(target)
+        lock_of(world, "second").take(target)
 
 
 def test_a_run_may_take_its_own_lock_again(world, target):
     """A first grant whose answer was lost, or a drop that did not arrive, locks no run out of its own job."""
-    lease(world, "one").take(target)
-    lease(world, "one").take(target)
+    lock_of(world, "one").take(target)
+    lock_of(world, "one").take(target)
 
 
 def test_a_full_redis_lets_the_lock_be_renewed(tmp_path, monkeypatch):
     """Renewing takes no memory: who waits for room keeps the lock."""
-    monkeypatch.setattr("loader.lease.TTL", 1.0)
+    monkeypatch.setattr("loader.lock.TTL", 1.0)
     with redis_server(tmp_path) as port, redis.Redis("127.0.0.1", port) as client:
         alone = Settings(url=f"redis://127.0.0.1:{port}")
         with Target(alone) as target:
-            held = Lease(alone, "job", "one")
+            held = Lock(alone, "job", "one")
             held.take(target)
             client.config_set("maxmemory", 1)
             time.sleep(0.7)
@@ -153,20 +153,20 @@ def test_a_full_redis_lets_the_lock_be_renewed(tmp_path, monkeypatch):
             time.sleep(0.7)
             assert held.lapsed() is None
             with pytest.raises(LoaderError, match="locked by run one"):
-                Lease(alone, "job", "two").take(target)
+                Lock(alone, "job", "two").take(target)
 
 
 def test_shards_that_join_keep_each_others_time(world, target, monkeypatch):
     """A lock that was renewed without writing is as long for one who comes beside it."""
-    monkeypatch.setattr("loader.lease.TTL", 1.0)
-    first = lease(world, "a", (1, 2))
+    monkeypatch.setattr("loader.lock.TTL", 1.0)
+    first = lock_of(world, "a", (1, 2))
     first.take(target)
     time.sleep(0.7)
     first.take(target)
-    lease(world, "b", (2, 2)).take(target)
+    lock_of(world, "b", (2, 2)).take(target)
     time.sleep(0.5)
     with pytest.raises(LoaderError, match="locked by run a"):
-        lease(world, "c", (1, 2)).take(target)
+        lock_of(world, "c", (1, 2)).take(target)
 
 
 @pytest.mark.parametrize("value", ["garbage", None])
@@ -177,7 +177,7 @@ def test_a_lock_that_is_none(world, target, value):
     else:
         world.redis.set(KEY, "x")
     with pytest.raises(LoaderError, match=r"loader:\{job\}:lock is no lock that this program wrote .*: DEL it"):
-        lease(world).take(target)
+        lock_of(world).take(target)
 
 
 def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
@@ -186,7 +186,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     config = world.config(table="t")
     run_job(config, config.jobs["job"], Options(), Ear())
     world.sql("DELETE FROM t")
-    monkeypatch.setattr("loader.lease.RENEW", 0.1)
+    monkeypatch.setattr("loader.lock.RENEW", 0.1)
     without_row = both.Both.without_row
 
     def steal(self, keys):
@@ -242,7 +242,7 @@ def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
         def notify(self, event):
             super().notify(event)
             if len(self.events) == 10:
-                monkeypatch.setattr("loader.lease._now", lambda: time.monotonic() + 100_000)
+                monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
                 entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
                 world.redis.hset(KEY, "1/1", json.dumps(entry))
                 time.sleep(0.5)  # what is under way arrives
@@ -265,7 +265,7 @@ def test_a_pause_that_nobody_used_is_survived(world, monkeypatch):
         def notify(self, event):
             super().notify(event)
             if len(self.events) == 10 and not slept:
-                slept.append(monkeypatch.setattr("loader.lease._now", lambda: time.monotonic() + 100_000))
+                slept.append(monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000))
                 world.redis.delete(KEY)
 
     run = run_job(config, config.jobs["job"], Options(rate=5000), Sleep())
