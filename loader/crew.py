@@ -206,7 +206,7 @@ class Crew:
     def lock(self, run: str) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
 
-        Where the answer is lost, the lock may be held all the same: the same lease asks again, and drops it at the end.
+        Where the answer is lost, the lock may be held all the same: the same one asks again, and lets it go at the end.
         """
         if self._held is None:
             self._held = Lock(self._settings.target, self.plan.job.name, run, self._options.shard)
