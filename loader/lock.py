@@ -60,6 +60,9 @@ return 0
 """
 
 
+_under_way: set[str] = set()  # tokens of the locks of this process
+
+
 class Lock:
     """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
 
@@ -76,6 +79,7 @@ class Lock:
         self._token = run
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
+        _under_way.add(self._token)
         self._until = 0.0
         self._failure: LoaderError | None = None  # of the last renewal
         self._lost: LoaderError | None = None
@@ -85,7 +89,7 @@ class Lock:
     def take(self, target: Target) -> None:
         """Take the lock; a `LoaderError` with exit code 5 names who has it. A dead holder's is taken over."""
         held = self._take(target)
-        if held and is_gone(held[0]):
+        if held and (is_gone(held[0]) or _is_over(held[0])):
             held = self._take(target, held[0]["token"])
         if held:
             raise LoaderError(f"{_refusal(self._job, *held)}: wait for its end", exit_code=Exit.LOCKED)
@@ -110,6 +114,7 @@ class Lock:
     def drop(self, target: Target) -> None:
         """Let the lock go."""
         self._ended.set()
+        _under_way.discard(self._token)
         if self._thread:
             self._thread.join(RENEW)
             if self._thread.is_alive():  # a renewal is under way, and would undo this: the lock lapses by itself
@@ -155,6 +160,12 @@ class Lock:
                 break
         if target:
             target.close()
+
+
+def _is_over(holder: dict[str, Any]) -> bool:
+    """Whether the holder is a run of this very process that has ended, while its lock could not be let go."""
+    own = identity()
+    return all(holder.get(name) == value for name, value in own.items()) and holder["token"] not in _under_way
 
 
 def _refusal(job: str, holder: dict[str, Any], left: int) -> str:

@@ -122,6 +122,7 @@ def test_t3_a_master_and_its_replica_are_killed(storm, monkeypatch):
     first = load.finish()
     assert (first.status, first.exit_code) == ("failed", Exit.UNREACHABLE)
     assert "redis" in first.error
+    storm.deadline = "120s"
     storm.settle()
     second = storm.load(rate=None, resume=True).finish()
     assert (second.status, second.resumed, second.rejected) == ("ok", True, 0)

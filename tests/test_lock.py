@@ -139,6 +139,20 @@ def test_a_run_may_take_its_own_lock_again(world, target):
     lock_of(world, "one").take(target)
 
 
+def test_the_lock_of_a_run_of_this_process_that_is_over(world, target, monkeypatch):
+    """It could not let its lock go, as Redis was away: the next run takes it over, and never that of one under way."""
+    first = lock_of(world, "one")
+    first.take(target)
+    with pytest.raises(LoaderError, match="locked by run one"):
+        lock_of(world, "two").take(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "ask", lambda *_: None)
+        first.drop(target)
+    assert holder(world)["1/1"]["run"] == "one"
+    lock_of(world, "two").take(target)
+    assert holder(world)["1/1"]["run"] == "two"
+
+
 def test_a_full_redis_lets_the_lock_be_renewed(tmp_path, monkeypatch):
     """Renewing takes no memory: who waits for room keeps the lock."""
     monkeypatch.setattr("loader.lock.TTL", 1.0)

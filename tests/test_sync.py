@@ -262,4 +262,8 @@ def test_what_passes_is_tried_again_until_patience_ends():
         time.sleep(0.6)
         return fail(transient=True)
 
-    assert persist(late, 0.5, Throttle()) == "done"  # each attempt had come somewhere
+    assert persist(late, 0.5, Throttle(), moved=time.monotonic) == "done"  # each attempt had come somewhere
+    tries.clear()
+    with pytest.raises(TargetError):
+        persist(late, 0.5, Throttle())
+    assert len(tries) == 1  # waiting is no progress
