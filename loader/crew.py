@@ -5,15 +5,15 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
-from loader.load import PATIENCE, Event, Lane, persist
+from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
 from loader.plan import Plan
@@ -30,6 +30,8 @@ LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,12 +386,16 @@ class Crew:
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of a small result, tried again while MySQL is away in passing."""
+        return self._scouted(lambda source: source.fetch(sql, args))
 
-        def attempt() -> list[tuple[str | None, ...]]:
+    def _scouted(self, action: Callable[[Source], T]) -> T:
+        """Do something on the connection beside the workers', and again while it fails in passing."""
+
+        def attempt() -> T:
             if self._scout is None:
                 self._scout = Source(self._settings.source, SCOUT_PATIENCE)
             try:
-                return self._scout.fetch(sql, args)
+                return action(self._scout)
             except LoaderError:
                 self._scout.close()
                 self._scout = None
@@ -446,6 +452,7 @@ class Crew:
         if not saved:
             return
         self._find_markers()
+        self._scouted(lambda source: check_table(self.plan, source))
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
         if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):

@@ -84,6 +84,7 @@ def reasons(ear):
 def stu(world, monkeypatch):
     """A table of 60 rows."""
     monkeypatch.setattr(load, "PAUSE_FIRST", 0.01)
+    monkeypatch.setattr(load, "LOOK_EVERY", 0)
     world.sql(STU, "INSERT INTO stu VALUES " + ",".join(f"({n}, 'name {n}', 'x')" for n in range(1, 61)))
     world.sql("ANALYZE TABLE stu")
     return world
