@@ -16,6 +16,7 @@ show loader -c .lab/loader.yaml plan stu
 show loader -c .lab/loader.yaml sync stu
 show loader -c .lab/loader.yaml get stu 5
 show loader -c .lab/loader.yaml get stu 00000005
+show loader -c .lab/loader.yaml verify stu
 show loader -c .lab/loader.yaml cluster
 
 port=$(sed -n 's|.*redis://loader@127\.0\.0\.1:\([0-9]*\),.*|\1|p' .lab/loader.yaml)
