@@ -111,13 +111,22 @@ class Both:
 
     def without_row(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the job's keys that no row makes now."""
-        statement = self._keys_only.matching(self.lookup.condition(keys))
-        made = {words[1] for words in self._kept(statement, self._keys_only)}
-        return [key for key in keys if key not in made]
+        return self.steadily(lambda: self._missing(keys))
+
+    def unlink(self, keys: Sequence[bytes]) -> int:
+        """Delete the hashes of those keys that no row makes, looked up right before each attempt; how many."""
+
+        def attempt() -> int:
+            grant = self.throttle.grant()
+            commands = [(key, [b"UNLINK", key]) for key in self._missing(keys)]
+            self.throttle.hold(grant)
+            return self._send(commands)
+
+        return self.steadily(attempt)
 
     def commands(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         """The commands that would write the hashes of keys, and maybe of others, from their rows as they are now."""
-        return self._kept(self.plan.matching(self.lookup.condition(keys)), self.plan)
+        return self.steadily(lambda: self._kept(self.plan.matching(self.lookup.condition(keys)), self.plan))
 
     def tally_rows(self, tally: Tally) -> None:
         """Add the keys that the rows make now; more than once where it has to be begun again."""
@@ -143,16 +152,7 @@ class Both:
     def send(self, commands: Iterable[tuple[bytes, list[bytes]]]) -> int:
         """Send single commands, each to the owner of its key; how many were carried out."""
         listed = list(commands)
-
-        def attempt() -> int:
-            only = _Only(self.target, [])
-            try:
-                only.send_all(listed)
-                return sum(only.finish().rows.values())
-            finally:
-                only.close()
-
-        return self.steadily(attempt)
+        return self.steadily(lambda: self._send(listed))
 
     def hashes_among(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that hold a hash."""
@@ -202,15 +202,24 @@ class Both:
             self._source = None
             raise
 
+    def _missing(self, keys: Sequence[bytes]) -> list[bytes]:
+        statement = self._keys_only.matching(self.lookup.condition(keys))
+        made = {words[1] for words in self._kept(statement, self._keys_only)}
+        return [key for key in keys if key not in made]
+
+    def _send(self, commands: Sequence[tuple[bytes, list[bytes]]]) -> int:
+        only = _Only(self.target, [])
+        try:
+            only.send_all(commands)
+            return sum(only.finish().rows.values())
+        finally:
+            only.close()
+
     def _kept(self, statement: str, plan: Plan) -> list[list[bytes]]:
         """The commands that the rows of a statement become."""
-
-        def attempt() -> list[list[bytes]]:
-            sink = Sink(self.target, keep=True)
-            self._through(sink, statement, plan)
-            return [words for _, words in sink.kept]
-
-        return self.steadily(attempt)
+        sink = Sink(self.target, keep=True)
+        self._through(sink, statement, plan)
+        return [words for _, words in sink.kept]
 
     def _scan_node(self, node: Node) -> Iterator[list[bytes]]:
         cursor = b"0"

@@ -17,10 +17,12 @@ from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
 from loader.plan import Plan
+from loader.process import start_thread
 from loader.source import Source
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.target import Target
 from loader.throttle import Throttle
+from loader.topology import REFRESH
 from loader.walk import walk
 from loader.watch import Watch, check_room
 
@@ -129,7 +131,7 @@ class Crew:
         """End the workers, at their next buffer, and leave both servers."""
         self._end()
         with self._passing():  # a marker that stays says nothing
-            if self._saved and not self._options.resume and not self._finished:
+            if self._saved and not self._options.resume and not self._finished and not self.throttle.lapsed():
                 self._state.forget(self._saved)
         with self._passing():  # a lock lapses by itself
             if self._held:
@@ -155,9 +157,8 @@ class Crew:
         """
         count = self._options.workers if self.plan.walk else 1
         self._look()
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
+        for _ in range(count):
+            self._threads.append(start_thread(self._work))
         with self._heard_signals():
             try:
                 yield from self._loaded(listener, count)
@@ -194,15 +195,14 @@ class Crew:
             if lost := self._state.lost(saved.markers, saved.run):
                 self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
             else:
+                told = [Reject(entry.key, entry.reason) for entry in islice(self._rejects.all(), REJECTS_TOLD)]
+                self.earlier = (saved.rejected, told)
+                self._backlog = deque(saved.owed)
                 self._saved, self.resumed = saved, True
-                self._backlog.extend(saved.owed)
-                self.earlier = (
-                    saved.rejected,
-                    [Reject(e.key, e.reason) for e in islice(self._rejects.all(), REJECTS_TOLD)],
-                )
                 return
         if self._options.resume:
             check_room(self.plan, self._settings.source, self.target, self.throttle)
+            self._state.void()  # else the new markers would vouch for it
         self._saved = Checkpoint(run, facts, self._state.mark(run))
 
     def lock(self, run: str) -> None:
@@ -215,7 +215,7 @@ class Crew:
         if self.throttle.lapsed == self._held.lapsed:
             return
         self._held.take(self.target)
-        self.throttle.lapsed = self._held.lapsed
+        self.throttle.lapsed, self.throttle.grant = self._held.lapsed, self._held.grant
         self._held.keep(self._heard.put)
 
     def _facts(self) -> dict[str, str]:
@@ -233,7 +233,8 @@ class Crew:
                 self._todo.put(chunk)
             if not self._owed and self._exposed:
                 self._find_markers()  # all masters are there: a failover is over
-                self.target.refresh(force=True)
+                self.throttle.sleep(REFRESH)
+                persist(lambda: self.target.refresh(force=True), self.plan.job.deadline, self.throttle)
                 yield from self._owe_again(listener)
             if not self._owed:
                 return
@@ -354,13 +355,13 @@ class Crew:
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
+        self._look()
         try:
             event = self._heard.get(timeout=LOOK_EVERY)
         except queue.Empty:
             event = None
         if isinstance(event, BaseException):
             raise event
-        self._look()
         return event
 
     def _look(self) -> None:
@@ -416,9 +417,11 @@ class Crew:
     def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
         if self._saved and self._options.resume and not self.throttle.lapsed():
-            exposed = {e.chunk.number: e.chunk for entries in self._exposed.values() for _, e in entries}
-            owed = {**exposed, **self._owed}
-            saved = self._saved = replace(self._saved, owed=(*owed.values(), *self._backlog))
+            exposed = {e.chunk.number: e for entries in self._exposed.values() for _, e in entries}
+            owed = {number: e.chunk for number, e in exposed.items()} | self._owed
+            twice = sum(len(e.rejects) for number, e in exposed.items() if number not in self._owed)
+            rejected = self._saved.rejected - twice  # those will be counted once more
+            saved = replace(self._saved, owed=(*owed.values(), *self._backlog), rejected=rejected)
             persist(lambda: self._state.save(saved), patience, throttle)
 
     def _check_markers(self) -> None:
@@ -452,6 +455,8 @@ class Crew:
         if not saved:
             return
         self._find_markers()
+        if lapsed := self.throttle.lapsed():
+            raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True

@@ -50,7 +50,7 @@ def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, 
     """Take the rows of a statement from the source through the encoder to the writer."""
     slots = writer.begin()
     encoder = Encoder(plan.layout, slots.owners, len(slots.nodes))
-    paced = 0
+    paced, grant = 0, throttle.grant()
     with source.stream(statement) as stream:
         check_result(plan, stream)
         while not encoder.ended:
@@ -59,10 +59,12 @@ def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, 
             paced = encoder.rows
             while (position := encoder.feed(stream.buffer, stream.start, stream.end)) > stream.start:
                 stream.start = position
+                throttle.hold(grant)
                 for node in encoder.ready():
                     writer.send(node, encoder.take(node))
         stream.finish()
     throttle.pace(encoder.rows - paced)
+    throttle.hold(grant)
     for node in encoder.ready(least=1):
         writer.send(node, encoder.take(node))
     return encoder

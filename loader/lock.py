@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loader.errors import Exit, LoaderError, TargetError
-from loader.process import identity, is_gone
+from loader.process import identity, is_gone, start_thread
 from loader.settings import Target as Settings
 from loader.target import Target
 
@@ -81,6 +81,7 @@ class Lock:
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
         _under_way.add(self._token)
         self._until = 0.0
+        self._grants = 0
         self._failure: LoaderError | None = None  # of the last renewal
         self._lost: LoaderError | None = None
         self._thread: threading.Thread | None = None
@@ -96,8 +97,11 @@ class Lock:
 
     def keep(self, lost: Callable[[LoaderError], None]) -> None:
         """Renew the lock from now on, in a thread of its own."""
-        self._thread = threading.Thread(target=self._renew, args=[lost], daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._renew, lost)
+
+    def grant(self) -> int:
+        """How often the lock was granted anew: what was read before it lapsed must not be written after."""
+        return self._grants
 
     def lapsed(self) -> LoaderError | None:
         """Why nothing may be written now; None while the lock is held."""
@@ -135,6 +139,8 @@ class Lock:
             ) from error
         if holder:
             return holder, int(found[1])
+        if started > self._until:
+            self._grants += 1
         self._until = started + TTL
         return None
 

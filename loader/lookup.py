@@ -152,6 +152,8 @@ def form_of(column: Column) -> bytes:
         if width:
             return rb"[0-9]{%d}|[1-9][0-9]{%d,}" % (width, width)
         return rb"0|[1-9][0-9]*" if "unsigned" in column.full_type else rb"0|-?[1-9][0-9]*"
+    if column.type == "bit":
+        return rb".{%d}" % -(-int(column.full_type.partition("(")[2].partition(")")[0] or 1) // 8)
     return FORMS.get(column.type, rb".*")
 
 

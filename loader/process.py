@@ -2,8 +2,22 @@
 
 import os
 import socket
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from loader.errors import LoaderError
+
+
+def start_thread(target: Callable[..., None], *args: object) -> threading.Thread:
+    """A thread that ends with the process; a `LoaderError` where this machine has no more of them."""
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise LoaderError(f"{error}: fewer --workers, or a higher limit of processes") from error
+    return thread
 
 
 def start_time(pid: int) -> int | None:

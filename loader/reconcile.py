@@ -320,7 +320,7 @@ def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) ->
     """Unlink hashes right after they were looked up once more, and never more than were found before."""
     for keys in found:
         part = keys[: most - done.deleted]
-        done.deleted += both.send((key, [b"UNLINK", key]) for key in part)
+        done.deleted += both.unlink(part)
         if done.deleted >= most:
             return
 

@@ -56,7 +56,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
         run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
-    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
+    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
         run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
     else:
         if run.rejected or run.error:

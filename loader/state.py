@@ -91,6 +91,10 @@ class State:
                 f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"
             ) from error
 
+    def void(self) -> None:
+        """Delete the checkpoint of an earlier run."""
+        self._target.ask(self._key.encode(), "DEL", self._key)
+
     def forget(self, checkpoint: Checkpoint) -> None:
         """Delete the checkpoint, where the run has one, and its markers."""
         for key in (*([self._key] if self._resumes else []), *checkpoint.markers):

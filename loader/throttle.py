@@ -13,14 +13,15 @@ STEP = 0.1  # seconds of waiting after which a change is noticed
 class Throttle:
     """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
 
-    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end, the first two a
-    transient `LoaderError` while the run's lock has lapsed: what was read before that may be older than what is there,
-    and one that is not once another run has it.
+    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end. `admit` and
+    `hold` raise a transient `LoaderError` where the run's lock has lapsed, for what was read before that may be older
+    than what is there, and one that is not once another run has it.
     """
 
     def __init__(self, rate: int | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
         self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
+        self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
         self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()
@@ -46,7 +47,6 @@ class Throttle:
 
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
-        self._check()
         due = 0.0
         with self._lock:
             self.rows += rows
@@ -66,6 +66,12 @@ class Throttle:
             time.sleep(min(left, STEP))
         if self._stopped:
             raise Stopped("the run is stopping")
+
+    def hold(self, grant: int) -> None:
+        """Make sure that the lock has been held since it was granted for the so manieth time."""
+        self._check()
+        if self.grant() != grant:
+            raise LoaderError("the lock lapsed meanwhile, and is held again", transient=True)
 
     def _check(self) -> None:
         if lapsed := self.lapsed():

@@ -108,8 +108,10 @@ class Topology:
         """The map of a cluster, as its nodes see it now; a transient `TargetError` while slots have no owner."""
         ranges = self.ranges()
         replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
-        self.exposed = (self.exposed | self.replicated) - replicated
+        # A node is in one of both at any moment, for whoever looks meanwhile.
+        self.exposed |= self.replicated - replicated
         self.replicated = replicated
+        self.exposed -= replicated
         self._replicas = tuple(node for _, _, nodes in ranges for node in nodes[1:])
         return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
 

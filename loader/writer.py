@@ -81,6 +81,7 @@ class Writer:
         those whose replicas are gone: what they acknowledged is lost where such a replica takes over after all.
         """
         written, self._written = self._written, set()
+        before = written & self._target.exposed
         for node in written.difference(self._target.slots.nodes):
             raise TargetError(f"redis {node}: is no longer a master, and was written to", transient=True)
         words = [b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)]
@@ -88,7 +89,7 @@ class Writer:
         for node, count in self._links.numbers(nodes, words, REPLICA_WAIT + self._target.patience, self._tell):
             self._check_replicas(node, count)
         exposed, self._exposed = frozenset(self._exposed), set()
-        return exposed | (written & self._target.exposed)
+        return exposed | before | (written & self._target.exposed)
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""

@@ -332,3 +332,23 @@ def test_a_sync_between_two_backfills(half):
     result = half.run("backfill", "big", "-o", "json")
     assert (result.code, result.document["resumed"]) == (0, True)
     assert holds_every_row(half.world)
+
+
+def test_a_checkpoint_is_void_once_a_run_begins_anew(half):
+    """A master was emptied: the new markers must not vouch for the old checkpoint if this run is killed at once."""
+    client = half.world.redis
+    holder = client.get_node_from_key("loader:{big}:checkpoint")
+    other = next(node for node in client.get_primaries() if node != holder)
+    client.flushall(target_nodes=[other])
+    process = half.start("backfill", "big", "--rate", "1", "--progress", "none")
+    deadline = time.monotonic() + 20
+    while not half.world.redis.exists("loader:{big}:lock"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(1)
+    process.kill()
+    process.communicate()
+    assert checkpoint(half.world) is None
+    result = half.run("backfill", "big", "-o", "json")
+    assert (result.code, result.document["resumed"]) == (0, False)
+    assert holds_every_row(half.world)

@@ -269,6 +269,31 @@ def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
     assert len(world.hashes()) == written[0] < 10_000
 
 
+def test_rows_that_were_read_before_the_lock_lapsed_are_not_written(world, monkeypatch):
+    """The process sleeps between reading and sending, and another run has come and gone: the chunk is read anew."""
+    table(world, 100)
+    config = world.config(table="t")
+    slept = []
+
+    def sleep(self, seconds):
+        if not slept:
+            slept.append(seconds)
+            monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
+            world.redis.delete(KEY)
+            world.sql("UPDATE t SET v = 1000")
+            deadline = time.monotonic() + 10
+            while not world.redis.exists(KEY):  # taken again
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    monkeypatch.setattr("loader.lock.RENEW", 0.1)
+    monkeypatch.setattr("loader.throttle.Throttle.sleep", sleep)
+    ear = Ear()
+    run = run_job(config, config.jobs["job"], Options(rate=10**6, workers=1), ear)
+    assert (run.status, run.written, run.chunks_retried) == ("ok", 100, 1), run.error
+    assert {fields[b"v"] for fields in world.hashes().values()} == {b"1000"}
+
+
 def test_a_pause_that_nobody_used_is_survived(world, monkeypatch):
     """The lock lapsed and is free: it is taken again, the chunk is read anew, and the run ends well."""
     table(world, 5000)

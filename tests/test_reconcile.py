@@ -228,6 +228,22 @@ def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
     assert world.redis.exists("big_00000007")
 
 
+def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
+    """A deletion that has to be tried again looks the row up again."""
+    world.sql("DELETE FROM big WHERE id <= 30")
+    send, failures = both.Both._send, []
+
+    def failing(self, commands):
+        if not failures:
+            failures.append(world.sql("INSERT INTO big VALUES (7, 'back', NULL)"))
+            raise TargetError("gone", transient=True)
+        return send(self, commands)
+
+    monkeypatch.setattr(both.Both, "_send", failing)
+    assert prune(small, small.jobs["job"]).deleted == 29
+    assert world.redis.exists("big_00000007")
+
+
 KEYS = {  # columns of the primary key and rows, of which some differ by what a collation or a type does not see
     "text": ("k varchar(20)", ["'a'", "'B'", "'ß'", "'x_y'", "''", "'%'", "'*[a]?'"]),
     "bin": ("k varbinary(20)", ["X'00'", "X'ff00'", "'a'", "X'0d0a'", "'{t}x'"]),
