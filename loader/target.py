@@ -327,7 +327,7 @@ class Target:
         node, *others = self.seeds
         info = _info(self.command(node, "INFO"))
         if "sentinel" in {info.get("redis_mode"), info.get("server_mode")}:
-            watched = [value.partition("address=")[2] for value in info.values() if value.startswith("name=")]
+            watched = [value.partition("address=")[2] for value in info.values() if "address=" in value]
             masters = ", ".join(text.partition(",")[0] for text in watched)
             raise TargetError(
                 f"redis {node}: is a Sentinel, which holds no data: name the master it watches in target.url"
