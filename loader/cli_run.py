@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.errors import ConfigError, Exit, LoaderError, Stopped
-from loader.model import Status
+from loader.errors import ConfigError, Exit
 from loader.terminal import (
     Common,
     Every,
@@ -198,13 +197,8 @@ def sync(
         max_lag=max_lag,
     )
 
-    def run_one(job: "Job") -> "Run":
-        run = _run(config, job, options, progress, context.obj)
-        if prune and not dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
-            _prune(config, job, run, share(max_delete))
-        return run
-
-    _run_all(named, run_one, output)
+    most = share(max_delete) if prune else None
+    _run_all(named, lambda job: _run(config, job, options, progress, context.obj, prune=most), output)
 
 
 def backfill(
@@ -278,27 +272,13 @@ def _run_all(
     raise typer.Exit(worst(codes))
 
 
-def _run(config: "Config", job: "Job", options: "Options", progress: Show, shown: Common) -> "Run":
-    from loader.run import run_job
+def _run(
+    config: "Config", job: "Job", options: "Options", progress: Show, shown: Common, *, prune: float | None = None
+) -> "Run":
+    from loader.execute import execute
 
     with reporter(job, progress, shown) as listener:
-        return run_job(config, job, options, listener)
-
-
-def _prune(config: "Config", job: "Job", run: "Run", max_delete: float) -> None:
-    """Delete what a run has left without a row, and count it into the run."""
-    from loader import reconcile
-
-    pruned = reconcile.Pruned(job.name)
-    try:
-        reconcile.prune(config, job, pruned, max_delete=max_delete, run=run.id)
-        if pruned.refused:
-            raise LoaderError(pruned.refused)  # noqa: TRY301
-    except Stopped as stop:
-        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
-    except LoaderError as error:
-        run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
-    run.deleted = pruned.deleted
+        return execute(config, job, options, listener, prune=prune)
 
 
 def _tell(run: "Run", output: Format) -> None:

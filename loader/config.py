@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from loader.document import Document, Keys, Problem, read_document
 from loader.errors import ConfigError
-from loader.settings import CHUNK_ROWS, Job, Model, Name, Source, Target
+from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
 
 __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
 
@@ -56,6 +56,7 @@ class Config(Model):
     version: Literal[1] = Field(description="The version of this file format.")
     source: Source
     target: Target
+    daemon: Daemon = Field(default_factory=Daemon)
     jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(description="The jobs by name.")
 
     @model_validator(mode="after")
@@ -150,8 +151,13 @@ def _words(kind: str, fault: Mapping[str, Any], reason: object) -> str:
 
 
 def _unknown(path: Keys) -> str:
-    models: dict[Keys, type[Model]] = {(): Config, ("source",): Source, ("target",): Target}
-    known = list(models.get(path[:-1], Job).model_fields)
+    tops: dict[object, type[Model]] = {"source": Source, "target": Target, "daemon": Daemon}
+    parts: dict[object, type[Model]] = {"incremental": Incremental, "schedule": Schedule}
+    if path[0] == "jobs":
+        model = Job if len(path) == len(("jobs", "name", "key")) else parts[path[2]]
+    else:
+        model = Config if len(path) == 1 else tops[path[0]]
+    known = list(model.model_fields)
     close = get_close_matches(str(path[-1]), known, n=1)
     return f"unknown key; did you mean {close[0]}?" if close else f"unknown key; the keys here are {', '.join(known)}"
 

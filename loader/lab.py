@@ -28,7 +28,7 @@ PORT_TRIES = 5
 REDIS_RIGHTS = (
     "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +ttl +pttl +exists +type +unlink +del +get +set"
     " +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|info +info +time +ping +select"
-    " +client|id +client|setname +client|kill +client|list"
+    " +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
 )
 
 REDIS_CONF = """\

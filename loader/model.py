@@ -130,6 +130,8 @@ class ChunkLoaded:
     began: float  # on the monotonic clock
     exposed: frozenset[str] = frozenset()  # nodes whose replicas are gone: it is lost where such a one takes over
     retried: int = 0
+    unchanged: int = 0  # rows that need not be written
+    deleted: int = 0  # hashes without a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ class Run:
     job: str
     id: str
     dry_run: bool = False
+    full: bool = True  # all rows of the job were read, not those alone that were changed
     status: Status = Status.OK
     exit_code: int = 0
     resumed: bool = False

@@ -91,6 +91,8 @@ def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
         return
     run.read += event.read
     run.written += event.written
+    run.unchanged += event.unchanged
+    run.deleted += event.deleted
     run.rejected += len(event.rejects)
     run.rejects += event.rejects[: REJECTS_KEPT - len(run.rejects)]
     run.bytes += event.bytes
@@ -104,6 +106,8 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
     """Count a chunk out of its run: it will be loaded once more."""
     run.read -= event.read
     run.written -= event.written
+    run.unchanged -= event.unchanged
+    run.deleted -= event.deleted
     run.rejected -= len(event.rejects)
     run.rejects = [reject for reject in run.rejects if reject not in event.rejects]
     run.chunks_done -= 1

@@ -105,6 +105,13 @@ Rows = Annotated[
 Cluster = Annotated[Literal["auto", True, False], BeforeValidator(_cluster), _schema({"enum": ["auto", True, False]})]
 Nulls = Annotated[Literal["omit", "empty"], _schema({"enum": ["omit", "empty"]})]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$")]
+AtOnce = Annotated[
+    int,
+    BeforeValidator(_plain),
+    Field(ge=1, le=64),
+    _schema({"type": "integer", "minimum": 1, "maximum": 64}),
+]
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -268,6 +275,48 @@ class Target(_Server):
         return int(self.url.database)
 
 
+class Incremental(Model):
+    """How a sync finds the rows that were changed since the one before."""
+
+    column: Text = Field(description="A DATETIME or TIMESTAMP that every change of a row sets anew; with an index.")
+    lag: Duration = Field(
+        default=10,
+        description="How long a transaction may take, between the time it writes into the column and its commit.",
+        json_schema_extra={"default": "10s"},
+    )
+    force: Flag = Field(default=False, description="Whether to do without an index on the column.")
+
+
+class Schedule(Model):
+    """When the daemon runs a job."""
+
+    cron: Text | None = Field(
+        default=None, description="Five fields as in crontab, or @hourly, @daily, @weekly, @monthly, @yearly."
+    )
+    every: Duration | None = Field(default=None, validate_default=True, description="Or an interval.")
+    timezone: Text = Field(default="UTC", description="The time zone of cron, like Europe/Berlin.")
+    jitter: Duration | None = Field(default=None, description="Up to how much later a run begins, at random.")
+
+    @field_validator("every")
+    @classmethod
+    def _cron_or_every(cls, every: int | None, info: ValidationInfo) -> int | None:
+        cron = info.data.get("cron", ...)
+        if cron is None and every is None:
+            raise ValueError("a schedule needs a cron or an every")
+        if cron is not None and every is not None:
+            raise ValueError("cron and every exclude each other; keep one")
+        return every
+
+
+class Daemon(Model):
+    """How `loader daemon` runs."""
+
+    listen: Listen | None = Field(
+        default="127.0.0.1:9462", description="Where /metrics, /livez and /readyz are served; nowhere if null."
+    )
+    jobs_at_once: AtOnce = Field(default=4, description="How many jobs may run at the same time.")
+
+
 class Job(Model):
     """One table, or query, and how its rows become hashes."""
 
@@ -295,6 +344,22 @@ class Job(Model):
         default=DEADLINE,
         description="How long what may pass is tried again in vain before a run gives up.",
         json_schema_extra={"default": "120s"},
+    )
+    incremental: Incremental | None = Field(
+        default=None, description="How a sync finds what was changed; it reads everything if null."
+    )
+    soft_delete: Text | None = Field(
+        default=None, description="Which rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
+    )
+    full_every: Duration | None = Field(
+        default=None, description="How often an incremental sync reads everything all the same, and prunes."
+    )
+    changed_only: Flag = Field(
+        default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
+    )
+    schedule: Schedule | None = Field(default=None, description="When the daemon runs the job; never if null.")
+    max_age: Duration | None = Field(
+        default=None, description="How old the last success may be before the job counts as late."
     )
 
     @field_validator("query")
@@ -329,6 +394,31 @@ class Job(Model):
         if jitter and info.data.get("ttl", ...) is None:
             raise ValueError("needs a ttl")
         return jitter
+
+    @field_validator("incremental", "soft_delete")
+    @classmethod
+    def _of_table(cls, value: object, info: ValidationInfo) -> object:
+        if value and info.data.get("query"):
+            raise ValueError("belongs to a table, not to a query")
+        return value
+
+    @field_validator("full_every")
+    @classmethod
+    def _full_of_incremental(cls, every: int | None, info: ValidationInfo) -> int | None:
+        if every is not None and info.data.get("incremental", ...) is None:
+            raise ValueError("needs an incremental: any other sync reads everything")
+        return every
+
+    @field_validator("changed_only")
+    @classmethod
+    def _changed_alone(cls, changed: bool, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's signature
+        if changed and info.data.get("ttl") is not None:
+            raise ValueError("excludes a ttl: a hash that is not written again would expire")
+        if changed and info.data.get("incremental") is not None:
+            raise ValueError("excludes incremental, which reads only what was changed")
+        if changed and info.data.get("query"):
+            raise ValueError("belongs to a table, not to a query")
+        return changed
 
     @property
     def name(self) -> str:

@@ -52,22 +52,11 @@ class State:
 
     def mark(self, run: str) -> tuple[str, ...]:
         """Leave a marker on every master; return their keys."""
-        markers: dict[object, str] = {}
-        slots = self._target.slots
-        for number in count():
-            key = f"{self._marker}:{{{number}}}"
-            markers.setdefault(slots.node_of(slot_of(key.encode())), key)
-            if len(markers) == len(slots.nodes):
-                break
-        for key in markers.values():
-            node, _ = self._target.ask(key.encode(), "SET", key, run)
-            if node in self._target.replicated:
-                self._target.command(node, "WAIT", 1, MARKER_WAIT)
-        return tuple(markers.values())
+        return leave_markers(self._target, self._marker, run)
 
     def lost(self, markers: Sequence[str], run: str) -> list[str]:
         """Markers of a run that are gone."""
-        return [key for key in markers if self._target.ask(key.encode(), "GET", key)[1] != run.encode()]
+        return lost_markers(self._target, markers, run)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, in one command."""
@@ -99,6 +88,27 @@ class State:
         """Delete the checkpoint, where the run has one, and its markers."""
         for key in (*([self._key] if self._resumes else []), *checkpoint.markers):
             self._target.ask(key.encode(), "DEL", key)
+
+
+def leave_markers(target: Target, prefix: str, run: str) -> tuple[str, ...]:
+    """Set a key with the id of a run on every master, and have a replica know of it; return the keys."""
+    markers: dict[object, str] = {}
+    slots = target.slots
+    for number in count():
+        key = f"{prefix}:{{{number}}}"
+        markers.setdefault(slots.node_of(slot_of(key.encode())), key)
+        if len(markers) == len(slots.nodes):
+            break
+    for key in markers.values():
+        node, _ = target.ask(key.encode(), "SET", key, run)
+        if node in target.replicated:
+            target.command(node, "WAIT", 1, MARKER_WAIT)
+    return tuple(markers.values())
+
+
+def lost_markers(target: Target, markers: Sequence[str], run: str) -> list[str]:
+    """Markers of a run that are gone."""
+    return [key for key in markers if target.ask(key.encode(), "GET", key)[1] != run.encode()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,6 +191,15 @@ class Target:
             node: int(_info(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
         }
 
+    def lives(self) -> dict[Node, tuple[str, int, bool]]:
+        """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
+        found = {}
+        for node in self.slots.nodes:
+            info = _info(self.command(node, "INFO"))
+            evicts = bool(int(info.get("maxmemory", 0))) and info.get("maxmemory_policy", "noeviction") != "noeviction"
+            found[node] = info.get("run_id", ""), int(info.get("evicted_keys", 0)), evicts
+        return found
+
     def connect(self, node: Node, patience: float | None = None) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
         connection = self._connection(node, min(self.patience, patience or self.patience))

@@ -23,7 +23,10 @@ source: {url: "mysql://loader@127.0.0.1/test"}
 target: {url: "redis://127.0.0.1"}
 """
 
-KNOWN = "unknown key; the keys here are table, query, key, fields, where, nulls, ttl, ttl_jitter, chunk_rows, deadline"
+KNOWN = (
+    "unknown key; the keys here are table, query, key, fields, where, nulls, ttl, ttl_jitter, chunk_rows, deadline,"
+    " incremental, soft_delete, full_every, changed_only, schedule, max_age"
+)
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
 TWO_PASSWORDS = "given more than once; keep one of password, password_file and the one in the url"
 REDIS_SCHEMES = "redis://host:6379, beginning with one of redis, valkey, rediss, valkeys, unix"
@@ -162,8 +165,8 @@ BAD_JOBS = [
     ),
     ("{tabel: stu, table: a}", "5:9: error: jobs.stu.tabel: unknown key; did you mean table?"),
     (
-        "{table: a, schedule: {}}",
-        f"5:19: error: jobs.stu.schedule: {KNOWN}",
+        "{table: a, runs: {}}",
+        f"5:19: error: jobs.stu.runs: {KNOWN}",
     ),
     ('{table: ""}', "5:16: error: jobs.stu.table: must not be empty"),
     ("{table: 012}", "5:16: error: jobs.stu.table: must be text, not a number; put it in quotes"),
