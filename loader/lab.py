@@ -22,6 +22,7 @@ from loader.errors import Exit, LabError
 from loader.server import HOST, Helper, Server, free_ports, program, stop, tail, wait
 
 MASTERS = 3  # the fewest that can agree on a failover
+JOIN_TRIES = 20
 PORT_TRIES = 5
 
 # All that the loader's account may do in Redis; README tells people the same.
@@ -217,10 +218,22 @@ class Lab:
                 self._launch([name])
         addresses = [f"{HOST}:{self._servers[name].port}", f"{HOST}:{chosen.port}"]
         role = ["--cluster-slave", "--cluster-master-id", chosen.id]
-        with Helper([_redis_cli(), "--cluster", "add-node", *addresses, *role], self.directory) as joining:
-            joining.finish()
+        self._join([*addresses, *role])
         wait(self._settled, "the cluster to settle")
         return name
+
+    def _join(self, words: Sequence[str]) -> None:
+        """Add a node; after a failover the others may take a moment to agree, and redis-cli wants that first."""
+        for last in (*[False] * (JOIN_TRIES - 1), True):
+            try:
+                with Helper([_redis_cli(), "--cluster", "add-node", *words], self.directory) as joining:
+                    joining.finish()
+            except LabError as error:
+                if last or "don't agree" not in str(error):
+                    raise
+                time.sleep(1)
+            else:
+                return
 
     # the first start
 
