@@ -191,6 +191,10 @@ class Target:
             node: int(_info(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
         }
 
+    def info(self, node: Node) -> dict[str, str]:
+        """What a node says of itself, by name."""
+        return _info(self.command(node, "INFO"))
+
     def lives(self) -> dict[Node, tuple[str, int, bool]]:
         """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
         found = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from loader.lab import REDIS_RIGHTS
+from loader.rights import REDIS_RIGHTS
 from loader.server import HOST, Server, free_ports, program, stop, wait
 
 MARK = "S3CR3T"  # every password that a test chooses holds it, and no output ever may

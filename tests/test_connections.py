@@ -10,7 +10,7 @@ import redis
 
 from desk import HOST, REDIS_PASSWORD, Desk, redis_server
 from loader import mysqld
-from loader.lab import REDIS_RIGHTS
+from loader.rights import REDIS_RIGHTS
 from loader.server import Helper, Server, free_ports, stop, wait
 from pki import NOT_VERIFIED, tls_options
 

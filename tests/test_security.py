@@ -14,8 +14,8 @@ from redis.cluster import ClusterNode, RedisCluster
 
 from desk import HOST, MARK, REDIS_PASSWORD, RIGHTS, STU, Desk, finish, redis_server
 from loader.config import load_config
-from loader.lab import REDIS_RIGHTS
 from loader.model import Node
+from loader.rights import REDIS_RIGHTS
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target

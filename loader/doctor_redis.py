@@ -1,0 +1,330 @@
+"""What `doctor` looks at in Redis: the account, each node, and whether the cluster holds together."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from loader.config import STATE_PREFIX, Config
+from loader.errors import Exit, LoaderError
+from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, redis_cli, skip, unchecked, warn
+from loader.lookup import escape_glob
+from loader.model import Node
+from loader.rights import REDIS_RIGHTS
+from loader.slots import SLOTS
+from loader.target import Target, describe_cluster
+
+SIDE = "redis"
+ASKED_SINCE = 7  # the version of Redis whose scripts may ask what their account may do
+# Commands that name no key; all others of the rights do.
+KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
+# ARGV: commands as JSON. Gives the places of those that the account may not send; none of them is run.
+REFUSED = """#!lua flags=no-writes,allow-stale
+local refused = {}
+for place, words in ipairs(cjson.decode(ARGV[1])) do
+  local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
+  if known and not allowed then refused[#refused + 1] = place end
+end
+return refused
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A target, its masters with their replicas, and what each node said of itself, or why it said nothing."""
+
+    settings: Config
+    target: Target
+    groups: Mapping[Node, tuple[Node, ...]]
+    infos: Mapping[Node, dict[str, str]]
+    failures: Mapping[Node, LoaderError]
+    clocks: Mapping[Node, float]  # seconds ahead of ours
+
+    @property
+    def account(self) -> str:
+        """Who the loader is in Redis."""
+        return self.settings.target.user or "default"
+
+    @property
+    def masters(self) -> Mapping[Node, dict[str, str]]:
+        """What the masters said."""
+        return {node: self.infos[node] for node in self.groups if node in self.infos}
+
+    def cli(self, *words: str, node: Node | None = None) -> str:
+        """The shell command that sends a command to a node, or to all."""
+        everywhere = node is None and self.target.cluster
+        at = node or next(iter(self.groups), self.target.seeds[0])
+        return redis_cli(*words, node=str(at), tls=self.settings.target.tls, everywhere=everywhere)
+
+
+def reach(settings: Config) -> Patient | Finding:
+    """Log in; else the finding that says why not."""
+    try:
+        target = Target(settings.target)
+    except LoaderError as error:
+        return fail(str(error), _login_fix(settings, error))
+    try:
+        target.refresh(force=True)
+    except LoaderError as error:
+        if not error.transient:
+            target.close()
+            return fail(str(error), _login_fix(settings, error))
+    try:
+        return _look(settings, target)
+    except LoaderError as error:
+        target.close()
+        return fail(str(error), _login_fix(settings, error))
+
+
+def checked(patient: Patient) -> Iterator[Finding]:
+    """All that can be seen in Redis without a job's table."""
+    return examine(SIDE, CHECKS, patient)
+
+
+def skipped() -> Iterator[Finding]:
+    """What could not be seen."""
+    return skip(SIDE, list(CHECKS)[1:], "there is no connection to Redis")
+
+
+def _look(settings: Config, target: Target) -> Patient:
+    """Ask each node what it has to say."""
+    groups: dict[Node, tuple[Node, ...]] = {}
+    for _, _, (master, *replicas) in target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]:
+        groups[master] = tuple(replicas)
+    infos: dict[Node, dict[str, str]] = {}
+    failures: dict[Node, LoaderError] = {}
+    clocks: dict[Node, float] = {}
+    for node in dict.fromkeys([*groups, *(node for replicas in groups.values() for node in replicas)]):
+        try:
+            infos[node] = target.info(node)
+            before = time.time()
+            seconds, micros = target.command(node, "TIME")
+        except LoaderError as error:
+            failures[node] = error
+        else:
+            clocks[node] = int(seconds) + int(micros) / 1e6 - (before + time.time()) / 2
+    return Patient(settings, target, groups, infos, failures, clocks)
+
+
+def _login_fix(settings: Config, error: LoaderError) -> str:
+    """What lets the account in, or shows whether the server is there."""
+    target = settings.target
+    node = target.unix_socket or f"{target.host}:{target.port}"
+    if error.exit_code != Exit.CONFIG:
+        return redis_cli("PING", node=node, tls=target.tls)
+    if "see the user in target.url" not in str(error):
+        return "see target.url"
+    words = ["on", ">…", *_patterns(settings), *REDIS_RIGHTS.split()]
+    return redis_cli("ACL", "SETUSER", target.user or "default", *words, node=node, tls=target.tls)
+
+
+def _prefixes(settings: Config) -> list[str]:
+    """What the keys of all jobs and of the loader itself begin with."""
+    return [*dict.fromkeys(job.prefix for job in settings.jobs.values()), STATE_PREFIX]
+
+
+def _patterns(settings: Config) -> list[str]:
+    """The key patterns that an account needs."""
+    return [f"~{escape_glob(prefix)}*" for prefix in _prefixes(settings)]
+
+
+def _login(patient: Patient) -> Iterator[Finding]:
+    versions = sorted({_version(info) for info in patient.infos.values()})
+    what = "a cluster" if patient.target.cluster else "a standalone server"
+    if not versions:
+        raise next(iter(patient.failures.values()))
+    yield ok(f"{patient.target.seeds[0]} as {patient.account!r}, {what}, {' and '.join(versions)}")
+    if len(versions) > 1:
+        yield warn("the nodes are of different versions")
+
+
+def _version(info: Mapping[str, str]) -> str:
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '?')}"
+
+
+def _tls(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.target
+    if settings.tls and settings.tls_verify:
+        yield ok("in use")
+    elif settings.tls:
+        yield warn("in use, but the servers' certificates are not checked", "tls_verify: true")
+    elif all(not node.port or is_loopback(node.host) for node in patient.groups):
+        yield ok("not in use; the connections do not leave this machine")
+    else:
+        yield warn("not in use: passwords and rows cross the network as they are", "write rediss:// in target.url")
+
+
+def _nodes(patient: Patient) -> Iterator[Finding]:
+    """Whether every node answers under the address that the cluster tells."""
+    for node, error in patient.failures.items():
+        told = fail if node in patient.groups else warn
+        role = "master" if node in patient.groups else "replica"
+        if error.exit_code == Exit.CONFIG:
+            advice = patient.cli("ACL", "SETUSER", patient.account, "on", ">…", *_patterns(patient.settings), node=node)
+            yield told(f"{role} {error}", f"{advice} {REDIS_RIGHTS}")
+        else:
+            yield told(f"{role} {error}", patient.cli("PING", node=node))
+    if not patient.failures:
+        count = len(patient.infos)
+        yield ok(f"{count} answer{'s' if count == 1 else ''} under the address that is announced")
+
+
+def _cluster(patient: Patient) -> Iterator[Finding]:
+    if not patient.target.cluster:
+        return
+    found = describe_cluster(patient.target)
+    masters = len(found["masters"])
+    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {masters} master{'' if masters == 1 else 's'}"
+    if found["state"] == "ok" and found["slots"] == SLOTS:
+        yield ok(seen)
+    else:
+        node = str(next(iter(patient.infos), patient.target.seeds[0]))
+        yield fail(seen, f"redis-cli {'--tls ' if patient.settings.target.tls else ''}--cluster fix {node}")
+
+
+def _replicas(patient: Patient) -> Iterator[Finding]:
+    """Whether each master has a replica that follows it."""
+    fine = True
+    for master, info in patient.masters.items():
+        if not int(info.get("connected_slaves", 0)):
+            fine = False
+            yield warn(f"{master} has no replica: where it is lost, its hashes are", _new_replica(patient, master))
+    for replica in (node for replicas in patient.groups.values() for node in replicas if node in patient.infos):
+        info = patient.infos[replica]
+        if info.get("master_link_status", "up") != "up":
+            fine = False
+            master_of = f"{info.get('master_host')}:{info.get('master_port')}"
+            yield warn(
+                f"{replica} does not reach its master {master_of}", patient.cli("INFO", "replication", node=replica)
+            )
+    if fine:
+        yield ok("each master has one that follows it")
+
+
+def _new_replica(patient: Patient, master: Node) -> str:
+    if patient.target.cluster:
+        tls = "--tls " if patient.settings.target.tls else ""
+        return f"redis-cli {tls}--cluster add-node NEWHOST:PORT {master} --cluster-slave"
+    return redis_cli("REPLICAOF", master.host, str(master.port), node="NEWHOST:6379")
+
+
+def _memory(patient: Patient) -> Iterator[Finding]:
+    """Whether keys are thrown away once a node is full."""
+    expire = any(job.ttl for job in patient.settings.jobs.values())
+    limits = []
+    fine = True
+    for node, info in patient.masters.items():
+        most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
+        limits.append(f"{mebibytes(int(info['used_memory']))} of {mebibytes(most) if most else 'any number of'}")
+        if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):
+            fine = False
+            when = "once it is full" if most else "once maxmemory is set"
+            mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction", node=node)
+            yield warn(f"{node} throws keys away {when}: maxmemory-policy is {policy}", mends)
+    if fine:
+        yield ok(f"{', '.join(limits)} MiB in use; no hash is thrown away")
+
+
+def mebibytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / (1 << 20):,.1f}"
+
+
+def _persistence(patient: Patient) -> Iterator[Finding]:
+    """Whether a node refuses writes because it cannot save, or is still loading."""
+    fine = True
+    for node, info in patient.infos.items():
+        failed = [
+            f"{name} is {info[name]}"
+            for name in ("rdb_last_bgsave_status", "aof_last_write_status")
+            if info.get(name, "ok") != "ok"
+        ]
+        if info.get("loading") == "1":
+            failed.append("it is still loading its data")
+        if failed:
+            fine = False
+            yield fail(
+                f"{node}: {', '.join(failed)}: it refuses to write (MISCONF) until it can save: see its log and disk",
+                patient.cli("BGSAVE", node=node),
+            )
+    if fine:
+        yield ok("no node failed to save")
+
+
+def _rights(patient: Patient) -> Iterator[Finding]:
+    """Whether the account may send each command that the loader needs, on the keys of each job and its own."""
+    found: dict[str | None, list[Node]] = defaultdict(list)
+    for node, info in patient.infos.items():
+        if int(info.get("redis_version", "0").partition(".")[0]) < ASKED_SINCE:
+            yield unchecked(f"{_version(info)} cannot be asked, see Accounts in the README for what is needed")
+            return
+        found[_lacking(patient, node)].append(node)
+    fine = found.pop(None, [])
+    for lacking, nodes in found.items():
+        where = "" if len(nodes) == len(patient.infos) else f" on {', '.join(map(str, nodes))}"
+        mends = patient.cli("ACL", "SETUSER", patient.account, *str(lacking).split("\0"))
+        yield fail(f"{patient.account!r} lacks {str(lacking).replace(chr(0), ' ')}{where}", mends)
+    if fine and not found:
+        yield ok(f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings))}")
+
+
+def _lacking(patient: Patient, node: Node) -> str | None:
+    """The words of ACL SETUSER that the account lacks at a node, with NUL between; None where it has all."""
+    rights = REDIS_RIGHTS.split()
+    patterns = _patterns(patient.settings)
+    asked = {
+        (right, pattern): [right[1:], f"{prefix}0"]
+        for right in rights
+        if not _is_keyless(right)
+        for pattern, prefix in zip(patterns, _prefixes(patient.settings), strict=True)
+    } | {(right, ""): right[1:].split("|") for right in rights if _is_keyless(right)}
+    asked["+eval", ""] += ["", "0"]
+    (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, json.dumps(list(asked.values()))]])
+    if isinstance(reply, Exception):
+        error = patient.target.error(reply, node)
+        if error.exit_code != Exit.CONFIG:
+            raise error
+        return "\0".join([*patterns, *rights])  # without EVAL no more is to be learned: all of them do no harm
+    places = list(asked)
+    return "\0".join(_needed([places[number - 1] for number in reply], patterns)) or None
+
+
+def _is_keyless(right: str) -> bool:
+    return "|" in right or right[1:] in KEYLESS
+
+
+def _needed(refused: list[tuple[str, str]], patterns: list[str]) -> list[str]:
+    """What to add, of pairs of a right and a key pattern that were refused together.
+
+    A right that is refused with every pattern is what lacks, unless that pattern is refused with every right.
+    """
+    keyed = {right for right in REDIS_RIGHTS.split() if not _is_keyless(right)}
+    by_pattern = {pattern: {right for right, of in refused if of == pattern} for pattern in patterns}
+    closed = [pattern for pattern in patterns if by_pattern[pattern] == keyed]
+    open_ = [by_pattern[pattern] for pattern in patterns if pattern not in closed]
+    common = set.intersection(*open_) if open_ else set()
+    narrow = [pattern for pattern in patterns if pattern not in closed and by_pattern[pattern] - common]
+    lacking = common | {right for right, pattern in refused if not pattern}
+    return [*closed, *narrow, *(right for right in REDIS_RIGHTS.split() if right in lacking)]
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    if patient.clocks:
+        node = max(patient.clocks, key=lambda node: abs(patient.clocks[node]))
+        yield clock(patient.clocks[node], str(node))
+
+
+CHECKS: Mapping[str, Check[Patient]] = {
+    "login": _login,
+    "tls": _tls,
+    "nodes": _nodes,
+    "cluster": _cluster,
+    "replicas": _replicas,
+    "memory": _memory,
+    "persistence": _persistence,
+    "rights": _rights,
+    "clock": _clock,
+}
