@@ -290,8 +290,9 @@ def _checkpoint(kept: Kept) -> Iterator[Finding]:
     elif holders(kept.redis.target, name):
         yield ok(f"run {saved.run} is under way")
     else:
-        owed = f"{len(saved.owed):,} chunks" if saved.ended else f"{len(saved.owed):,} chunks and what follows them"
-        yield warn(f"run {saved.run} is unfinished and owes {owed}", f"loader backfill {name}")
+        owed = f"{len(saved.owed):,} chunk{'' if len(saved.owed) == 1 else 's'}"
+        more = "" if saved.ended else ", and what follows"
+        yield warn(f"run {saved.run} is unfinished and owes {owed}{more}", f"loader backfill {name}")
 
 
 def _rejects(kept: Kept) -> Iterator[Finding]:

@@ -159,7 +159,8 @@ def _replica(patient: Patient) -> Iterator[Finding]:
         with Source(settings) as replica:
             lag = replica.lag()
     except LoaderError as error:
-        yield fail(str(error), grant if error.exit_code == Exit.CONFIG else "see source.replica")
+        refused = isinstance(error, SourceError) and error.exit_code == Exit.CONFIG
+        yield fail(str(error), grant if refused else "see source.replica")
         return
     where = f"{settings.host}:{settings.port}"
     if lag is None:

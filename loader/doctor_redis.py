@@ -92,6 +92,8 @@ def _look(settings: Config, target: Target) -> Patient:
     groups: dict[Node, tuple[Node, ...]] = {}
     for _, _, (master, *replicas) in target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]:
         groups[master] = tuple(replicas)
+    if target.cluster:
+        groups = {master: replicas or _newest(target, master) for master, replicas in groups.items()}
     infos: dict[Node, dict[str, str]] = {}
     failures: dict[Node, LoaderError] = {}
     clocks: dict[Node, float] = {}
@@ -107,16 +109,33 @@ def _look(settings: Config, target: Target) -> Patient:
     return Patient(settings, target, groups, infos, failures, clocks)
 
 
+def _newest(target: Target, master: Node) -> tuple[Node, ...]:
+    """The replicas that a master itself names: CLUSTER SLOTS leaves out one that has received nothing yet."""
+    try:
+        info = target.info(master)
+    except LoaderError:
+        return ()
+    lines = [info.get(f"slave{number}", "") for number in range(int(info.get("connected_slaves", 0)))]
+    known = [dict(word.partition("=")[::2] for word in line.split(",")) for line in lines]
+    return tuple(Node(each["ip"], int(each["port"])) for each in known if each.get("port"))
+
+
 def _login_fix(settings: Config, error: LoaderError) -> str:
     """What lets the account in, or shows whether the server is there."""
     target = settings.target
     node = target.unix_socket or f"{target.host}:{target.port}"
     if error.exit_code != Exit.CONFIG:
         return redis_cli("PING", node=node, tls=target.tls)
-    if "see the user in target.url" not in str(error):
-        return "see target.url"
-    words = ["on", ">…", *_patterns(settings), *REDIS_RIGHTS.split()]
-    return redis_cli("ACL", "SETUSER", target.user or "default", *words, node=node, tls=target.tls)
+    return _account(settings, node) or "see target.url, target.password and target.cluster"
+
+
+def _account(settings: Config, node: str) -> str | None:
+    """What makes the account at a node what it has to be; None for the one that everybody shares."""
+    target = settings.target
+    if not target.user:
+        return None
+    words = ["on", ">…", "resetkeys", *_patterns(settings), *REDIS_RIGHTS.split()]
+    return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=target.tls)
 
 
 def _prefixes(settings: Config) -> list[str]:
@@ -163,8 +182,7 @@ def _nodes(patient: Patient) -> Iterator[Finding]:
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
         if error.exit_code == Exit.CONFIG:
-            advice = patient.cli("ACL", "SETUSER", patient.account, "on", ">…", *_patterns(patient.settings), node=node)
-            yield told(f"{role} {error}", f"{advice} {REDIS_RIGHTS}")
+            yield told(f"{role} {error}", _account(patient.settings, str(node)))
         else:
             yield told(f"{role} {error}", patient.cli("PING", node=node))
     if not patient.failures:
@@ -214,18 +232,20 @@ def _new_replica(patient: Patient, master: Node) -> str:
 def _memory(patient: Patient) -> Iterator[Finding]:
     """Whether keys are thrown away once a node is full."""
     expire = any(job.ttl for job in patient.settings.jobs.values())
-    limits = []
+    used: list[tuple[float, str]] = []
     fine = True
     for node, info in patient.masters.items():
         most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
-        limits.append(f"{mebibytes(int(info['used_memory']))} of {mebibytes(most) if most else 'any number of'}")
+        now = int(info["used_memory"])
+        limit = f"of {mebibytes(most)} MiB" if most else "MiB, without a limit"
+        used.append((now / most if most else 0, f"{node} uses {mebibytes(now)} {limit}"))
         if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):
             fine = False
             when = "once it is full" if most else "once maxmemory is set"
             mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction", node=node)
             yield warn(f"{node} throws keys away {when}: maxmemory-policy is {policy}", mends)
-    if fine:
-        yield ok(f"{', '.join(limits)} MiB in use; no hash is thrown away")
+    if fine and used:
+        yield ok(f"{max(used)[1]}; no hash is thrown away")
 
 
 def mebibytes(count: int) -> str:
@@ -287,7 +307,7 @@ def _lacking(patient: Patient, node: Node) -> str | None:
         error = patient.target.error(reply, node)
         if error.exit_code != Exit.CONFIG:
             raise error
-        return "\0".join([*patterns, *rights])  # without EVAL no more is to be learned: all of them do no harm
+        return "\0".join(rights)  # without EVAL no more is to be learned, and those it has do no harm
     places = list(asked)
     return "\0".join(_needed([places[number - 1] for number in reply], patterns)) or None
 
