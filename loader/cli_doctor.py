@@ -7,7 +7,7 @@ from loader.terminal import Format, JobNames, Output, chosen, say
 
 
 def doctor(context: typer.Context, jobs: JobNames = None, *, output: Output = Format.TEXT) -> None:
-    """Look at the config, both servers and the jobs, all or those named: what is wrong, and what mends it."""
+    """Say what is wrong on either side, and what mends it."""
     from loader.config import files_of, load_config
     from loader.doctor import diagnose
     from loader.finding import Finding, Level, doctor_document, finding_text, summary_text, worst_of

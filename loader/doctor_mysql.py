@@ -16,7 +16,7 @@ SIDE = "mysql"
 SESSION_MODE = "ALLOW_INVALID_DATES"  # what `source` sets, and a proxy may lose
 LAG = 60  # seconds that a replica may be behind
 PACKET = 4 << 20  # bytes that a statement may need: 500 keys of 3,072 bytes, in hexadecimal
-ZONES = frozenset({"UTC", "+00:00"})
+ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
 
 
 @dataclass(frozen=True, slots=True)

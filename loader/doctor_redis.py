@@ -90,7 +90,8 @@ def skipped() -> Iterator[Finding]:
 def _look(settings: Config, target: Target) -> Patient:
     """Ask each node what it has to say."""
     groups: dict[Node, tuple[Node, ...]] = {}
-    for _, _, (master, *replicas) in target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]:
+    alone = [(0, SLOTS - 1, [target.seeds[0]])]
+    for _, _, (master, *replicas) in (target.ranges() if target.cluster else alone) or alone:
         groups[master] = tuple(replicas)
     if target.cluster:
         groups = {master: replicas or _newest(target, master) for master, replicas in groups.items()}
@@ -200,7 +201,8 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
         yield ok(seen)
     else:
         node = str(next(iter(patient.infos), patient.target.seeds[0]))
-        yield fail(seen, f"redis-cli {'--tls ' if patient.settings.target.tls else ''}--cluster fix {node}")
+        tls = "--tls " if patient.settings.target.tls else ""
+        yield fail(seen, f"redis-cli {tls}--cluster {'check' if found['slots'] == SLOTS else 'fix'} {node}")
 
 
 def _replicas(patient: Patient) -> Iterator[Finding]:

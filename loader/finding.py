@@ -138,7 +138,7 @@ def _folded(fix: str) -> Iterator[str]:
     """What mends it, in lines that can be copied: a shell goes on behind a backslash, SQL and YAML at any space."""
     end = " \\" if fix.startswith(("redis-cli ", "loader ", "mysql ")) else ""
     line = INDENT + "fix:"
-    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+""", fix):
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+|\S""", fix):
         if len(line) + 1 + len(word) + len(end) > WIDTH and line.strip() != "fix:":
             yield line + end
             line = INDENT + "    "

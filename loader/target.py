@@ -374,7 +374,7 @@ def describe_cluster(target: Target) -> dict[str, Any]:
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
         entry["slots"] += last + 1 - first
-    state = "ok"
+    state = "ok" if masters else "fail"
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")

@@ -10,6 +10,7 @@ import redis
 
 from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server
 from loader.finding import fail, finding_text
+from loader.lock import Lock
 from loader.model import Chunk, Reject
 from loader.server import free_ports, program, wait
 from loader.state import Checkpoint, Rejects, State
@@ -88,8 +89,10 @@ def test_all_is_well(desk):
 
 def test_jobs_are_chosen(desk):
     """Those that are named, else all; what is no job, and a broken config, is an error as anywhere."""
-    desk.write(STU | {"other": {"table": "stu", "key": "other_{sid}", "schedule": {"every": "30s"}}})
-    assert {each["job"] for each in checkup(desk)[1]["job.table"]} == {"stu", "other"}
+    desk.write(STU | {"other": {"table": "stu", "key": "stu_o_{sid}", "schedule": {"every": "30s"}}})
+    found = checkup(desk)[1]
+    assert {each["job"] for each in found["job.table"]} == {"stu", "other"}
+    assert statuses(found, "config.files") == ["ok", "warn"]  # one prefix begins the other
     (shown,) = checkup(desk, "other")[1]["job.schedule"]
     assert shown["job"] == "other"
     assert shown["seen"].startswith("every 30 s: ")
@@ -281,6 +284,18 @@ def test_memory(desk, tmp_path):
         assert desk.run("backfill", "big").code == 0
 
 
+def test_slots_without_an_owner(desk, tmp_path):
+    """A cluster that is not whole: how many slots have an owner, and what gives the others one."""
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as port, redis.Redis(HOST, port) as client:
+        desk.write(target={"url": f"redis://{HOST}:{port}", "password": ""})
+        _, found = checkup(desk)
+        assert one(found, "redis.cluster")[:2] == ("fail", "fail, 0 of 16384 slots in 0 masters")
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(100))
+        code, found = checkup(desk)
+        assert (code, one(found, "redis.cluster")[2]) == (3, f"redis-cli --cluster fix {HOST}:{port}")
+        assert "100 of 16384 slots in 1 master" in one(found, "redis.cluster")[1]
+
+
 def test_a_node_cannot_save(desk, tmp_path):
     """A snapshot that failed means that writes are refused."""
     with redis_server(tmp_path) as port, redis.Redis(HOST, port) as client:
@@ -318,6 +333,12 @@ def test_what_runs_left(desk):
         seen = "run abc is unfinished and owes 1 chunk"
         assert one(found, "job.checkpoint") == ("warn", seen, "loader backfill stu")
         assert one(found, "job.rejects") == ("warn", "1 row could not be written", "loader rejects list stu")
+        lock = Lock(desk.world.config(**STU["stu"]).target, "stu", "def")
+        lock.take(target)
+        found = checkup(desk)[1]
+        assert one(found, "job.lock")[1].startswith("held by run def (host ")
+        assert one(found, "job.checkpoint") == ("ok", "run abc is under way", None)
+        lock.drop(target)
         target.ask(b"loader:{stu}:checkpoint", "SET", "loader:{stu}:checkpoint", json.dumps({"version": 0}))
         code, found = checkup(desk)
         assert (code, one(found, "job.checkpoint")[2]) == (3, "loader backfill stu --restart")
