@@ -11,23 +11,11 @@ from loader.errors import Exit, LoaderError
 from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, redis_cli, skip, unchecked, warn
 from loader.lookup import escape_glob
 from loader.model import Node
-from loader.rights import REDIS_RIGHTS
+from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
 from loader.slots import SLOTS
 from loader.target import Target, describe_cluster
 
 SIDE = "redis"
-ASKED_SINCE = 7  # the version of Redis whose scripts may ask what their account may do
-# Commands that name no key; all others of the rights do.
-KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
-# ARGV: commands as JSON. Gives the places of those that the account may not send; none of them is run.
-REFUSED = """#!lua flags=no-writes,allow-stale
-local refused = {}
-for place, words in ipairs(cjson.decode(ARGV[1])) do
-  local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
-  if known and not allowed then refused[#refused + 1] = place end
-end
-return refused
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +123,14 @@ def _account(settings: Config, node: str) -> str | None:
     target = settings.target
     if not target.user:
         return None
-    words = ["on", ">…", "resetkeys", *_patterns(settings), *REDIS_RIGHTS.split()]
+    words = ["on", ">…", "resetkeys", *_patterns(settings).values(), *REDIS_RIGHTS.split()]
     return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=target.tls)
 
 
-def _prefixes(settings: Config) -> list[str]:
-    """What the keys of all jobs and of the loader itself begin with."""
-    return [*dict.fromkeys(job.prefix for job in settings.jobs.values()), STATE_PREFIX]
-
-
-def _patterns(settings: Config) -> list[str]:
-    """The key patterns that an account needs."""
-    return [f"~{escape_glob(prefix)}*" for prefix in _prefixes(settings)]
+def _patterns(settings: Config) -> dict[str, str]:
+    """The key patterns that an account needs, by what the keys of each job and of the loader itself begin with."""
+    prefixes = [*(job.prefix for job in settings.jobs.values()), STATE_PREFIX]
+    return {prefix: f"~{escape_glob(prefix)}*" for prefix in prefixes}
 
 
 def _login(patient: Patient) -> Iterator[Finding]:
@@ -278,59 +262,36 @@ def _persistence(patient: Patient) -> Iterator[Finding]:
 
 def _rights(patient: Patient) -> Iterator[Finding]:
     """Whether the account may send each command that the loader needs, on the keys of each job and its own."""
-    found: dict[str | None, list[Node]] = defaultdict(list)
+    found: dict[tuple[str, ...], list[Node]] = defaultdict(list)
     for node, info in patient.infos.items():
         if int(info.get("redis_version", "0").partition(".")[0]) < ASKED_SINCE:
             yield unchecked(f"{_version(info)} cannot be asked, see Accounts in the README for what is needed")
             return
         found[_lacking(patient, node)].append(node)
-    fine = found.pop(None, [])
+    found.pop((), None)
     for lacking, nodes in found.items():
         where = "" if len(nodes) == len(patient.infos) else f" on {', '.join(map(str, nodes))}"
-        mends = patient.cli("ACL", "SETUSER", patient.account, *str(lacking).split("\0"))
-        yield fail(f"{patient.account!r} lacks {str(lacking).replace(chr(0), ' ')}{where}", mends)
-    if fine and not found:
-        yield ok(f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings))}")
+        mends = patient.cli("ACL", "SETUSER", patient.account, *lacking)
+        yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", mends)
+    if not found:
+        yield ok(
+            f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings).values())}"
+        )
 
 
-def _lacking(patient: Patient, node: Node) -> str | None:
-    """The words of ACL SETUSER that the account lacks at a node, with NUL between; None where it has all."""
-    rights = REDIS_RIGHTS.split()
+def _lacking(patient: Patient, node: Node) -> tuple[str, ...]:
+    """The words of ACL SETUSER that the account lacks at a node."""
     patterns = _patterns(patient.settings)
-    asked = {
-        (right, pattern): [right[1:], f"{prefix}0"]
-        for right in rights
-        if not _is_keyless(right)
-        for pattern, prefix in zip(patterns, _prefixes(patient.settings), strict=True)
-    } | {(right, ""): right[1:].split("|") for right in rights if _is_keyless(right)}
-    asked["+eval", ""] += ["", "0"]
-    (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, json.dumps(list(asked.values()))]])
-    if isinstance(reply, Exception):
-        error = patient.target.error(reply, node)
-        if error.exit_code != Exit.CONFIG:
-            raise error
-        return "\0".join(rights)  # without EVAL no more is to be learned, and those it has do no harm
-    places = list(asked)
-    return "\0".join(_needed([places[number - 1] for number in reply], patterns)) or None
-
-
-def _is_keyless(right: str) -> bool:
-    return "|" in right or right[1:] in KEYLESS
-
-
-def _needed(refused: list[tuple[str, str]], patterns: list[str]) -> list[str]:
-    """What to add, of pairs of a right and a key pattern that were refused together.
-
-    A right that is refused with every pattern is what lacks, unless that pattern is refused with every right.
-    """
-    keyed = {right for right in REDIS_RIGHTS.split() if not _is_keyless(right)}
-    by_pattern = {pattern: {right for right, of in refused if of == pattern} for pattern in patterns}
-    closed = [pattern for pattern in patterns if by_pattern[pattern] == keyed]
-    open_ = [by_pattern[pattern] for pattern in patterns if pattern not in closed]
-    common = set.intersection(*open_) if open_ else set()
-    narrow = [pattern for pattern in patterns if pattern not in closed and by_pattern[pattern] - common]
-    lacking = common | {right for right, pattern in refused if not pattern}
-    return [*closed, *narrow, *(right for right in REDIS_RIGHTS.split() if right in lacking)]
+    asked = questions(patterns)
+    words = json.dumps(list(asked.values()))
+    (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, words]])
+    if not isinstance(reply, Exception):
+        places = list(asked)
+        return lacking_words({places[number - 1] for number in reply}, list(patterns.values()))
+    error = patient.target.error(reply, node)
+    if error.exit_code != Exit.CONFIG:
+        raise error
+    return tuple(REDIS_RIGHTS.split())  # without EVAL no more is to be learned, and those it has do no harm
 
 
 def _clock(patient: Patient) -> Iterator[Finding]:
