@@ -1,6 +1,7 @@
 """What `doctor` looks at in Redis: the account, each node, and whether the cluster holds together."""
 
 import json
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -12,8 +13,9 @@ from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok
 from loader.lookup import escape_glob
 from loader.model import Node
 from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
+from loader.settings import Target as Settings
 from loader.slots import SLOTS
-from loader.target import Target, describe_cluster
+from loader.target import ACCOUNT, Target, describe_cluster
 
 SIDE = "redis"
 
@@ -43,7 +45,7 @@ class Patient:
         """The shell command that sends a command to a node, or to all."""
         everywhere = node is None and self.target.cluster
         at = node or next(iter(self.groups), self.target.seeds[0])
-        return redis_cli(*words, node=str(at), tls=self.settings.target.tls, everywhere=everywhere)
+        return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
 
 
 def reach(settings: Config) -> Patient | Finding:
@@ -114,8 +116,8 @@ def _login_fix(settings: Config, error: LoaderError) -> str:
     target = settings.target
     node = target.unix_socket or f"{target.host}:{target.port}"
     if error.exit_code != Exit.CONFIG:
-        return redis_cli("PING", node=node, tls=target.tls)
-    return _account(settings, node) or "see target.url, target.password and target.cluster"
+        return redis_cli("PING", node=node, tls=tls_options(target))
+    return (str(error).endswith(ACCOUNT) and _account(settings, node)) or "see the target of the config"
 
 
 def _account(settings: Config, node: str) -> str | None:
@@ -124,7 +126,16 @@ def _account(settings: Config, node: str) -> str | None:
     if not target.user:
         return None
     words = ["on", ">…", "resetkeys", *_patterns(settings).values(), *REDIS_RIGHTS.split()]
-    return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=target.tls)
+    return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=tls_options(target))
+
+
+def tls_options(target: Settings) -> list[str]:
+    """The options by which redis-cli speaks TLS as the loader does."""
+    if not target.tls:
+        return []
+    files = {"--cacert": target.tls_ca, "--cert": target.tls_cert, "--key": target.tls_key}
+    named = [word for option, file in files.items() if file for word in (option, str(file))]
+    return ["--tls", *named, *([] if target.tls_verify else ["--insecure"])]
 
 
 def _patterns(settings: Config) -> dict[str, str]:
@@ -185,8 +196,8 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
         yield ok(seen)
     else:
         node = str(next(iter(patient.infos), patient.target.seeds[0]))
-        tls = "--tls " if patient.settings.target.tls else ""
-        yield fail(seen, f"redis-cli {tls}--cluster {'check' if found['slots'] == SLOTS else 'fix'} {node}")
+        word = "check" if found["slots"] == SLOTS else "fix"
+        yield fail(seen, _cluster_command(patient, word, node))
 
 
 def _replicas(patient: Patient) -> Iterator[Finding]:
@@ -208,10 +219,13 @@ def _replicas(patient: Patient) -> Iterator[Finding]:
         yield ok("each master has one that follows it")
 
 
+def _cluster_command(patient: Patient, *words: str) -> str:
+    return shlex.join(["redis-cli", *tls_options(patient.settings.target), "--cluster", *words])
+
+
 def _new_replica(patient: Patient, master: Node) -> str:
     if patient.target.cluster:
-        tls = "--tls " if patient.settings.target.tls else ""
-        return f"redis-cli {tls}--cluster add-node NEWHOST:PORT {master} --cluster-slave"
+        return _cluster_command(patient, "add-node", "NEWHOST:PORT", str(master), "--cluster-slave")
     return redis_cli("REPLICAOF", master.host, str(master.port), node="NEWHOST:6379")
 
 

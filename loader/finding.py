@@ -146,9 +146,12 @@ def _folded(fix: str) -> Iterator[str]:
     yield line
 
 
-def redis_cli(*words: str, node: str, tls: bool = False, everywhere: bool = False) -> str:
-    """The shell command that sends a command to a node (`host:port` or a socket), or to all nodes of its cluster."""
+def redis_cli(*words: str, node: str, tls: Sequence[str] = (), everywhere: bool = False) -> str:
+    """The shell command that sends a command to a node (`host:port` or a socket), or to all nodes of its cluster.
+
+    `tls` are the options that make it speak TLS.
+    """
     host, _, port = node.rpartition(":")
     alone = ["-h", host, "-p", port] if port.isdecimal() else ["-s", node]
     at = ["--cluster", "call", node] if everywhere else alone
-    return shlex.join(["redis-cli", *(["--tls"] if tls else []), *at, *words])
+    return shlex.join(["redis-cli", *tls, *at, *words])

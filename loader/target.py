@@ -40,6 +40,7 @@ NO_CLUSTER = (
     "ERR unknown command `CLUSTER`",
 )
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
+ACCOUNT = "see the user in target.url, and target.password"
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
 
 
@@ -273,7 +274,7 @@ class Target:
         message = f"redis {node}: {text.removesuffix('.')}"
         advice = ""
         if isinstance(error, redis.AuthenticationError) or code in ACCESS:
-            advice = "see the user in target.url, and target.password"
+            advice = ACCOUNT
         elif "CERTIFICATE_VERIFY_FAILED" in text:
             advice = "see tls_ca and tls_verify"
         elif text.startswith(NO_CLUSTER):

@@ -120,6 +120,14 @@ class Desk:
         return {key: client.dump(key) for key in keys if not key.startswith(b"loader:")}
 
 
+def shell(fix):
+    """Do what is to be pasted into a shell, as someone who may."""
+    assert fix.startswith("redis-cli ")
+    command = program("redis-cli", "valkey-cli") + fix.removeprefix("redis-cli")
+    done = subprocess.run(command, shell=True, capture_output=True, check=True, text=True)
+    assert "ERR" not in done.stdout
+
+
 @contextmanager
 def redis_server(directory, *options, answers=lambda port: redis.Redis(HOST, port)):
     """A standalone Redis in a directory; `{port}` in an option is its port, `answers` makes a client of it."""

@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 import redis
 
-from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server
+from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
 from loader.finding import fail, finding_text
 from loader.lock import Lock
 from loader.model import Chunk, Reject
-from loader.server import free_ports, program, wait
+from loader.server import free_ports, wait
 from loader.state import Checkpoint, Rejects, State
 from loader.target import Target
 
@@ -42,19 +42,6 @@ def one(found, check):
 
 def statuses(found, check):
     return [each["status"] for each in found[check]]
-
-
-def shell(fix):
-    """Do what is to be pasted into a shell, as someone who may."""
-    assert fix.startswith("redis-cli ")
-    done = subprocess.run(
-        program("redis-cli", "valkey-cli") + fix.removeprefix("redis-cli"),
-        shell=True,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert "ERR" not in done.stdout
 
 
 @contextmanager
