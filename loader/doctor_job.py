@@ -204,19 +204,23 @@ def _size(facing: Facing) -> Iterator[Finding]:
             "there are no rows" if not facing.rows else "not estimated: MySQL does not know how many rows will come"
         )
         return
-    full: dict[Node, int] = {}
+    full: dict[Node, int] = {}  # what would be in use, where it is more than there is
+    rooms: dict[Node, int] = {}
     for node, need in needed.items():
         info = facing.redis.infos.get(node, {})
         most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+        rooms[node] = max(0, most - used)
         if most and used + need > most:
             full[node] = used + need
-            evicts = info.get("maxmemory_policy", "noeviction").startswith("allkeys")
-            seen = f"{node} needs about {mebibytes(need)} MiB more, and has {mebibytes(max(0, most - used))} left"
-            limit = f"{-int(-full[node] * SPARE // (1 << 20))}mb"
-            mends = facing.redis.cli("CONFIG", "SET", "maxmemory", limit, node=node)
-            yield warn(f"{seen}: others' keys are thrown away", mends) if evicts else fail(seen, mends)
     if not full:
         yield ok(f"about {mebibytes(max(needed.values()))} MiB more on each master; there is room")
+        return
+    worst = max(full, key=lambda node: needed[node] - rooms[node])
+    others = f", and {len(full) - 1} more nodes lack room" if len(full) > 1 else ""
+    seen = f"{worst} needs about {mebibytes(needed[worst])} MiB more, and has {mebibytes(rooms[worst])} left{others}"
+    mends = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
+    evicts = facing.redis.infos[worst].get("maxmemory_policy", "noeviction").startswith("allkeys")
+    yield warn(f"{seen}: keys will be thrown away", mends) if evicts else fail(seen, mends)
 
 
 def _types(facing: Facing) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import json
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from loader.config import STATE_PREFIX, Config
@@ -18,6 +18,7 @@ from loader.slots import SLOTS
 from loader.target import ACCOUNT, Target, describe_cluster
 
 SIDE = "redis"
+NAMED = 3  # nodes that a finding names
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +203,11 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
 
 def _replicas(patient: Patient) -> Iterator[Finding]:
     """Whether each master has a replica that follows it."""
-    fine = True
-    for master, info in patient.masters.items():
-        if not int(info.get("connected_slaves", 0)):
-            fine = False
-            yield warn(f"{master} has no replica: where it is lost, its hashes are", _new_replica(patient, master))
+    alone = [node for node, info in patient.masters.items() if not int(info.get("connected_slaves", 0))]
+    if alone:
+        what = "has no replica: where it is lost" if len(alone) == 1 else "have no replica: where one is lost"
+        yield warn(f"{named(alone)} {what}, its hashes are", _new_replica(patient, alone[0]))
+    fine = not alone
     for replica in (node for replicas in patient.groups.values() for node in replicas if node in patient.infos):
         info = patient.infos[replica]
         if info.get("master_link_status", "up") != "up":
@@ -233,19 +234,25 @@ def _memory(patient: Patient) -> Iterator[Finding]:
     """Whether keys are thrown away once a node is full."""
     expire = any(job.ttl for job in patient.settings.jobs.values())
     used: list[tuple[float, str]] = []
-    fine = True
+    evicting: dict[str, list[Node]] = defaultdict(list)
     for node, info in patient.masters.items():
         most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
         now = int(info["used_memory"])
         limit = f"of {mebibytes(most)} MiB" if most else "MiB, without a limit"
         used.append((now / most if most else 0, f"{node} uses {mebibytes(now)} {limit}"))
         if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):
-            fine = False
-            when = "once it is full" if most else "once maxmemory is set"
-            mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction", node=node)
-            yield warn(f"{node} throws keys away {when}: maxmemory-policy is {policy}", mends)
-    if fine and used:
+            evicting[policy].append(node)
+    for policy, nodes in evicting.items():
+        mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        yield warn(f"{named(nodes)} may throw keys away: maxmemory-policy is {policy}", mends)
+    if used and not evicting:
         yield ok(f"{max(used)[1]}; no hash is thrown away")
+
+
+def named(nodes: Sequence[Node]) -> str:
+    """Nodes for people: the first of them, and how many more."""
+    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+    return ", ".join(map(str, nodes[:NAMED])) + more
 
 
 def mebibytes(count: int) -> str:
@@ -284,7 +291,7 @@ def _rights(patient: Patient) -> Iterator[Finding]:
         found[_lacking(patient, node)].append(node)
     found.pop((), None)
     for lacking, nodes in found.items():
-        where = "" if len(nodes) == len(patient.infos) else f" on {', '.join(map(str, nodes))}"
+        where = "" if len(nodes) == len(patient.infos) else f" on {named(nodes)}"
         mends = patient.cli("ACL", "SETUSER", patient.account, *lacking)
         yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", mends)
     if not found:
