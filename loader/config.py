@@ -102,7 +102,7 @@ def load_config(files: Sequence[Path] = ()) -> Config:
 
     Raises one ConfigError with a line for each fault: `file:line:column: error: path: message`.
     """
-    document = read_document(files or _default_files(), os.environ)
+    document = read_document(files_of(files), os.environ)
     try:
         config = Config.model_validate(document.values)
     except ValidationError as error:
@@ -110,6 +110,11 @@ def load_config(files: Sequence[Path] = ()) -> Config:
     if document.problems:
         raise document.error()
     return config
+
+
+def files_of(named: Sequence[Path]) -> Sequence[Path]:
+    """The files that a config is read from, where these were named, or none."""
+    return named or _default_files()
 
 
 def _default_files() -> list[Path]:

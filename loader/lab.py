@@ -19,18 +19,12 @@ from pathlib import Path
 
 from loader import mysqld
 from loader.errors import Exit, LabError
+from loader.rights import REDIS_RIGHTS
 from loader.server import HOST, Helper, Server, free_ports, program, stop, tail, wait
 
 MASTERS = 3  # the fewest that can agree on a failover
 JOIN_TRIES = 20
 PORT_TRIES = 5
-
-# All that the loader's account may do in Redis; README tells people the same.
-REDIS_RIGHTS = (
-    "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +ttl +pttl +exists +type +unlink +del +get +set"
-    " +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|info +info +time +ping +select"
-    " +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
-)
 
 REDIS_CONF = """\
 port {port}

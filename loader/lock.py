@@ -168,6 +168,16 @@ class Lock:
             target.close()
 
 
+def holders(target: Target, job: str) -> list[dict[str, Any]]:
+    """Who holds the lock of a job, or parts of it: run, host, pid and since when; a `LoaderError` where it is none."""
+    key = f"loader:{{{job}}}:lock"
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    try:
+        return [json.loads(text) for text in flat[1::2]]
+    except ValueError as error:
+        raise LoaderError(f"{key} is no lock that this program wrote: DEL it unless a run is under way") from error
+
+
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is a run of this very process that has ended, while its lock could not be let go."""
     own = identity()

@@ -64,7 +64,7 @@ class Lookup:
         """The glob of SCAN that all keys of the job fit, and maybe others."""
         first = self._pieces[0]
         prefix = first.decode() if isinstance(first, bytes) else ""
-        return re.sub(r"([*?\[\]\\^-])", r"\\\1", prefix) + "*"
+        return escape_glob(prefix) + "*"
 
     def owns(self, key: bytes) -> bool:
         """Whether a key is one that this job makes of some row, be the row there or not, and no other job does."""
@@ -143,6 +143,11 @@ class Lookup:
         while (at := key.find(literal_, at)) >= 0:
             yield at
             at += 1
+
+
+def escape_glob(text: str) -> str:
+    """The glob that a text fits and nothing else."""
+    return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
 
 
 def form_of(column: Column) -> bytes:

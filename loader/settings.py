@@ -56,11 +56,11 @@ class _FileSecret(SecretStr):
 
     def __init__(self, path: Path) -> None:
         super().__init__(_read_secret(path))
-        self._path = path.absolute()
+        self.path = path.absolute()
 
     def get_secret_value(self) -> str:
         with suppress(ValueError):
-            self._secret_value = _read_secret(self._path)
+            self._secret_value = _read_secret(self.path)
         return self._secret_value
 
 
@@ -170,6 +170,11 @@ class _Server(Model):
     def secret(self) -> str:
         """The password as it is sent; empty where there is none. One in a file may be changed there at any time."""
         return self.password.get_secret_value() if self.password else ""
+
+    @property
+    def secret_path(self) -> Path | None:
+        """The file that holds the password; None where it is given otherwise."""
+        return self.password_file.path if isinstance(self.password_file, _FileSecret) else None
 
     @property
     def host(self) -> str:

@@ -19,7 +19,7 @@ import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
-from loader.errors import Exit, LoaderError, PlanError, SourceError, StartOver, is_local
+from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
 from loader.model import Column, Shape, Table
 from loader.settings import Source as Settings
 
@@ -139,7 +139,7 @@ class Source:
                 ) from error
             break
         if not status:
-            raise SourceError(f"mysql {self.address}: is no replica: see source.replica", exit_code=Exit.CONFIG)
+            raise ConfigError(f"mysql {self.address}: is no replica: see source.replica")
         seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
         return None if seconds is None else int(seconds)
 

@@ -40,6 +40,7 @@ NO_CLUSTER = (
     "ERR unknown command `CLUSTER`",
 )
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
+ACCOUNT = "see the user in target.url, and target.password"
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
 
 
@@ -191,6 +192,10 @@ class Target:
             node: int(_info(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
         }
 
+    def info(self, node: Node) -> dict[str, str]:
+        """What a node says of itself, by name."""
+        return _info(self.command(node, "INFO"))
+
     def lives(self) -> dict[Node, tuple[str, int, bool]]:
         """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
         found = {}
@@ -269,7 +274,7 @@ class Target:
         message = f"redis {node}: {text.removesuffix('.')}"
         advice = ""
         if isinstance(error, redis.AuthenticationError) or code in ACCESS:
-            advice = "see the user in target.url, and target.password"
+            advice = ACCOUNT
         elif "CERTIFICATE_VERIFY_FAILED" in text:
             advice = "see tls_ca and tls_verify"
         elif text.startswith(NO_CLUSTER):
@@ -370,7 +375,7 @@ def describe_cluster(target: Target) -> dict[str, Any]:
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
         entry["slots"] += last + 1 - first
-    state = "ok"
+    state = "ok" if masters else "fail"
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")

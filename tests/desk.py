@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from loader.lab import REDIS_RIGHTS
+from loader.rights import REDIS_RIGHTS
 from loader.server import HOST, Server, free_ports, program, stop, wait
 
 MARK = "S3CR3T"  # every password that a test chooses holds it, and no output ever may
@@ -118,6 +118,14 @@ class Desk:
         client = self.world.redis
         keys = client.keys("*", target_nodes=client.PRIMARIES)
         return {key: client.dump(key) for key in keys if not key.startswith(b"loader:")}
+
+
+def shell(fix):
+    """Do what is to be pasted into a shell, as someone who may."""
+    assert fix.startswith("redis-cli ")
+    command = program("redis-cli", "valkey-cli") + fix.removeprefix("redis-cli")
+    done = subprocess.run(command, shell=True, capture_output=True, check=True, text=True)
+    assert "ERR" not in done.stdout
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def test_help():
 
     commands = re.findall(r"^  ([a-z]+) ", result.out, re.MULTILINE)
     assert (result.code, result.err) == (0, "")
-    assert set(commands) >= {"check", "schema", "plan", "sync", "backfill", "get", "cluster", "lab"}
+    assert set(commands) >= {"check", "doctor", "schema", "plan", "sync", "backfill", "get", "cluster", "lab"}
     assert "..." not in result.out.partition("Commands:")[2]
     assert max(map(len, result.out.splitlines())) <= 80
 

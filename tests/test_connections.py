@@ -10,7 +10,7 @@ import redis
 
 from desk import HOST, REDIS_PASSWORD, Desk, redis_server
 from loader import mysqld
-from loader.lab import REDIS_RIGHTS
+from loader.rights import REDIS_RIGHTS
 from loader.server import Helper, Server, free_ports, stop, wait
 from pki import NOT_VERIFIED, tls_options
 
@@ -152,6 +152,11 @@ def test_cluster_tls(desk, pki, tmp_path):
         assert done["nodes"] == {f"{HOST}:{port}": 5}
 
 
+def seen_by_doctor(desk, check):
+    (seen,) = [each["seen"] for each in desk.run("doctor", "-o", "json").document["checks"] if each["check"] == check]
+    return seen
+
+
 @pytest.fixture(scope="module")
 def tls_mysql(pki, sockets):
     """A database server that speaks TLS with a certificate of ours: its port."""
@@ -183,6 +188,7 @@ def test_mysql_tls(desk, pki, tls_mysql, empty, standalone):
     desk.write(source={"url": url, "password": "", "tls_ca": str(pki / "ca.crt")}, target=target)
     done = desk.run("sync", "stu", "-o", "json")
     assert (done.code, done.document["rows"]["written"]) == (0, 2)
+    assert seen_by_doctor(desk, "mysql.tls").startswith("in use, TLS_")
 
     empty[0].flushall()
     for trust in ({"tls_ca": str(pki / "other.crt")}, {"tls": True}):
@@ -206,3 +212,4 @@ def test_mysql_unix_socket(desk, empty, standalone):
     done, _ = synced(desk, {"url": f"redis://{HOST}:{standalone}"}, url=url)
 
     assert done["rows"]["written"] == 5
+    assert seen_by_doctor(desk, "mysql.tls") == "not in use; the connection does not leave this machine"

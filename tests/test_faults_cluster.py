@@ -8,7 +8,7 @@ import redis
 
 from desk import HOST, redis_server
 from loader.errors import Exit
-from loader.lab import REDIS_RIGHTS
+from loader.rights import REDIS_RIGHTS
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target

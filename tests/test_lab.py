@@ -13,8 +13,9 @@ import redis
 from loader import lab as lab_module
 from loader import server as server_module
 from loader.errors import Exit, LabError
-from loader.lab import REDIS_RIGHTS, Lab
+from loader.lab import Lab
 from loader.mysqld import one_line_each
+from loader.rights import REDIS_RIGHTS
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 

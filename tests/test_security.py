@@ -12,10 +12,10 @@ import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
-from desk import HOST, MARK, REDIS_PASSWORD, RIGHTS, STU, Desk, finish, redis_server
+from desk import HOST, MARK, REDIS_PASSWORD, RIGHTS, STU, Desk, finish, redis_server, shell
 from loader.config import load_config
-from loader.lab import REDIS_RIGHTS
 from loader.model import Node
+from loader.rights import REDIS_RIGHTS
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target
@@ -247,6 +247,26 @@ def test_a_whole_cluster_under_tls(desk, pki, tls_cluster):
     assert shown.document["state"] == "ok"
     assert [master["replicas"] for master in shown.document["masters"]] == [1, 1, 1]
     assert hashes == rows_of_keys(desk.world, "many")
+
+
+def test_a_cluster_under_tls_is_mended(desk, pki, tls_cluster):
+    """What `doctor` prints for a shell speaks TLS too."""
+    target = {"url": f"rediss://marked@{HOST}:{tls_cluster[0]}", "tls_ca": str(pki / "ca.crt")}
+    desk.write(target=target)
+    with tls_client(pki, tls_cluster[4]) as node:
+        node.execute_command("ACL", "SETUSER", "marked", "-scan")
+    lacking = desk.run("doctor", "-o", "json")
+    (fix,) = [each["fix"] for each in lacking.document["checks"] if each["status"] == "fail"]
+    shell(fix)
+    mended = desk.run("doctor", "-o", "json")
+
+    assert (lacking.code, mended.code) == (3, 0)
+    assert [each["seen"] for each in mended.document["checks"] if each["check"] == "redis.tls"] == ["in use"]
+    desk.write(target=target | {"tls_ca": str(pki / "other.crt")})
+    (refused,) = [
+        each for each in desk.run("doctor", "-o", "json").document["checks"] if each["check"] == "redis.login"
+    ]
+    assert (refused["status"], refused["fix"]) == ("fail", "see the target of the config")
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])

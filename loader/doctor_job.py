@@ -1,0 +1,353 @@
+"""What `doctor` looks at for one job: its table, its keys, whether its rows fit, its state, when it runs."""
+
+import importlib
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from loader.config import Config
+from loader.doctor_mysql import Patient as Mysql
+from loader.doctor_redis import Patient as Redis
+from loader.doctor_redis import mebibytes
+from loader.errors import ConfigError, Exit, LoaderError, SourceError
+from loader.finding import Check, Finding, examine, fail, ok, skip, warn
+from loader.lock import holders
+from loader.lookup import Lookup
+from loader.model import Column, Node, Table
+from loader.plan import Plan, quote
+from loader.report import shown
+from loader.run import Options, read_plan
+from loader.settings import Job, Schedule
+from loader.slots import slot_of
+from loader.state import Rejects, State
+from loader.throttle import Throttle
+from loader.watch import bytes_needed, sample
+
+SIDE = "job"
+SCANNED = 1000  # keys that SCAN looks at in one command
+SCANS = 2  # of a master: one from anywhere, one that goes on, or begins anew at the end
+NAMED = 3  # keys that a finding names
+TIMES = 3  # next runs that are shown
+SPARE = 1.25  # what a limit of memory should be, as a multiple of what will be in use
+STAMPS = frozenset({"datetime", "timestamp"})
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A job that fits its table."""
+
+    settings: Config
+    job: Job
+    mysql: Mysql
+    table: Table
+    plan: Plan
+
+    @property
+    def address(self) -> str:
+        """The table as SQL names it anywhere."""
+        return f"{quote(self.settings.source.database)}.{quote(self.table.name)}"
+
+
+@dataclass(slots=True)
+class Facing:
+    """A job that fits its table, and the Redis it writes to."""
+
+    planned: Planned
+    redis: Redis
+    _rows: list[list[bytes]] | None = field(default=None)
+
+    @property
+    def rows(self) -> list[list[bytes]]:
+        """The commands of the first rows."""
+        if self._rows is None:
+            self._rows = sample(self.planned.plan, self.planned.mysql.source, self.redis.target, Throttle())
+        return self._rows
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A job, and the Redis that its state is in."""
+
+    job: Job
+    redis: Redis
+
+
+def checked(settings: Config, job: Job, mysql: Mysql | None, redis: Redis | None) -> Iterator[Finding]:
+    """All that can be seen of a job, where MySQL and Redis were reached or only one of them."""
+    planned: Planned | None = None
+    why = "there is no connection to MySQL"
+    if mysql:
+        found = _plan(settings, job, mysql)
+        planned = found if isinstance(found, Planned) else None
+        finding = _table(found) if isinstance(found, Planned) else found
+        yield replace(finding, check=f"{SIDE}.table", job=job.name)
+        why = "the table cannot be read as the job says"
+    else:
+        yield from skip(SIDE, ["table"], why, job.name)
+    if planned:
+        yield from examine(SIDE, PLANNED, planned, job.name)
+    else:
+        yield from skip(SIDE, PLANNED, why, job.name)
+    if planned and redis:
+        yield from examine(SIDE, FACING, Facing(planned, redis), job.name)
+    else:
+        yield from skip(SIDE, FACING, why if not planned else "there is no connection to Redis", job.name)
+    if redis:
+        yield from examine(SIDE, KEPT, Kept(job, redis), job.name)
+    else:
+        yield from skip(SIDE, KEPT, "there is no connection to Redis", job.name)
+    yield from examine(SIDE, ALONE, job, job.name)
+
+
+# the table
+
+
+def _plan(settings: Config, job: Job, mysql: Mysql) -> Planned | Finding:
+    """The job fitted to its table, or why it does not fit."""
+    database = quote(settings.source.database)
+    try:
+        return Planned(settings, job, mysql, *read_plan(mysql.source, job, Options()))
+    except SourceError as error:
+        of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
+        return fail(str(error), f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None)
+    except LoaderError as error:
+        return fail(str(error), f"SHOW TABLES FROM {database};" if error.transient else f"see jobs.{job.name}")
+
+
+def _table(planned: Planned) -> Finding:
+    estimate = planned.table.rows_estimate
+    rows = "" if estimate is None else f", about {estimate:,} row{'' if estimate == 1 else 's'}"
+    count = len(planned.table.columns)
+    return ok(f"{planned.job.table or 'the query'}: {count} column{'' if count == 1 else 's'}{rows}")
+
+
+def _key(planned: Planned) -> Iterator[Finding]:
+    """Whether each row has a key of its own, and the table can be walked in chunks."""
+    plan, table = planned.plan, planned.table
+    others, walkless = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
+    own = "_".join(f"{{{name}}}" for name in table.primary_key)
+    for warning in others:
+        yield warn(warning, f'key: "{planned.job.prefix}{own}"' if own else _add_key(planned))
+    for warning in walkless:
+        yield warn(warning, None if planned.job.query else _add_key(planned))
+    if not plan.warnings:
+        along = ", ".join(column.name for column in plan.walk)
+        yield ok(f"unique; read in chunks of {planned.job.chunk_rows:,} rows along {along}")
+
+
+def _add_key(planned: Planned) -> str:
+    columns = ", ".join(map(quote, planned.plan.key_columns))
+    return f"ALTER TABLE {planned.address} ADD PRIMARY KEY ({columns});"
+
+
+def _incremental(planned: Planned) -> Iterator[Finding]:
+    """Whether the column of an incremental job tells what was changed, and has an index."""
+    incremental = planned.job.incremental
+    if incremental is None:
+        return
+    column = planned.table.column(incremental.column)
+    if column is None or column.type not in STAMPS:
+        seen = "there is no such column" if column is None else f"it is a {column.full_type}, no DATETIME or TIMESTAMP"
+        add = f"ALTER TABLE {planned.address} ADD {_stamp('updated_at', 'datetime(6)')}, ADD INDEX (`updated_at`);"
+        yield fail(f"column {incremental.column}: {seen}", add)
+        return
+    yield _index(planned, column, forced=incremental.force)
+    change = f"ALTER TABLE {planned.address} MODIFY {_stamp(column.name, column.full_type)};"
+    if column.nullable:
+        yield warn(f"column {column.name} may be NULL, and a row without a time is seen by full syncs alone", change)
+    if "on update" not in _extra(planned, column):
+        yield warn(f"column {column.name} is not set anew by MySQL where a row is updated: every writer has to", change)
+    if not planned.job.soft_delete and not planned.job.full_every:
+        yield warn("a row that is deleted leaves its hash until a prune", "full_every: 1d")
+
+
+def _index(planned: Planned, column: Column, *, forced: bool) -> Finding:
+    named = planned.mysql.source.fetch(
+        "SELECT index_name FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = %s"
+        " AND column_name = %s AND seq_in_index = 1",
+        [planned.table.name, column.name],
+    )
+    if named:
+        return ok(f"column {column.name}, a {column.full_type}, with the index {named[0][0]}")
+    mends = f"CREATE INDEX {quote(f'by_{column.name}'[:64])} ON {planned.address} ({quote(column.name)});"
+    seen = f"no index begins with column {column.name}: every sync reads the whole table"
+    return warn(f"{seen}, as force allows", mends) if forced else fail(seen, mends)
+
+
+def _extra(planned: Planned, column: Column) -> str:
+    """What else MySQL says of a column, in lower case."""
+    found = planned.mysql.source.fetch(
+        "SELECT extra FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
+        " AND column_name = %s",
+        [planned.table.name, column.name],
+    )
+    return str(found[0][0] if found else "").lower()
+
+
+def _stamp(name: str, full_type: str) -> str:
+    """The definition of a column that MySQL sets whenever a row changes."""
+    _, bracket, digits = full_type.partition("(")
+    now = f"CURRENT_TIMESTAMP{bracket}{digits}"
+    return f"{quote(name)} {full_type} NOT NULL DEFAULT {now} ON UPDATE {now}"
+
+
+# the rows in Redis
+
+
+def _size(facing: Facing) -> Iterator[Finding]:
+    """Whether the rows that are not in Redis yet fit below maxmemory."""
+    needed = bytes_needed(facing.planned.plan, facing.rows, facing.redis.target)
+    if not needed:
+        yield ok(
+            "there are no rows" if not facing.rows else "not estimated: MySQL does not know how many rows will come"
+        )
+        return
+    full: dict[Node, int] = {}  # what would be in use, where it is more than there is
+    rooms: dict[Node, int] = {}
+    for node, need in needed.items():
+        info = facing.redis.infos.get(node, {})
+        most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+        rooms[node] = max(0, most - used)
+        if most and used + need > most:
+            full[node] = used + need
+    if not full:
+        yield ok(f"about {mebibytes(max(needed.values()))} MiB more on each master; there is room")
+        return
+    worst = max(full, key=lambda node: needed[node] - rooms[node])
+    others = f", and {len(full) - 1} more nodes lack room" if len(full) > 1 else ""
+    seen = f"{worst} needs about {mebibytes(needed[worst])} MiB more, and has {mebibytes(rooms[worst])} left{others}"
+    mends = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
+    evicts = facing.redis.infos[worst].get("maxmemory_policy", "noeviction").startswith("allkeys")
+    yield warn(f"{seen}: keys will be thrown away", mends) if evicts else fail(seen, mends)
+
+
+def _types(facing: Facing) -> Iterator[Finding]:
+    """Whether keys of the job hold something else than a hash, in a sample."""
+    target = facing.redis.target
+    keys: dict[Node, set[bytes]] = defaultdict(set)
+    for words in facing.rows:
+        keys[target.slots.node_of(slot_of(words[1]))].add(words[1])
+    lookup = Lookup(facing.planned.plan, facing.planned.table, _longer(facing.planned))
+    for node in target.slots.nodes:
+        keys[node].update(key for key in _scanned(facing, node, lookup.pattern) if lookup.owns(key))
+    wrong = [(node, key, kind) for node, each in keys.items() for key, kind in _kinds(facing, node, sorted(each))]
+    if not wrong:
+        count = sum(map(len, keys.values()))
+        yield ok(f"no key of {count:,} looked at holds anything but a hash")
+        return
+    named = ", ".join(f"{shown(key)} holds a {kind}" for _, key, kind in wrong[:NAMED])
+    more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
+    node = wrong[0][0]
+    here = [key.decode(errors="surrogateescape") for of, key, _ in wrong if of == node][:NAMED]
+    yield fail(
+        f"{named}{more}: their rows would be rejected; unless someone needs them, delete them",
+        facing.redis.cli("UNLINK", here[0], node=node),
+    )
+
+
+def _longer(planned: Planned) -> list[str]:
+    """Longer prefixes, under which other jobs have their keys."""
+    own = planned.job.prefix
+    return [job.prefix for job in planned.settings.jobs.values() if job.prefix != own and job.prefix.startswith(own)]
+
+
+def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:
+    """Keys of a master that fit a pattern, from anywhere on."""
+    cursor = str(random.getrandbits(48))  # where a sample begins is no secret
+    for _ in range(SCANS):
+        found, keys = facing.redis.target.command(node, "SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
+        yield from keys
+        cursor = found.decode()
+
+
+def _kinds(facing: Facing, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
+    """The keys that hold no hash, and what they hold."""
+    replies = facing.redis.target.commands(node, [["TYPE", key] for key in keys]) if keys else []
+    for key, reply in zip(keys, replies, strict=True):
+        kind = "hash" if isinstance(reply, Exception) else reply.decode()
+        if kind not in {"hash", "none"}:
+            yield key, kind
+
+
+# the state
+
+
+def _lock(kept: Kept) -> Iterator[Finding]:
+    held = holders(kept.redis.target, kept.job.name)
+    for holder in held:
+        yield ok(f"held by run {holder['run']} (host {holder['host']}, pid {holder['pid']}) since {holder['since']}")
+    if not held:
+        yield ok("nobody holds it")
+
+
+def _checkpoint(kept: Kept) -> Iterator[Finding]:
+    name = kept.job.name
+    try:
+        saved = State(kept.redis.target, name).read()
+    except ConfigError as error:
+        yield fail(str(error), f"loader backfill {name} --restart")
+        return
+    if saved is None:
+        yield ok("no backfill is unfinished")
+    elif holders(kept.redis.target, name):
+        yield ok(f"run {saved.run} is under way")
+    else:
+        owed = f"{len(saved.owed):,} chunk{'' if len(saved.owed) == 1 else 's'}"
+        more = "" if saved.ended else ", and what follows"
+        yield warn(f"run {saved.run} is unfinished and owes {owed}{more}", f"loader backfill {name}")
+
+
+def _rejects(kept: Kept) -> Iterator[Finding]:
+    count = Rejects(kept.redis.target, kept.job.name).count()
+    if count:
+        yield warn(
+            f"{count:,} row{'' if count == 1 else 's'} could not be written", f"loader rejects list {kept.job.name}"
+        )
+    else:
+        yield ok("none are listed")
+
+
+# the config alone
+
+
+def _prefix(job: Job) -> Iterator[Finding]:
+    before, _, inside = job.prefix.partition("{")
+    tag, closed, after = inside.partition("}")
+    if tag and closed:
+        slot = slot_of(job.prefix.encode())
+        yield warn(
+            f"{job.prefix!r} has a hash tag: all keys are in slot {slot:,}, so on one master",
+            f'key: "{before}{tag}{after}…"',
+        )
+    else:
+        yield ok(f"{job.prefix!r}")
+
+
+def _schedule(job: Job) -> Iterator[Finding]:
+    if job.schedule is None:
+        return
+    times = fire_times(job.schedule, datetime.now(UTC), TIMES)
+    said = job.schedule.cron or f"every {job.schedule.every} s"
+    late = f", each up to {job.schedule.jitter} s later" if job.schedule.jitter else ""
+    shows = ", ".join(f"{time:%a %Y-%m-%d %H:%M:%S %Z}" for time in times)
+    yield ok(f"{said}: {shows or 'next times are not shown'}{late}")
+
+
+def fire_times(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
+    """The next times of a schedule; of an interval those that follow a run at `after`."""
+    if schedule.every is not None:
+        return [after + timedelta(seconds=schedule.every * number) for number in range(1, count + 1)]
+    try:
+        cron = importlib.import_module("loader.cron")
+    except ModuleNotFoundError:
+        return []
+    times: list[datetime] = cron.next_times(schedule, after, count)
+    return times
+
+
+PLANNED: Mapping[str, Check[Planned]] = {"key": _key, "incremental": _incremental}
+FACING: Mapping[str, Check[Facing]] = {"size": _size, "types": _types}
+KEPT: Mapping[str, Check[Kept]] = {"lock": _lock, "checkpoint": _checkpoint, "rejects": _rejects}
+ALONE: Mapping[str, Check[Job]] = {"prefix": _prefix, "schedule": _schedule}

@@ -1,0 +1,189 @@
+"""What `doctor` looks at in MySQL: the account, the connection, the server."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from loader.config import Config
+from loader.errors import Exit, LoaderError, SourceError
+from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
+from loader.plan import quote
+from loader.settings import Source as Settings
+from loader.source import Source
+
+SIDE = "mysql"
+SESSION_MODE = "ALLOW_INVALID_DATES"  # what `source` sets, and a proxy may lose
+LAG = 60  # seconds that a replica may be behind
+PACKET = 4 << 20  # bytes that a statement may need: 500 keys of 3,072 bytes, in hexadecimal
+ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A connection to MySQL, and whose it is, as an account is written in SQL."""
+
+    settings: Config
+    source: Source
+    account: str
+
+    def ask(self, sql: str) -> tuple[str, ...]:
+        """The only row of a statement; NULL is empty."""
+        (row,) = self.source.fetch(sql)
+        return tuple(value or "" for value in row)
+
+
+def reach(settings: Config) -> Patient | Finding:
+    """Log in; else the finding that says why not."""
+    try:
+        source = Source(settings.source)
+        ((account,),) = source.fetch("SELECT CURRENT_USER()")
+    except LoaderError as error:
+        return fail(str(error), _login_fix(settings.source, error))
+    return Patient(settings, source, _quoted(str(account)))
+
+
+def checked(patient: Patient) -> Iterator[Finding]:
+    """All that can be seen in MySQL without a job."""
+    return examine(SIDE, CHECKS, patient)
+
+
+def skipped() -> Iterator[Finding]:
+    """What could not be seen."""
+    return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
+
+
+def _login_fix(settings: Settings, error: LoaderError) -> str:
+    """What lets the account in, by what the server said."""
+    account = re.search(r"user ('[^']*'@'[^']*')", str(error))
+    if error.exit_code == Exit.CONFIG and account and "to database" in str(error):
+        return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
+    if error.exit_code == Exit.CONFIG and account:
+        return f"ALTER USER {account[1].partition('@')[0]}@'%' IDENTIFIED BY '…';"
+    if settings.unix_socket:
+        return f"mysql -S {settings.unix_socket} -u {settings.user} -p -e 'SELECT 1'"
+    return f"mysql -h {settings.host} -P {settings.port} -u {settings.user} -p -e 'SELECT 1'"
+
+
+def _quoted(account: str) -> str:
+    """An account as GRANT takes it."""
+    user, _, host = account.rpartition("@")
+    return "@".join("'" + part.replace("'", "''") + "'" for part in (user, host))
+
+
+def _login(patient: Patient) -> Iterator[Finding]:
+    (version,) = patient.ask("SELECT VERSION()")
+    name = version if "MariaDB" in version else f"MySQL {version}"
+    yield ok(f"{patient.source.address} as {patient.account}, {name}")
+
+
+def _tls(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.source
+    _, cipher = patient.ask("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    if cipher and settings.tls_verify:
+        yield ok(f"in use, {cipher}")
+    elif cipher:
+        yield warn(f"in use, {cipher}, but the server's certificate is not checked", "tls_verify: true")
+    elif settings.tls:
+        yield fail("the config asks for TLS, and it is not in use", "see ssl_cert and ssl_key of the server")
+    elif settings.unix_socket or is_loopback(settings.host):
+        yield ok("not in use; the connection does not leave this machine")
+    else:
+        yield warn("not in use: passwords and rows cross the network as they are", "source: {tls: true}")
+
+
+def _session(patient: Patient) -> Iterator[Finding]:
+    charset, collation, mode = patient.ask("SELECT @@character_set_results, @@collation_connection, @@SESSION.sql_mode")
+    seen = f"text as {charset}, {collation}, sql_mode {mode}"
+    if (charset, mode) == ("utf8mb4", SESSION_MODE):
+        yield ok(seen)
+    else:
+        yield fail(
+            f"{seen}, not utf8mb4 and {SESSION_MODE} as was set: what stands between does not keep sessions apart",
+            "name MySQL itself in source.url, or have the proxy pin its connections",
+        )
+
+
+def _time_zone(patient: Patient) -> Iterator[Finding]:
+    zone, system, named = patient.ask(
+        "SELECT @@SESSION.time_zone, @@system_time_zone, CONVERT_TZ('2000-01-01 00:00:00', 'UTC', 'Europe/Berlin')"
+    )
+    known = "named zones work" if named else "named zones are not loaded"
+    here = f"SYSTEM, which is {system}" if zone == "SYSTEM" else zone
+    if patient.settings.source.time_zone or (system if zone == "SYSTEM" else zone) in ZONES:
+        yield ok(f"{here}; {known}")
+    else:
+        yield warn(
+            f"{here}; {known}: TIMESTAMP columns are read in that zone, where an hour may come twice a year",
+            'source: {time_zone: "+00:00"}',
+        )
+
+
+def _packet(patient: Patient) -> Iterator[Finding]:
+    (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
+    if most < PACKET:
+        yield warn(
+            f"max_allowed_packet is {most:,} bytes: statements of verify may be longer",
+            f"SET GLOBAL max_allowed_packet = {16 << 20};",
+        )
+    else:
+        yield ok(f"max_allowed_packet is {most >> 20} MiB")
+
+
+def _transactions(patient: Patient) -> Iterator[Finding]:
+    """Whether the account sees open transactions, up to whose beginning an incremental sync may read."""
+    names = [job.name for job in patient.settings.jobs.values() if job.incremental]
+    if not names:
+        return
+    try:
+        patient.source.fetch("SELECT 1 FROM information_schema.innodb_trx LIMIT 1")
+    except SourceError as error:
+        if error.exit_code != Exit.CONFIG:
+            raise
+        yield warn(
+            "no PROCESS right: open transactions cannot be seen, so rows of one that is open for longer than"
+            f" the lag of {', '.join(names)} may be missed until the next full sync",
+            f"GRANT PROCESS ON *.* TO {patient.account};",
+        )
+    else:
+        yield ok("open transactions can be seen (PROCESS)")
+
+
+def _replica(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.source.at_replica()
+    if settings is None:
+        return
+    right = "REPLICA MONITOR" if "MariaDB" in patient.ask("SELECT VERSION()")[0] else "REPLICATION CLIENT"
+    grant = f"GRANT {right} ON *.* TO {patient.account};"
+    try:
+        with Source(settings) as replica:
+            lag = replica.lag()
+    except LoaderError as error:
+        refused = isinstance(error, SourceError) and error.exit_code == Exit.CONFIG
+        yield fail(str(error), grant if refused else "see source.replica")
+        return
+    where = f"{settings.host}:{settings.port}"
+    if lag is None:
+        yield fail(f"{where} does not replicate", "START REPLICA;")
+    elif lag > LAG:
+        yield warn(f"{where} is {lag:,} s behind: --max-lag would wait for it")
+    else:
+        yield ok(f"{where} is {lag} s behind")
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    before = time.time()
+    (theirs,) = map(float, patient.ask("SELECT UNIX_TIMESTAMP(NOW(6))"))
+    yield clock(theirs - (before + time.time()) / 2, "MySQL")
+
+
+CHECKS: Mapping[str, Check[Patient]] = {
+    "login": _login,
+    "tls": _tls,
+    "session": _session,
+    "time-zone": _time_zone,
+    "packet": _packet,
+    "transactions": _transactions,
+    "replica": _replica,
+    "clock": _clock,
+}

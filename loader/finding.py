@@ -1,0 +1,157 @@
+"""What a check-up finds, as people and programs are told of it. Pure."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from textwrap import wrap
+from typing import Any, TypeVar
+
+from loader.errors import Exit, LoaderError
+
+WIDTH = 80  # columns of a terminal
+SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
+INDENT = " " * 8
+HEADINGS = {"mysql": "MySQL", "redis": "Redis"}
+
+T = TypeVar("T")
+
+
+class Level(StrEnum):
+    """How bad it is, the worst last."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw, and the command or the line of the config that mends it; `check` is `side.name`."""
+
+    level: Level
+    seen: str
+    fix: str | None = None
+    check: str = ""
+    job: str | None = None
+
+
+Check = Callable[[T], Iterable[Finding]]
+
+
+def ok(seen: str) -> Finding:
+    """All is well."""
+    return Finding(Level.OK, seen)
+
+
+def warn(seen: str, fix: str | None = None) -> Finding:
+    """It works, but."""
+    return Finding(Level.WARN, seen, fix)
+
+
+def fail(seen: str, fix: str | None = None) -> Finding:
+    """A run would fail, or do harm."""
+    return Finding(Level.FAIL, seen, fix)
+
+
+def unchecked(why: object) -> Finding:
+    """Nothing is known."""
+    return warn(f"not checked: {why}")
+
+
+def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | None = None) -> Iterator[Finding]:
+    """Make checks on a subject, each whatever the others came to."""
+    for name, check in checks.items():
+        try:
+            found = list(check(subject))
+        except LoaderError as error:
+            refused = error.exit_code == Exit.CONFIG  # what the account may not see need not be wrong
+            found = [unchecked(error) if refused else fail(str(error))]
+        for each in found:
+            yield replace(each, check=f"{side}.{name}", job=job)
+
+
+def skip(side: str, checks: Iterable[str], why: str, job: str | None = None) -> Iterator[Finding]:
+    """Say of checks that they could not be made."""
+    for name in checks:
+        yield replace(unchecked(why), check=f"{side}.{name}", job=job)
+
+
+def clock(ahead: float, whose: str) -> Finding:
+    """What it means that a clock is so many seconds ahead of ours."""
+    if abs(ahead) <= SKEW:
+        return ok(f"{abs(ahead):.1f} s from ours")
+    way = "ahead of" if ahead > 0 else "behind"
+    return warn(f"that of {whose} is {abs(ahead):.1f} s {way} ours", "timedatectl set-ntp true  # where it is wrong")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to a host stays on this machine."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def worst_of(findings: Iterable[Finding]) -> Level:
+    """The worst level of all."""
+    order = list(Level)
+    return max((each.level for each in findings), key=order.index, default=Level.OK)
+
+
+def doctor_document(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The JSON document of a check-up, `loader.doctor/v1`."""
+    checks = [
+        {"check": each.check, "job": each.job, "status": each.level.value, "seen": each.seen, "fix": each.fix}
+        for each in findings
+    ]
+    return {"schema": "loader.doctor/v1", "status": worst_of(findings).value, "checks": checks}
+
+
+def finding_text(finding: Finding, before: Finding | None) -> str:
+    """A finding for people, in lines that fit a terminal; under a heading where the one before is of another side."""
+    side, _, name = finding.check.partition(".")
+    lines = []
+    if before is None or (side, finding.job) != (before.check.partition(".")[0], before.job):
+        lines += [*([] if before is None else [""]), f"job {finding.job}" if finding.job else HEADINGS.get(side, side)]
+    lines += wrap(
+        f"{name}: {finding.seen}",
+        WIDTH,
+        initial_indent=f"  {finding.level:4}  ",
+        subsequent_indent=INDENT + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    if finding.fix:
+        lines += _folded(finding.fix)
+    return "\n".join(lines)
+
+
+def summary_text(findings: Sequence[Finding]) -> str:
+    """All findings in a line."""
+    counts = {level: sum(each.level is level for each in findings) for level in Level}
+    return (
+        f"\n{worst_of(findings)}: {len(findings)} checks,"
+        f" {counts[Level.WARN]} warning{'' if counts[Level.WARN] == 1 else 's'}, {counts[Level.FAIL]} failed"
+    )
+
+
+def _folded(fix: str) -> Iterator[str]:
+    """What mends it, in lines that can be copied: a shell goes on behind a backslash, SQL and YAML at any space."""
+    end = " \\" if fix.startswith(("redis-cli ", "loader ", "mysql ")) else ""
+    line = INDENT + "fix:"
+    for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+|\S""", fix):
+        if len(line) + 1 + len(word) + len(end) > WIDTH and line.strip() != "fix:":
+            yield line + end
+            line = INDENT + "    "
+        line += f" {word}"
+    yield line
+
+
+def redis_cli(*words: str, node: str, tls: Sequence[str] = (), everywhere: bool = False) -> str:
+    """The shell command that sends a command to a node (`host:port` or a socket), or to all nodes of its cluster.
+
+    `tls` are the options that make it speak TLS.
+    """
+    host, _, port = node.rpartition(":")
+    alone = ["-h", host, "-p", port] if port.isdecimal() else ["-s", node]
+    at = ["--cluster", "call", node] if everywhere else alone
+    return shlex.join(["redis-cli", *tls, *at, *words])
