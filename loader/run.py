@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from loader import increment
 from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
 from loader.errors import Exit, LoaderError, PlanError, StartOver, Stopped
@@ -35,6 +36,8 @@ class Preview:
     plan: Plan
     table: Table
     commands: list[tuple[Node, list[bytes]]]
+    changed: Plan | None = None  # of a later run that reads what was changed
+    index: str | None = None  # that finds what was changed
 
 
 def run_job(settings: Config, job: Job, options: Options, listener: Listener) -> Run:
@@ -71,7 +74,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         listener.expect(crew.plan.expected, crew.throttle)
         for note in crew.notes:
             listener.notify(Noted(note))
-        run.resumed = crew.resumed
+        run.resumed, run.full = crew.resumed, crew.is_full
         run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
         try:
@@ -107,6 +110,7 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
     run.read -= event.read
     run.written -= event.written
     run.unchanged -= event.unchanged
+    run.deleted -= event.deleted
     run.deleted -= event.deleted
     run.rejected -= len(event.rejects)
     run.rejects = [reject for reject in run.rejects if reject not in event.rejects]
@@ -178,7 +182,12 @@ def preview(settings: Config, job: Job) -> Preview:
     with prepare(settings, job, Options()) as crew, Source(settings.source) as source:
         sink = Sink(crew.target, keep=True)
         transfer(crew.plan, crew.plan.first(PREVIEW_ROWS), source, sink, crew.throttle)
-        return Preview(crew.plan, crew.table, sink.kept)
+        if not job.incremental:
+            return Preview(crew.plan, crew.table, sink.kept)
+        changed, index = increment.example(crew.plan, crew.table, source)
+        told = increment.warnings(job, changed.walk[0])
+        plan = replace(crew.plan, warnings=(*crew.plan.warnings, *told))
+        return Preview(plan, crew.table, sink.kept, changed, index)
 
 
 def read_back(settings: Config, job: Job, keys: Sequence[str]) -> Iterator[Found]:

@@ -352,7 +352,9 @@ class Job(Model):
         default=None, description="Which rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
     )
     full_every: Duration | None = Field(
-        default=None, description="How often an incremental sync reads everything all the same, and prunes."
+        default=None,
+        validate_default=True,
+        description="How often an incremental sync reads everything all the same, and prunes.",
     )
     changed_only: Flag = Field(
         default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
@@ -407,6 +409,10 @@ class Job(Model):
     def _full_of_incremental(cls, every: int | None, info: ValidationInfo) -> int | None:
         if every is not None and info.data.get("incremental", ...) is None:
             raise ValueError("needs an incremental: any other sync reads everything")
+        ttl = info.data.get("ttl")
+        least = (ttl or 0) * (100 - info.data.get("ttl_jitter", 0)) // 100
+        if ttl and info.data.get("incremental") and (every is None or every >= least):
+            raise ValueError(f"has to be shorter than {least}s: a hash whose row is not changed expires with its ttl")
         return every
 
     @field_validator("changed_only")
