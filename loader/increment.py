@@ -6,11 +6,10 @@ stamped in the future, and those changed meanwhile, are there too, and no row is
 """
 
 import math
-from calendar import timegm
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from time import strptime, time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import time
 from typing import Any
 
 from loader import frames
@@ -37,10 +36,13 @@ MARK = "mark"  # what a baseline adds
 class Mark:
     """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
 
-    `at` is the watermark before the lag is taken off; `now` is MySQL's time and `clock` this machine's.
+    `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
+    transaction began, at most MySQL's time, which is `now`; `clock` is this machine's.
     """
 
     at: int
+    newest: int
+    limit: int
     now: int
     clock: dict[str, str | float]
 
@@ -71,6 +73,7 @@ def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, d
         return Beginning(plan, mark, time(), f"everything is read: {why}")
     if mark is None:
         return everything
+    mark = _advanced(before, mark)
     moment = _literal(stamp, before.at - setting(plan.job).lag - set_back(before, mark))
     return Beginning(changed_since(plan, stamp, moment), mark, baseline.full)
 
@@ -155,13 +158,25 @@ def take_mark(source: Source, plan: Plan, stamp: Column) -> Mark | None:
     last = None if at is None else _seconds(at.strip("'"))
     if seconds is None or last is None:
         return None
-    return Mark(min(last, seconds - (age or 0)), seconds, ours)
+    limit = seconds - (age or 0)
+    return Mark(min(last, limit), last, limit, seconds, ours)
 
 
 def set_back(before: Mark, now: Mark) -> int:
     """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
     behind = elapsed(before.clock) - (now.now - before.now)
     return math.ceil(behind) if behind > NOISE else 0
+
+
+def _advanced(before: Mark, now: Mark) -> Mark:
+    """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
+
+    Otherwise a million rows with one stamp would be read again by every run.
+    """
+    if now.newest != before.newest:
+        return now
+    passed = int(min(now.now - before.now, elapsed(before.clock))) - 1  # both are whole seconds
+    return replace(now, at=max(now.at, min(now.limit, before.at + max(0, passed))))
 
 
 class Eraser:
@@ -242,7 +257,9 @@ def _seconds(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return timegm(strptime(text[:19], "%Y-%m-%d %H:%M:%S")) if ":" in text else int(text.partition(".")[0])
+        if ":" in text:
+            return int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
+        return int(text.partition(".")[0])
     except ValueError:
         return None
 

@@ -111,6 +111,23 @@ def test_x8_equal_stamps(world, kind):
     assert {id_: v for id_, v in job.values().items() if id_ > 1000} == job.rows()
 
 
+def test_a_quiet_table_is_not_read_again(world):
+    """Once the newest rows have been seen for longer than the lag, runs read nothing: their clock has gone on."""
+    table(world, "datetime", 500)
+    job = Syncing(world)
+    job.ok()
+    assert job.ok() == (500, False)
+    mark = job.baseline()["more"]["mark"]
+    clock = mark["clock"] | {"uptime": mark["clock"]["uptime"] - 60}
+    job.baseline(now=mark["now"] - 60, clock=clock)
+    assert job.ok() == (500, False)
+    assert 50 <= job.baseline()["more"]["mark"]["at"] - mark["at"] <= 62
+    assert job.ok() == (0, False)
+    world.sql("UPDATE t SET v = 1 WHERE id = 3")
+    assert job.ok() == (1, False)
+    assert job.values() == job.rows()
+
+
 def other(world):
     return pymysql.connect(
         host="127.0.0.1",
