@@ -441,6 +441,11 @@ class Job(Model):
         return key_parts(self.key) if self.key else ()
 
     @property
+    def erases(self) -> bool:
+        """Whether a sync deletes hashes by itself, whoever else has written into them."""
+        return bool(self.incremental and (self.where or self.soft_delete or self.full_every))
+
+    @property
     def prefix(self) -> str:
         """What all keys of the job begin with."""
         return self.key_parts[0][0] if self.key else f"{self.table}_"

@@ -544,8 +544,9 @@ def test_rejects_are_not_forgotten(world):
     assert job.run().status == "rejects"
     world.sql("UPDATE t SET v = 1, at = NOW() WHERE id = 5")
     job.baseline(at=job.baseline()["more"]["mark"]["at"] + 60)
-    assert job.ok() == (1, False)
-    assert "rows rejected earlier" in job.notes[0]
+    for _ in range(2):
+        assert job.ok() == (1, False)
+        assert "rows rejected earlier" in job.notes[0]
     world.redis.delete("t_4")
     assert job.ok(Options(full=True)) == (10, True)
     assert job.ok()[1] is False
