@@ -99,6 +99,7 @@ class Crew:
         self.target = target
         self.throttle = throttle
         self.resumed = False
+        self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
         self.earlier: tuple[int, list[Reject]] = (0, [])
         self.notes: list[str] = []  # what a person should know before the run goes on
         self._settings = settings
@@ -495,11 +496,21 @@ class Crew:
         if lapsed := self.throttle.lapsed():
             raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
+        self._sweep()
         self._keep_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
         if self.is_full and not self.resumed and not self._options.narrowed:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
+
+    def _sweep(self) -> None:
+        """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
+        mark = increment.restored(self._start)
+        before = persist(self._base.read, self.plan.job.deadline, self.throttle) if mark and self.is_full else None
+        if mark and before:
+            self.erased = self._scouted(
+                lambda source: increment.sweep(self.plan, self.table, source, self.target, self.throttle, before, mark)
+            )
 
     def _keep_baseline(self, saved: Checkpoint) -> None:
         """Have the next run of an incremental job build on this one, all rows of which are in Redis.

@@ -74,8 +74,7 @@ def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, d
     if mark is None:
         return everything
     mark = _advanced(before, mark)
-    moment = _literal(stamp, before.at - setting(plan.job).lag - set_back(before, mark))
-    return Beginning(changed_since(plan, stamp, moment), mark, baseline.full)
+    return Beginning(changed_since(plan, stamp, _since(plan.job, stamp, before, mark)), mark, baseline.full)
 
 
 def kept(mark: Mark | None) -> dict[str, Any]:
@@ -231,6 +230,29 @@ class Eraser:
             writer.send(index, Batch(b"".join(commands), len(commands), len(commands)))
 
 
+def sweep(
+    plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
+) -> int:
+    """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
+
+    The rows that the job took then and no longer takes are not met by who reads all that it takes.
+    """
+    old = _mark(before.more)
+    if old is None or before.facts.get("incremental") != setting(plan.job).column:
+        return 0
+    stamp = stamp_of(plan.job, table, plan.walk)
+    erase = eraser(changed_since(plan, stamp, _since(plan.job, stamp, old, mark)), table, target, throttle)
+    if erase is None:
+        return 0
+    writer = Writer(target)
+    try:
+        deleted = erase(Chunk(0), source, writer)
+        writer.await_replicas()
+    finally:
+        writer.close()
+    return deleted
+
+
 def eraser(plan: Plan, table: Table, target: Target, throttle: Throttle) -> Eraser | None:
     """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all."""
     gone = no_longer(plan)
@@ -262,6 +284,11 @@ def _seconds(text: str | None) -> int | None:
         return int(text.partition(".")[0])
     except ValueError:
         return None
+
+
+def _since(job: Job, stamp: Column, before: Mark, now: Mark) -> str:
+    """The moment from which on rows may have been changed since a mark."""
+    return _literal(stamp, before.at - setting(job).lag - set_back(before, now))
 
 
 def _literal(stamp: Column, seconds: int) -> str:

@@ -82,6 +82,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + crew.owed
+        run.deleted += crew.erased
         run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")

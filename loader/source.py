@@ -148,7 +148,7 @@ class Source:
         """Seconds since the oldest open transaction that has changed rows began; 0 without one, None if hidden.
 
         They are seen with the PROCESS right. Their beginning is told in the server's local time: where its clocks were
-        set back during the last day, they count as so much older.
+        set back during the last day, they count as so much older. The server's answer may be 0.1 s old.
         """
         now, before = "UTC_TIMESTAMP()", "UTC_TIMESTAMP() - INTERVAL 1 DAY"
         ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"

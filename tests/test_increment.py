@@ -1,8 +1,10 @@
 """Incremental sync: a run reads what was changed since the one before, and no row is missed."""
 
 import json
+import random
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import pymysql
@@ -13,11 +15,13 @@ from loader.crew import Options
 from loader.errors import ConfigError
 from loader.execute import execute
 from loader.model import ChunkLoaded, Noted
+from loader.reconcile import verify
 from loader.source import Source
 from world import Ear
 
 KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
 LAG = "2s"
+WRITING = 3  # seconds
 
 
 def table(world, kind="datetime(6)", rows=10, *, index=True, more=""):
@@ -186,8 +190,9 @@ def test_open_transactions_without_the_right(world):
     with Source(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT * FROM t")
         assert source.oldest_writer() is None
-        with process_right(world):
-            assert Source(world.config(table="t").source).oldest_writer() == 0
+        with process_right(world), Source(world.config(table="t").source) as allowed:
+            time.sleep(0.2)  # the server remembers for 0.1 s what it told last
+            assert allowed.oldest_writer() == 0
 
 
 class Writing(Ear):
@@ -318,6 +323,19 @@ def test_soft_deleted_rows(world):
     run = job.run()
     assert (run.status, run.deleted, set(job.values())) == ("ok", 0, {1, 2, 3, 4, 6, 7, 8, 9})
     assert sum(run.nodes.values()) == run.written
+
+
+@pytest.mark.parametrize("options", [Options(full=True), Options(resume=True)])
+def test_a_full_run_forgets_none_of_them(world, options):
+    """A row that leaves the job before a full run, which does not meet it, loses its hash by that run too."""
+    table(world, rows=100)
+    job = Syncing(world, soft_delete="v = 9", where="v < 5")
+    job.ok()
+    world.sql("UPDATE t SET v = 9 WHERE id = 2", "UPDATE t SET v = 6 WHERE id = 3", "UPDATE t SET v = 1 WHERE id = 4")
+    run = job.run(options)
+    assert (run.status, run.full, run.deleted) == ("ok", True, 2)
+    config = job.config()
+    assert verify(config, config.jobs["job"]).is_equal
 
 
 @pytest.mark.parametrize("value", ["0", "NULL"])
@@ -565,3 +583,38 @@ def test_x10_a_moment_by_the_clock(world):
         mark = job.baseline()["more"]["mark"]
         ahead = 5 * 3600 if kind == "datetime" else 0
         assert abs(mark["now"] - ahead - datetime.now(UTC).timestamp()) < 3
+
+
+def write_at_random(world, seed, end):
+    """Transactions of some changes each, short ones and some that stay open for half a second, until `end`."""
+    chance = random.Random(seed)
+    with other(world) as mysql, mysql.cursor() as cursor:
+        while time.monotonic() < end:
+            for _ in range(chance.randint(1, 3)):
+                first = chance.randint(1, 400)
+                part = f"id BETWEEN {first} AND {first + chance.randint(0, 5)} ORDER BY id"
+                what = chance.choice(["v = v + 1", "v = v + 1", "gone = 1", "gone = 0", "w = 1 - w"])
+                with suppress(pymysql.OperationalError):  # a deadlock
+                    cursor.execute(f"UPDATE t SET {what} WHERE {part}")
+            time.sleep(chance.choice([0, 0, 0.01, 0.5]))
+            mysql.commit()
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp(6)"])
+def test_under_writers(world, kind):
+    """Whatever is written while runs follow one another, the hashes are the rows once the writers are done."""
+    table(world, kind, 400, more=", gone int NOT NULL DEFAULT 0, w int NOT NULL DEFAULT 1")
+    job = Syncing(world, chunk_rows=50, soft_delete="gone = 1", where="w > 0", fields=["id", "v"])
+    job.ok()
+    end = time.monotonic() + WRITING
+    writers = [threading.Thread(target=write_at_random, args=(world, seed, end)) for seed in range(3)]
+    for writer in writers:
+        writer.start()
+    runs = 0
+    while any(writer.is_alive() for writer in writers):
+        assert job.ok()[1] is False
+        runs += 1
+    job.ok()
+    assert runs > 5
+    assert job.values() == dict(world.sql("SELECT id, v FROM t WHERE gone = 0 AND w > 0"))
