@@ -6,7 +6,7 @@ stamped in the future, and those changed meanwhile, are there too, and no row is
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import time
@@ -18,17 +18,19 @@ from loader.errors import Exit, PlanError
 from loader.load import transfer
 from loader.lookup import TOGETHER, Lookup
 from loader.model import Batch, Chunk, Column, Table
-from loader.plan import Plan, as_literal, changed_since, keys_only, no_longer, quote
+from loader.plan import Plan, as_literal, changed_since, keys_only, no_longer, quote, within
 from loader.process import clock, elapsed
 from loader.settings import Incremental, Job
 from loader.slots import slot_of
 from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
+from loader.walk import walk
 from loader.writer import Sink, Writer
 
 STAMPS = ("datetime", "timestamp")
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
+PART = 20_000  # keys of rows that are gone in memory: about 10 MB
 MARK = "mark"  # what a baseline adds
 
 
@@ -174,8 +176,8 @@ def _advanced(before: Mark, now: Mark) -> Mark:
     """
     if now.newest != before.newest:
         return now
-    passed = int(min(now.now - before.now, elapsed(before.clock))) - 1  # both are whole seconds
-    return replace(now, at=max(now.at, min(now.limit, before.at + max(0, passed))))
+    passed = int(min(now.now - before.now, elapsed(before.clock))) - 1  # of whole seconds; below 0 where set back
+    return replace(now, at=max(now.at, min(now.limit, before.at + passed)))
 
 
 class Eraser:
@@ -190,17 +192,24 @@ class Eraser:
 
     def __call__(self, chunk: Chunk, source: Source, writer: Writer) -> int:
         """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
-        grant = self._throttle.grant()
-        keys = [key for key in self._keys(self._gone, self._gone.select(chunk), source) if self._lookup.fits(key)]
-        deleted = 0
-        for part in _parts(keys):
-            there = self._hashes(part)
-            if there:
-                made = set(self._keys(self._made, self._made.matching(self._lookup.condition(there)), source))
-                self._throttle.hold(grant)
-                self._unlink([key for key in there if key not in made], writer)
-                deleted += sum(writer.drain().rows.values())
+        gone, deleted = self._gone, 0
+        if chunk.upto is not None:
+            gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
+        for part in walk(gone, PART, source.fetch, after=chunk.after):
+            keys = [key for key in self._keys(gone, gone.select(part), source) if self._lookup.fits(key)]
+            for start in range(0, len(keys), TOGETHER):
+                deleted += self._erase(keys[start : start + TOGETHER], source, writer)
         return deleted
+
+    def _erase(self, keys: list[bytes], source: Source, writer: Writer) -> int:
+        grant = self._throttle.grant()
+        there = self._hashes(keys)
+        if not there:
+            return 0
+        made = set(self._keys(self._made, self._made.matching(self._lookup.condition(there)), source))
+        self._throttle.hold(grant)
+        self._unlink([key for key in there if key not in made], writer)
+        return sum(writer.drain().rows.values())
 
     def _keys(self, plan: Plan, statement: str, source: Source) -> list[bytes]:
         sink = Sink(self._target, keep=True)
@@ -257,10 +266,6 @@ def eraser(plan: Plan, table: Table, target: Target, throttle: Throttle) -> Eras
     """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all."""
     gone = no_longer(plan)
     return Eraser(plan, gone, table, target, throttle) if gone else None
-
-
-def _parts(keys: list[bytes]) -> Iterator[list[bytes]]:
-    return (keys[start : start + TOGETHER] for start in range(0, len(keys), TOGETHER))
 
 
 def _unfit(job: Job, why: str) -> PlanError:
