@@ -218,7 +218,7 @@ class Crew:
         if self._options.resume:
             check_room(self.plan, self._settings.source, self.target, self.throttle)
             self._state.void()  # else the new markers would vouch for it
-        self._begin(facts)
+        self.begin()
         self._saved = Checkpoint(run, facts, self._state.mark(run), start=self._start)
 
     @property
@@ -226,13 +226,13 @@ class Crew:
         """Whether all rows are read, and not those alone that were changed."""
         return self.plan.whole is None
 
-    def _begin(self, facts: dict[str, str]) -> None:
+    def begin(self) -> None:
         """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
         if not self.plan.job.incremental or self._options.narrowed:
             return
         full = self._options.full or self._options.resume or self._options.restart
         baseline = None if full else self._base.read()
-        doubt = self._base.doubt(baseline, facts) if baseline else ""
+        doubt = self._base.doubt(baseline, self._facts()) if baseline else ""
         begun = self._scouted(
             lambda source: increment.begin(self._whole, self.table, source, baseline, doubt, full=full)
         )

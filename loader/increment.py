@@ -69,7 +69,7 @@ def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, d
     everything = Beginning(plan, mark, time())
     if full or baseline is None or is_due(plan.job, baseline):
         return everything
-    before = _mark(baseline.more)
+    before = restored(baseline.more)
     if doubt or before is None:
         why = doubt or f"no row had a {stamp.name} when the last run began"
         return Beginning(plan, mark, time(), f"everything is read: {why}")
@@ -86,7 +86,10 @@ def kept(mark: Mark | None) -> dict[str, Any]:
 
 def restored(more: Mapping[str, Any]) -> Mark | None:
     """The mark that was stored; None where there is none."""
-    return _mark(more)
+    try:
+        return Mark(**more[MARK])
+    except (KeyError, TypeError):
+        return None
 
 
 def is_due(job: Job, baseline: Baseline) -> bool:
@@ -246,7 +249,7 @@ def sweep(
 
     The rows that the job took then and no longer takes are not met by who reads all that it takes.
     """
-    old = _mark(before.more)
+    old = restored(before.more)
     if old is None or before.facts.get("incremental") != setting(plan.job).column:
         return 0
     stamp = stamp_of(plan.job, table, plan.walk)
@@ -270,13 +273,6 @@ def eraser(plan: Plan, table: Table, target: Target, throttle: Throttle) -> Eras
 
 def _unfit(job: Job, why: str) -> PlanError:
     return PlanError(f"job {job.name!r}: incremental: {why}", exit_code=Exit.CONFIG)
-
-
-def _mark(more: Mapping[str, Any]) -> Mark | None:
-    try:
-        return Mark(**more[MARK])
-    except (KeyError, TypeError):
-        return None
 
 
 def _seconds(text: str | None) -> int | None:

@@ -124,8 +124,8 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
 def prepare(settings: Config, job: Job, options: Options, run: str = "", *, again: bool = False) -> "Crew":
     """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds.
 
-    With the id of a run, the job is locked for it, unless nothing is to be written. Where the run begins `again`, it
-    has the patience of its job, and a table that is not there may be on its way back.
+    With the id of a run it begins, and the job is locked for it unless nothing is to be written. Where it begins
+    `again`, it has the patience of its job, and a table that is not there may be on its way back.
     """
     throttle = Throttle(options.rate)
     patience = job.deadline if again else PATIENCE
@@ -147,9 +147,9 @@ def prepare(settings: Config, job: Job, options: Options, run: str = "", *, agai
         source.close()
         raise
     crew = Crew(settings, plan, table, source, target, options, throttle)
-    if run and not options.dry_run:
+    if run:
         try:
-            persist(lambda: crew.take_up(run), patience, throttle)
+            persist(crew.begin if options.dry_run else lambda: crew.take_up(run), patience, throttle)
         except BaseException:
             crew.close()
             raise

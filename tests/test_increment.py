@@ -98,6 +98,9 @@ def test_only_what_was_changed_is_read(world, kind):
     world.sql("UPDATE t SET v = 1 WHERE id IN (3, 7)", "INSERT INTO t (id, v) VALUES (11, 1)")
     assert job.ok() == (11, False)  # the newest stamp of all was an hour old: the first ten have it too
     assert (job.values(), job.notes) == (job.rows(), [])
+    before = job.baseline()
+    assert job.ok(Options(dry_run=True))[1] is False
+    assert job.baseline() == before
     world.sql("UPDATE t SET v = 2 WHERE id = 5")
     assert job.ok() == (4, False)
     assert job.values() == job.rows()
