@@ -6,7 +6,6 @@ What fails in passing is tried again on new connections, for as long as the job'
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
@@ -16,8 +15,8 @@ from loader.encoder import Tally
 from loader.errors import TargetError
 from loader.load import persist, transfer
 from loader.lookup import TOGETHER, Lookup
-from loader.model import Acks, Batch, Layout, Node, Reject
-from loader.plan import Plan, Results, quote
+from loader.model import Acks, Batch, Node, Reject
+from loader.plan import Plan, keys_only
 from loader.reader import Reader, Unequal
 from loader.run import prepare
 from loader.settings import Job
@@ -71,7 +70,7 @@ class Both:
         self.throttle = self._crew.throttle
         self.fetch = self._crew.fetch
         self._source: Source | None = None
-        self._keys_only = _keys_only(self.plan)
+        self._keys_only = keys_only(self.plan)
 
     def __enter__(self) -> Self:
         return self
@@ -331,16 +330,6 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[byt
     yield from look(0, list(group))
     while waiting:
         yield from look_again()
-
-
-def _keys_only(plan: Plan) -> Plan:
-    """The plan that reads no more of a row than its key."""
-    if plan.job.query is not None:
-        return plan
-    cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))
-    place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
-    key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
-    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
 
 
 def _prefixes_below(settings: Config, job: Job) -> list[str]:

@@ -163,6 +163,12 @@ def sync(
     rate: Rate = None,
     max_load: MaxLoad = None,
     max_lag: MaxLag = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", envvar="LOADER_FULL", show_envvar=False, help="Read everything, not only what was changed."
+        ),
+    ] = False,
     prune: Annotated[
         bool,
         typer.Option("--prune", envvar="LOADER_PRUNE", show_envvar=False, help="Then delete hashes whose row is gone."),
@@ -195,6 +201,7 @@ def sync(
         rate=rate,
         max_load=_limit(max_load),
         max_lag=max_lag,
+        full=full,
     )
 
     most = share(max_delete) if prune else None

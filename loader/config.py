@@ -63,6 +63,8 @@ class Config(Model):
     def _jobs_apart(self) -> Self:
         """Names the jobs; refuses two tables under one prefix, for one's keys would be extra to the other.
 
+        Two jobs of one table may share their hashes where none deletes them by itself.
+
         The loader's own keys are no rows of any job either.
         """
         collisions: dict[str, str] = {}
@@ -76,6 +78,11 @@ class Config(Model):
                 if other.prefix == job.prefix and other.table != job.table:
                     message = f"keys begin with {job.prefix!r} as those of job {other.name}; change one of them"
                     collisions[name] = message
+                elif other.prefix == job.prefix and (other.erases or job.erases):
+                    collisions[name] = (
+                        f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that an incremental"
+                        " sync deletes is gone for both; change one of them"
+                    )
         if collisions:
             raise _CollisionError(collisions)
         return self

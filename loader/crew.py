@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+from loader import increment
+from loader.baseline import Baselines
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
@@ -42,7 +44,8 @@ class Options:
 
     `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
     variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
-    rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica.
+    rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica; `full`
+    reads everything where a run would read what was changed.
     """
 
     where: str | None = None
@@ -56,6 +59,12 @@ class Options:
     rate: int | None = None
     max_load: tuple[str, int] | None = None
     max_lag: int | None = None
+    full: bool = False
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some of the job's rows are read, by what was typed."""
+        return bool(self.where or self.key_range or self.shard)
 
 
 class Listener(Protocol):
@@ -90,6 +99,7 @@ class Crew:
         self.target = target
         self.throttle = throttle
         self.resumed = False
+        self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
         self.earlier: tuple[int, list[Reject]] = (0, [])
         self.notes: list[str] = []  # what a person should know before the run goes on
         self._settings = settings
@@ -111,6 +121,10 @@ class Crew:
         self._stop: Stopped | None = None  # what a signal asked for
         self._finished = False
         self._exposed: dict[str, list[tuple[float, ChunkLoaded]]] = {}  # chunks that replicas lack, by node, since when
+        self._whole = plan
+        self._base = Baselines(target, plan.job.name)
+        self._start: dict[str, Any] = {}  # what the baseline will say of this run
+        self._full = 0.0  # when everything was read last
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
@@ -199,11 +213,34 @@ class Crew:
                 self.earlier = (saved.rejected, told)
                 self._backlog = deque(saved.owed)
                 self._saved, self.resumed = saved, True
+                self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
                 return
         if self._options.resume:
             check_room(self.plan, self._settings.source, self.target, self.throttle)
             self._state.void()  # else the new markers would vouch for it
-        self._saved = Checkpoint(run, facts, self._state.mark(run))
+        self.begin()
+        self._saved = Checkpoint(run, facts, self._state.mark(run), start=self._start)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all rows are read, and not those alone that were changed."""
+        return self.plan.whole is None
+
+    def begin(self) -> None:
+        """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
+        if not self.plan.job.incremental or self._options.narrowed:
+            return
+        full = self._options.full or self._options.resume or self._options.restart
+        baseline = None if full else self._base.read()
+        doubt = self._base.doubt(baseline, self._facts()) if baseline else ""
+        begun = self._scouted(
+            lambda source: increment.begin(self._whole, self.table, source, baseline, doubt, full=full)
+        )
+        self.plan, self._full = begun.plan, begun.full
+        self._start = {"began": self._began, **increment.kept(begun.mark)}
+        self.notes += [begun.note] if begun.note else []
+        if not self.is_full and (listed := self._rejects.count()):
+            self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
     def lock(self, run: str) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
@@ -343,6 +380,7 @@ class Crew:
             self.throttle,
             dry_run=self._options.dry_run,
             durable=not self._options.dry_run,
+            erase=increment.eraser(self.plan, self.table, self.target, self.throttle),
         )
         try:
             while chunk := self._todo.get():
@@ -458,7 +496,31 @@ class Crew:
         if lapsed := self.throttle.lapsed():
             raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
+        self._sweep()
+        self._keep_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
-        if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
+        if self.is_full and not self.resumed and not self._options.narrowed:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
+
+    def _sweep(self) -> None:
+        """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
+        mark = increment.restored(self._start)
+        before = persist(self._base.read, self.plan.job.deadline, self.throttle) if mark and self.is_full else None
+        if mark and before:
+            self.erased = self._scouted(
+                lambda source: increment.sweep(self.plan, self.table, source, self.target, self.throttle, before, mark)
+            )
+
+    def _keep_baseline(self, saved: Checkpoint) -> None:
+        """Have the next run of an incremental job build on this one, all rows of which are in Redis.
+
+        Not where a master has thrown keys away meanwhile; before a resumed run went on, no one has looked.
+        """
+        if not self._start or self.evicted() or (self.resumed and self.target.evicting()):
+            return
+        persist(
+            lambda: self._base.save(saved.run, self._facts(), self._full, self._start),
+            self.plan.job.deadline,
+            self.throttle,
+        )

@@ -10,11 +10,16 @@ from loader.settings import Job
 
 
 def execute(settings: Config, job: Job, options: Options, listener: Listener, *, prune: float | None = None) -> Run:
-    """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them (None: none).
+    """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them.
+
+    Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
+    too: it prunes as `loader prune` does.
 
     Never raises for what a person can mend: the run says how it ended, and with which exit code.
     """
     run = run_job(settings, job, options, listener)
+    if prune is None and job.full_every and run.full and not (options.narrowed or options.resume):
+        prune = reconcile.MAX_DELETE
     if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
         _prune(settings, job, run, prune)
     return run

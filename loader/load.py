@@ -26,6 +26,7 @@ PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a 
 
 Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
+Erase = Callable[[Chunk, Source, Writer], int]
 T = TypeVar("T")
 
 
@@ -94,10 +95,21 @@ def check_table(plan: Plan, source: Source) -> None:
 
 
 class Lane:
-    """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew."""
+    """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew.
+
+    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many.
+    """
 
     def __init__(
-        self, settings: Settings, plan: Plan, target: Target, throttle: Throttle, *, dry_run: bool, durable: bool
+        self,
+        settings: Settings,
+        plan: Plan,
+        target: Target,
+        throttle: Throttle,
+        *,
+        dry_run: bool,
+        durable: bool,
+        erase: Erase | None = None,
     ) -> None:
         self._settings = settings
         self._plan = plan
@@ -105,6 +117,7 @@ class Lane:
         self._throttle = throttle
         self._dry_run = dry_run
         self._durable = durable
+        self._erase = erase
         self._source: Source | None = None
         self._writer: Writer | Sink | None = None
         self._moved = 0.0  # when an attempt last came on
@@ -123,6 +136,8 @@ class Lane:
                 assert self._source
                 assert self._writer
                 event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
+                if self._erase and isinstance(self._writer, Writer):
+                    event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
                 self._look()
                 if self._durable:
                     exposed = frozenset(map(str, self._writer.await_replicas()))

@@ -44,6 +44,7 @@ class Table:
     primary_key: tuple[str, ...] = ()
     unique_keys: tuple[tuple[str, ...], ...] = ()  # without NULLs; the primary key is not repeated
     rows_estimate: int | None = None
+    indexes: tuple[tuple[str, str], ...] = ()  # each that can be walked, and its first column
 
     def column(self, name: str) -> Column | None:
         """The column of that name, letter case aside as in MySQL; None where there is none."""

@@ -7,7 +7,7 @@ SQL, taken as it is.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
@@ -29,6 +29,8 @@ TIME = re.compile(
 )
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
+CLOCK_CHANGE = 7200  # seconds that clocks are set forward or back by, at most
+LAST_TIMESTAMP = 2_147_483_647  # the second after which FROM_UNIXTIME may be NULL
 NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
 
 
@@ -64,6 +66,7 @@ class Plan:
     ranges: tuple[str, ...]  # those of the conditions that MySQL finds in the index alone
     columns: tuple[Column, ...]  # those read as they are, and those walked along
     filtered: bool  # a `where` keeps some rows out, no one knows how many
+    whole: "Plan | None" = None  # what this plan reads the changed rows of
     results: Results = field(default_factory=Results, compare=False, repr=False)
 
     def select(self, chunk: Chunk) -> str:
@@ -98,7 +101,10 @@ class Plan:
 
     def facts(self) -> dict[str, str]:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
-        return {
+        if self.whole:
+            return self.whole.facts()
+        incremental = {"incremental": self.job.incremental.column} if self.job.incremental else {}
+        return incremental | {
             "statement": self.select(Chunk(1)),
             "column types": ", ".join(f"{column.name} {column}" for column in self.columns),
             "key": repr(self.layout.key),
@@ -132,7 +138,8 @@ class Plan:
         if self.job.fields is None:
             known = {column.name for column in self.columns}
             told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
-        before, after = [column.name for column in self.walk], [column.name for column in _walk(table)]
+        before = [column.name for column in (self.whole or self).walk]
+        after = [column.name for column in _walk(table)]
         if not self.job.key:
             before, after = [*before, *self.key_columns], [*after, *table.primary_key]
         if before != after and not told:
@@ -178,6 +185,7 @@ def make_plan(
     walk = () if query else _walk(table)
     columns = tuple(_named(table, column, job, "key").name for _, column in parts if column is not None)
     conditions = [f"({text}\n)" for text in (job.where, where) if text]  # a comment may end the text
+    conditions += [f"({job.soft_delete}\n) IS NOT TRUE"] if job.soft_delete else []
     if (where or key_range or shard) and query:
         raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
     ranges = () if key_range is None else (_range(job, walk, key_range),)
@@ -204,8 +212,40 @@ def make_plan(
         names=tuple(column.name for column in table.columns) if query else (),
         ranges=ranges,
         columns=tuple(column for column in table.columns if column in walk or quote(column.name) in cells),
-        filtered=bool(job.where or where),
+        filtered=bool(job.where or where or job.soft_delete),
     )
+
+
+def changed_since(plan: Plan, stamp: Column, moment: str) -> Plan:
+    """The plan that reads those rows alone whose stamp, a DATETIME or TIMESTAMP, is a literal moment or a later one.
+
+    It is walked along the stamp and then the key, so that any number of rows may have the same stamp.
+    """
+    return replace(
+        plan,
+        walk=(stamp, *(column for column in plan.walk if column.name != stamp.name)),
+        conditions=(*plan.conditions, _at_least(stamp, moment)),
+        columns=(*plan.columns, *([stamp] if stamp not in plan.columns else [])),
+        whole=plan,
+    )
+
+
+def no_longer(plan: Plan) -> Plan | None:
+    """The plan that reads the keys of changed rows that the job leaves out; None where it takes all rows."""
+    if plan.whole is None or not plan.whole.conditions:
+        return None
+    taken = " AND ".join(plan.whole.conditions)
+    return replace(keys_only(plan), conditions=(f"({taken}) IS NOT TRUE", plan.conditions[-1]))
+
+
+def keys_only(plan: Plan) -> Plan:
+    """The plan that reads no more of a row than its key."""
+    if plan.job.query is not None:
+        return plan
+    cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))
+    place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
+    key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
+    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
 
 
 def peek(query: str, rows: int) -> str:
@@ -220,17 +260,17 @@ def quote(name: str) -> str:
 
 def beyond(columns: Sequence[Column], values: KeyValues) -> str:
     """The condition `columns > values`, spelled out: MySQL finds no index range for a comparison of rows."""
-    return _compare(columns, values, ">", ">")
+    return f"{_compare(columns, values, '>', '>')}{_hint(columns[0], '>=', values[0])}"
 
 
 def within(columns: Sequence[Column], values: KeyValues) -> str:
     """The condition `columns <= values`, spelled out."""
-    return _compare(columns, values, "<", "<=")
+    return f"{_compare(columns, values, '<', '<=')}{_hint(columns[0], '<=', values[0])}"
 
 
 def as_literal(column: Column) -> str:
     """The expression by which MySQL writes a key value as a literal for `beyond` and `within`."""
-    name = quote(column.name)
+    name = _operand(column)
     if column.type in TEXTS:
         return f"CONCAT('_{column.charset} X''', HEX({name}), '''')"
     if column.type in BINARIES:
@@ -279,10 +319,35 @@ def _as_stored(table: Table, name: str, value: str) -> str:
 
 
 def _compare(columns: Sequence[Column], values: KeyValues, strict: str, last: str) -> str:
-    name, value = quote(columns[0].name), values[0]
+    name, value = _operand(columns[0]), values[0]
     if len(columns) == 1:
         return f"{name} {last} {value}"
     return f"({name} {strict} {value} OR ({name} = {value} AND {_compare(columns[1:], values[1:], strict, last)}))"
+
+
+def _operand(column: Column) -> str:
+    """What of a column is compared with a literal: of a TIMESTAMP its number, since a local time may come twice."""
+    return f"UNIX_TIMESTAMP({quote(column.name)})" if column.type == "timestamp" else quote(column.name)
+
+
+def _at_least(stamp: Column, moment: str) -> str:
+    return f"{_operand(stamp)} >= {moment}{_hint(stamp, '>=', moment)}"
+
+
+def _hint(column: Column, sign: str, value: str) -> str:
+    """One more condition that holds anyway, and that MySQL finds in the index, for a TIMESTAMP compared by number.
+
+    It takes the local time itself for that, or `CLOCK_CHANGE` seconds more where clocks are set back around it.
+    """
+    if column.type != "timestamp":
+        return ""
+    at = int(value.partition(".")[0]) + (sign == "<=")
+    low, high = at - CLOCK_CHANGE, at + CLOCK_CHANGE
+    if low < 0 or high > LAST_TIMESTAMP:
+        return ""
+    steady = f"TIMESTAMPDIFF(SECOND, FROM_UNIXTIME({low}), FROM_UNIXTIME({high})) = {high - low}"
+    moment = f"FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))"
+    return f" AND {quote(column.name)} {sign} {moment}"
 
 
 def _key_template(job: Job, table: Table) -> Sequence[tuple[str, str | None]]:

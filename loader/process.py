@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,22 @@ def identity() -> dict[str, str | int]:
     """
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": start_time(pid) or 0, "world": _world()}
+
+
+def clock() -> dict[str, str | float]:
+    """What time it is: `uptime` goes on evenly in one `boot` of the machine, `wall` may be set; seconds.
+
+    `boot` is empty where there is no /proc.
+    """
+    boot = _world().partition(" ")[0]
+    return {"boot": boot, "uptime": time.clock_gettime(time.CLOCK_BOOTTIME) if boot else 0.0, "wall": time.time()}
+
+
+def elapsed(before: dict[str, str | float]) -> float:
+    """Seconds that have passed since `clock` was asked, here or on another machine."""
+    now = clock()
+    kind = "uptime" if now["boot"] and now["boot"] == before["boot"] else "wall"
+    return float(now[kind]) - float(before[kind])
 
 
 def is_gone(other: dict[str, str | int]) -> bool:

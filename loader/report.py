@@ -44,6 +44,7 @@ def run_text(run: Run) -> str:
     counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
     if run.deleted:
         counts += f", {run.deleted:,} deleted"
+    counts += "" if run.full else ", changed rows only,"
     lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
     width = max(map(len, run.nodes), default=0)
     lines += [f"  {node:{width}}  {rows:>12,} row{_s(rows)}" for node, rows in sorted(run.nodes.items())]
@@ -193,10 +194,20 @@ def plan_text(preview: Any) -> str:
         f"job         {plan.job.name}",
         f"rows        {rows}, read {way}",
         f"statement   {statement}",
+        *_increment_lines(preview),
         "commands    of the first rows, with the node that owns their slot; nothing was sent",
     ]
     lines += [f"  {node}  {command_text(words)}" for node, words in preview.commands]
     return "\n".join(lines if preview.commands else [*lines, "  none: there are no rows"])
+
+
+def _increment_lines(preview: Any) -> list[str]:
+    """How a later run reads what was changed, where it does."""
+    if preview.changed is None:
+        return []
+    statement = preview.changed.select(Chunk(1)).replace("\n", "\n            ")
+    served = f"found by index {preview.index}" if preview.index else "found without an index: the whole table is read"
+    return [f"increment   {statement}", f"            {served}; the moment is as if a sync had begun now"]
 
 
 def cluster_text(document: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from loader import increment
 from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
 from loader.errors import Exit, LoaderError, PlanError, StartOver, Stopped
@@ -35,6 +36,8 @@ class Preview:
     plan: Plan
     table: Table
     commands: list[tuple[Node, list[bytes]]]
+    changed: Plan | None = None  # of a later run that reads what was changed
+    index: str | None = None  # that finds what was changed
 
 
 def run_job(settings: Config, job: Job, options: Options, listener: Listener) -> Run:
@@ -71,7 +74,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         listener.expect(crew.plan.expected, crew.throttle)
         for note in crew.notes:
             listener.notify(Noted(note))
-        run.resumed = crew.resumed
+        run.resumed, run.full = crew.resumed, crew.is_full
         run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
         try:
@@ -79,6 +82,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + crew.owed
+        run.deleted += crew.erased
         run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")
@@ -108,6 +112,7 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
     run.written -= event.written
     run.unchanged -= event.unchanged
     run.deleted -= event.deleted
+    run.deleted -= event.deleted
     run.rejected -= len(event.rejects)
     run.rejects = [reject for reject in run.rejects if reject not in event.rejects]
     run.chunks_done -= 1
@@ -119,8 +124,8 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
 def prepare(settings: Config, job: Job, options: Options, run: str = "", *, again: bool = False) -> "Crew":
     """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds.
 
-    With the id of a run, the job is locked for it, unless nothing is to be written. Where the run begins `again`, it
-    has the patience of its job, and a table that is not there may be on its way back.
+    With the id of a run it begins, and the job is locked for it unless nothing is to be written. Where it begins
+    `again`, it has the patience of its job, and a table that is not there may be on its way back.
     """
     throttle = Throttle(options.rate)
     patience = job.deadline if again else PATIENCE
@@ -142,9 +147,9 @@ def prepare(settings: Config, job: Job, options: Options, run: str = "", *, agai
         source.close()
         raise
     crew = Crew(settings, plan, table, source, target, options, throttle)
-    if run and not options.dry_run:
+    if run:
         try:
-            persist(lambda: crew.take_up(run), patience, throttle)
+            persist(crew.begin if options.dry_run else lambda: crew.take_up(run), patience, throttle)
         except BaseException:
             crew.close()
             raise
@@ -178,7 +183,12 @@ def preview(settings: Config, job: Job) -> Preview:
     with prepare(settings, job, Options()) as crew, Source(settings.source) as source:
         sink = Sink(crew.target, keep=True)
         transfer(crew.plan, crew.plan.first(PREVIEW_ROWS), source, sink, crew.throttle)
-        return Preview(crew.plan, crew.table, sink.kept)
+        if not job.incremental:
+            return Preview(crew.plan, crew.table, sink.kept)
+        changed, index = increment.example(crew.plan, crew.table, source)
+        told = increment.warnings(job, changed.walk[0])
+        plan = replace(crew.plan, warnings=(*crew.plan.warnings, *told))
+        return Preview(plan, crew.table, sink.kept, changed, index)
 
 
 def read_back(settings: Config, job: Job, keys: Sequence[str]) -> Iterator[Found]:

@@ -357,7 +357,9 @@ class Job(Model):
         default=None, description="Which rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
     )
     full_every: Duration | None = Field(
-        default=None, description="How often an incremental sync reads everything all the same, and prunes."
+        default=None,
+        validate_default=True,
+        description="How often an incremental sync reads everything all the same, and prunes.",
     )
     changed_only: Flag = Field(
         default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
@@ -412,6 +414,10 @@ class Job(Model):
     def _full_of_incremental(cls, every: int | None, info: ValidationInfo) -> int | None:
         if every is not None and info.data.get("incremental", ...) is None:
             raise ValueError("needs an incremental: any other sync reads everything")
+        ttl = info.data.get("ttl")
+        least = (ttl or 0) * (100 - info.data.get("ttl_jitter", 0)) // 100
+        if ttl and info.data.get("incremental") and (every is None or every >= least):
+            raise ValueError(f"has to be shorter than {least}s: a hash whose row is not changed expires with its ttl")
         return every
 
     @field_validator("changed_only")
@@ -438,6 +444,11 @@ class Job(Model):
     def key_parts(self) -> KeyParts:
         """The key template taken apart; empty where the key is left to the table."""
         return key_parts(self.key) if self.key else ()
+
+    @property
+    def erases(self) -> bool:
+        """Whether a sync deletes hashes by itself, whoever else has written into them."""
+        return bool(self.incremental and (self.where or self.soft_delete or self.full_every))
 
     @property
     def prefix(self) -> str:

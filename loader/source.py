@@ -46,6 +46,7 @@ ACCESS = frozenset({
 GONE = frozenset({1146, 1356})
 NO_SELECT = 1142
 NO_COLUMN = 1054
+NO_PROCESS = 1227
 SYNTAX = 1064
 # What to do about it.
 ADVICE = {
@@ -143,6 +144,26 @@ class Source:
         seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
         return None if seconds is None else int(seconds)
 
+    def oldest_writer(self) -> int | None:
+        """Seconds since the oldest open transaction that has changed rows began; 0 without one, None if hidden.
+
+        They are seen with the PROCESS right. Their beginning is told in the server's local time: where its clocks were
+        set back during the last day, they count as so much older. The server's answer may be 0.1 s old.
+        """
+        now, before = "UTC_TIMESTAMP()", "UTC_TIMESTAMP() - INTERVAL 1 DAY"
+        ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"
+        try:
+            ((age,),) = self.fetch(
+                f"SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
+                f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
+                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0"
+            )
+        except SourceError as error:
+            if _code(error.__cause__) == NO_PROCESS:
+                return None
+            raise
+        return 0 if age is None else max(0, int(age))
+
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
         quoted = "`" + name.replace("`", "``") + "`"
@@ -168,8 +189,8 @@ class Source:
         """Columns and keys of a table as they are now; no columns where it is not there any more."""
         # The columns come last: where the table goes away in between, it is seen to be gone.
         indexes = self.fetch(
-            "SELECT index_name, column_name, sub_part, nullable, table_name FROM information_schema.statistics"
-            f" WHERE {THIS_TABLE} AND non_unique = 0 ORDER BY index_name, seq_in_index",
+            "SELECT index_name, column_name, sub_part, nullable, non_unique, seq_in_index, index_type, table_name"
+            f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
             [name],
         )
         columns = self.fetch(
@@ -181,8 +202,8 @@ class Source:
         names = {row[-1] for row in columns}
         exact = name if name in names else next(iter(names), name)
         keys: dict[str, list[str | None]] = {}
-        for index, column, part, nullable, owner in indexes:
-            if owner == exact:
+        for index, column, part, nullable, repeats, _, _, owner in indexes:
+            if owner == exact and repeats == "0":
                 usable = part is None and nullable != "YES"  # a prefix or a NULL does not tell rows apart
                 keys.setdefault(str(index), []).append(column if usable else None)
         unique = {index: tuple(map(str, parts)) for index, parts in keys.items() if None not in parts}
@@ -191,6 +212,11 @@ class Source:
             columns=tuple(_column(row) for row in columns if row[-1] == exact),
             primary_key=unique.pop("PRIMARY", ()),
             unique_keys=tuple(unique.values()),
+            indexes=tuple(
+                (str(index), column)
+                for index, column, _, _, _, place, kind, owner in indexes
+                if owner == exact and place == "1" and kind == "BTREE" and column
+            ),
         )
 
     def result(self, sql: str, job: str) -> Table:

@@ -7,7 +7,7 @@ that are gone. Markers stand on every master: one that is missing tells of a mas
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import Any
 
@@ -16,7 +16,7 @@ from loader.model import Chunk, KeyValues, Reject
 from loader.slots import slot_of
 from loader.target import Target
 
-VERSION = 2
+VERSION = 3
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
 PAGE = 1000  # rejects read at a time
 MARKER_WAIT = 1000  # milliseconds that a replica has to know of a marker; one that it lacks costs a repetition
@@ -27,7 +27,7 @@ class Checkpoint:
     """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
 
     `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters;
-    `rejected` counts the rows it could not write.
+    `rejected` counts the rows it could not write; `start` is what a later run needs to know of the run's beginning.
     """
 
     run: str
@@ -38,6 +38,7 @@ class Checkpoint:
     ended: bool = False
     number: int = 1  # of the next chunk
     rejected: int = 0
+    start: Mapping[str, Any] = field(default_factory=dict)
 
 
 class State:

@@ -706,3 +706,21 @@ def test_the_config_of_the_readme(tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     stu = load_config([tmp_path / "a.yaml"]).jobs["stu"]
     assert (stu.key, stu.deadline) == ("stu_{sid}", 120)
+
+
+def test_a_hash_that_two_jobs_write_is_not_deleted(load, errors):
+    """Where an incremental sync deletes hashes by itself, no other job may write into them."""
+    text = HEAD + "jobs:\n  a: {table: stu, incremental: {column: at}%s}\n  b: {table: stu, where: id > 3}"
+    load(text % "")
+    for more in (", where: id > 3", ", soft_delete: gone", ", full_every: 1d"):
+        (told,) = errors(text % more)
+        assert told.startswith("a.yaml:6:6: error: jobs.b.key: keys begin with 'stu_' as those of job a, and a hash")
+
+
+def test_an_incremental_job_with_a_ttl(load, errors):
+    """A row that is not changed is not written: everything has to be read before the first hash expires."""
+    text = "{table: stu, ttl: 1d, ttl_jitter: 10%%, incremental: {column: at}%s}"
+    for more in ("", ", full_every: 1d"):
+        (told,) = errors(job(text % more))
+        assert "jobs.stu.full_every: has to be shorter than 77760s" in told
+    assert load(job(text % ", full_every: 21h")).jobs["stu"].full_every == 75_600

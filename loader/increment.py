@@ -1,0 +1,302 @@
+"""Reading only what was changed: from which moment on, and what becomes of rows that the job no longer takes.
+
+A run notes, before it reads the first row, up to which moment all rows are sure to be seen: the watermark. It is kept
+with the baseline once all is through, and the next run reads every row stamped then or later, however late: rows
+stamped in the future, and those changed meanwhile, are there too, and no row is missed for being read twice.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Any
+
+from loader import frames
+from loader.baseline import Baseline
+from loader.errors import Exit, PlanError
+from loader.load import transfer
+from loader.lookup import TOGETHER, Lookup
+from loader.model import Batch, Chunk, Column, Table
+from loader.plan import Plan, as_literal, changed_since, keys_only, no_longer, quote, within
+from loader.process import clock, elapsed
+from loader.settings import Incremental, Job
+from loader.slots import slot_of
+from loader.source import Source
+from loader.target import Target
+from loader.throttle import Throttle
+from loader.walk import walk
+from loader.writer import Sink, Writer
+
+STAMPS = ("datetime", "timestamp")
+NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
+PART = 20_000  # keys of rows that are gone in memory: about 10 MB
+MARK = "mark"  # what a baseline adds
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
+
+    `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
+    transaction began, at most MySQL's time, which is `now`; `clock` is this machine's.
+    """
+
+    at: int
+    newest: int
+    limit: int
+    now: int
+    clock: dict[str, str | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a run of an incremental job begins: its plan, its mark (None: no row has a stamp), when all was read last.
+
+    `note` says why everything is read, where a person may wonder.
+    """
+
+    plan: Plan
+    mark: Mark | None
+    full: float
+    note: str = ""
+
+
+def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, doubt: str, *, full: bool) -> Beginning:
+    """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline."""
+    stamp = stamp_of(plan.job, table, plan.walk)
+    mark = take_mark(source, plan, stamp)
+    everything = Beginning(plan, mark, time())
+    if full or baseline is None or is_due(plan.job, baseline):
+        return everything
+    before = restored(baseline.more)
+    if doubt or before is None:
+        why = doubt or f"no row had a {stamp.name} when the last run began"
+        return Beginning(plan, mark, time(), f"everything is read: {why}")
+    if mark is None:
+        return everything
+    mark = _advanced(before, mark)
+    return Beginning(changed_since(plan, stamp, _since(plan.job, stamp, before, mark)), mark, baseline.full)
+
+
+def kept(mark: Mark | None) -> dict[str, Any]:
+    """A mark as it is stored."""
+    return {} if mark is None else {MARK: asdict(mark)}
+
+
+def restored(more: Mapping[str, Any]) -> Mark | None:
+    """The mark that was stored; None where there is none."""
+    try:
+        return Mark(**more[MARK])
+    except (KeyError, TypeError):
+        return None
+
+
+def is_due(job: Job, baseline: Baseline) -> bool:
+    """Whether everything is to be read again by `full_every`."""
+    return job.full_every is not None and not 0 <= time() - baseline.full < job.full_every
+
+
+def setting(job: Job) -> Incremental:
+    """The `incremental` of a job that has one."""
+    assert job.incremental
+    return job.incremental
+
+
+def stamp_of(job: Job, table: Table, walk: tuple[Column, ...]) -> Column:
+    """The column that says when a row was changed; a `PlanError` where it cannot serve."""
+    name = setting(job).column
+    column = table.column(name)
+    if column is None:
+        there = ", ".join(each.name for each in table.columns)
+        raise _unfit(job, f"table {table.name!r} has no column {name!r}: there are {there}")
+    if column.type not in STAMPS:
+        raise _unfit(job, f"column {column.name!r} is {column.full_type}, and a DATETIME or TIMESTAMP is needed")
+    if not walk:
+        raise _unfit(job, f"table {table.name!r} has no key to walk along: give it a primary key")
+    if not index_of(table, column.name) and not setting(job).force:
+        index = f"CREATE INDEX {quote(f'by_{name}'[:64])} ON {quote(table.name)} ({quote(column.name)})"
+        raise _unfit(job, f"no index begins with column {column.name!r}: {index}, or set incremental.force")
+    return column
+
+
+def index_of(table: Table, column: str) -> str | None:
+    """The index that finds the changed rows; None where there is none."""
+    return next((index for index, first in table.indexes if first.lower() == column.lower()), None)
+
+
+def warnings(job: Job, stamp: Column) -> list[str]:
+    """What a person should know of an incremental job."""
+    told = []
+    if stamp.nullable:
+        told.append(f"column {stamp.name!r} may be NULL: changed rows without a stamp are found by a full sync alone")
+    if not job.soft_delete and not job.full_every:
+        told.append("rows that are deleted keep their hash until a prune: see soft_delete and full_every")
+    return told
+
+
+def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]:
+    """The plan of a run that would follow one that begins now, and the index that serves it."""
+    stamp = stamp_of(plan.job, table, plan.walk)
+    mark = take_mark(source, plan, stamp)
+    moment = _literal(stamp, mark.at - setting(plan.job).lag if mark else 0)
+    return changed_since(plan, stamp, moment), index_of(table, stamp.name)
+
+
+def take_mark(source: Source, plan: Plan, stamp: Column) -> Mark | None:
+    """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
+
+    That is MySQL's time, or the beginning of the oldest transaction that may still commit a row, or the newest stamp
+    so far: who writes stamps in another time zone than the session's would otherwise be hours behind the watermark. A
+    TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
+    """
+    ours = clock()
+    now = "UNIX_TIMESTAMP()" if stamp.type == "timestamp" else "NOW()"
+    newest = (
+        f"SELECT {as_literal(stamp)} FROM {quote(plan.job.table or '')}"
+        f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
+    )
+    ((text, at),) = source.fetch(f"SELECT CAST({now} AS CHAR), ({newest})")
+    age = source.oldest_writer()  # asked last: what commits before is there when rows are read
+    seconds = _seconds(text)
+    last = None if at is None else _seconds(at.strip("'"))
+    if seconds is None or last is None:
+        return None
+    limit = seconds - (age or 0)
+    return Mark(min(last, limit), last, limit, seconds, ours)
+
+
+def set_back(before: Mark, now: Mark) -> int:
+    """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
+    behind = elapsed(before.clock) - (now.now - before.now)
+    return math.ceil(behind) if behind > NOISE else 0
+
+
+def _advanced(before: Mark, now: Mark) -> Mark:
+    """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
+
+    Otherwise a million rows with one stamp would be read again by every run.
+    """
+    if now.newest != before.newest:
+        return now
+    passed = int(min(now.now - before.now, elapsed(before.clock))) - 1  # of whole seconds; below 0 where set back
+    return replace(now, at=max(now.at, min(now.limit, before.at + passed)))
+
+
+class Eraser:
+    """Deletes the hashes of changed rows that the job does not take, or no longer does."""
+
+    def __init__(self, plan: Plan, gone: Plan, table: Table, target: Target, throttle: Throttle) -> None:
+        self._gone = gone
+        self._made = keys_only(plan.whole or plan)
+        self._lookup = Lookup(plan, table)
+        self._target = target
+        self._throttle = throttle
+
+    def __call__(self, chunk: Chunk, source: Source, writer: Writer) -> int:
+        """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
+        gone, deleted = self._gone, 0
+        if chunk.upto is not None:
+            gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
+        for part in walk(gone, PART, source.fetch, after=chunk.after):
+            keys = [key for key in self._keys(gone, gone.select(part), source) if self._lookup.fits(key)]
+            for start in range(0, len(keys), TOGETHER):
+                deleted += self._erase(keys[start : start + TOGETHER], source, writer)
+        return deleted
+
+    def _erase(self, keys: list[bytes], source: Source, writer: Writer) -> int:
+        grant = self._throttle.grant()
+        there = self._hashes(keys)
+        if not there:
+            return 0
+        made = set(self._keys(self._made, self._made.matching(self._lookup.condition(there)), source))
+        self._throttle.hold(grant)
+        self._unlink([key for key in there if key not in made], writer)
+        return sum(writer.drain().rows.values())
+
+    def _keys(self, plan: Plan, statement: str, source: Source) -> list[bytes]:
+        sink = Sink(self._target, keep=True)
+        transfer(plan, statement, source, sink, self._throttle)
+        return list(dict.fromkeys(words[1] for _, words in sink.kept))
+
+    def _hashes(self, keys: list[bytes]) -> list[bytes]:
+        """Those of the keys that hold a hash."""
+        groups: dict[int, list[bytes]] = {}
+        slots = self._target.slots
+        for key in keys:
+            groups.setdefault(slots.owners[slot_of(key)], []).append(key)
+        found = []
+        for index, group in groups.items():
+            replies = self._target.commands(slots.nodes[index], [("TYPE", key) for key in group])
+            for key, reply in zip(group, replies, strict=True):
+                kind = self._target.ask(key, "TYPE", key)[1] if isinstance(reply, Exception) else reply
+                found += [key] if kind == b"hash" else []
+        return found
+
+    def _unlink(self, keys: list[bytes], writer: Writer) -> None:
+        slots = writer.begin()
+        groups: dict[int, list[bytes]] = {}
+        for key in keys:
+            groups.setdefault(slots.owners[slot_of(key)], []).append(frames.pack([b"UNLINK", key]))
+        for index, commands in groups.items():
+            writer.send(index, Batch(b"".join(commands), len(commands), len(commands)))
+
+
+def sweep(
+    plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
+) -> int:
+    """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
+
+    The rows that the job took then and no longer takes are not met by who reads all that it takes.
+    """
+    old = restored(before.more)
+    if old is None or before.facts.get("incremental") != setting(plan.job).column:
+        return 0
+    stamp = stamp_of(plan.job, table, plan.walk)
+    erase = eraser(changed_since(plan, stamp, _since(plan.job, stamp, old, mark)), table, target, throttle)
+    if erase is None:
+        return 0
+    writer = Writer(target)
+    try:
+        deleted = erase(Chunk(0), source, writer)
+        writer.await_replicas()
+    finally:
+        writer.close()
+    return deleted
+
+
+def eraser(plan: Plan, table: Table, target: Target, throttle: Throttle) -> Eraser | None:
+    """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all."""
+    gone = no_longer(plan)
+    return Eraser(plan, gone, table, target, throttle) if gone else None
+
+
+def _unfit(job: Job, why: str) -> PlanError:
+    return PlanError(f"job {job.name!r}: incremental: {why}", exit_code=Exit.CONFIG)
+
+
+def _seconds(text: str | None) -> int | None:
+    """Seconds of a number, or of a time since 1970 by its own clock, without their fraction; None for no real date."""
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            return int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
+        return int(text.partition(".")[0])
+    except ValueError:
+        return None
+
+
+def _since(job: Job, stamp: Column, before: Mark, now: Mark) -> str:
+    """The moment from which on rows may have been changed since a mark."""
+    return _literal(stamp, before.at - setting(job).lag - set_back(before, now))
+
+
+def _literal(stamp: Column, seconds: int) -> str:
+    if stamp.type == "timestamp":
+        return str(max(0, seconds))
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  # by MySQL's clock
+    except OverflowError:
+        moment = datetime.min  # noqa: DTZ901
+    return f"'{moment.isoformat(' ')}'"

@@ -1,0 +1,625 @@
+"""Incremental sync: a run reads what was changed since the one before, and no row is missed."""
+
+import json
+import random
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+import pymysql
+import pytest
+
+from desk import Desk
+from loader import increment
+from loader.crew import Options
+from loader.errors import ConfigError
+from loader.execute import execute
+from loader.model import ChunkLoaded, Noted
+from loader.reconcile import verify
+from loader.source import Source
+from world import Ear
+
+KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
+LAG = "2s"
+WRITING = 3  # seconds
+
+
+def table(world, kind="datetime(6)", rows=10, *, index=True, more=""):
+    """`t`: `rows` rows, stamped an hour ago, and so is each later change by NOW."""
+    digits = kind.partition("(")[2].rstrip(")")
+    now = f"current_timestamp({digits})"
+    world.sql(
+        f"CREATE TABLE t (id int PRIMARY KEY, v int, at {kind} NULL DEFAULT {now} ON UPDATE {now}{more}"
+        f"{', INDEX by_at (at)' if index else ''})",
+        f"INSERT INTO t (id, v, at) SELECT seq.n, 0, NOW() - INTERVAL 1 HOUR FROM ({numbers(rows)}) seq",
+    )
+
+
+def numbers(rows):
+    digits = " UNION ALL ".join(f"SELECT {n} n" for n in range(10))
+    places = " CROSS JOIN ".join(f"({digits}) d{p}" for p in range(4))
+    return f"SELECT 1 + d0.n + 10 * d1.n + 100 * d2.n + 1000 * d3.n n FROM {places} HAVING n <= {rows}"
+
+
+class Syncing:
+    """A job of `t`, run again and again."""
+
+    def __init__(self, world, **job):
+        self.world = world
+        self.zone = None
+        self.job = {"table": "t", "key": "t_{id}", "incremental": {"column": "at", "lag": LAG}} | job
+        self.ear = Ear()
+
+    def config(self, **job):
+        config = self.world.config(**self.job | job)
+        if not self.zone:
+            return config
+        source = config.source.model_copy(update={"time_zone": self.zone})
+        return config.model_copy(update={"source": source})
+
+    def run(self, options=None, ear=None, **job):
+        config = self.config(**job)
+        self.ear = ear or Ear()
+        return execute(config, config.jobs["job"], options or Options(), self.ear)
+
+    def ok(self, options=None, **more):
+        """A run that is to end well: how many rows it read, and whether it read all."""
+        run = self.run(options, **more)
+        assert (run.status, run.error) == ("ok", None), run.error
+        return run.read, run.full
+
+    @property
+    def notes(self):
+        return [event.text for event in self.ear.events if isinstance(event, Noted)]
+
+    def values(self):
+        return {int(key[2:]): int(fields[b"v"]) for key, fields in self.world.hashes().items()}
+
+    def rows(self):
+        return dict(self.world.sql("SELECT id, v FROM t"))
+
+    def baseline(self, **mark):
+        """The baseline as it is, or with other values in its mark."""
+        key = "loader:{job}:baseline"
+        stored = json.loads(self.world.redis.get(key))
+        if mark:
+            stored["more"]["mark"] |= mark
+            self.world.redis.set(key, json.dumps(stored))
+        return stored
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_was_changed_is_read(world, kind):
+    """The first run reads everything, a later one the rows changed since, and those near the watermark once more."""
+    table(world, kind)
+    job = Syncing(world)
+    assert job.ok() == (10, True)
+    world.sql("UPDATE t SET v = 1 WHERE id IN (3, 7)", "INSERT INTO t (id, v) VALUES (11, 1)")
+    assert job.ok() == (11, False)  # the newest stamp of all was an hour old: the first ten have it too
+    assert (job.values(), job.notes) == (job.rows(), [])
+    before = job.baseline()
+    assert job.ok(Options(dry_run=True))[1] is False
+    assert job.baseline() == before
+    world.sql("UPDATE t SET v = 2 WHERE id = 5")
+    assert job.ok() == (4, False)
+    assert job.values() == job.rows()
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp"])
+def test_x8_equal_stamps(world, kind):
+    """5,000 rows with one stamp, in chunks of 100: each is read, and none twice, along (stamp, key)."""
+    table(world, kind, 6000)
+    job = Syncing(world, chunk_rows=100)
+    job.ok()
+    world.sql("SET @now = NOW()", "UPDATE t SET v = 1, at = @now WHERE id > 1000", "DELETE FROM t WHERE id <= 1000")
+    job.baseline(at=job.baseline()["more"]["mark"]["at"] + 60)
+    run = job.run()
+    assert (run.status, run.read, run.full, run.chunks) == ("ok", 5000, False, 51)
+    assert {id_: v for id_, v in job.values().items() if id_ > 1000} == job.rows()
+
+
+def test_a_quiet_table_is_not_read_again(world):
+    """Once the newest rows have been seen for longer than the lag, runs read nothing: their clock has gone on."""
+    table(world, "datetime", 500)
+    job = Syncing(world)
+    job.ok()
+    assert job.ok() == (500, False)
+    mark = job.baseline()["more"]["mark"]
+    clock = mark["clock"] | {"uptime": mark["clock"]["uptime"] - 60}
+    job.baseline(now=mark["now"] - 60, clock=clock)
+    assert job.ok() == (500, False)
+    assert 50 <= job.baseline()["more"]["mark"]["at"] - mark["at"] <= 62
+    assert job.ok() == (0, False)
+    world.sql("UPDATE t SET v = 1 WHERE id = 3")
+    assert job.ok() == (1, False)
+    assert job.values() == job.rows()
+
+
+def other(world):
+    return pymysql.connect(
+        host="127.0.0.1",
+        port=world.lab.mysql_port,
+        user="owner",
+        password=world.lab.owner_password,
+        database=world.name,
+    )
+
+
+@contextmanager
+def process_right(world):
+    world.sql("GRANT PROCESS ON *.* TO loader@'%'")
+    yield
+    world.sql("REVOKE PROCESS ON *.* FROM loader@'%'")
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp"])
+def test_x7_a_late_commit_within_the_lag(world, kind):
+    """A row that was committed after a run, and stamped before it, is read by the next."""
+    table(world, kind)
+    job = Syncing(world)
+    job.ok()
+    with other(world) as late, late.cursor() as cursor:
+        cursor.execute("UPDATE t SET v = 1 WHERE id = 3")
+        world.sql("UPDATE t SET v = 2 WHERE id = 4")
+        job.ok()
+        assert (job.values()[3], job.values()[4]) == (0, 2)
+        late.commit()
+    assert job.ok()[1] is False
+    assert job.values() == job.rows()
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp"])
+def test_x7_a_commit_later_than_the_lag(world, kind):
+    """With the PROCESS right the watermark stays before the oldest open transaction that has changed rows."""
+    table(world, kind)
+    job = Syncing(world, incremental={"column": "at", "lag": "1s"})
+    job.ok()
+    with process_right(world), other(world) as late, late.cursor() as cursor:
+        cursor.execute("UPDATE t SET v = 1 WHERE id = 3")
+        began = time.time()
+        time.sleep(2.5)
+        world.sql("UPDATE t SET v = 2 WHERE id = 4")
+        job.ok()
+        with Source(job.config().source) as source:
+            assert 2 <= source.oldest_writer() <= time.time() - began + 2
+        late.commit()
+    assert job.ok() == (2, False)
+    assert job.values() == job.rows()
+
+
+def test_open_transactions_without_the_right(world):
+    """Without PROCESS it is not known what is open; with it, who has only read does not count."""
+    table(world)
+    with Source(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
+        cursor.execute("SELECT * FROM t")
+        assert source.oldest_writer() is None
+        with process_right(world), Source(world.config(table="t").source) as allowed:
+            time.sleep(0.2)  # the server remembers for 0.1 s what it told last
+            assert allowed.oldest_writer() == 0
+
+
+class Writing(Ear):
+    """Writes while a run goes on."""
+
+    def __init__(self, act):
+        super().__init__()
+        self._act = act
+
+    def notify(self, event):
+        super().notify(event)
+        if isinstance(event, ChunkLoaded):
+            self._act()
+
+
+def test_x9_rows_changed_during_a_run(world):
+    """What is changed behind the run's back, more than once in one second too, is in Redis after the next."""
+    table(world, "datetime", 2000)
+    job = Syncing(world, chunk_rows=200)
+
+    def write():
+        world.sql("UPDATE t SET v = v + 1 WHERE id % 7 = 0", "UPDATE t SET v = v + 1 WHERE id < 50")
+
+    job.ok(ear=Writing(write))
+    job.ok(ear=Writing(write))
+    write()
+    assert job.ok()[1] is False
+    assert job.values() == job.rows()
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp"])
+def test_x10_a_clock_set_back(world, kind):
+    """Where MySQL's clock shows less time gone by than it is, the next run reads from so much earlier on."""
+    table(world, kind)
+    world.sql("UPDATE t SET v = 0, at = NOW() WHERE id = 1")
+    job = Syncing(world)
+    job.ok()
+    mark = job.baseline()["more"]["mark"]
+    job.baseline(at=mark["at"] + 3000, now=mark["now"] + 3000)  # as if it had been 50 minutes ahead
+    world.sql("UPDATE t SET v = 1 WHERE id = 3")
+    assert job.ok() == (2, False)
+    assert job.values() == job.rows()
+    assert job.baseline()["more"]["mark"]["at"] <= mark["at"] + 60
+
+
+def test_x10_another_boot(world):
+    """After a restart of the machine its wall clock tells how much time has gone by."""
+    table(world)
+    job = Syncing(world)
+    job.ok()
+    mark = job.baseline()["more"]["mark"]
+    clock = mark["clock"] | {"boot": "another", "uptime": 1e9}
+    job.baseline(at=mark["now"] + 3000, now=mark["now"] + 3000, clock=clock)
+    world.sql("UPDATE t SET v = 1 WHERE id = 3")
+    assert job.ok() == (1, False)
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp"])
+def test_x10_rows_stamped_in_the_future(world, kind):
+    """They are found by every run, and the watermark stays where it was."""
+    year = 2099 if kind == "datetime" else 2038
+    table(world, kind)
+    job = Syncing(world)
+    job.ok()
+    world.sql(f"UPDATE t SET v = 1, at = '{year}-01-18 03:00:00' WHERE id = 2", "UPDATE t SET v = 1 WHERE id = 3")
+    job.ok()
+    world.sql(f"UPDATE t SET v = 2, at = '{year}-01-18 03:00:00' WHERE id = 2", "UPDATE t SET v = 2 WHERE id = 4")
+    assert job.ok() == (3, False)
+    assert job.values() == job.rows()
+
+
+def test_x10_stamps_in_another_time_zone(world):
+    """Stamps that are hours behind the session's clock hold the watermark back; a stray one ahead of it does not."""
+    table(world, "datetime")
+    world.sql("UPDATE t SET at = UTC_TIMESTAMP()", "UPDATE t SET at = '2099-01-01' WHERE id = 9")
+    job = Syncing(world)
+    job.zone = "+08:00"
+    job.ok()
+    time.sleep(1)
+    world.sql("UPDATE t SET v = 1, at = UTC_TIMESTAMP() WHERE id = 3")
+    assert job.ok()[1] is False
+    assert job.values() == job.rows()
+
+
+ENDS = 1_793_494_800  # 2026-11-01 01:00 UTC, when a made-up zone sets its clocks back from 03:00 to 02:00
+
+
+@pytest.fixture
+def zone(world):
+    """A time zone of the server's, whose clocks are set back at `ENDS`; it is taken away again."""
+    world.sql("INSERT INTO mysql.time_zone (Use_leap_seconds) VALUES ('N')", "SET @zone = LAST_INSERT_ID()")
+    name = f"Test/{world.name}"
+    world.sql(
+        f"INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('{name}', @zone)",
+        "INSERT INTO mysql.time_zone_transition_type VALUES (@zone, 0, 7200, 1, 'S'), (@zone, 1, 3600, 0, 'W')",
+        f"INSERT INTO mysql.time_zone_transition VALUES (@zone, 0, 0), (@zone, {ENDS}, 1)",
+    )
+    yield name
+    for name in ("", "_name", "_transition", "_transition_type"):
+        world.sql(f"DELETE FROM mysql.time_zone{name} WHERE Time_zone_id = @zone")
+
+
+def test_x10_the_hour_that_comes_twice(world, zone):
+    """A TIMESTAMP is compared by its number: all rows of both hours are read from any moment on, in their order."""
+    table(world, "timestamp", 120)
+    world.sql("SET time_zone = '+00:00'", f"UPDATE t SET at = FROM_UNIXTIME({ENDS} + (id - 60) * 60)")
+    assert world.sql(f"SELECT CONVERT_TZ(FROM_UNIXTIME({ENDS}), '+00:00', '{zone}')") == ((datetime(2026, 11, 1, 2),),)  # noqa: DTZ001  # by that zone
+    job = Syncing(world, chunk_rows=7, where="v >= 0")
+    job.zone = zone
+    job.ok()
+    for first in (15, 45, 75, 105):
+        job.baseline(at=ENDS + (first - 60) * 60 + 2)
+        run = job.run()
+        assert (run.full, run.read) == (False, 121 - first), first
+
+
+def test_soft_deleted_rows(world):
+    """They are rows no longer: their hash goes, exactly counted, and comes back with them."""
+    table(world, more=", gone datetime NULL")
+    world.sql("UPDATE t SET gone = NOW(), at = at WHERE id = 10")
+    job = Syncing(world, soft_delete="gone IS NOT NULL", fields=["id", "v"])
+    assert job.ok() == (9, True)
+    world.sql("UPDATE t SET gone = NOW() WHERE id IN (2, 5)", "UPDATE t SET v = 1 WHERE id = 3")
+    run = job.run()
+    assert (run.status, run.deleted) == ("ok", 2)
+    assert set(job.values()) == {1, 3, 4, 6, 7, 8, 9}
+    world.sql("UPDATE t SET gone = NULL WHERE id = 2")
+    run = job.run()
+    assert (run.status, run.deleted, set(job.values())) == ("ok", 0, {1, 2, 3, 4, 6, 7, 8, 9})
+    assert sum(run.nodes.values()) == run.written
+
+
+@pytest.mark.parametrize("options", [Options(full=True), Options(resume=True)])
+def test_a_full_run_forgets_none_of_them(world, options):
+    """A row that leaves the job before a full run, which does not meet it, loses its hash by that run too."""
+    table(world, rows=100)
+    job = Syncing(world, soft_delete="v = 9", where="v < 5")
+    job.ok()
+    world.sql("UPDATE t SET v = 9 WHERE id = 2", "UPDATE t SET v = 6 WHERE id = 3", "UPDATE t SET v = 1 WHERE id = 4")
+    run = job.run(options)
+    assert (run.status, run.full, run.deleted) == ("ok", True, 2)
+    config = job.config()
+    assert verify(config, config.jobs["job"]).is_equal
+
+
+@pytest.mark.parametrize("value", ["0", "NULL"])
+def test_a_row_that_leaves_the_where(world, monkeypatch, value):
+    """Its hash goes, also where the condition is neither true nor false, and a few at a time are in memory."""
+    monkeypatch.setattr(increment, "PART", 70)
+    table(world, rows=700)
+    world.sql("UPDATE t SET v = 5")
+    job = Syncing(world, where="v > 0 -- those alone", chunk_rows=100)
+    job.ok()
+    world.sql(f"UPDATE t SET v = {value} WHERE id <= 600")
+    run = job.run()
+    assert (run.status, run.deleted, run.full) == ("ok", 600, False)
+    assert set(job.values()) == set(range(601, 701))
+
+
+def test_a_key_that_another_row_makes_stays(world):
+    """Rows may share a key: the hash stays while one of them is still the job's."""
+    table(world, more=", shared int")
+    world.sql("UPDATE t SET shared = id DIV 2, v = 1")
+    job = Syncing(world, key="s_{shared}", where="v = 1", fields=["shared"])
+    job.ok()
+    world.sql("UPDATE t SET v = 0 WHERE id IN (2, 6, 7)")
+    run = job.run()
+    assert (run.status, run.deleted) == ("ok", 1)
+    assert set(world.hashes()) == {b"s_0", b"s_1", b"s_2", b"s_4", b"s_5"}
+
+
+def test_a_foreign_key_is_not_deleted(world):
+    """What stands under the key of a row that is gone, and is no hash, is not the loader's."""
+    table(world)
+    job = Syncing(world, where="v = 0")
+    job.ok()
+    world.redis.delete("t_3")
+    world.redis.set("t_3", "foreign")
+    world.sql("UPDATE t SET v = 1 WHERE id IN (3, 4)")
+    assert job.run().deleted == 1
+    assert world.redis.get("t_3") == b"foreign"
+
+
+def test_a_full_run_is_due(world):
+    """With `full_every` a run reads everything and prunes when the last that did is so old: deletions are found."""
+    table(world, rows=100)
+    job = Syncing(world, full_every="1d")
+    assert job.ok() == (100, True)
+    world.sql("DELETE FROM t WHERE id = 4", "UPDATE t SET v = 1 WHERE id = 5")
+    assert job.ok()[1] is False
+    assert 4 in job.values()
+    stored = job.baseline()
+    world.redis.set("loader:{job}:baseline", json.dumps(stored | {"full": stored["full"] - 86_400}))
+    run = job.run()
+    assert (run.status, run.full, run.read, run.deleted) == ("ok", True, 99, 1)
+    assert job.values() == job.rows()
+    assert job.ok()[1] is False
+    world.sql("DELETE FROM t WHERE id > 50")
+    run = job.run(Options(full=True))
+    assert (run.status, run.exit_code, run.full) == ("failed", 1, True)
+    assert "more than --max-delete 5%" in run.error
+    assert job.ok()[1] is False  # it was full all the same
+
+
+def test_no_index(world):
+    """Without an index that begins with the column it is refused, with the statement that makes one, unless forced."""
+    table(world, index=False)
+    job = Syncing(world)
+    run = job.run()
+    assert (run.status, run.exit_code) == ("failed", 2)
+    assert "CREATE INDEX `by_at` ON `t` (`at`)" in run.error
+    forced = {"column": "at", "lag": LAG, "force": True}
+    assert job.ok(incremental=forced) == (10, True)
+    world.sql("CREATE INDEX other ON t (v, at)")
+    assert job.run().exit_code == 2
+    world.sql("UPDATE t SET v = 1, at = NOW() WHERE id = 2")
+    job.ok(incremental=forced)
+    world.sql("UPDATE t SET v = 2 WHERE id = 3")
+    assert job.ok(incremental=forced) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER TABLE t MODIFY at date", "column 'at' is date, and a DATETIME or TIMESTAMP is needed"),
+        ("ALTER TABLE t DROP COLUMN at", "table 't' has no column 'at'"),
+        ("ALTER TABLE t DROP PRIMARY KEY", "no key to walk along"),
+    ],
+)
+def test_a_table_that_cannot_serve(world, change, said):
+    """What the table lacks is said at once, and ends the run with exit code 2."""
+    table(world)
+    world.sql(change)
+    run = Syncing(world).run()
+    assert (run.status, run.exit_code) == ("failed", 2)
+    assert said in run.error
+
+
+def test_a_run_that_fails_keeps_the_watermark(world):
+    """The next run reads from where the one before the failed one did."""
+    table(world, rows=2000)
+    job = Syncing(world, chunk_rows=100, deadline="1s")
+    job.ok()
+    before = job.baseline()
+    world.sql("UPDATE t SET v = 1")
+
+    def fail():
+        raise ConfigError("no more")
+
+    assert job.run(ear=Writing(fail)).status == "failed"
+    assert job.baseline() == before
+    job.ok()
+    assert job.values() == job.rows()
+    assert job.baseline() != before
+
+
+def test_what_is_typed_reads_everything_or_stores_nothing(world):
+    """`--full`, `--resume` and `--restart` read everything; a narrowed run leaves the watermark alone."""
+    table(world)
+    job = Syncing(world)
+    assert job.ok(Options(where="id > 5")) == (5, True)
+    assert world.redis.get("loader:{job}:baseline") is None
+    assert job.ok(Options(resume=True)) == (10, True)
+    before = job.baseline()
+    assert job.ok(Options(full=True)) == (10, True)
+    after = job.baseline()
+    assert before["full"] < after["full"]
+    for options in (Options(where="id = 1"), Options(key_range="1:3"), Options(shard=(1, 2))):
+        job.ok(options)
+        assert job.baseline() == after
+    assert job.ok()[1] is False
+
+
+def test_a_resumed_backfill_has_the_watermark_of_its_beginning(world):
+    """What was changed between the kill and the resumption is read by the first increment."""
+    table(world, "datetime", 2000)
+    world.sql("UPDATE t SET at = NOW()")
+    job = Syncing(world, chunk_rows=100, incremental={"column": "at", "lag": "1s"})
+    world.sql("UPDATE t SET at = NOW() - INTERVAL 100 SECOND")
+
+    def fail():
+        raise ConfigError("no more")
+
+    began = time.time()
+    assert job.run(Options(resume=True), ear=Writing(fail)).status == "failed"
+    world.sql("UPDATE t SET v = 1, at = NOW() WHERE id = 1", "UPDATE t SET v = 1, at = NOW() + INTERVAL 10 SECOND")
+    run = job.run(Options(resume=True))
+    assert (run.status, run.resumed) == ("ok", True)
+    stored = job.baseline()
+    assert stored["full"] < began + 1
+    assert stored["more"]["mark"]["at"] < began - 90
+    job.ok()
+    assert job.values() == job.rows()
+
+
+def test_null_stamps_and_deletions_are_warned_of(world, tmp_path):
+    """`plan` shows how what was changed is read, by which index, and what an increment cannot find."""
+    desk = Desk(world, tmp_path)
+    table(world)
+    desk.write({"job": {"table": "t", "incremental": {"column": "at", "lag": "1m"}}})
+    planned = desk.run("plan", "job")
+    assert planned.code == 0
+    assert "increment   SELECT `id`, `v`, `at`" in planned.out
+    assert "WHERE `at` >= '" in planned.out
+    assert "found by index by_at" in planned.out
+    assert "column 'at' may be NULL" in planned.err
+    assert "rows that are deleted keep their hash" in planned.err
+    world.sql("UPDATE t SET at = NULL WHERE id = 1")
+    assert "10 rows read" in desk.run("sync", "job").out
+    world.sql("UPDATE t SET v = 1, at = NULL WHERE id = 1", "UPDATE t SET v = 1 WHERE id = 2")
+    told = desk.run("sync", "job").out
+    assert "changed rows only" in told
+    assert world.redis.hget("t_1", "v") == b"0"
+    assert "10 rows read" in desk.run("sync", "job", "--full").out
+    assert world.redis.hget("t_1", "v") == b"1"
+    world.sql("DROP INDEX by_at ON t")
+    refused = desk.run("plan", "job")
+    assert refused.code == 2
+    assert "CREATE INDEX" in refused.err
+
+
+def test_no_stamp_no_watermark(world):
+    """Where no row has a stamp until now, it is not known how the column is written: the next run reads everything."""
+    table(world, rows=0)
+    job = Syncing(world)
+    assert job.ok() == (0, True)
+    world.sql("INSERT INTO t VALUES (1, 1, NULL), (2, 1, '2099-01-01')")
+    assert job.ok() == (2, True)
+    assert job.notes == ["everything is read: no row had a at when the last run began"]
+    world.sql("UPDATE t SET v = 2")
+    assert job.ok() == (2, True)
+    world.sql("UPDATE t SET v = 3, at = NOW()")
+    job.ok()
+    assert job.ok() == (2, False)
+
+
+def test_a_master_that_was_emptied(world):
+    """The next run reads everything, and says why."""
+    table(world, rows=50)
+    job = Syncing(world)
+    job.ok()
+    node = next(node for node in world.redis.get_nodes() if node.server_type == "primary")
+    keys = world.redis.keys("*", target_nodes=node)
+    for key in keys:
+        world.redis.delete(key)
+    assert job.ok() == (50, True)
+    assert job.values() == job.rows()
+
+
+def test_a_changed_plan(world):
+    """Other fields, another condition or another column of the table: everything is read, and the reason is told."""
+    table(world)
+    job = Syncing(world)
+    job.ok()
+    assert job.ok(fields=["v", "id"]) == (10, True)
+    assert "everything is read: the plan was changed" in job.notes[0]
+    assert job.ok(fields=["v", "id"], incremental={"column": "at", "lag": "3s"})[1] is False
+    world.sql("ALTER TABLE t ADD COLUMN w int DEFAULT 3")
+    assert job.ok() == (10, True)
+    assert world.hashes()[b"t_1"][b"w"] == b"3"
+
+
+def test_rejects_are_not_forgotten(world):
+    """A row that was refused stays listed, and later increments say so, until it is read again."""
+    table(world)
+    world.redis.set("t_4", "foreign")
+    job = Syncing(world)
+    assert job.run().status == "rejects"
+    world.sql("UPDATE t SET v = 1, at = NOW() WHERE id = 5")
+    job.baseline(at=job.baseline()["more"]["mark"]["at"] + 60)
+    for _ in range(2):
+        assert job.ok() == (1, False)
+        assert "rows rejected earlier" in job.notes[0]
+    world.redis.delete("t_4")
+    assert job.ok(Options(full=True)) == (10, True)
+    assert job.ok()[1] is False
+    assert job.notes == []
+
+
+def test_x10_a_moment_by_the_clock(world):
+    """The watermark is whole seconds of MySQL's own clock, in the terms of the column."""
+    for kind in ("datetime", "timestamp"):
+        world.sql("DROP TABLE IF EXISTS t")
+        table(world, kind)
+        world.sql("UPDATE t SET at = NOW()")
+        job = Syncing(world)
+        job.zone = "+05:00"
+        job.ok(Options(full=True))
+        mark = job.baseline()["more"]["mark"]
+        ahead = 5 * 3600 if kind == "datetime" else 0
+        assert abs(mark["now"] - ahead - datetime.now(UTC).timestamp()) < 3
+
+
+def write_at_random(world, seed, end):
+    """Transactions of some changes each, short ones and some that stay open for half a second, until `end`."""
+    chance = random.Random(seed)
+    with other(world) as mysql, mysql.cursor() as cursor:
+        while time.monotonic() < end:
+            for _ in range(chance.randint(1, 3)):
+                first = chance.randint(1, 400)
+                part = f"id BETWEEN {first} AND {first + chance.randint(0, 5)} ORDER BY id"
+                what = chance.choice(["v = v + 1", "v = v + 1", "gone = 1", "gone = 0", "w = 1 - w"])
+                with suppress(pymysql.OperationalError):  # a deadlock
+                    cursor.execute(f"UPDATE t SET {what} WHERE {part}")
+            time.sleep(chance.choice([0, 0, 0.01, 0.5]))
+            mysql.commit()
+            time.sleep(0.005)
+
+
+@pytest.mark.parametrize("kind", ["datetime", "timestamp(6)"])
+def test_under_writers(world, kind):
+    """Whatever is written while runs follow one another, the hashes are the rows once the writers are done."""
+    table(world, kind, 400, more=", gone int NOT NULL DEFAULT 0, w int NOT NULL DEFAULT 1")
+    job = Syncing(world, chunk_rows=50, soft_delete="gone = 1", where="w > 0", fields=["id", "v"])
+    job.ok()
+    end = time.monotonic() + WRITING
+    writers = [threading.Thread(target=write_at_random, args=(world, seed, end)) for seed in range(3)]
+    for writer in writers:
+        writer.start()
+    runs = 0
+    while any(writer.is_alive() for writer in writers):
+        assert job.ok()[1] is False
+        runs += 1
+    job.ok()
+    assert runs > 5
+    assert job.values() == dict(world.sql("SELECT id, v FROM t WHERE gone = 0 AND w > 0"))
