@@ -15,7 +15,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
-from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
 from loader.source import Source
@@ -64,8 +64,25 @@ class Listener(Protocol):
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
 
-    def notify(self, event: Event | Noted | None) -> None:
+    def notify(self, event: News | None) -> None:
         """Take note of an event, or that a second passed without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Several listeners as one."""
+
+    each: tuple[Listener, ...]
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Tell each what is to come."""
+        for listener in self.each:
+            listener.expect(rows, throttle)
+
+    def notify(self, event: News | None) -> None:
+        """Tell each of an event."""
+        for listener in self.each:
+            listener.notify(event)
 
 
 class Crew:
