@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import Any
 
 from loader.history import Entry
@@ -136,7 +137,7 @@ def _table(
     lines = [line(head)]
     for cells, under in zip(rows, below, strict=True):
         lines.append(line(cells))
-        lines += [_cut(f"  {each}") for each in under]
+        lines += [line for each in under for line in _wrapped(each)]
     return "\n".join(lines)
 
 
@@ -146,9 +147,8 @@ def _paint(cell: str, column: str, width: int, *, color: bool) -> str:
     return f"\x1b[{code}m{cell}\x1b[0m{padding}" if code else cell + padding
 
 
-def _cut(text: str) -> str:
-    line = " ".join(text.splitlines())
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _name(job: str) -> str:

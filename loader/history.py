@@ -138,10 +138,15 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
 
 
 def watermark(target: Target, job: Job) -> float | None:
-    """Up to when an incremental job has what was changed, in seconds since 1970; None where that is not known."""
+    """Up to when an incremental job has what was changed: when the run began that took its mark, by this side's clock.
+
+    In seconds since 1970; None where it is not known.
+    """
     baseline = Baselines(target, job.name).read() if job.incremental else None
-    seen = baseline.more.get("watermark_time") if baseline else None
-    return float(seen) if isinstance(seen, int | float) else None
+    try:
+        return float(baseline.more["mark"]["clock"]["wall"]) if baseline else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def successes(target: Target, jobs: Mapping[str, Job]) -> dict[str, float]:
