@@ -43,6 +43,8 @@ class Options:
     `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
     variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
     rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica.
+
+    `slot` is the time of a schedule that the run is for, in seconds since 1970.
     """
 
     where: str | None = None
@@ -56,6 +58,7 @@ class Options:
     rate: int | None = None
     max_load: tuple[str, int] | None = None
     max_lag: int | None = None
+    slot: int | None = None
 
 
 class Listener(Protocol):

@@ -9,27 +9,18 @@ from loader.run import new_id, run_job
 from loader.settings import Job
 
 
-def execute(
-    settings: Config,
-    job: Job,
-    options: Options,
-    listener: Listener,
-    *,
-    prune: float | None = None,
-    slot: float | None = None,
-) -> Run:
+def execute(settings: Config, job: Job, options: Options, listener: Listener, *, prune: float | None = None) -> Run:
     """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them (None: none).
 
-    `slot` is the time that it was scheduled for, in seconds since 1970. The listener hears of its begin and its end,
-    and the history keeps it, unless it was a dry run or another run held the lock. Never raises for what a person can
-    mend: the run says how it ended, and with which exit code.
+    The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
+    the lock. Never raises for what a person can mend: the run says how it ended, and with which exit code.
     """
     name = new_id()
-    listener.notify(RunBegan(job.name, name, slot))
-    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=slot)
+    listener.notify(RunBegan(job.name, name, options.slot))
+    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot)
     try:
         run = run_job(settings, job, options, listener, name)
-        run.slot = slot
+        run.slot = options.slot
         if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
             _prune(settings, job, run, prune)
     except Exception as error:  # a fault of this program; its text may quote a row

@@ -42,7 +42,7 @@ class Entry:
     full: bool
     partial: bool
     resumed: bool
-    slot: float | None
+    slot: int | None
     rows: Mapping[str, int]
     bytes: int
     chunks: Mapping[str, int]

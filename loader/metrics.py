@@ -39,6 +39,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._jobs: frozenset[str] | None = None  # those of the config; None: any
+        self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"loader_{name}", text, labels, registry=registry)
@@ -98,23 +99,26 @@ class Metrics:
     def recall(self, successes: Mapping[str, float]) -> None:
         """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
         for job, moment in successes.items():
-            if self._knows(job):
-                self._success.labels(job).set(moment)
+            self._succeed(job, moment)
 
-    def started(self, job: str, slot: float, late_seconds: float) -> None:
-        """A run of a slot begins, so late."""
+    def started(self, job: str, slot: int, late: float) -> None:
+        """A run of a slot begins, so many seconds late."""
         del slot
         if self._knows(job):
-            self._delay.labels(job).observe(max(0.0, late_seconds))
+            self._delay.labels(job).observe(max(0.0, late))
 
-    def ended(self, job: str, slot: float) -> None:
-        """A run of a slot is over; its listener has heard more."""
+    def ended(self, run: Run, slot: int) -> None:
+        """A run of a slot is over; its own listener has heard more."""
 
-    def skipped(self, job: str, slot: float, reason: str) -> None:
-        """A slot goes without a run, and why in a word or two."""
-        del slot
+    def crashed(self, job: str, slot: int, error: BaseException) -> None:
+        """A run has shown a fault of this program; its own listener has heard of its end."""
+
+    def skipped(self, job: str, slot: int, reason: str, count: int) -> None:
+        """So many slots, of which this is the first, go without a run here; one done elsewhere is a success."""
         if self._knows(job):
-            self._skipped.labels(job, reason).inc()
+            self._skipped.labels(job, str(reason)).inc(count)
+        if reason == "elsewhere":
+            self._succeed(job, slot)
 
     def rescheduled(self, job: str, due: float | None) -> None:
         """When the next run of a job is due, in seconds since 1970; None: never."""
@@ -122,6 +126,12 @@ class Metrics:
             self._next.remove_by_labels({"job": job})
         elif self._knows(job):
             self._next.labels(job).set(due)
+
+    def _succeed(self, job: str, moment: float) -> None:
+        with self._lock:
+            self._successes[job] = moment = max(moment, self._successes.get(job, 0.0))
+        if self._knows(job):
+            self._success.labels(job).set(moment)
 
     def _knows(self, job: str) -> bool:
         return self._jobs is None or job in self._jobs
@@ -162,13 +172,13 @@ class Metrics:
         if not self._knows(job):
             return
         self._running.labels(job).dec()
-        if run.refused:
+        if run.refused:  # the schedule tells what became of its slot
             return
         self._runs.labels(job, run.status.value).inc()
         self._seconds.labels(job).observe(run.seconds)
         self._retried.labels(job).inc(run.chunks_retried)
         if run.status in {Status.OK, Status.REJECTS}:
-            self._success.labels(job).set(time.time())
+            self._succeed(job, time.time())
         if run.listed is not None:
             self._rejects.labels(job).set(run.listed)
         if run.watermark is not None:
@@ -200,8 +210,16 @@ class Counts:
         for name in ("read", "written", "unchanged", "rejected", "deleted", "bytes"):
             setattr(rest, name, max(0, getattr(run, name) - getattr(self, name)))
         rest.nodes = {node: max(0, rows - self.nodes.get(node, 0)) for node, rows in run.nodes.items()}
-        rest.waits = run.waits
+        rest.waits = {reason: max(0.0, s - self.waits.get(reason, 0.0)) for reason, s in run.waits.items()}
         return rest
+
+    def wait(self, before: Mapping[str, float], now: Mapping[str, float]) -> "Counts":
+        """Count what was waited since a look, and give it."""
+        more = Counts()
+        more.waits = {reason: s - before.get(reason, 0.0) for reason, s in now.items()}
+        for reason, seconds in more.waits.items():
+            self.waits[reason] = self.waits.get(reason, 0.0) + seconds
+        return more
 
 
 class Listener:
@@ -211,12 +229,20 @@ class Listener:
         self._metrics = metrics
         self._job = job
         self._counted = Counts()
+        self._throttle = Throttle()
+        self._waited: Mapping[str, float] = {}  # by this throttle, when it was looked at
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Nothing to count; a run that starts over has another throttle."""
+        """Take note of what counts the waiting; a run that starts over has another one."""
+        del rows
+        self._throttle, self._waited = throttle, {}
 
     def notify(self, event: News | None) -> None:
-        """Count an event."""
+        """Count an event, and what was waited until then."""
+        waited = self._throttle.waited()
+        if waited != self._waited:
+            self._metrics.count(self._job, self._counted.wait(self._waited, waited))
+            self._waited = waited
         if isinstance(event, RunBegan):
             self._metrics.begin(self._job)
         elif isinstance(event, Waiting) and event.node:

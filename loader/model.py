@@ -166,7 +166,7 @@ class RunBegan:
 
     job: str
     run: str
-    slot: float | None = None
+    slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class Run:
     rejects: list[Reject] = field(default_factory=list)
     error: str | None = None
     began: float = field(default_factory=time.time)  # seconds since 1970
-    slot: float | None = None  # the time it was scheduled for; None where a person began it
+    slot: int | None = None  # the time it was scheduled for; None where a person began it
     starts: int = 1  # how often it began, because the table or the target was changed under it
     waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by what they waited for
     listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked

@@ -185,6 +185,8 @@ class Reporter:
     def _note(self, event: News | None) -> None:
         if isinstance(event, RunBegan):
             self._run, self._logger = event.run, None
+            if self._lines and self._style.level == "debug":
+                self._log.debug("run begins", slot=event.slot)
         elif isinstance(event, RunEnded):
             self._conclude(event.run)
         elif isinstance(event, Noted):
@@ -207,7 +209,8 @@ class Reporter:
     def _conclude(self, run: Run) -> None:
         """One line with everything, where there are lines; the bar's last word is the summary."""
         if self._lines:
-            getattr(self._log, SERIOUS[run.status])("run", **run_facts(run))
+            level = "debug" if run.refused else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:
         now = time.monotonic()

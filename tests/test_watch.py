@@ -22,8 +22,10 @@ from loader.health import Health
 from loader.history import KEPT, History
 from loader.lock import Lock
 from loader.metrics import Metrics
-from loader.model import ChunkLoaded, Noted, RunBegan, RunEnded, Waiting
+from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
 from loader.run import Options
+from loader.server import wait
+from loader.serving import Serving
 from loader.status import OVERDUE, is_late, next_time
 from loader.target import Target
 from loader.throttle import Throttle
@@ -292,14 +294,14 @@ def test_events_of_a_run(world):
     world.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     config, ear = world.config(table="t"), Ear()
 
-    run = execute(config, config.jobs["job"], Options(), ear, slot=120.0)
+    run = execute(config, config.jobs["job"], Options(slot=120), ear)
 
-    assert ear.events[0] == RunBegan("job", run.id, 120.0)
+    assert ear.events[0] == RunBegan("job", run.id, 120)
     assert ear.events[-1] == RunEnded(run)
-    assert (run.by, run.slot) == ("schedule", 120.0)
+    assert (run.by, run.slot) == ("schedule", 120)
     with Target(config.target) as target:
         (entry,) = History(target, "job").last()
-    assert (entry.run, entry.by, entry.slot, entry.rows["written"]) == (run.id, "schedule", 120.0, 1)
+    assert (entry.run, entry.by, entry.slot, entry.rows["written"]) == (run.id, "schedule", 120, 1)
 
 
 def test_fault_of_ours(world, monkeypatch):
@@ -329,10 +331,12 @@ def test_metrics(world):
 
     runs = [carry_out(world, metrics.listen("job"), table="t", chunk_rows=1) for _ in range(2)]
     failed = carry_out(world, metrics.listen("job"), table="gone")
-    metrics.started("job", begin, 2.0)
-    metrics.skipped("job", begin, "running")
+    metrics.started("job", int(begin), 2.0)
+    metrics.skipped("job", int(begin), "running", 3)
     metrics.rescheduled("job", begin + 60)
-    metrics.recall({"other": begin - 60})
+    metrics.recall({"other": begin - 90})
+    metrics.skipped("other", int(begin) - 60, "elsewhere", 1)
+    metrics.recall({"other": begin - 80})
     text = metrics.render().decode()
 
     assert (failed.status, [run.status for run in runs]) == ("failed", ["rejects", "rejects"])
@@ -350,9 +354,9 @@ def test_metrics(world):
         sum(run.seconds for run in (*runs, failed))
     )
     assert begin < sample(text, "loader_last_success_timestamp_seconds", job="job") < time.time()
-    assert sample(text, "loader_last_success_timestamp_seconds", job="other") == pytest.approx(begin - 60)
+    assert sample(text, "loader_last_success_timestamp_seconds", job="other") == int(begin) - 60
     assert sample(text, "loader_next_run_timestamp_seconds", job="job") == pytest.approx(begin + 60)
-    assert sample(text, "loader_skipped_runs_total", job="job", reason="running") == 1
+    assert sample(text, "loader_skipped_runs_total", job="job", reason="running") == 3
     assert sample(text, "loader_run_delay_seconds_sum", job="job") == 2
     assert (sample(text, "loader_running", job="job"), sample(text, "loader_rejects", job="job")) == (0, 1)
     if PROMTOOL:
@@ -363,7 +367,7 @@ def test_metrics(world):
 
     metrics.keep(["other"])
     carry_out(world, metrics.listen("job"), table="t")
-    metrics.skipped("job", begin, "running")
+    metrics.skipped("job", int(begin), "running", 1)
     metrics.rescheduled("job", None)
     assert 'job="job"' not in metrics.render().decode()
     assert 'job="other"' in metrics.render().decode()
@@ -382,10 +386,18 @@ def test_metrics_of_waiting():
     listener.notify(RunBegan("job", "r"))
     listener.notify(Waiting(None, 1, 0.1, "redis n:1: gone", "n:1"))
     listener.notify(Waiting(None, 1, 0.1, "mysql is gone"))
+    throttle = Throttle()
+    listener.expect(None, throttle)
+    throttle.sleep(0.01, "retry")
+    listener.notify(None)
     under_way = metrics.render().decode()
+    listener.notify(RunEnded(Run("job", "r", waits={"retry": 5.0})))
+    over = metrics.render().decode()
 
     assert sample(under_way, "loader_node_errors_total", node="n:1") == 1
-    assert sample(under_way, "loader_running", job="job") == 1
+    assert (sample(under_way, "loader_running", job="job"), sample(over, "loader_running", job="job")) == (1, 0)
+    assert 0.01 <= sample(under_way, "loader_throttled_seconds_total", job="job", reason="retry") < 1
+    assert sample(over, "loader_throttled_seconds_total", job="job", reason="retry") == pytest.approx(5)
 
 
 def test_waits_are_counted():
@@ -438,6 +450,31 @@ def test_pages(world, served):
     assert get(web.port, "/livez")[0] == 200
     assert get(web.port, "/")[0] == 404
     assert "server" not in headers
+
+
+def test_serving(world):
+    """What the daemon shows: jobs of the config alone, successes of before its start, and nothing where it must not."""
+    world.sql("CREATE TABLE t (id INT PRIMARY KEY)")
+    carry_out(world, table="t")
+    config = world.config(table="t", schedule={"every": "1h"})
+    config = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": f"{HOST}:0"})})
+    serving = Serving(config)
+    serving.start()
+    try:
+        wait(lambda: "loader_last_success_timestamp_seconds{" in get(serving.port, "/metrics")[2], "the last success")
+        ear = Ear()
+        execute(config, config.jobs["job"], Options(slot=60), serving.listen("job", ear))
+        text = get(serving.port, "/metrics")[2]
+        assert sample(text, "loader_runs_total", job="job", status="ok") == 1
+        assert isinstance(ear.events[-1], RunEnded)
+        serving.configure(world.config(table="t"))
+        assert 'job="job"' not in get(serving.port, "/metrics")[2]
+        serving.leave()
+        assert get(serving.port, "/readyz")[0] == 503
+    finally:
+        serving.stop()
+    silent = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": None})})
+    assert Serving(silent).port is None
 
 
 def test_readiness(world, tmp_path):
