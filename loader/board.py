@@ -124,15 +124,16 @@ def _table(
     right: frozenset[int],
     color: bool,
 ) -> str:
-    """Columns as wide as what is in them, one space between, so that a line fits 80 columns; `right` are numbers."""
+    """Columns as wide as what is in them, two spaces between where a line then fits, else one; `right` are numbers."""
     widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
 
     def line(cells: Sequence[str]) -> str:
         padded = [
             cell.rjust(width) if number in right else _paint(cell, head[number], width, color=color)
             for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
-        return " ".join(padded).rstrip()
+        return gap.join(padded).rstrip()
 
     lines = [line(head)]
     for cells, under in zip(rows, below, strict=True):

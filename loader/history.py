@@ -14,6 +14,7 @@ from typing import Any
 from loader.baseline import Baselines
 from loader.errors import Exit, LoaderError, Stopped
 from loader.model import Run, Status
+from loader.process import start_thread
 from loader.settings import Job
 from loader.settings import Target as Settings
 from loader.state import Rejects
@@ -125,16 +126,33 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
 
     Nothing of how the run ended depends on it, but for a signal that comes meanwhile.
     """
+    failures: list[Exception] = []
+    entry = entry_of(run, partial=partial)
+
+    def write() -> None:
+        try:
+            with Target(settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})) as target:
+                run.listed = Rejects(target, job.name).count()
+                run.watermark = watermark(target, job)
+                History(target, job.name).add(entry)
+        except Exception as error:  # noqa: BLE001  # it is told of where the run waits
+            failures.append(error)
+
     try:
-        with Target(settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})) as target:
-            run.listed = Rejects(target, job.name).count()
-            run.watermark = watermark(target, job)
-            History(target, job.name).add(entry_of(run, partial=partial))
+        thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
+        thread.join(PATIENCE + 1)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
-    except LoaderError as error:
-        return str(error) if run.exit_code in {Exit.OK, Exit.REJECTS} else ""  # a failed run has said so itself
-    return ""
+        return ""
+    except LoaderError as error:  # no more threads
+        failures.append(error)
+    else:
+        if thread.is_alive():
+            failures.append(LoaderError("redis does not answer"))
+    if failures and not isinstance(failures[0], LoaderError | OSError):
+        raise failures[0]
+    told = run.exit_code in {Exit.OK, Exit.REJECTS}  # a run that failed has said so itself
+    return str(failures[0]) if failures and told else ""
 
 
 def watermark(target: Target, job: Job) -> float | None:

@@ -180,7 +180,8 @@ class Reporter:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
         with suppress(BrokenPipeError):  # nobody listens on stderr
             self._note(event)
-            self._show()
+            if not isinstance(event, RunBegan | RunEnded):
+                self._show()
 
     def _note(self, event: News | None) -> None:
         if isinstance(event, RunBegan):

@@ -252,6 +252,7 @@ def test_one_line_a_run(desk):
     first, second = [line for line in lines if line["event"] == "run"]
     assert {(line["job"], line["run"]) for line in lines} == {("t", done["run"]), ("gone", failed["run"])}
     assert any(line["event"] == "chunk loaded" for line in lines)
+    assert (lines[0]["event"], lines[-1]["event"]) == ("run begins", "run")
     assert first["waits"].pop("rate") > 0
     assert {name: first[name] for name in ("status", "exit_code", "by", "full", "level")} == {
         "status": "rejects",
