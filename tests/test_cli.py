@@ -183,7 +183,7 @@ def test_streams(desk):
     quiet = desk.run("sync", "stu", LOADER_LOG_LEVEL="debug", LOADER_LOG_FORMAT="console", LOADER_PROGRESS="none")
 
     assert result.document["status"] == "ok"
-    event, last = map(json.loads, result.err.splitlines())
+    _, event, last = map(json.loads, result.err.splitlines())
     assert (event["event"], event["level"], event["job"], event["rows"]) == ("chunk loaded", "debug", "stu", 5)
     assert (last["event"], last["level"], last["run"]) == ("run", "info", result.document["run"])
     assert quiet.out.startswith("stu: ok: 5 rows read, 5 written, 0 rejected in ")
