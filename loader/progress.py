@@ -73,7 +73,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "status": run.status.value,
         "exit_code": int(run.exit_code),
         "by": run.by,
-        "slot": run.slot,
+        "slot": None if run.slot is None else _moment(run.slot),
         "full": run.full,
         "resumed": run.resumed,
         "dry_run": run.dry_run,
@@ -92,10 +92,14 @@ def run_facts(run: Run) -> dict[str, Any]:
         "nodes": dict(sorted(run.nodes.items())),
         "waits": {reason: round(seconds, 3) for reason, seconds in sorted(run.waits.items())},
         "rejects_listed": run.listed,
-        "watermark": run.watermark,
+        "watermark": None if run.watermark is None else _moment(run.watermark),
         "error": run.error,
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def redraw(draw: Callable[[], str], *, color: bool) -> None:
@@ -187,7 +191,7 @@ class Reporter:
         if isinstance(event, RunBegan):
             self._run, self._logger = event.run, None
             if self._lines and self._style.level == "debug":
-                self._log.debug("run begins", slot=event.slot)
+                self._log.debug("run begins", **({} if event.slot is None else {"slot": _moment(event.slot)}))
         elif isinstance(event, RunEnded):
             self._conclude(event.run)
         elif isinstance(event, Noted):

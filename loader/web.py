@@ -1,6 +1,7 @@
 """What the daemon serves over HTTP, and the only room that knows Starlette and uvicorn: metrics and health."""
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -100,5 +101,6 @@ def _listen(listen: str) -> socket.socket:
         family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, int(port)), family=family)
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number and number > 0 else error  # the exception repeats the address
         raise LoaderError(f"daemon.listen: cannot listen at {listen}: {why}") from error

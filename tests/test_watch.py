@@ -266,7 +266,7 @@ def test_one_line_a_run(desk):
     assert (first["bytes"], first["seconds"], first["nodes"]) == (done["bytes"], done["seconds"], done["nodes"])
     assert (first["chunks"], first["chunks_done"], first["starts"]) == (3, 3, 1)
     assert first["rows_per_second"] == pytest.approx(3 / done["seconds"], abs=1)
-    assert (first["rejects_listed"], "error" in first) == (1, False)
+    assert (first["rejects_listed"], "error" in first, "slot" in first) == (1, False, False)
     assert (second["status"], second["level"], second["error"]) == ("failed", "error", failed["error"])
     assert not log_lines(desk.run("sync", "t", "--progress", "none"))
     console = desk.run("--log-format", "console", "sync", "t").err
