@@ -102,5 +102,5 @@ def _listen(listen: str) -> socket.socket:
         return socket.create_server((host, int(port)), family=family)
     except (OSError, OverflowError) as error:
         number = getattr(error, "errno", None)
-        why = os.strerror(number) if number and number > 0 else error  # the exception repeats the address
+        why = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or error
         raise LoaderError(f"daemon.listen: cannot listen at {listen}: {why}") from error
