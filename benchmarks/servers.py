@@ -307,7 +307,8 @@ class Servers:
     def _verify(self, name: str, rows: int, target: str, *, exact: bool) -> None:
         """Every row is a hash, no other keys are there, and some of the hashes are what MySQL has."""
         for place in ("cluster", "one"):
-            found = sum(self._nodes[port].dbsize() for port in self.masters[place])
+            nodes = [self._nodes[port] for port in self.masters[place]]
+            found = sum(node.dbsize() - len(node.keys("loader:*")) for node in nodes)  # the history of runs stays
             expected = rows if target == place else 0
             if found != expected:
                 keys = [key for port in self.masters[place] for key in self._nodes[port].scan(count=20)[1]][:5]

@@ -17,7 +17,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
-from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
 from loader.source import Source
@@ -45,7 +45,8 @@ class Options:
     `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
     variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
     rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica; `full`
-    reads everything where a run would read what was changed.
+    reads everything where a run would read what was changed; `slot` is the time of a schedule that the run is for, in
+    seconds since 1970.
     """
 
     where: str | None = None
@@ -60,6 +61,7 @@ class Options:
     max_load: tuple[str, int] | None = None
     max_lag: int | None = None
     full: bool = False
+    slot: int | None = None
 
     @property
     def narrowed(self) -> bool:
@@ -73,8 +75,25 @@ class Listener(Protocol):
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
 
-    def notify(self, event: Event | Noted | None) -> None:
+    def notify(self, event: News | None) -> None:
         """Take note of an event, or that a second passed without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Several listeners as one."""
+
+    each: tuple[Listener, ...]
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Tell each what is to come."""
+        for listener in self.each:
+            listener.expect(rows, throttle)
+
+    def notify(self, event: News | None) -> None:
+        """Tell each of an event."""
+        for listener in self.each:
+            listener.notify(event)
 
 
 class Crew:

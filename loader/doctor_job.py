@@ -277,7 +277,7 @@ def _kinds(facing: Facing, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[
 def _lock(kept: Kept) -> Iterator[Finding]:
     held = holders(kept.redis.target, kept.job.name)
     for holder in held:
-        yield ok(f"held by run {holder['run']} (host {holder['host']}, pid {holder['pid']}) since {holder['since']}")
+        yield ok(f"held by run {holder.run} (host {holder.host}, pid {holder.pid}) since {holder.since}")
     if not held:
         yield ok("nobody holds it")
 

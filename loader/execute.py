@@ -1,11 +1,11 @@
-"""A job, carried out: a run, and what belongs to it after its last chunk."""
+"""A job, carried out: a run, what belongs to it after its last chunk, and its place in the history."""
 
-from loader import reconcile
+from loader import history, reconcile
 from loader.config import Config
 from loader.crew import Listener, Options
 from loader.errors import Exit, LoaderError, Stopped
-from loader.model import Run, Status
-from loader.run import run_job
+from loader.model import Noted, Run, RunBegan, RunEnded, Status
+from loader.run import new_id, run_job
 from loader.settings import Job
 
 
@@ -15,14 +15,35 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
     Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
     too: it prunes as `loader prune` does.
 
-    Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
+    the lock. Never raises for what a person can mend: the run says how it ended, and with which exit code.
     """
-    run = run_job(settings, job, options, listener)
-    if prune is None and job.full_every and run.full and not (options.narrowed or options.resume):
-        prune = reconcile.MAX_DELETE
-    if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
-        _prune(settings, job, run, prune)
+    name = new_id()
+    listener.notify(RunBegan(job.name, name, options.slot))
+    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot)
+    try:
+        run = run_job(settings, job, options, listener, name)
+        run.slot = options.slot
+        if prune is None and job.full_every and run.full and not (options.narrowed or options.resume):
+            prune = reconcile.MAX_DELETE
+        if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
+            _prune(settings, job, run, prune)
+    except Exception as error:  # a fault of this program; its text may quote a row
+        began.status, began.exit_code, began.error = Status.FAILED, Exit.FAILED, f"unexpected {type(error).__name__}"
+        _close(settings, job, options, listener, began)
+        raise
+    _close(settings, job, options, listener, run)
     return run
+
+
+def _close(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
+    """Keep a run in the history, and tell of its end."""
+    run.refused = run.exit_code == Exit.LOCKED and not run.chunks
+    if not run.dry_run and not run.refused:
+        partial = any((options.where, options.key_range, options.shard))
+        if missing := history.keep(settings.target, job, run, partial=partial):
+            listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
+    listener.notify(RunEnded(run))
 
 
 def _prune(settings: Config, job: Job, run: Run, max_delete: float) -> None:

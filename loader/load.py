@@ -218,5 +218,5 @@ def persist(
             if not error.transient or now + pause > give_up or fresh > FRESH:
                 raise
             if notify and chunk:
-                notify(Waiting(chunk, attempt, pause, str(error)))
-        throttle.sleep(pause)
+                notify(Waiting(chunk, attempt, pause, str(error), error.node))
+        throttle.sleep(pause, "lock" if throttle.lapsed() else "retry")

@@ -9,6 +9,8 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import Exit, LoaderError, TargetError
@@ -58,6 +60,35 @@ local own = redis.call('HGET', KEYS[1], ARGV[1])
 if own and cjson.decode(own)['token'] == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
 return 0
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock now: the part of the job, the run, where, and since when (ISO 8601)."""
+
+    part: str
+    run: str
+    host: str
+    pid: int
+    since: str
+
+
+def holders(target: Target, job: str) -> tuple[Holder, ...]:
+    """Who holds the lock of a job now; nobody where it is none that this program wrote."""
+    key = f"loader:{{{job}}}:lock"
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    if not flat:
+        return ()
+    seconds, micros = target.ask(key.encode(), "TIME")[1]
+    now = int(seconds) * 1000 + int(micros) // 1000
+    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
+    found = []
+    for part, text in zip(flat[::2], flat[1::2], strict=True):
+        with suppress(ValueError, TypeError, KeyError):
+            held = json.loads(text)
+            if max(held["until"] - now, alone) > 0 and not is_gone(held):
+                found.append(Holder(part.decode(), held["run"], held["host"], int(held["pid"]), held["since"]))
+    return tuple(found)
 
 
 _under_way: set[str] = set()  # tokens of the locks of this process
@@ -166,16 +197,6 @@ class Lock:
                 break
         if target:
             target.close()
-
-
-def holders(target: Target, job: str) -> list[dict[str, Any]]:
-    """Who holds the lock of a job, or parts of it: run, host, pid and since when; a `LoaderError` where it is none."""
-    key = f"loader:{{{job}}}:lock"
-    flat = target.ask(key.encode(), "HGETALL", key)[1]
-    try:
-        return [json.loads(text) for text in flat[1::2]]
-    except ValueError as error:
-        raise LoaderError(f"{key} is no lock that this program wrote: DEL it unless a run is under way") from error
 
 
 def _is_over(holder: dict[str, Any]) -> bool:

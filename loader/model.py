@@ -1,5 +1,6 @@
 """The words that travel between the rooms: frozen values, no behaviour beyond naming themselves."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -150,6 +151,7 @@ class Waiting:
     attempt: int
     seconds: float
     reason: str
+    node: str = ""  # of Redis, where it was one that failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,22 @@ class Noted:
     """Something a person should know of, while the run goes on."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """A run begins; `slot` is the time it was scheduled for (seconds since 1970), None where a person began it."""
+
+    job: str
+    run: str
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run is over, with all that belongs to it."""
+
+    run: "Run"
 
 
 class Status(StrEnum):
@@ -192,3 +210,19 @@ class Run:
     nodes: dict[str, int] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     error: str | None = None
+    began: float = field(default_factory=time.time)  # seconds since 1970
+    slot: int | None = None  # the time it was scheduled for; None where a person began it
+    starts: int = 1  # how often it began, because the table or the target was changed under it
+    waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by what they waited for
+    listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked
+    refused: bool = False  # another run held the lock, and this one has done nothing
+    watermark: float | None = None  # of an incremental job, at its end; seconds since 1970
+
+    @property
+    def by(self) -> str:
+        """Who began it."""
+        return "hand" if self.slot is None else "schedule"
+
+
+News = ChunkLoaded | Waiting | Noted | RunBegan | RunEnded
+"""All that a listener may be told of."""

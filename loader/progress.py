@@ -3,18 +3,21 @@
 structlog and rich are imported when there is something to show: together they take longer than to load five rows.
 """
 
+import logging
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from loader.model import ChunkLoaded, Noted, Waiting
+from loader.model import ChunkLoaded, News, Noted, Run, RunBegan, RunEnded, Status, Waiting
 from loader.throttle import Throttle
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
+REDRAW_EVERY = 2.0  # seconds between two looks of what is watched
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+SERIOUS = {Status.OK: "info", Status.REJECTS: "warning", Status.STOPPED: "warning", Status.FAILED: "error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +28,94 @@ class Log:
     level: str
     color: bool
 
-    def logger(self, job: str) -> Any:
-        """A logger on stderr: lines for people on a terminal, JSON for programs elsewhere."""
+    def logger(self, job: str = "", run: str = "") -> Any:
+        """A logger on stderr: lines for people on a terminal, JSON for programs elsewhere; of a job, of a run."""
         import structlog
 
         console = self.form == "console" or (self.form == "auto" and sys.stderr.isatty())
-        structlog.configure(
+        renderer = structlog.dev.ConsoleRenderer(colors=self.color) if console else structlog.processors.JSONRenderer()
+        logger = structlog.wrap_logger(
+            structlog.PrintLogger(sys.stderr),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.dev.ConsoleRenderer(colors=self.color) if console else structlog.processors.JSONRenderer(),
+                structlog.processors.format_exc_info,
+                renderer,
             ],
             wrapper_class=structlog.make_filtering_bound_logger(LEVELS[self.level]),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )
-        return structlog.get_logger().bind(job=job)
+        return logger.bind(**({"job": job} if job else {}), **({"run": run} if run else {}))
+
+    def take_over(self) -> None:
+        """Have what libraries log through `logging` look the same, from warnings on; all of it at level debug."""
+        root = logging.getLogger()
+        root.handlers = [_Handover(self.logger())]
+        root.setLevel(logging.DEBUG if self.level == "debug" else logging.WARNING)
+
+
+class _Handover(logging.Handler):
+    """Hands what a library logs to our own logger."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(BrokenPipeError):
+            name = record.levelname.lower()
+            say = getattr(self._logger, name if name in LEVELS else "error")
+            say(record.getMessage(), logger=record.name, **({"exc_info": record.exc_info} if record.exc_info else {}))
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """All there is to say of a run that is over, but for its job and its id; nothing that is empty."""
+    facts = {
+        "status": run.status.value,
+        "exit_code": int(run.exit_code),
+        "by": run.by,
+        "slot": None if run.slot is None else _moment(run.slot),
+        "full": run.full,
+        "resumed": run.resumed,
+        "dry_run": run.dry_run,
+        "read": run.read,
+        "written": run.written,
+        "unchanged": run.unchanged,
+        "deleted": run.deleted,
+        "rejected": run.rejected,
+        "bytes": run.bytes,
+        "seconds": round(run.seconds, 3),
+        "rows_per_second": round(run.read / run.seconds) if run.seconds else 0,
+        "chunks": run.chunks,
+        "chunks_done": run.chunks_done,
+        "chunks_retried": run.chunks_retried,
+        "starts": run.starts,
+        "nodes": dict(sorted(run.nodes.items())),
+        "waits": {reason: round(seconds, 3) for reason, seconds in sorted(run.waits.items())},
+        "rejects_listed": run.listed,
+        "watermark": None if run.watermark is None else _moment(run.watermark),
+        "error": run.error,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def redraw(draw: Callable[[], str], *, color: bool) -> None:
+    """Show a text, and again every two seconds what it is then: in its place on a terminal, below elsewhere."""
+    if not sys.stdout.isatty():
+        while True:
+            print(draw(), flush=True)  # noqa: T201
+            time.sleep(REDRAW_EVERY)
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(Text.from_ansi(draw()), console=Console(no_color=not color), auto_refresh=False) as live:
+        while True:
+            time.sleep(REDRAW_EVERY)
+            live.update(Text.from_ansi(draw()), refresh=True)
 
 
 class Reporter:
@@ -52,6 +128,8 @@ class Reporter:
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "log"
         self._job = job
+        self._run = ""
+        self._logger: Any = None
         self._doing = doing
         self._style = log
         self._lines = style == "log"
@@ -64,9 +142,10 @@ class Reporter:
         if style == "bar":
             self._start_bar()
 
-    @cached_property
+    @property
     def _log(self) -> Any:
-        return self._style.logger(self._job)
+        self._logger = self._logger or self._style.logger(self._job, self._run)
+        return self._logger
 
     def _start_bar(self) -> None:
         from rich.console import Console
@@ -101,14 +180,21 @@ class Reporter:
         self._rows = rows
         self.notify(None)
 
-    def notify(self, event: ChunkLoaded | Waiting | Noted | None) -> None:
+    def notify(self, event: News | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
         with suppress(BrokenPipeError):  # nobody listens on stderr
             self._note(event)
-            self._show()
+            if not isinstance(event, RunBegan | RunEnded):
+                self._show()
 
-    def _note(self, event: ChunkLoaded | Waiting | Noted | None) -> None:
-        if isinstance(event, Noted):
+    def _note(self, event: News | None) -> None:
+        if isinstance(event, RunBegan):
+            self._run, self._logger = event.run, None
+            if self._lines and self._style.level == "debug":
+                self._log.debug("run begins", **({} if event.slot is None else {"slot": _moment(event.slot)}))
+        elif isinstance(event, RunEnded):
+            self._conclude(event.run)
+        elif isinstance(event, Noted):
             self._log.warning(event.text)
         elif isinstance(event, Waiting):
             self._waiting = event.reason
@@ -116,7 +202,7 @@ class Reporter:
             self._log.warning(
                 "waiting", chunk=event.chunk.number, attempt=event.attempt, seconds=seconds, reason=event.reason
             )
-        elif event:
+        elif isinstance(event, ChunkLoaded):
             self._waiting = ""
             self._rows += event.read
             self._chunks += 1
@@ -124,6 +210,12 @@ class Reporter:
                 self._log.debug(
                     "chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3)
                 )
+
+    def _conclude(self, run: Run) -> None:
+        """One line with everything, where there are lines; the bar's last word is the summary."""
+        if self._lines:
+            level = "debug" if run.refused else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:
         now = time.monotonic()

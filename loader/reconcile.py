@@ -20,6 +20,7 @@ from loader.lookup import TOGETHER
 from loader.model import Reject
 from loader.plan import quote
 from loader.reader import Unequal
+from loader.run import new_id
 from loader.settings import Job
 from loader.slots import slot_of
 from loader.state import Rejects
@@ -323,11 +324,6 @@ def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) ->
         done.deleted += both.unlink(part)
         if done.deleted >= most:
             return
-
-
-def new_id() -> str:
-    """The id of a run."""
-    return uuid4().hex[:12]
 
 
 def _kind(each: Unequal) -> str:

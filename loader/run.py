@@ -40,9 +40,17 @@ class Preview:
     index: str | None = None  # that finds what was changed
 
 
-def run_job(settings: Config, job: Job, options: Options, listener: Listener) -> Run:
-    """Load one job; never raises for what a person can mend: the run says how it ended, and with which exit code."""
-    run = Run(job=job.name, id=uuid4().hex[:12], dry_run=options.dry_run)
+def new_id() -> str:
+    """The id of a run."""
+    return uuid4().hex[:12]
+
+
+def run_job(settings: Config, job: Job, options: Options, listener: Listener, name: str = "") -> Run:
+    """Load one job, in a run of that id, or a new one.
+
+    Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    """
+    run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
     started = time.monotonic()
     try:
         for start in range(STARTS):
@@ -53,7 +61,14 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener) ->
                 if start == STARTS - 1:
                     raise
                 listener.notify(Noted(f"the run starts over: {change}"))
-                run = Run(job=job.name, id=run.id, dry_run=options.dry_run)
+                run = Run(
+                    job=job.name,
+                    id=run.id,
+                    dry_run=options.dry_run,
+                    began=run.began,
+                    starts=run.starts + 1,
+                    waits=run.waits,
+                )
                 options = replace(options, restart=True)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
@@ -82,6 +97,8 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + crew.owed
+            for reason, seconds in crew.throttle.waited().items():
+                run.waits[reason] = run.waits.get(reason, 0.0) + seconds
         run.deleted += crew.erased
         run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
@@ -111,7 +128,6 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
     run.read -= event.read
     run.written -= event.written
     run.unchanged -= event.unchanged
-    run.deleted -= event.deleted
     run.deleted -= event.deleted
     run.rejected -= len(event.rejects)
     run.rejects = [reject for reject in run.rejects if reject not in event.rejects]

@@ -253,14 +253,15 @@ class Target:
         if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
             return failure
         by = self._topology.announcers.get(node)
-        if by is None or node in self.seeds or node in self._topology.reached:
-            advice = "see target.url (rediss:// for TLS), and whether the server runs"
-            return TargetError(f"{failure}: {advice}", transient=True)
-        return TargetError(
+        message = (
             f"redis {node} (announced by {by}): cannot connect: {said(error).removesuffix('.')}:"
-            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs",
-            transient=True,
+            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs"
         )
+        if by is None or node in self.seeds or node in self._topology.reached:
+            message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
+        unreached = TargetError(message, transient=True)
+        unreached.node = str(node)
+        return unreached
 
     def fence(self, node: Node, client: int) -> None:
         """Have the server forget a connection, by its client id, before anything else is sent to this node."""
@@ -269,6 +270,11 @@ class Target:
 
     def error(self, error: Exception | str, node: Node) -> TargetError:
         """What a driver's exception or an error reply means for the run."""
+        failure = self._meaning(error, node)
+        failure.node = str(node)
+        return failure
+
+    def _meaning(self, error: Exception | str, node: Node) -> TargetError:
         text = said(error) if isinstance(error, Exception) else error
         code = _code(text)
         message = f"redis {node}: {text.removesuffix('.')}"

@@ -27,6 +27,7 @@ class Throttle:
         self._lock = threading.Lock()
         self._free = 0.0  # when the next row may go
         self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
+        self._waited: dict[str, float] = {}  # seconds of all workers, by reason
         self._stopped = False  # no lock is behind it: a signal may set it at any moment
 
     @property
@@ -42,7 +43,7 @@ class Throttle:
     def admit(self) -> None:
         """Wait until a chunk may begin: with a statement open, a waiting worker would be part of the load."""
         while self.busy:
-            self.sleep(STEP)
+            self.sleep(STEP, "busy")
         self._check()
 
     def pace(self, rows: int) -> None:
@@ -53,19 +54,30 @@ class Throttle:
             if self._rate:
                 due = max(self._free, time.monotonic())
                 self._free = due + rows / self._rate
-        self.sleep(max(due, self._slow[1]) - time.monotonic())
+        slow = self._slow[1]
+        self.sleep(max(due, slow) - time.monotonic(), "rate" if due >= slow else "slow node")
 
     def spare(self, node: str, seconds: float) -> None:
         """Leave a node that took so long to reply alone for as long again."""
         self._slow = (f"{node} took {seconds:.1f} s to reply", time.monotonic() + min(seconds, SPARED))
 
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than the run goes on."""
-        end = time.monotonic() + seconds
-        while not self._stopped and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, STEP))
+    def sleep(self, seconds: float, reason: str = "") -> None:
+        """Wait, but not longer than the run goes on; where there is a reason, it is counted."""
+        if seconds > 0:
+            began = now = time.monotonic()
+            while not self._stopped and (left := began + seconds - now) > 0:
+                time.sleep(min(left, STEP))
+                now = time.monotonic()
+            if reason:
+                with self._lock:
+                    self._waited[reason] = self._waited.get(reason, 0.0) + now - began
         if self._stopped:
             raise Stopped("the run is stopping")
+
+    def waited(self) -> dict[str, float]:
+        """Seconds that all workers together have waited, by reason: rate, busy, slow node, lock, retry."""
+        with self._lock:
+            return dict(self._waited)
 
     def hold(self, grant: int) -> None:
         """Make sure that the lock has been held since it was granted for the so manieth time."""

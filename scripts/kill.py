@@ -24,6 +24,7 @@ from loader.server import HOST
 from stage import Broken, Stage
 
 CHECKPOINT = "loader:{big}:checkpoint"
+HISTORY = {b"loader:{big}:runs", b"loader:{big}:success"}  # stays
 QUIET = 4  # looks in a row that find nothing new until the servers are at rest: they still read what a dead one sent
 PAUSE = 0.05  # seconds between two of them
 LATEST = 300  # seconds that a backfill may take
@@ -75,12 +76,13 @@ class Counted(Stage):
             stats = self.redis.info("commandstats", target_nodes=RedisCluster.PRIMARIES)
             now = sum(node.get("cmdstat_hmset", {"calls": 0})["calls"] for node in stats.values())
             same, calls = (same + 1 if now == calls else 0), now
-        state = len(self.redis.keys("loader:*", target_nodes=RedisCluster.PRIMARIES))
+        own = set(self.redis.keys("loader:*", target_nodes=RedisCluster.PRIMARIES))
+        state = len(own - HISTORY)
         held = self.redis.dbsize(target_nodes=RedisCluster.PRIMARIES)
         text = self.redis.get(CHECKPOINT)
         saved = json.loads(text) if text else None
         done = saved["number"] - 1 - len(saved["owed"]) if saved else -1
-        return Seen(rows=held - state, calls=calls, state=state, done=done)
+        return Seen(rows=held - len(own), calls=calls, state=state, done=done)
 
 
 def chain(stage: Counted, number: int, kills: int, chance: random.Random, whole: float) -> int:

@@ -103,6 +103,21 @@ link_redis_server() {
   fi
 }
 
+# promtool, which a test asks what it thinks of our metrics. Its package would start a service, so it is taken out of it;
+# where that cannot be done, the test is skipped.
+fetch_promtool() {
+  local directory
+  if [ -z "$extras" ] || have promtool || [ -x .venv/bin/promtool ] || ! have apt-get || ! have dpkg; then
+    return
+  fi
+  directory=$(mktemp -d)
+  (cd "$directory" && apt-get -qq download prometheus && dpkg -x prometheus_*.deb .) >/dev/null 2>&1 &&
+    cp "$directory/usr/bin/promtool" .venv/bin/ ||
+    echo "setup: promtool cannot be had; its test will be skipped" >&2
+  rm -rf "$directory"
+}
+
 install_programs
 install_packages
+fetch_promtool
 link_redis_server

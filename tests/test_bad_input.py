@@ -314,7 +314,7 @@ def test_signal(slow, desk, number, code):
     slow.send_signal(number)
     result = finish(slow, 10)
 
-    assert (result.code, result.err) == (code, "")
+    assert (result.code, result.messages) == (code, [])
     assert (result.document["status"], result.document["error"]) == ("stopped", f"stopped by {number.name}")
     assert 5 <= result.document["rows"]["written"] <= len(desk.world.hashes()) < 125
 
@@ -336,7 +336,7 @@ def test_nobody_reads_the_result(desk, words):
     process.stdout = None
     result = finish(process)
 
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, [])
 
 
 def test_locale_without_our_letters(desk):

@@ -78,7 +78,7 @@ def test_sync_document(desk):
     result = desk.run("sync", "stu", "-o", "json")
 
     document = result.document
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, result.messages) == (0, [])
     assert list(document) == RUN
     assert (document["schema"], document["job"], document["status"]) == ("loader.run/v1", "stu", "ok")
     assert document["rows"] == {"read": 5, "written": 5, "unchanged": 0, "deleted": 0, "rejected": 0}
@@ -183,9 +183,9 @@ def test_streams(desk):
     quiet = desk.run("sync", "stu", LOADER_LOG_LEVEL="debug", LOADER_LOG_FORMAT="console", LOADER_PROGRESS="none")
 
     assert result.document["status"] == "ok"
-    (line,) = result.err.splitlines()
-    event = json.loads(line)
+    _, event, last = map(json.loads, result.err.splitlines())
     assert (event["event"], event["level"], event["job"], event["rows"]) == ("chunk loaded", "debug", "stu", 5)
+    assert (last["event"], last["level"], last["run"]) == ("run", "info", result.document["run"])
     assert quiet.out.startswith("stu: ok: 5 rows read, 5 written, 0 rejected in ")
     assert "chunk loaded" in quiet.err
     assert "\x1b" not in quiet.err

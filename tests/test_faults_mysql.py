@@ -430,7 +430,7 @@ def test_s4_redis_stalls_while_mysql_has_no_patience(world, tmp_path):
         time.sleep(10)
         os.kill(pid, signal.SIGCONT)
         out, err = process.communicate(timeout=60)
-        assert client.dbsize() == 65_536
+        assert len(client.keys("wide*")) == 65_536
     done = json.loads(out)
     assert (done["status"], done["rows"]["read"], done["rows"]["written"]) == ("ok", 65_536, 65_536)
     assert done["chunks"] == {"total": 1, "done": 1, "retried": 0}

@@ -275,7 +275,7 @@ def test_rows_that_were_read_before_the_lock_lapsed_are_not_written(world, monke
     config = world.config(table="t")
     slept = []
 
-    def sleep(self, seconds):
+    def sleep(self, seconds, *_):
         if not slept:
             slept.append(seconds)
             monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)

@@ -94,8 +94,9 @@ class World:
         return dict(zip(keys, self._pipelined("hgetall", keys), strict=True))
 
     def state(self):
-        """The keys of the loader's state."""
-        return {key for key in self._keys() - self._before if key.startswith(b"loader:")}
+        """The keys of the loader's state, but for the history of runs, which stays."""
+        state = {key for key in self._keys() - self._before if key.startswith(b"loader:")}
+        return {key for key in state if not key.endswith((b"}:runs", b"}:success"))}
 
     def clear(self):
         """Take the new keys away."""

@@ -1,0 +1,105 @@
+"""The commands that look back: status, runs.
+
+Modules are imported inside the commands, so that `loader --help` and completion stay quick.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.errors import LoaderError, Stopped
+from loader.terminal import Common, Format, JobNames, Output, chosen, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loader.config import Config
+    from loader.settings import Job
+
+
+def status(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", envvar="LOADER_WATCH", show_envvar=False, help="Look again every two seconds."),
+    ] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Show how jobs are doing: last run, next, age, lag."""
+    config = context.obj.config()
+    named = chosen(config, jobs, every=not jobs)
+    color = _colors(context.obj)
+    if not watch:
+        say(_statuses(config, named, output, color=color))
+        return
+    from loader.progress import redraw
+
+    def draw() -> str:
+        try:
+            return _statuses(config, named, output, color=color)
+        except Stopped:
+            raise
+        except LoaderError as error:  # the next look may be luckier
+            return f"error: {error}"
+
+    try:
+        redraw(draw, color=color)
+    except Stopped as stop:
+        raise typer.Exit(stop.exit_code) from None
+
+
+def runs(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    last: Annotated[
+        int,
+        typer.Option(
+            "--last",
+            "-n",
+            min=1,
+            max=1000,
+            metavar="N",
+            envvar="LOADER_LAST",
+            show_envvar=False,
+            help="The newest N runs.",
+        ),
+    ] = 20,
+    output: Output = Format.TEXT,
+) -> None:
+    """Show the history of jobs, newest first."""
+    from loader.board import runs_document, runs_text
+    from loader.history import History
+    from loader.report import dump
+    from loader.target import Target
+
+    config = context.obj.config()
+    named = chosen(config, jobs, every=not jobs)
+    with Target(config.target) as target:
+        entries = [entry for job in named for entry in History(target, job.name).last(last)]
+    entries = sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
+    if output is Format.TEXT:
+        say(runs_text(entries, color=_colors(context.obj)))
+        return
+    for entry in entries:
+        say(dump(runs_document(entry)))
+
+
+def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color: bool) -> str:
+    from loader.board import status_document, status_text
+    from loader.report import dump
+    from loader.status import job_status
+    from loader.target import Target
+
+    with Target(config.target) as target:
+        found = [job_status(target, job) for job in jobs]
+    if output is Format.JSON:
+        return "\n".join(dump(status_document(each)) for each in found)
+    return status_text(found, color=color)
+
+
+def _colors(shown: Common) -> bool:
+    return shown.color and sys.stdout.isatty()

@@ -1,0 +1,81 @@
+"""Whether both sides answer now: what a load balancer or an orchestrator asks of the daemon."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from loader.errors import LoaderError
+from loader.settings import Source as SourceSettings
+from loader.settings import Target as TargetSettings
+from loader.source import Source
+from loader.target import Target
+
+PATIENCE = 2  # seconds that a server has to answer
+FRESH = 1.0  # seconds for which an answer stands: however often it is asked, servers are asked once
+AT_ONCE = 8  # servers asked at the same time
+
+
+class Health:
+    """Asks MySQL and each master of Redis, on new connections; `settings` may be replaced when a config is reloaded."""
+
+    def __init__(self, source: SourceSettings, target: TargetSettings) -> None:
+        self._lock = threading.Lock()
+        self._looked = float("-inf")
+        self._reasons: list[str] = []
+        self._stopping = False
+        self.configure(source, target)
+
+    def configure(self, source: SourceSettings, target: TargetSettings) -> None:
+        """Ask these servers from now on."""
+        short = {"connect_timeout": min(PATIENCE, source.connect_timeout), "read_timeout": PATIENCE}
+        with self._lock:
+            self._source = source.model_copy(update=short)
+            self._target = target.model_copy(update={"timeout": min(PATIENCE, target.timeout)})
+            self._looked = float("-inf")
+
+    def stop(self) -> None:
+        """From now on not ready: the process is about to end."""
+        self._stopping = True
+
+    def reasons(self) -> list[str]:
+        """Why no run could go well now, a sentence each; empty where one could."""
+        if self._stopping:
+            return ["the daemon is stopping"]
+        with self._lock:
+            if time.monotonic() - self._looked >= FRESH:
+                self._reasons = self._ask()
+                self._looked = time.monotonic()
+            return list(self._reasons)
+
+    def _ask(self) -> list[str]:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            source = pool.submit(_reason, self._ask_source)
+            redis = self._ask_target(pool)
+            return [*filter(None, [source.result()]), *redis]
+
+    def _ask_source(self) -> None:
+        with Source(self._source) as source:
+            source.fetch("SELECT 1")
+
+    def _ask_target(self, pool: ThreadPoolExecutor) -> list[str]:
+        """One reason a master that does not answer, or one where the topology cannot be had."""
+        try:
+            with Target(self._target) as target:
+                target.refresh(force=True)
+                asked = [
+                    pool.submit(_reason, lambda node=node: target.command(node, "PING"))  # type: ignore[misc]
+                    for node in target.slots.nodes
+                ]
+                return [reason for each in asked if (reason := each.result())]
+        except (LoaderError, OSError) as error:
+            return [str(error)]
+
+
+def _reason(action: Callable[[], object]) -> str:
+    """Why an action failed; empty where it did not."""
+    try:
+        action()
+    except (LoaderError, OSError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,173 @@
+"""The runs of a job that are over, newest first, in its target under `loader:{job}:runs`; and the last good one apart.
+
+`loader:{job}:success` has the last run that ended well and loaded all that the job asks for: failures may be more than
+the list holds.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loader.baseline import Baselines
+from loader.errors import Exit, LoaderError, Stopped
+from loader.model import Run, Status
+from loader.process import start_thread
+from loader.settings import Job
+from loader.settings import Target as Settings
+from loader.state import Rejects
+from loader.target import Target
+
+VERSION = 1
+KEPT = 200  # runs of a job
+ERROR_KEPT = 500  # characters of an error
+PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits for the run waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run that is over. Times are in seconds since 1970; `seconds` are those from its plan to its last chunk.
+
+    `partial` says that options left rows of the job out.
+    """
+
+    job: str
+    run: str
+    began: float
+    ended: float
+    seconds: float
+    status: str
+    exit_code: int
+    full: bool
+    partial: bool
+    resumed: bool
+    slot: int | None
+    rows: Mapping[str, int]
+    bytes: int
+    chunks: Mapping[str, int]
+    error: str | None
+    host: str
+
+    @property
+    def by(self) -> str:
+        """Who began it."""
+        return "hand" if self.slot is None else "schedule"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it ended well, rejected rows aside, and was of the whole job."""
+        return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
+
+
+def entry_of(run: Run, *, partial: bool = False) -> Entry:
+    """What is kept of a run."""
+    counts = ("read", "written", "unchanged", "deleted", "rejected")
+    return Entry(
+        job=run.job,
+        run=run.id,
+        began=round(run.began, 3),
+        ended=round(time.time(), 3),
+        seconds=round(run.seconds, 3),
+        status=run.status.value,
+        exit_code=int(run.exit_code),
+        full=run.full,
+        partial=partial,
+        resumed=run.resumed,
+        slot=run.slot,
+        rows={name: getattr(run, name) for name in counts},
+        bytes=run.bytes,
+        chunks={"total": run.chunks, "done": run.chunks_done, "retried": run.chunks_retried},
+        error=run.error[:ERROR_KEPT] if run.error else None,
+        host=socket.gethostname(),
+    )
+
+
+class History:
+    """The history of one job in its target."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self._target = target
+        self._runs = f"loader:{{{job}}}:runs"
+        self._success = f"loader:{{{job}}}:success"
+
+    def add(self, entry: Entry) -> None:
+        """Put a run before the others, and let go of the oldest."""
+        text = json.dumps({"version": VERSION, **asdict(entry)})
+        self._ask(self._runs, "LPUSH", text)
+        self._ask(self._runs, "LTRIM", 0, KEPT - 1)
+        if entry.is_success:
+            self._ask(self._success, "SET", text)
+
+    def last(self, most: int = 1) -> list[Entry]:
+        """The newest runs, newest first; those that this program did not write are left out."""
+        texts = self._ask(self._runs, "LRANGE", 0, most - 1)
+        return [entry for text in texts if (entry := _read(text))]
+
+    def success(self) -> Entry | None:
+        """The last run that ended well and was of the whole job."""
+        return _read(self._ask(self._success, "GET"))
+
+    def _ask(self, key: str, command: str, *words: str | int) -> Any:
+        return self._target.ask(key.encode(), command, key, *words)[1]
+
+
+def _read(text: bytes | None) -> Entry | None:
+    try:
+        values = json.loads(text or "")
+        return Entry(**values) if values.pop("version") == VERSION else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
+    """Put a run into its job's history, and note what the target knows of the job; say why that could not be done.
+
+    Nothing of how the run ended depends on it, but for a signal that comes meanwhile.
+    """
+    failures: list[Exception] = []
+    entry = entry_of(run, partial=partial)
+
+    def write() -> None:
+        try:
+            with Target(settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})) as target:
+                run.listed = Rejects(target, job.name).count()
+                run.watermark = watermark(target, job)
+                History(target, job.name).add(entry)
+        except Exception as error:  # noqa: BLE001  # it is told of where the run waits
+            failures.append(error)
+
+    try:
+        thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
+        thread.join(PATIENCE + 1)
+    except Stopped as stop:
+        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
+        return ""
+    except LoaderError as error:  # no more threads
+        failures.append(error)
+    else:
+        if thread.is_alive():
+            failures.append(LoaderError("redis does not answer"))
+    if failures and not isinstance(failures[0], LoaderError | OSError):
+        raise failures[0]
+    told = run.exit_code in {Exit.OK, Exit.REJECTS}  # a run that failed has said so itself
+    return str(failures[0]) if failures and told else ""
+
+
+def watermark(target: Target, job: Job) -> float | None:
+    """Up to when an incremental job has what was changed: when the run began that took its mark, by this side's clock.
+
+    In seconds since 1970; None where it is not known.
+    """
+    baseline = Baselines(target, job.name).read() if job.incremental else None
+    try:
+        return float(baseline.more["mark"]["clock"]["wall"]) if baseline else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def successes(target: Target, jobs: Mapping[str, Job]) -> dict[str, float]:
+    """When each job's last success ended, in seconds since 1970; jobs that have none are left out."""
+    found = {name: History(target, name).success() for name in jobs}
+    return {name: entry.ended for name, entry in found.items() if entry}

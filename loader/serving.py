@@ -1,0 +1,72 @@
+"""What the daemon shows of itself: its metrics, whether it is ready, and the server that both are asked of."""
+
+import threading
+from contextlib import suppress
+
+from loader.config import Config
+from loader.crew import Listener, Listeners
+from loader.errors import LoaderError
+from loader.health import PATIENCE, Health
+from loader.history import successes
+from loader.metrics import Metrics
+from loader.process import start_thread
+from loader.target import Target
+from loader.web import Web, routes
+
+RECALL_EVERY = 10.0  # seconds between two tries to read the history of a target that is away
+
+
+class Serving:
+    """The metrics of a daemon, which are a listener of its schedule too, and its pages where `daemon.listen` says.
+
+    Raises a `LoaderError` where it cannot listen there.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.metrics = Metrics()
+        self.health = Health(config.source, config.target)
+        self._ended = threading.Event()
+        self._web = Web(config.daemon.listen, routes(self.metrics, self.health)) if config.daemon.listen else None
+        self._config = config
+
+    @property
+    def port(self) -> int | None:
+        """The port that pages are served at; None where they are not."""
+        return self._web.port if self._web else None
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self.configure(self._config)
+        if self._web:
+            self._web.start()
+
+    def configure(self, config: Config) -> None:
+        """Have metrics of the jobs of this config alone, and ask its servers for their health."""
+        self._config = config
+        self.health.configure(config.source, config.target)
+        self.metrics.keep([name for name, job in config.jobs.items() if job.schedule])
+        start_thread(self._recall, config)
+
+    def listen(self, job: str, *others: Listener) -> Listener:
+        """A listener for one run of a job: the metrics, and others."""
+        return Listeners((*others, self.metrics.listen(job)))
+
+    def leave(self) -> None:
+        """From now on not ready, while runs under way end."""
+        self._ended.set()
+        self.health.stop()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self.leave()
+        if self._web:
+            self._web.stop()
+
+    def _recall(self, config: Config) -> None:
+        """Read from the history when each job succeeded last; again and again while the target is away."""
+        settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
+        while not self._ended.is_set() and config is self._config:
+            with suppress(LoaderError, OSError), Target(settings) as target:
+                self.metrics.recall(successes(target, config.jobs))
+                return
+            self._ended.wait(RECALL_EVERY)

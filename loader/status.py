@@ -1,0 +1,81 @@
+"""How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
+
+import time
+from dataclasses import dataclass
+
+from loader.history import Entry, History, watermark
+from loader.lock import Holder, holders
+from loader.settings import Job, Schedule
+from loader.state import Rejects
+from loader.target import Target
+
+OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job at one moment; times are seconds since 1970.
+
+    `state` is running, never (it has not run), late, or how the last run ended; `late` is told beside it too. A job is
+    late where its last success is older than its `max_age`, or, without one, a slot has passed without a success.
+    """
+
+    job: str
+    now: float
+    state: str
+    late: bool
+    holders: tuple[Holder, ...]
+    last: Entry | None
+    success: Entry | None
+    due: float | None  # the next slot
+    watermark: float | None
+    rejects: int
+
+
+def job_status(target: Target, job: Job) -> JobStatus:
+    """How a job is doing, by its target."""
+    history = History(target, job.name)
+    now = time.time()
+    last = next(iter(history.last()), None)
+    success = history.success()
+    held = holders(target, job.name)
+    late = is_late(job, last, success, now)
+    return JobStatus(
+        job=job.name,
+        now=now,
+        state=_state(last, held=bool(held), late=late),
+        late=late,
+        holders=held,
+        last=last,
+        success=success,
+        due=next_time(job.schedule, now) if job.schedule else None,
+        watermark=watermark(target, job),
+        rejects=Rejects(target, job.name).count(),
+    )
+
+
+def is_late(job: Job, last: Entry | None, success: Entry | None, now: float) -> bool:
+    """Whether a job has gone without a success for too long; not before it has run at all."""
+    if last is None:
+        return False
+    if job.max_age is not None:
+        return success is None or now - success.ended > job.max_age
+    if job.schedule is None or success is None:
+        return False
+    slot = next_time(job.schedule, success.began)
+    return slot is not None and now - slot > OVERDUE + (job.schedule.jitter or 0)
+
+
+def next_time(schedule: Schedule, after: float) -> float | None:
+    """The first slot after a moment; None where it is not known."""
+    if schedule.every is not None:
+        return float((after // schedule.every + 1) * schedule.every)
+    return None
+
+
+def _state(last: Entry | None, *, held: bool, late: bool) -> str:
+    if held:
+        return "running"
+    if last is None:
+        return "never"
+    return "late" if late and last.status in {"ok", "rejects"} else last.status

@@ -1,0 +1,106 @@
+"""What the daemon serves over HTTP, and the only room that knows Starlette and uvicorn: metrics and health."""
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from loader.errors import LoaderError
+from loader.health import Health
+from loader.metrics import CONTENT_TYPE, Metrics
+
+STARTS = 10.0  # seconds that the server has to begin
+LEAVE = 3.0  # seconds that answers under way have when it ends
+
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+def routes(metrics: Metrics, health: Health) -> list[Route]:
+    """`/metrics`, `/livez` and `/readyz`.
+
+    `/livez` touches nothing: it answers while the process turns. `/readyz` asks both sides.
+    """
+
+    def show_metrics(_: Request) -> Response:
+        return Response(metrics.render(), media_type=None, headers={"Content-Type": CONTENT_TYPE})
+
+    async def livez(_: Request) -> Response:
+        return JSONResponse({"status": "ok"}, headers=NO_STORE)
+
+    def readyz(_: Request) -> Response:
+        reasons = health.reasons()
+        document = {"status": "unready" if reasons else "ok", "reasons": reasons}
+        return JSONResponse(document, status_code=503 if reasons else 200, headers=NO_STORE)
+
+    return [Route("/metrics", show_metrics), Route("/livez", livez), Route("/readyz", readyz)]
+
+
+class Web:
+    """An HTTP server in a thread of its own, at `host:port`; without a host at all addresses of this machine.
+
+    Raises a `LoaderError` where it cannot listen there.
+    """
+
+    def __init__(self, listen: str, pages: Sequence[Route]) -> None:
+        self._socket = _listen(listen)
+        config = uvicorn.Config(
+            Starlette(routes=list(pages)),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            timeout_graceful_shutdown=int(LEAVE),
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens at."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
+        end = time.monotonic() + STARTS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise LoaderError("the web server does not start")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Serve no more; answers under way have a moment."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(LEAVE + 1)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+def _listen(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    try:
+        if not host:
+            if socket.has_dualstack_ipv6():
+                return socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("", int(port)))
+        family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, int(port)), family=family)
+    except (OSError, OverflowError) as error:
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or error
+        raise LoaderError(f"daemon.listen: cannot listen at {listen}: {why}") from error
