@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader import cli_lab, cli_run, cli_verify
+from loader import cli_daemon, cli_lab, cli_run, cli_verify
 from loader.errors import Exit, LoaderError, Stopped
 from loader.terminal import Common, Every, Format, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
@@ -165,7 +165,7 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     raise typer.Exit(Exit.OK if document["state"] == "ok" else Exit.FAILED)
 
 
-for command in (cli_run.sync, cli_run.backfill, cli_verify.verify, cli_verify.prune):
+for command in (cli_run.sync, cli_run.backfill, cli_daemon.daemon, cli_verify.verify, cli_verify.prune):
     app.command()(command)
 app.add_typer(cli_verify.rejects_app, name="rejects")
 app.add_typer(cli_lab.app, name="lab")

@@ -191,3 +191,4 @@ class Run:
     nodes: dict[str, int] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     error: str | None = None
+    elsewhere: bool = False  # nothing was left to do: another daemon had run the job for this time of its schedule
