@@ -234,7 +234,6 @@ class Schedule:
             entry = self._entries.get(name)
             if entry and not entry.busy and entry.open is None:
                 self._came(entry, [slot])
-                self._begin(entry, slot)
 
     def beat(self) -> None:
         """To be called every second: a clock that was set, or a machine that slept, is noticed."""
