@@ -7,7 +7,10 @@ import typer
 
 
 def daemon(context: typer.Context) -> None:
-    """Run the jobs that have a schedule, until SIGTERM; SIGHUP reads the config anew."""
+    """Run jobs at the times of their schedules.
+
+    SIGTERM ends it once running chunks are finished; SIGHUP has it read the config anew.
+    """
     from loader.daemon import Daemon
     from loader.progress import Log
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from loader.config import Config, load_config
 from loader.crew import Options
-from loader.errors import ConfigError, LoaderError
+from loader.errors import ConfigError, Exit, LoaderError
 from loader.execute import execute
 from loader.model import Run, Status
 from loader.notify import notify, watchdog
+from loader.process import start_thread
 from loader.progress import Log, Reporter
 from loader.schedule import Listener, Reason, Schedule
 from loader.settings import Job
@@ -50,7 +51,7 @@ class Daemon:
         self.schedule = Schedule(self._work, [Told(log), *listeners], config.daemon.jobs_at_once)
         self._files = files
         self._log = log
-        self._say = log.logger("")
+        self._say = log.logger()
         self._halt = Halt()
         self._serve = serve
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -63,7 +64,7 @@ class Daemon:
         self.schedule.set(timed(self.config))
         self.schedule.start()
         stops = [start(self) for start in self._serve]
-        self._resume()
+        start_thread(self._resume)
         self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid())
         notify(READY=1, STATUS=f"{len(timed(self.config))} jobs are scheduled")
         while (told := self._wait()) in {0, signal.SIGHUP}:
@@ -166,6 +167,8 @@ class Told:
         line = self._line(run.job, slot).bind(run=run.id)
         if run.elsewhere:
             line.info("done elsewhere", by=run.error)
+        elif run.exit_code == Exit.LOCKED:
+            line.info("locked, looked at again soon", by=run.error)
         elif run.status is Status.FAILED:
             line.error("run failed", exit_code=int(run.exit_code), error=run.error, seconds=round(run.seconds, 2))
         else:

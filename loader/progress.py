@@ -25,8 +25,8 @@ class Log:
     level: str
     color: bool
 
-    def logger(self, job: str) -> Any:
-        """A logger on stderr: lines for people on a terminal, JSON for programs elsewhere."""
+    def logger(self, job: str = "") -> Any:
+        """A logger on stderr, of a job or the program: lines for people on a terminal, JSON for programs elsewhere."""
         import structlog
 
         console = self.form == "console" or (self.form == "auto" and sys.stderr.isatty())
@@ -39,7 +39,8 @@ class Log:
             wrapper_class=structlog.make_filtering_bound_logger(LEVELS[self.level]),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         )
-        return structlog.get_logger().bind(job=job)
+        logger = structlog.get_logger()
+        return logger.bind(job=job) if job else logger
 
 
 class Reporter:

@@ -32,7 +32,7 @@ from loader.model import Run, Status
 from loader.process import start_thread
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
-LOOK_AGAIN = 2.0  # seconds until a job that another process runs is looked at again
+LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
 BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
 
 logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # what it tells is told here, with job and slot
@@ -171,6 +171,7 @@ class _Entry:
     busy: bool = False  # it runs, or waits for a place
     open: int | None = None  # a slot that is not settled yet
     failures: int = 0  # in a row, for the same slot
+    looks: int = 0  # in a row, at a job that another process runs
     again: int = 0  # the slot of the next attempt
     tally: Tally = Tally()
 
@@ -302,7 +303,7 @@ class Schedule:
         self._settle(entry, Reason.RUNNING)
         with suppress(JobLookupError):
             self._scheduler.remove_job(_again(entry.name))
-        entry.open, entry.failures = slot, 0
+        entry.open, entry.failures, entry.looks = slot, 0, 0
         self._begin(entry, slot)
 
     def _begin(self, entry: _Entry, slot: int) -> None:
@@ -347,13 +348,11 @@ class Schedule:
             if gone:
                 self._settle(entry, Reason.STOPPING)
             else:
-                self._try_again(entry, slot, LOOK_AGAIN)
+                self._try_again(entry, slot, min(LOOK_MOST, LOOK_AGAIN * 2 ** min(entry.looks, 9)))
+                entry.looks += 1
         else:
-            if entry.open is not None:
-                entry.tally = entry.tally.plus(run=1)
-                entry.open = None
-            else:
-                entry.tally = entry.tally.plus(again=1)
+            entry.tally = entry.tally.plus(again=1) if entry.open is None else entry.tally.plus(run=1)
+            entry.open = None
             if run.status is Status.FAILED and not gone:
                 least = BACKOFF_MOST if run.exit_code == Exit.CONFIG else BACKOFF
                 self._try_again(entry, slot, min(BACKOFF_MOST, least * 2 ** min(entry.failures, 9)))

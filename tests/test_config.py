@@ -221,13 +221,16 @@ BAD_JOBS = [
     ),
     (
         '{table: a, schedule: {cron: "0 25 * * *"}}',
-        f"5:31: error: jobs.stu.schedule.cron: '0 25 * * *' has a wrong hour: {NO_FIELD}",
+        f"5:36: error: jobs.stu.schedule.cron: '0 25 * * *' has a wrong hour: {NO_FIELD}",
     ),
     (
         "{table: a, schedule: {every: 30s, timezone: Bonn}}",
-        f"5:45: error: jobs.stu.schedule.timezone: 'Bonn' {NO_ZONE}",
+        f"5:52: error: jobs.stu.schedule.timezone: 'Bonn' {NO_ZONE}",
     ),
-    ("{table: a, schedule: {timezone: UTC}}", "5:24: error: jobs.stu.schedule: a schedule needs a cron or an every"),
+    (
+        "{table: a, schedule: {timezone: UTC}}",
+        "5:29: error: jobs.stu.schedule.every: a schedule needs a cron or an every",
+    ),
 ]
 
 
