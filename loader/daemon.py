@@ -112,7 +112,7 @@ class Daemon:
     def _resume(self) -> None:
         """Go on with runs that were cut off with their slot not done, as by a restart of the daemon."""
         jobs = [name for name in timed(self.config) if has_checkpoint(self.config.jobs[name])]
-        with suppress(LoaderError), Target(self.config.target) as target:
+        with suppress(LoaderError, OSError), Target(self.config.target) as target:
             target.refresh(force=True)
             for name in jobs:
                 with suppress(LoaderError):

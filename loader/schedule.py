@@ -35,7 +35,8 @@ BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again,
 LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
 BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
 
-logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # what it tells is told here, with job and slot
+LOG = logging.getLogger(__name__)
+logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what else it tells is told here, with job and slot
 
 
 class Timed(Timing, Protocol):
@@ -379,8 +380,14 @@ class Schedule:
         self._tell("skipped", entry.name, slot, reason, count)
 
     def _tell(self, what: str, *facts: object) -> None:
+        """Tell all listeners; a fault of one of them must not keep a job from its times."""
         for listener in self._listeners:
-            getattr(listener, what)(*facts)
+            try:
+                getattr(listener, what)(*facts)
+            except BrokenPipeError:  # nobody listens on stderr
+                continue
+            except Exception:
+                LOG.exception("a listener failed to take note that %s was %s", facts[0], what)
 
 
 AGAIN = ":again"  # no name of a job has a colon

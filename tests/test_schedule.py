@@ -139,6 +139,18 @@ def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
     assert schedule.tallies()["a"].again == 0
 
 
+def test_a_listener_that_fails_harms_no_job(begin):
+    """What cannot be told, as to a pipe that nobody reads, or a fault in the telling: the jobs go on."""
+    ran = []
+    schedule, heard = begin(lambda job, _: ran.append(job) or Run(job, "x"), {"a": NEVER})
+    heard.told = None
+    for slot in (1, 2):
+        schedule.take_up("a", slot)
+        wait(lambda slot=slot: len(ran) == slot and schedule.wait(0), "the run")
+    heard.told = []
+    assert schedule.tallies()["a"] == Tally(due=2, run=2)
+
+
 def test_jobs_come_and_go(begin):
     """What is taken out comes no more, what is put in comes, and who stays keeps its next time."""
     ran = []
