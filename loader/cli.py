@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader import cli_doctor, cli_lab, cli_run, cli_verify, cli_watch
+from loader import cli_daemon, cli_doctor, cli_lab, cli_run, cli_verify, cli_watch
 from loader.errors import Exit, LoaderError, Stopped
 from loader.terminal import Common, Every, Format, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
@@ -169,6 +169,7 @@ for command in (
     cli_doctor.doctor,
     cli_run.sync,
     cli_run.backfill,
+    cli_daemon.daemon,
     cli_verify.verify,
     cli_verify.prune,
     cli_watch.status,

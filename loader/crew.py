@@ -5,16 +5,17 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol, Self, TypeVar
 
 from loader import increment
 from loader.baseline import Baselines
 from loader.config import Config
-from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
+from loader.errors import ConfigError, Done, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
@@ -23,7 +24,7 @@ from loader.process import start_thread
 from loader.source import Source
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.target import Target
-from loader.throttle import Throttle
+from loader.throttle import Halt, Throttle
 from loader.topology import REFRESH
 from loader.walk import walk
 from loader.watch import Watch, check_room
@@ -31,6 +32,7 @@ from loader.watch import Watch, check_room
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+AHEAD = 300  # seconds that a slot may be ahead of this machine's clock; one beyond tells of a wrong clock elsewhere
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
@@ -45,8 +47,10 @@ class Options:
     `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
     variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
     rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica; `full`
-    reads everything where a run would read what was changed; `slot` is the time of a schedule that the run is for, in
-    seconds since 1970.
+    reads everything where a run would read what was changed.
+
+    `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
+    another one, or of another plan, is forgotten. `halt` may be asked by another thread to end the run.
     """
 
     where: str | None = None
@@ -62,6 +66,7 @@ class Options:
     max_lag: int | None = None
     full: bool = False
     slot: int | None = None
+    halt: Halt = field(default_factory=Halt)
 
     @property
     def narrowed(self) -> bool:
@@ -132,6 +137,7 @@ class Crew:
         self._saved: Checkpoint | None = None  # of a run that writes, saved or not
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
+        self._left: set[int] = set()  # chunks that no worker is to begin any more
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
@@ -211,20 +217,15 @@ class Crew:
     def take_up(self, run: str) -> None:
         """Lock the job, and go on from its checkpoint if it fits the plan and the target still has what was loaded."""
         self.lock(run)
+        self._check_slot()
         self._evicted = self.target.evictions()
         self.notes = [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
             for node, policy in self.target.evicting().items()
         ]
-        saved = self._state.read() if self._options.resume and not self._options.restart else None
-        facts = self._facts()
+        facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
+        saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
         if saved:
-            changed = difference(saved.facts, facts)
-            if changed:
-                raise ConfigError(
-                    f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
-                    " --restart forgets it and loads everything"
-                )
             if lost := self._state.lost(saved.markers, saved.run):
                 self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
             else:
@@ -261,6 +262,45 @@ class Crew:
         if not self.is_full and (listed := self._rejects.count()):
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
+    def _unfinished(self, facts: Mapping[str, str]) -> Checkpoint | None:
+        """The checkpoint of an earlier run of the same plan; a `ConfigError` where it is of another.
+
+        A schedule goes on only with what was begun for the same slot: rows that were read for an earlier one are old.
+        """
+        scheduled = self._options.slot is not None
+        try:
+            saved = self._state.read()
+        except ConfigError as error:
+            if not scheduled:
+                raise
+            self.notes.append(str(error))
+            return None
+        if saved is None:
+            return None
+        before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
+        changed = difference(before, facts)
+        if not changed:
+            return saved
+        if scheduled:
+            self.notes.append(f"begins from the start, for there is a checkpoint of another run: {changed}")
+            return None
+        raise ConfigError(
+            f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
+            " --restart forgets it and loads everything"
+        )
+
+    def _check_slot(self) -> None:
+        """End where the slot was done, by another daemon or before; asked under the lock, so that it is done once."""
+        if self._options.slot is None:
+            return
+        done = self._state.slot()
+        if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
+            when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Done(
+                f"job {self.plan.job.name!r} was done for {when} by run {done.get('run')} (host {done.get('host')},"
+                f" pid {done.get('pid')})"
+            )
+
     def lock(self, run: str) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
 
@@ -284,6 +324,7 @@ class Crew:
     def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
         chunks = self._chunks()
         while True:
+            self._heed()
             while len(self._owed) < 2 * count and (chunk := next(chunks, None)):
                 self._owed[chunk.number] = chunk
                 self._todo.put(chunk)
@@ -305,6 +346,16 @@ class Crew:
                 self._counted.release()
             self._check_markers()
             yield from self._owe_again(listener)
+
+    def _heed(self) -> None:
+        """Once the run is asked to halt, have no further chunk begun, and stop when those under way are done."""
+        if not self._options.halt.asked:
+            return
+        with suppress(queue.Empty):
+            while chunk := self._todo.get_nowait():
+                self._left.add(chunk.number)
+        if self._left >= self._owed.keys() or self._options.halt.now:
+            raise Stopped("stopped, as the daemon is", exit_code=Exit.SIGTERM)
 
     def _expose(self, event: ChunkLoaded) -> None:
         """Remember which masters have a chunk without a replica, until a later chunk's WAIT covers it."""
@@ -519,6 +570,9 @@ class Crew:
         self._keep_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
+        if self._options.slot is not None:
+            slot = self._options.slot
+            persist(lambda: self._state.save_slot(slot, saved.run), self.plan.job.deadline, self.throttle)
         if self.is_full and not self.resumed and not self._options.narrowed:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
 

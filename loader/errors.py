@@ -69,6 +69,12 @@ class StartOver(LoaderError):
     """What a run has planned or written so far is of no more use: the table or the target was changed under it."""
 
 
+class Done(LoaderError):
+    """What a schedule asks for was done already, by another daemon or before."""
+
+    exit_code = Exit.LOCKED
+
+
 class Stopped(LoaderError):
     """A signal asked the run to end."""
 

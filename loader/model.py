@@ -216,6 +216,7 @@ class Run:
     waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by what they waited for
     listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked
     refused: bool = False  # another run held the lock, and this one has done nothing
+    elsewhere: bool = False  # nothing was left to do: another daemon had run the job for this time of its schedule
     watermark: float | None = None  # of an incremental job, at its end; seconds since 1970
 
     @property

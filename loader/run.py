@@ -8,7 +8,7 @@ from uuid import uuid4
 from loader import increment
 from loader.config import Config
 from loader.crew import WORKERS, Crew, Listener, Options
-from loader.errors import Exit, LoaderError, PlanError, StartOver, Stopped
+from loader.errors import Done, Exit, LoaderError, PlanError, StartOver, Stopped
 from loader.load import PATIENCE, persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
 from loader.plan import Plan, key_of, make_plan, peek, quote
@@ -70,6 +70,8 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
                     waits=run.waits,
                 )
                 options = replace(options, restart=True)
+    except Done as done:
+        run.elsewhere, run.exit_code, run.error = True, done.exit_code, str(done)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
@@ -143,7 +145,7 @@ def prepare(settings: Config, job: Job, options: Options, run: str = "", *, agai
     With the id of a run it begins, and the job is locked for it unless nothing is to be written. Where it begins
     `again`, it has the patience of its job, and a table that is not there may be on its way back.
     """
-    throttle = Throttle(options.rate)
+    throttle = Throttle(options.rate, options.halt)
     patience = job.deadline if again else PATIENCE
 
     def look() -> tuple[Source, Table, Plan]:

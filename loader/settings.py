@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
 )
 
+from loader import cron
 from loader.notation import Address, KeyParts, key_parts, mysql_address, percent, redis_address, seconds
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
@@ -301,6 +302,19 @@ class Schedule(Model):
     every: Duration | None = Field(default=None, validate_default=True, description="Or an interval.")
     timezone: Text = Field(default="UTC", description="The time zone of cron, like Europe/Berlin.")
     jitter: Duration | None = Field(default=None, description="Up to how much later a run begins, at random.")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_comes(cls, text: str | None) -> str | None:
+        if text is not None:
+            cron.parse(text)
+        return text
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        cron.zone(name)
+        return name
 
     @field_validator("every")
     @classmethod

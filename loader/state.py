@@ -13,6 +13,7 @@ from typing import Any
 
 from loader.errors import ConfigError
 from loader.model import Chunk, KeyValues, Reject
+from loader.process import identity
 from loader.slots import slot_of
 from loader.target import Target
 
@@ -49,6 +50,7 @@ class State:
         self._target = target
         self._marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
         self._key = f"loader:{{{job}}}:checkpoint{part}"
+        self._slot = f"loader:{{{job}}}:slot"
         self._resumes = resumes
 
     def mark(self, run: str) -> tuple[str, ...]:
@@ -80,6 +82,20 @@ class State:
             raise ConfigError(
                 f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"
             ) from error
+
+    def slot(self) -> Mapping[str, Any] | None:
+        """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom."""
+        text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
+        try:
+            done = dict(json.loads(text or ""))
+            return done if isinstance(done["slot"], int) else None
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    def save_slot(self, slot: int, run: str) -> None:
+        """Note that a time of the job's schedule is done."""
+        text = json.dumps({"slot": slot, "run": run, **identity()})
+        self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def void(self) -> None:
         """Delete the checkpoint of an earlier run."""

@@ -10,6 +10,14 @@ SPARED = 5.0  # seconds that a slow node is left alone at most
 STEP = 0.1  # seconds of waiting after which a change is noticed
 
 
+class Halt:
+    """Asks runs to end, from another thread: `asked`, they finish the chunks they have begun; `now`, they do not."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.now = False
+
+
 class Throttle:
     """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
 
@@ -18,7 +26,7 @@ class Throttle:
     than what is there, and one that is not once another run has it.
     """
 
-    def __init__(self, rate: int | None = None) -> None:
+    def __init__(self, rate: int | None = None, halt: Halt | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
         self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
         self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
@@ -28,6 +36,7 @@ class Throttle:
         self._free = 0.0  # when the next row may go
         self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
         self._waited: dict[str, float] = {}  # seconds of all workers, by reason
+        self._halt = halt or Halt()
         self._stopped = False  # no lock is behind it: a signal may set it at any moment
 
     @property
@@ -65,13 +74,13 @@ class Throttle:
         """Wait, but not longer than the run goes on; where there is a reason, it is counted."""
         if seconds > 0:
             began = now = time.monotonic()
-            while not self._stopped and (left := began + seconds - now) > 0:
+            while not self.stopped and (left := began + seconds - now) > 0:
                 time.sleep(min(left, STEP))
                 now = time.monotonic()
             if reason:
                 with self._lock:
                     self._waited[reason] = self._waited.get(reason, 0.0) + now - began
-        if self._stopped:
+        if self.stopped:
             raise Stopped("the run is stopping")
 
     def waited(self) -> dict[str, float]:
@@ -88,6 +97,11 @@ class Throttle:
     def _check(self) -> None:
         if lapsed := self.lapsed():
             raise lapsed
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every worker is to end at its next buffer."""
+        return self._stopped or self._halt.now
 
     def stop(self) -> None:
         """Have every worker end at its next buffer."""

@@ -28,6 +28,8 @@ KNOWN = (
     " incremental, soft_delete, full_every, changed_only, schedule, max_age"
 )
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
+NO_FIELD = "out of range, not in order, or never in its month"
+NO_ZONE = "is no time zone that this machine knows: write UTC, or one like Europe/Berlin"
 TWO_PASSWORDS = "given more than once; keep one of password, password_file and the one in the url"
 REDIS_SCHEMES = "redis://host:6379, beginning with one of redis, valkey, rediss, valkeys, unix"
 
@@ -216,6 +218,18 @@ BAD_JOBS = [
             "5:24: error: jobs.stu.key: only the name of a column stands in braces, like {sid}",
         )
         for key in ("{}", "{ }", "{0}", "{a!r}", "{a:>8}", "{a:{b}}")
+    ),
+    (
+        '{table: a, schedule: {cron: "0 25 * * *"}}',
+        f"5:36: error: jobs.stu.schedule.cron: '0 25 * * *' has a wrong hour: {NO_FIELD}",
+    ),
+    (
+        "{table: a, schedule: {every: 30s, timezone: Bonn}}",
+        f"5:52: error: jobs.stu.schedule.timezone: 'Bonn' {NO_ZONE}",
+    ),
+    (
+        "{table: a, schedule: {timezone: UTC}}",
+        "5:29: error: jobs.stu.schedule.every: a schedule needs a cron or an every",
     ),
 ]
 

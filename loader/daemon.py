@@ -1,0 +1,218 @@
+"""The daemon: jobs at their times, until it is told to stop; its config can be read anew while it runs."""
+
+import os
+import queue
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loader.config import Config, load_config
+from loader.crew import Options
+from loader.errors import ConfigError, Exit, LoaderError
+from loader.execute import execute
+from loader.model import Run, Status
+from loader.notify import notify, watchdog
+from loader.process import start_thread
+from loader.progress import Log, Reporter
+from loader.schedule import Listener, Reason, Schedule
+from loader.settings import Job
+from loader.settings import Schedule as Timed
+from loader.state import State
+from loader.target import Target
+from loader.throttle import Halt
+
+BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
+STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
+FINISH = 12.0  # seconds that chunks under way have to finish once the daemon is stopped
+LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
+
+Serve = Callable[["Daemon"], Callable[[], None]]
+"""Starts something that belongs to the daemon, as its web server, and gives what stops it."""
+
+
+class Daemon:
+    """Runs the jobs of a config that have a schedule."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        log: Log,
+        config: Config,
+        listeners: Sequence[Listener] = (),
+        serve: Sequence[Serve] = (),
+    ) -> None:
+        self.config = config
+        self.schedule = Schedule(self._work, [Told(log), *listeners], config.daemon.jobs_at_once)
+        self._files = files
+        self._log = log
+        self._say = log.logger()
+        self._halt = Halt()
+        self._serve = serve
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        timed(config)
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._hear)
+        self.schedule.set(timed(self.config))
+        self.schedule.start()
+        stops = [start(self) for start in self._serve]
+        start_thread(self._resume)
+        self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid())
+        notify(READY=1, STATUS=f"{len(timed(self.config))} jobs are scheduled")
+        while (told := self._wait()) in {0, signal.SIGHUP}:
+            if told:
+                self._reload()
+            self._beat()
+        self._stop(told)
+        for stop in stops:
+            stop()
+        self._say.info("daemon stopped")
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(0)  # a thread may wait for a server that hangs
+
+    def _hear(self, number: int, _: object) -> None:
+        """Take note of a signal; a second one that asks to stop ends the process at once."""
+        if number != signal.SIGHUP:
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, signal.SIG_DFL)
+        self._signals.put(number)
+
+    def _wait(self) -> int:
+        """The next signal; 0 after a second without one."""
+        try:
+            return self._signals.get(timeout=BEAT)
+        except queue.Empty:
+            return 0
+
+    def _beat(self) -> None:
+        self.schedule.beat()
+        if watchdog() and time.monotonic() - self.schedule.turned < STALLED:
+            notify(WATCHDOG=1)
+
+    def _work(self, name: str, slot: int) -> Run:
+        """One run of a job for a slot of its schedule.
+
+        A job that reads all its rows keeps a checkpoint, so that what was cut off goes on when the slot is tried again.
+        """
+        config = self.config
+        job = config.jobs[name]
+        options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
+        return execute(config, job, options, Reporter(name, "log", self._log))
+
+    def _resume(self) -> None:
+        """Go on with runs that were cut off with their slot not done, as by a restart of the daemon."""
+        jobs = [name for name in timed(self.config) if has_checkpoint(self.config.jobs[name])]
+        with suppress(LoaderError, OSError), Target(self.config.target) as target:
+            target.refresh(force=True)
+            for name in jobs:
+                with suppress(LoaderError):
+                    saved = State(target, name).read()
+                    if saved and (slot := saved.facts.get("slot", "")).isdigit():
+                        self.schedule.take_up(name, int(slot))
+
+    def _reload(self) -> None:
+        """Read the config anew; a broken one is refused, and the old one kept."""
+        notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            config = load_config(self._files)
+            jobs = timed(config)
+        except (LoaderError, OSError) as error:
+            for line in str(error).splitlines():
+                self._say.error("config refused, the old one is kept", error=line)
+            notify(READY=1, STATUS="the config is broken, the one before is kept")
+            return
+        if config.daemon.listen != self.config.daemon.listen:
+            self._say.warning("daemon.listen takes effect when the daemon is started anew")
+        self.config = config
+        self.schedule.at_once = config.daemon.jobs_at_once
+        self.schedule.set(jobs)
+        self._say.info("config reloaded", jobs=len(jobs))
+        notify(READY=1, STATUS=f"{len(jobs)} jobs are scheduled")
+
+    def _stop(self, number: int) -> None:
+        """Have the runs finish the chunks they have begun, then end them, then leave them."""
+        began = time.monotonic()
+        notify(STOPPING=1, STATUS="stopping")
+        self._say.info("daemon stopping", signal=signal.Signals(number).name)
+        self.schedule.stop()
+        self._halt.asked = True
+        if not self.schedule.wait(FINISH):
+            self._halt.now = True
+            if not self.schedule.wait(began + LEAVE - time.monotonic()):
+                self._say.warning("runs are left behind: a server does not answer")
+
+
+class Told:
+    """Log lines of what becomes of slots and runs."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def started(self, job: str, slot: int, late: float) -> None:
+        """A run begins."""
+        self._line(job, slot).info("run started", late_seconds=round(late, 1))
+
+    def ended(self, run: Run, slot: int) -> None:
+        """A run ended."""
+        line = self._line(run.job, slot).bind(run=run.id)
+        if run.elsewhere:
+            line.info("done elsewhere", by=run.error)
+        elif run.exit_code == Exit.LOCKED:
+            line.info("locked, looked at again soon", by=run.error)
+        elif run.status is Status.FAILED:
+            line.error("run failed", exit_code=int(run.exit_code), error=run.error, seconds=round(run.seconds, 2))
+        else:
+            facts: dict[str, Any] = {"error": run.error} if run.error else {}
+            line.info(
+                "run ended",
+                status=run.status.value,
+                resumed=run.resumed,
+                read=run.read,
+                written=run.written,
+                unchanged=run.unchanged,
+                deleted=run.deleted,
+                rejected=run.rejected,
+                seconds=round(run.seconds, 2),
+                **facts,
+            )
+
+    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
+        """Slots are settled without a run."""
+        if reason is not Reason.ELSEWHERE:
+            self._line(job, slot).warning("slot skipped", reason=reason.value, count=count)
+
+    def rescheduled(self, job: str, due: float | None) -> None:
+        """The next time is known."""
+        when = datetime.fromtimestamp(due, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if due else None
+        self._log.logger(job).debug("next run", at=when)
+
+    def crashed(self, job: str, slot: int, error: BaseException) -> None:
+        """A fault of the program."""
+        trace = "".join(traceback.format_exception(error))
+        self._line(job, slot).error("run crashed: please report this", error=str(error), trace=trace)
+
+    def _line(self, job: str, slot: int) -> Any:
+        return self._log.logger(job).bind(slot=datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def timed(config: Config) -> Mapping[str, Timed]:
+    """The schedules of a config by job; a `ConfigError` where it has none."""
+    found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
+    if not found:
+        raise ConfigError("no job has a schedule: give one to a job, like `schedule: {every: 30s}`")
+    return found
+
+
+def has_checkpoint(job: Job) -> bool:
+    """Whether a run of the job can go on where another one was cut off."""
+    return not job.incremental and not job.changed_only

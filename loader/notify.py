@@ -1,0 +1,23 @@
+"""What systemd is told of a service, by datagrams to the socket that $NOTIFY_SOCKET names; see sd_notify(3)."""
+
+import os
+import socket
+from contextlib import suppress
+
+
+def notify(**facts: str | int) -> None:
+    """Tell systemd, where it listens: `READY=1`, `STATUS="…"`."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path  # @: an abstract socket
+    text = "\n".join(f"{name}={value}" for name, value in facts.items())
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+        door.sendto(text.encode(), address)
+
+
+def watchdog() -> float:
+    """Seconds within which systemd wants to hear `WATCHDOG=1`; 0 where it does not."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6

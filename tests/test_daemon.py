@@ -1,0 +1,262 @@
+"""The daemon, as systemd starts it: jobs at their times, signals, a second daemon, and what it leaves."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from desk import MARK, Desk
+from loader.model import ChunkLoaded, Status
+from loader.run import Options, run_job
+from loader.server import wait
+from loader.throttle import Halt
+from world import Ear
+
+SERVICE = Path(__file__).parents[1] / "deploy" / "systemd" / "loader.service"
+EVERY_SECOND = {"table": "stu", "key": "stu_{sid}", "schedule": {"every": "1s"}}
+
+
+@pytest.fixture
+def desk(world, tmp_path):
+    return Desk(world, tmp_path)
+
+
+class Running:
+    """A daemon, and the log lines that it has written so far."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            assert MARK not in line
+            self.lines.append(json.loads(line) if line.startswith("{") else {"event": line.strip()})
+
+    def of(self, event, **facts):
+        found = [line for line in list(self.lines) if line["event"] == event]
+        return [line for line in found if all(line.get(name) == fact for name, fact in facts.items())]
+
+    def until(self, event, count=1, **facts):
+        """The lines of an event, once there are so many."""
+        wait(lambda: len(self.of(event, **facts)) >= count or self.process.poll() is not None, event)
+        found = self.of(event, **facts)
+        assert len(found) >= count, self.lines
+        return found
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def end(self, number=signal.SIGTERM, seconds=20):
+        """Seconds that it took to end, and its exit code."""
+        started = time.monotonic()
+        self.send(number)
+        code = self.process.wait(seconds)
+        self._reader.join()
+        return time.monotonic() - started, code
+
+
+@contextmanager
+def daemon(desk, **changes):
+    process = desk.start("daemon", **changes)
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+        running._reader.join()
+        process.stderr.close()
+        process.stdout.close()
+
+
+def slot_of(desk, job="stu"):
+    return json.loads(desk.world.redis.get(f"loader:{{{job}}}:slot"))["slot"]
+
+
+def test_jobs_run_at_their_times_and_a_sleep_is_accounted_for(desk):
+    """What changed is in Redis after the next slot; the slots of a sleep are counted; SIGTERM ends with 0, at once."""
+    desk.write({"stu": EVERY_SECOND})
+    with daemon(desk) as running:
+        first = running.until("run ended", 1)[0]
+        assert first["read"] == first["written"] == 5
+        desk.world.sql("UPDATE stu SET sname = 'new' WHERE sid = 1")
+        ran = len(running.of("run started"))
+        running.until("run ended", ran + 1)
+        assert desk.world.redis.hget("stu_00000001", "sname") == b"new"
+        running.send(signal.SIGSTOP)
+        time.sleep(2.3)
+        running.send(signal.SIGCONT)
+        (skipped,) = running.until("slot skipped", reason="coalesced")[:1]
+        assert skipped["count"] in {1, 2}
+        running.until("run ended", len(running.of("run ended")) + 1)
+        seconds, code = running.end()
+    assert (code, seconds < 3) == (0, True)
+    slots = [line["slot"] for line in running.of("run started")]
+    assert len(set(slots)) == len(slots)
+    assert time.time() - 5 < slot_of(desk) <= time.time()
+
+
+def test_sigterm_lets_chunks_finish_and_the_next_daemon_goes_on(desk):
+    """The checkpoint is saved, exit 0 within seconds; the run is taken up for the same slot, and nothing is missing."""
+    desk.world.sql(
+        "CREATE TABLE slow (id int PRIMARY KEY)",
+        f"INSERT INTO slow VALUES {','.join(f'({number})' for number in range(1, 201))}",
+    )
+    job = {"table": "slow", "key": "slow_{id}", "fields": {"id": "id", "nap": "SLEEP(0.02)"}, "chunk_rows": 20}
+    desk.write({"slow": job | {"schedule": {"every": "2s"}}})
+    with daemon(desk) as running:
+        running.until("run started")
+        wait(lambda: desk.world.redis.exists("slow_1"), "the first chunk")
+        seconds, code = running.end()
+    (ended,) = running.of("run ended")
+    assert (code, ended["status"]) == (0, "stopped")
+    assert seconds < 6
+    assert ended["read"] == ended["written"]
+    assert ended["read"] % 20 == 0
+    assert len([key for key in desk.contents() if key.startswith(b"slow_")]) == ended["read"] < 200
+    with daemon(desk) as running:
+        (again,) = running.until("run ended")[:1]
+        assert (again["slot"], again["status"], again["resumed"]) == (ended["slot"], "ok", True)
+        assert again["read"] == 200 - ended["read"]
+        running.end()
+    assert len([key for key in desk.contents() if key.startswith(b"slow_")]) == 200
+
+
+def test_sighup_and_what_systemd_is_told(desk, tmp_path):
+    """A good config takes effect; a broken one, or one without a schedule, is refused, and the old one kept."""
+    door = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    name = f"loader-{os.getpid()}-{time.monotonic_ns()}"
+    door.bind(f"\0{name}")
+    desk.write({"stu": EVERY_SECOND})
+    with door, daemon(desk, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="2000000") as running:
+        door.settimeout(10)
+        assert door.recv(1000).decode().startswith("READY=1\n")
+        running.until("run ended")
+        desk.text("version: 1\njobs: {stu: {tabel: x}}")
+        running.send(signal.SIGHUP)
+        errors = [line["error"] for line in running.until("config refused, the old one is kept", 2)]
+        assert any("unknown key; did you mean table?" in error for error in errors)
+        desk.write({"stu": {"table": "stu", "key": "stu_{sid}"}})
+        running.send(signal.SIGHUP)
+        running.until("config refused, the old one is kept", len(errors) + 1)
+        assert "no job has a schedule" in running.of("config refused, the old one is kept")[-1]["error"]
+        running.until("run ended", len(running.of("run ended")) + 1, job="stu")
+        desk.write({"two": EVERY_SECOND | {"key": "two_{sid}"}})
+        running.send(signal.SIGHUP)
+        running.until("config reloaded")
+        running.until("run ended", job="two")
+        assert running.end()[1] == 0
+        told = []
+        while not any(text.startswith("STOPPING=1") for text in told):
+            told.append(door.recv(1000).decode())
+    assert "WATCHDOG=1" in told
+    assert len([text for text in told if text.startswith("RELOADING=1\nMONOTONIC_USEC=")]) == 3
+    assert len([text for text in told if text.startswith("READY=1")]) == 3
+
+
+def test_of_two_daemons_one_runs_each_slot_and_the_other_takes_over(desk):
+    """Also where a slot is done before the other looks; the one that is left goes on alone."""
+    desk.write({"stu": EVERY_SECOND})
+    with daemon(desk) as one, daemon(desk) as two:
+        wait(lambda: len(one.of("run ended") + two.of("run ended")) >= 3, "three runs")
+        one.end(signal.SIGKILL)
+        ran = len(two.of("run ended"))
+        two.until("run ended", ran + 2)
+        assert two.end()[1] == 0
+    slots = [line["slot"] for running in (one, two) for line in running.of("run ended")]
+    assert len(set(slots)) == len(slots)
+    others = ("done elsewhere", "locked, looked at again soon")
+    assert any(running.of(event) for running in (one, two) for event in others)
+
+
+def test_a_failed_job_does_not_stop_the_others(desk):
+    """A table that is not there fails its job, with one line and no traceback; the daemon and other jobs go on."""
+    lost = {"table": "lost", "key": "lost_{id}", "schedule": {"every": "1s"}}
+    desk.write({"lost": lost, "stu": EVERY_SECOND})
+    with daemon(desk) as running:
+        failed = running.until("run failed", job="lost")[0]
+        assert failed["exit_code"] == 2
+        assert "lost" in failed["error"]
+        running.until("run ended", 1, job="stu")
+        assert running.end(signal.SIGINT)[1] == 0
+
+
+def test_a_slot_is_done_once_whatever_the_clocks_say(world):
+    """Asked under the lock; only a slot that is far ahead of all clocks tells of a wrong one, and does not count."""
+    world.sql("CREATE TABLE stu LIKE test.stu", "INSERT INTO stu SELECT * FROM test.stu")
+    config = world.config(table="stu", key="stu_{sid}")
+
+    def run(slot):
+        return run_job(config, config.jobs["job"], Options(slot=slot, resume=True), Ear())
+
+    now = int(time.time())
+    assert run(now + 60).written == 5  # of a daemon whose clock is a minute ahead
+    for slot in (now, now + 60):
+        done = run(slot)
+        assert (done.elsewhere, done.exit_code, done.read) == (True, 5, 0)
+        assert "was done for" in done.error
+    assert run(now + 61).written == 5
+    assert run(now + 10**6).written == 5
+    assert run(now + 62).written == 5
+
+
+def test_a_checkpoint_of_another_slot_is_forgotten(world):
+    """What was read for an earlier slot is old; and a checkpoint of another plan does not fail a schedule for ever."""
+    world.sql("CREATE TABLE stu LIKE test.stu", "INSERT INTO stu SELECT * FROM test.stu")
+    config = world.config(table="stu", key="stu_{sid}", chunk_rows=1)
+
+    def run(slot, halt_after=None, fields=None, **more):
+        job = config.jobs["job"].model_copy(update={"fields": fields})
+        job.take_name("job")
+        halt, ear = Halt(), Ear()
+        ear.notify = lambda event: setattr(halt, "asked", halt_after is not None and isinstance(event, ChunkLoaded))
+        return run_job(config, job, Options(slot=slot, halt=halt, workers=1, **{"resume": True} | more), ear)
+
+    stopped = run(1000, halt_after=1)
+    assert (stopped.status, stopped.exit_code) == (Status.STOPPED, 143)
+    assert 1 <= stopped.read < 5
+    again = run(1000)
+    assert (again.status, again.resumed, again.read) == (Status.OK, True, 5 - stopped.read)
+    assert run(1010, halt_after=1).status is Status.STOPPED
+    other = run(1020)
+    assert (other.resumed, other.read) == (False, 5)
+    assert run(1030, halt_after=1).status is Status.STOPPED
+    changed = run(1030, fields=("sid",))
+    assert (changed.status, changed.resumed, changed.read) == (Status.OK, False, 5)
+    assert run(1040, halt_after=1).status is Status.STOPPED
+    assert run(None).resumed  # a person's backfill goes on with it
+
+
+def test_without_a_schedule_there_is_nothing_to_stay_for(desk):
+    """Exit 2, which systemd does not try again, with what to write."""
+    done = desk.run("daemon")
+    assert (done.code, done.messages) == (
+        2,
+        ["error: no job has a schedule: give one to a job, like `schedule: {every: 30s}`"],
+    )
+
+
+def test_the_unit_is_one_that_systemd_understands(tmp_path):
+    """No unknown directive, and hardened: systemd's own score is that of a service that is safe."""
+    verify = shutil.which("systemd-analyze")
+    if not verify:
+        pytest.skip("systemd is not here")
+    text = SERVICE.read_text(encoding="utf-8").replace("/opt/loader/bin/loader", "/bin/true")
+    unit = tmp_path / "loader.service"
+    unit.write_text(text, encoding="utf-8")
+    done = subprocess.run([verify, "verify", "--man=no", str(unit)], capture_output=True, encoding="utf-8", check=False)
+    assert [line for line in done.stderr.splitlines() if "loader.service" in line] == []
+    score = [verify, "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]  # in tenths, of 96
+    done = subprocess.run(score, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0 or "offline" in done.stderr, done.stdout

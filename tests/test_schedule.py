@@ -1,0 +1,210 @@
+"""Every slot of a schedule is settled once: run, done elsewhere, or skipped for a reason that is told."""
+
+import threading
+import time
+from collections import defaultdict
+from itertools import pairwise
+
+import pytest
+
+from loader import schedule as module
+from loader.errors import Exit
+from loader.model import Run, Status
+from loader.schedule import Reason, Schedule, Tally, _Clock
+from loader.server import wait
+from loader.settings import Schedule as Timed
+
+SECOND = Timed(every="1s")
+NEVER = Timed(cron="0 0 29 2 *")  # not within a test, but for one day in four years
+
+
+class Heard:
+    """Notes what listeners are told."""
+
+    def __init__(self):
+        self.told = []
+        self.lock = threading.Lock()
+
+    def __getattr__(self, what):
+        return lambda *facts: self.told.append((what, *facts))
+
+    def of(self, what):
+        return [facts for name, *facts in list(self.told) if name == what]
+
+
+@pytest.fixture
+def begin():
+    """Starts a schedule with this work."""
+    started = []
+
+    def begin(work, jobs, at_once=4):
+        heard = Heard()
+        schedule = Schedule(work, [heard], at_once)
+        schedule.set(jobs)
+        schedule.start()
+        started.append(schedule)
+        return schedule, heard
+
+    yield begin
+    for schedule in started:
+        schedule.stop()
+        assert schedule.wait(5)
+
+
+def failed(job, code=Exit.FAILED):
+    return Run(job, "x", status=Status.FAILED, exit_code=code, error="it broke")
+
+
+def settled(tally):
+    return tally.run + tally.elsewhere + tally.running + tally.coalesced + tally.stopping
+
+
+def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch):
+    """After a pause that doubles; an exception fails its job alone, and other jobs go on."""
+    monkeypatch.setattr(module, "BACKOFF", 0.1)
+    calls = defaultdict(list)
+
+    def work(job, slot):
+        calls[job].append((slot, time.monotonic()))
+        if job == "crash":
+            raise RuntimeError("boom")
+        return failed(job) if len(calls[job]) < 4 else Run(job, "x")
+
+    schedule, heard = begin(work, {"fail": NEVER, "crash": NEVER})
+    for name in ("fail", "crash"):
+        schedule.take_up(name, 77)
+    wait(lambda: len(calls["fail"]) == 4, "four attempts")
+    slots, moments = zip(*calls["fail"], strict=True)
+    assert slots == (77, 77, 77, 77)
+    pauses = [two - one for one, two in pairwise(moments)]
+    assert pauses[2] > pauses[0]
+    assert all(low < pause < low + 0.4 for low, pause in zip((0.07, 0.14, 0.28), pauses, strict=True))
+    time.sleep(0.1)
+    assert schedule.tallies()["fail"] == Tally(due=1, run=1, again=3)
+    assert {str(error) for _, _, error in heard.of("crashed")} == {"boom"}
+    assert next(run.error for run, _ in heard.of("ended") if run.job == "crash") == "RuntimeError: boom"
+    assert schedule.tallies()["crash"].run == 1
+
+
+def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin):
+    """A slot that comes while the run before it goes on, or waits for a place, is skipped and counted."""
+    going = []
+    most = []
+    free = threading.Event()
+
+    def work(job, slot):
+        going.append(job)
+        most.append(list(going))
+        free.wait(2.3)
+        going.remove(job)
+        return Run(job, "x")
+
+    schedule, heard = begin(work, dict.fromkeys("abc", SECOND), at_once=2)
+    wait(lambda: len(heard.of("skipped")) >= 3, "slots to be skipped")
+    assert max(map(len, most)) == 2
+    assert all(len(set(jobs)) == len(jobs) for jobs in most)
+    assert {reason for _, _, reason, _ in heard.of("skipped")} == {Reason.RUNNING}
+    free.set()
+    schedule.stop()
+    assert schedule.wait(5)
+    for tally in schedule.tallies().values():
+        assert tally.due == settled(tally) > 0
+
+
+def test_a_job_that_is_locked_elsewhere_is_looked_at_again(begin, monkeypatch):
+    """Until the lock is free, or another daemon has done the slot; which counts as one slot."""
+    monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
+    locked = Run("", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    done = Run("", "x", exit_code=Exit.LOCKED, elsewhere=True, error="done by another")
+    answers = {"over": [locked, locked, Run("over", "x")], "done": [locked, done]}
+    schedule, heard = begin(lambda job, _: answers[job].pop(0), {"over": NEVER, "done": NEVER})
+    for name in answers:
+        schedule.take_up(name, 77)
+    wait(lambda: answers == {"over": [], "done": []}, "all answers")
+    wait(lambda: len(heard.of("ended")) == 5, "the last to end")
+    assert schedule.tallies() == {"over": Tally(due=1, run=1), "done": Tally(due=1, elsewhere=1)}
+
+
+def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
+    """Five seconds' pause never delays what is due in one."""
+    slots = []
+
+    def work(job, slot):
+        slots.append(slot)
+        return failed(job)
+
+    schedule, _ = begin(work, {"a": SECOND})
+    wait(lambda: len(slots) >= 3, "three slots")
+    assert slots[:3] == [slots[0], slots[0] + 1, slots[0] + 2]
+    assert schedule.tallies()["a"].again == 0
+
+
+def test_a_listener_that_fails_harms_no_job(begin):
+    """What cannot be told, as to a pipe that nobody reads, or a fault in the telling: the jobs go on."""
+    ran = []
+    schedule, heard = begin(lambda job, _: ran.append(job) or Run(job, "x"), {"a": NEVER})
+    heard.told = None
+    for slot in (1, 2):
+        schedule.take_up("a", slot)
+        wait(lambda slot=slot: len(ran) == slot and schedule.wait(0), "the run")
+    heard.told = []
+    assert schedule.tallies()["a"] == Tally(due=2, run=2)
+
+
+def test_jobs_come_and_go(begin):
+    """What is taken out comes no more, what is put in comes, and who stays keeps its next time."""
+    ran = []
+    schedule, heard = begin(lambda job, _: ran.append(job) or Run(job, "x"), {"a": SECOND, "c": Timed(every="1h")})
+    wait(lambda: "a" in ran, "the first run")
+    schedule.set({"b": SECOND, "c": Timed(every="1h")})
+    told = len(heard.of("rescheduled"))
+    del ran[:]
+    wait(lambda: "b" in ran, "the new job")
+    assert "a" not in ran
+    assert [name for name, due in heard.of("rescheduled")[:told]].count("c") == 1
+    assert ["a", None] in heard.of("rescheduled")
+
+
+def test_the_clock_set_back_does_not_stall_a_job(begin, monkeypatch):
+    """An hour back: the next time is reckoned from what the clock says now."""
+    schedule, heard = begin(lambda job, _: Run(job, "x"), {"a": Timed(every="1h")})
+    now = time.time()
+    schedule.beat()
+    monkeypatch.setattr(module.time, "time", lambda: now - 7200)
+    schedule.beat()
+    monkeypatch.undo()
+    (_, first), (_, second) = heard.of("rescheduled")
+    assert second == first - 7200
+
+
+@pytest.mark.parametrize(
+    ("timed", "first", "after", "passed"),
+    [
+        (Timed(every="10s"), 1000, 1039, [1000, 1010, 1020, 1030]),
+        (Timed(every="10s"), 1000, 1000, [1000]),
+        (Timed(cron="*/2 * * * *"), 1080, 1400, [1080, 1200, 1320]),
+    ],
+)
+def test_slots_that_passed_are_counted_by_the_schedule_itself(timed, first, after, passed):
+    """After a sleep all slots that came are known, and the next one is the first after now."""
+    clock = _Clock(timed, first - 1)
+    assert clock.slot == first
+    assert list(clock.due(after)) == passed
+    assert clock.slot > after
+
+
+def test_a_gap_of_years_is_counted_in_no_time():
+    """A clock that was wrong by thirty years: a billion slots of one second."""
+    started = time.monotonic()
+    clock = _Clock(SECOND, 0.5)
+    assert len(clock.due(1e9)) == 10**9
+    assert time.monotonic() - started < 1
+
+
+def test_jitter_moves_the_start_and_stays_before_the_next_slot():
+    """Uniform from the slot on, up to the jitter or the next slot."""
+    starts = [_Clock(Timed(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
+    assert 1010 <= min(starts) < 1011
+    assert 1013 < max(starts) <= 1014
+    starts = [_Clock(Timed(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
+    assert 1018 < max(starts) < 1020
