@@ -39,6 +39,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._jobs: frozenset[str] | None = None  # those of the config; None: any
+        self._under_way: dict[str, int] = {}  # runs, also of jobs that a reload took away
         self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -93,8 +94,9 @@ class Metrics:
                 self._runs.labels(job, status.value)
             for outcome in OUTCOMES:
                 self._rows.labels(job, outcome)
-            for metric in (self._read, self._deleted, self._bytes, self._retried, self._seconds, self._running):
+            for metric in (self._read, self._deleted, self._bytes, self._retried, self._seconds):
                 metric.labels(job)
+            self._set_running(job, 0)
 
     def recall(self, successes: Mapping[str, float]) -> None:
         """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
@@ -127,6 +129,12 @@ class Metrics:
         elif self._knows(job):
             self._next.labels(job).set(due)
 
+    def _set_running(self, job: str, change: int) -> None:
+        with self._lock:
+            self._under_way[job] = count = self._under_way.get(job, 0) + change
+        if self._knows(job):
+            self._running.labels(job).set(count)
+
     def _succeed(self, job: str, moment: float) -> None:
         with self._lock:
             self._successes[job] = moment = max(moment, self._successes.get(job, 0.0))
@@ -145,8 +153,7 @@ class Metrics:
 
     def begin(self, job: str) -> None:
         """A run begins."""
-        if self._knows(job):
-            self._running.labels(job).inc()
+        self._set_running(job, 1)
 
     def fail(self, node: str) -> None:
         """A node failed a chunk."""
@@ -169,9 +176,9 @@ class Metrics:
     def end(self, run: Run) -> None:
         """A run is over."""
         job = run.job
+        self._set_running(job, -1)
         if not self._knows(job):
             return
-        self._running.labels(job).dec()
         if run.refused:  # the schedule tells what became of its slot
             return
         self._runs.labels(job, run.status.value).inc()

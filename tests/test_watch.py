@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from desk import HOST, Desk, finish, redis_server
+from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
 from loader.health import Health
@@ -23,6 +24,7 @@ from loader.history import KEPT, History
 from loader.lock import Lock
 from loader.metrics import Metrics
 from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
+from loader.report import run_document
 from loader.run import Options
 from loader.server import wait
 from loader.serving import Serving
@@ -43,6 +45,12 @@ def desk(world, tmp_path):
 def carry_out(world, listener=None, options=None, **job):
     config = world.config(**job)
     return execute(config, config.jobs["job"], options or Options(), listener or Ear())
+
+
+def sync(desk, job, **options):
+    """A run of one of the desk's jobs, as `sync` has it, in this process: a document."""
+    config = load_config([desk.directory / "loader.yaml"])
+    return run_document(execute(config, config.jobs[job], Options(**options), Ear()))
 
 
 def history(world):
@@ -83,10 +91,10 @@ def test_history(desk):
     before = time.time()
     fine = desk.run("sync", "t", "-o", "json").document
     world.redis.set("t_1", "taken")
-    rejects = desk.run("sync", "t", "-o", "json").document
-    desk.run("sync", "t", "--dry-run")
-    partial = desk.run("sync", "t", "--where", "id = 2", "-o", "json").document
-    failed = desk.run("sync", "gone", "-o", "json").document
+    rejects = sync(desk, "t")
+    sync(desk, "t", dry_run=True)
+    partial = sync(desk, "t", where="id = 2")
+    failed = sync(desk, "gone")
 
     listed = desk.run("runs", "-o", "json")
     runs = listed.documents
@@ -167,8 +175,8 @@ def test_status(desk):
         "fresh": {"table": "fresh", "key": "f_{id}"},
     }
     desk.write(jobs)
-    done = desk.run("sync", "stu", "-o", "json").document
-    desk.run("sync", "a-job-with-quite-a-long-name")
+    done = sync(desk, "stu")
+    sync(desk, "a-job-with-quite-a-long-name")
     settings = world.config(table="t").target
 
     stu, long, fresh = desk.run("status", "-o", "json").documents
@@ -202,7 +210,7 @@ def test_status_unreachable(desk):
 
 def test_watch(desk):
     """`status --watch` looks again and again, and ends by Ctrl-C with 130 and no more words."""
-    desk.run("sync", "stu")
+    sync(desk, "stu")
     process = desk.start("status", "--watch", "-o", "json")
     lines = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGINT)
@@ -392,13 +400,15 @@ def test_metrics_of_waiting():
     throttle.sleep(0.01, "retry")
     listener.notify(None)
     under_way = metrics.render().decode()
+    metrics.keep([])
+    metrics.keep(["job"])  # a reload took the job away amid its run, and another one brought it back
     listener.notify(RunEnded(Run("job", "r", waits={"retry": 5.0})))
     over = metrics.render().decode()
 
     assert sample(under_way, "loader_node_errors_total", node="n:1") == 1
     assert (sample(under_way, "loader_running", job="job"), sample(over, "loader_running", job="job")) == (1, 0)
     assert 0.01 <= sample(under_way, "loader_throttled_seconds_total", job="job", reason="retry") < 1
-    assert sample(over, "loader_throttled_seconds_total", job="job", reason="retry") == pytest.approx(5)
+    assert sample(over, "loader_throttled_seconds_total", job="job", reason="retry") == pytest.approx(5, abs=0.5)
 
 
 def test_waits_are_counted():
