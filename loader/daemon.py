@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from loader.notify import notify, watchdog
 from loader.process import start_thread
 from loader.progress import Log, Reporter
 from loader.schedule import Listener, Reason, Schedule
+from loader.serving import Serving
 from loader.settings import Job
 from loader.settings import Schedule as Timed
 from loader.state import State
@@ -32,9 +33,6 @@ STALLED = 10.0  # seconds without a turn of the clock's thread after which syste
 FINISH = 12.0  # seconds that chunks under way have to finish once the daemon is stopped
 LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
 
-Serve = Callable[["Daemon"], Callable[[], None]]
-"""Starts something that belongs to the daemon, as its web server, and gives what stops it."""
-
 
 class Daemon:
     """Runs the jobs of a config that have a schedule."""
@@ -45,35 +43,34 @@ class Daemon:
         log: Log,
         config: Config,
         listeners: Sequence[Listener] = (),
-        serve: Sequence[Serve] = (),
     ) -> None:
         self.config = config
-        self.schedule = Schedule(self._work, [Told(log), *listeners], config.daemon.jobs_at_once)
+        timed(config)
+        self.serving = Serving(config)
+        self.schedule = Schedule(self._work, [Told(log), self.serving.metrics, *listeners], config.daemon.jobs_at_once)
         self._files = files
         self._log = log
         self._say = log.logger()
         self._halt = Halt()
-        self._serve = serve
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-        timed(config)
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._hear)
+        self._log.take_over()
+        self.serving.start()
         self.schedule.set(timed(self.config))
         self.schedule.start()
-        stops = [start(self) for start in self._serve]
         start_thread(self._resume)
-        self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid())
+        self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
         notify(READY=1, STATUS=f"{len(timed(self.config))} jobs are scheduled")
         while (told := self._wait()) in {0, signal.SIGHUP}:
             if told:
                 self._reload()
             self._beat()
         self._stop(told)
-        for stop in stops:
-            stop()
+        self.serving.stop()
         self._say.info("daemon stopped")
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
@@ -107,7 +104,7 @@ class Daemon:
         config = self.config
         job = config.jobs[name]
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
-        return execute(config, job, options, Reporter(name, "log", self._log))
+        return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
     def _resume(self) -> None:
         """Go on with runs that were cut off with their slot not done, as by a restart of the daemon."""
@@ -134,6 +131,7 @@ class Daemon:
         if config.daemon.listen != self.config.daemon.listen:
             self._say.warning("daemon.listen takes effect when the daemon is started anew")
         self.config = config
+        self.serving.configure(config)
         self.schedule.at_once = config.daemon.jobs_at_once
         self.schedule.set(jobs)
         self._say.info("config reloaded", jobs=len(jobs))
@@ -144,6 +142,7 @@ class Daemon:
         began = time.monotonic()
         notify(STOPPING=1, STATUS="stopping")
         self._say.info("daemon stopping", signal=signal.Signals(number).name)
+        self.serving.leave()
         self.schedule.stop()
         self._halt.asked = True
         if not self.schedule.wait(FINISH):

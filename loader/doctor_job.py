@@ -1,13 +1,13 @@
 """What `doctor` looks at for one job: its table, its keys, whether its rows fit, its state, when it runs."""
 
-import importlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from loader.config import Config
+from loader.cron import next_times
 from loader.doctor_mysql import Patient as Mysql
 from loader.doctor_redis import Patient as Redis
 from loader.doctor_redis import mebibytes
@@ -19,7 +19,7 @@ from loader.model import Column, Node, Table
 from loader.plan import Plan, quote
 from loader.report import shown
 from loader.run import Options, read_plan
-from loader.settings import Job, Schedule
+from loader.settings import Job
 from loader.slots import slot_of
 from loader.state import Rejects, State
 from loader.throttle import Throttle
@@ -328,23 +328,11 @@ def _prefix(job: Job) -> Iterator[Finding]:
 def _schedule(job: Job) -> Iterator[Finding]:
     if job.schedule is None:
         return
-    times = fire_times(job.schedule, datetime.now(UTC), TIMES)
+    times = next_times(job.schedule, datetime.now(UTC), TIMES)
     said = job.schedule.cron or f"every {job.schedule.every} s"
     late = f", each up to {job.schedule.jitter} s later" if job.schedule.jitter else ""
     shows = ", ".join(f"{time:%a %Y-%m-%d %H:%M:%S %Z}" for time in times)
-    yield ok(f"{said}: {shows or 'next times are not shown'}{late}")
-
-
-def fire_times(schedule: Schedule, after: datetime, count: int) -> list[datetime]:
-    """The next times of a schedule; of an interval those that follow a run at `after`."""
-    if schedule.every is not None:
-        return [after + timedelta(seconds=schedule.every * number) for number in range(1, count + 1)]
-    try:
-        cron = importlib.import_module("loader.cron")
-    except ModuleNotFoundError:
-        return []
-    times: list[datetime] = cron.next_times(schedule, after, count)
-    return times
+    yield ok(f"{said}: {shows}{late}")
 
 
 PLANNED: Mapping[str, Check[Planned]] = {"key": _key, "incremental": _incremental}

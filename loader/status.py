@@ -2,7 +2,9 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from loader.cron import next_times
 from loader.history import Entry, History, watermark
 from loader.lock import Holder, holders
 from loader.settings import Job, Schedule
@@ -63,14 +65,12 @@ def is_late(job: Job, last: Entry | None, success: Entry | None, now: float) -> 
     if job.schedule is None or success is None:
         return False
     slot = next_time(job.schedule, success.began)
-    return slot is not None and now - slot > OVERDUE + (job.schedule.jitter or 0)
+    return now - slot > OVERDUE + (job.schedule.jitter or 0)
 
 
-def next_time(schedule: Schedule, after: float) -> float | None:
-    """The first slot after a moment; None where it is not known."""
-    if schedule.every is not None:
-        return float((after // schedule.every + 1) * schedule.every)
-    return None
+def next_time(schedule: Schedule, after: float) -> float:
+    """The first slot after a moment."""
+    return next_times(schedule, datetime.fromtimestamp(after, UTC), 1)[0].timestamp()
 
 
 def _state(last: Entry | None, *, held: bool, late: bool) -> str:

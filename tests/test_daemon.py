@@ -8,12 +8,14 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from desk import MARK, Desk
+from desk import HOST, MARK, Desk
 from loader.model import ChunkLoaded, Status
 from loader.run import Options, run_job
 from loader.server import wait
@@ -78,6 +80,15 @@ def daemon(desk, **changes):
         running._reader.join()
         process.stderr.close()
         process.stdout.close()
+
+
+def page(port, path):
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
 
 
 def slot_of(desk, job="stu"):
@@ -260,3 +271,28 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path):
     score = [verify, "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)]  # in tenths, of 96
     done = subprocess.run(score, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0 or "offline" in done.stderr, done.stdout
+
+
+def test_pages_of_the_daemon(desk):
+    """What the daemon serves is what it does: its runs, the next one, and none of a job that a reload took away."""
+    desk.write({"stu": EVERY_SECOND}, listen=f"{HOST}:0")
+    with daemon(desk) as running:
+        port = running.until("daemon started")[0]["port"]
+        wait(lambda: 'loader_runs_total{job="stu",status="ok"} 2.0' in page(port, "/metrics")[1], "two runs")
+        text = page(port, "/metrics")[1]
+        ready, alive = page(port, "/readyz"), page(port, "/livez")
+        (line,) = running.of("run")[:1]
+        desk.write({"two": EVERY_SECOND}, listen=f"{HOST}:0")
+        running.send(signal.SIGHUP)
+        running.until("config reloaded")
+        running.until("run", job="two")
+        later = page(port, "/metrics")[1]
+        assert running.end()[1] == 0
+
+    assert (ready[0], alive[0]) == (200, 200)
+    assert 'loader_run_delay_seconds_count{job="stu"}' in text
+    assert 'loader_next_run_timestamp_seconds{job="stu"}' in text
+    assert 'loader_last_success_timestamp_seconds{job="stu"}' in text
+    assert (line["by"], line["status"], line["read"]) == ("schedule", "ok", 5)
+    assert ('job="stu"' in later, 'job="two"' in later) == (False, True)
+    assert [run["by"] for run in desk.run("runs", "two", "-n", "1", "-o", "json").documents] == ["schedule"]
