@@ -195,7 +195,7 @@ def plan_text(preview: Any) -> str:
         f"rows        {rows}, read {way}",
         f"statement   {statement}",
         *_increment_lines(preview),
-        "commands    of the first rows, with the node that owns their slot; nothing was sent",
+        "commands    of the first rows, with the node of their slot; nothing was sent",
     ]
     lines += [f"  {node}  {command_text(words)}" for node, words in preview.commands]
     return "\n".join(lines if preview.commands else [*lines, "  none: there are no rows"])
