@@ -435,7 +435,7 @@ cdef class Encoder:
             return stop
         if self._digesting:
             digest = digest_of(at, end - at)
-            if self._is_known(digest):
+            if self._is_known(digest) and self._fits():
                 self.unchanged += 1
                 return self._note(digest)
         node = (<const uint16_t*>self._owners.buf)[slot_of(self._key, self._key_size)]
@@ -456,6 +456,14 @@ cdef class Encoder:
                 return True
             place = (place + 1) & self._mask
         return False
+
+    cdef bint _fits(self) noexcept nogil:
+        """Whether no value is longer than Redis takes."""
+        cdef Py_ssize_t i
+        for i in range(self._fields):
+            if self._cell[self._field[i]].size > self._most:
+                return False
+        return True
 
     cdef Stop _note(self, uint64_t digest) noexcept nogil:
         """Gather the digest and the key of the current row; MORE: done, go on."""

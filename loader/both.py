@@ -6,7 +6,6 @@ What fails in passing is tried again on new connections, for as long as the job'
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
@@ -15,9 +14,9 @@ from loader.crew import Crew, Options
 from loader.encoder import Tally
 from loader.errors import TargetError
 from loader.load import persist, transfer
-from loader.lookup import TOGETHER, Lookup
-from loader.model import Acks, Batch, Layout, Node, Reject
-from loader.plan import Plan, Results, quote
+from loader.lookup import TOGETHER, Lookup, keys_only, prefixes_below
+from loader.model import Acks, Batch, Node, Reject
+from loader.plan import Plan
 from loader.reader import Reader, Unequal
 from loader.run import prepare
 from loader.settings import Job
@@ -63,7 +62,7 @@ class Both:
             if run:
                 persist(lambda: self._crew.lock(run), job.deadline, self._crew.throttle)
             self.plan = self._crew.plan
-            self.lookup = Lookup(self.plan, self._crew.table, _prefixes_below(settings, job))
+            self.lookup = Lookup(self.plan, self._crew.table, prefixes_below(settings, job))
         except BaseException:
             self._crew.close()
             raise
@@ -71,7 +70,7 @@ class Both:
         self.throttle = self._crew.throttle
         self.fetch = self._crew.fetch
         self._source: Source | None = None
-        self._keys_only = _keys_only(self.plan)
+        self._keys_only = keys_only(self.plan)
 
     def __enter__(self) -> Self:
         return self
@@ -331,19 +330,3 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[byt
     yield from look(0, list(group))
     while waiting:
         yield from look_again()
-
-
-def _keys_only(plan: Plan) -> Plan:
-    """The plan that reads no more of a row than its key."""
-    if plan.job.query is not None:
-        return plan
-    cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))
-    place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
-    key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
-    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
-
-
-def _prefixes_below(settings: Config, job: Job) -> list[str]:
-    """Longer prefixes of other jobs: keys that begin so are theirs."""
-    own = job.prefix
-    return [o.prefix for o in settings.jobs.values() if o is not job and o.prefix != own and o.prefix.startswith(own)]

@@ -10,11 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, Self, TypeVar
+from uuid import uuid4
 
+from loader.baseline import Baselines
+from loader.changed import ChangedLane, Changes
 from loader.config import Config
 from loader.errors import ConfigError, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
+from loader.lookup import Lookup, prefixes_below
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
@@ -100,6 +104,7 @@ class Crew:
         self._state = State(target, plan.job.name, options.shard, resumes=options.resume)
         self._rejects = Rejects(target, plan.job.name)
         self._held: Lock | None = None
+        self._changes: Changes | None = None  # of a job that writes only what was changed
         self._saved: Checkpoint | None = None  # of a run that writes, saved or not
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
@@ -185,6 +190,7 @@ class Crew:
         ]
         saved = self._state.read() if self._options.resume and not self._options.restart else None
         facts = self._facts()
+        self._find_changes(facts)
         if saved:
             changed = difference(saved.facts, facts)
             if changed:
@@ -204,6 +210,27 @@ class Crew:
             check_room(self.plan, self._settings.source, self.target, self.throttle)
             self._state.void()  # else the new markers would vouch for it
         self._saved = Checkpoint(run, facts, self._state.mark(run))
+
+    def _find_changes(self, facts: dict[str, str]) -> None:
+        """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""
+        job, baselines = self.plan.job, Baselines(self.target, self.plan.job.name)
+        if not job.changed_only or self._options.resume or self._is_part:
+            if job.incremental is None:
+                baselines.void()
+            return
+        baseline = baselines.read()
+        doubt = baselines.doubt(baseline, facts) if baseline else ""
+        lookup = Lookup(self.plan, self.table, prefixes_below(self._settings, job))
+        self._changes = Changes(self.target, self.plan, lookup, uuid4().hex[:12])
+        base = baseline.more.get("digests") if baseline and not doubt else None
+        if not self._changes.open(facts, base) or doubt:
+            doubt = doubt or "no run that ended well vouches for what is there"
+            self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
+
+    @property
+    def _is_part(self) -> bool:
+        """Whether rows of the job are left out."""
+        return bool(self._options.where or self._options.key_range or self._options.shard)
 
     def lock(self, run: str) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
@@ -336,14 +363,7 @@ class Crew:
 
         It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
         """
-        lane = Lane(
-            self._settings.source,
-            self.plan,
-            self.target,
-            self.throttle,
-            dry_run=self._options.dry_run,
-            durable=not self._options.dry_run,
-        )
+        lane = self._lane()
         try:
             while chunk := self._todo.get():
                 self._heard.put(lane.load(chunk, self._heard.put))
@@ -352,6 +372,12 @@ class Crew:
             self._heard.put(error)
         finally:
             lane.close()
+
+    def _lane(self) -> Lane:
+        way = self._settings.source, self.plan, self.target, self.throttle
+        if self._changes:
+            return ChangedLane(self._changes, *way)
+        return Lane(*way, dry_run=self._options.dry_run, durable=not self._options.dry_run)
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
@@ -375,6 +401,9 @@ class Crew:
         """The chunks to load: first what a checkpoint owes, then the rest of the table."""
         while self._backlog:
             yield self._backlog.popleft()
+        if self._changes:
+            yield from self._changes.chunks(self._rows, self.fetch, self._steadily)
+            return
         after, number = None, 1
         if self._saved:
             if self._saved.ended:
@@ -384,6 +413,10 @@ class Crew:
             if self._saved:
                 self._saved = replace(self._saved, after=chunk.upto, ended=chunk.upto is None, number=chunk.number + 1)
             yield chunk
+
+    def _steadily(self, action: Callable[[], T]) -> T:
+        """Do something in Redis, and again while it fails in passing."""
+        return persist(action, self.plan.job.deadline, self.throttle)
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of a small result, tried again while MySQL is away in passing."""
@@ -458,7 +491,23 @@ class Crew:
         if lapsed := self.throttle.lapsed():
             raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
+        self._leave_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
-        if not self.resumed and not (self._options.where or self._options.key_range or self._options.shard):
+        if not self.resumed and not self._is_part:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
+
+    def _leave_baseline(self, saved: Checkpoint) -> None:
+        """Have the next run leave out what this one has written; not where keys have been thrown away meanwhile."""
+        if not self._changes or self.evicted():
+            return
+        changes, baselines = self._changes, Baselines(self.target, self.plan.job.name)
+        self._steadily(changes.digests.close)
+        self._steadily(lambda: baselines.save(saved.run, saved.facts, time.time(), {"digests": changes.writer}))
+        try:
+            self._find_markers()  # what was emptied before the new ones were left is not vouched for by them
+        except StartOver:
+            self._steadily(baselines.void)
+            raise
+        if self.evicted():
+            self._steadily(baselines.void)

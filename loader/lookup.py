@@ -8,10 +8,13 @@ found says which key it makes.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
-from loader.model import Column, Table
-from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, quote
+from loader.config import Config
+from loader.model import Column, Layout, Table
+from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, Results, quote
+from loader.settings import Job
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
 READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
@@ -143,6 +146,22 @@ class Lookup:
         while (at := key.find(literal_, at)) >= 0:
             yield at
             at += 1
+
+
+def keys_only(plan: Plan) -> Plan:
+    """The plan that reads no more of a row than its key."""
+    if plan.job.query is not None:
+        return plan
+    cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))
+    place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
+    key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
+    return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
+
+
+def prefixes_below(settings: Config, job: Job) -> list[str]:
+    """Longer prefixes of other jobs: keys that begin so are theirs."""
+    own = job.prefix
+    return [o.prefix for o in settings.jobs.values() if o is not job and o.prefix != own and o.prefix.startswith(own)]
 
 
 def form_of(column: Column) -> bytes:
