@@ -26,6 +26,8 @@ from loader.walk import Fetch, walk
 from loader.writer import Sink
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
+FEW = 1000  # keys that are asked for their time to live in any case
+LOCKS = 64  # keys that expire and may all be the loader's own
 UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
 
 T = TypeVar("T")
@@ -51,11 +53,14 @@ class Changes:
         self.keys_only = keys_only(plan)
         self.lock = threading.Lock()
         self.families: dict[int, Family] = {}
+        self.expiring = False  # there are hashes that a job with a ttl may have left
         self._plan = plan
+        self._target = target
         self._entries: list[Entry] = []
 
     def open(self, facts: Mapping[str, str], base: str | None) -> bool:
         """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
+        self.expiring = self._target.expiring() > LOCKS
         self._entries = self.digests.open(facts, base)
         return self.digests.trusted or not self._entries
 
@@ -114,7 +119,7 @@ class Changes:
 class ChangedLane(Lane):
     """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
 
-    _found: tuple[int, Entry | None, Rows, bool]  # of the chunk under way: see `_carry`
+    _found: tuple[int, Entry | None, Rows, bool, bool]  # of the chunk under way: see `_carry`
 
     def __init__(self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle) -> None:
         super().__init__(settings, plan, target, throttle, dry_run=False, durable=True)
@@ -139,12 +144,15 @@ class ChangedLane(Lane):
             deleted, stay = self._delete(gone, way)
             event = replace(event, deleted=deleted)
             rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
-        self._found = grant, entry, rows, same
+        self._found = grant, entry, rows, known, same
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
-        """Keep what the chunk was written from; it stays dirty where a replica may take over without it."""
-        grant, entry, rows, same = self._found
+        """Keep what the chunk was written from; it stays dirty where a replica may take over without it.
+
+        And where hashes of it expire, which a job with a ttl has left: the next run has to write them again.
+        """
+        grant, entry, rows, known, same = self._found
         if same:
             return event
         self._throttle.hold(grant)
@@ -157,7 +165,8 @@ class ChangedLane(Lane):
             if entry is None:  # what lies beyond the greatest key that there was
                 return event
             kept = digests.write(entry, rows)
-            kept = replace(kept, sum=None) if event.exposed else kept
+            if event.exposed or (not known and self._expires(rows)):
+                kept = replace(kept, sum=None)
             if family is None:
                 digests.put(kept)
                 return event
@@ -213,18 +222,26 @@ class ChangedLane(Lane):
 
     def _hashes(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that hold a hash."""
+        return [key for key, kind in self._asked("TYPE", keys) if kind == b"hash"]
+
+    def _expires(self, rows: Rows) -> bool:
+        """Whether one of the keys has a time to live; where there is hardly one that has, few are asked."""
+        if not self._changes.expiring and len(rows) > FEW:
+            return False
+        return any(seconds >= 0 for _, seconds in self._asked("TTL", list(rows.split_keys())))
+
+    def _asked(self, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
+        """Each key with the reply to a command about it, in no order."""
         slots = self._target.slots
         groups: dict[Node, list[bytes]] = {}
         for key in keys:
             groups.setdefault(slots.node_of(slot_of(key)), []).append(key)
-        found: list[bytes] = []
         for node, group in groups.items():
-            replies = self._target.commands(node, [["TYPE", key] for key in group])
-            for key, reply in zip(group, replies, strict=True):
-                kind = self._target.ask(key, "TYPE", key)[1] if isinstance(reply, Exception) else reply
-                if kind == b"hash":
-                    found.append(key)
-        return found
+            for start in range(0, len(group), FEW):
+                part = group[start : start + FEW]
+                replies = self._target.commands(node, [[command, key] for key in part])
+                for key, reply in zip(part, replies, strict=True):
+                    yield key, self._target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply
 
 
 class _Careful:

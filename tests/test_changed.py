@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from loader import both, changed, frames
+from loader import both, changed, digests, frames
 from loader.digests import Rows, pack, unpack
 from loader.errors import TargetError
 from loader.reconcile import Pruned, prune, retry, verify
@@ -323,6 +323,49 @@ def test_a_blob_that_is_not_what_the_index_says_makes_its_chunk_dirty(world):
     world.redis.set(keys[2], world.redis.get(keys[2])[:-3])
     assert outcome(world) == (30, 20, 0)
     assert outcome(world) == (0, 50, 0)
+
+
+def test_hashes_that_expire_are_not_known(world):
+    """Those that the job wrote when it had a ttl: they are written by each run, until they have none any more."""
+    fill(world)
+    run = world.sync(**JOB | {"changed_only": False, "ttl": "1h"})
+    assert run.written == 50
+    assert outcome(world) == (50, 0, 0)
+    assert outcome(world) == (50, 0, 0)
+    for key in world.hashes():
+        world.redis.persist(key)
+    assert outcome(world) == (50, 0, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_chunk_that_no_replica_has_stays_dirty(world, monkeypatch):
+    """A replica that is back may take over without it, when the run that wrote it has long ended."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id IN (5, 25)")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Writer, "await_replicas", lambda self: frozenset(self.slots.nodes) if self._written else frozenset()
+        )
+        assert outcome(world) == (2, 48, 0)
+    assert outcome(world) == (20, 30, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch):
+    """The lock may have lapsed: what is kept is then another run's."""
+    fill(world)
+    outcome(world)
+    read, ear = digests.Digests.read, Ear()
+
+    def read_late(self, number):
+        if not notes(ear):
+            world.redis.hset("loader:{job}:digests", "run", "another")
+        return read(self, number)
+
+    monkeypatch.setattr(digests.Digests, "read", read_late)
+    assert outcome(world, ear) == (0, 50, 0)
+    assert any("the run starts over: the digests of job 'job'" in text for text in notes(ear))
 
 
 def test_any_changes_in_any_order(world):
