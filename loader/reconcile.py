@@ -331,9 +331,13 @@ def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) ->
 
 
 def void_baseline(both: Both) -> None:
-    """Have the next run write everything: hashes change here that it would take for what the last one has left."""
-    baselines = Baselines(both.target, both.plan.job.name)
-    both.steadily(baselines.void)
+    """Have the next run write everything: hashes change here that it would take for what the last one has left.
+
+    Not that of an incremental job, which takes nothing for so.
+    """
+    if both.plan.job.incremental is None:
+        baselines = Baselines(both.target, both.plan.job.name)
+        both.steadily(baselines.void)
 
 
 def new_id() -> str:

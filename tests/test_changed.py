@@ -9,6 +9,7 @@ from loader import both, changed, digests, frames
 from loader.digests import Rows, pack, unpack
 from loader.errors import TargetError
 from loader.reconcile import Pruned, prune, retry, verify
+from loader.report import run_text
 from loader.run import Options, run_job
 from loader.writer import Writer
 from world import Ear
@@ -62,6 +63,7 @@ def test_only_what_differs_is_written(world, monkeypatch, kind):
     assert outcome(world) == (0, 50, 0)
     world.sql("UPDATE t SET id = 60 WHERE id = 30")
     assert outcome(world) == (1, 49, 1)
+    assert "50 rows read, 0 written, 0 rejected, 50 unchanged in" in run_text(world.sync(**JOB))
     world.sql("DELETE FROM t")
     assert outcome(world) == (0, 0, 50)
     assert outcome(world) == (0, 0, 0)
