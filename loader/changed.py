@@ -65,7 +65,7 @@ class Changes:
         return self.digests.trusted or not self._entries
 
     def chunks(self, rows: int, fetch: Fetch, steadily: "Steadily[Any]") -> Iterator[Chunk]:
-        """The chunks that are kept, then the rest of the table in new ones; the last is open, and mostly empty."""
+        """The chunks that are kept, then the rest of the table in new ones, up to the greatest key that there is."""
         number = 1 + max((entry.number for entry in self._entries), default=0)
         entries = self._folded(rows, steadily)
         for entry in entries:
@@ -78,20 +78,20 @@ class Changes:
             yield from parts
         after = entries[-1].upto if entries else None
         for chunk in self._closed(walk(self._plan, rows, fetch, after=after, number=number), fetch):
-            if chunk.upto is not None:
-                entry = Entry(chunk.number, chunk.after, chunk.upto)
-                steadily(partial(self.digests.put, entry))
+            assert chunk.upto is not None
+            steadily(partial(self.digests.put, Entry(chunk.number, chunk.after, chunk.upto)))
             yield chunk
 
     def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
-        """Close the open chunk at the greatest key that there is, so that it is the same in the next run."""
+        """Close the open chunk at the greatest key that there is, so that it is the same in the next run.
+
+        Rows that come beyond it meanwhile are the next run's: nothing is written that is not kept account of.
+        """
         for chunk in chunks:
-            if chunk.upto is None and (found := fetch(self._plan.last(chunk.after))):
-                upto = checked(found[0])
-                yield replace(chunk, upto=upto)
-                yield Chunk(chunk.number + 1, upto)
-            else:
+            if chunk.upto is not None:
                 yield chunk
+            elif found := fetch(self._plan.last(chunk.after)):
+                yield replace(chunk, upto=checked(found[0]))
 
     def _folded(self, rows: int, steadily: "Steadily[Any]") -> list[Entry]:
         """The chunks that are kept, small neighbours made one: else deletions and appended rows would leave many."""
@@ -162,7 +162,7 @@ class ChangedLane(Lane):
             entry = entry or digests.entry(chunk.number)
             if entry is None and family and chunk.upto is not None:
                 entry = Entry(chunk.number, chunk.after, chunk.upto)
-            if entry is None:  # what lies beyond the greatest key that there was
+            if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
                 return event
             kept = digests.write(entry, rows)
             if event.exposed or (not known and self._expires(rows)):
