@@ -387,7 +387,9 @@ cdef class Encoder:
             self.ended = True
             return start
         data = <const unsigned char*><bytes>payload
-        stop = self._row(data, data + len(payload))
+        stop = self._row(data, data + len(payload)) if not self._digesting else self._digested_row(
+            data, data + len(payload)
+        )
         if stop == REFUSED:
             self._reject()
         else:
@@ -415,7 +417,7 @@ cdef class Encoder:
             if length == 0 or row[0] == 0xFF or (row[0] == 0xFE and length < 9):
                 self.ended = True
                 return ENDED
-            stop = self._row(row, row + length)
+            stop = self._digested_row(row, row + length) if self._digesting else self._row(row, row + length)
             if stop != MORE and stop != FULL and stop != REFUSED:
                 return stop
             self._start += 4 + length
@@ -427,17 +429,11 @@ cdef class Encoder:
         """Encode one row; MORE: done, go on."""
         cdef Py_ssize_t node
         cdef Out* out
-        cdef uint64_t digest = 0
         cdef Stop stop = self._split(at, end)
         if stop == FOUND:
             stop = self._make_key()
         if stop != FOUND:
             return stop
-        if self._digesting:
-            digest = digest_of(at, end - at)
-            if self._is_known(digest) and self._fits():
-                self.unchanged += 1
-                return self._note(digest)
         node = (<const uint16_t*>self._owners.buf)[slot_of(self._key, self._key_size)]
         if node >= self._nodes:
             return NO_NODE
@@ -445,9 +441,26 @@ cdef class Encoder:
         stop = self._write(out, &self._expires[node])
         if stop != FOUND:
             return stop
-        if self._digesting and self._note(digest) != MORE:
-            return NO_MEMORY
         return FULL if out.size >= FULL_AT else MORE
+
+    cdef Stop _digested_row(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
+        """As `_row`, but leave the row out where it is known, and gather its digest and its key in any case."""
+        cdef uint64_t digest = digest_of(at, end - at)
+        cdef Stop stop
+        if self._is_known(digest):
+            stop = self._split(at, end)
+            if stop == FOUND:
+                stop = self._make_key()
+            if stop != FOUND:
+                return stop
+            if not self._fits():
+                return REFUSED
+            self.unchanged += 1
+            return self._note(digest)
+        stop = self._row(at, end)
+        if (stop == MORE or stop == FULL) and self._note(digest) != MORE:
+            return NO_MEMORY
+        return stop
 
     cdef bint _is_known(self, uint64_t digest) noexcept nogil:
         cdef uint64_t place = digest & self._mask
