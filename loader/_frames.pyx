@@ -7,12 +7,12 @@ something is written to it. What is rare (a row of more than one packet, one tha
 
 from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint16_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import SourceError
-from loader.frames import HEADER, PACKET_MAX, ROOM, is_last, no_reply, refusal, too_many_replies
+from loader.frames import HEADER, PACKET_MAX, ROOM, SEED, is_last, no_reply, refusal, too_many_replies
 from loader.model import Batch
 
 cdef Py_ssize_t FULL_AT = ROOM
@@ -20,6 +20,9 @@ cdef Py_ssize_t FIRST = ROOM + ROOM // 4  # bytes that a node's buffer begins wi
 cdef Py_ssize_t ALL_FIRST = 8 << 20  # bytes that all nodes' buffers begin with together
 cdef Py_ssize_t WORDS = 96  # bytes that a command takes beside its key and fields, and more
 cdef Py_ssize_t BULK = 24  # bytes that a bulk string takes beside its text: `$`, 18 digits, two line ends
+
+cdef Py_ssize_t NOTED = 4096  # bytes that the digests and the keys of a chunk begin with
+cdef uint64_t DIGEST_SEED = SEED
 
 cdef uint16_t CRC[256]
 
@@ -110,6 +113,27 @@ cdef inline unsigned int slot_of(const unsigned char* key, Py_ssize_t size) noex
     return crc_of(key, size, 0) & 16383
 
 
+cdef uint64_t digest_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
+    """See `frames.digest_of`; words are read as they lie in memory, which is little-endian where this is built for."""
+    cdef uint64_t factor = <uint64_t>0xC6A4A7935BD1E995
+    cdef uint64_t number = DIGEST_SEED ^ (<uint64_t>size * factor)
+    cdef uint64_t word
+    cdef Py_ssize_t left = size
+    while left >= 8:
+        memcpy(&word, data, 8)
+        word *= factor
+        number = (number ^ ((word ^ (word >> 47)) * factor)) * factor
+        data += 8
+        left -= 8
+    if left:
+        word = 0
+        memcpy(&word, data, left)
+        number = (number ^ word) * factor
+    number = (number ^ (number >> 47)) * factor
+    number ^= number >> 47
+    return number if number else 1
+
+
 cdef inline unsigned char* put_number(unsigned char* to, unsigned char sign, Py_ssize_t number) noexcept nogil:
     """Write `*n` or `$n` and its line end."""
     cdef unsigned char digits[20]
@@ -183,8 +207,14 @@ cdef class Encoder:
     cdef Py_ssize_t _ttl, _jitter, _start, _first
     cdef Out* _out
     cdef Out* _expires
+    cdef readonly Py_ssize_t unchanged
+    cdef bint _digesting
+    cdef uint64_t* _known  # each at the place that its last bits say, or behind it; 0: none
+    cdef uint64_t _mask
+    cdef Out _digests
+    cdef Out _keys
 
-    def __cinit__(self, layout, owners, Py_ssize_t nodes):
+    def __cinit__(self, layout, owners, Py_ssize_t nodes, known=None):
         cdef Py_ssize_t i
         self.layout = layout
         self.rejects = []
@@ -220,6 +250,8 @@ cdef class Encoder:
         self._have_owners = True
         if self._owners.len != 16384 * sizeof(uint16_t):
             raise ValueError("owners: 16384 two-byte numbers are wanted")
+        if known is not None:
+            self._learn(bytes(known))
 
     def __dealloc__(self):
         cdef Py_ssize_t i
@@ -237,6 +269,38 @@ cdef class Encoder:
         free(self._key)
         free(self._out)
         free(self._expires)
+        free(self._known)
+        free(self._digests.data)
+        free(self._keys.data)
+
+    cdef _learn(self, bytes known):
+        """Put the digests that are known into a table, at least half of which stays empty."""
+        cdef uint64_t digest, place, room = 16
+        cdef Py_ssize_t i, count = len(known) // 8
+        cdef const unsigned char* data = known
+        while room < 2 * <uint64_t>count:
+            room *= 2
+        self._known = <uint64_t*>calloc(room, sizeof(uint64_t))
+        if self._known == NULL:
+            raise MemoryError
+        self._mask = room - 1
+        self._digesting = True
+        for i in range(count):
+            memcpy(&digest, data + 8 * i, 8)
+            place = digest & self._mask
+            while self._known[place] and self._known[place] != digest:
+                place = (place + 1) & self._mask
+            self._known[place] = digest
+
+    @property
+    def digests(self):
+        """See `frames.Encoder.digests`."""
+        return (<const char*>self._digests.data)[: self._digests.size] if self._digests.size else b""
+
+    @property
+    def keys(self):
+        """See `frames.Encoder.keys`."""
+        return (<const char*>self._keys.data)[: self._keys.size] if self._keys.size else b""
 
     def _check_cell(self, number):
         if not 0 <= number < self._cells:
@@ -323,7 +387,9 @@ cdef class Encoder:
             self.ended = True
             return start
         data = <const unsigned char*><bytes>payload
-        stop = self._row(data, data + len(payload))
+        stop = self._row(data, data + len(payload)) if not self._digesting else self._digested_row(
+            data, data + len(payload)
+        )
         if stop == REFUSED:
             self._reject()
         else:
@@ -351,7 +417,7 @@ cdef class Encoder:
             if length == 0 or row[0] == 0xFF or (row[0] == 0xFE and length < 9):
                 self.ended = True
                 return ENDED
-            stop = self._row(row, row + length)
+            stop = self._digested_row(row, row + length) if self._digesting else self._row(row, row + length)
             if stop != MORE and stop != FULL and stop != REFUSED:
                 return stop
             self._start += 4 + length
@@ -376,6 +442,54 @@ cdef class Encoder:
         if stop != FOUND:
             return stop
         return FULL if out.size >= FULL_AT else MORE
+
+    cdef Stop _digested_row(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
+        """As `_row`, but leave the row out where it is known, and gather its digest and its key in any case."""
+        cdef uint64_t digest = digest_of(at, end - at)
+        cdef Stop stop
+        if self._is_known(digest):
+            stop = self._split(at, end)
+            if stop == FOUND:
+                stop = self._make_key()
+            if stop != FOUND:
+                return stop
+            if not self._fits():
+                return REFUSED
+            self.unchanged += 1
+            return self._note(digest)
+        stop = self._row(at, end)
+        if (stop == MORE or stop == FULL) and self._note(digest) != MORE:
+            return NO_MEMORY
+        return stop
+
+    cdef bint _is_known(self, uint64_t digest) noexcept nogil:
+        cdef uint64_t place = digest & self._mask
+        while self._known[place]:
+            if self._known[place] == digest:
+                return True
+            place = (place + 1) & self._mask
+        return False
+
+    cdef bint _fits(self) noexcept nogil:
+        """Whether no value is longer than Redis takes."""
+        cdef Py_ssize_t i
+        for i in range(self._fields):
+            if self._cell[self._field[i]].size > self._most:
+                return False
+        return True
+
+    cdef Stop _note(self, uint64_t digest) noexcept nogil:
+        """Gather the digest and the key of the current row; MORE: done, go on."""
+        cdef uint32_t size = <uint32_t>self._key_size
+        cdef unsigned char* to
+        if not reserve(&self._digests, 8, NOTED) or not reserve(&self._keys, 4 + self._key_size, NOTED):
+            return NO_MEMORY
+        memcpy(self._digests.data + self._digests.size, &digest, 8)
+        self._digests.size += 8
+        to = self._keys.data + self._keys.size
+        memcpy(to, &size, 4)
+        self._keys.size = put(to + 4, self._key, self._key_size) - self._keys.data
+        return MORE
 
     cdef inline Stop _split(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
         """Find the cells: a byte, or a mark and two, three or eight bytes, is the length of each."""

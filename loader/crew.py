@@ -11,13 +11,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Protocol, Self, TypeVar
+from uuid import uuid4
 
 from loader import increment
 from loader.baseline import Baselines
+from loader.changed import ChangedLane, Changes
 from loader.config import Config
 from loader.errors import ConfigError, Done, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
+from loader.lookup import Lookup, prefixes_below
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
@@ -134,6 +137,7 @@ class Crew:
         self._state = State(target, plan.job.name, options.shard, resumes=options.resume)
         self._rejects = Rejects(target, plan.job.name)
         self._held: Lock | None = None
+        self._changes: Changes | None = None  # of a job that writes only what was changed
         self._saved: Checkpoint | None = None  # of a run that writes, saved or not
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
@@ -225,6 +229,7 @@ class Crew:
         ]
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
+        self._find_changes()
         if saved:
             if lost := self._state.lost(saved.markers, saved.run):
                 self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
@@ -300,6 +305,24 @@ class Crew:
                 f"job {self.plan.job.name!r} was done for {when} by run {done.get('run')} (host {done.get('host')},"
                 f" pid {done.get('pid')})"
             )
+
+    def _find_changes(self) -> None:
+        """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""
+        job, facts = self.plan.job, self._facts()
+        if not job.changed_only or self._options.resume or self._options.narrowed:
+            if job.incremental is None:
+                self._base.void()
+            return
+        baseline = self._base.read()
+        doubt = self._base.doubt(baseline, facts) if baseline else ""
+        if self._options.full:
+            doubt = "--full asks for it"
+        lookup = Lookup(self.plan, self.table, prefixes_below(self._settings, job))
+        self._changes = Changes(self.target, self.plan, lookup, uuid4().hex[:12])
+        base = baseline.more.get("digests") if baseline and not doubt else None
+        if not self._changes.open(facts, base) or doubt:
+            doubt = doubt or "no run that ended well vouches for what is there"
+            self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
 
     def lock(self, run: str) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it.
@@ -443,15 +466,7 @@ class Crew:
 
         It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
         """
-        lane = Lane(
-            self._settings.source,
-            self.plan,
-            self.target,
-            self.throttle,
-            dry_run=self._options.dry_run,
-            durable=not self._options.dry_run,
-            erase=increment.eraser(self.plan, self.table, self.target, self.throttle),
-        )
+        lane = self._lane()
         try:
             while chunk := self._todo.get():
                 self._heard.put(lane.load(chunk, self._heard.put))
@@ -460,6 +475,13 @@ class Crew:
             self._heard.put(error)
         finally:
             lane.close()
+
+    def _lane(self) -> Lane:
+        way = self._settings.source, self.plan, self.target, self.throttle
+        if self._changes:
+            return ChangedLane(self._changes, *way)
+        erase = increment.eraser(self.plan, self.table, self.target, self.throttle)
+        return Lane(*way, dry_run=self._options.dry_run, durable=not self._options.dry_run, erase=erase)
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
@@ -483,6 +505,9 @@ class Crew:
         """The chunks to load: first what a checkpoint owes, then the rest of the table."""
         while self._backlog:
             yield self._backlog.popleft()
+        if self._changes:
+            yield from self._changes.chunks(self._rows, self.fetch, self._steadily)
+            return
         after, number = None, 1
         if self._saved:
             if self._saved.ended:
@@ -492,6 +517,10 @@ class Crew:
             if self._saved:
                 self._saved = replace(self._saved, after=chunk.upto, ended=chunk.upto is None, number=chunk.number + 1)
             yield chunk
+
+    def _steadily(self, action: Callable[[], T]) -> T:
+        """Do something in Redis, and again while it fails in passing."""
+        return persist(action, self.plan.job.deadline, self.throttle)
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of a small result, tried again while MySQL is away in passing."""
@@ -579,21 +608,28 @@ class Crew:
     def _sweep(self) -> None:
         """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
         mark = increment.restored(self._start)
-        before = persist(self._base.read, self.plan.job.deadline, self.throttle) if mark and self.is_full else None
+        before = self._steadily(self._base.read) if mark and self.is_full else None
         if mark and before:
             self.erased = self._scouted(
                 lambda source: increment.sweep(self.plan, self.table, source, self.target, self.throttle, before, mark)
             )
 
     def _keep_baseline(self, saved: Checkpoint) -> None:
-        """Have the next run of an incremental job build on this one, all rows of which are in Redis.
+        """Have the next run leave out what this one has seen to: all its rows are in Redis.
 
         Not where a master has thrown keys away meanwhile; before a resumed run went on, no one has looked.
         """
-        if not self._start or self.evicted() or (self.resumed and self.target.evicting()):
+        changes, more = self._changes, self._start
+        if not (changes or more) or self.evicted() or (self.resumed and self.target.evicting()):
             return
-        persist(
-            lambda: self._base.save(saved.run, self._facts(), self._full, self._start),
-            self.plan.job.deadline,
-            self.throttle,
-        )
+        if changes:
+            self._steadily(changes.digests.close)
+            more = {"digests": changes.writer}
+        self._steadily(lambda: self._base.save(saved.run, self._facts(), self._full or self._began, more))
+        try:
+            self._find_markers()  # what was emptied before the new ones were left is not vouched for by them
+        except StartOver:
+            self._steadily(self._base.void)
+            raise
+        if self.evicted():
+            self._steadily(self._base.void)

@@ -6,6 +6,7 @@ A command is an array of bulk strings, see https://redis.io/docs/latest/develop/
 """
 
 import re
+import struct
 from array import array
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ NUMBER_LINE = {sign: re.compile(rb"\%c%b\r\n" % (sign, NUMBER)) for sign in b"*$
 NUMBER_PART = {sign: re.compile(rb"\%c(?:%b\r?)?" % (sign, NUMBER)) for sign in b"*$"}
 LINE_END = re.compile(rb"\n")
 BITS = (1 << 64) - 1
+SEED = 0x6C6F61646572  # of digests; another one makes all that are kept worthless
 
 Buffer = bytes | bytearray | memoryview
 
@@ -34,9 +36,12 @@ class Encoder:
 
     `owners` maps a slot to the index of its node and is read anew for every row, so its holder may change it in place;
     `nodes` is how many nodes there are. One `Encoder` serves one attempt at one chunk.
+
+    With `known` digests (eight bytes each, none maybe) a row is left out whose digest is among them, and of every row
+    that is not rejected, left out or not, `digests` and `keys` gather the digest and the key.
     """
 
-    def __init__(self, layout: Layout, owners: "array[int]", nodes: int) -> None:
+    def __init__(self, layout: Layout, owners: "array[int]", nodes: int, known: Buffer | None = None) -> None:
         self.layout = layout
         self.owners = owners
         self.rows = 0  # rows consumed, rejected ones included
@@ -48,6 +53,20 @@ class Encoder:
         self._rows = [0] * nodes
         self._replies = [0] * nodes
         self._expires: list[list[bytes]] = [[] for _ in range(nodes)]
+        self.unchanged = 0  # rows left out
+        self._known = None if known is None else set(struct.unpack(f"<{len(known) // 8}Q", known))
+        self._digests = bytearray()
+        self._keys = bytearray()
+
+    @property
+    def digests(self) -> bytes:
+        """Digests of the rows, little-endian, in their order."""
+        return bytes(self._digests)
+
+    @property
+    def keys(self) -> bytes:
+        """Keys of the same rows, each behind its length in four bytes, little-endian."""
+        return bytes(self._keys)
 
     def feed(self, buffer: Buffer, start: int, end: int) -> int:
         """Consume whole rows of `buffer[start:end]`; return where the first row not consumed starts.
@@ -97,17 +116,30 @@ class Encoder:
         if is_last(row):
             self.ended = True
             return 0
-        self._encode(split_row(row, self.layout.cells))
+        self._encode(row, split_row(row, self.layout.cells))
         self.rows += 1
         return at - position
 
-    def _encode(self, cells: list[bytes | None]) -> None:
+    def _is_known(self, row: Buffer, key: bytes) -> bool:
+        """Gather what is known of a row next time, and say whether it is known now."""
+        if self._known is None:
+            return False
+        digest = digest_of(row)
+        self._digests += digest.to_bytes(8, "little")
+        self._keys += len(key).to_bytes(4, "little") + key
+        known = digest in self._known
+        self.unchanged += known
+        return known
+
+    def _encode(self, row: Buffer, cells: list[bytes | None]) -> None:
         layout = self.layout
         reject = refusal(layout, cells)
         if reject:
             self.rejects.append(reject)
             return
         key = b"".join(piece if isinstance(piece, bytes) else cells[piece] or b"" for piece in layout.key)
+        if self._is_known(row, key):
+            return
         node = self.owners[slot_of(key)]
         present, absent = [b"HMSET", key], [b"HDEL", key]
         for name, cell in layout.fields:
@@ -375,6 +407,25 @@ def checksum(key: bytes) -> int:
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         number = ((number ^ number >> 33) * factor) & BITS
     return number ^ number >> 33
+
+
+def digest_of(row: Buffer) -> int:
+    """64 bits of a row packet's payload, never 0: MurmurHash64A.
+
+    See https://github.com/aappleby/smhasher/blob/master/src/MurmurHash2.cpp. A row that was changed has the digest of
+    another row of its chunk by chance once in 10**15 changes; who may choose what rows hold can bring it about.
+    """
+    factor = 0xC6A4A7935BD1E995
+    size = len(row)
+    number = SEED ^ (size * factor & BITS)
+    whole = size - size % 8
+    for (word,) in struct.iter_unpack("<Q", row[:whole]):
+        mixed = word * factor & BITS
+        number = (number ^ ((mixed ^ mixed >> 47) * factor & BITS)) * factor & BITS
+    if size % 8:
+        number = (number ^ int.from_bytes(row[whole:], "little")) * factor & BITS
+    number = (number ^ number >> 47) * factor & BITS
+    return (number ^ number >> 47) or 1
 
 
 def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:

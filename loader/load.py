@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from loader.encoder import Encoder
 from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped
-from loader.model import Chunk, ChunkLoaded, Waiting
+from loader.model import Acks, Batch, Chunk, ChunkLoaded, Waiting
 from loader.plan import Plan
 from loader.settings import DEADLINE as JOB_DEADLINE
 from loader.settings import Source as Settings
+from loader.slots import SlotMap
 from loader.source import Source, Stream
 from loader.target import Target
 from loader.throttle import Throttle
@@ -30,11 +31,25 @@ Erase = Callable[[Chunk, Source, Writer], int]
 T = TypeVar("T")
 
 
+class Way(Protocol):
+    """What takes batches, each for the node of an index."""
+
+    def begin(self) -> SlotMap:
+        """Return the map that holds for the batches to come."""
+
+    def send(self, index: int, batch: Batch, /) -> None:
+        """Take a batch."""
+
+
 def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, throttle: Throttle) -> ChunkLoaded:
     """Read a chunk's rows, encode them per slot owner, send them, and wait until each is acknowledged or refused."""
     started = time.monotonic()
     encoder = transfer(plan, plan.select(chunk), source, writer, throttle)
-    acks = writer.drain()
+    return loaded(chunk, encoder, writer.drain(), started)
+
+
+def loaded(chunk: Chunk, encoder: Encoder, acks: Acks, started: float) -> ChunkLoaded:
+    """What became of the rows of a chunk."""
     return ChunkLoaded(
         chunk=chunk,
         read=encoder.rows,
@@ -44,13 +59,16 @@ def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, 
         bytes=acks.bytes,
         seconds=time.monotonic() - started,
         began=started,
+        unchanged=encoder.unchanged,
     )
 
 
-def transfer(plan: Plan, statement: str, source: Source, writer: Writer | Sink, throttle: Throttle) -> Encoder:
-    """Take the rows of a statement from the source through the encoder to the writer."""
+def transfer(
+    plan: Plan, statement: str, source: Source, writer: Way, throttle: Throttle, known: bytes | None = None
+) -> Encoder:
+    """Take the rows of a statement from the source through the encoder to the writer; not those that are `known`."""
     slots = writer.begin()
-    encoder = Encoder(plan.layout, slots.owners, len(slots.nodes))
+    encoder = Encoder(plan.layout, slots.owners, len(slots.nodes), known)
     paced, grant = 0, throttle.grant()
     with source.stream(statement) as stream:
         check_result(plan, stream)
@@ -133,15 +151,13 @@ class Lane:
                 self._throttle.admit()
                 self._moved = time.monotonic()
                 self._connect(again=failures > 0)
-                assert self._source
-                assert self._writer
-                event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
-                if self._erase and isinstance(self._writer, Writer):
-                    event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
+                event = self._carry(chunk)
                 self._look()
+                assert self._writer
                 if self._durable:
                     exposed = frozenset(map(str, self._writer.await_replicas()))
                     event = replace(event, exposed=exposed) if exposed else event
+                event = self._settle(event)
             except Stopped:
                 if self._writer:  # what was sent is seen through, so that no key is left without its TTL
                     with suppress(LoaderError):
@@ -161,6 +177,19 @@ class Lane:
 
         event = persist(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
         return replace(event, retried=failures) if failures else event
+
+    def _carry(self, chunk: Chunk) -> ChunkLoaded:
+        """Bring the rows of a chunk over."""
+        assert self._source
+        assert self._writer
+        event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
+        if self._erase and isinstance(self._writer, Writer):
+            event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
+        return event
+
+    def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
+        """See to what is left once the rows are acknowledged."""
+        return event
 
     def close(self) -> None:
         """Drop the connections."""

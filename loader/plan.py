@@ -6,7 +6,7 @@ SQL, taken as it is.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
@@ -80,14 +80,26 @@ class Plan:
             conditions.append(within(self.walk, chunk.upto))
         return self._statement(self.cells, conditions)
 
-    def bound(self, after: KeyValues | None, rows: int) -> str:
-        """The statement for the key that stands `rows` rows after `after`, as literals; no row: fewer are left."""
+    def bound(self, after: KeyValues | None, rows: int, upto: KeyValues | None = None) -> str:
+        """The statement for the key that stands `rows` rows after `after`, as literals; no row: fewer are left.
+
+        No key beyond `upto` is looked at.
+        """
         conditions = [*self.conditions]
         if after is not None:
             conditions.append(beyond(self.walk, after))
+        if upto is not None:
+            conditions.append(within(self.walk, upto))
         order = ", ".join(quote(column.name) for column in self.walk)
         statement = self._statement([as_literal(column) for column in self.walk], conditions)
         return f"{statement}\nORDER BY {order} LIMIT 1 OFFSET {rows - 1}"
+
+    def last(self, after: KeyValues | None) -> str:
+        """The statement for the greatest key of the table, as literals; no row: none is beyond `after`."""
+        conditions = [] if after is None else [beyond(self.walk, after)]
+        order = ", ".join(f"{quote(column.name)} DESC" for column in self.walk)
+        statement = self._statement([as_literal(column) for column in self.walk], conditions)
+        return f"{statement}\nORDER BY {order} LIMIT 1"
 
     @property
     def expected(self) -> int | None:
@@ -138,8 +150,8 @@ class Plan:
         if self.job.fields is None:
             known = {column.name for column in self.columns}
             told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
-        before = [column.name for column in (self.whole or self).walk]
-        after = [column.name for column in _walk(table)]
+        walk = _walk(table, self.key_columns if self.job.changed_only else None)
+        before, after = [column.name for column in (self.whole or self).walk], [column.name for column in walk]
         if not self.job.key:
             before, after = [*before, *self.key_columns], [*after, *table.primary_key]
         if before != after and not told:
@@ -182,8 +194,10 @@ def make_plan(
         if column is not None:
             key.append(cell(quote(_named(table, column, job, "key").name)))
     fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
-    walk = () if query else _walk(table)
     columns = tuple(_named(table, column, job, "key").name for _, column in parts if column is not None)
+    walk = () if query else _walk(table, columns if job.changed_only else None)
+    if job.changed_only:
+        _refuse_unsure(job, table, walk, parts)
     conditions = [f"({text}\n)" for text in (job.where, where) if text]  # a comment may end the text
     conditions += [f"({job.soft_delete}\n) IS NOT TRUE"] if job.soft_delete else []
     if (where or key_range or shard) and query:
@@ -392,9 +406,31 @@ def _missing(table: Table, name: str, job: Job, where: str) -> PlanError:
     return PlanError(f"job {job.name!r}: {where}: {what} no column {name!r}: {hint}")
 
 
-def _walk(table: Table) -> tuple[Column, ...]:
-    """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one."""
+def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], parts: Sequence[tuple[str, str | None]]) -> None:
+    """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
+    template = "".join(f"{literal}{{{column}}}" if column else literal for literal, column in parts)
+    if not walk:
+        raise PlanError(
+            f"job {job.name!r}: changed_only needs a key that holds all columns of the primary key of table"
+            f" {table.name!r}, or of a unique one that can be walked along, and {template!r} does not: change the key,"
+            " or leave changed_only out"
+        )
+    if _is_ambiguous(table, parts):
+        raise PlanError(
+            f"job {job.name!r}: changed_only needs a key that no two rows share, and {template!r} joins columns so that"
+            " two rows could make the same one: keep one text in it at most, and signs that no number holds between the"
+            " columns, or leave changed_only out"
+        )
+
+
+def _walk(table: Table, within: Collection[str] | None = None) -> tuple[Column, ...]:
+    """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one.
+
+    Where columns are given, it is made of these.
+    """
     for key in (table.primary_key, *table.unique_keys):
+        if within is not None and not set(key) <= set(within):
+            continue
         columns = [column for name in key if (column := table.column(name))]
         if columns and all(map(_is_walkable, columns)):
             return tuple(columns)
@@ -430,6 +466,15 @@ def _typed(column: Column, value: str) -> str:
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"
 
 
+def _is_ambiguous(table: Table, parts: Sequence[tuple[str, str | None]]) -> bool:
+    """Whether a key joins columns so that two rows could make the same one."""
+    columns = [column for _, name in parts if name is not None and (column := table.column(name))]
+    free = [column for column in columns if column.type not in NUMBERS | TIMES]
+    separators = [literal for literal, column in parts[1:] if column is not None]
+    inside = TIME_TEXT if any(column.type in TIMES for column in columns) else NUMBER_TEXT
+    return len(set(columns)) > 1 and (len(free) > 1 or any(set(text) <= inside for text in separators))
+
+
 def _warnings(
     job: Job,
     table: Table,
@@ -445,10 +490,7 @@ def _warnings(
         warnings.append(
             f"key {template!r} is not unique in table {table.name!r}: of rows that share a key the last one read wins"
         )
-    free = [column for column in columns if column is not None and column.type not in NUMBERS | TIMES]
-    separators = [literal for literal, column in parts[1:] if column is not None]
-    inside = TIME_TEXT if any(column is not None and column.type in TIMES for column in columns) else NUMBER_TEXT
-    if len(names) > 1 and (len(free) > 1 or any(set(text) <= inside for text in separators)):
+    if _is_ambiguous(table, parts):
         warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
     if job.query is None and not walk:
         warnings.append(

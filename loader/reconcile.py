@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from loader import both as sides
+from loader.baseline import Baselines
 from loader.both import Both, Found, extras
 from loader.config import Config
 from loader.encoder import Tally
@@ -248,6 +249,8 @@ def verify(
     """
     refuse_shared(settings, job)
     with Both(settings, job, new_id() if repair else "") as both:
+        if repair:
+            void_baseline(both)
         audit = Verify(both, repair=repair, show=show, heard=heard)
         if sample is None:
             audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
@@ -283,6 +286,7 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
                 f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
             )
         elif done.extra and not done.dry_run:
+            void_baseline(both)
             delete(both, extras(both, slots, looks=1), done.extra, done)
 
 
@@ -290,6 +294,7 @@ def retry(settings: Config, job: Job) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
     with Both(settings, job, new_id()) as both:
+        void_baseline(both)
         rejects = Rejects(both.target, job.name)
         listed = list(rejects.all())
         keys = [entry.key for entry in listed if entry.reason != NULL_KEY and both.lookup.owns(entry.key)]
@@ -324,6 +329,16 @@ def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) ->
         done.deleted += both.unlink(part)
         if done.deleted >= most:
             return
+
+
+def void_baseline(both: Both) -> None:
+    """Have the next run write everything: hashes change here that it would take for what the last one has left.
+
+    Not that of an incremental job, which takes nothing for so.
+    """
+    if both.plan.job.incremental is None:
+        baselines = Baselines(both.target, both.plan.job.name)
+        both.steadily(baselines.void)
 
 
 def _kind(each: Unequal) -> str:

@@ -42,6 +42,8 @@ def run_text(run: Run) -> str:
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
     counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
+    if run.unchanged:
+        counts += f", {run.unchanged:,} unchanged"
     if run.deleted:
         counts += f", {run.deleted:,} deleted"
     counts += "" if run.full else ", changed rows only,"

@@ -104,7 +104,10 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         run.deleted += crew.erased
         run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
-        raise LoaderError(f"rows do not add up: {run.read} read, {run.written} written, {run.rejected} rejected")
+        raise LoaderError(
+            f"rows do not add up: {run.read} read, {run.written} written,"
+            f" {run.unchanged} unchanged, {run.rejected} rejected"
+        )
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:

@@ -205,6 +205,11 @@ class Target:
             found[node] = info.get("run_id", ""), int(info.get("evicted_keys", 0)), evicts
         return found
 
+    def expiring(self) -> int:
+        """Keys that have a time to live, on all masters, whoever's they are."""
+        infos = [self.command(node, "INFO", "keyspace").decode() for node in self.slots.nodes]
+        return sum(int(count) for info in infos for count in re.findall(r"expires=([0-9]+)", info))
+
     def connect(self, node: Node, patience: float | None = None) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
         connection = self._connection(node, min(self.patience, patience or self.patience))

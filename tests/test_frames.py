@@ -605,6 +605,59 @@ def test_tallies_tell_slots_apart(side):
         assert one.differing(other) == other.differing(one) == [slot_of(change)] * bool(change)
 
 
+def test_digests_leave_out_the_rows_that_are_known(kind):
+    """Of rows that are not rejected, digest and key are gathered; of those that are known, no command is made."""
+    layout = Layout(cells=2, key=(b"k", 0), fields=((b"a", 1),))
+    rows = [(b"1", b"x"), (None, b"x"), (b"2", None), (b"3", b"y" * 20)]
+
+    def through(known, *rows):
+        data = b"".join(packets(*row) for row in rows) + EOF_PACKET
+        one = kind(layout, array("H", [0] * SLOTS), 1, known)
+        one.feed(data, 0, len(data))
+        return one, [words[1] for words in frames.split_commands(one.take(0).data)]
+
+    one, written = through(b"", *rows)
+    assert written == [b"k1", b"k2", b"k3"]
+    assert (one.rows, one.unchanged, len(one.rejects)) == (4, 0, 1)
+    payloads = [b"".join(map(cell, row)) for row in rows if row[0]]
+    assert one.digests == b"".join(frames.digest_of(payload).to_bytes(8, "little") for payload in payloads)
+    assert one.keys == b"".join(b"\x02\0\0\0" + key for key in written)
+    again, written = through(one.digests, *rows[:2], (b"2", b""), rows[3])
+    assert written == [b"k2"]
+    assert (again.rows, again.unchanged, len(again.rejects)) == (4, 2, 1)
+    assert again.keys == one.keys
+    none, written = through(None, *rows)
+    assert (written, none.unchanged, none.digests, none.keys) == ([b"k1", b"k2", b"k3"], 0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("row", "digest"),
+    [
+        (b"", 0x15594DF467D5E7E8),
+        (b"a", 0x7467F834118D31E4),
+        (b"12345678", 0x4B9F4DD44C3688BC),
+        (b"\x08stu_0001\xfb", 0x9784E1593476E46B),
+    ],
+)
+def test_a_digest_is_this_number(row, digest):
+    """Another one would make what is kept in a target worthless, or wrong."""
+    assert frames.digest_of(row) == digest
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.none() | st.binary(max_size=40)), max_size=20), st.randoms())
+def test_the_twins_have_the_same_digests(rows, chance):
+    """Of any rows, whichever of them are known."""
+    layout = Layout(cells=2, key=(b"k", 0), fields=((b"a", 1),), most=30)
+    data = b"".join(packets(*row) for row in rows) + EOF_PACKET
+    known = [frames.digest_of(b"".join(map(cell, row))) for row in rows if chance.random() < 0.5]
+    seen = []
+    for side in BOTH.values():
+        one = side(layout, array("H", [0] * SLOTS), 1, b"".join(each.to_bytes(8, "little") for each in known))
+        one.feed(data, 0, len(data))
+        seen.append((one.rows, one.unchanged, one.rejects, one.digests, one.keys, bytes(one.take(0).data)))
+    assert seen[0] == seen[1]
+
+
 NAMES = st.lists(st.binary(max_size=3), max_size=6)
 TEXTS = st.sampled_from([b"", b"x", b"y", b"\r\n", b"a" * 30])
 GARBAGE = st.sampled_from([b"*", b"$", b"-", b"\r\n", b"*2\r\n", b"*4\r\n", b"$1\r\n", b"x", b"0", b"-ERR\r\n"])

@@ -190,3 +190,26 @@ def test_a_query_is_sent_as_it_is():
     assert (plan.select(Chunk(1)), plan.layout.key, plan.layout.fields) == (query.query, (b"q_", 1), ((b"x", 0),))
     with pytest.raises(ConfigError, match="belong into the query"):
         make_plan(query, table, where="a = 1")
+
+
+def test_bounds_within_a_chunk_and_the_last_key():
+    """A chunk falls into parts no further than its upper bound; the table's end is one look into its index."""
+    plan = make_plan(job(where="sid > 1"), STU)
+    assert plan.bound(("3",), 10, ("9",)) == (
+        "SELECT CAST(`sid` AS CHAR)\nFROM `stu`\nWHERE (sid > 1\n)\n  AND `sid` > 3\n  AND `sid` <= 9"
+        "\nORDER BY `sid` LIMIT 1 OFFSET 9"
+    )
+    assert plan.last(("3",)) == ("SELECT CAST(`sid` AS CHAR)\nFROM `stu`\nWHERE `sid` > 3\nORDER BY `sid` DESC LIMIT 1")
+    assert plan.last(None) == "SELECT CAST(`sid` AS CHAR)\nFROM `stu`\nORDER BY `sid` DESC LIMIT 1"
+
+
+def test_a_job_that_writes_what_was_changed_walks_within_its_key():
+    """Then the hash of a key is one chunk's alone: along a unique key that is not the primary one, if need be."""
+    table = Table("stu", (SID, SNAME, ADDRESS), primary_key=("sid",), unique_keys=(("sname",),))
+    assert make_plan(job(key="s_{sname}"), table).walk == (SID,)
+    plan = make_plan(job(key="s_{sname}", changed_only=True), table)
+    assert plan.walk == (SNAME,)
+    assert plan.changes(table) == ""
+    assert plan.changes(Table("stu", table.columns, ("sid",))) == "table stu: it has another key"
+    with pytest.raises(PlanError, match="changed_only needs a key that holds all columns"):
+        make_plan(job(key="s_{address}", changed_only=True), table)

@@ -1,0 +1,239 @@
+"""What a job's hashes were written from: a digest of each row, kept in the target chunk by chunk.
+
+A chunk's digests and keys are one blob under `loader:digest:{job}:{number}`, without a hash tag, so that chunks spread
+over the masters. The index `loader:{job}:digests`, a hash, has an entry a chunk with its bounds and the checksum of its
+blob: a blob that is not the one its entry speaks of is no more than a list of keys. An entry without a checksum is
+dirty: the chunk may hold anything, and is written whole.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from loader.errors import StartOver
+from loader.model import Chunk, KeyValues, Node
+from loader.target import Target
+
+VERSION = 1
+LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
+HEAD = struct.Struct("<BI")  # version, number of rows
+REPLICA_WAIT = 1000  # milliseconds that a replica has to know that a chunk is dirty
+WRITER, BASE, PLAN = "run", "base", "plan"  # fields of the index beside the entries, which are numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Digests of some rows, eight bytes each, and their keys, each behind its length in four bytes."""
+
+    digests: bytes = b""
+    keys: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.digests) // 8
+
+    def __add__(self, other: "Rows") -> "Rows":
+        return Rows(self.digests + other.digests, self.keys + other.keys)
+
+    def split_keys(self) -> Iterator[bytes]:
+        """The keys, in order."""
+        at = 0
+        while at < len(self.keys):
+            size = int.from_bytes(self.keys[at : at + 4], "little")
+            yield self.keys[at + 4 : at + 4 + size]
+            at += 4 + size
+
+    def without(self, keys: Collection[bytes]) -> "Rows":
+        """These rows, but for those of some keys."""
+        if not keys:
+            return self
+        kept = [(i, key) for i, key in enumerate(self.split_keys()) if key not in keys]
+        digests = b"".join(self.digests[8 * i : 8 * i + 8] for i, _ in kept)
+        return Rows(digests, b"".join(len(key).to_bytes(4, "little") + key for _, key in kept))
+
+
+def pack(rows: Rows) -> bytes:
+    """The blob of rows."""
+    return HEAD.pack(VERSION, len(rows)) + rows.digests + zlib.compress(rows.keys, LEVEL)
+
+
+def unpack(blob: bytes | None) -> Rows | None:
+    """The rows of a blob; None where it is none that this program wrote."""
+    try:
+        version, count = HEAD.unpack_from(blob or b"")
+        end = HEAD.size + 8 * count
+        rows = Rows(blob[HEAD.size : end], zlib.decompress(blob[end:])) if blob else Rows()
+    except (struct.error, zlib.error):
+        return None
+    return rows if version == VERSION and len(rows) == count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A chunk of the index: its bounds, its rows, the checksum of its blob (None: it is dirty) and who wrote that."""
+
+    number: int
+    after: KeyValues | None
+    upto: KeyValues
+    rows: int = 0
+    sum: int | None = None
+    by: str = ""
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk to load."""
+        return Chunk(self.number, self.after, self.upto)
+
+
+class Digests:
+    """The digests of one job in its target, while `writer` runs.
+
+    Unless what is there is `trusted`, only chunks that the writer itself has written count as known. Raises `StartOver`
+    where another run writes meanwhile.
+    """
+
+    def __init__(self, target: Target, job: str, writer: str) -> None:
+        self._target = target
+        self._job = job
+        self._key = f"loader:{{{job}}}:digests"
+        self._writer = writer
+        self.trusted = False
+
+    def open(self, facts: Mapping[str, str], base: str | None) -> list[Entry]:
+        """Begin to write, and return the chunks that are there, in the order of their keys.
+
+        They are trusted where they are of the plan with those facts, and what the run with that `base` has left; of
+        another plan all are forgotten.
+        """
+        plan = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        flat = self._ask("HGETALL")
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        entries = [entry for name, text in fields.items() if name.isdigit() and (entry := _entry(int(name), text))]
+        chain = _chain(entries) if fields.get(PLAN.encode()) == plan.encode() else []
+        self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
+        if fields.get(WRITER.encode()) != fields.get(BASE.encode()):
+            chain = self._without(chain, fields.get(WRITER.encode(), b"").decode())
+        kept = {entry.number for entry in chain}
+        self.forget(int(name) for name in fields if name.isdigit() and int(name) not in kept)
+        self._ask("HMSET", WRITER, self._writer, PLAN, plan)
+        return chain
+
+    def close(self) -> None:
+        """All chunks are written: the next run may build on them, if a baseline with this writer says so."""
+        self._check_writer()
+        self._ask("HSET", BASE, self._writer)
+
+    def read(self, number: int) -> tuple[Entry | None, Rows, bool]:
+        """The entry of a chunk as it is now, what its rows were, and whether its hashes are known to be theirs."""
+        self._check_writer()
+        entry = self.entry(number)
+        if entry is None:
+            return None, Rows(), False
+        blob = self._blob(number)
+        rows = unpack(blob)
+        known = rows is not None and entry.sum == zlib.crc32(blob or b"") and self._is_trusted(entry)
+        return entry, rows or Rows(), known
+
+    def soil(self, entry: Entry) -> None:
+        """Have a chunk count as dirty, before anything of it is written; a replica knows it too."""
+        if entry.sum is None:
+            return
+        node = self.put(replace(entry, sum=None))
+        if node in self._target.replicated:
+            self._target.command(node, "WAIT", 1, REPLICA_WAIT)
+
+    def write(self, entry: Entry, rows: Rows, by: str | None = None) -> Entry:
+        """Write the blob of a chunk; the entry that then makes it known."""
+        blob = pack(rows)
+        key = self._blob_key(entry.number)
+        self._target.ask(key, "SET", key, blob)
+        return replace(entry, rows=len(rows), sum=zlib.crc32(blob), by=self._writer if by is None else by)
+
+    def put(self, *entries: Entry) -> Node:
+        """Have the index say this of chunks, in one command; the node that has it."""
+        words: list[str | int] = []
+        for entry in entries:
+            words += entry.number, _text(entry)
+        return self._target.ask(self._key.encode(), "HMSET", self._key, *words)[0]
+
+    def fold(self, first: Entry, second: Entry) -> Entry | None:
+        """Make one chunk of two neighbours; None where one of them is dirty."""
+        blobs = [self._blob(entry.number) for entry in (first, second)]
+        one, other = map(unpack, blobs)
+        sums = [zlib.crc32(blob or b"") for blob in blobs]
+        if one is None or other is None or sums != [first.sum, second.sum]:
+            return None
+        entry = self.write(replace(first, upto=second.upto), one + other, first.by if first.by == second.by else "")
+        self.put(entry)
+        self.forget([second.number])
+        return entry
+
+    def rows_of(self, number: int) -> Rows:
+        """What the blob of a chunk holds, none where it is not there."""
+        return unpack(self._blob(number)) or Rows()
+
+    def entry(self, number: int) -> Entry | None:
+        """The entry of a chunk as it is now."""
+        text = self._ask("HGET", number)
+        return None if text is None else _entry(number, text)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget chunks, blob and entry."""
+        for number in numbers:
+            self._ask("HDEL", number)
+            key = self._blob_key(number)
+            self._target.ask(key, "UNLINK", key)
+
+    def _without(self, chain: Sequence[Entry], writer: str) -> list[Entry]:
+        """The chunks, dirty where a run wrote them that did not end: no baseline vouches for its last writes."""
+        dirty = [replace(entry, sum=None) if entry.by == writer else entry for entry in chain]
+        if changed := [entry for entry, before in zip(dirty, chain, strict=True) if entry != before]:
+            self.put(*changed)
+        return dirty
+
+    def _is_trusted(self, entry: Entry) -> bool:
+        return self.trusted or entry.by == self._writer
+
+    def _check_writer(self) -> None:
+        if self._ask("HGET", WRITER) != self._writer.encode():
+            raise StartOver(f"the digests of job {self._job!r} were written by another run, or are gone")
+
+    def _blob_key(self, number: int) -> bytes:
+        return f"loader:digest:{self._job}:{number}".encode()
+
+    def _blob(self, number: int) -> bytes | None:
+        key = self._blob_key(number)
+        blob: bytes | None = self._target.ask(key, "GET", key)[1]
+        return blob
+
+    def _ask(self, command: str, *words: str | bytes | int) -> Any:
+        return self._target.ask(self._key.encode(), command, self._key, *words)[1]
+
+
+def _text(entry: Entry) -> str:
+    values = asdict(entry)
+    del values["number"]
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _entry(number: int, text: bytes) -> Entry | None:
+    try:
+        values = json.loads(text)
+        after, upto = values.pop("after"), tuple(values.pop("upto"))
+        return Entry(number, None if after is None else tuple(after), upto, **values)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _chain(entries: Iterable[Entry]) -> list[Entry]:
+    """The chunks that follow one another from the start of the table on."""
+    following = {entry.after: entry for entry in entries}
+    chain: list[Entry] = []
+    after: KeyValues | None = None
+    while entry := following.pop(after, None):
+        chain.append(entry)
+        after = entry.upto
+    return chain

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Measures what changed_only saves on a million rows and what its digests take: two minutes, servers of its own.
+#
+#     scripts/changed.sh [--rows R] [--rounds N]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/setup.sh
+exec .venv/bin/python scripts/changed.py "$@"

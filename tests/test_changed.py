@@ -1,0 +1,409 @@
+"""Writing only what was changed: the cache is MySQL's rows all the same, whatever happened between two runs."""
+
+import json
+import random
+
+import pytest
+
+from loader import both, changed, digests, frames
+from loader.digests import Rows, pack, unpack
+from loader.errors import TargetError
+from loader.reconcile import Pruned, prune, retry, verify
+from loader.report import run_text
+from loader.run import Options, run_job
+from loader.writer import Writer
+from world import Ear
+
+JOB = {"table": "t", "key": "t_{id}", "changed_only": True, "chunk_rows": 10}
+
+
+def fill(world, rows=50, columns="id int PRIMARY KEY, v varchar(40)"):
+    world.sql(f"CREATE TABLE t ({columns})")
+    if rows:
+        world.sql("INSERT INTO t (id, v) VALUES " + ",".join(f"({n}, 'v{n}')" for n in range(1, rows + 1)))
+
+
+def outcome(world, ear=None, **job):
+    """Rows written, unchanged and deleted by one run, after which the hashes are the table's rows."""
+    run = world.sync(ear, **JOB | job)
+    assert (run.status, run.error) == ("ok", None)
+    assert run.read == run.written + run.unchanged
+    assert world.hashes() == expected(world)
+    return run.written, run.unchanged, run.deleted
+
+
+def expected(world, condition="TRUE"):
+    rows = world.sql(f"SELECT id, v FROM t WHERE {condition}")
+    return {f"t_{n}".encode(): {b"id": str(n).encode()} | ({} if v is None else {b"v": v.encode()}) for n, v in rows}
+
+
+def entries(world):
+    """The index: chunk number → entry, and the numbers of the blobs that there are."""
+    fields = world.redis.hgetall("loader:{job}:digests")
+    index = {int(name): json.loads(text) for name, text in fields.items() if name.isdigit()}
+    blobs = {int(key.rpartition(b":")[2]) for key in world.state() if key.startswith(b"loader:digest:job:")}
+    return index, blobs
+
+
+def notes(ear):
+    return [event.text for event in ear.events if hasattr(event, "text")]
+
+
+@pytest.mark.parametrize("kind", ["compiled", "plain"])
+def test_only_what_differs_is_written(world, monkeypatch, kind):
+    """Changed and new rows are written, wherever they stand; the hashes of rows that are gone are deleted."""
+    if kind == "plain":
+        monkeypatch.setattr("loader.load.Encoder", frames.Encoder)
+    fill(world)
+    assert outcome(world) == (50, 0, 0)
+    assert outcome(world) == (0, 50, 0)
+    world.sql("UPDATE t SET v = 'other' WHERE id IN (3, 33)", "DELETE FROM t WHERE id IN (1, 20, 50)")
+    world.sql("UPDATE t SET v = NULL WHERE id = 7", "INSERT INTO t VALUES (0, 'first'), (51, 'last'), (90, 'far')")
+    assert outcome(world) == (6, 44, 3)
+    assert outcome(world) == (0, 50, 0)
+    world.sql("UPDATE t SET id = 60 WHERE id = 30")
+    assert outcome(world) == (1, 49, 1)
+    assert "50 rows read, 0 written, 0 rejected, 50 unchanged in" in run_text(world.sync(**JOB))
+    world.sql("DELETE FROM t")
+    assert outcome(world) == (0, 0, 50)
+    assert outcome(world) == (0, 0, 0)
+
+
+def test_an_empty_table_has_no_digests(world):
+    """The first rows of a table that was empty are written, and known from then on."""
+    fill(world, 0)
+    assert outcome(world) == (0, 0, 0)
+    world.sql("INSERT INTO t VALUES (5, 'x')")
+    assert outcome(world) == (1, 0, 0)
+    assert outcome(world) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "id varchar(40) COLLATE utf8mb4_general_ci PRIMARY KEY, v text",
+        "n int AUTO_INCREMENT PRIMARY KEY, id varchar(40) NOT NULL UNIQUE, v text",
+    ],
+)
+def test_keys_of_text(world, columns):
+    """Chunks go along a key whose columns all are in the hash's key, which need not be the primary one."""
+    job = {"fields": ["id", "v"]}
+    world.sql(f"CREATE TABLE t ({columns})")
+    world.sql("INSERT INTO t (id, v) VALUES " + ",".join(f"('k{n}', 'v{n}')" for n in range(100, 150)))
+    assert outcome(world, **job) == (50, 0, 0)
+    assert outcome(world, **job) == (0, 50, 0)
+    world.sql("UPDATE t SET id = 'K120' WHERE id = 'k120'", "UPDATE t SET v = 'x' WHERE id = 'k130'")
+    world.sql("DELETE FROM t WHERE id = 'k149'")
+    assert outcome(world, **job) == (2, 47, 2)
+
+
+def test_keys_of_two_columns(world):
+    """Chunks have bounds in both."""
+    world.sql("CREATE TABLE t (a varchar(9), b int, v int, PRIMARY KEY (a, b))")
+    world.sql("INSERT INTO t VALUES " + ",".join(f"('{'xy'[n % 2]}', {n}, {n})" for n in range(50)))
+    job = JOB | {"key": "t_{a}:{b}"}
+    assert world.sync(**job).written == 50
+    world.sql("UPDATE t SET v = 0 WHERE b = 20", "DELETE FROM t WHERE b = 49", "UPDATE t SET a = 'y' WHERE b = 30")
+    run = world.sync(**job)
+    assert (run.written, run.unchanged, run.deleted) == (2, 47, 2)
+    assert world.hashes().keys() == {f"t_{a}:{b}".encode() for a, b in world.sql("SELECT a, b FROM t")}
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "reason"),
+    [
+        ("id int PRIMARY KEY, v varchar(40)", "t_{v}", "all columns of the primary key"),
+        ("id int, v varchar(40)", "t_{id}", "all columns of the primary key"),
+        ("id int, v int, PRIMARY KEY (id, v)", "t_{id}{v}", "no two rows share"),
+    ],
+)
+def test_a_key_that_two_rows_may_share_is_refused(world, columns, key, reason):
+    """Digests say what a hash was written from only where it is one row's: exit 2, and what to do."""
+    world.sql(f"CREATE TABLE t ({columns})")
+    run = world.sync(**JOB | {"key": key})
+    assert run.exit_code == 2
+    assert reason in run.error
+    assert "leave changed_only out" in run.error
+
+
+def dying(monkeypatch, at, error):
+    """Have the writer fail after rows were sent: the so manieth time that it is drained with any."""
+    count = 0
+    drain = Writer.drain
+
+    def drain_and_fail(self):
+        nonlocal count
+        acks = drain(self)
+        count += sum(acks.rows.values()) > 0
+        if count == at:
+            raise error
+        return acks
+
+    monkeypatch.setattr(Writer, "drain", drain_and_fail)
+
+
+def test_a_row_that_is_again_what_it_was_after_a_run_that_died(world, monkeypatch):
+    """A → B, the run dies with B written, back to A: the hash is A's, though that is what the last run had left."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 25")
+    with monkeypatch.context() as patch:
+        dying(patch, 1, TargetError("died"))
+        assert world.sync(**JOB).status == "failed"
+    assert world.hashes()[b"t_25"][b"v"] == b"B"
+    world.sql("UPDATE t SET v = 'v25' WHERE id = 25", "DELETE FROM t WHERE id = 24")
+    assert outcome(world) == (9, 40, 1)
+    assert outcome(world) == (0, 49, 0)
+
+
+def test_what_a_run_wrote_that_did_not_end_is_written_again(world, monkeypatch):
+    """No baseline vouches for the last writes of a run that died, so chunks that it completed are dirty too."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B'")
+    with monkeypatch.context() as patch:
+        dying(patch, 4, TargetError("died"))
+        assert world.sync(**JOB).written >= 10
+    assert outcome(world) == (50, 0, 0)
+
+
+def test_a_chunk_that_failed_in_passing_is_written_whole(world, monkeypatch):
+    """The second attempt does not take what the first may have written for unchanged."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 25", "DELETE FROM t WHERE id = 26")
+    with monkeypatch.context() as patch:
+        dying(patch, 1, TargetError("cut", transient=True))
+        assert outcome(world) == (9, 40, 1)
+    assert outcome(world) == (0, 49, 0)
+
+
+def test_a_master_that_was_emptied_is_filled_again(world):
+    """Markers are gone, and digests maybe: everything is written, and a note says why."""
+    fill(world)
+    outcome(world)
+    index = world.redis.get_node_from_key("{job}")
+    for node in world.redis.get_primaries():
+        world.redis.flushall(target_nodes=node)
+        assert len(world.hashes()) < 50
+        ear = Ear()
+        assert outcome(world, ear) == (50, 0, 0)
+        told = any("all rows are written: the target was emptied" in text for text in notes(ear))
+        assert told == (node != index)  # without index and baseline it is as for the first time
+        assert outcome(world) == (0, 50, 0)
+
+
+def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
+    """Where a master has evicted keys since the last run, nothing is taken for known."""
+    fill(world)
+    outcome(world)
+    lives = changed.Target.lives
+
+    def later(self):
+        return {node: (life, evicted + 1, evicts) for node, (life, evicted, evicts) in lives(self).items()}
+
+    monkeypatch.setattr(changed.Target, "lives", later)
+    ear = Ear()
+    assert outcome(world, ear) == (50, 0, 0)
+    assert any("has thrown keys away" in text for text in notes(ear))
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_another_plan_forgets_the_digests(world):
+    """What was written by other fields or another condition says nothing of what is to be written now."""
+    fill(world)
+    outcome(world)
+    ear = Ear()
+    job = JOB | {"fields": {"w": "v"}, "chunk_rows": 25}
+    run = world.sync(ear, **job)
+    assert (run.written, run.unchanged) == (50, 0)
+    assert any("the plan was changed" in text for text in notes(ear))
+    assert world.sync(**job).unchanged == 50
+    index, blobs = entries(world)
+    assert (set(index), len(index)) == (blobs, 2)
+
+
+def test_a_row_that_leaves_the_where_loses_its_hash(world):
+    """It is gone as far as the job goes."""
+    fill(world)
+    where = {"where": "v <> 'out'"}
+    assert world.sync(**JOB | where).written == 50
+    world.sql("UPDATE t SET v = 'out' WHERE id IN (5, 50)")
+    run = world.sync(**JOB | where)
+    assert (run.written, run.unchanged, run.deleted) == (0, 48, 2)
+    assert world.hashes() == expected(world, "v <> 'out'")
+
+
+def test_a_row_that_redis_refuses_is_tried_again(world):
+    """A reject is not known; once the foreign key is gone, the row is written by the next run."""
+    fill(world)
+    outcome(world)
+    world.redis.delete("t_25")
+    world.redis.set("t_25", "foreign")
+    world.sql("UPDATE t SET v = 'B' WHERE id IN (25, 35)")
+    for written in (1, 0):
+        run = world.sync(**JOB)
+        assert (run.written, run.rejected, run.unchanged, run.deleted) == (written, 1, 49 - written, 0)
+    assert world.redis.get("t_25") == b"foreign"
+    world.redis.delete("t_25")
+    assert outcome(world) == (1, 49, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_chunk_that_has_grown_is_made_several(world):
+    """Its rows are written once more then; rows that are gone by then lose their hashes."""
+    fill(world, 0)
+    world.sql("INSERT INTO t VALUES (1, 'a'), (1000, 'b')")
+    outcome(world)
+    world.sql("INSERT INTO t VALUES " + ",".join(f"({n}, 'v{n}')" for n in range(100, 150)))
+    assert outcome(world) == (50, 2, 0)
+    world.sql("DELETE FROM t WHERE id IN (100, 149, 1000)", "UPDATE t SET v = 'x' WHERE id = 120")
+    assert outcome(world) == (49, 0, 3)
+    index, blobs = entries(world)
+    assert len(index) == 5
+    assert set(index) == blobs
+    assert outcome(world) == (0, 49, 0)
+
+
+def test_small_neighbours_are_made_one(world):
+    """The index of a table whose rows are appended and deleted, as a queue's are, does not grow."""
+    fill(world, 0)
+    for start in range(0, 100, 5):
+        world.sql("INSERT INTO t VALUES " + ",".join(f"({n}, 'v{n}')" for n in range(start, start + 5)))
+        world.sql(f"DELETE FROM t WHERE id < {start - 10}")
+        written, unchanged, deleted = outcome(world)
+        assert (written, unchanged, deleted) == (5, min(start, 10), 5 * (start > 10))
+    index, blobs = entries(world)
+    assert set(index) == blobs
+    assert len(index) <= 4
+
+
+def test_others_that_write_hashes_void_what_is_known(world, monkeypatch):
+    """After `sync --where`, `rejects retry`, `verify --repair`, a deletion by `prune` or without changed_only."""
+    monkeypatch.setattr(both, "PAUSE", 0.01)
+    fill(world)
+    config = world.config(**JOB)
+    job = config.jobs["job"]
+    plain = world.config(**JOB | {"changed_only": False})
+
+    def part():
+        assert run_job(config, job, Options(where="id = 25"), Ear()).written == 1
+
+    def pruned():
+        world.redis.hset("t_99", "id", "99")
+        done = Pruned("job")
+        prune(config, job, done, max_delete=50)
+        assert done.deleted == 1
+
+    for change in (
+        part,
+        pruned,
+        lambda: retry(config, job),
+        lambda: verify(config, job, repair=True),
+        lambda: run_job(plain, plain.jobs["job"], Options(), Ear()),
+    ):
+        outcome(world)
+        assert outcome(world) == (0, 50, 0)
+        world.sql("UPDATE t SET v = 'B' WHERE id = 25")
+        change()
+        world.sql("UPDATE t SET v = 'v25' WHERE id = 25")
+        assert outcome(world) == (50, 0, 0)
+
+
+def test_a_blob_that_is_not_what_the_index_says_makes_its_chunk_dirty(world):
+    """One that is gone, cut short or older, as after a failover that lost the newest writes."""
+    fill(world)
+    outcome(world)
+    index, _ = entries(world)
+    keys = [f"loader:digest:job:{number}" for number in sorted(index)]
+    old = world.redis.get(keys[0])
+    world.sql("UPDATE t SET v = 'B' WHERE id = 1")
+    outcome(world)
+    world.sql("UPDATE t SET v = 'v1' WHERE id = 1")
+    world.redis.set(keys[0], old)
+    world.redis.delete(keys[1])
+    world.redis.set(keys[2], world.redis.get(keys[2])[:-3])
+    assert outcome(world) == (30, 20, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_hashes_that_expire_are_not_known(world):
+    """Those that the job wrote when it had a ttl: they are written by each run, until they have none any more."""
+    fill(world)
+    run = world.sync(**JOB | {"changed_only": False, "ttl": "1h"})
+    assert run.written == 50
+    assert outcome(world) == (50, 0, 0)
+    assert outcome(world) == (50, 0, 0)
+    for key in world.hashes():
+        world.redis.persist(key)
+    assert outcome(world) == (50, 0, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_chunk_that_no_replica_has_stays_dirty(world, monkeypatch):
+    """A replica that is back may take over without it, when the run that wrote it has long ended."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id IN (5, 25)")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Writer, "await_replicas", lambda self: frozenset(self.slots.nodes) if self._written else frozenset()
+        )
+        assert outcome(world) == (2, 48, 0)
+    assert outcome(world) == (20, 30, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch):
+    """The lock may have lapsed: what is kept is then another run's."""
+    fill(world)
+    outcome(world)
+    read, ear = digests.Digests.read, Ear()
+
+    def read_late(self, number):
+        if not notes(ear):
+            world.redis.hset("loader:{job}:digests", "run", "another")
+        return read(self, number)
+
+    monkeypatch.setattr(digests.Digests, "read", read_late)
+    assert outcome(world, ear) == (0, 50, 0)
+    assert any("the run starts over: the digests of job 'job'" in text for text in notes(ear))
+
+
+def test_any_changes_in_any_order(world):
+    """Rows come, change, go and come back, runs die in between: each run that ends leaves the table's rows."""
+    chance = random.Random(7)
+    fill(world, 30)
+    outcome(world)
+    for _ in range(12):
+        for _ in range(chance.randrange(12)):
+            key = chance.randrange(60)
+            if chance.random() < 0.4:
+                world.sql(f"DELETE FROM t WHERE id = {key}")
+            else:
+                world.sql(f"REPLACE INTO t VALUES ({key}, '{chance.choice('ab')}')")
+        if chance.random() < 0.4:
+            with pytest.MonkeyPatch.context() as patch:
+                dying(patch, chance.randrange(1, 4), TargetError("died"))
+                world.sync(**JOB)
+        else:
+            outcome(world, chunk_rows=chance.choice([4, 10]))
+    outcome(world)
+
+
+def test_a_blob_holds_rows_and_nothing_else_is_one():
+    """What is packed is unpacked; bytes that were cut or are of another version are no blob."""
+    rows = Rows(b"12345678" * 2, b"\1\0\0\0a\2\0\0\0bc")
+    blob = pack(rows)
+    assert unpack(blob) == rows
+    assert list(rows.split_keys()) == [b"a", b"bc"]
+    assert rows.without({b"a"}) == Rows(b"12345678", b"\2\0\0\0bc")
+    for other in (None, b"", blob[:3], blob[:20], blob[:-1], b"\2" + blob[1:], b"x"):
+        assert unpack(other) is None
+
+
+def test_digests_take_at_most_twenty_bytes_a_row():
+    """With the keys, of a chunk of the usual size of rows like those of `stu`."""
+    keys = [b"stu_%08d" % n for n in range(10_000)]
+    noted = b"".join(len(key).to_bytes(4, "little") + key for key in keys)
+    assert len(pack(Rows(random.Random(1).randbytes(8 * len(keys)), noted))) < 13 * len(keys)
