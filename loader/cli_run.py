@@ -166,7 +166,10 @@ def sync(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", envvar="LOADER_FULL", show_envvar=False, help="Read and write everything, not only what was changed."
+            "--full",
+            envvar="LOADER_FULL",
+            show_envvar=False,
+            help="Read and write everything, not only what was changed.",
         ),
     ] = False,
     prune: Annotated[
