@@ -17,7 +17,7 @@ from loader.config import Config, load_config
 from loader.crew import Options
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.execute import execute
-from loader.model import Run, Status
+from loader.model import Run
 from loader.notify import notify, watchdog
 from loader.process import start_thread
 from loader.progress import Log, Reporter
@@ -166,32 +166,13 @@ class Told:
         self._log = log
 
     def started(self, job: str, slot: int, late: float) -> None:
-        """A run begins."""
-        self._line(job, slot).info("run started", late_seconds=round(late, 1))
+        """A run begins; its own lines say so."""
 
     def ended(self, run: Run, slot: int) -> None:
-        """A run ended."""
-        line = self._line(run.job, slot).bind(run=run.id)
-        if run.elsewhere:
-            line.info("done elsewhere", by=run.error)
-        elif run.exit_code == Exit.LOCKED:
-            line.info("locked, looked at again soon", by=run.error)
-        elif run.status is Status.FAILED:
-            line.error("run failed", exit_code=int(run.exit_code), error=run.error, seconds=round(run.seconds, 2))
-        else:
-            facts: dict[str, Any] = {"error": run.error} if run.error else {}
-            line.info(
-                "run ended",
-                status=run.status.value,
-                resumed=run.resumed,
-                read=run.read,
-                written=run.written,
-                unchanged=run.unchanged,
-                deleted=run.deleted,
-                rejected=run.rejected,
-                seconds=round(run.seconds, 2),
-                **facts,
-            )
+        """A run ended; its own last line has told of it, unless it had nothing to do."""
+        if run.exit_code == Exit.LOCKED:
+            event = "done elsewhere" if run.elsewhere else "locked, looked at again soon"
+            self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """Slots are settled without a run."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from loader.model import ChunkLoaded, News, Noted, Run, RunBegan, RunEnded, Status, Waiting
@@ -74,6 +75,8 @@ def run_facts(run: Run) -> dict[str, Any]:
         "exit_code": int(run.exit_code),
         "by": run.by,
         "slot": None if run.slot is None else _moment(run.slot),
+        "late_seconds": None if run.slot is None else round(run.began - run.slot, 3),
+        "began": datetime.fromtimestamp(run.began, UTC).isoformat(timespec="milliseconds"),
         "full": run.full,
         "resumed": run.resumed,
         "dry_run": run.dry_run,

@@ -16,7 +16,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,7 +33,6 @@ PACE = 0.01  # seconds between two statements of the workload
 AWAY = 10.0  # seconds that a killed master stays away
 FLAT = 0.05  # how much larger the process may be at the end than after its first minute
 LOOK = 30.0  # seconds over which its size is averaged
-LOCKED = "locked, looked at again soon"
 LEAVE = 30.0  # seconds that the daemon may take to end
 TABLE = """\
 CREATE TABLE {name} (id int unsigned PRIMARY KEY, name varchar(60) NOT NULL, note varchar(40), amount decimal(12,2)
@@ -50,7 +49,11 @@ class Kind:
     deletes: bool = False
 
 
-KINDS = (Kind("plain", "chunk_rows: 500"),)
+KINDS = (
+    Kind("plain", "chunk_rows: 500"),
+    Kind("incremental", "incremental: {column: changed, lag: 2s}, chunk_rows: 500"),
+    Kind("changed_only", "changed_only: true, chunk_rows: 500", deletes=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +180,10 @@ class Play:
 
     def _quiesce(self) -> None:
         """Wait until each job has begun a run after the last change, and ended it well."""
-        since = len(self.lines)
+        since = time.time()
 
         def behind() -> set[str]:
-            begun, done = set(), set()
-            for line in self.lines[since:]:
-                if line["event"] == "run started":
-                    begun.add(line["job"])
-                elif line["event"] == "run ended" and line["job"] in begun and line["status"] == "ok":
-                    done.add(line["job"])
+            done = {r["job"] for r in self._runs() if _seconds(r["began"]) > since and r["status"] == "ok"}
             return {job.name for job in self.jobs} - done
 
         until(lambda: not behind(), "all jobs to run once more", 3 * max(EVERY))
@@ -204,16 +202,15 @@ class Play:
 
     def _overlaps(self) -> list[str]:
         """Runs of a job that began while another one went on."""
-        going: Counter[str] = Counter()
-        wrong = []
-        for line in self.lines:
-            if line["event"] == "run started":
-                going[line["job"]] += 1
-                if going[line["job"]] > 1:
-                    wrong.append(f"two runs of {line['job']} at once: {line}")
-            elif line["event"] in {"run ended", "run failed", "done elsewhere", LOCKED}:
-                going[line["job"]] -= 1
-        return wrong
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for run in self._runs():
+            spans.setdefault(run["job"], []).append((_seconds(run["began"]), _seconds(run["timestamp"])))
+        return [
+            f"two runs of {job} at once, at {begin}"
+            for job, times in spans.items()
+            for (_, end), (begin, _) in pairwise(sorted(times))
+            if begin < end
+        ]
 
     def _slots(self) -> list[str]:
         """Slots that are accounted for not at all, or twice."""
@@ -222,8 +219,7 @@ class Play:
         wrong = []
         for job in self.jobs:
             seen: Counter[int] = Counter()
-            ran = {_slot(line) for line in self.lines if line["event"] == "run started" and line["job"] == job.name}
-            seen.update(ran)
+            seen.update({_slot(run) for run in self._runs() if run["job"] == job.name})
             for line in self.lines:
                 if line["event"] == "slot skipped" and line["job"] == job.name:
                     seen.update(_slot(line) + n * job.every for n in range(line["count"]))
@@ -247,7 +243,7 @@ class Play:
         return mean(size for moment, size in self.sizes if since <= moment <= since + LOOK)
 
     def summary(self) -> None:
-        ends = Counter(f"{line['event']} {line.get('status') or line.get('exit_code', '')}" for line in self._runs())
+        ends = Counter(run["status"] for run in self._runs())
         skips: Counter[str] = Counter()
         for line in self.lines:
             if line["event"] == "slot skipped":
@@ -256,11 +252,11 @@ class Play:
         print("skipped   " + (", ".join(f"{count:,} {reason}" for reason, count in sorted(skips.items())) or "none"))
         rows = sum(line.get("read", 0) for line in self._runs())
         print(f"rows      {rows:,} read; {self.workload.done:,} changes beside")
-        late = sorted(line["late_seconds"] for line in self.lines if line["event"] == "run started")
+        late = sorted(run["late_seconds"] for run in self._runs())
         print(f"late      {late[len(late) // 2]:.1f} s in the middle, {late[-1]:.1f} s at most")
 
     def _runs(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["event"] in {"run ended", "run failed"}]
+        return [line for line in list(self.lines) if line["event"] == "run"]
 
 
 def _seconds(text: str) -> float:

@@ -99,21 +99,20 @@ def test_jobs_run_at_their_times_and_a_sleep_is_accounted_for(desk):
     """What changed is in Redis after the next slot; the slots of a sleep are counted; SIGTERM ends with 0, at once."""
     desk.write({"stu": EVERY_SECOND})
     with daemon(desk) as running:
-        first = running.until("run ended", 1)[0]
+        first = running.until("run")[0]
         assert first["read"] == first["written"] == 5
         desk.world.sql("UPDATE stu SET sname = 'new' WHERE sid = 1")
-        ran = len(running.of("run started"))
-        running.until("run ended", ran + 1)
+        running.until("run", len(running.of("run")) + 2)
         assert desk.world.redis.hget("stu_00000001", "sname") == b"new"
         running.send(signal.SIGSTOP)
         time.sleep(2.3)
         running.send(signal.SIGCONT)
         (skipped,) = running.until("slot skipped", reason="coalesced")[:1]
         assert skipped["count"] in {1, 2}
-        running.until("run ended", len(running.of("run ended")) + 1)
+        running.until("run", len(running.of("run")) + 1)
         seconds, code = running.end()
     assert (code, seconds < 3) == (0, True)
-    slots = [line["slot"] for line in running.of("run started")]
+    slots = [line["slot"] for line in running.of("run")]
     assert len(set(slots)) == len(slots)
     assert time.time() - 5 < slot_of(desk) <= time.time()
 
@@ -127,17 +126,16 @@ def test_sigterm_lets_chunks_finish_and_the_next_daemon_goes_on(desk):
     job = {"table": "slow", "key": "slow_{id}", "fields": {"id": "id", "nap": "SLEEP(0.02)"}, "chunk_rows": 20}
     desk.write({"slow": job | {"schedule": {"every": "2s"}}})
     with daemon(desk) as running:
-        running.until("run started")
         wait(lambda: desk.world.redis.exists("slow_1"), "the first chunk")
         seconds, code = running.end()
-    (ended,) = running.of("run ended")
+    (ended,) = running.of("run")
     assert (code, ended["status"]) == (0, "stopped")
     assert seconds < 6
     assert ended["read"] == ended["written"]
     assert ended["read"] % 20 == 0
     assert len([key for key in desk.contents() if key.startswith(b"slow_")]) == ended["read"] < 200
     with daemon(desk) as running:
-        (again,) = running.until("run ended")[:1]
+        (again,) = running.until("run")[:1]
         assert (again["slot"], again["status"], again["resumed"]) == (ended["slot"], "ok", True)
         assert again["read"] == 200 - ended["read"]
         running.end()
@@ -153,7 +151,7 @@ def test_sighup_and_what_systemd_is_told(desk, tmp_path):
     with door, daemon(desk, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="2000000") as running:
         door.settimeout(10)
         assert door.recv(1000).decode().startswith("READY=1\n")
-        running.until("run ended")
+        running.until("run")
         desk.text("version: 1\njobs: {stu: {tabel: x}}")
         running.send(signal.SIGHUP)
         errors = [line["error"] for line in running.until("config refused, the old one is kept", 2)]
@@ -162,11 +160,11 @@ def test_sighup_and_what_systemd_is_told(desk, tmp_path):
         running.send(signal.SIGHUP)
         running.until("config refused, the old one is kept", len(errors) + 1)
         assert "no job has a schedule" in running.of("config refused, the old one is kept")[-1]["error"]
-        running.until("run ended", len(running.of("run ended")) + 1, job="stu")
+        running.until("run", len(running.of("run")) + 1, job="stu")
         desk.write({"two": EVERY_SECOND | {"key": "two_{sid}"}})
         running.send(signal.SIGHUP)
         running.until("config reloaded")
-        running.until("run ended", job="two")
+        running.until("run", job="two")
         assert running.end()[1] == 0
         told = []
         while not any(text.startswith("STOPPING=1") for text in told):
@@ -180,12 +178,12 @@ def test_of_two_daemons_one_runs_each_slot_and_the_other_takes_over(desk):
     """Also where a slot is done before the other looks; the one that is left goes on alone."""
     desk.write({"stu": EVERY_SECOND})
     with daemon(desk) as one, daemon(desk) as two:
-        wait(lambda: len(one.of("run ended") + two.of("run ended")) >= 3, "three runs")
+        wait(lambda: len(one.of("run") + two.of("run")) >= 3, "three runs")
         one.end(signal.SIGKILL)
-        ran = len(two.of("run ended"))
-        two.until("run ended", ran + 2)
+        ran = len(two.of("run"))
+        two.until("run", ran + 2)
         assert two.end()[1] == 0
-    slots = [line["slot"] for running in (one, two) for line in running.of("run ended")]
+    slots = [line["slot"] for running in (one, two) for line in running.of("run")]
     assert len(set(slots)) == len(slots)
     others = ("done elsewhere", "locked, looked at again soon")
     assert any(running.of(event) for running in (one, two) for event in others)
@@ -196,10 +194,10 @@ def test_a_failed_job_does_not_stop_the_others(desk):
     lost = {"table": "lost", "key": "lost_{id}", "schedule": {"every": "1s"}}
     desk.write({"lost": lost, "stu": EVERY_SECOND})
     with daemon(desk) as running:
-        failed = running.until("run failed", job="lost")[0]
+        failed = running.until("run", job="lost", status="failed")[0]
         assert failed["exit_code"] == 2
         assert "lost" in failed["error"]
-        running.until("run ended", 1, job="stu")
+        running.until("run", job="stu", status="ok")
         assert running.end(signal.SIGINT)[1] == 0
 
 
