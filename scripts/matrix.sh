@@ -66,7 +66,7 @@ try() {
     wrap "redis-$name" "bin/$redis-$name"
   done
   printf '\n== %s\n== %s\n' "$("$programs/mysqld" --no-defaults --version)" "$("$programs/redis-server" --version)"
-  PATH=$programs:$PATH pytest "$@"
+  PATH=$programs:$PATH pytest -n 2 --dist loadfile "$@"
 }
 
 [ -d "$root" ] || unpack

@@ -25,7 +25,7 @@ step lint-imports
 if command -v shellcheck >/dev/null; then
   step shellcheck scripts/*.sh .ci/run
 fi
-step pytest "$@"
+step pytest -n 2 --dist loadfile "$@" # the tests of a file share their servers, and mostly wait for them
 if [ -n "$matrix" ]; then
   step scripts/matrix.sh "$@"
 fi
