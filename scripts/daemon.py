@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 import pymysql
 
 from loader.lab import Lab
+from loader.server import HOST
 from stage import Broken, Fleet, connect, start, until, verify, write_config
 
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
@@ -167,6 +169,9 @@ class Play:
                 text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
                 size = int(text.partition("VmRSS:")[2].split()[0])
                 self.sizes.append((time.monotonic() - began, size))
+                for line in self.lines[:1]:  # Prometheus asks beside
+                    with urllib.request.urlopen(f"http://{HOST}:{line['port']}/metrics", timeout=5) as answer:
+                        answer.read()
                 time.sleep(1)
 
     def _fail_over(self) -> None:

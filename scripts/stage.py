@@ -34,6 +34,7 @@ target:
   url: redis://loader@{redis}
   password_file: {redis_password}
   timeout: {silence}
+daemon: {{listen: "{host}:0"}}
 jobs:
 {jobs}
 """
