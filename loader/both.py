@@ -62,7 +62,7 @@ class Both:
             if run:
                 persist(lambda: self._crew.lock(run), job.deadline, self._crew.throttle)
             self.plan = self._crew.plan
-            self.lookup = Lookup(self.plan, self._crew.table, _prefixes_below(settings, job))
+            self.lookup = Lookup(self.plan, self._crew.table, settings.longer(job))
         except BaseException:
             self._crew.close()
             raise
@@ -330,9 +330,3 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[byt
     yield from look(0, list(group))
     while waiting:
         yield from look_again()
-
-
-def _prefixes_below(settings: Config, job: Job) -> list[str]:
-    """Longer prefixes of other jobs: keys that begin so are theirs."""
-    own = job.prefix
-    return [o.prefix for o in settings.jobs.values() if o is not job and o.prefix != own and o.prefix.startswith(own)]

@@ -18,6 +18,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Done, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
+from loader.lookup import Lookup
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
@@ -450,7 +451,7 @@ class Crew:
             self.throttle,
             dry_run=self._options.dry_run,
             durable=not self._options.dry_run,
-            erase=increment.eraser(self.plan, self.table, self.target, self.throttle),
+            erase=increment.eraser(self.plan, self._lookup(), self.target, self.throttle),
         )
         try:
             while chunk := self._todo.get():
@@ -581,9 +582,14 @@ class Crew:
         mark = increment.restored(self._start)
         before = persist(self._base.read, self.plan.job.deadline, self.throttle) if mark and self.is_full else None
         if mark and before:
+            lookup = self._lookup()
             self.erased = self._scouted(
-                lambda source: increment.sweep(self.plan, self.table, source, self.target, self.throttle, before, mark)
+                lambda source: increment.sweep(lookup, self.table, source, self.target, self.throttle, before, mark)
             )
+
+    def _lookup(self) -> Lookup:
+        """The way back from a key that is the job's, and no other job's."""
+        return Lookup(self._whole, self.table, self._settings.longer(self.plan.job))
 
     def _keep_baseline(self, saved: Checkpoint) -> None:
         """Have the next run of an incremental job build on this one, all rows of which are in Redis.
