@@ -125,6 +125,7 @@ class Crew:
         self.throttle = throttle
         self.resumed = False
         self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
+        self.prunes = False  # a prune is due once the run is through
         self.earlier: tuple[int, list[Reject]] = (0, [])
         self.notes: list[str] = []  # what a person should know before the run goes on
         self._settings = settings
@@ -568,6 +569,7 @@ class Crew:
             raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
         self._sweep()
+        self._owe_prune(saved)
         self._keep_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
@@ -576,6 +578,14 @@ class Crew:
             persist(lambda: self._state.save_slot(slot, saved.run), self.plan.job.deadline, self.throttle)
         if self.is_full and not self.resumed and not self._options.narrowed:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
+
+    def _owe_prune(self, saved: Checkpoint) -> None:
+        """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
+        if self.plan.job.full_every is None or self._options.narrowed or self._options.resume:
+            return
+        if self.is_full:
+            persist(lambda: self._state.owe_prune(saved.run), self.plan.job.deadline, self.throttle)
+        self.prunes = persist(self._state.owes_prune, self.plan.job.deadline, self.throttle)
 
     def _sweep(self) -> None:
         """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""

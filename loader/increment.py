@@ -30,7 +30,7 @@ from loader.writer import Sink, Writer
 
 STAMPS = ("datetime", "timestamp")
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
-ADVANCE = 5  # seconds that the mark of a quiet table goes on by at least
+ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
 PART = 20_000  # keys of rows that are gone in memory: about 10 MB
 MARK = "mark"  # what a baseline adds
 

@@ -11,9 +11,9 @@ import pymysql
 import pytest
 
 from desk import Desk
-from loader import increment
+from loader import increment, reconcile
 from loader.crew import Options
-from loader.errors import ConfigError
+from loader.errors import ConfigError, TargetError
 from loader.execute import execute
 from loader.model import ChunkLoaded, Noted
 from loader.reconcile import verify
@@ -448,7 +448,11 @@ def test_the_key_of_another_job_is_not_deleted(world):
     assert world.redis.exists("t_x_5")
 
 
-def test_a_full_run_is_due(world):
+def cut_off(*_):
+    raise TargetError("gone", transient=True)
+
+
+def test_a_full_run_is_due(world, monkeypatch):
     """With `full_every` a run reads everything and prunes when the last that did is so old: deletions are found."""
     table(world, rows=100)
     job = Syncing(world, full_every="1d")
@@ -462,6 +466,14 @@ def test_a_full_run_is_due(world):
     assert (run.status, run.full, run.read, run.deleted) == ("ok", True, 99, 1)
     assert job.values() == job.rows()
     assert job.ok()[1] is False
+    world.sql("DELETE FROM t WHERE id = 5")
+    with monkeypatch.context() as patch:
+        patch.setattr(reconcile, "Both", cut_off)
+        assert job.run(Options(full=True)).status == "failed"
+    run = job.run()
+    assert (run.status, run.full, run.deleted, run.prunes) == ("ok", False, 1, True)
+    run = job.run()
+    assert (run.status, run.prunes) == ("ok", False)
     world.sql("DELETE FROM t WHERE id > 50")
     run = job.run(Options(full=True))
     assert (run.status, run.exit_code, run.full) == ("failed", 1, True)
