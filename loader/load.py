@@ -125,10 +125,10 @@ class Lane:
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
         """Load a chunk, whole and if need be again, while its failures are ones that pass."""
-        failures = 0
+        failures = erased = 0
 
         def attempt() -> ChunkLoaded:
-            nonlocal failures
+            nonlocal failures, erased
             try:
                 self._throttle.admit()
                 self._moved = time.monotonic()
@@ -137,7 +137,8 @@ class Lane:
                 assert self._writer
                 event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
                 if self._erase and isinstance(self._writer, Writer):
-                    event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
+                    erased += self._erase(chunk, self._source, self._writer)  # by attempts that failed later, too
+                    event = replace(event, deleted=erased)
                 self._look()
                 if self._durable:
                     exposed = frozenset(map(str, self._writer.await_replicas()))

@@ -18,6 +18,7 @@ from loader.execute import execute
 from loader.model import ChunkLoaded, Noted
 from loader.reconcile import verify
 from loader.source import Source
+from loader.writer import Writer
 from world import Ear
 
 KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
@@ -407,6 +408,20 @@ def test_a_row_that_leaves_the_where(world, monkeypatch, value):
     run = job.run()
     assert (run.status, run.deleted, run.full) == ("ok", 600, False)
     assert set(job.values()) == set(range(601, 701))
+
+
+def test_deletions_of_an_attempt_that_failed_count(world, monkeypatch):
+    """A chunk that is loaded again finds no hash any more where it has deleted them before."""
+    table(world)
+    job = Syncing(world, where="v = 0")
+    job.ok()
+    world.sql("UPDATE t SET v = 1 WHERE id IN (3, 4)")
+    await_replicas, failing = Writer.await_replicas, iter([True])
+    monkeypatch.setattr(
+        Writer, "await_replicas", lambda each: cut_off() if next(failing, False) else await_replicas(each)
+    )
+    run = job.run()
+    assert (run.chunks_retried, run.deleted) == (1, 2)
 
 
 def test_a_key_that_another_row_makes_stays(world):
