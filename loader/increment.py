@@ -30,6 +30,7 @@ from loader.writer import Sink, Writer
 
 STAMPS = ("datetime", "timestamp")
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
+HELD = 600  # seconds for which a transaction is open from which a person is told
 ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
 PART = 20_000  # keys of rows that are gone in memory: about 10 MB
 MARK = "mark"  # what a baseline adds
@@ -54,7 +55,7 @@ class Mark:
 class Beginning:
     """How a run of an incremental job begins: its plan, its mark (None: no row has a stamp), when all was read last.
 
-    `note` says why everything is read, where a person may wonder.
+    `note` says why so much is read, where a person may wonder.
     """
 
     plan: Plan
@@ -77,7 +78,10 @@ def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, d
     if mark is None:
         return everything
     changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
-    return Beginning(changed, mark if source.is_read_only() else _advanced(before, mark), baseline.full)
+    held = mark.now - mark.limit
+    note = f"changes of the last {held // 60} minutes are read again: a transaction has been open in MySQL since"
+    mark = mark if source.is_read_only() else _advanced(before, mark)
+    return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
 
 def kept(mark: Mark | None) -> dict[str, Any]:

@@ -235,6 +235,19 @@ def test_open_transactions_without_the_right(world):
             assert allowed.oldest_writer() == 0
 
 
+def test_a_transaction_that_is_left_open(world, monkeypatch):
+    """It holds the watermark back for as long as it is open, so that runs read more and more: they say so."""
+    table(world)
+    job = Syncing(world)
+    job.ok()
+    monkeypatch.setattr(Source, "oldest_writer", lambda _: 7200)
+    assert job.ok()[1] is False
+    assert job.notes == ["changes of the last 120 minutes are read again: a transaction has been open in MySQL since"]
+    monkeypatch.undo()
+    assert job.ok()[1] is False
+    assert job.notes == []
+
+
 @pytest.mark.parametrize("held", ["SELECT * FROM t WHERE id = 3 FOR UPDATE", "LOCK TABLES t READ"])
 def test_x7_a_statement_that_waits(world, held):
     """Its rows are stamped with the time it began at, though it has changed none yet: it counts as a writer."""
