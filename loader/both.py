@@ -14,7 +14,7 @@ from loader.crew import Crew, Options
 from loader.encoder import Tally
 from loader.errors import TargetError
 from loader.load import persist, transfer
-from loader.lookup import TOGETHER, Lookup, prefixes_below
+from loader.lookup import TOGETHER, Lookup
 from loader.model import Acks, Batch, Node, Reject
 from loader.plan import Plan, keys_only
 from loader.reader import Reader, Unequal
@@ -62,7 +62,7 @@ class Both:
             if run:
                 persist(lambda: self._crew.lock(run), job.deadline, self._crew.throttle)
             self.plan = self._crew.plan
-            self.lookup = Lookup(self.plan, self._crew.table, prefixes_below(settings, job))
+            self.lookup = Lookup(self.plan, self._crew.table, settings.longer(job))
         except BaseException:
             self._crew.close()
             raise

@@ -87,6 +87,11 @@ class Config(Model):
             raise _CollisionError(collisions)
         return self
 
+    def longer(self, job: Job) -> list[str]:
+        """Longer prefixes than the job's, under which other jobs have their keys."""
+        own = job.prefix
+        return [each.prefix for each in self.jobs.values() if each.prefix != own and each.prefix.startswith(own)]
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but dangerous, a sentence each."""

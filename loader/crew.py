@@ -20,7 +20,7 @@ from loader.config import Config
 from loader.errors import ConfigError, Done, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
-from loader.lookup import Lookup, prefixes_below
+from loader.lookup import Lookup
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, News, Node, Noted, Reject, Table
 from loader.plan import Plan
 from loader.process import start_thread
@@ -127,6 +127,7 @@ class Crew:
         self.throttle = throttle
         self.resumed = False
         self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
+        self.prunes = False  # a prune is due once the run is through
         self.earlier: tuple[int, list[Reject]] = (0, [])
         self.notes: list[str] = []  # what a person should know before the run goes on
         self._settings = settings
@@ -317,8 +318,7 @@ class Crew:
         doubt = self._base.doubt(baseline, facts) if baseline else ""
         if self._options.full:
             doubt = "--full asks for it"
-        lookup = Lookup(self.plan, self.table, prefixes_below(self._settings, job))
-        self._changes = Changes(self.target, self.plan, lookup, uuid4().hex[:12])
+        self._changes = Changes(self.target, self.plan, self._lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
         if not self._changes.open(facts, base) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
@@ -480,7 +480,7 @@ class Crew:
         way = self._settings.source, self.plan, self.target, self.throttle
         if self._changes:
             return ChangedLane(self._changes, *way)
-        erase = increment.eraser(self.plan, self.table, self.target, self.throttle)
+        erase = increment.eraser(self.plan, self._lookup(), self.target, self.throttle)
         return Lane(*way, dry_run=self._options.dry_run, durable=not self._options.dry_run, erase=erase)
 
     def _next_event(self) -> Event | None:
@@ -596,6 +596,7 @@ class Crew:
             raise lapsed
         self._scouted(lambda source: check_table(self.plan, source))
         self._sweep()
+        self._owe_prune(saved)
         self._keep_baseline(saved)
         persist(lambda: self._state.forget(saved), self.plan.job.deadline, self.throttle)
         self._finished = True
@@ -605,14 +606,27 @@ class Crew:
         if self.is_full and not self.resumed and not self._options.narrowed:
             persist(lambda: self._rejects.remove_before(self._began), self.plan.job.deadline, self.throttle)
 
+    def _owe_prune(self, saved: Checkpoint) -> None:
+        """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
+        if self.plan.job.full_every is None or self._options.narrowed or self._options.resume:
+            return
+        if self.is_full:
+            persist(lambda: self._state.owe_prune(saved.run), self.plan.job.deadline, self.throttle)
+        self.prunes = persist(self._state.owes_prune, self.plan.job.deadline, self.throttle)
+
     def _sweep(self) -> None:
         """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
         mark = increment.restored(self._start)
         before = self._steadily(self._base.read) if mark and self.is_full else None
         if mark and before:
+            lookup = self._lookup()
             self.erased = self._scouted(
-                lambda source: increment.sweep(self.plan, self.table, source, self.target, self.throttle, before, mark)
+                lambda source: increment.sweep(lookup, self.table, source, self.target, self.throttle, before, mark)
             )
+
+    def _lookup(self) -> Lookup:
+        """The way back from a key that is the job's, and no other job's."""
+        return Lookup(self._whole, self.table, self._settings.longer(self.plan.job))
 
     def _keep_baseline(self, saved: Checkpoint) -> None:
         """Have the next run leave out what this one has seen to: all its rows are in Redis.

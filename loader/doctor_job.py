@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from loader import increment
 from loader.config import Config
 from loader.cron import next_times
 from loader.doctor_mysql import Patient as Mysql
@@ -31,7 +32,6 @@ SCANS = 2  # of a master: one from anywhere, one that goes on, or begins anew at
 NAMED = 3  # keys that a finding names
 TIMES = 3  # next runs that are shown
 SPARE = 1.25  # what a limit of memory should be, as a multiple of what will be in use
-STAMPS = frozenset({"datetime", "timestamp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +148,13 @@ def _incremental(planned: Planned) -> Iterator[Finding]:
     if incremental is None:
         return
     column = planned.table.column(incremental.column)
-    if column is None or column.type not in STAMPS:
+    if column is None or column.type not in increment.STAMPS:
         seen = "there is no such column" if column is None else f"it is a {column.full_type}, no DATETIME or TIMESTAMP"
         add = f"ALTER TABLE {planned.address} ADD {_stamp('updated_at', 'datetime(6)')}, ADD INDEX (`updated_at`);"
         yield fail(f"column {incremental.column}: {seen}", add)
         return
+    if not planned.plan.walk:
+        yield fail("there is no key to walk along, which an incremental sync needs", _add_key(planned))
     yield _index(planned, column, forced=incremental.force)
     change = f"ALTER TABLE {planned.address} MODIFY {_stamp(column.name, column.full_type)};"
     if column.nullable:
@@ -164,13 +166,8 @@ def _incremental(planned: Planned) -> Iterator[Finding]:
 
 
 def _index(planned: Planned, column: Column, *, forced: bool) -> Finding:
-    named = planned.mysql.source.fetch(
-        "SELECT index_name FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = %s"
-        " AND column_name = %s AND seq_in_index = 1",
-        [planned.table.name, column.name],
-    )
-    if named:
-        return ok(f"column {column.name}, a {column.full_type}, with the index {named[0][0]}")
+    if named := increment.index_of(planned.table, column.name):
+        return ok(f"column {column.name}, a {column.full_type}, with the index {named}")
     mends = f"CREATE INDEX {quote(f'by_{column.name}'[:64])} ON {planned.address} ({quote(column.name)});"
     seen = f"no index begins with column {column.name}: every sync reads the whole table"
     return warn(f"{seen}, as force allows", mends) if forced else fail(seen, mends)
@@ -229,7 +226,7 @@ def _types(facing: Facing) -> Iterator[Finding]:
     keys: dict[Node, set[bytes]] = defaultdict(set)
     for words in facing.rows:
         keys[target.slots.node_of(slot_of(words[1]))].add(words[1])
-    lookup = Lookup(facing.planned.plan, facing.planned.table, _longer(facing.planned))
+    lookup = Lookup(facing.planned.plan, facing.planned.table, facing.planned.settings.longer(facing.planned.job))
     for node in target.slots.nodes:
         keys[node].update(key for key in _scanned(facing, node, lookup.pattern) if lookup.owns(key))
     wrong = [(node, key, kind) for node, each in keys.items() for key, kind in _kinds(facing, node, sorted(each))]
@@ -245,12 +242,6 @@ def _types(facing: Facing) -> Iterator[Finding]:
         f"{named}{more}: their rows would be rejected; unless someone needs them, delete them",
         facing.redis.cli("UNLINK", here[0], node=node),
     )
-
-
-def _longer(planned: Planned) -> list[str]:
-    """Longer prefixes, under which other jobs have their keys."""
-    own = planned.job.prefix
-    return [job.prefix for job in planned.settings.jobs.values() if job.prefix != own and job.prefix.startswith(own)]
 
 
 def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:

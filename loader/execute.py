@@ -13,7 +13,7 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
     """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them.
 
     Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
-    too: it prunes as `loader prune` does.
+    too: it prunes as `loader prune` does, and where that fails or is cut off, the next run does.
 
     The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
     the lock. Never raises for what a person can mend: the run says how it ended, and with which exit code.
@@ -24,7 +24,7 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
     try:
         run = run_job(settings, job, options, listener, name)
         run.slot = options.slot
-        if prune is None and job.full_every and run.full and not (options.narrowed or options.resume):
+        if prune is None and run.prunes:
             prune = reconcile.MAX_DELETE
         if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
             _prune(settings, job, run, prune)

@@ -156,13 +156,13 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
 
 
 def watermark(target: Target, job: Job) -> float | None:
-    """Up to when an incremental job has what was changed: when the run began that took its mark, by this side's clock.
+    """Up to when an incremental job has what was changed: when its last run that counts began, by this side's clock.
 
     In seconds since 1970; None where it is not known.
     """
     baseline = Baselines(target, job.name).read() if job.incremental else None
     try:
-        return float(baseline.more["mark"]["clock"]["wall"]) if baseline else None
+        return float(baseline.more["began"]) if baseline else None
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -30,6 +30,8 @@ from loader.writer import Sink, Writer
 
 STAMPS = ("datetime", "timestamp")
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
+HELD = 600  # seconds for which a transaction is open from which a person is told
+ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
 PART = 20_000  # keys of rows that are gone in memory: about 10 MB
 MARK = "mark"  # what a baseline adds
 
@@ -53,7 +55,7 @@ class Mark:
 class Beginning:
     """How a run of an incremental job begins: its plan, its mark (None: no row has a stamp), when all was read last.
 
-    `note` says why everything is read, where a person may wonder.
+    `note` says why so much is read, where a person may wonder.
     """
 
     plan: Plan
@@ -71,12 +73,15 @@ def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, d
         return everything
     before = restored(baseline.more)
     if doubt or before is None:
-        why = doubt or f"no row had a {stamp.name} when the last run began"
+        why = doubt or f"no row had a time in {stamp.name} when the last run began"
         return Beginning(plan, mark, time(), f"everything is read: {why}")
     if mark is None:
         return everything
-    mark = _advanced(before, mark)
-    return Beginning(changed_since(plan, stamp, _since(plan.job, stamp, before, mark)), mark, baseline.full)
+    changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
+    held = mark.now - mark.limit
+    note = f"changes of the last {held // 60} minutes are read again: a transaction has been open in MySQL since"
+    mark = mark if source.is_read_only() else _advanced(before, mark)
+    return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
 
 def kept(mark: Mark | None) -> dict[str, Any]:
@@ -168,28 +173,31 @@ def take_mark(source: Source, plan: Plan, stamp: Column) -> Mark | None:
 
 def set_back(before: Mark, now: Mark) -> int:
     """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
-    behind = elapsed(before.clock) - (now.now - before.now)
+    behind = elapsed(before.clock, now.clock) - (now.now - before.now)
     return math.ceil(behind) if behind > NOISE else 0
 
 
 def _advanced(before: Mark, now: Mark) -> Mark:
     """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
 
-    Otherwise a million rows with one stamp would be read again by every run.
+    Otherwise a million rows with one stamp would be read again by every run. Not so at a replica: it may have stood
+    still alone, and the rows that it lacks have stamps of that time.
+
+    Runs that follow one another closely keep the mark, which is as good: a second is lost whenever it goes on.
     """
-    if now.newest != before.newest:
+    if now.newest != before.newest or set_back(before, now):
         return now
-    passed = int(min(now.now - before.now, elapsed(before.clock))) - 1  # of whole seconds; below 0 where set back
-    return replace(now, at=max(now.at, min(now.limit, before.at + passed)))
+    passed = int(min(now.now - before.now, elapsed(before.clock, now.clock))) - 1  # of whole seconds
+    return before if passed < ADVANCE else replace(now, at=max(now.at, min(now.limit, before.at + passed)))
 
 
 class Eraser:
     """Deletes the hashes of changed rows that the job does not take, or no longer does."""
 
-    def __init__(self, plan: Plan, gone: Plan, table: Table, target: Target, throttle: Throttle) -> None:
+    def __init__(self, plan: Plan, gone: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> None:
         self._gone = gone
         self._made = keys_only(plan.whole or plan)
-        self._lookup = Lookup(plan, table)
+        self._lookup = lookup
         self._target = target
         self._throttle = throttle
 
@@ -199,7 +207,7 @@ class Eraser:
         if chunk.upto is not None:
             gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
         for part in walk(gone, PART, source.fetch, after=chunk.after):
-            keys = [key for key in self._keys(gone, gone.select(part), source) if self._lookup.fits(key)]
+            keys = [key for key in self._keys(gone, gone.select(part), source) if self._lookup.owns(key)]
             for start in range(0, len(keys), TOGETHER):
                 deleted += self._erase(keys[start : start + TOGETHER], source, writer)
         return deleted
@@ -243,17 +251,18 @@ class Eraser:
 
 
 def sweep(
-    plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
+    lookup: Lookup, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
 ) -> int:
     """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
 
     The rows that the job took then and no longer takes are not met by who reads all that it takes.
     """
-    old = restored(before.more)
-    if old is None or before.facts.get("incremental") != setting(plan.job).column:
+    plan, old = lookup.plan, restored(before.more)
+    if before.facts.get("incremental") != setting(plan.job).column:
         return 0
     stamp = stamp_of(plan.job, table, plan.walk)
-    erase = eraser(changed_since(plan, stamp, _since(plan.job, stamp, old, mark)), table, target, throttle)
+    moment = _since(plan.job, stamp, old, mark) if old else _literal(stamp, 0)
+    erase = eraser(changed_since(plan, stamp, moment), lookup, target, throttle)
     if erase is None:
         return 0
     writer = Writer(target)
@@ -265,10 +274,13 @@ def sweep(
     return deleted
 
 
-def eraser(plan: Plan, table: Table, target: Target, throttle: Throttle) -> Eraser | None:
-    """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all."""
+def eraser(plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> Eraser | None:
+    """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all.
+
+    `lookup` says which keys are the job's, and no other's.
+    """
     gone = no_longer(plan)
-    return Eraser(plan, gone, table, target, throttle) if gone else None
+    return Eraser(plan, gone, lookup, target, throttle) if gone else None
 
 
 def _unfit(job: Job, why: str) -> PlanError:

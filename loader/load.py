@@ -143,15 +143,17 @@ class Lane:
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
         """Load a chunk, whole and if need be again, while its failures are ones that pass."""
-        failures = 0
+        failures = erased = 0
 
         def attempt() -> ChunkLoaded:
-            nonlocal failures
+            nonlocal failures, erased
             try:
                 self._throttle.admit()
                 self._moved = time.monotonic()
                 self._connect(again=failures > 0)
                 event = self._carry(chunk)
+                erased += event.deleted  # by attempts that failed later, too
+                event = replace(event, deleted=erased)
                 self._look()
                 assert self._writer
                 if self._durable:

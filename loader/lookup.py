@@ -10,10 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from loader.config import Config
 from loader.model import Column, Table
 from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, quote
-from loader.settings import Job
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
 READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
@@ -150,12 +148,6 @@ class Lookup:
 def escape_glob(text: str) -> str:
     """The glob that a text fits and nothing else."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
-
-
-def prefixes_below(settings: Config, job: Job) -> list[str]:
-    """Longer prefixes of other jobs: keys that begin so are theirs."""
-    own = job.prefix
-    return [o.prefix for o in settings.jobs.values() if o is not job and o.prefix != own and o.prefix.startswith(own)]
 
 
 def form_of(column: Column) -> bytes:

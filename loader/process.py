@@ -55,9 +55,8 @@ def clock() -> dict[str, str | float]:
     return {"boot": boot, "uptime": time.clock_gettime(time.CLOCK_BOOTTIME) if boot else 0.0, "wall": time.time()}
 
 
-def elapsed(before: dict[str, str | float]) -> float:
-    """Seconds that have passed since `clock` was asked, here or on another machine."""
-    now = clock()
+def elapsed(before: dict[str, str | float], now: dict[str, str | float]) -> float:
+    """Seconds that passed between two times that `clock` was asked, here or on another machine."""
     kind = "uptime" if now["boot"] and now["boot"] == before["boot"] else "wall"
     return float(now[kind]) - float(before[kind])
 

@@ -24,7 +24,7 @@ from loader.reader import Unequal
 from loader.run import new_id
 from loader.settings import Job
 from loader.slots import slot_of
-from loader.state import Rejects
+from loader.state import Rejects, State
 from loader.walk import walk
 
 MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
@@ -288,6 +288,8 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
         elif done.extra and not done.dry_run:
             void_baseline(both)
             delete(both, extras(both, slots, looks=1), done.extra, done)
+        if job.full_every and not done.dry_run:
+            both.steadily(State(both.target, job.name).settle_prune)
 
 
 def retry(settings: Config, job: Job) -> Retried:

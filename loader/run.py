@@ -102,6 +102,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
             for reason, seconds in crew.throttle.waited().items():
                 run.waits[reason] = run.waits.get(reason, 0.0) + seconds
         run.deleted += crew.erased
+        run.prunes = crew.prunes
         run.error = crew.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(

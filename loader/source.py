@@ -145,7 +145,10 @@ class Source:
         return None if seconds is None else int(seconds)
 
     def oldest_writer(self) -> int | None:
-        """Seconds since the oldest open transaction that has changed rows began; 0 without one, None if hidden.
+        """Seconds since the oldest open transaction that changes rows began; 0 without one, None if hidden.
+
+        A statement stamps rows with the time it began at, however long it looks for them or waits: so who has locked
+        anything counts, be there a row changed or not, and who waits for a lock before there is a transaction.
 
         They are seen with the PROCESS right. Their beginning is told in the server's local time: where its clocks were
         set back during the last day, they count as so much older. The server's answer may be 0.1 s old.
@@ -154,15 +157,23 @@ class Source:
         ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"
         try:
             ((age,),) = self.fetch(
-                f"SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
+                f"SELECT GREATEST(IFNULL((SELECT"
+                f" MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
                 f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
-                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0"
+                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0 OR trx_lock_structs > 0), 0),"
+                " IFNULL((SELECT MAX(time) + 1 FROM information_schema.processlist"
+                " WHERE command IN ('Query', 'Execute') AND state LIKE 'Waiting for %'), 0))"
             )
         except SourceError as error:
             if _code(error.__cause__) == NO_PROCESS:
                 return None
             raise
         return 0 if age is None else max(0, int(age))
+
+    def is_read_only(self) -> bool:
+        """Whether the server takes no writes of its own: a replica, whose rows may come later than their stamps say."""
+        ((value,),) = self.fetch("SELECT @@GLOBAL.read_only")
+        return value not in {"0", "OFF"}
 
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""

@@ -51,6 +51,7 @@ class State:
         self._marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
         self._key = f"loader:{{{job}}}:checkpoint{part}"
         self._slot = f"loader:{{{job}}}:slot"
+        self._prune = f"loader:{{{job}}}:prune"
         self._resumes = resumes
 
     def mark(self, run: str) -> tuple[str, ...]:
@@ -96,6 +97,18 @@ class State:
         """Note that a time of the job's schedule is done."""
         text = json.dumps({"slot": slot, "run": run, **identity()})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
+
+    def owe_prune(self, run: str) -> None:
+        """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""
+        self._target.ask(self._prune.encode(), "SET", self._prune, run)
+
+    def owes_prune(self) -> bool:
+        """Whether a prune is due."""
+        return self._target.ask(self._prune.encode(), "GET", self._prune)[1] is not None
+
+    def settle_prune(self) -> None:
+        """Note that a prune was carried out, or refused to a person."""
+        self._target.ask(self._prune.encode(), "DEL", self._prune)
 
     def void(self) -> None:
         """Delete the checkpoint of an earlier run."""

@@ -167,8 +167,15 @@ def test_the_replica(desk):
 def test_the_column_of_an_incremental_job(desk):
     """It needs an index, and has to be set anew on each update: the SQL that is printed sees to it."""
     world = desk.world
-    world.sql("CREATE TABLE moving (id INT PRIMARY KEY, at DATETIME(6) NULL, name TEXT)")
+    world.sql(
+        "CREATE TABLE moving (id INT, at DATETIME(6) NULL, name TEXT)",
+        "CREATE TABLE MOVING (id INT PRIMARY KEY, at DATETIME(6), INDEX other (at))",
+    )
     job = {"table": "moving", "incremental": {"column": "at"}, "full_every": "1d"}
+    desk.write({"moving": job | {"key": "moving_{id}"}})
+    keyless = checkup(desk)[1]["job.incremental"][0]
+    assert keyless["status"] == "fail"
+    world.sql(keyless["fix"])
     desk.write({"moving": job})
     code, found = checkup(desk)
     assert (code, statuses(found, "job.incremental")) == (3, ["fail", "warn", "warn"])

@@ -11,13 +11,14 @@ import pymysql
 import pytest
 
 from desk import Desk
-from loader import increment
+from loader import increment, reconcile
 from loader.crew import Options
-from loader.errors import ConfigError
+from loader.errors import ConfigError, TargetError
 from loader.execute import execute
 from loader.model import ChunkLoaded, Noted
 from loader.reconcile import verify
 from loader.source import Source
+from loader.writer import Writer
 from world import Ear
 
 KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
@@ -126,14 +127,49 @@ def test_a_quiet_table_is_not_read_again(world):
     job.ok()
     assert job.ok() == (500, False)
     mark = job.baseline()["more"]["mark"]
-    clock = mark["clock"] | {"uptime": mark["clock"]["uptime"] - 60}
-    job.baseline(now=mark["now"] - 60, clock=clock)
+    earlier(job, 60)
     assert job.ok() == (500, False)
     assert 50 <= job.baseline()["more"]["mark"]["at"] - mark["at"] <= 62
-    assert job.ok() == (0, False)
+    run = job.run()
+    assert (run.status, run.read, run.full) == ("ok", 0, False)
+    assert run.began <= run.watermark <= time.time()
     world.sql("UPDATE t SET v = 1 WHERE id = 3")
     assert job.ok() == (1, False)
     assert job.values() == job.rows()
+
+
+def earlier(job, seconds):
+    """Have the last run be so long ago."""
+    mark = job.baseline()["more"]["mark"]
+    job.baseline(now=mark["now"] - seconds, clock=mark["clock"] | {"uptime": mark["clock"]["uptime"] - seconds})
+
+
+def test_a_replica_that_stood_still(world):
+    """Its rows may come long after their stamps: nothing is concluded of no newer ones, where a server is read-only."""
+    table(world, "datetime")
+    job = Syncing(world)
+    job.ok()
+    job.ok()
+    world.sql("SET GLOBAL read_only = 1")
+    try:
+        earlier(job, 60)
+        job.ok()
+        world.sql("SELECT MAX(at) + INTERVAL 20 SECOND INTO @late FROM t")
+        world.sql("UPDATE t SET v = 1, at = @late WHERE id = 3")
+        job.ok()
+    finally:
+        world.sql("SET GLOBAL read_only = 0")
+    assert job.values() == job.rows()
+
+
+def test_runs_every_second():
+    """The clock of a quiet table goes on under them too, less a second now and then, and never back."""
+    mark = increment.Mark(1000, 1000, 2000, 2000, {"boot": "", "wall": 0.0})
+    for second in range(1, 61):
+        now = increment.Mark(1000, 1000, 2000 + second, 2000 + second, {"boot": "", "wall": second - second % 2 * 0.1})
+        before, mark = mark, increment._advanced(mark, now)
+        assert before.at <= mark.at <= 1000 + second
+    assert mark.at >= 1040
 
 
 def other(world):
@@ -197,6 +233,39 @@ def test_open_transactions_without_the_right(world):
         with process_right(world), Source(world.config(table="t").source) as allowed:
             time.sleep(0.2)  # the server remembers for 0.1 s what it told last
             assert allowed.oldest_writer() == 0
+
+
+def test_a_transaction_that_is_left_open(world, monkeypatch):
+    """It holds the watermark back for as long as it is open, so that runs read more and more: they say so."""
+    table(world)
+    job = Syncing(world)
+    job.ok()
+    monkeypatch.setattr(Source, "oldest_writer", lambda _: 7200)
+    assert job.ok()[1] is False
+    assert job.notes == ["changes of the last 120 minutes are read again: a transaction has been open in MySQL since"]
+    monkeypatch.undo()
+    assert job.ok()[1] is False
+    assert job.notes == []
+
+
+@pytest.mark.parametrize("held", ["SELECT * FROM t WHERE id = 3 FOR UPDATE", "LOCK TABLES t READ"])
+def test_x7_a_statement_that_waits(world, held):
+    """Its rows are stamped with the time it began at, though it has changed none yet: it counts as a writer."""
+    table(world)
+    with process_right(world), other(world) as holder, other(world) as waiter:
+        holder.cursor().execute(held)
+        late = threading.Thread(target=waiter.cursor().execute, args=("UPDATE t SET v = 1 WHERE id = 3",))
+        late.start()
+        try:
+            with Source(world.config(table="t").source) as source:
+                end = time.monotonic() + 5
+                while (age := source.oldest_writer()) < 2:
+                    assert time.monotonic() < end, age
+                    time.sleep(0.1)
+        finally:
+            holder.cursor().execute("UNLOCK TABLES")
+            holder.rollback()
+            late.join()
 
 
 class Writing(Ear):
@@ -356,6 +425,20 @@ def test_a_row_that_leaves_the_where(world, monkeypatch, value):
     assert set(job.values()) == set(range(601, 701))
 
 
+def test_deletions_of_an_attempt_that_failed_count(world, monkeypatch):
+    """A chunk that is loaded again finds no hash any more where it has deleted them before."""
+    table(world)
+    job = Syncing(world, where="v = 0")
+    job.ok()
+    world.sql("UPDATE t SET v = 1 WHERE id IN (3, 4)")
+    await_replicas, failing = Writer.await_replicas, iter([True])
+    monkeypatch.setattr(
+        Writer, "await_replicas", lambda each: cut_off() if next(failing, False) else await_replicas(each)
+    )
+    run = job.run()
+    assert (run.chunks_retried, run.deleted) == (1, 2)
+
+
 def test_a_key_that_another_row_makes_stays(world):
     """Rows may share a key: the hash stays while one of them is still the job's."""
     table(world, more=", shared int")
@@ -380,7 +463,26 @@ def test_a_foreign_key_is_not_deleted(world):
     assert world.redis.get("t_3") == b"foreign"
 
 
-def test_a_full_run_is_due(world):
+def test_the_key_of_another_job_is_not_deleted(world):
+    """A job whose keys may begin with the prefix of another's leaves those that do."""
+    table(world, more=", name varchar(20) NOT NULL DEFAULT 'n'")
+    world.sql("UPDATE t SET name = IF(id = 5, 'x_5', CONCAT('n', id))")
+    job = Syncing(world, key="t_{name}", where="v = 0")
+    config = job.config()
+    longer = world.config(table="t", key="t_x_{id}", fields=["id"]).jobs["job"]
+    pair = config.model_copy(update={"jobs": {**config.jobs, "other": longer}})
+    job.config = lambda: pair
+    job.ok()
+    world.sql("UPDATE t SET v = 1 WHERE id IN (4, 5)")
+    assert job.run().deleted == 1
+    assert world.redis.exists("t_x_5")
+
+
+def cut_off(*_):
+    raise TargetError("gone", transient=True)
+
+
+def test_a_full_run_is_due(world, monkeypatch):
     """With `full_every` a run reads everything and prunes when the last that did is so old: deletions are found."""
     table(world, rows=100)
     job = Syncing(world, full_every="1d")
@@ -394,6 +496,14 @@ def test_a_full_run_is_due(world):
     assert (run.status, run.full, run.read, run.deleted) == ("ok", True, 99, 1)
     assert job.values() == job.rows()
     assert job.ok()[1] is False
+    world.sql("DELETE FROM t WHERE id = 5")
+    with monkeypatch.context() as patch:
+        patch.setattr(reconcile, "Both", cut_off)
+        assert job.run(Options(full=True)).status == "failed"
+    run = job.run()
+    assert (run.status, run.full, run.deleted, run.prunes) == ("ok", False, 1, True)
+    run = job.run()
+    assert (run.status, run.prunes) == ("ok", False)
     world.sql("DELETE FROM t WHERE id > 50")
     run = job.run(Options(full=True))
     assert (run.status, run.exit_code, run.full) == ("failed", 1, True)
@@ -521,16 +631,16 @@ def test_null_stamps_and_deletions_are_warned_of(world, tmp_path):
 def test_no_stamp_no_watermark(world):
     """Where no row has a stamp until now, it is not known how the column is written: the next run reads everything."""
     table(world, rows=0)
-    job = Syncing(world)
+    job = Syncing(world, where="v < 9")
     assert job.ok() == (0, True)
     world.sql("INSERT INTO t VALUES (1, 1, NULL), (2, 1, '2099-01-01')")
     assert job.ok() == (2, True)
-    assert job.notes == ["everything is read: no row had a at when the last run began"]
+    assert job.notes == ["everything is read: no row had a time in at when the last run began"]
     world.sql("UPDATE t SET v = 2")
     assert job.ok() == (2, True)
-    world.sql("UPDATE t SET v = 3, at = NOW()")
-    job.ok()
-    assert job.ok() == (2, False)
+    world.sql("UPDATE t SET v = IF(id = 2, 9, 3), at = NOW()")
+    assert job.run().deleted == 1
+    assert job.ok() == (1, False)
 
 
 def test_a_master_that_was_emptied(world):
