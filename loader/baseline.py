@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from loader.slots import slot_of
-from loader.state import difference, leave_markers, lost_markers
+from loader.state import MARKER_WAIT, difference, leave_markers, lost_markers
 from loader.target import Target
 
 VERSION = 1
@@ -77,5 +77,7 @@ class Baselines:
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
     def void(self) -> None:
-        """Have the next run read and write everything: someone else writes hashes of the job."""
-        self._target.ask(self._key.encode(), "DEL", self._key)
+        """Have the next run read and write everything: someone else writes hashes of the job. A replica knows it."""
+        node, _ = self._target.ask(self._key.encode(), "DEL", self._key)
+        if node in self._target.replicated:
+            self._target.command(node, "WAIT", 1, MARKER_WAIT)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from loader.digests import Digests, Entry, Rows
 from loader.frames import pack
 from loader.load import Lane, Way, loaded, transfer
+from loader.lock import locked
 from loader.lookup import TOGETHER, Lookup
 from loader.model import Batch, Chunk, ChunkLoaded, Node
 from loader.plan import Plan, checked, keys_only
@@ -26,8 +27,7 @@ from loader.walk import Fetch, walk
 from loader.writer import Sink
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
-FEW = 1000  # keys that are asked for their time to live in any case
-LOCKS = 64  # keys that expire and may all be the loader's own
+PAGE = 1000  # keys that are asked about in one go
 UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
 
 T = TypeVar("T")
@@ -58,9 +58,13 @@ class Changes:
         self._target = target
         self._entries: list[Entry] = []
 
-    def open(self, facts: Mapping[str, str], base: str | None) -> bool:
-        """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
-        self.expiring = self._target.expiring() > LOCKS
+    def open(self, facts: Mapping[str, str], base: str | None, jobs: Collection[str]) -> bool:
+        """Take up what the run with that `base` has left; false where nothing of what is there can be built on.
+
+        `jobs` are all that may have a lock in the target: those of others count as hashes that expire.
+        """
+        locks, expiring = locked(self._target, jobs), self._target.expiring()
+        self.expiring = expiring > len(locks & locked(self._target, jobs))
         self._entries = self.digests.open(facts, base)
         return self.digests.trusted or not self._entries
 
@@ -119,7 +123,7 @@ class Changes:
 class ChangedLane(Lane):
     """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
 
-    _found: tuple[int, Entry | None, Rows, bool, bool]  # of the chunk under way: see `_carry`
+    _found: tuple[int, Entry | None, Rows, Rows, bool, bool]  # of the chunk under way: see `_carry`
 
     def __init__(self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle) -> None:
         super().__init__(settings, plan, target, throttle, dry_run=False, durable=True)
@@ -144,7 +148,7 @@ class ChangedLane(Lane):
             deleted, stay = self._delete(gone, way)
             event = replace(event, deleted=deleted)
             rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
-        self._found = grant, entry, rows, known, same
+        self._found = grant, entry, before, rows, known, same
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
@@ -152,7 +156,7 @@ class ChangedLane(Lane):
 
         And where hashes of it expire, which a job with a ttl has left: the next run has to write them again.
         """
-        grant, entry, rows, known, same = self._found
+        grant, entry, before, rows, known, same = self._found
         if same:
             return event
         self._throttle.hold(grant)
@@ -165,7 +169,8 @@ class ChangedLane(Lane):
             if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
                 return event
             kept = digests.write(entry, rows)
-            if event.exposed or (not known and self._expires(rows)):
+            expiring = self._changes.expiring and self._expire(rows.beyond(before) if known else rows)
+            if event.exposed or expiring:
                 kept = replace(kept, sum=None)
             if family is None:
                 digests.put(kept)
@@ -224,10 +229,8 @@ class ChangedLane(Lane):
         """Those of the keys that hold a hash."""
         return [key for key, kind in self._asked("TYPE", keys) if kind == b"hash"]
 
-    def _expires(self, rows: Rows) -> bool:
-        """Whether one of the keys has a time to live; where there is hardly one that has, few are asked."""
-        if not self._changes.expiring and len(rows) > FEW:
-            return False
+    def _expire(self, rows: Rows) -> bool:
+        """Whether a key of the rows has a time to live; to ask a million takes longer than to write them."""
         return any(seconds >= 0 for _, seconds in self._asked("TTL", list(rows.split_keys())))
 
     def _asked(self, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
@@ -237,8 +240,8 @@ class ChangedLane(Lane):
         for key in keys:
             groups.setdefault(slots.node_of(slot_of(key)), []).append(key)
         for node, group in groups.items():
-            for start in range(0, len(group), FEW):
-                part = group[start : start + FEW]
+            for start in range(0, len(group), PAGE):
+                part = group[start : start + PAGE]
                 replies = self._target.commands(node, [[command, key] for key in part])
                 for key, reply in zip(part, replies, strict=True):
                     yield key, self._target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply

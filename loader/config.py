@@ -80,8 +80,8 @@ class Config(Model):
                     collisions[name] = message
                 elif other.prefix == job.prefix and (other.erases or job.erases):
                     collisions[name] = (
-                        f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that an incremental"
-                        " sync deletes is gone for both; change one of them"
+                        f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that a sync deletes"
+                        " (incremental, changed_only) is gone for both; change one of them"
                     )
         if collisions:
             raise _CollisionError(collisions)

@@ -17,6 +17,7 @@ from loader import increment
 from loader.baseline import Baselines
 from loader.changed import ChangedLane, Changes
 from loader.config import Config
+from loader.digests import Digests
 from loader.errors import ConfigError, Done, Exit, LoaderError, StartOver, Stopped
 from loader.load import PATIENCE, Event, Lane, check_table, persist
 from loader.lock import Lock
@@ -156,6 +157,7 @@ class Crew:
         self._start: dict[str, Any] = {}  # what the baseline will say of this run
         self._full = 0.0  # when everything was read last
         self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
+        self._lives: dict[Node, str] = {}  # the id that each master got when it was started, before the run
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
         self._watch = Watch(settings.source, self.fetch, options.max_load, options.max_lag)
@@ -224,13 +226,13 @@ class Crew:
         self.lock(run)
         self._check_slot()
         self._evicted = self.target.evictions()
+        self._lives = {node: life for node, (life, _, _) in self.target.lives().items()}
         self.notes = [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
             for node, policy in self.target.evicting().items()
         ]
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
-        self._find_changes()
         if saved:
             if lost := self._state.lost(saved.markers, saved.run):
                 self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
@@ -240,12 +242,16 @@ class Crew:
                 self._backlog = deque(saved.owed)
                 self._saved, self.resumed = saved, True
                 self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
+                self._find_changes()
                 return
         if self._options.resume:
             check_room(self.plan, self._settings.source, self.target, self.throttle)
             self._state.void()  # else the new markers would vouch for it
+        # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
+        self._saved = Checkpoint(run, facts, self._state.mark(run))
+        self._find_changes()
         self.begin()
-        self._saved = Checkpoint(run, facts, self._state.mark(run), start=self._start)
+        self._saved = replace(self._saved, start=self._start)
 
     @property
     def is_full(self) -> bool:
@@ -313,6 +319,8 @@ class Crew:
         if not job.changed_only or self._options.resume or self._options.narrowed:
             if job.incremental is None:
                 self._base.void()
+            if not job.changed_only:
+                Digests(self.target, job.name, "").clear()
             return
         baseline = self._base.read()
         doubt = self._base.doubt(baseline, facts) if baseline else ""
@@ -320,7 +328,7 @@ class Crew:
             doubt = "--full asks for it"
         self._changes = Changes(self.target, self.plan, self._lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
-        if not self._changes.open(facts, base) or doubt:
+        if not self._changes.open(facts, base, self._settings.jobs) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
 
@@ -631,10 +639,11 @@ class Crew:
     def _keep_baseline(self, saved: Checkpoint) -> None:
         """Have the next run leave out what this one has seen to: all its rows are in Redis.
 
-        Not where a master has thrown keys away meanwhile; before a resumed run went on, no one has looked.
+        Not where a master has thrown keys away meanwhile, or was started anew, and has what it had saved by then;
+        before a resumed run went on, no one has looked.
         """
         changes, more = self._changes, self._start
-        if not (changes or more) or self.evicted() or (self.resumed and self.target.evicting()):
+        if not (changes or more) or self._is_doubtful() or (self.resumed and self.target.evicting()):
             return
         if changes:
             self._steadily(changes.digests.close)
@@ -645,5 +654,10 @@ class Crew:
         except StartOver:
             self._steadily(self._base.void)
             raise
-        if self.evicted():
+        if self._is_doubtful():
             self._steadily(self._base.void)
+
+    def _is_doubtful(self) -> bool:
+        """Whether a master may have lost rows since the run began, though its markers are there."""
+        lives = self._steadily(self.target.lives)
+        return bool(self.evicted()) or any(lives[node][0] != self._lives[node] for node in lives.keys() & self._lives)

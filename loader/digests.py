@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any
 
 from loader.errors import StartOver
@@ -50,9 +51,20 @@ class Rows:
         """These rows, but for those of some keys."""
         if not keys:
             return self
-        kept = [(i, key) for i, key in enumerate(self.split_keys()) if key not in keys]
-        digests = b"".join(self.digests[8 * i : 8 * i + 8] for i, _ in kept)
-        return Rows(digests, b"".join(len(key).to_bytes(4, "little") + key for _, key in kept))
+        return self._only([key not in keys for key in self.split_keys()])
+
+    def beyond(self, others: "Rows") -> "Rows":
+        """These rows, but for those whose digest is among others."""
+        before = set(others._each())  # noqa: SLF001  # it is one of us
+        return self._only([digest not in before for digest in self._each()])
+
+    def _each(self) -> Iterator[bytes]:
+        return (self.digests[at : at + 8] for at in range(0, len(self.digests), 8))
+
+    def _only(self, wanted: Iterable[bool]) -> "Rows":
+        rows = list(compress(zip(self._each(), self.split_keys(), strict=True), wanted))
+        keys = b"".join(len(key).to_bytes(4, "little") + key for _, key in rows)
+        return Rows(b"".join(digest for digest, _ in rows), keys)
 
 
 def pack(rows: Rows) -> bytes:
@@ -186,6 +198,13 @@ class Digests:
             self._ask("HDEL", number)
             key = self._blob_key(number)
             self._target.ask(key, "UNLINK", key)
+
+    def clear(self) -> None:
+        """Forget all there is: the job no longer asks what was changed."""
+        flat = self._ask("HGETALL")
+        if flat:
+            self.forget(int(name) for name in flat[::2] if name.isdigit())
+            self._ask("DEL")
 
     def _without(self, chain: Sequence[Entry], writer: str) -> list[Entry]:
         """The chunks, dirty where a run wrote them that did not end: no baseline vouches for its last writes."""

@@ -8,7 +8,7 @@ Every step is one script, so that two runs never both hold it; times are the ser
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +89,12 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
             if max(held["until"] - now, alone) > 0 and not is_gone(held):
                 found.append(Holder(part.decode(), held["run"], held["host"], int(held["pid"]), held["since"]))
     return tuple(found)
+
+
+def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
+    """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
+    keys = {job: f"loader:{{{job}}}:lock" for job in jobs}
+    return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
 
 
 _under_way: set[str] = set()  # tokens of the locks of this process

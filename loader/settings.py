@@ -462,7 +462,7 @@ class Job(Model):
     @property
     def erases(self) -> bool:
         """Whether a sync deletes hashes by itself, whoever else has written into them."""
-        return bool(self.incremental and (self.where or self.soft_delete or self.full_every))
+        return self.changed_only or bool(self.incremental and (self.where or self.soft_delete or self.full_every))
 
     @property
     def prefix(self) -> str:

@@ -5,12 +5,15 @@ import random
 
 import pytest
 
-from loader import both, changed, digests, frames
+from loader import both, digests, frames
+from loader.baseline import Baselines
+from loader.crew import Crew
 from loader.digests import Rows, pack, unpack
 from loader.errors import TargetError
 from loader.reconcile import Pruned, prune, retry, verify
 from loader.report import run_text
 from loader.run import Options, run_job
+from loader.target import Target
 from loader.writer import Writer
 from world import Ear
 
@@ -197,12 +200,12 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     """Where a master has evicted keys since the last run, nothing is taken for known."""
     fill(world)
     outcome(world)
-    lives = changed.Target.lives
+    lives = Target.lives
 
     def later(self):
         return {node: (life, evicted + 1, evicts) for node, (life, evicted, evicts) in lives(self).items()}
 
-    monkeypatch.setattr(changed.Target, "lives", later)
+    monkeypatch.setattr(Target, "lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
     assert any("has thrown keys away" in text for text in notes(ear))
@@ -338,6 +341,75 @@ def test_hashes_that_expire_are_not_known(world):
         world.redis.persist(key)
     assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
+
+
+def test_one_hash_that_expires_among_many(world):
+    """It may be the last that a ttl has left, or that of a row that comes back to a chunk that is known."""
+    fill(world, 1100)
+    world.redis.hset("t_1000", "id", "1000")
+    world.redis.expire("t_1000", 3600)
+    job = {"chunk_rows": 2000}
+    assert outcome(world, **job) == (1100, 0, 0)
+    world.redis.persist("t_1000")
+    assert outcome(world, **job) == (1100, 0, 0)
+    world.sql("DELETE FROM t WHERE id = 500")
+    assert outcome(world, **job) == (0, 1099, 1)
+    world.redis.hset("t_500", "id", "500")
+    world.redis.expire("t_500", 3600)
+    world.sql("INSERT INTO t VALUES (500, 'again')")
+    assert outcome(world, **job) == (1, 1099, 0)
+    assert outcome(world, **job) == (1100, 0, 0)
+
+
+def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
+    """It has what it had saved by then, its markers too: what the run wrote is not taken for known."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 25")
+    keep, lives, node = Crew._keep_baseline, Target.lives, str(world.redis.get_node_from_key("t_25").port)
+
+    def anew(self):
+        return {
+            n: ("another", *rest) if str(n).endswith(node) else (life, *rest)
+            for n, (life, *rest) in lives(self).items()
+        }
+
+    def keep_late(self, saved):
+        world.redis.hset("t_25", "v", "v25")
+        monkeypatch.setattr(Target, "lives", anew)
+        keep(self, saved)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Crew, "_keep_baseline", keep_late)
+        assert world.sync(**JOB).written == 1
+    assert outcome(world) == (10, 40, 0)
+    assert outcome(world) == (0, 50, 0)
+
+
+def test_a_master_that_is_emptied_while_a_run_begins(world, monkeypatch):
+    """Right after its markers were looked at: the run's own ones are there by then, and tell of it."""
+    fill(world)
+    outcome(world)
+    doubt, index = Baselines.doubt, world.redis.get_node_from_key("{job}")
+    node = next(node for node in world.redis.get_primaries() if node != index)
+
+    def doubt_before(self, *words):
+        told = doubt(self, *words)
+        monkeypatch.undo()
+        world.redis.flushall(target_nodes=node)
+        return told
+
+    monkeypatch.setattr(Baselines, "doubt", doubt_before)
+    outcome(world)
+
+
+def test_the_digests_of_a_job_that_asks_for_none_are_forgotten(world):
+    """They would take their room for ever; nothing that such a run writes is taken for known later."""
+    fill(world)
+    outcome(world)
+    assert world.sync(**JOB | {"changed_only": False}).written == 50
+    assert not [key for key in world.state() if b"digest" in key]
+    assert outcome(world) == (50, 0, 0)
 
 
 def test_a_chunk_that_no_replica_has_stays_dirty(world, monkeypatch):

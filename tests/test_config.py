@@ -579,6 +579,18 @@ def test_one_prefix_for_two_tables(errors):
     ]
 
 
+@pytest.mark.parametrize(
+    "deletes",
+    ["incremental: {column: x}, full_every: 1d", "incremental: {column: x}, soft_delete: y", "changed_only: true"],
+)
+def test_a_prefix_that_two_jobs_share_and_one_deletes(errors, load, deletes):
+    """Two jobs of one table may share their hashes only where none deletes them by itself."""
+    both = "{{table: stu, fields: [a]}}, b: {{table: stu, fields: [b]{}}}".format
+    assert load(f"{HEAD}jobs: {{a: {both('')}}}").warnings
+    (error,) = errors(f"{HEAD}jobs: {{a: {both(', ' + deletes)}}}")
+    assert "jobs.b.key: keys begin with 'stu_' as those of job a, and a hash that a sync deletes" in error
+
+
 def test_prefix_within_a_prefix(load):
     """A prefix that begins another is a warning."""
     config = load(f'{HEAD}jobs: {{a: {{table: stu}}, b: {{table: t, key: "stu_x_{{id}}"}}, c: {{table: u}}}}')
