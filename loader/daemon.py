@@ -49,7 +49,7 @@ class Daemon:
         config: Config,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self.config = config
+        self.config = self._before = config
         timed(config)
         self.serving = Serving(config)
         self.schedule = Schedule(self._work, [Told(log), self.serving.metrics, *listeners], config.daemon.jobs_at_once)
@@ -114,6 +114,8 @@ class Daemon:
         A job that reads all its rows keeps a checkpoint, so that what was cut off goes on when the slot is tried again.
         """
         config = self.config
+        if name not in config.jobs:  # a reload takes it out while it begins
+            config = self._before
         job = config.jobs[name]
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
@@ -142,7 +144,7 @@ class Daemon:
             return
         if config.daemon.listen != self.config.daemon.listen:
             self._say.warning("daemon.listen takes effect when the daemon is started anew")
-        self.config = config
+        self._before, self.config = self.config, config
         self.serving.configure(config)
         self.schedule.at_once = config.daemon.jobs_at_once
         self.schedule.set(jobs)

@@ -21,6 +21,23 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SERIOUS = {Status.OK: "info", Status.REJECTS: "warning", Status.STOPPED: "warning", Status.FAILED: "error"}
 
 
+class _Stderr:
+    """Where log lines go: one that nobody takes, or that a full disk refuses, must not end a run or the daemon."""
+
+    def write(self, text: str) -> None:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
+STDERR: Any = _Stderr()  # one for all: structlog has a lock for each stream, which keeps lines apart
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """What log lines look like: `form` is auto, console or json."""
@@ -36,7 +53,7 @@ class Log:
         console = self.form == "console" or (self.form == "auto" and sys.stderr.isatty())
         renderer = structlog.dev.ConsoleRenderer(colors=self.color) if console else structlog.processors.JSONRenderer()
         logger = structlog.wrap_logger(
-            structlog.PrintLogger(sys.stderr),
+            structlog.PrintLogger(STDERR),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -62,10 +79,9 @@ class _Handover(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(BrokenPipeError):
-            name = record.levelname.lower()
-            say = getattr(self._logger, name if name in LEVELS else "error")
-            say(record.getMessage(), logger=record.name, **({"exc_info": record.exc_info} if record.exc_info else {}))
+        name = record.levelname.lower()
+        say = getattr(self._logger, name if name in LEVELS else "error")
+        say(record.getMessage(), logger=record.name, **({"exc_info": record.exc_info} if record.exc_info else {}))
 
 
 def run_facts(run: Run) -> dict[str, Any]:
@@ -185,7 +201,7 @@ class Reporter:
 
     def notify(self, event: News | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
-        with suppress(BrokenPipeError):  # nobody listens on stderr
+        with suppress(OSError):  # nobody takes what the bar shows
             self._note(event)
             if not isinstance(event, RunBegan | RunEnded):
                 self._show()

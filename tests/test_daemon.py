@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from desk import HOST, MARK, Desk
-from loader.model import ChunkLoaded, Status
+from loader.config import load_config
+from loader.daemon import Daemon
+from loader.model import ChunkLoaded, Run, Status
+from loader.progress import Log
 from loader.run import Options, run_job
 from loader.server import wait
 from loader.throttle import Halt
@@ -245,6 +248,20 @@ def test_a_checkpoint_of_another_slot_is_forgotten(world):
     assert (changed.status, changed.resumed, changed.read) == (Status.OK, False, 5)
     assert run(1040, halt_after=1).status is Status.STOPPED
     assert run(None).resumed  # a person's backfill goes on with it
+
+
+def test_a_run_that_begins_while_its_job_is_taken_out(desk, monkeypatch):
+    """A reload that takes a job out meets a run of it that begins: it has the config that it was begun with."""
+    desk.write({"stu": EVERY_SECOND, "other": EVERY_SECOND | {"key": "other_{sid}"}})
+    file = desk.directory / "loader.yaml"
+    began = Daemon([file], Log("json", "error", color=False), load_config([file]))
+    monkeypatch.setattr("loader.daemon.execute", lambda config, job, *_: Run(job.name, str(len(config.jobs))))
+    ran = []
+    monkeypatch.setattr(began.serving, "configure", lambda _: None)
+    monkeypatch.setattr(began.schedule, "set", lambda _: ran.extend(began._work(job, 1) for job in ("stu", "other")))
+    desk.write({"stu": EVERY_SECOND})
+    began._reload()
+    assert [(run.job, run.id) for run in ran] == [("stu", "1"), ("other", "2")]
 
 
 def test_without_a_schedule_there_is_nothing_to_stay_for(desk):

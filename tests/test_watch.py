@@ -1,6 +1,8 @@
 """What a run leaves to be seen: the history, the status of jobs, log lines, metrics, and the health of both sides."""
 
+import errno
 import json
+import logging
 import re
 import shutil
 import signal
@@ -16,6 +18,7 @@ import pytest
 import redis
 
 from desk import HOST, Desk, finish, redis_server
+from loader import progress
 from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
@@ -24,6 +27,7 @@ from loader.history import KEPT, History
 from loader.lock import Lock
 from loader.metrics import Metrics
 from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
+from loader.progress import Log, Reporter
 from loader.report import run_document
 from loader.run import Options
 from loader.server import wait
@@ -296,6 +300,23 @@ def test_library_lines():
     (line,) = [json.loads(text) for text in done.stderr.splitlines()]
     assert (line["event"], line["logger"], line["level"]) == ("it broke", "some.library", "error")
     assert "ZeroDivisionError" in line["exception"]
+
+
+def test_lines_that_nobody_takes(monkeypatch):
+    """A log on a full disk, or into a pipe without a reader, ends neither a run nor the daemon."""
+
+    class Full:
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        flush = isatty = lambda *_: False
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    log = Log("json", "debug", color=False)
+    log.logger("stu", "r1").info("run")
+    Reporter("stu", "log", log).notify(RunBegan("stu", "r1"))
+    record = logging.LogRecord("uvicorn", logging.ERROR, "x.py", 1, "broken", None, None)
+    progress._Handover(log.logger()).handle(record)
 
 
 def test_events_of_a_run(world):
