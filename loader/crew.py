@@ -312,6 +312,7 @@ class Crew:
                 f"job {self.plan.job.name!r} was done for {when} by run {done.get('run')} (host {done.get('host')},"
                 f" pid {done.get('pid')})"
             )
+        self._state.begin_slot(self._options.slot)
 
     def _find_changes(self) -> None:
         """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""

@@ -32,6 +32,7 @@ from loader.throttle import Halt
 
 ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
 M_ARENA_MAX = -8  # in glibc's malloc.h
+RESUME_EVERY = 10.0  # seconds between two looks for what was cut off, while the target is away
 BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
 STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
 SWEEP = 10.0  # seconds between two collections: clients that are done refer to themselves, and hold on to buffers
@@ -121,15 +122,18 @@ class Daemon:
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
     def _resume(self) -> None:
-        """Go on with runs that were cut off with their slot not done, as by a restart of the daemon."""
-        jobs = [name for name in timed(self.config) if has_checkpoint(self.config.jobs[name])]
-        with suppress(LoaderError, OSError), Target(self.config.target) as target:
-            target.refresh(force=True)
-            for name in jobs:
-                with suppress(LoaderError):
-                    saved = State(target, name).read()
-                    if saved and (slot := saved.facts.get("slot", "")).isdigit():
-                        self.schedule.take_up(name, int(slot))
+        """Go on with runs that were cut off or failed with their slot not done, as by a restart of the daemon."""
+        while not self._halt.asked:
+            try:
+                with Target(self.config.target) as target:
+                    target.refresh(force=True)
+                    for name in timed(self.config):
+                        done = State(target, name).slot() or {}
+                        if (begun := done.get("begun", 0)) > done.get("slot", 0):
+                            self.schedule.take_up(name, begun)
+                    return
+            except (LoaderError, OSError):
+                time.sleep(RESUME_EVERY)
 
     def _reload(self) -> None:
         """Read the config anew; a broken one is refused, and the old one kept."""

@@ -29,6 +29,7 @@ from loader.walk import walk
 from loader.writer import Sink, Writer
 
 STAMPS = ("datetime", "timestamp")
+EARLY = 0.95  # of full_every: a schedule of the same interval would come too early every other time
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
 HELD = 600  # seconds for which a transaction is open from which a person is told
 ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
@@ -99,7 +100,7 @@ def restored(more: Mapping[str, Any]) -> Mark | None:
 
 def is_due(job: Job, baseline: Baseline) -> bool:
     """Whether everything is to be read again by `full_every`."""
-    return job.full_every is not None and not 0 <= time() - baseline.full < job.full_every
+    return job.full_every is not None and not 0 <= time() - baseline.full < job.full_every * EARLY
 
 
 def setting(job: Job) -> Incremental:

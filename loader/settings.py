@@ -83,6 +83,12 @@ def _secret(value: object) -> object:
     return _FileSecret(Path(value)) if isinstance(value, str) else value
 
 
+def _with_port(listen: str) -> str:
+    if int(listen.rpartition(":")[2]) > 65535:
+        raise ValueError("ends in a port, from 0 to 65535")
+    return listen
+
+
 def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
     """The schema of a value that is not any text, but may be a `${…}` that becomes one."""
     return WithJsonSchema({"anyOf": [*kinds, {"type": "string", "pattern": r"\$\{"}]})
@@ -106,7 +112,11 @@ Rows = Annotated[
 Cluster = Annotated[Literal["auto", True, False], BeforeValidator(_cluster), _schema({"enum": ["auto", True, False]})]
 Nulls = Annotated[Literal["omit", "empty"], _schema({"enum": ["omit", "empty"]})]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
-Listen = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$")]
+Listen = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$"),
+    AfterValidator(_with_port),
+]
 AtOnce = Annotated[
     int,
     BeforeValidator(_plain),

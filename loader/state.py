@@ -85,13 +85,21 @@ class State:
             ) from error
 
     def slot(self) -> Mapping[str, Any] | None:
-        """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom."""
+        """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
+
+        `begun` is a later one for which a run began that has not ended well.
+        """
         text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
         try:
             done = dict(json.loads(text or ""))
             return done if isinstance(done["slot"], int) else None
         except (ValueError, TypeError, KeyError):
             return None
+
+    def begin_slot(self, slot: int) -> None:
+        """Note that a run begins for a time of the job's schedule: who comes after a kill takes it up."""
+        text = json.dumps({**(self.slot() or {"slot": 0}), "begun": slot})
+        self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def save_slot(self, slot: int, run: str) -> None:
         """Note that a time of the job's schedule is done."""

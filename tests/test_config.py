@@ -240,6 +240,21 @@ def test_bad_job(errors, text, line):
     assert errors(job(text)) == [f"a.yaml:{line}"]
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{listen: ":99999"}', "5:10: error: daemon.listen: ends in a port, from 0 to 65535"),
+        ("{listen: nowhere}", "5:10: error: daemon.listen: has characters that are not allowed here"),
+        ("{jobs_at_once: 0}", "5:16: error: daemon.jobs_at_once: must be 1 or more"),
+        ("{lisen: null}", "5:2: error: daemon.lisen: unknown key; did you mean listen?"),
+    ],
+)
+def test_bad_daemon(errors, text, line):
+    """The same of the daemon's part."""
+    (fault,) = errors(job("{table: a}") + f"\ndaemon: {text}\n")
+    assert fault.partition(": ")[2] == line.partition(": ")[2]
+
+
 MYSQL_URL = "mysql://user@host:3306/database"
 NO_MYSQL_URL = f"is no url like {MYSQL_URL}; in a user or a password, percent-encode : / ? # @ and %"
 BAD_SOURCES = [

@@ -192,6 +192,18 @@ def test_of_two_daemons_one_runs_each_slot_and_the_other_takes_over(desk):
     assert any(running.of(event) for running in (one, two) for event in others)
 
 
+def test_what_was_cut_off_is_taken_up(desk):
+    """A run that began for a slot and did not end well, whatever its job keeps, is run when a daemon starts."""
+    slot = int(time.time()) - 3600
+    desk.write({"stu": EVERY_SECOND | {"schedule": {"cron": "0 0 1 1 *"}, "changed_only": True}})
+    desk.world.redis.set("loader:{stu}:slot", json.dumps({"slot": slot - 60, "begun": slot}))
+    with daemon(desk) as running:
+        (run,) = running.until("run")
+        assert running.end()[1] == 0
+    assert (run["status"], run["late_seconds"] > 3600) == ("ok", True)
+    assert slot_of(desk) == slot
+
+
 def test_a_failed_job_does_not_stop_the_others(desk):
     """A table that is not there fails its job, with one line and no traceback; the daemon and other jobs go on."""
     lost = {"table": "lost", "key": "lost_{id}", "schedule": {"every": "1s"}}
