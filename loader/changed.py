@@ -7,27 +7,25 @@ whoever comes next writes it whole.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from loader.digests import Digests, Entry, Rows
-from loader.frames import pack
+from loader.erase import Eraser, asked
 from loader.load import Lane, Way, loaded, transfer
 from loader.lock import locked
-from loader.lookup import TOGETHER, Lookup
-from loader.model import Batch, Chunk, ChunkLoaded, Node
-from loader.plan import Plan, checked, keys_only
+from loader.lookup import Lookup
+from loader.model import Batch, Chunk, ChunkLoaded
+from loader.plan import Plan, checked
 from loader.settings import Source as Settings
-from loader.slots import SlotMap, slot_of
+from loader.slots import SlotMap
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import Fetch, walk
-from loader.writer import Sink
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
-PAGE = 1000  # keys that are asked about in one go
 UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
 
 T = TypeVar("T")
@@ -50,7 +48,6 @@ class Changes:
         self.digests = Digests(target, plan.job.name, writer)
         self.writer = writer
         self.lookup = lookup
-        self.keys_only = keys_only(plan)
         self.lock = threading.Lock()
         self.families: dict[int, Family] = {}
         self.expiring = False  # there are hashes that a job with a ttl may have left
@@ -128,6 +125,7 @@ class ChangedLane(Lane):
     def __init__(self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle) -> None:
         super().__init__(settings, plan, target, throttle, dry_run=False, durable=True)
         self._changes = changes
+        self._eraser = Eraser(plan, changes.lookup, target, throttle)
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
         """Bring over the rows of a chunk that are not known; as ever, and all of them, where it is dirty."""
@@ -145,7 +143,7 @@ class ChangedLane(Lane):
         same = known and encoder.rows == encoder.unchanged == len(before)
         if not same:
             gone = set(before.split_keys()).difference(rows.split_keys())
-            deleted, stay = self._delete(gone, way)
+            deleted, stay = self._eraser.erase(gone, self._source, self._writer, way)
             event = replace(event, deleted=deleted)
             rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
         self._found = grant, entry, before, rows, known, same
@@ -186,8 +184,9 @@ class ChangedLane(Lane):
         gone = set(digests.rows_of(family.old.number).split_keys())
         for number in family.numbers:
             gone.difference_update(digests.rows_of(number).split_keys())
+        assert self._source
         assert self._writer
-        deleted, _ = self._delete(gone, self._writer)
+        deleted, _ = self._eraser.erase(gone, self._source, self._writer)
         self._writer.await_replicas()
         digests.put(*family.done.values())
         digests.forget([family.old.number])
@@ -195,56 +194,9 @@ class ChangedLane(Lane):
             del self._changes.families[number]
         return deleted
 
-    def _delete(self, keys: Collection[bytes], way: Way) -> tuple[int, list[bytes]]:
-        """Delete the hashes of keys that no row makes, as each is looked up right before; how many, and which stay."""
-        assert self._writer
-        lookup = self._changes.lookup
-        stay: list[bytes] = []
-        deleted = 0
-        owned = sorted(filter(lookup.owns, keys))
-        for start in range(0, len(owned), TOGETHER):
-            part, grant = owned[start : start + TOGETHER], self._throttle.grant()
-            made = self._made(part)
-            stay += (key for key in part if key in made)
-            hashes = self._hashes([key for key in part if key not in made])
-            self._throttle.hold(grant)
-            slots = way.begin()
-            groups: dict[int, list[bytes]] = {}
-            for key in hashes:
-                groups.setdefault(slots.owners[slot_of(key)], []).append(pack([b"UNLINK", key]))
-            for index, commands in groups.items():
-                way.send(index, Batch(b"".join(commands), len(commands), len(commands)))
-            deleted += sum(self._writer.drain().rows.values())
-        return deleted, stay
-
-    def _made(self, keys: Sequence[bytes]) -> set[bytes]:
-        """The keys, among others maybe, that rows make now."""
-        assert self._source
-        sink, plan = Sink(self._target, keep=True), self._changes.keys_only
-        statement = plan.matching(self._changes.lookup.condition(keys))
-        transfer(plan, statement, self._source, sink, self._throttle)
-        return {words[1] for _, words in sink.kept}
-
-    def _hashes(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the keys that hold a hash."""
-        return [key for key, kind in self._asked("TYPE", keys) if kind == b"hash"]
-
     def _expire(self, rows: Rows) -> bool:
         """Whether a key of the rows has a time to live; to ask a million takes longer than to write them."""
-        return any(seconds >= 0 for _, seconds in self._asked("TTL", list(rows.split_keys())))
-
-    def _asked(self, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
-        """Each key with the reply to a command about it, in no order."""
-        slots = self._target.slots
-        groups: dict[Node, list[bytes]] = {}
-        for key in keys:
-            groups.setdefault(slots.node_of(slot_of(key)), []).append(key)
-        for node, group in groups.items():
-            for start in range(0, len(group), PAGE):
-                part = group[start : start + PAGE]
-                replies = self._target.commands(node, [[command, key] for key in part])
-                for key, reply in zip(part, replies, strict=True):
-                    yield key, self._target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply
+        return any(seconds >= 0 for _, seconds in asked(self._target, "TTL", list(rows.split_keys())))
 
 
 class _Careful:

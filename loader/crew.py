@@ -489,7 +489,7 @@ class Crew:
         way = self._settings.source, self.plan, self.target, self.throttle
         if self._changes:
             return ChangedLane(self._changes, *way)
-        erase = increment.eraser(self.plan, self._lookup(), self.target, self.throttle)
+        erase = increment.erasing(self.plan, self._lookup(), self.target, self.throttle)
         return Lane(*way, dry_run=self._options.dry_run, durable=not self._options.dry_run, erase=erase)
 
     def _next_event(self) -> Event | None:

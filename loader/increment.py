@@ -12,21 +12,19 @@ from datetime import UTC, datetime, timedelta
 from time import time
 from typing import Any
 
-from loader import frames
 from loader.baseline import Baseline
+from loader.erase import Eraser
 from loader.errors import Exit, PlanError
-from loader.load import transfer
-from loader.lookup import TOGETHER, Lookup
-from loader.model import Batch, Chunk, Column, Table
-from loader.plan import Plan, as_literal, changed_since, keys_only, no_longer, quote, within
+from loader.lookup import Lookup
+from loader.model import Chunk, Column, Table
+from loader.plan import Plan, as_literal, changed_since, no_longer, quote, within
 from loader.process import clock, elapsed
 from loader.settings import Incremental, Job
-from loader.slots import slot_of
 from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import walk
-from loader.writer import Sink, Writer
+from loader.writer import Writer
 
 STAMPS = ("datetime", "timestamp")
 EARLY = 0.95  # of full_every: a schedule of the same interval would come too early every other time
@@ -192,15 +190,12 @@ def _advanced(before: Mark, now: Mark) -> Mark:
     return before if passed < ADVANCE else replace(now, at=max(now.at, min(now.limit, before.at + passed)))
 
 
-class Eraser:
+class Erasing:
     """Deletes the hashes of changed rows that the job does not take, or no longer does."""
 
-    def __init__(self, plan: Plan, gone: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> None:
+    def __init__(self, gone: Plan, eraser: Eraser) -> None:
         self._gone = gone
-        self._made = keys_only(plan.whole or plan)
-        self._lookup = lookup
-        self._target = target
-        self._throttle = throttle
+        self._eraser = eraser
 
     def __call__(self, chunk: Chunk, source: Source, writer: Writer) -> int:
         """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
@@ -208,47 +203,9 @@ class Eraser:
         if chunk.upto is not None:
             gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
         for part in walk(gone, PART, source.fetch, after=chunk.after):
-            keys = [key for key in self._keys(gone, gone.select(part), source) if self._lookup.owns(key)]
-            for start in range(0, len(keys), TOGETHER):
-                deleted += self._erase(keys[start : start + TOGETHER], source, writer)
+            keys = list(self._eraser.keys(gone, gone.select(part), source))
+            deleted += self._eraser.erase(keys, source, writer)[0]
         return deleted
-
-    def _erase(self, keys: list[bytes], source: Source, writer: Writer) -> int:
-        grant = self._throttle.grant()
-        there = self._hashes(keys)
-        if not there:
-            return 0
-        made = set(self._keys(self._made, self._made.matching(self._lookup.condition(there)), source))
-        self._throttle.hold(grant)
-        self._unlink([key for key in there if key not in made], writer)
-        return sum(writer.drain().rows.values())
-
-    def _keys(self, plan: Plan, statement: str, source: Source) -> list[bytes]:
-        sink = Sink(self._target, keep=True)
-        transfer(plan, statement, source, sink, self._throttle)
-        return list(dict.fromkeys(words[1] for _, words in sink.kept))
-
-    def _hashes(self, keys: list[bytes]) -> list[bytes]:
-        """Those of the keys that hold a hash."""
-        groups: dict[int, list[bytes]] = {}
-        slots = self._target.slots
-        for key in keys:
-            groups.setdefault(slots.owners[slot_of(key)], []).append(key)
-        found = []
-        for index, group in groups.items():
-            replies = self._target.commands(slots.nodes[index], [("TYPE", key) for key in group])
-            for key, reply in zip(group, replies, strict=True):
-                kind = self._target.ask(key, "TYPE", key)[1] if isinstance(reply, Exception) else reply
-                found += [key] if kind == b"hash" else []
-        return found
-
-    def _unlink(self, keys: list[bytes], writer: Writer) -> None:
-        slots = writer.begin()
-        groups: dict[int, list[bytes]] = {}
-        for key in keys:
-            groups.setdefault(slots.owners[slot_of(key)], []).append(frames.pack([b"UNLINK", key]))
-        for index, commands in groups.items():
-            writer.send(index, Batch(b"".join(commands), len(commands), len(commands)))
 
 
 def sweep(
@@ -263,7 +220,7 @@ def sweep(
         return 0
     stamp = stamp_of(plan.job, table, plan.walk)
     moment = _since(plan.job, stamp, old, mark) if old else _literal(stamp, 0)
-    erase = eraser(changed_since(plan, stamp, moment), lookup, target, throttle)
+    erase = erasing(changed_since(plan, stamp, moment), lookup, target, throttle)
     if erase is None:
         return 0
     writer = Writer(target)
@@ -275,13 +232,13 @@ def sweep(
     return deleted
 
 
-def eraser(plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> Eraser | None:
+def erasing(plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> Erasing | None:
     """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all.
 
     `lookup` says which keys are the job's, and no other's.
     """
     gone = no_longer(plan)
-    return Eraser(plan, gone, lookup, target, throttle) if gone else None
+    return Erasing(gone, Eraser(plan.whole or plan, lookup, target, throttle)) if gone else None
 
 
 def _unfit(job: Job, why: str) -> PlanError:

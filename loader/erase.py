@@ -1,0 +1,76 @@
+"""Deleting the hashes of keys whose row is gone: each key is looked up in MySQL right before, and other types stay."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from loader.frames import pack
+from loader.load import Way, transfer
+from loader.lookup import TOGETHER, Lookup
+from loader.model import Batch, Node
+from loader.plan import Plan, keys_only
+from loader.slots import slot_of
+from loader.source import Source
+from loader.target import Target
+from loader.throttle import Throttle
+from loader.writer import Sink, Writer
+
+PAGE = 1000  # keys that one node is asked about at a time
+
+
+class Eraser:
+    """Deletes hashes of a job; `plan` reads all its rows, `lookup` says which keys are its own, and no other job's."""
+
+    def __init__(self, plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> None:
+        self._made = keys_only(plan)
+        self._lookup = lookup
+        self._target = target
+        self._throttle = throttle
+
+    def erase(
+        self, keys: Collection[bytes], source: Source, writer: Writer | Sink, way: Way | None = None
+    ) -> tuple[int, list[bytes]]:
+        """Delete the hashes of those keys that no row makes; how many there were, and which stay.
+
+        `way` takes what the writer is to send. Raises a transient `LoaderError` where the lock has lapsed meanwhile.
+        """
+        deleted, stay = 0, list[bytes]()
+        owned = sorted(filter(self._lookup.owns, keys))
+        for start in range(0, len(owned), TOGETHER):
+            part, grant = owned[start : start + TOGETHER], self._throttle.grant()
+            there = [key for key, kind in asked(self._target, "TYPE", part) if kind == b"hash"]
+            if not there:
+                continue
+            made = set(self.keys(self._made, self._made.matching(self._lookup.condition(there)), source))
+            stay += (key for key in there if key in made)
+            self._throttle.hold(grant)
+            _unlink((key for key in there if key not in made), way or writer)
+            deleted += sum(writer.drain().rows.values())
+        return deleted, stay
+
+    def keys(self, plan: Plan, statement: str, source: Source) -> Iterator[bytes]:
+        """The keys that the rows of a statement make."""
+        sink = Sink(self._target, keep=True)
+        transfer(plan, statement, source, sink, self._throttle)
+        yield from dict.fromkeys(words[1] for _, words in sink.kept)
+
+
+def asked(target: Target, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
+    """Each key with the reply to a command about it, in no order."""
+    groups: dict[Node, list[bytes]] = {}
+    for key in keys:
+        groups.setdefault(target.slots.node_of(slot_of(key)), []).append(key)
+    for node, group in groups.items():
+        for start in range(0, len(group), PAGE):
+            part = group[start : start + PAGE]
+            replies = target.commands(node, [[command, key] for key in part])
+            for key, reply in zip(part, replies, strict=True):
+                yield key, target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply
+
+
+def _unlink(keys: Iterable[bytes], way: Way) -> None:
+    slots = way.begin()
+    groups: dict[int, list[bytes]] = {}
+    for key in keys:
+        groups.setdefault(slots.owners[slot_of(key)], []).append(pack([b"UNLINK", key]))
+    for index, commands in groups.items():
+        way.send(index, Batch(b"".join(commands), len(commands), len(commands)))
