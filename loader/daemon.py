@@ -22,7 +22,7 @@ from loader.model import Run
 from loader.notify import notify, watchdog
 from loader.process import start_thread
 from loader.progress import Log, Reporter
-from loader.schedule import Listener, Reason, Schedule
+from loader.schedule import Reason, Schedule
 from loader.serving import Serving
 from loader.settings import Job
 from loader.settings import Schedule as Timed
@@ -43,17 +43,11 @@ LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
 class Daemon:
     """Runs the jobs of a config that have a schedule."""
 
-    def __init__(
-        self,
-        files: Sequence[Path],
-        log: Log,
-        config: Config,
-        listeners: Sequence[Listener] = (),
-    ) -> None:
+    def __init__(self, files: Sequence[Path], log: Log, config: Config) -> None:
         self.config = self._before = config
         timed(config)
         self.serving = Serving(config)
-        self.schedule = Schedule(self._work, [Told(log), self.serving.metrics, *listeners], config.daemon.jobs_at_once)
+        self.schedule = Schedule(self._work, [Told(log), self.serving.metrics], config.daemon.jobs_at_once)
         self._files = files
         self._log = log
         self._say = log.logger()

@@ -1,4 +1,4 @@
-"""What a run leaves in the target: its checkpoint, its markers and its rejects, under `loader:{job}:…`.
+"""What a run leaves in the target: checkpoint, markers, slot, owed prune and rejects, under `loader:{job}:…`.
 
 State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
 that are gone. Markers stand on every master: one that is missing tells of a master that was emptied alone.
