@@ -558,3 +558,12 @@ def test_chunks_are_counted_as_they_come():
 
     assert sample(text, "loader_rows_total", job="job", outcome="written") == 5
     assert sample(text, "loader_node_rows_total", job="job", node="n:1") == 5
+
+
+def test_the_readme_names_metrics_that_there_are():
+    """Who copies an alert from it gets one that can fire."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bloader_[a-z_]+[a-z]\b", readme))
+    there = set(re.findall(r"^# TYPE (\S+)", Metrics().render().decode(), re.MULTILINE))
+    assert named
+    assert named - there == set()
