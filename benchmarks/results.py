@@ -12,7 +12,7 @@ from typing import Any
 from servers import SAMPLES
 
 from loader.encoder import COMPILED
-from loader.run import WORKERS
+from loader.options import WORKERS
 
 VARIANTS = {  # case: what a reader calls it
     "script": "shell script, a process a row, 500 rows",

@@ -14,10 +14,11 @@ import pymysql
 import redis
 
 from loader.config import load_config
+from loader.ends import prepare
 from loader.lab import Lab
 from loader.load import transfer
 from loader.model import Batch, Chunk
-from loader.run import Options, prepare
+from loader.options import Options
 from loader.server import HOST, Server, free_ports, program, stop, wait
 from loader.slots import SlotMap
 from loader.source import Source
@@ -199,9 +200,9 @@ class Servers:
         paths = {port: self.directory / f"{table}-{port}.resp" for port in self.masters["cluster"]}
         if not all(path.exists() for path in paths.values()):
             settings = load_config([self.config(table, "cluster")])
-            with prepare(settings, settings.jobs[table], Options()) as crew, Source(settings.source) as source:
-                writer = _Files(crew.target.slots, paths)
-                transfer(crew.plan, crew.plan.select(Chunk(1)), source, writer, crew.throttle)
+            with prepare(settings, settings.jobs[table], Options()) as ends, Source(settings.source) as source:
+                writer = _Files(ends.target.slots, paths)
+                transfer(ends.plan, ends.plan.select(Chunk(1)), source, writer, ends.throttle)
                 writer.close()
         return paths
 

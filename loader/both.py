@@ -1,4 +1,4 @@
-"""The two sides of a job, open: rows looked up by their keys, hashes compared, written, found and deleted.
+"""What is done on both sides of a job: rows looked up by their keys, hashes compared, written, found and deleted.
 
 What fails in passing is tried again on new connections, for as long as the job's deadline says.
 """
@@ -10,15 +10,15 @@ from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
 from loader.config import Config
-from loader.crew import Crew, Options
 from loader.encoder import Tally
+from loader.ends import prepare
 from loader.errors import TargetError
 from loader.load import persist, transfer
-from loader.lookup import TOGETHER, Lookup
+from loader.lookup import TOGETHER
 from loader.model import Acks, Batch, Node, Reject
+from loader.options import Options
 from loader.plan import Plan, keys_only
 from loader.reader import Reader, Unequal
-from loader.run import prepare
 from loader.settings import Job
 from loader.slots import SlotMap, slot_of
 from loader.source import Source
@@ -57,18 +57,18 @@ class Both:
 
     def __init__(self, settings: Config, job: Job, run: str = "") -> None:
         self._settings = settings
-        self._crew: Crew = prepare(settings, job, Options())
+        self._ends = prepare(settings, job, Options())
         try:
             if run:
-                persist(lambda: self._crew.lock(run), job.deadline, self._crew.throttle)
-            self.plan = self._crew.plan
-            self.lookup = Lookup(self.plan, self._crew.table, settings.longer(job))
+                self._ends.steadily(lambda: self._ends.lock(run))
+            self.lookup = self._ends.lookup()
         except BaseException:
-            self._crew.close()
+            self._ends.close()
             raise
-        self.target: Target = self._crew.target
-        self.throttle = self._crew.throttle
-        self.fetch = self._crew.fetch
+        self.plan = self._ends.plan
+        self.target = self._ends.target
+        self.throttle = self._ends.throttle
+        self.fetch = self._ends.fetch
         self._source: Source | None = None
         self._keys_only = keys_only(self.plan)
 
@@ -78,7 +78,7 @@ class Both:
     def __exit__(self, *_: object) -> None:
         if self._source:
             self._source.close()
-        self._crew.close()
+        self._ends.close()
 
     def steadily(self, attempt: Callable[[], T]) -> T:
         """Do something, and again while it fails in passing."""

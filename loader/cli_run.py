@@ -30,7 +30,7 @@ from loader.terminal import (
 if TYPE_CHECKING:
     from loader.config import Config
     from loader.model import Run
-    from loader.run import Options
+    from loader.options import Options
     from loader.settings import Job
 
 
@@ -181,7 +181,7 @@ def sync(
     output: Output = Format.TEXT,
 ) -> None:
     """Write the rows of jobs to Redis, now."""
-    from loader.run import WORKERS, Options
+    from loader.options import WORKERS, Options
 
     config = context.obj.config()
     named = chosen(config, jobs, every=every)
@@ -237,7 +237,7 @@ def backfill(
     output: Output = Format.TEXT,
 ) -> None:
     """Write a whole table, once; if killed, type it again."""
-    from loader.run import WORKERS, Options
+    from loader.options import WORKERS, Options
 
     config = context.obj.config()
     options = Options(

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from loader.config import Config, load_config
-from loader.crew import Options
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.execute import execute
 from loader.model import Run
 from loader.notify import notify, watchdog
+from loader.options import Options
 from loader.process import start_thread
 from loader.progress import Log, Reporter
 from loader.schedule import Reason, Schedule

@@ -12,14 +12,15 @@ from loader.cron import next_times
 from loader.doctor_mysql import Patient as Mysql
 from loader.doctor_redis import Patient as Redis
 from loader.doctor_redis import mebibytes
+from loader.ends import read_plan
 from loader.errors import ConfigError, Exit, LoaderError, SourceError
 from loader.finding import Check, Finding, examine, fail, ok, skip, warn
 from loader.lock import holders
 from loader.lookup import Lookup
 from loader.model import Column, Node, Table
+from loader.options import Options
 from loader.plan import Plan, quote
 from loader.report import shown
-from loader.run import Options, read_plan
 from loader.settings import Job
 from loader.slots import slot_of
 from loader.state import Rejects, State

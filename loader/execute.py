@@ -2,9 +2,10 @@
 
 from loader import history, reconcile
 from loader.config import Config
-from loader.crew import Listener, Options
 from loader.errors import Exit, LoaderError, Stopped
+from loader.listener import Listener
 from loader.model import Noted, Run, RunBegan, RunEnded, Status
+from loader.options import Options
 from loader.run import new_id, run_job
 from loader.settings import Job
 
@@ -39,10 +40,9 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
 def _close(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
     """Keep a run in the history, and tell of its end."""
     run.refused = run.exit_code == Exit.LOCKED and not run.chunks
-    if not run.dry_run and not run.refused:
-        partial = any((options.where, options.key_range, options.shard))
-        if missing := history.keep(settings.target, job, run, partial=partial):
-            listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
+    kept = not run.dry_run and not run.refused
+    if kept and (missing := history.keep(settings.target, job, run, partial=options.narrowed)):
+        listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
     listener.notify(RunEnded(run))
 
 

@@ -6,18 +6,19 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from loader import increment
+from loader.basis import Basis
 from loader.config import Config
-from loader.crew import WORKERS, Crew, Listener, Options
-from loader.errors import Done, Exit, LoaderError, PlanError, StartOver, Stopped
-from loader.load import PATIENCE, persist, transfer
+from loader.crew import Crew
+from loader.ends import patience, prepare
+from loader.errors import Done, Exit, LoaderError, StartOver, Stopped
+from loader.listener import Listener
+from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
-from loader.plan import Plan, key_of, make_plan, peek, quote
+from loader.options import Options
+from loader.plan import Plan, key_of
 from loader.settings import Job
-from loader.settings import Target as TargetSettings
 from loader.slots import slot_of
 from loader.source import Source
-from loader.target import Target
-from loader.throttle import Throttle
 from loader.writer import Sink
 
 PREVIEW_ROWS = 5
@@ -25,8 +26,6 @@ REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
 STARTS = 3  # how often a run begins, where its table or its target is changed under it
 
 Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
-
-__all__ = ["WORKERS", "Options", "preview", "read_back", "run_job"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +86,28 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
 
 def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
     """Load a job from its plan to its last chunk, and count it into the run."""
-    with prepare(settings, job, options, run.id, again=again) as crew:
-        listener.expect(crew.plan.expected, crew.throttle)
-        for note in crew.notes:
+    with (
+        prepare(settings, job, options, again=again) as ends,
+        Basis(ends, options) as basis,
+        Crew(ends, basis, options) as crew,
+    ):
+        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle)
+        listener.expect(basis.plan.expected, ends.throttle)
+        for note in basis.notes:
             listener.notify(Noted(note))
-        run.resumed, run.full = crew.resumed, crew.is_full
-        run.rejected, run.rejects = crew.earlier  # a row that is not in Redis stays told of until it is
+        run.resumed, run.full = basis.resumed, basis.is_full
+        run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
         try:
             for event in crew.events(listener):
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + crew.owed
-            for reason, seconds in crew.throttle.waited().items():
+            for reason, seconds in ends.throttle.waited().items():
                 run.waits[reason] = run.waits.get(reason, 0.0) + seconds
-        run.deleted += crew.erased
-        run.prunes = crew.prunes
-        run.error = crew.evicted() or None
+        run.deleted += basis.erased
+        run.prunes = basis.prunes
+        run.error = basis.evicted() or None
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(
             f"rows do not add up: {run.read} read, {run.written} written,"
@@ -143,82 +147,25 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
         run.nodes[node] -= rows
 
 
-def prepare(settings: Config, job: Job, options: Options, run: str = "", *, again: bool = False) -> "Crew":
-    """Connect to both sides and plan; an unreachable server is tried for `PATIENCE` seconds.
-
-    With the id of a run it begins, and the job is locked for it unless nothing is to be written. Where it begins
-    `again`, it has the patience of its job, and a table that is not there may be on its way back.
-    """
-    throttle = Throttle(options.rate, options.halt)
-    patience = job.deadline if again else PATIENCE
-
-    def look() -> tuple[Source, Table, Plan]:
-        source = Source(settings.source)
-        try:
-            return source, *read_plan(source, job, options)
-        except BaseException as error:
-            source.close()
-            if isinstance(error, PlanError):
-                error.transient &= again
-            raise
-
-    source, table, plan = persist(look, patience, throttle)
-    try:
-        target = persist(lambda: _connected(settings.target), patience, throttle)
-    except BaseException:
-        source.close()
-        raise
-    crew = Crew(settings, plan, table, source, target, options, throttle)
-    if run:
-        try:
-            persist(crew.begin if options.dry_run else lambda: crew.take_up(run), patience, throttle)
-        except BaseException:
-            crew.close()
-            raise
-    return crew
-
-
-def _connected(settings: TargetSettings) -> Target:
-    target = Target(settings)
-    try:
-        target.refresh(force=True)
-    except LoaderError:
-        target.close()
-        raise
-    return target
-
-
-def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
-    """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
-    table = source.table(job.table) if job.table else source.result(peek(str(job.query), 0), job.name)
-    plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
-    source.result(plan.first(0), job.name)
-    if (
-        job.table and job.fields is None
-    ):  # columns that the account may not read are hidden from it, and would be missed
-        source.result(f"SELECT * FROM {quote(job.table)} LIMIT 0", job.name)
-    return table, plan
-
-
 def preview(settings: Config, job: Job) -> Preview:
     """What a sync would do: the plan, and the commands of the first rows, with their nodes."""
-    with prepare(settings, job, Options()) as crew, Source(settings.source) as source:
-        sink = Sink(crew.target, keep=True)
-        transfer(crew.plan, crew.plan.first(PREVIEW_ROWS), source, sink, crew.throttle)
+    with prepare(settings, job, Options()) as ends, Source(settings.source) as source:
+        sink = Sink(ends.target, keep=True)
+        transfer(ends.plan, ends.plan.first(PREVIEW_ROWS), source, sink, ends.throttle)
         if not job.incremental:
-            return Preview(crew.plan, crew.table, sink.kept)
-        changed, index = increment.example(crew.plan, crew.table, source)
+            return Preview(ends.plan, ends.table, sink.kept)
+        changed, index = increment.example(ends.plan, ends.table, source)
         told = increment.warnings(job, changed.walk[0])
-        plan = replace(crew.plan, warnings=(*crew.plan.warnings, *told))
-        return Preview(plan, crew.table, sink.kept, changed, index)
+        plan = replace(ends.plan, warnings=(*ends.plan.warnings, *told))
+        return Preview(plan, ends.table, sink.kept, changed, index)
 
 
 def read_back(settings: Config, job: Job, keys: Sequence[str]) -> Iterator[Found]:
     """The hashes of a job's keys as they are in Redis: key, slot, node, seconds to live, fields (None: no such key)."""
-    with prepare(settings, job, Options()) as crew:
+    with prepare(settings, job, Options()) as ends:
         for text in keys:
-            key = key_of(crew.plan, crew.table, text)
-            node, flat = crew.target.ask(key, "HGETALL", key)
-            _, ttl = crew.target.ask(key, "TTL", key)
+            key = key_of(ends.plan, ends.table, text)
+            node, flat = ends.target.ask(key, "HGETALL", key)
+            _, ttl = ends.target.ask(key, "TTL", key)
             fields = dict(zip(flat[::2], flat[1::2], strict=True)) or None
             yield key, slot_of(key), node, ttl if ttl >= 0 else None, fields

@@ -4,10 +4,10 @@ import threading
 from contextlib import suppress
 
 from loader.config import Config
-from loader.crew import Listener, Listeners
 from loader.errors import LoaderError
 from loader.health import PATIENCE, Health
 from loader.history import successes
+from loader.listener import Listener, Listeners
 from loader.metrics import Metrics
 from loader.process import start_thread
 from loader.target import Target

@@ -14,7 +14,8 @@ import loader.load
 from desk import HOST
 from loader.lab import Lab
 from loader.model import ChunkLoaded, Node, Waiting
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.server import program, wait
 from loader.settings import Target as Settings
 from world import Ear, World

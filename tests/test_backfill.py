@@ -10,7 +10,8 @@ import redis
 
 from desk import HOST, Desk, finish, redis_server
 from loader.model import ChunkLoaded
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.throttle import Throttle
 from world import Ear
 

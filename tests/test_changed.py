@@ -7,12 +7,13 @@ import pytest
 
 from loader import both, digests, frames
 from loader.baseline import Baselines
-from loader.crew import Crew
+from loader.basis import Basis
 from loader.digests import Rows, pack, unpack
 from loader.errors import TargetError
+from loader.options import Options
 from loader.reconcile import Pruned, prune, retry, verify
 from loader.report import run_text
-from loader.run import Options, run_job
+from loader.run import run_job
 from loader.target import Target
 from loader.writer import Writer
 from world import Ear
@@ -366,7 +367,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
     fill(world)
     outcome(world)
     world.sql("UPDATE t SET v = 'B' WHERE id = 25")
-    keep, lives, node = Crew._keep_baseline, Target.lives, str(world.redis.get_node_from_key("t_25").port)
+    keep, lives, node = Basis._keep_baseline, Target.lives, str(world.redis.get_node_from_key("t_25").port)
 
     def anew(self):
         return {
@@ -374,13 +375,13 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
             for n, (life, *rest) in lives(self).items()
         }
 
-    def keep_late(self, saved):
+    def keep_late(self, run):
         world.redis.hset("t_25", "v", "v25")
         monkeypatch.setattr(Target, "lives", anew)
-        keep(self, saved)
+        keep(self, run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Crew, "_keep_baseline", keep_late)
+        patch.setattr(Basis, "_keep_baseline", keep_late)
         assert world.sync(**JOB).written == 1
     assert outcome(world) == (10, 40, 0)
     assert outcome(world) == (0, 50, 0)

@@ -13,7 +13,8 @@ from desk import HOST, redis_server
 from loader import load
 from loader.config import Config
 from loader.model import ChunkLoaded, Waiting
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.source import Source
 from proxy import DOWN, UP, Proxy
 from world import Ear

@@ -19,8 +19,9 @@ from desk import HOST, MARK, Desk
 from loader.config import load_config
 from loader.daemon import Daemon
 from loader.model import ChunkLoaded, Run, Status
+from loader.options import Options
 from loader.progress import Log
-from loader.run import Options, run_job
+from loader.run import run_job
 from loader.server import wait
 from loader.throttle import Halt
 from world import Ear

@@ -17,10 +17,12 @@ import redis
 from desk import HOST, Desk, redis_server
 from loader import load
 from loader.config import Config
+from loader.ends import read_plan
 from loader.errors import StartOver
 from loader.lab import Lab
 from loader.model import Chunk, ChunkLoaded, Waiting
-from loader.run import Options, read_plan, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.server import wait
 from loader.settings import Source as Settings
 from loader.source import Source

@@ -12,10 +12,10 @@ import pytest
 
 from desk import Desk
 from loader import increment, reconcile
-from loader.crew import Options
 from loader.errors import ConfigError, TargetError
 from loader.execute import execute
 from loader.model import ChunkLoaded, Noted
+from loader.options import Options
 from loader.reconcile import verify
 from loader.source import Source
 from loader.writer import Writer

@@ -12,7 +12,8 @@ from loader import both, reconcile
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.lock import Lock
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.settings import Target as Settings
 from loader.target import Target
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture

@@ -11,7 +11,8 @@ from redis.cluster import RedisCluster
 from desk import Desk
 from loader import both, reconcile
 from loader.errors import ConfigError, TargetError
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from world import Ear
 
 ROWS = 200_000

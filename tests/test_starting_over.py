@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from desk import Desk, redis_server
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from test_lock import table
 from world import Ear, World
 

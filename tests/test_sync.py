@@ -15,7 +15,8 @@ from loader.errors import TargetError
 from loader.lab import Lab
 from loader.load import persist
 from loader.model import Waiting
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 from loader.slots import slot_of
 from loader.source import Source
 from loader.target import Target

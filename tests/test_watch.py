@@ -27,9 +27,9 @@ from loader.history import KEPT, History
 from loader.lock import Lock
 from loader.metrics import Metrics
 from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
+from loader.options import Options
 from loader.progress import Log, Reporter
 from loader.report import run_document
-from loader.run import Options
 from loader.server import wait
 from loader.serving import Serving
 from loader.status import OVERDUE, is_late, next_time

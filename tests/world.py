@@ -8,7 +8,8 @@ import pymysql
 from redis.cluster import RedisCluster
 
 from loader.config import Config
-from loader.run import Options, run_job
+from loader.options import Options
+from loader.run import run_job
 
 
 class Ear:

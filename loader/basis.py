@@ -1,0 +1,275 @@
+"""What a run builds on: its slot, the checkpoint or the baseline of an earlier run, and what masters had before it.
+
+And what it leaves for later runs to build on, once nothing of it is owed.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Self
+from uuid import uuid4
+
+from loader import increment
+from loader.baseline import Baselines
+from loader.changed import Changes
+from loader.digests import Digests
+from loader.ends import Ends, passing
+from loader.errors import ConfigError, Done, StartOver
+from loader.load import check_table
+from loader.model import Node, Reject
+from loader.options import Options
+from loader.state import Checkpoint, Rejects, State, difference
+from loader.watch import check_room
+
+AHEAD = 300  # seconds that a slot may be ahead of this machine's clock; one beyond tells of a wrong clock elsewhere
+MARKERS_EVERY = 5.0  # seconds between two looks at the markers
+REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
+
+
+class Basis:
+    """The basis of one run; `plan` is what it reads: all rows, or those that were changed.
+
+    A run that writes leaves a marker on every master until it is over.
+    """
+
+    def __init__(self, ends: Ends, options: Options) -> None:
+        self.plan = ends.plan
+        self.state = State(ends.target, ends.plan.job.name, options.shard, resumes=options.resume)
+        self.rejects = Rejects(ends.target, ends.plan.job.name)
+        self.changes: Changes | None = None  # of a job that writes only what was changed
+        self.resumed = False
+        self.earlier: tuple[int, list[Reject]] = (0, [])  # rejects of the runs that this one resumes: how many, some
+        self.notes: list[str] = []  # what a person should know before the run goes on
+        self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
+        self.prunes = False  # a prune is due once the run is through
+        self._ends = ends
+        self._options = options
+        self._baselines = Baselines(ends.target, ends.plan.job.name)
+        self._begun: Checkpoint | None = None  # of a run that writes, as it began
+        self._start: dict[str, Any] = {}  # what the baseline will say of this run
+        self._full = 0.0  # when everything was read last
+        self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
+        self._lives: dict[Node, str] = {}  # the id that each master got when it was started, before the run
+        self._marked = time.monotonic()  # when the markers were looked at last
+        self._began = time.time()
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the markers of a run that has not finished, unless a checkpoint speaks of them."""
+        with passing():  # a marker that stays says nothing
+            if self._begun and not self._options.resume and not self._finished and not self._ends.throttle.lapsed():
+                self.state.forget(self._begun)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all rows are read, and not those alone that were changed."""
+        return self.plan.whole is None
+
+    def take_up(self, run: str) -> Checkpoint:
+        """The checkpoint to go on from: an earlier run's that fits, with its rows still there, or that of a new run.
+
+        The job is locked by then.
+        """
+        self._check_slot()
+        self._evicted = self._ends.target.evictions()
+        self._lives = {node: life for node, (life, _, _) in self._ends.target.lives().items()}
+        self.notes = [
+            f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
+            for node, policy in self._ends.target.evicting().items()
+        ]
+        facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
+        saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
+        self.resumed = saved is not None
+        if saved:
+            told = [Reject(entry.key, entry.reason) for entry in islice(self.rejects.all(), REJECTS_TOLD)]
+            self.earlier = (saved.rejected, told)
+            self._begun = saved
+            self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
+            self._find_changes()
+            return saved
+        if self._options.resume:
+            check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
+            self.state.void()  # else the new markers would vouch for it
+        # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
+        self._begun = Checkpoint(run, facts, self.state.mark(run))
+        self._find_changes()
+        self.begin()
+        return replace(self._begun, start=self._start)
+
+    def begin(self) -> None:
+        """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
+        if not self.plan.job.incremental or self._options.narrowed:
+            return
+        ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
+        baseline = None if full else self._baselines.read()
+        doubt = self._baselines.doubt(baseline, self._facts()) if baseline else ""
+        begun = ends.scouted(lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, full=full))
+        self.plan, self._full = begun.plan, begun.full
+        self._start = {"began": self._began, **increment.kept(begun.mark)}
+        self.notes += [begun.note] if begun.note else []
+        if not self.is_full and (listed := self.rejects.count()):
+            self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
+
+    def _check_slot(self) -> None:
+        """End where the slot was done, by another daemon or before; asked under the lock, so that it is done once."""
+        if self._options.slot is None:
+            return
+        done = self.state.slot()
+        if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
+            when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Done(
+                f"job {self.plan.job.name!r} was done for {when} by run {done.get('run')} (host {done.get('host')},"
+                f" pid {done.get('pid')})"
+            )
+        self.state.begin_slot(self._options.slot)
+
+    def _unfinished(self, facts: Mapping[str, str]) -> Checkpoint | None:
+        """The checkpoint of an earlier run of the same plan, if its markers are there; a `ConfigError` for another.
+
+        A schedule goes on only with what was begun for the same slot: rows that were read for an earlier one are old.
+        """
+        scheduled = self._options.slot is not None
+        try:
+            saved = self.state.read()
+        except ConfigError as error:
+            if not scheduled:
+                raise
+            self.notes.append(str(error))
+            return None
+        if saved is None:
+            return None
+        before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
+        if changed := difference(before, facts):
+            if scheduled:
+                self.notes.append(f"begins from the start, for there is a checkpoint of another run: {changed}")
+                return None
+            raise ConfigError(
+                f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
+                " --restart forgets it and loads everything"
+            )
+        if lost := self.state.lost(saved.markers, saved.run):
+            self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
+            return None
+        return saved
+
+    def _find_changes(self) -> None:
+        """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""
+        job, facts = self.plan.job, self._facts()
+        if not job.changed_only or self._options.resume or self._options.narrowed:
+            if job.incremental is None:
+                self._baselines.void()
+            if not job.changed_only:
+                Digests(self._ends.target, job.name, "").clear()
+            return
+        baseline = self._baselines.read()
+        doubt = self._baselines.doubt(baseline, facts) if baseline else ""
+        if self._options.full:
+            doubt = "--full asks for it"
+        self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
+        base = baseline.more.get("digests") if baseline and not doubt else None
+        if not self.changes.open(facts, base, self._ends.settings.jobs) or doubt:
+            doubt = doubt or "no run that ended well vouches for what is there"
+            self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
+
+    def _facts(self) -> dict[str, str]:
+        source = self._ends.settings.source
+        return self.plan.facts() | {
+            "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+            "time zone": str(source.time_zone),
+        }
+
+    def check_markers(self) -> None:
+        """Begin again where a master was emptied meanwhile; looked at now and then."""
+        if time.monotonic() - self._marked >= MARKERS_EVERY:
+            self._marked = time.monotonic()
+            self.find_markers()
+
+    def find_markers(self) -> None:
+        """Begin again where markers are gone; not where a full master threw keys away, which is told of anyway."""
+        begun = self._begun
+        if not begun:
+            return
+        lost = self._ends.steadily(lambda: self.state.lost(begun.markers, begun.run))
+        if lost and not self.evicted():
+            gone = ", ".join(lost)
+            raise StartOver(f"the target was emptied during the run, in part or whole: markers are gone ({gone})")
+
+    def evicted(self) -> str:
+        """What masters have thrown away since the run began, in words; empty where nothing."""
+        now = self._ends.steadily(self._ends.target.evictions) if self._begun else {}
+        counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
+        if not counts:
+            return ""
+        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items())
+        return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+
+    def finish(self) -> None:
+        """Nothing is owed: forget the checkpoint and what was rejected before."""
+        begun, ends, slot = self._begun, self._ends, self._options.slot
+        if not begun:
+            return
+        self.find_markers()
+        if lapsed := ends.throttle.lapsed():
+            raise lapsed
+        ends.scouted(lambda source: check_table(self.plan, source))
+        self._sweep()
+        self._owe_prune(begun.run)
+        self._keep_baseline(begun.run)
+        ends.steadily(lambda: self.state.forget(begun))
+        self._finished = True
+        if slot is not None:
+            ends.steadily(lambda: self.state.save_slot(slot, begun.run))
+        if self.is_full and not self.resumed and not self._options.narrowed:
+            ends.steadily(lambda: self.rejects.remove_before(self._began))
+
+    def _owe_prune(self, run: str) -> None:
+        """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
+        if self.plan.job.full_every is None or self._options.narrowed or self._options.resume:
+            return
+        if self.is_full:
+            self._ends.steadily(lambda: self.state.owe_prune(run))
+        self.prunes = self._ends.steadily(self.state.owes_prune)
+
+    def _sweep(self) -> None:
+        """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
+        ends, mark = self._ends, increment.restored(self._start)
+        before = ends.steadily(self._baselines.read) if mark and self.is_full else None
+        if mark and before:
+            lookup = ends.lookup()
+            self.erased = ends.scouted(
+                lambda source: increment.sweep(lookup, ends.table, source, ends.target, ends.throttle, before, mark)
+            )
+
+    def _keep_baseline(self, run: str) -> None:
+        """Have the next run leave out what this one has seen to: all its rows are in Redis.
+
+        Not where a master has thrown keys away meanwhile, or was started anew, and has what it had saved by then;
+        before a resumed run went on, no one has looked.
+        """
+        ends, changes, more = self._ends, self.changes, self._start
+        if not (changes or more) or self._is_doubtful() or (self.resumed and ends.target.evicting()):
+            return
+        if changes:
+            ends.steadily(changes.digests.close)
+            more = {"digests": changes.writer}
+        ends.steadily(lambda: self._baselines.save(run, self._facts(), self._full or self._began, more))
+        try:
+            self.find_markers()  # what was emptied before the new ones were left is not vouched for by them
+        except StartOver:
+            ends.steadily(self._baselines.void)
+            raise
+        if self._is_doubtful():
+            ends.steadily(self._baselines.void)
+
+    def _is_doubtful(self) -> bool:
+        """Whether a master may have lost rows since the run began, though its markers are there."""
+        lives = self._ends.steadily(self._ends.target.lives)
+        return bool(self.evicted()) or any(lives[node][0] != self._lives[node] for node in lives.keys() & self._lives)

@@ -1,0 +1,169 @@
+"""A job's two ends, open: its table and plan, Redis, the job's lock, and a connection to MySQL beside the workers'."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, TypeVar
+
+from loader.config import Config
+from loader.errors import LoaderError, PlanError
+from loader.load import PATIENCE, persist
+from loader.lock import Lock
+from loader.lookup import Lookup
+from loader.model import Table
+from loader.options import Options
+from loader.plan import Plan, make_plan, peek, quote
+from loader.settings import Job
+from loader.settings import Target as TargetSettings
+from loader.source import Source
+from loader.target import Target
+from loader.throttle import Throttle
+
+SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
+
+T = TypeVar("T")
+
+
+class Ends:
+    """What is open of one job; `plan` takes all of its rows that the options leave.
+
+    `scouting` says that MySQL is being waited for beside the workers.
+    """
+
+    def __init__(
+        self, settings: Config, plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.table = table
+        self.target = target
+        self.throttle = throttle
+        self.scouting = False
+        self._scout: Source | None = source
+        self._held: Lock | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the lock go, and leave both servers."""
+        with passing():  # a lock lapses by itself
+            if self._held:
+                self._held.drop(self.target)
+        if self._scout:
+            self._scout.close()
+        self.target.close()
+
+    def lock(
+        self,
+        run: str,
+        shard: tuple[int, int] | None = None,
+        lost: Callable[[LoaderError], None] = lambda _: None,
+    ) -> None:
+        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it. `lost` hears of its loss.
+
+        Where the answer is lost, the lock may be held all the same: the same one asks again, and lets it go at the end.
+        """
+        if self._held is None:
+            self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
+        if self.throttle.lapsed == self._held.lapsed:
+            return
+        self._held.take(self.target)
+        self.throttle.lapsed, self.throttle.grant = self._held.lapsed, self._held.grant
+        self._held.keep(lost)
+
+    def lookup(self) -> Lookup:
+        """The way back from a key that is the job's, and no other job's."""
+        return Lookup(self.plan, self.table, self.settings.longer(self.plan.job))
+
+    def steadily(self, action: Callable[[], T]) -> T:
+        """Do something, and again while it fails in passing."""
+        return persist(action, self.plan.job.deadline, self.throttle)
+
+    def scouted(self, action: Callable[[Source], T]) -> T:
+        """Do something on the connection beside the workers', and again while it fails in passing."""
+
+        def attempt() -> T:
+            if self._scout is None:
+                self._scout = Source(self.settings.source, SCOUT_PATIENCE)
+            try:
+                return action(self._scout)
+            except LoaderError:
+                self._scout.close()
+                self._scout = None
+                raise
+
+        self.scouting = True
+        try:
+            return self.steadily(attempt)
+        finally:
+            self.scouting = False
+
+    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
+        """Rows of a small result, tried again while MySQL is away in passing."""
+        return self.scouted(lambda source: source.fetch(sql, args))
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Let a failure that passes be: the run is over."""
+    try:
+        yield
+    except LoaderError as error:
+        if not error.transient:
+            raise
+
+
+def patience(job: Job, *, again: bool = False) -> float:
+    """Seconds of trying before the first row: a person waits, unless the run begins `again` and has its job's."""
+    return job.deadline if again else PATIENCE
+
+
+def prepare(settings: Config, job: Job, options: Options, *, again: bool = False) -> Ends:
+    """Connect to both sides and plan; an unreachable server is tried for as long as there is `patience`.
+
+    Where a run begins `again`, a table that is not there may be on its way back.
+    """
+    throttle = Throttle(options.rate, options.halt)
+
+    def look() -> tuple[Source, Table, Plan]:
+        source = Source(settings.source)
+        try:
+            return source, *read_plan(source, job, options)
+        except BaseException as error:
+            source.close()
+            if isinstance(error, PlanError):
+                error.transient &= again
+            raise
+
+    source, table, plan = persist(look, patience(job, again=again), throttle)
+    try:
+        target = persist(lambda: _connected(settings.target), patience(job, again=again), throttle)
+    except BaseException:
+        source.close()
+        raise
+    return Ends(settings, plan, table, source, target, throttle)
+
+
+def _connected(settings: TargetSettings) -> Target:
+    target = Target(settings)
+    try:
+        target.refresh(force=True)
+    except LoaderError:
+        target.close()
+        raise
+    return target
+
+
+def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
+    """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
+    table = source.table(job.table) if job.table else source.result(peek(str(job.query), 0), job.name)
+    plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
+    source.result(plan.first(0), job.name)
+    if (
+        job.table and job.fields is None
+    ):  # columns that the account may not read are hidden from it, and would be missed
+        source.result(f"SELECT * FROM {quote(job.table)} LIMIT 0", job.name)
+    return table, plan
