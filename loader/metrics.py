@@ -6,7 +6,7 @@ process does, as Prometheus expects.
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -67,6 +67,7 @@ class Metrics:
         self._running = gauge("running", "Runs under way.", "job")
         self._rejects = gauge("rejects", "Rows on the list of rejects.", "job")
         self._success = gauge("last_success_timestamp_seconds", "When the last success ended.", "job")
+        self._max_age = gauge("max_age_seconds", "How old the last success may be before the job is late.", "job")
         self._next = gauge("next_run_timestamp_seconds", "When the next run is due.", "job")
         self._watermark = gauge("watermark_timestamp_seconds", "Up to when all changes are in Redis.", "job")
         build = gauge("build_info", "This program.", "version", "encoder")
@@ -81,15 +82,16 @@ class Metrics:
         """A listener for one run of a job."""
         return Listener(self, job)
 
-    def keep(self, jobs: Collection[str]) -> None:
-        """Have series of these jobs alone; those that may be counted up begin at 0."""
+    def keep(self, max_ages: Mapping[str, float | None]) -> None:
+        """Have series of these jobs alone, each with its `max_age`; those that may be counted up begin at 0."""
+        jobs = frozenset(max_ages)
         with self._lock:
-            gone = (self._jobs or frozenset()) - frozenset(jobs)
-            self._jobs = frozenset(jobs)
+            gone = (self._jobs or frozenset()) - jobs
+            self._jobs = jobs
         for job in gone:
             for metric in self._of_jobs():
                 metric.remove_by_labels({"job": job})
-        for job in jobs:
+        for job, max_age in max_ages.items():
             for status in Status:
                 self._runs.labels(job, status.value)
             for outcome in OUTCOMES:
@@ -97,6 +99,10 @@ class Metrics:
             for metric in (self._read, self._deleted, self._bytes, self._retried, self._seconds):
                 metric.labels(job)
             self._set_running(job, 0)
+            if max_age is None:
+                self._max_age.remove_by_labels({"job": job})
+            else:
+                self._max_age.labels(job).set(max_age)
 
     def recall(self, successes: Mapping[str, float]) -> None:
         """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
@@ -148,7 +154,7 @@ class Metrics:
         return (
             *(self._runs, self._read, self._rows, self._deleted, self._bytes, self._retried, self._waited),
             *(self._skipped, self._node_rows, self._seconds, self._delay),
-            *(self._running, self._rejects, self._success, self._next, self._watermark),
+            *(self._running, self._rejects, self._success, self._max_age, self._next, self._watermark),
         )
 
     def begin(self, job: str) -> None:

@@ -44,7 +44,7 @@ class Serving:
         """Have metrics of the jobs of this config alone, and ask its servers for their health."""
         self._config = config
         self.health.configure(config.source, config.target)
-        self.metrics.keep([name for name, job in config.jobs.items() if job.schedule])
+        self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule})
         start_thread(self._recall, config)
 
     def listen(self, job: str, *others: Listener) -> Listener:

@@ -9,19 +9,13 @@ root=${LOADER_MATRIX_ROOT:-$HOME/.cache/mysql-redis-loader/sid}
 packages=mysql-server-core,mysql-client-core,redis-server,valkey-server
 PATH=$PWD/.venv/bin:$PATH:/usr/sbin
 
-# The mirror that this machine's own packages come from.
-mirror() {
-  # shellcheck disable=SC2016  # apt-get fills in the words
-  apt-get indextargets --format '$(REPO_URI) $(CREATED_BY)' | awk '$2 == "Packages" { print $1; exit }'
-}
-
 unpack() {
   local sudo=() url
   command -v debootstrap >/dev/null || {
     echo "matrix: missing; install the package debootstrap" >&2
     exit 1
   }
-  url=$(mirror)
+  url=$(scripts/mirror.sh)
   if [ "$(id -u)" != 0 ]; then
     sudo=(sudo -n)
   fi
