@@ -16,7 +16,7 @@ import typer
 
 from loader import cli_daemon, cli_doctor, cli_lab, cli_run, cli_verify, cli_watch
 from loader.errors import Exit, LoaderError, Stopped
-from loader.terminal import Common, Every, Format, JobNames, LogFormat, LogLevel, Output, chosen, note, say
+from loader.terminal import Common, Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
 app = typer.Typer(
     help="Keeps Redis hashes equal to MySQL rows.",
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COMPLETE = "_LOADER_COMPLETE"
 GARBAGE = 50_000  # objects between two collections, in place of 700: imports leave none, and take a twentieth less time
 
 
@@ -42,6 +43,10 @@ def main() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):  # in the locale C too, values are shown as they are
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        if COMPLETE in os.environ:  # set by the shells; to register in all cases would add two options to every --help
+            from typer.completion import completion_init  # type: ignore[attr-defined]
+
+            completion_init()
         app()
     except LoaderError as error:
         text = str(error)
@@ -137,7 +142,7 @@ def plan(
 @app.command()
 def get(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")],
+    job: JobArgument,
     keys: Annotated[
         list[str], typer.Argument(metavar="KEY", help="Primary keys (a,b where composite), or whole keys.")
     ],

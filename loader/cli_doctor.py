@@ -8,8 +8,9 @@ from loader.terminal import Format, JobNames, Output, chosen, say
 
 def doctor(context: typer.Context, jobs: JobNames = None, *, output: Output = Format.TEXT) -> None:
     """Say what is wrong on either side, and what mends it."""
-    from loader.config import files_of, load_config
+    from loader.config import load_config
     from loader.doctor import diagnose
+    from loader.document import files_of
     from loader.finding import Finding, Level, doctor_document, finding_text, summary_text, worst_of
     from loader.report import dump
 

@@ -1,21 +1,33 @@
 """The commands of the lab. Modules are imported inside them, so that `loader --help` stays quick."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from loader.errors import LoaderError
 from loader.terminal import say
 
 app = typer.Typer(
     help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True, rich_markup_mode=None
 )
 
+
+def _names(context: typer.Context) -> list[str]:
+    """The servers of the lab, for completion; none where there is no lab."""
+    from loader.lab import Lab
+
+    with suppress(LoaderError, OSError, ValueError):
+        return Lab(context.params["directory"]).names
+    return []
+
+
 Directory = Annotated[
     Path,
     typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Where the lab keeps its servers' files."),
 ]
-Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.")]
+Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.", autocompletion=_names)]
 
 
 @app.command()
@@ -76,9 +88,13 @@ def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
 
 @app.command("add-replica")
 def add_replica(
-    node: Annotated[str | None, typer.Argument(metavar="[NODE]", help="A killed node; default a new one.")] = None,
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="A killed node; default a new one.", autocompletion=_names)
+    ] = None,
     *,
-    master: Annotated[str | None, typer.Option(help="Its master; default the one with the fewest replicas.")] = None,
+    master: Annotated[
+        str | None, typer.Option(help="Its master; default the one with the fewest replicas.", autocompletion=_names)
+    ] = None,
     wipe: Annotated[bool, typer.Option(help="Empty the node first.")] = False,
     directory: Directory = Path(".lab"),
 ) -> None:

@@ -14,6 +14,7 @@ from loader.terminal import (
     Common,
     Every,
     Format,
+    JobArgument,
     JobNames,
     MaxDelete,
     Output,
@@ -213,7 +214,7 @@ def sync(
 
 def backfill(
     context: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")],
+    job: JobArgument,
     *,
     dry_run: DryRun = False,
     where: Where = None,

@@ -10,13 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from loader.document import Document, Keys, Problem, read_document
-from loader.errors import ConfigError
+from loader.document import Document, Keys, Problem, files_of, read_document
 from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
 
 __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
-
-DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 
 STATE_PREFIX = "loader:"  # what the keys of the loader's own state begin with
 
@@ -110,7 +107,7 @@ class Config(Model):
 
 
 def load_config(files: Sequence[Path] = ()) -> Config:
-    """Read the files, or else those of $LOADER_CONFIG, or else the first of DEFAULT_FILES that exists.
+    """Read the files, or else those of $LOADER_CONFIG, or else the first of the default ones that exists.
 
     Raises one ConfigError with a line for each fault: `file:line:column: error: path: message`.
     """
@@ -122,21 +119,6 @@ def load_config(files: Sequence[Path] = ()) -> Config:
     if document.problems:
         raise document.error()
     return config
-
-
-def files_of(named: Sequence[Path]) -> Sequence[Path]:
-    """The files that a config is read from, where these were named, or none."""
-    return named or _default_files()
-
-
-def _default_files() -> list[Path]:
-    if named := [Path(name) for name in os.environ.get("LOADER_CONFIG", "").split(os.pathsep) if name]:
-        return named
-    for file in DEFAULT_FILES:
-        if file.exists():
-            return [file]
-    places = ", ".join(map(str, DEFAULT_FILES))
-    raise ConfigError(f"no config found: $LOADER_CONFIG is not set, and there is no {places}; name one with -c FILE")
 
 
 def _faults(error: ValidationError, document: Document) -> Iterator[Problem]:

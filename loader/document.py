@@ -1,5 +1,6 @@
 """YAML files and the environment in, plain values out, with the place of each and every fault found on the way."""
 
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 from loader.errors import ConfigError
+
+DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 
 MAX_BYTES = 1 << 20  # a thousand jobs take about 200 KiB; the parser needs seconds for more than this
 MAX_VALUES = 100_000  # counted with aliases followed: nine lines of ten aliases each are a thousand million
@@ -83,6 +86,21 @@ class Document:
     def error(self) -> ConfigError:
         """All problems as one error, a line each, in the order of their places."""
         return ConfigError("\n".join(map(str, sorted(set(self.problems), key=lambda p: (p.place, str(p))))))
+
+
+def files_of(named: Sequence[Path]) -> Sequence[Path]:
+    """The files that a config is read from: those named, $LOADER_CONFIG's, or the first of DEFAULT_FILES there is."""
+    return named or _default_files()
+
+
+def _default_files() -> list[Path]:
+    if named := [Path(name) for name in os.environ.get("LOADER_CONFIG", "").split(os.pathsep) if name]:
+        return named
+    for file in DEFAULT_FILES:
+        if file.exists():
+            return [file]
+    places = ", ".join(map(str, DEFAULT_FILES))
+    raise ConfigError(f"no config found: $LOADER_CONFIG is not set, and there is no {places}; name one with -c FILE")
 
 
 def read_document(files: Sequence[Path], environment: Mapping[str, str]) -> Document:

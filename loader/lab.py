@@ -96,6 +96,12 @@ class Lab:
         return self.directory / "loader.yaml"
 
     @property
+    def names(self) -> list[str]:
+        """The servers, MySQL first."""
+        self._load()
+        return list(self._servers)
+
+    @property
     def mysql_port(self) -> int:
         """Where MySQL listens."""
         self._load()

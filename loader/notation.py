@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 KeyParts = tuple[tuple[str, str | None], ...]
 """A key template taken apart: literal text, and the column that follows it (None where none does)."""
 
+JOB_NAME = r"^[A-Za-z0-9_.-]+$"
+
 MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}
 TLS_SCHEMES = {"rediss", "valkeys"}

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from loader import cron
-from loader.notation import Address, KeyParts, key_parts, mysql_address, percent, redis_address, seconds
+from loader.notation import JOB_NAME, Address, KeyParts, key_parts, mysql_address, percent, redis_address, seconds
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
 MAX_CHUNK_ROWS = 10_000_000
@@ -111,7 +111,7 @@ Rows = Annotated[
 ]
 Cluster = Annotated[Literal["auto", True, False], BeforeValidator(_cluster), _schema({"enum": ["auto", True, False]})]
 Nulls = Annotated[Literal["omit", "empty"], _schema({"enum": ["omit", "empty"]})]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+Name = Annotated[str, StringConstraints(pattern=JOB_NAME)]
 Listen = Annotated[
     str,
     StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$"),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.errors import ConfigError, Exit
+from loader.errors import ConfigError, Exit, LoaderError
+from loader.notation import JOB_NAME
 
 if TYPE_CHECKING:
     from loader.config import Config
@@ -72,13 +73,30 @@ class Common:
         return config
 
 
+def job_names(context: typer.Context) -> list[str]:
+    """The jobs of the config that would be used, for completion; none where it is broken.
+
+    They are as written in the files: no server is asked, and nothing is validated but the names, which shells evaluate.
+    """
+    from loader.document import files_of, read_document
+
+    with suppress(LoaderError, OSError):
+        files = files_of(context.find_root().params.get("config") or ())
+        jobs = read_document(files, os.environ).values.get("jobs")
+        return [name for name in jobs if re.fullmatch(JOB_NAME, name)] if isinstance(jobs, dict) else []
+    return []
+
+
 Output = Annotated[
     Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
 ]
 Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
 Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.")]
-JobNames = Annotated[list[str] | None, typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.", autocompletion=job_names)]
+JobNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.", autocompletion=job_names),
+]
 
 
 def _percent(text: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loader import config as config_module
+from loader import document as document_module
 from loader.config import CHUNK_ROWS, Config, json_schema, load_config
 from loader.document import MAX_BYTES, MAX_VALUES
 from loader.errors import ConfigError, Exit
@@ -534,7 +534,7 @@ def test_unreadable_files(load, tmp_path):
 def test_where_a_config_is_found(load, monkeypatch, tmp_path):
     """$LOADER_CONFIG comes before ./loader.yaml, which comes before /etc; with none of them, all are named."""
     etc = tmp_path / "etc.yaml"
-    monkeypatch.setattr(config_module, "DEFAULT_FILES", (Path("loader.yaml"), etc))
+    monkeypatch.setattr(document_module, "DEFAULT_FILES", (Path("loader.yaml"), etc))
     with pytest.raises(ConfigError) as caught:
         load_config()
     assert str(caught.value) == (

@@ -119,7 +119,7 @@ def test_what_the_story_types():
     text = (DOCKER / "README.md").read_text(encoding="utf-8")
     typed = re.findall(r"^    \$ docker compose (.*)$", text, re.MULTILINE)
     services = set(compose()["services"])
-    named = [re.findall(r"^(?:exec|kill|start|restart|logs|run --rm) (\S+)", words) for words in typed]
+    named = [re.findall(r"^(?:exec|kill|start|restart|logs(?: -f)?|run --rm) (\S+)", words) for words in typed]
     ours = {words for each in typed for words in re.findall(r"exec loader loader (\S+)", each)}
     shown = subprocess.run([BINARIES / "loader", "--help"], capture_output=True, check=True, encoding="utf-8").stdout
 
