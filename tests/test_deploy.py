@@ -23,7 +23,6 @@ from loader.config import load_config
 from loader.metrics import Metrics
 from loader.rights import REDIS_RIGHTS
 from loader.server import HOST, Server, free_ports, program, stop, wait
-from loader.settings import Daemon
 from promtool import promtool, wanted
 
 ROOT = Path(__file__).parents[1]
@@ -196,10 +195,7 @@ def replicas(ports):
 def settings(directory, listen):
     """The playground's config, and one beside it with a port of this machine."""
     config, own = directory / "loader.yaml", directory / "own.yaml"
-    text = (DOCKER / "loader.yaml").read_text(encoding="utf-8")
-    if "hosts" not in Daemon.model_fields:
-        text = re.sub("(?m)^  hosts:.*\n", "", text)
-    config.write_text(text, encoding="utf-8")
+    config.write_bytes((DOCKER / "loader.yaml").read_bytes())
     own.write_text(f'daemon: {{listen: "{listen}"}}\n', encoding="utf-8")
     return ["-c", str(config), "-c", str(own)]
 
