@@ -26,7 +26,8 @@ class Serving:
         self.metrics = Metrics()
         self.health = Health(config.source, config.target)
         self._ended = threading.Event()
-        self._web = Web(config.daemon.listen, routes(self.metrics, self.health)) if config.daemon.listen else None
+        pages = routes(self.metrics, self.health)
+        self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
 
     @property
@@ -44,6 +45,8 @@ class Serving:
         """Have metrics of the jobs of this config alone, and ask its servers for their health."""
         self._config = config
         self.health.configure(config.source, config.target)
+        if self._web:
+            self._web.hosts = config.daemon.hosts
         self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule})
         start_thread(self._recall, config)
 

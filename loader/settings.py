@@ -117,6 +117,7 @@ Listen = Annotated[
     StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$"),
     AfterValidator(_with_port),
 ]
+HostNames = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], ...], Field(strict=False)]
 AtOnce = Annotated[
     int,
     BeforeValidator(_plain),
@@ -342,6 +343,10 @@ class Daemon(Model):
 
     listen: Listen | None = Field(
         default="127.0.0.1:9462", description="Where /metrics, /livez and /readyz are served; nowhere if null."
+    )
+    hosts: HostNames = Field(
+        default=(),
+        description="Names that it is called by, beside addresses, localhost and this machine's own: a service's.",
     )
     jobs_at_once: AtOnce = Field(default=4, description="How many jobs may run at the same time.")
 

@@ -1,17 +1,21 @@
 """What the daemon serves over HTTP, and the only room that knows Starlette and uvicorn: metrics and health."""
 
 import asyncio
+import ipaddress
 import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loader.errors import LoaderError
 from loader.health import Health
@@ -46,13 +50,15 @@ def routes(metrics: Metrics, health: Health) -> list[Route]:
 class Web:
     """An HTTP server in a thread of its own, at `host:port`; without a host at all addresses of this machine.
 
+    It answers to addresses, localhost, this machine's name, and those of `hosts`, which may be replaced.
     Raises a `LoaderError` where it cannot listen there.
     """
 
     def __init__(self, listen: str, pages: Sequence[Route]) -> None:
+        self.hosts: Collection[str] = ()
         self._socket = _listen(listen)
         config = uvicorn.Config(
-            Starlette(routes=list(pages)),
+            Starlette(routes=list(pages), middleware=[Middleware(_Called, web=self)]),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -88,6 +94,43 @@ class Web:
 
     def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+class _Called:
+    """Refuses requests that call this server by a name that is not its own.
+
+    A foreign page whose name was made to mean this machine (DNS rebinding) could read all that is served otherwise.
+    """
+
+    def __init__(self, app: ASGIApp, web: Web) -> None:
+        self._app = app
+        self._web = web
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's call: answer, or refuse."""
+        called = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        name = _name(called)
+        if not called or name in OWN or name in map(_name, self._web.hosts) or _is_address(name):
+            await self._app(scope, receive, send)
+            return
+        text = f"this daemon is not called {name!r}: add the name to daemon.hosts\n"
+        await PlainTextResponse(text, 400, NO_STORE)(scope, receive, send)
+
+
+def _name(called: str) -> str:
+    """The name in a Host header: without port, brackets, and the dot at its end; in lower case."""
+    name = called[: called.find("]") + 1] if called.startswith("[") else called.partition(":")[0]
+    return name.strip("[]").removesuffix(".").lower()
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is an address: what others can have a name stand for, they cannot have an address stand for."""
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
+
+
+OWN = frozenset({"localhost", _name(socket.gethostname())})
 
 
 def _listen(listen: str) -> socket.socket:

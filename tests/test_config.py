@@ -246,6 +246,7 @@ def test_bad_job(errors, text, line):
         ('{listen: ":99999"}', "5:10: error: daemon.listen: ends in a port, from 0 to 65535"),
         ("{listen: nowhere}", "5:10: error: daemon.listen: has characters that are not allowed here"),
         ("{jobs_at_once: 0}", "5:16: error: daemon.jobs_at_once: must be 1 or more"),
+        ('{hosts: ["*"]}', "5:10: error: daemon.hosts.0: has characters that are not allowed here"),
         ("{lisen: null}", "5:2: error: daemon.lisen: unknown key; did you mean listen?"),
     ],
 )

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -73,10 +74,11 @@ def sample(text, name, **labels):
     return None
 
 
-def get(port, path):
+def get(port, path, **headers):
     """Status, headers and body of a page."""
+    request = urllib.request.Request(f"http://{HOST}:{port}{path}", headers=headers)
     try:
-        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, answer.headers, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -478,6 +480,30 @@ def test_pages(world, served):
     assert "server" not in headers
 
 
+def test_called_by_another_name(served):
+    """A name that others could have stand for this machine is refused; addresses, its own, the configured are not."""
+    web, _ = served()
+    web.hosts = ("loader", "Cache.Example")
+
+    for own in (
+        HOST,
+        "10.1.2.3:80",
+        "[::1]:9462",
+        "localhost",
+        "LOCALHOST.:1",
+        socket.gethostname(),
+        "loader:9462",
+        "cache.example",
+    ):
+        assert get(web.port, "/livez", Host=own)[0] == 200
+    for path in ("/metrics", "/livez", "/readyz", "/nowhere"):
+        refused = get(web.port, path, Host="evil.example:9462")
+        assert refused[0] == 400
+        assert refused[2] == "this daemon is not called 'evil.example': add the name to daemon.hosts\n"
+    for foreign in ("localhost.evil.example", "127.0.0.1.evil.example", "loader.evil.example", "[evil]", "1", "@"):
+        assert get(web.port, "/metrics", Host=foreign)[0] == 400
+
+
 def test_serving(world):
     """What the daemon shows: jobs of the config alone, successes of before its start, and nothing where it must not."""
     world.sql("CREATE TABLE t (id INT PRIMARY KEY)")
@@ -493,7 +519,10 @@ def test_serving(world):
         text = get(serving.port, "/metrics")[2]
         assert sample(text, "loader_runs_total", job="job", status="ok") == 1
         assert isinstance(ear.events[-1], RunEnded)
-        serving.configure(world.config(table="t"))
+        assert get(serving.port, "/livez", Host="loader")[0] == 400
+        known = config.daemon.model_copy(update={"hosts": ("loader",)})
+        serving.configure(world.config(table="t").model_copy(update={"daemon": known}))
+        assert get(serving.port, "/livez", Host="loader")[0] == 200
         assert 'job="job"' not in get(serving.port, "/metrics")[2]
         serving.leave()
         assert get(serving.port, "/readyz")[0] == 503
