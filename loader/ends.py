@@ -162,8 +162,7 @@ def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
     table = source.table(job.table) if job.table else source.result(peek(str(job.query), 0), job.name)
     plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
     source.result(plan.first(0), job.name)
-    if (
-        job.table and job.fields is None
-    ):  # columns that the account may not read are hidden from it, and would be missed
+    if job.table and job.fields is None:
+        # Columns that the account may not read are hidden from it, and would be missed.
         source.result(f"SELECT * FROM {quote(job.table)} LIMIT 0", job.name)
     return table, plan

@@ -32,7 +32,7 @@ make_base() {
   rm -rf "$work/base"/var/cache/apt/archives/*.deb
   base=$(build from scratch)
   build add --quiet "$base" "$work/base" / >/dev/null
-  build commit --quiet --rm "$base" docker.io/library/python:3.13-slim >/dev/null
+  build commit --quiet --rm "$base" python:3.13-slim >/dev/null
   rm -rf "$work/base"
 }
 

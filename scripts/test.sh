@@ -23,7 +23,7 @@ step ruff format --check .
 step mypy
 step lint-imports
 if command -v shellcheck >/dev/null; then
-  step shellcheck scripts/*.sh .ci/run
+  step shellcheck scripts/*.sh docker/*.sh .ci/run
 fi
 step pytest -n 2 --dist loadfile "$@" # the tests of a file share their servers, and mostly wait for them
 if [ -n "$matrix" ]; then
