@@ -42,7 +42,7 @@ def install_command() -> list[str]:
     mysqld, data = _mysqld(), "--datadir=./mysql"  # mariadb-install-db fails where a path has a space
     if _is_mariadb(mysqld):
         script = program("mariadb-install-db", "mysql_install_db")
-        # Forced, for it ends otherwise where this machine's own name cannot be looked up, which the lab has no use for.
+        # Forced, for it ends otherwise where neither this machine's name nor localhost can be looked up.
         return [script, "--no-defaults", data, "--skip-test-db", "--force", *_as_root()]
     return [mysqld, "--no-defaults", "--initialize-insecure", "--secure-file-priv=", data, *_as_root()]
 

@@ -169,8 +169,9 @@ def make_cluster(directory, ports):
     command = compose()["services"]["cluster"]["command"]
     assert command == ["sh", "/cluster.sh", *(f"redis-{number}:6379" for number in range(1, 7))]
     path = f"{directory}{os.pathsep}{os.environ['PATH']}"
+    name = "localhost" if Path("/etc/hosts").exists() else HOST  # a bare root knows no name
     done = subprocess.run(
-        ["sh", DOCKER / "cluster.sh", *(f"localhost:{port}" for port in ports)],
+        ["sh", DOCKER / "cluster.sh", *(f"{name}:{port}" for port in ports)],
         env=os.environ | {"PATH": path},
         capture_output=True,
         check=False,

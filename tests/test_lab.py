@@ -1,5 +1,6 @@
 """The lab starts, breaks, mends and ends its own servers, and only those."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from loader import lab as lab_module
 from loader import server as server_module
 from loader.errors import Exit, LabError
 from loader.lab import Lab
-from loader.mysqld import one_line_each
+from loader.mysqld import install_command, one_line_each
 from loader.rights import REDIS_RIGHTS
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
@@ -275,3 +276,14 @@ def test_the_story_of_a_master_that_dies(own_lab):
 def test_one_line_each(sql, expected):
     """A statement becomes one line; text in quotes keeps its meaning."""
     assert one_line_each(sql) == expected
+
+
+def test_a_machine_that_knows_no_name(tmp_path):
+    """Neither its own nor localhost: it has a lab all the same."""
+    own = ["unshare", "--uts", "--mount", "--net"]
+    named = ["sh", "-c", 'hostname no-such.invalid && mount --bind /dev/null /etc/hosts && exec "$@"', "sh"]
+    if os.geteuid() or subprocess.run([*own, *named, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to take names away")
+    done = subprocess.run([*own, *named, *install_command()], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "mysql" / "mysql").is_dir()

@@ -15,6 +15,7 @@ from loader.lock import Lock
 from loader.options import Options
 from loader.run import run_job
 from loader.settings import Target as Settings
+from loader.state import State
 from loader.target import Target
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 from world import Ear
@@ -332,3 +333,20 @@ def test_a_master_emptied_amid_a_run(world):
     assert len(world.hashes()) == 10_000
     assert any("markers are gone" in str(event) for event in ear.events)
     assert world.state() == set()
+
+
+def test_a_run_whose_markers_stay_lets_its_lock_go(world, monkeypatch):
+    """Where Redis refuses for good to forget them, the run has failed and says so; its lock is free."""
+    world.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    config = world.config(table="t")
+
+    def refuse(*_):
+        raise LoaderError("no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "forget", refuse)
+        failed = run_job(config, config.jobs["job"], Options(), Ear())
+
+    assert (failed.exit_code, failed.error) == (1, "no")
+    assert holder(world) == {}
+    assert run_job(config, config.jobs["job"], Options(), Ear()).exit_code == 0
