@@ -30,6 +30,7 @@ CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkp
 MAX_CHUNK_ROWS = 10_000_000
 DEADLINE = 120  # seconds: longer than any failover
 MAX_SECRET_BYTES = 65_536
+TOKEN_LEAST = 16  # characters of a token
 
 
 def _plain(value: object) -> object:
@@ -342,13 +343,39 @@ class Daemon(Model):
     """How `loader daemon` runs."""
 
     listen: Listen | None = Field(
-        default="127.0.0.1:9462", description="Where /metrics, /livez and /readyz are served; nowhere if null."
+        default="127.0.0.1:9462", description="Where the status page and /metrics are served; nowhere if null."
     )
     hosts: HostNames = Field(
         default=(),
         description="Names that it is called by, beside addresses, localhost and this machine's own: a service's.",
     )
     jobs_at_once: AtOnce = Field(default=4, description="How many jobs may run at the same time.")
+    show_values: Flag = Field(
+        default=False, description="Whether its pages show keys and values of rows; else they are masked."
+    )
+    token_file: Annotated[SecretStr | None, BeforeValidator(_secret)] = Field(
+        default=None, description="A file that holds the token; one newline at its end is left out."
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        validate_default=True,
+        description="Who knows it may run, pause and retry jobs over HTTP, which nobody may without one; best a"
+        " ${VARIABLE} of 16 characters or more.",
+    )
+
+    @field_validator("token")
+    @classmethod
+    def _one_token(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Wherever the token is given, it ends up here; an empty one is none."""
+        in_file = info.data.get("token_file")
+        given = [secret for secret in (token, in_file) if secret and secret.get_secret_value()]
+        if len(given) > 1:
+            raise ValueError("given more than once; keep one of token and token_file")
+        if given and len(given[0].get_secret_value()) < TOKEN_LEAST:
+            raise ValueError(
+                f"is too easy to guess: give {TOKEN_LEAST} characters or more, as of `openssl rand -hex 16`"
+            )
+        return given[0] if given else None
 
 
 class Job(Model):

@@ -247,6 +247,14 @@ def test_bad_job(errors, text, line):
         ("{listen: nowhere}", "5:10: error: daemon.listen: has characters that are not allowed here"),
         ("{jobs_at_once: 0}", "5:16: error: daemon.jobs_at_once: must be 1 or more"),
         ('{hosts: ["*"]}', "5:10: error: daemon.hosts.0: has characters that are not allowed here"),
+        (
+            "{token: 0123456789abcde}",
+            "5:9: error: daemon.token: is too easy to guess: give 16 characters or more, as of `openssl rand -hex 16`",
+        ),
+        (
+            "{token_file: /dev/null, token: 0123456789abcdef}",
+            "5:14: error: daemon.token_file: the file is empty, or too large for a password",
+        ),
         ("{lisen: null}", "5:2: error: daemon.lisen: unknown key; did you mean listen?"),
     ],
 )
