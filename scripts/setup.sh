@@ -117,7 +117,22 @@ fetch_promtool() {
   rm -rf "$directory"
 }
 
+# The browser that the tests of the status page drive; where it cannot be had, they are skipped.
+install_browser() {
+  local sudo=()
+  if [ -z "$extras" ] || have chromium || ! have apt-get; then
+    return
+  fi
+  if [ "$(id -u)" != 0 ]; then
+    sudo=(sudo -n)
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >&2 2>/dev/null ||
+    echo "setup: chromium cannot be had; the tests in a browser will be skipped" >&2
+}
+
 install_programs
 install_packages
 fetch_promtool
+install_browser
 link_redis_server
