@@ -6,16 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from desk import HOST, MARK, Desk
+from daemons import daemon
+from desk import HOST, Desk
 from loader.config import load_config
 from loader.daemon import Daemon
 from loader.model import ChunkLoaded, Run, Status
@@ -33,57 +32,6 @@ EVERY_SECOND = {"table": "stu", "key": "stu_{sid}", "schedule": {"every": "1s"}}
 @pytest.fixture
 def desk(world, tmp_path):
     return Desk(world, tmp_path)
-
-
-class Running:
-    """A daemon, and the log lines that it has written so far."""
-
-    def __init__(self, process):
-        self.process = process
-        self.lines = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            assert MARK not in line
-            self.lines.append(json.loads(line) if line.startswith("{") else {"event": line.strip()})
-
-    def of(self, event, **facts):
-        found = [line for line in list(self.lines) if line["event"] == event]
-        return [line for line in found if all(line.get(name) == fact for name, fact in facts.items())]
-
-    def until(self, event, count=1, **facts):
-        """The lines of an event, once there are so many."""
-        wait(lambda: len(self.of(event, **facts)) >= count or self.process.poll() is not None, event)
-        found = self.of(event, **facts)
-        assert len(found) >= count, self.lines
-        return found
-
-    def send(self, number):
-        self.process.send_signal(number)
-
-    def end(self, number=signal.SIGTERM, seconds=20):
-        """Seconds that it took to end, and its exit code."""
-        started = time.monotonic()
-        self.send(number)
-        code = self.process.wait(seconds)
-        self._reader.join()
-        return time.monotonic() - started, code
-
-
-@contextmanager
-def daemon(desk, **changes):
-    process = desk.start("daemon", **changes)
-    running = Running(process)
-    try:
-        yield running
-    finally:
-        process.kill()
-        process.wait()
-        running._reader.join()
-        process.stderr.close()
-        process.stdout.close()
 
 
 def page(port, path):
