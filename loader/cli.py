@@ -164,8 +164,9 @@ def get(
 @app.command()
 def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
+    from loader.masters import describe_cluster
     from loader.report import cluster_text, dump
-    from loader.target import Target, describe_cluster
+    from loader.target import Target
 
     with Target(context.obj.config().target) as target:
         document = describe_cluster(target)

@@ -11,11 +11,12 @@ from loader.config import STATE_PREFIX, Config
 from loader.errors import Exit, LoaderError
 from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, redis_cli, skip, unchecked, warn
 from loader.lookup import escape_glob
+from loader.masters import describe_cluster
 from loader.model import Node
 from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
 from loader.settings import Target as Settings
 from loader.slots import SLOTS
-from loader.target import ACCOUNT, Target, describe_cluster
+from loader.target import ACCOUNT, Target
 
 SIDE = "redis"
 NAMED = 3  # nodes that a finding names

@@ -1,4 +1,4 @@
-"""What the daemon shows of itself: its metrics, whether it is ready, and the server that both are asked of."""
+"""What the daemon shows of itself: its metrics, its health, its status page, and the server that they are asked of."""
 
 import threading
 from contextlib import suppress
@@ -9,24 +9,31 @@ from loader.health import PATIENCE, Health
 from loader.history import successes
 from loader.listener import Listener, Listeners
 from loader.metrics import Metrics
+from loader.pages import Pages
 from loader.process import start_thread
+from loader.record import Record
+from loader.site import site
+from loader.survey import Survey
 from loader.target import Target
+from loader.view import Viewer
 from loader.web import Web, routes
 
 RECALL_EVERY = 10.0  # seconds between two tries to read the history of a target that is away
 
 
 class Serving:
-    """The metrics of a daemon, which are a listener of its schedule too, and its pages where `daemon.listen` says.
+    """The metrics and the record of a daemon, which listen to its schedule too, and its pages, at `daemon.listen`.
 
     Raises a `LoaderError` where it cannot listen there.
     """
 
     def __init__(self, config: Config) -> None:
         self.metrics = Metrics()
+        self.record = Record()
         self.health = Health(config.source, config.target)
+        self._survey = Survey(config, self.record, self.health)
         self._ended = threading.Event()
-        pages = routes(self.metrics, self.health)
+        pages = [*routes(self.metrics, self.health), *site(self._survey, Pages(), lambda _: Viewer())]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
 
@@ -45,14 +52,15 @@ class Serving:
         """Have metrics of the jobs of this config alone, and ask its servers for their health."""
         self._config = config
         self.health.configure(config.source, config.target)
+        self._survey.configure(config)
         if self._web:
             self._web.hosts = config.daemon.hosts
         self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule})
         start_thread(self._recall, config)
 
     def listen(self, job: str, *others: Listener) -> Listener:
-        """A listener for one run of a job: the metrics, and others."""
-        return Listeners((*others, self.metrics.listen(job)))
+        """A listener for one run of a job: the metrics, the record, and others."""
+        return Listeners((*others, self.metrics.listen(job), self.record.listen(job)))
 
     def leave(self) -> None:
         """From now on not ready, while runs under way end."""
@@ -64,12 +72,14 @@ class Serving:
         self.leave()
         if self._web:
             self._web.stop()
+        self._survey.close()
 
     def _recall(self, config: Config) -> None:
-        """Read from the history when each job succeeded last; again and again while the target is away."""
+        """Read from the history when each job succeeded last, and its last runs; again and again while the target is away."""
         settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), Target(settings) as target:
                 self.metrics.recall(successes(target, config.jobs))
+                self._survey.seed(target)
                 return
             self._ended.wait(RECALL_EVERY)

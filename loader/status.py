@@ -9,7 +9,7 @@ from loader.history import Entry, History, watermark
 from loader.lock import Holder, holders
 from loader.settings import Job, Schedule
 from loader.state import Rejects
-from loader.target import Target
+from loader.target import Target, Words
 
 OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
 
@@ -54,6 +54,20 @@ def job_status(target: Target, job: Job) -> JobStatus:
         watermark=watermark(target, job),
         rejects=Rejects(target, job.name).count(),
     )
+
+
+def questions(job: Job) -> list[tuple[bytes, Words]]:
+    """What `job_status` asks the target in any case, to be asked at once for many jobs, see `Target.foreseeing`."""
+    state = f"loader:{{{job.name}}}:"
+    asked: list[Words] = [
+        ("LRANGE", f"{state}runs", 0, 0),
+        ("GET", f"{state}success"),
+        ("HGETALL", f"{state}lock"),
+        ("HLEN", f"{state}rejects"),
+    ]
+    if job.incremental:
+        asked.append(("GET", f"{state}baseline"))
+    return [(str(words[1]).encode(), words) for words in asked]
 
 
 def is_late(job: Job, last: Entry | None, success: Entry | None, now: float) -> bool:

@@ -8,7 +8,8 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import redis
@@ -19,8 +20,10 @@ from redis.retry import Retry
 from loader.errors import Exit, TargetError, is_local
 from loader.model import Node
 from loader.settings import Target as Settings
-from loader.slots import SLOTS, SlotMap, slot_of
+from loader.slots import SlotMap, slot_of
 from loader.topology import Range, Topology
+
+Words = tuple[str | bytes | int, ...]  # of a command
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
 
@@ -58,6 +61,7 @@ class Target:
         self._unfenced: dict[Node, list[int]] = {}
         self._locks: dict[Node, threading.RLock] = {}  # workers share the single-command connections
         self._lock = threading.Lock()
+        self._foreseen: dict[tuple[bytes, Words], tuple[Node, Any]] = {}
         seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
         self._topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
         self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
@@ -109,8 +113,29 @@ class Target:
         """The node that a redirection names."""
         return self._topology.redirected(text, asked)
 
+    @contextmanager
+    def foreseeing(self, commands: Iterable[tuple[bytes, Words]]) -> Iterator[None]:
+        """Ask commands about keys now, in one pipeline a node: while the block runs, `ask` has their replies at hand.
+
+        What a node answers with an error, a redirection say, is asked again when it is wanted. For one thread alone.
+        """
+        self.refresh()
+        groups: dict[Node, list[tuple[bytes, Words]]] = {}
+        for key, words in commands:
+            groups.setdefault(self.slots.node_of(slot_of(key)), []).append((key, words))
+        try:
+            for node, group in groups.items():
+                replies = self.commands(node, [words for _, words in group])
+                pairs = zip(group, replies, strict=True)
+                self._foreseen |= {asked: (node, reply) for asked, reply in pairs if not isinstance(reply, Exception)}
+            yield
+        finally:
+            self._foreseen.clear()
+
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
+        if (key, words) in self._foreseen:
+            return self._foreseen[key, words]
         self.refresh()
         node, asking = self.slots.node_of(slot_of(key)), False
         for _ in range(HOPS):
@@ -170,7 +195,7 @@ class Target:
         """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
         rooms = {}
         for node in self.slots.nodes:
-            info = _info(self.command(node, "INFO", "memory"))
+            info = info_of(self.command(node, "INFO", "memory"))
             most = int(info.get("maxmemory", 0))
             if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
                 rooms[node] = max(0, most - int(info["used_memory"]))
@@ -180,7 +205,7 @@ class Target:
         """Masters that throw keys away once they are full, each with its policy."""
         policies = {}
         for node in self.slots.nodes:
-            info = _info(self.command(node, "INFO", "memory"))
+            info = info_of(self.command(node, "INFO", "memory"))
             policy = info.get("maxmemory_policy", "noeviction")
             if int(info.get("maxmemory", 0)) and policy != "noeviction":
                 policies[node] = policy
@@ -189,18 +214,18 @@ class Target:
     def evictions(self) -> dict[Node, int]:
         """Keys that each master has thrown away since it was started."""
         return {
-            node: int(_info(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
+            node: int(info_of(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
         }
 
     def info(self, node: Node) -> dict[str, str]:
         """What a node says of itself, by name."""
-        return _info(self.command(node, "INFO"))
+        return info_of(self.command(node, "INFO"))
 
     def lives(self) -> dict[Node, tuple[str, int, bool]]:
         """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
         found = {}
         for node in self.slots.nodes:
-            info = _info(self.command(node, "INFO"))
+            info = info_of(self.command(node, "INFO"))
             evicts = bool(int(info.get("maxmemory", 0))) and info.get("maxmemory_policy", "noeviction") != "noeviction"
             found[node] = info.get("run_id", ""), int(info.get("evicted_keys", 0)), evicts
         return found
@@ -350,7 +375,7 @@ class Target:
     def _read_alone(self) -> SlotMap:
         """The map of a standalone server, which must take writes."""
         node, *others = self.seeds
-        info = _info(self.command(node, "INFO"))
+        info = info_of(self.command(node, "INFO"))
         if "sentinel" in {info.get("redis_mode"), info.get("server_mode")}:
             watched = [value.partition("address=")[2] for value in info.values() if "address=" in value]
             masters = ", ".join(text.partition(",")[0] for text in watched)
@@ -379,34 +404,8 @@ class Target:
         return self._topology.ranges()
 
 
-def describe_cluster(target: Target) -> dict[str, Any]:
-    """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas."""
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
-    masters: dict[Node, dict[str, Any]] = {}
-    for first, last, (master, *replicas) in ranges:
-        entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
-        entry["slots"] += last + 1 - first
-    state = "ok" if masters else "fail"
-    for node, entry in masters.items():
-        try:
-            entry["keys"] = target.command(node, "DBSIZE")
-            # CLUSTER SLOTS leaves out a replica that has received nothing yet.
-            entry["replicas"] = int(_info(target.command(node, "INFO", "replication"))["connected_slaves"])
-            if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
-                state = "fail"
-        except TargetError as error:
-            if not error.transient:
-                raise
-            state = "fail"
-    return {
-        "schema": "loader.cluster/v1",
-        "state": state,
-        "slots": sum(entry["slots"] for entry in masters.values()),
-        "masters": sorted(masters.values(), key=lambda entry: str(entry["node"])),
-    }
-
-
-def _info(text: bytes) -> dict[str, str]:
+def info_of(text: bytes) -> dict[str, str]:
+    """What a reply to INFO says, by name."""
     return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
 
 

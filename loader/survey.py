@@ -1,0 +1,322 @@
+"""How all jobs and the target are, for whoever looks at the status page; nobody looking, nothing is asked.
+
+What is asked of servers is asked in threads of its own, and kept for a moment: a page waits for it as long as a person
+does not notice, and then shows what is known, with what is wrong.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from loader.config import Config
+from loader.document import as_yaml
+from loader.errors import LoaderError, TargetError
+from loader.health import PATIENCE, Health
+from loader.history import Entry, History
+from loader.masters import describe_cluster, look_at
+from loader.model import Chunk, Node
+from loader.process import start_thread
+from loader.record import Record
+from loader.report import command_text, shown
+from loader.run import preview
+from loader.settings import Job, Schedule
+from loader.slots import slot_of
+from loader.state import Rejected, Rejects
+from loader.status import JobStatus, job_status, questions
+from loader.target import Target
+from loader.view import LISTED, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
+
+FRESH = 1.0  # seconds for which the answers of the target stand
+HEALTH_FRESH = 5.0  # seconds for which those about health do, which take a new connection to each server
+SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample do
+NOTICED = 0.03  # seconds that a page waits for newer answers
+FIRST = 1.0  # seconds that it waits for the first ones
+RUNS = 50  # of a job's page
+SEEDED = 200  # runs of each job that are looked at when the daemon starts
+LEARNED = 5  # runs of each job whose rows are looked at each time
+MASK = "•••"
+DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
+
+T = TypeVar("T")
+
+
+class Glimpse(Generic[T]):
+    """An answer that is asked for in a thread of its own, while somebody looks; `problem` says why none is newer."""
+
+    def __init__(self, ask: Callable[[], T], fresh: float) -> None:
+        self.problem = ""
+        self.value: T | None = None
+        self.at = 0.0  # when it was had, in seconds since 1970
+        self._ask = ask
+        self._fresh = fresh
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._done = threading.Event()
+        self._done.set()
+
+    def get(self, patience: float = NOTICED, first: float = FIRST) -> T | None:
+        """The last answer, after so many seconds of waiting for a newer one, or for the first."""
+        with self._lock:
+            if self._done.is_set() and time.monotonic() - self._asked >= self._fresh:
+                self._done.clear()
+                try:
+                    start_thread(self._look)
+                except LoaderError as error:  # no more threads
+                    self.problem = str(error)
+                    self._done.set()
+        self._done.wait(patience if self.at or self.problem else first)
+        return self.value
+
+    def _look(self) -> None:
+        try:
+            self.value, self.at, self.problem = self._ask(), time.time(), ""
+        except (LoaderError, OSError) as error:
+            self.problem = str(error) or type(error).__name__
+        except BaseException as error:
+            self.problem = f"unexpected {type(error).__name__}"
+            raise
+        finally:
+            self._asked = time.monotonic()
+            self._done.set()
+
+
+class Survey:
+    """What pages and the API show of the jobs of a config, which may be replaced."""
+
+    def __init__(self, config: Config, record: Record, health: Health) -> None:
+        self._record = record
+        self._health = Glimpse(health.reasons, HEALTH_FRESH)
+        self._host = socket.gethostname()
+        self._target: Target | None = None
+        self._using = threading.Lock()  # the target's connections
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Show the jobs of this config from now on."""
+        self._config = config
+        self._statuses: dict[str, JobStatus] = {}
+        self._settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
+        self._glimpse = Glimpse(lambda: self._look(config), FRESH)
+        self._samples: dict[str, Glimpse[tuple[str, tuple[Node, list[bytes]] | None]]] = {}
+        self._histories: dict[str, Glimpse[list[Entry]]] = {}
+        self._rejects: dict[str, Glimpse[list[Rejected]]] = {}
+        self._record.keep(config.jobs)
+        with self._using:
+            self._drop()
+
+    def seed(self, target: Target) -> None:
+        """Learn of the runs of the last hour."""
+        for name in self.jobs:
+            self._record.learn(name, History(target, name).last(SEEDED))
+
+    def close(self) -> None:
+        """Leave the target."""
+        with self._using:
+            self._drop()
+
+    def overview(self) -> Overview:
+        """All of the daemon."""
+        cluster = self._glimpse.get()
+        health = self._health.get(0, 0) or []
+        config, now = self._config, time.time()
+        problems = [*([self._glimpse.problem] if self._glimpse.problem else []), *health]
+        source, target = config.source, config.target
+        return Overview(
+            now=now,
+            seen=self._glimpse.at,
+            started=self._record.since,
+            host=self._host,
+            source=f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+            target=target.unix_socket or f"{target.host}:{target.port}",
+            jobs=tuple(self._view(job, now) for job in config.jobs.values()),
+            cluster=cluster,
+            problems=tuple(dict.fromkeys(problems)),
+        )
+
+    def job(self, name: str) -> JobPage | None:
+        """One job; None where there is none of that name."""
+        job = self._config.jobs.get(name)
+        if job is None:
+            return None
+        self._glimpse.get()
+        entries = self._of(self._histories, name, lambda: self._asked(lambda t: History(t, name).last(RUNS)), FRESH)
+        sample = self._of(self._samples, name, lambda: self._sample(job), SAMPLE_FRESH)
+        found, now = sample.get(first=FIRST / 2), time.time()
+        statement, command = found or ("", None)
+        why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
+        return JobPage(
+            now=now,
+            view=self._view(job, now),
+            entries=tuple(entries.get() or ()),
+            grid=self._record.grid(name),
+            config=as_yaml({name: effective(job)}),
+            statement=statement,
+            sample=command and (str(command[0]), self._command(job, command[1])),
+            why=why or ("" if command else "there are no rows"),
+        )
+
+    def rejects(self, name: str) -> RejectsPage | None:
+        """The rejects of one job; None where there is none of that name."""
+        job = self._config.jobs.get(name)
+        if job is None:
+            return None
+        self._glimpse.get()
+        listed = self._of(self._rejects, name, lambda: self._asked(lambda t: list(Rejects(t, name).all())), FRESH)
+        entries = sorted(listed.get() or (), key=lambda entry: (-entry.last, entry.key))
+        now, target, owners = time.time(), self._target, None
+        with suppress(LoaderError, OSError):
+            owners = target.slots if target else None
+        rejects = [
+            RejectView(
+                key=shown(entry.key) if self.shows_values else masked(job),
+                slot=(slot := slot_of(entry.key)),
+                node=str(owners.node_of(slot)) if owners else "",
+                reason=entry.reason,
+                first=entry.first,
+                last=entry.last,
+                attempts=entry.attempts,
+            )
+            for entry in entries[:LISTED]
+        ]
+        return RejectsPage(now, self._view(job, now), len(entries), tuple(rejects), masked=not self.shows_values)
+
+    @property
+    def shows_values(self) -> bool:
+        """Whether keys and values of rows may be shown."""
+        return self._config.daemon.show_values
+
+    def statuses(self, names: Iterable[str]) -> list[JobStatus]:
+        """What `loader status` says of these jobs; a `LoaderError` where the target cannot be asked."""
+        return self._asked(lambda target: [job_status(target, self._config.jobs[name]) for name in names], names)
+
+    def runs(self, names: Iterable[str], last: int) -> list[Entry]:
+        """The newest runs of these jobs, newest first; a `LoaderError` where the target cannot be asked."""
+        entries = self._asked(lambda target: [entry for name in names for entry in History(target, name).last(last)])
+        return sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
+
+    def rejected(self, name: str) -> list[Rejected]:
+        """The list of rejects of a job; a `LoaderError` where the target cannot be asked."""
+        entries = self._asked(lambda target: list(Rejects(target, name).all()))
+        return sorted(entries, key=lambda entry: (entry.last, entry.key))
+
+    def cluster(self) -> dict[str, object]:
+        """What `loader cluster` says; a `LoaderError` where the target cannot be asked."""
+        return self._asked(describe_cluster)
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs of the config."""
+        return self._config.jobs
+
+    def _of(self, known: dict[str, Glimpse[T]], name: str, ask: Callable[[], T], fresh: float) -> Glimpse[T]:
+        with suppress(KeyError):
+            return known[name]
+        return known.setdefault(name, Glimpse(ask, fresh))
+
+    def _view(self, job: Job, now: float) -> JobView:
+        status = self._statuses.get(job.name)
+        schedule = job.schedule
+        return JobView(
+            status=status or JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0),  # noqa: FBT003
+            schedule=in_words(schedule) if schedule else "",
+            due=self._record.due(job.name) or (status.due if status else None),
+            max_age=job.max_age,
+            rates=self._record.rates(job.name, now),
+            progress=self._record.progress(job.name),
+        )
+
+    def _command(self, job: Job, words: list[bytes]) -> str:
+        if self.shows_values:
+            return command_text(words)
+        names = (word if place % 2 == 0 else MASK.encode() for place, word in enumerate(words[2:]))
+        return " ".join(
+            [shown(words[0]), masked(job), *(MASK if name == MASK.encode() else shown(name) for name in names)]
+        )
+
+    def _sample(self, job: Job) -> tuple[str, tuple[Node, list[bytes]] | None]:
+        found = preview(self._config, job)
+        return found.plan.select(Chunk(1)), next(iter(found.commands), None)
+
+    def _asked(self, ask: Callable[[Target], T], names: Iterable[str] = ()) -> T:
+        """What the target says."""
+        with self._using:
+            try:
+                target = self._open()
+                with target.foreseeing(q for name in names for q in questions(self._config.jobs[name])):
+                    return ask(target)
+            except BaseException:
+                self._drop()
+                raise
+
+    def _look(self, config: Config) -> ClusterView:
+        """Ask for the state of all jobs and of the cluster; what one node does not say keeps nobody from the others."""
+        with self._using:
+            target = self._open()
+            try:
+                cluster = look_at(target, self._record.written())
+                nodes: dict[Node, list[Job]] = {}
+                for job in config.jobs.values():
+                    nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
+            except BaseException:
+                self._drop()
+                raise
+            silent = {node.node for node in cluster.nodes if node.problem and node.keys is None}
+            failures = [self._judge(target, jobs) for node, jobs in nodes.items() if str(node) not in silent]
+        if failure := next(filter(None, failures), None):
+            raise failure
+        return cluster
+
+    def _judge(self, target: Target, jobs: Iterable[Job]) -> LoaderError | None:
+        """The state of the jobs of one node."""
+        asked = [question for job in jobs for question in questions(job)]
+        more = [_newest(job) for job in jobs]
+        try:
+            with target.foreseeing([*asked, *more]):
+                for job in jobs:
+                    self._record.learn(job.name, History(target, job.name).last(LEARNED))
+                    self._statuses[job.name] = job_status(target, job)
+        except TargetError as error:
+            target.mark_stale()
+            return error
+        return None
+
+    def _open(self) -> Target:
+        self._target = self._target or Target(self._settings)
+        return self._target
+
+    def _drop(self) -> None:
+        if self._target:
+            self._target.close()
+        self._target = None
+
+
+def effective(job: Job) -> dict[str, object]:
+    """All keys of a job with what holds for it, as they would be written."""
+    return {name: _written(name, value) for name, value in job.model_dump(mode="json").items()}
+
+
+def _written(name: str, value: object) -> object:
+    if isinstance(value, dict) and name != "fields":
+        return {inner: _written(inner, each) for inner, each in value.items()}
+    if name in DURATIONS and isinstance(value, int):
+        return f"{value}s"
+    return f"{value}%" if name == "ttl_jitter" else value
+
+
+def in_words(schedule: Schedule) -> str:
+    """When a job runs, in the words of the config."""
+    jitter = f", up to {schedule.jitter} s later" if schedule.jitter else ""
+    return f"{f'every {schedule.every}s' if schedule.every else f'{schedule.cron} ({schedule.timezone})'}{jitter}"
+
+
+def masked(job: Job) -> str:
+    """What may be shown of each key of a job."""
+    return job.prefix + MASK
+
+
+def _newest(job: Job) -> tuple[bytes, tuple[str | bytes | int, ...]]:
+    key = f"loader:{{{job.name}}}:runs"
+    return key.encode(), ("LRANGE", key, 0, LEARNED - 1)
