@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
+from math import sqrt
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 SLOTS = 16384
 RUNS = 50  # bars of a job's history
 NEWEST = 10  # runs of the table that are always open
+RANGES = 12  # of slots that are told in words
 COLORS = 8  # of nodes: beyond, they come again, and the number tells them apart
 NUMBERED = 3.0  # percent of the strip that a node's number needs
 LINKED = 12  # jobs that the summary names
@@ -108,7 +110,7 @@ class Pages:
             "number": number,
             "size": size,
             "utc": utc,
-            "part": quote,
+            "part": part,
             "owned": owned,
         }
         jinja.globals |= {
@@ -121,6 +123,7 @@ class Pages:
             "NEWEST": NEWEST,
             "NUMBERED": NUMBERED,
             "version": version("mysql-redis-loader"),
+            "most": max,
             "when": when,
             "stamp": stamp,
             "percent": percent,
@@ -174,7 +177,7 @@ class Pages:
 
     def _draw_one(self, name: str, page: JobPage | RejectsPage, viewer: Viewer, **facts: Any) -> str:
         status = page.view.status
-        here = f"/jobs/{quote(status.job)}{'' if name == 'job' else '/rejects'}"
+        here = f"/jobs/{part(status.job)}{'' if name == 'job' else '/rejects'}"
         return self._draw(name, viewer, here, page=page, view=page.view, status=status, now=page.now, **facts)
 
     def _draw(self, name: str, viewer: Viewer, here: str, **facts: Any) -> str:
@@ -193,6 +196,11 @@ def _visible(value: Any) -> Any:
     return value
 
 
+def part(name: str) -> str:
+    """A name as a part of an address."""
+    return quote(name, safe="", errors="replace")
+
+
 def span(seconds: float) -> str:
     """A span of time in its two largest units: 12 s, 4 min, 1 h 5 min, 2 d 3 h."""
     whole = max(0, round(seconds))
@@ -204,10 +212,11 @@ def span(seconds: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """How long a run took: 0.25 s, 1.2 s, 4 min."""
+    """How long a run takes: 0.25 s, 1.2 s, 4 min 5 s, 1 h 5 min."""
     if seconds < 9.95:
         return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
-    return span(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if rest and 0 < minutes < 60 else span(seconds)
 
 
 def number(value: float) -> str:
@@ -236,9 +245,9 @@ def when(seconds: float, now: float) -> Markup:
 
 
 def stamp(seconds: float, words: str) -> Markup:
-    """Words for a moment, with the exact one beside them."""
+    """Words for a moment, with the exact one beside them; words that need no escaping."""
     text = utc(seconds)
-    return Markup('<time datetime="{}Z" title="{}">{}</time>').format(text[:-4].replace(" ", "T"), text, words)
+    return Markup(f'<time datetime="{text[:10]}T{text[11:19]}Z" title="{text}">{words}</time>')  # noqa: S704  # as said
 
 
 def percent(part: float, whole: float) -> float:
@@ -248,7 +257,8 @@ def percent(part: float, whole: float) -> float:
 
 def ranges(slots: Sequence[tuple[int, int]]) -> str:
     """Slots in words: 0-5460, 16383."""
-    return ", ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in slots)
+    words = [f"{first}-{last}" if first < last else f"{first}" for first, last in slots[:RANGES]]
+    return ", ".join([*words, *([f"and {len(slots) - RANGES:,} more ranges"] if len(slots) > RANGES else [])])
 
 
 def owned(slots: Sequence[tuple[int, int]]) -> int:
@@ -276,15 +286,15 @@ def spark(rates: Sequence[float]) -> str:
 
 
 def chart(entries: Sequence[Entry]) -> list[Bar]:
-    """Runs as bars, the oldest first and the newest at the right end; the longest run is as high as the chart."""
+    """Runs as bars, the oldest first and the newest at the right end; the longest run is the highest."""
     width = 100 / RUNS
     shown = entries[:RUNS]
-    longest = max((entry.seconds for entry in shown), default=0) or 1
+    longest = max((entry.seconds for entry in shown), default=0) or 1  # roots: one long run hides no other
     return [
         Bar(
             round(100 - width * (at + 0.9), 2),
             round(width * 0.8, 2),
-            max(3.0, round(72 * entry.seconds / longest, 1)),
+            max(3.0, round(72 * sqrt(entry.seconds / longest), 1)),
             entry,
         )
         for at, entry in reversed(list(enumerate(shown)))
