@@ -47,7 +47,9 @@ class Daemon:
         self.config = self._before = config
         timed(config)
         self.serving = Serving(config)
-        self.schedule = Schedule(self._work, [Told(log), self.serving.metrics, self.serving.record], config.daemon.jobs_at_once)
+        self.schedule = Schedule(
+            self._work, [Told(log), self.serving.metrics, self.serving.record], config.daemon.jobs_at_once
+        )
         self._files = files
         self._log = log
         self._say = log.logger()

@@ -3,6 +3,7 @@
 import threading
 from contextlib import suppress
 
+from loader.api import api
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.health import PATIENCE, Health
@@ -33,7 +34,8 @@ class Serving:
         self.health = Health(config.source, config.target)
         self._survey = Survey(config, self.record, self.health)
         self._ended = threading.Event()
-        pages = [*routes(self.metrics, self.health), *site(self._survey, Pages(), lambda _: Viewer())]
+        shown = [*site(self._survey, Pages(), lambda _: Viewer()), *api(self._survey)]
+        pages = [*routes(self.metrics, self.health), *shown]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
 
@@ -75,7 +77,7 @@ class Serving:
         self._survey.close()
 
     def _recall(self, config: Config) -> None:
-        """Read from the history when each job succeeded last, and its last runs; again and again while the target is away."""
+        """Read from the history when each job succeeded last, and its last runs; again while the target is away."""
         settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), Target(settings) as target:
