@@ -208,9 +208,32 @@ def test_an_overview_tells_of_the_cluster(pages):
     assert sum(float(each["width"].rstrip("%")) for each in bars) == pytest.approx(100, abs=0.01)
 
 
+def test_one_server_has_no_strip_of_slots(pages):
+    """It owns what there is."""
+    node = NodeView("a.example:1", ((0, 16383),), 5, 2**20, None, 0, 7, "")
+    read = overview(pages, job(), cluster=ClusterView("ok", cluster=False, nodes=(node,), unowned=(), problems=()))
+    assert "Server ok 1 master" in read.text
+    assert "a.example:1 16,384 5 1.0 MiB no limit 0 7" in read.text
+    assert "strip" not in [each.get("class") for each in read.all("svg")]
+    assert "Total" not in read.text
+
+
 def test_a_target_that_was_not_asked_is_said_so(pages):
-    """No cluster, no numbers."""
-    assert "It has not been asked yet, or does not answer." in overview(pages, job(), cluster=None).text
+    """No cluster, no numbers, no time."""
+    read = overview(pages, job(), cluster=None, seen=0.0)
+    assert "It has not been asked yet, or does not answer." in read.text
+    assert "not asked yet" in read.text
+    assert "asked 5" not in read.text
+
+
+def test_a_run_that_ended_in_an_unknown_way_is_drawn(pages):
+    """Another release may know more ways."""
+    last = replace(entry(), status="<odd>")
+    for html in (
+        pages.overview(looks.overview(jobs=(job(last=last),)), SOMEONE),
+        pages.job(looks.page(job(last=last), entries=(last,)), SOMEONE),
+    ):
+        assert "<odd>" in Read(html).text
 
 
 def test_a_daemon_without_jobs_says_so(pages):
