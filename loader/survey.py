@@ -38,6 +38,7 @@ RUNS = 50  # of a job's page
 SEEDED = 200  # runs of each job that are looked at when the daemon starts
 LEARNED = 5  # runs of each job whose rows are looked at each time
 MASK = "•••"
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
 
 T = TypeVar("T")
@@ -302,14 +303,22 @@ def _written(name: str, value: object) -> object:
     if isinstance(value, dict) and name != "fields":
         return {inner: _written(inner, each) for inner, each in value.items()}
     if name in DURATIONS and isinstance(value, int):
-        return f"{value}s"
+        return duration(value)
     return f"{value}%" if name == "ttl_jitter" else value
 
 
 def in_words(schedule: Schedule) -> str:
     """When a job runs, in the words of the config."""
-    jitter = f", up to {schedule.jitter} s later" if schedule.jitter else ""
-    return f"{f'every {schedule.every}s' if schedule.every else f'{schedule.cron} ({schedule.timezone})'}{jitter}"
+    jitter = f", up to {duration(schedule.jitter)} later" if schedule.jitter else ""
+    return (
+        f"every {duration(schedule.every)}" if schedule.every else f"{schedule.cron} ({schedule.timezone})"
+    ) + jitter
+
+
+def duration(seconds: int) -> str:
+    """Seconds as a config has them, in the largest unit that leaves a whole number."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds % size == 0), (1, "s"))
+    return f"{seconds // size}{unit}"
 
 
 def masked(job: Job) -> str:
