@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from loader.masters import lives
 from loader.slots import slot_of
 from loader.state import MARKER_WAIT, difference, leave_markers, lost_markers
 from loader.target import Target
@@ -61,7 +62,7 @@ class Baselines:
         vouched = {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
         if strange := set(slots.nodes) - vouched:
             return f"masters are new: {', '.join(sorted(map(str, strange)))}"
-        for node, (life, evicted, evicts) in self._target.lives().items():
+        for node, (life, evicted, evicts) in lives(self._target).items():
             before = baseline.evictions.get(life)
             if before is None and evicts:
                 return f"redis {node} was started anew, and throws keys away once it is full"
@@ -71,8 +72,8 @@ class Baselines:
 
     def save(self, run: str, facts: Mapping[str, str], full: float, more: Mapping[str, Any]) -> None:
         """Have a run that ended well be what the next one builds on."""
-        lives = {life: evicted for life, evicted, _ in self._target.lives().values()}
-        baseline = Baseline(run, facts, leave_markers(self._target, self._marker, run), lives, full, more)
+        evictions = {life: evicted for life, evicted, _ in lives(self._target).values()}
+        baseline = Baseline(run, facts, leave_markers(self._target, self._marker, run), evictions, full, more)
         text = json.dumps({"version": VERSION, **asdict(baseline)})
         self._target.ask(self._key.encode(), "SET", self._key, text)
 

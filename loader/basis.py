@@ -18,6 +18,7 @@ from loader.digests import Digests
 from loader.ends import Ends, passing
 from loader.errors import ConfigError, Done, StartOver
 from loader.load import check_table
+from loader.masters import evicting, evictions, lives
 from loader.model import Node, Reject
 from loader.options import Options
 from loader.state import Checkpoint, Rejects, State, difference
@@ -79,11 +80,11 @@ class Basis:
         The job is locked by then.
         """
         self._check_slot()
-        self._evicted = self._ends.target.evictions()
-        self._lives = {node: life for node, (life, _, _) in self._ends.target.lives().items()}
+        self._evicted = evictions(self._ends.target)
+        self._lives = {node: life for node, (life, _, _) in lives(self._ends.target).items()}
         self.notes = [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
-            for node, policy in self._ends.target.evicting().items()
+            for node, policy in evicting(self._ends.target).items()
         ]
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
@@ -204,7 +205,7 @@ class Basis:
 
     def evicted(self) -> str:
         """What masters have thrown away since the run began, in words; empty where nothing."""
-        now = self._ends.steadily(self._ends.target.evictions) if self._begun else {}
+        now = self._ends.steadily(lambda: evictions(self._ends.target)) if self._begun else {}
         counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
         if not counts:
             return ""
@@ -255,7 +256,7 @@ class Basis:
         before a resumed run went on, no one has looked.
         """
         ends, changes, more = self._ends, self.changes, self._start
-        if not (changes or more) or self._is_doubtful() or (self.resumed and ends.target.evicting()):
+        if not (changes or more) or self._is_doubtful() or (self.resumed and evicting(ends.target)):
             return
         if changes:
             ends.steadily(changes.digests.close)
@@ -271,5 +272,5 @@ class Basis:
 
     def _is_doubtful(self) -> bool:
         """Whether a master may have lost rows since the run began, though its markers are there."""
-        lives = self._ends.steadily(self._ends.target.lives)
-        return bool(self.evicted()) or any(lives[node][0] != self._lives[node] for node in lives.keys() & self._lives)
+        now = self._ends.steadily(lambda: lives(self._ends.target))
+        return bool(self.evicted()) or any(now[node][0] != self._lives[node] for node in now.keys() & self._lives)

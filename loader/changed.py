@@ -17,6 +17,7 @@ from loader.erase import Eraser, asked
 from loader.load import Lane, Way, loaded, transfer
 from loader.lock import locked
 from loader.lookup import Lookup
+from loader.masters import expiring
 from loader.model import Batch, Chunk, ChunkLoaded
 from loader.plan import Plan, checked
 from loader.settings import Source as Settings
@@ -60,8 +61,8 @@ class Changes:
 
         `jobs` are all that may have a lock in the target: those of others count as hashes that expire.
         """
-        locks, expiring = locked(self._target, jobs), self._target.expiring()
-        self.expiring = expiring > len(locks & locked(self._target, jobs))
+        locks, mortal = locked(self._target, jobs), expiring(self._target)
+        self.expiring = mortal > len(locks & locked(self._target, jobs))
         self._entries = self.digests.open(facts, base)
         return self.digests.trusted or not self._entries
 

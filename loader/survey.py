@@ -16,7 +16,8 @@ from loader.document import as_yaml
 from loader.errors import LoaderError, TargetError
 from loader.health import PATIENCE, Health
 from loader.history import Entry, History
-from loader.masters import describe_cluster, look_at
+from loader.look import look_at
+from loader.masters import describe_cluster
 from loader.model import Chunk, Node
 from loader.process import start_thread
 from loader.record import Record

@@ -191,49 +191,9 @@ class Target:
             raise self.error(client, node)
         return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
 
-    def headroom(self) -> dict[Node, int]:
-        """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
-        rooms = {}
-        for node in self.slots.nodes:
-            info = info_of(self.command(node, "INFO", "memory"))
-            most = int(info.get("maxmemory", 0))
-            if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
-                rooms[node] = max(0, most - int(info["used_memory"]))
-        return rooms
-
-    def evicting(self) -> dict[Node, str]:
-        """Masters that throw keys away once they are full, each with its policy."""
-        policies = {}
-        for node in self.slots.nodes:
-            info = info_of(self.command(node, "INFO", "memory"))
-            policy = info.get("maxmemory_policy", "noeviction")
-            if int(info.get("maxmemory", 0)) and policy != "noeviction":
-                policies[node] = policy
-        return policies
-
-    def evictions(self) -> dict[Node, int]:
-        """Keys that each master has thrown away since it was started."""
-        return {
-            node: int(info_of(self.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in self.slots.nodes
-        }
-
     def info(self, node: Node) -> dict[str, str]:
         """What a node says of itself, by name."""
         return info_of(self.command(node, "INFO"))
-
-    def lives(self) -> dict[Node, tuple[str, int, bool]]:
-        """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
-        found = {}
-        for node in self.slots.nodes:
-            info = info_of(self.command(node, "INFO"))
-            evicts = bool(int(info.get("maxmemory", 0))) and info.get("maxmemory_policy", "noeviction") != "noeviction"
-            found[node] = info.get("run_id", ""), int(info.get("evicted_keys", 0)), evicts
-        return found
-
-    def expiring(self) -> int:
-        """Keys that have a time to live, on all masters, whoever's they are."""
-        infos = [self.command(node, "INFO", "keyspace").decode() for node in self.slots.nodes]
-        return sum(int(count) for info in infos for count in re.findall(r"expires=([0-9]+)", info))
 
     def connect(self, node: Node, patience: float | None = None) -> Any:
         """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from loader.errors import ConfigError, SourceError, TargetError
 from loader.load import transfer
+from loader.masters import headroom
 from loader.model import Node
 from loader.plan import Plan
 from loader.settings import Source as Settings
@@ -75,7 +76,7 @@ class Watch:
 
 def check_room(plan: Plan, settings: Settings, target: Target, throttle: Throttle) -> None:
     """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it."""
-    rooms = target.headroom()
+    rooms = headroom(target)
     if not rooms or not plan.expected:
         return
     with Source(settings) as source:

@@ -93,13 +93,13 @@ class Desk:
     def mysql(self, port=None, database=None):
         return f"mysql://marked@{HOST}:{port or self.world.lab.mysql_port}/{database or self.world.name}"
 
-    def write(self, jobs=None, *, source=None, target=None, listen=None):
+    def write(self, jobs=None, *, source=None, target=None, listen=None, daemon=None):
         """Write ./loader.yaml: the job `stu` between the world's servers, but for what is said otherwise."""
         config = {
             "version": 1,
             "source": {"url": self.mysql(), "password": MYSQL_PASSWORD} | (source or {}),
             "target": {"url": f"redis://marked@{HOST}:{self.redis_port}", "password": REDIS_PASSWORD} | (target or {}),
-            "daemon": {"listen": listen},
+            "daemon": {"listen": listen} | (daemon or {}),
             "jobs": jobs or STU,
         }
         self.text(json.dumps(config, ensure_ascii=False, indent=1))

@@ -10,11 +10,11 @@ from loader.baseline import Baselines
 from loader.basis import Basis
 from loader.digests import Rows, pack, unpack
 from loader.errors import TargetError
+from loader.masters import lives
 from loader.options import Options
 from loader.reconcile import Pruned, prune, retry, verify
 from loader.report import run_text
 from loader.run import run_job
-from loader.target import Target
 from loader.writer import Writer
 from world import Ear
 
@@ -201,12 +201,11 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     """Where a master has evicted keys since the last run, nothing is taken for known."""
     fill(world)
     outcome(world)
-    lives = Target.lives
 
-    def later(self):
-        return {node: (life, evicted + 1, evicts) for node, (life, evicted, evicts) in lives(self).items()}
+    def later(target):
+        return {node: (life, evicted + 1, evicts) for node, (life, evicted, evicts) in lives(target).items()}
 
-    monkeypatch.setattr(Target, "lives", later)
+    monkeypatch.setattr("loader.baseline.lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
     assert any("has thrown keys away" in text for text in notes(ear))
@@ -367,17 +366,18 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
     fill(world)
     outcome(world)
     world.sql("UPDATE t SET v = 'B' WHERE id = 25")
-    keep, lives, node = Basis._keep_baseline, Target.lives, str(world.redis.get_node_from_key("t_25").port)
+    keep, node = Basis._keep_baseline, str(world.redis.get_node_from_key("t_25").port)
 
-    def anew(self):
+    def anew(target):
         return {
             n: ("another", *rest) if str(n).endswith(node) else (life, *rest)
-            for n, (life, *rest) in lives(self).items()
+            for n, (life, *rest) in lives(target).items()
         }
 
     def keep_late(self, run):
         world.redis.hset("t_25", "v", "v25")
-        monkeypatch.setattr(Target, "lives", anew)
+        for room in ("basis", "baseline"):
+            monkeypatch.setattr(f"loader.{room}.lives", anew)
         keep(self, run)
 
     with monkeypatch.context() as patch:

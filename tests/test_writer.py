@@ -11,6 +11,7 @@ import redis
 from loader.errors import Exit, TargetError
 from loader.frames import pack
 from loader.lab import Lab
+from loader.masters import evicting, evictions
 from loader.model import Batch, Node
 from loader.server import HOST, wait
 from loader.settings import Target as Settings
@@ -239,16 +240,16 @@ def test_what_was_written_to_a_master_that_is_none_any_more(target, nodes):
 def test_keys_that_were_thrown_away(target, nodes):
     """Per master: what its policy is where it may throw keys away, and how many it has."""
     node = target.slots.nodes[1]
-    assert target.evicting() == {}
+    assert evicting(target) == {}
     nodes[node].config_set("maxmemory-policy", "allkeys-random")
-    assert target.evicting() == {}
-    before = target.evictions()
+    assert evicting(target) == {}
+    before = evictions(target)
     nodes[node].config_set("maxmemory", nodes[node].info("memory")["used_memory"] + 100_000)
     try:
-        assert target.evicting() == {node: "allkeys-random"}
+        assert evicting(target) == {node: "allkeys-random"}
         for key in keys_in(target.slots, node, 300):
             nodes[node].set(key, b"x" * 1000)
-        after = target.evictions()
+        after = evictions(target)
         assert after.pop(node) > before.pop(node)
         assert after == before
     finally:
