@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader import cli_daemon, cli_doctor, cli_lab, cli_run, cli_verify, cli_watch
+from loader import cli_daemon, cli_doctor, cli_init, cli_lab, cli_run, cli_verify, cli_watch
 from loader.errors import Exit, LoaderError, Stopped
 from loader.terminal import Common, Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
@@ -174,6 +174,7 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
 
 
 for command in (
+    cli_init.init,
     cli_doctor.doctor,
     cli_run.sync,
     cli_run.backfill,
