@@ -74,9 +74,10 @@ def init(
         bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Write over files that exist.")
     ] = False,
 ) -> None:
-    """Write a config by looking at live tables, and say what to type next.
+    """Write a config by looking at live tables.
 
-    Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are never written.
+    It ends with what to type next. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are
+    never written.
     """
     from loader.draft import draft_config, environment_text
     from loader.interview import addresses, check_target, open_source
@@ -211,10 +212,12 @@ def _drafts(files: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
 
 
 def _report(files: Sequence[Path], draft: "Draft") -> None:
+    from loader.draft import in_comment
+
     jobs = f"{len(draft.jobs)} job{'' if len(draft.jobs) == 1 else 's'}" + (": " if draft.jobs else "")
     say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs)}) and {files[1]}.")
     for table, why in draft.refused:
-        note(f"warning: {table}: no job yet, commented out: {why}")
+        note(f"warning: {in_comment(table)}: no job yet, commented out: {why}")
 
 
 def _examine(output: Path) -> None:

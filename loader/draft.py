@@ -42,7 +42,8 @@ MOMENTS = {"date", "datetime", "timestamp"}
 NUMBERS = {"tinyint", "smallint", "int", "bit"}
 
 HEAD = """\
-# Written by `loader init` from {origin}; yours to edit. `loader schema` tells all keys there are.
+# Written by `loader init` from {origin}; yours to edit.
+# Lines behind a # are what else there is; `loader schema` tells all of it.
 version: 1
 
 source:
@@ -187,7 +188,7 @@ def _prefixes(tables: Sequence[str]) -> list[str]:
 
     Signs that mean something in a pattern of keys or to a cluster are left out.
     """
-    stems = [re.sub(r"[^\w.:-]+", "_", table) for table in tables]
+    stems = [re.sub(r"[^\w.:-]+", "_", table).lstrip("-") or "table" for table in tables]
     tried = [0] * len(stems)
 
     def prefix(place: int) -> str:
@@ -243,6 +244,8 @@ def _of_table(wanted: Wanted, prefix: str) -> _Sketch:
     note = "its primary key" if table.primary_key else "a unique key; the table has no primary one"
     if len(columns) == 2:
         note += f"; {prefix}1_2 is the row whose {columns[0]} is 1 and {columns[1]} is 2"
+    if table.primary_key and prefix != f"{listed.name}_" and prefix.rstrip("".join(SEPARATORS)) == listed.name:
+        note += f"; {listed.name}_ would begin keys of another job too"
     hidden = [name for name in columns if name not in visible]
     notes = (f"{', '.join(hidden)} is invisible: whoever reads the hashes has to know its values",) if hidden else ()
     return _Sketch(values, note, notes, refusal=fault)
@@ -303,19 +306,16 @@ def _hints(wanted: Wanted, table: Table, name: str, values: Mapping[str, Any]) -
         )
     for column in table.columns:
         if DELETED.fullmatch(column.name) and (condition := _is_deleted(column)):
-            yield f"soft_delete: {quoted(condition)}", "Such rows count as deleted, and have no hash."
+            yield f"soft_delete: {quoted(condition)}", "such rows count as deleted, and have no hash"
             break
     try:
         make_plan(_job(name, {**values, "changed_only": True}), table)
     except (PlanError, ValueError):
         pass
     else:
-        yield (
-            "changed_only: true",
-            "Write only rows that differ from what was written before, and delete hashes of those gone.",
-        )
-    yield "schedule: {every: 15m}", 'For `loader daemon`; or {cron: "*/15 * * * *", timezone: Europe/Berlin}.'
-    yield "max_age: 1h", "A last success older than this counts as late."
+        yield "changed_only: true", "write only what differs, and delete hashes whose row is gone"
+    yield "schedule: {every: 15m}", 'for `loader daemon`; or {cron: "*/15 * * * *"}'
+    yield "max_age: 1h", "a last success longer ago counts as late"
 
 
 def _is_deleted(column: Column) -> str:
@@ -333,24 +333,25 @@ def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
         yield from wrapped(note, "  # ")
     yield f"  {_key(name)}:  # {size_text(listed)}"
     yield f"    table: {scalar(listed.name)}"
-    if "key" not in sketch.values:
+    if wanted.table is None:
         return
     yield f"    key: {quoted(sketch.values['key'])}" + (
         f"  # {in_comment(sketch.key_note, WIDTH)}" if sketch.key_note else ""
     )
     yield "    fields:"
-    yield from _field_lines(wanted, sketch.values["fields"])
+    yield from _field_lines(wanted, wanted.table, sketch.values["fields"])
     if "where" in sketch.values:
         yield f"    where: {quoted(sketch.values['where'])}"
     for line, what in sketch.hints:
-        yield from wrapped(what, "    # ")
-        yield f"    # {line}"
+        if len(beside := f"    # {line:22}  # {what}") <= WIDTH:
+            yield beside
+        else:
+            yield from wrapped(what, "    # ")
+            yield f"    # {line}"
 
 
-def _field_lines(wanted: Wanted, fields: Sequence[str] | Mapping[str, str]) -> Iterator[str]:
+def _field_lines(wanted: Wanted, table: Table, fields: Sequence[str] | Mapping[str, str]) -> Iterator[str]:
     """A line for each field, with the type of its column."""
-    table = wanted.table
-    assert table is not None
     pairs = list(fields.items() if isinstance(fields, Mapping) else ((name, name) for name in fields))
     entries = [
         (f"{_key(field)}: {scalar(text)}" if isinstance(fields, Mapping) else f"- {scalar(field)}", table.column(text))

@@ -175,7 +175,7 @@ def _sql(sql: str, tokens: Sequence[Token], owner: set[str], database: str | Non
             text += sql[at : tokens[place].start]
             at = tokens[place + length].start
         place += length or 1
-    return " ".join((text + sql[at : tokens[-1].end]).split("\n"))
+    return text + sql[at : tokens[-1].end]
 
 
 def _qualifier(tokens: Sequence[Token], owner: set[str], database: str | None) -> int:
