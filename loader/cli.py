@@ -102,6 +102,9 @@ def common(
     context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
 
 
+app.command()(cli_init.init)
+
+
 @app.command()
 def check(context: typer.Context) -> None:
     """Validate the config, offline."""
@@ -174,7 +177,6 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
 
 
 for command in (
-    cli_init.init,
     cli_doctor.doctor,
     cli_run.sync,
     cli_run.backfill,

@@ -106,8 +106,10 @@ def init(
     os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
     if not draft.jobs:
         raise ConfigError(f"{output} has no job yet: choose a key for one in it, and take the # away")
-    _examine(output)
-    say(_next(output, draft.jobs))
+    fine = _examine(output)
+    say("\nNext:" if fine else "\nNext, once what failed above is mended:")
+    for line in _next(output, draft.jobs):
+        say(f"  {line}")
 
 
 def _refuse(files: Sequence[Path], *, force: bool) -> None:
@@ -212,19 +214,21 @@ def _drafts(files: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
 
 
 def _report(files: Sequence[Path], draft: "Draft") -> None:
-    from loader.draft import in_comment
+    from loader.draft import in_comment, wrapped
+    from loader.finding import WIDTH
 
     jobs = f"{len(draft.jobs)} job{'' if len(draft.jobs) == 1 else 's'}" + (": " if draft.jobs else "")
     say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs)}) and {files[1]}.")
     for table, why in draft.refused:
-        note(f"warning: {in_comment(table)}: no job yet, commented out: {why}")
+        for line in wrapped(f"warning: {in_comment(table)}: no job yet, commented out: {why}", "", "  ", WIDTH):
+            note(line)
 
 
-def _examine(output: Path) -> None:
-    """Read what was written, and say what doctor finds."""
+def _examine(output: Path) -> bool:
+    """Read what was written, and say what doctor finds; whether no check failed."""
     from loader.config import load_config
     from loader.doctor import diagnose
-    from loader.finding import Finding, finding_text, summary_text
+    from loader.finding import Finding, Level, finding_text, summary_text, worst_of
 
     config: Config = load_config([output])
     findings: list[Finding] = []
@@ -233,9 +237,10 @@ def _examine(output: Path) -> None:
         say(finding_text(finding, findings[-1] if findings else None))
         findings.append(finding)
     say(summary_text(findings))
+    return worst_of(findings) is not Level.FAIL
 
 
-def _next(output: Path, jobs: Sequence[str]) -> str:
+def _next(output: Path, jobs: Sequence[str]) -> list[str]:
     """What to type next, literally."""
     program = _program() + ("" if output == Path("loader.yaml") else f" -c {shlex.quote(str(output))}")
     beside = output.parent if str(output.parent) != "." else Path()
@@ -248,7 +253,7 @@ def _next(output: Path, jobs: Sequence[str]) -> str:
     ]
     if len(jobs) > 1:
         lines.append(f"{program} sync --all    # all {len(jobs)} jobs")
-    return "\nNext:\n" + "\n".join(f"  {line}" for line in lines)
+    return lines
 
 
 def _program() -> str:

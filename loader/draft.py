@@ -136,13 +136,13 @@ def in_comment(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def wrapped(text: str, indent: str) -> list[str]:
-    """A comment in lines, each behind the indent."""
+def wrapped(text: str, indent: str, further: str | None = None, width: int = WIDTH) -> list[str]:
+    """A comment, or a message, in lines behind an indent; the further ones behind their own."""
     return wrap(
         in_comment(text, 2000),
-        WIDTH,
+        width,
         initial_indent=indent,
-        subsequent_indent=indent,
+        subsequent_indent=indent if further is None else further,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from getpass import getpass
+from unicodedata import east_asian_width
 
 from loader.draft import in_comment, size_text
 from loader.errors import ConfigError, Exit, LoaderError
@@ -27,7 +28,9 @@ READERS: Mapping[str, Callable[[object], Address]] = {"source": mysql_address, "
 EXAMPLES = {"source": SOURCE_URL, "target": TARGET_URL}
 SERVERS = {"source": "MySQL", "target": "Redis"}
 VARIABLES = {"source": "MYSQL", "target": "REDIS"}
-WIDEST = 32  # columns of the terminal for a table's name
+SHOWN = 20  # tables that a message names
+WIDTH = 80  # columns of a terminal
+WIDEST = 28  # characters of a table's name that are shown
 
 
 def is_attended() -> bool:
@@ -160,14 +163,21 @@ def tables(listing: Sequence[Listed], patterns: Sequence[str], database: str) ->
 
 
 def listing_lines(listing: Sequence[Listed]) -> list[str]:
-    """A line for each table: its number, name, size and key."""
-    width = min(max(len(table.name) for table in listing), WIDEST)
+    """A line for each table that fits a terminal: its number, name, size and key."""
+    names = [in_comment(table.name, WIDEST) for table in listing]
+    sizes = [size_text(table) for table in listing]
+    name_width, size_width = max(map(_width, names)), max(map(len, sizes))
     lines = []
-    for number, table in enumerate(listing, 1):
+    for number, (table, name, size) in enumerate(zip(listing, names, sizes, strict=True), 1):
         key = "" if table.is_view else f"key {', '.join(table.primary_key)}" if table.primary_key else "no primary key"
-        name = in_comment(table.name, WIDEST)
-        lines.append(f"{number:4}  {name:{width}}  {size_text(table):28}  {in_comment(key)}".rstrip())
+        line = f"{number:4}  {name}{' ' * (name_width - _width(name))}  {size:{size_width}}"
+        lines.append(f"{line}  {in_comment(key, max(WIDTH - _width(line) - 2, 8))}".rstrip())
     return lines
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for each sign of Chinese and the like."""
+    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
 def matching(listing: Sequence[Listed], patterns: Iterable[str], *, numbered: bool = False) -> list[Listed]:
@@ -185,7 +195,7 @@ def matching(listing: Sequence[Listed], patterns: Iterable[str], *, numbered: bo
             found = {name for name in names if fnmatchcase(name, pattern)}
         if not found:
             close = get_close_matches(pattern, names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(names[:20])
+            hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(map(in_comment, names[:SHOWN]))
             raise ConfigError(f"no table {pattern!r}: {hint}")
         meant |= found
     return [table for table in listing if table.name in meant or not patterns]
