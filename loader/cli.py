@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader import cli_daemon, cli_doctor, cli_lab, cli_run, cli_verify, cli_watch
+from loader import cli_daemon, cli_doctor, cli_init, cli_lab, cli_run, cli_verify, cli_watch
 from loader.errors import Exit, LoaderError, Stopped
 from loader.terminal import Common, Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
@@ -100,6 +100,9 @@ def common(
     """Keep Redis hashes equal to MySQL rows."""
     color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
     context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
+
+
+app.command()(cli_init.init)
 
 
 @app.command()

@@ -53,6 +53,20 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A table or view as the list of its database shows it; rows are MySQL's estimate, None where it has none."""
+
+    name: str
+    is_view: bool = False
+    rows: int | None = None
+    bytes: int | None = None  # data and indexes
+    comment: str = ""
+    primary_key: tuple[str, ...] = ()
+    stamps: tuple[str, ...] = ()  # columns that MySQL sets anew with every change of a row
+    generated: tuple[str, ...] = ()  # columns that MySQL computes from others
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """The rows with `after < key <= upto`; an end that is None is open."""
 

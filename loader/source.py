@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -20,7 +21,7 @@ from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
-from loader.model import Column, Shape, Table
+from loader.model import Column, Listed, Shape, Table
 from loader.settings import Source as Settings
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
@@ -45,6 +46,8 @@ ACCESS = frozenset({
 # A table or what a view reads is not there: it comes back where a tool that copies tables has renamed it away.
 GONE = frozenset({1146, 1356})
 NO_SELECT = 1142
+LOGIN = frozenset({1045, 1698})  # another password may be the right one
+GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
 NO_COLUMN = 1054
 NO_PROCESS = 1227
 SYNTAX = 1064
@@ -174,6 +177,41 @@ class Source:
         """Whether the server takes no writes of its own: a replica, whose rows may come later than their stamps say."""
         ((value,),) = self.fetch("SELECT @@GLOBAL.read_only")
         return value not in {"0", "OFF"}
+
+    def listing(self) -> list[Listed]:
+        """The tables and views of the database that the account may see, by name."""
+        tables = self.fetch(
+            "SELECT table_name, table_type, table_rows, data_length + index_length, table_comment"
+            " FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type <> 'SEQUENCE'"
+            " ORDER BY table_name"
+        )
+        keys, stamps, generated = (defaultdict[str, list[str]](list) for _ in range(3))
+        for table, column in self.fetch(
+            "SELECT table_name, column_name FROM information_schema.statistics"
+            " WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"
+        ):
+            keys[str(table)].append(str(column))
+        for table, column, extra in self.fetch(
+            "SELECT table_name, column_name, LOWER(extra) FROM information_schema.columns"
+            " WHERE table_schema = DATABASE() AND extra <> '' ORDER BY ordinal_position"
+        ):
+            if "on update" in str(extra):
+                stamps[str(table)].append(str(column))
+            if GENERATED.search(str(extra)):
+                generated[str(table)].append(str(column))
+        return [
+            Listed(
+                name=str(name),
+                is_view=kind == "VIEW",
+                rows=None if rows is None else int(rows),
+                bytes=None if size is None else int(size),
+                comment="" if kind == "VIEW" else str(comment or ""),
+                primary_key=tuple(keys[str(name)]),
+                stamps=tuple(stamps[str(name)]),
+                generated=tuple(generated[str(name)]),
+            )
+            for name, kind, rows, size, comment in tables
+        ]
 
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
@@ -374,6 +412,11 @@ class _Reader:
         """Have `read` give these bytes first; the stream is over."""
         self._back = bytes(data)
         self._direct = False
+
+
+def is_login(error: LoaderError) -> bool:
+    """Whether MySQL refuses the user or the password."""
+    return _code(error.__cause__) in LOGIN
 
 
 def _column(row: Sequence[str | None]) -> Column:

@@ -1,0 +1,267 @@
+"""The command that writes a config by looking at live tables. Modules are imported inside it, for a quick `--help`."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.errors import ConfigError, Exit, LoaderError
+from loader.terminal import note, say
+
+if TYPE_CHECKING:
+    from loader.config import Config
+    from loader.draft import Draft, Wanted
+    from loader.script import Script
+    from loader.source import Source
+
+ENVIRONMENT = ".env.example"
+MOST_BYTES = 1 << 20  # of a script
+
+
+def init(
+    context: typer.Context,
+    *,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="LOADER_SOURCE",
+            show_envvar=False,
+            help="MySQL, as mysql://user@host:3306/database; else $MYSQL_URL, else asked.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="LOADER_TARGET",
+            show_envvar=False,
+            help="Redis, as redis://host:6379; else $REDIS_URL, else asked.",
+        ),
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="LOADER_TABLE",
+            show_envvar=False,
+            help="A table, or several: 'user*'; again for more.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",  # $LOADER_OUTPUT is the form of results
+            help="The config to write; .env.example goes beside it.",
+        ),
+    ] = Path("loader.yaml"),
+    from_script: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="LOADER_FROM_SCRIPT",
+            show_envvar=False,
+            help="A script that feeds mysql's output to redis-cli: its statements become jobs.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Write over files that exist.")
+    ] = False,
+) -> None:
+    """Write a config by looking at live tables.
+
+    It ends with what to type next. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are
+    never written.
+    """
+    from loader.draft import draft_config, environment_text
+    from loader.interview import addresses, check_target, open_source
+    from loader.script import Script
+
+    if context.obj.files:
+        raise ConfigError("init reads no config; name the file to write with --output")
+    if from_script and table:
+        raise ConfigError("give --table or --from-script, not both: a script names its tables itself")
+    files = (output, output.parent / ENVIRONMENT)
+    _refuse(files, force=force)
+    script = _script(from_script) if from_script else Script()
+    found = {"source": script.source_url(min(script.databases, default=None)), "target": script.target_url()}
+    urls = addresses({"source": source, "target": target}, found)
+    if from_script:
+        _tell_of_script(script, urls)
+    with open_source(urls["source"]) as opened:
+        check_target(urls["target"])
+        database = str(opened.fetch("SELECT DATABASE()")[0][0])
+        wanted = _of_script(opened, script, database) if from_script else _of_tables(opened, table or [], database)
+        draft = draft_config(f"database {database} at {opened.address}", wanted)
+    if from_script and draft.refused:
+        raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
+    _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])})
+    _report(files, draft)
+    os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
+    if not draft.jobs:
+        raise ConfigError(f"{output} has no job yet: choose a key for one in it, and take the # away")
+    fine = _examine(output)
+    say("\nNext:" if fine else "\nNext, once what failed above is mended:")
+    for line in _next(output, draft.jobs):
+        say(f"  {line}")
+
+
+def _refuse(files: Sequence[Path], *, force: bool) -> None:
+    """Refuse what cannot be written, before anything is asked."""
+    for file in files:
+        if file.is_dir() or not file.parent.is_dir():
+            raise ConfigError(f"{file}: {'is a directory' if file.is_dir() else 'there is no such directory'}")
+        if not force and os.path.lexists(file):
+            raise ConfigError(f"{file} exists; --force writes over it, --output FILE writes elsewhere")
+
+
+def _script(files: Sequence[Path]) -> "Script":
+    """What the scripts do; an error that names all that cannot be read."""
+    from loader.script import read_script
+
+    texts = {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(MOST_BYTES + 1)
+            texts[str(file)] = data.decode()
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}"
+            ) from None
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"{file}: larger than {MOST_BYTES} bytes, too large for a script")
+    script = read_script(texts)
+    if script.faults:
+        raise ConfigError(
+            "\n".join(fault.replace(": ", ": error: ", 1) for fault in script.faults)
+            + "\nnothing is written; take out of a copy what is no job, or write these jobs by hand"
+        )
+    if len(script.databases) > 1:
+        raise ConfigError(
+            f"the script reads several databases, {', '.join(sorted(script.databases))}; a config has one"
+        )
+    return script
+
+
+def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
+    note(f"From {urls['source']} to {urls['target']}.")
+    if script.passwords:
+        note("The password in the script is not taken over: see .env below.")
+
+
+def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list["Wanted"]:
+    from loader.draft import Wanted
+    from loader.interview import tables
+
+    wanted = []
+    for listed in tables(source.listing(), patterns, database):
+        try:
+            wanted.append(Wanted(listed, source.table(listed.name)))
+        except LoaderError as error:
+            if error.exit_code != Exit.CONFIG:
+                raise
+            wanted.append(Wanted(listed, None, str(error)))
+    return wanted
+
+
+def _of_script(source: "Source", script: "Script", database: str) -> list["Wanted"]:
+    from loader.draft import Wanted
+    from loader.model import Listed
+    from loader.script import stray_databases
+
+    if strays := list(stray_databases(script, database)):
+        raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
+    there = {listed.name.lower(): listed for listed in source.listing()}
+    there |= {listed.name: listed for listed in there.values()}
+    wanted = []
+    for statement in script.statements:
+        listed = there.get(statement.table) or there.get(statement.table.lower()) or Listed(statement.table)
+        try:
+            wanted.append(Wanted(listed, source.table(listed.name), statement=statement))
+        except LoaderError as error:
+            if error.exit_code != Exit.CONFIG:
+                raise
+            wanted.append(Wanted(listed, None, str(error), statement))
+    return wanted
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Write all files or none: first beside where they belong, open to their owner alone, as copies will be."""
+    with _drafts(texts) as drafts:
+        for file, text in texts.items():
+            drafts[file].touch(mode=0o600, exist_ok=False)
+            drafts[file].write_text(text, encoding="utf-8")
+        for file, draft in drafts.items():
+            draft.replace(file)
+
+
+@contextmanager
+def _drafts(files: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
+    drafts = {file: file.with_name(f".{file.name}.{os.getpid()}") for file in files}
+    try:
+        yield drafts
+    finally:
+        for draft in drafts.values():
+            with suppress(OSError):
+                draft.unlink()
+
+
+def _report(files: Sequence[Path], draft: "Draft") -> None:
+    from loader.draft import in_comment, wrapped
+    from loader.finding import WIDTH
+
+    jobs = f"{len(draft.jobs)} job{'' if len(draft.jobs) == 1 else 's'}" + (": " if draft.jobs else "")
+    say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs)}) and {files[1]}.")
+    for table, why in draft.refused:
+        for line in wrapped(f"warning: {in_comment(table)}: no job yet, commented out: {why}", "", "  ", WIDTH):
+            note(line)
+
+
+def _examine(output: Path) -> bool:
+    """Read what was written, and say what doctor finds; whether no check failed."""
+    from loader.config import load_config
+    from loader.doctor import diagnose
+    from loader.finding import Finding, Level, finding_text, summary_text, worst_of
+
+    config: Config = load_config([output])
+    findings: list[Finding] = []
+    say("")
+    for finding in diagnose(config, [output], list(config.jobs.values())):
+        say(finding_text(finding, findings[-1] if findings else None))
+        findings.append(finding)
+    say(summary_text(findings))
+    return worst_of(findings) is not Level.FAIL
+
+
+def _next(output: Path, jobs: Sequence[str]) -> list[str]:
+    """What to type next, literally."""
+    program = _program() + ("" if output == Path("loader.yaml") else f" -c {shlex.quote(str(output))}")
+    beside = output.parent if str(output.parent) != "." else Path()
+    example, filled = shlex.quote(str(beside / ENVIRONMENT)), shlex.quote(str(beside / ".env"))
+    dotted = filled if filled.lstrip("'").startswith("/") else f"./{filled}"
+    lines = [
+        f"cp {example} {filled}    # then fill in the passwords",
+        f"set -a; . {dotted}; set +a",
+        *(f"{program} {command} {jobs[0]}" for command in ("plan", "sync", "verify")),
+    ]
+    if len(jobs) > 1:
+        lines.append(f"{program} sync --all    # all {len(jobs)} jobs")
+    return lines
+
+
+def _program() -> str:
+    """How this program is called from here."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return shlex.join([sys.executable, "-m", "loader"])
+    found = shutil.which(Path(called).name)
+    if found and Path(found).resolve() == Path(called).resolve():
+        return Path(called).name
+    return shlex.quote(called)
