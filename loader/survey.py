@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from loader.config import Config
@@ -219,15 +220,16 @@ class Survey:
         return known.setdefault(name, Glimpse(ask, fresh))
 
     def _view(self, job: Job, now: float) -> JobView:
-        status = self._statuses.get(job.name)
-        schedule = job.schedule
+        status, schedule = self._statuses.get(job.name), job.schedule
+        progress = self._record.progress(job.name)
+        known = status or JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
         return JobView(
-            status=status or JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0),  # noqa: FBT003
+            status=replace(known, state="running") if progress else known,  # sooner than the target is asked again
             schedule=in_words(schedule) if schedule else "",
             due=self._record.due(job.name) or (status.due if status else None),
             max_age=job.max_age,
             rates=self._record.rates(job.name, now),
-            progress=self._record.progress(job.name),
+            progress=progress,
         )
 
     def _command(self, job: Job, words: list[bytes]) -> str:

@@ -1,0 +1,387 @@
+"""What the status page and the API are told: the same as the command line says, soon, and whatever is broken."""
+
+import json
+import os
+import signal
+import statistics
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict, replace
+
+import pytest
+import redis
+
+from desk import HOST, Desk, redis_server
+from loader.config import load_config
+from loader.execute import execute
+from loader.health import Health
+from loader.history import History, entry_of
+from loader.model import Run
+from loader.options import Options
+from loader.pages import Pages
+from loader.record import Record
+from loader.server import wait
+from loader.serving import Serving
+from loader.slots import slot_of
+from loader.state import Rejects
+from loader.status import job_status, questions
+from loader.survey import Survey, effective
+from loader.target import Target
+from loader.view import LISTED, Viewer
+from world import Ear
+
+SOON = 1.8  # seconds within which a page comes, whatever is broken
+
+
+@pytest.fixture
+def desk(world, tmp_path):
+    return Desk(world, tmp_path)
+
+
+@pytest.fixture
+def survey_of():
+    """A survey of a config, and its record."""
+    surveys = []
+
+    def make(config):
+        record = Record()
+        surveys.append(Survey(config, record, Health(config.source, config.target)))
+        return surveys[-1], record
+
+    yield make
+    for survey in surveys:
+        survey.close()
+
+
+def prepare(desk):
+    """Jobs that are as jobs may be, after their runs."""
+    world = desk.world
+    world.sql(
+        "CREATE TABLE score (id int PRIMARY KEY, points int, note varchar(40))",
+        "INSERT INTO score VALUES (1, 10, 'secret-note'), (2, 20, NULL)",
+    )
+    world.redis.set("score_2", "taken")
+    desk.write(
+        {
+            "stu": {"table": "stu", "key": "stu_{sid}", "schedule": {"every": "1h", "jitter": "10s"}, "max_age": "1d"},
+            "late": {"table": "stu", "key": "late_{sid}", "max_age": "1s", "schedule": {"cron": "0 3 * * *"}},
+            "gone": {"table": "gone", "deadline": "1s"},
+            "score": {"table": "score", "ttl": "2h", "ttl_jitter": "10%", "where": "id < 10"},
+            "never": {"table": "stu", "key": "never_{sid}", "incremental": {"column": "changed"}},
+        }
+    )
+    assert [desk.run("sync", job).code for job in ("stu", "late", "gone", "score")] == [0, 0, 2, 3]
+    time.sleep(1.1)
+    return load_config([desk.directory / "loader.yaml"])
+
+
+def shape(status):
+    """A status but for the moment it is of."""
+    return asdict(status) | {"now": None}
+
+
+def test_overview(desk, survey_of):
+    """Each job is as `loader status` has it, the target as `loader cluster` has it; rows are those of runs."""
+    config = prepare(desk)
+    survey, _ = survey_of(config)
+    view = survey.overview()
+    assert [job.status.job for job in view.jobs] == list(config.jobs)
+    with Target(config.target) as target:
+        for job in view.jobs:
+            assert shape(job.status) == shape(job_status(target, config.jobs[job.status.job]))
+    assert [job.status.state for job in view.jobs] == ["ok", "late", "failed", "rejects", "never"]
+    assert [sum(job.rates) > 0 for job in view.jobs] == [True, True, False, True, False]
+    assert [job.schedule for job in view.jobs] == ["every 1h, up to 10s later", "0 3 * * * (UTC)", "", "", ""]
+    document = desk.run("cluster", "-o", "json").document
+    told = [
+        {"node": n.node, "slots": sum(b + 1 - a for a, b in n.ranges), "replicas": n.replicas}
+        for n in view.cluster.nodes
+    ]
+    assert sorted(told, key=lambda each: each["node"]) == [
+        {name: each[name] for name in ("node", "slots", "replicas")} for each in document["masters"]
+    ]
+    assert (view.cluster.state, view.cluster.unowned, view.cluster.problems) == ("ok", (), ())
+    assert all(node.keys and node.used for node in view.cluster.nodes)
+    wait(lambda: survey.overview().seen > view.seen, "a newer look")
+    assert survey.overview().problems == ()
+    assert config.source.secret not in repr(view)
+
+
+def test_a_job(desk, survey_of):
+    """Its runs, a config that means the same job, the statement, and a command, masked unless values may be shown."""
+    config = prepare(desk)
+    survey, _ = survey_of(config)
+    page = survey.job("score")
+    wait(lambda: survey.job("score").sample, "the sample")
+    page = survey.job("score")
+    (said,) = desk.run("runs", "score", "-o", "json").documents
+    assert [entry.run for entry in page.entries] == [said["run"]]
+    assert page.sample[1] == "HMSET score_••• id ••• points ••• note •••"
+    assert "FROM `score`" in page.statement
+    again = desk.directory / "again.yaml"
+    again.write_text("jobs:\n" + "\n".join(f"  {line}" for line in page.config.splitlines()), encoding="utf-8")
+    assert load_config([desk.directory / "loader.yaml", again]).jobs["score"] == config.jobs["score"]
+    wait(lambda: "gone" in survey.job("gone").why, "why there is no sample")
+    assert survey.job("gone").sample is None
+    assert survey.job("nobody") is None
+    shows = config.model_copy(update={"daemon": config.daemon.model_copy(update={"show_values": True})})
+    survey.configure(shows)
+    wait(lambda: survey.job("score").sample, "the sample")
+    assert survey.job("score").sample[1] == "HMSET score_1 id 1 points 10 note secret-note"
+    assert all("secret-note" not in str(effective(job)) for job in config.jobs.values())
+
+
+def test_rejects(desk, survey_of):
+    """Key, slot, node and reason; keys are masked unless they may be shown; of many the latest."""
+    config = prepare(desk)
+    survey, _ = survey_of(config)
+    page = survey.rejects("score")
+    (reject,) = page.rejects
+    assert (page.count, page.masked, reject.key, reject.slot) == (1, True, "score_•••", slot_of(b"score_2"))
+    assert reject.node.endswith(str(desk.world.redis.get_node_from_key("score_2").port))
+    assert "WRONGTYPE" in reject.reason
+    assert reject.attempts == 1
+    survey.configure(config.model_copy(update={"daemon": config.daemon.model_copy(update={"show_values": True})}))
+    assert [each.key for each in survey.rejects("score").rejects] == ["score_2"]
+    with Target(config.target) as target:
+        listed = Rejects(target, "score")
+        listed.add([type("R", (), {"key": b"k%d" % n, "reason": "why"})() for n in range(LISTED + 5)])
+    wait(lambda: survey.rejects("score").count == LISTED + 6, "the list")
+    assert len(survey.rejects("score").rejects) == LISTED
+    assert survey.rejects("nobody") is None
+
+
+def test_a_run_under_way(desk, survey_of):
+    """How far it is, of how many, and its chunks; once it is over, its rows count once, though the history has them."""
+    world = desk.world
+    world.sql(
+        "CREATE TABLE slow (id int PRIMARY KEY)",
+        f"INSERT INTO slow VALUES {','.join(f'({n})' for n in range(1, 101))}",
+        "ANALYZE TABLE slow",
+    )
+    desk.write({"slow": {"table": "slow", "fields": {"id": "id", "nap": "SLEEP(0.02)"}, "chunk_rows": 10}})
+    config = load_config([desk.directory / "loader.yaml"])
+    survey, record = survey_of(config)
+    thread = threading.Thread(
+        target=execute, args=(config, config.jobs["slow"], Options(workers=1), record.listen("slow"))
+    )
+    thread.start()
+    wait(lambda: (going := survey.overview().jobs[0].progress) and going.chunks >= 2, "two chunks")
+    view = survey.overview().jobs[0]
+    assert (view.status.state, view.progress.expected) == ("running", 100)
+    assert 20 <= view.progress.rows < 100
+    assert view.progress.rate > 0
+    assert view.progress.eta > 0
+    grid = survey.job("slow").grid
+    assert {cell.state for cell in grid.cells} <= {"loaded", "owed"}
+    thread.join(30)
+    wait(lambda: survey.overview().jobs[0].status.state == "ok", "its end")
+    page = survey.job("slow")
+    assert page.view.progress is None
+    assert [cell.rows for cell in page.grid.cells] == [10] * 10
+    assert (page.grid.ended, page.grid.of) == (True, 10)
+    minute = page.view.rates[-2:]
+    assert sum(minute) <= 100 / 10
+
+
+def test_what_status_asks_is_foreseen(desk, monkeypatch):
+    """One pipeline has all that the state of a job takes; what is left over answers nobody later."""
+    config = prepare(desk)
+    with Target(config.target) as target:
+        asked = []
+        commands = Target.commands
+        monkeypatch.setattr(
+            Target, "commands", lambda self, node, words: asked.append(1) or commands(self, node, words)
+        )
+        for job in config.jobs.values():
+            with target.foreseeing(questions(job)):
+                asked.clear()
+                job_status(target, job)
+                assert asked == []
+        key = "loader:{stu}:runs"
+        with target.foreseeing([(key.encode(), ("LRANGE", key, 0, -1))]):
+            before = len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1])
+            History(target, "stu").add(entry_of(Run(job="stu", id="x")))
+            assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
+        assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before + 1
+
+
+def test_nobody_looks_nothing_is_asked(desk, survey_of):
+    """Only a look has servers asked, and looks that come together one time."""
+    config = prepare(desk)
+    survey, _ = survey_of(config)
+    node = redis.Redis(HOST, desk.redis_port)
+
+    def calls():
+        return node.info("commandstats").get("cmdstat_dbsize", {"calls": 0})["calls"]
+
+    before = calls()
+    for _ in range(20):
+        survey.overview()
+    assert 1 <= calls() - before <= 2
+    before = calls()
+    time.sleep(1.5)
+    assert calls() == before
+    node.close()
+
+
+def standalone(desk, port, **job):
+    config = desk.world.config(table="stu", key="stu_{sid}", **job)
+    target = type(config.target).model_validate({"url": f"redis://{HOST}:{port}"})
+    return config.model_copy(update={"target": target})
+
+
+def took(action):
+    started = time.monotonic()
+    result = action()
+    return time.monotonic() - started, result
+
+
+def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path):
+    """A page comes all the same, with what was known last, and says what is wrong; then all is well again."""
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as port:
+        config = standalone(desk, port)
+        assert execute(config, config.jobs["job"], Options(), Ear()).written == 5
+        survey, _ = survey_of(config)
+        assert survey.overview().jobs[0].status.state == "ok"
+        assert survey.overview().cluster.nodes[0].keys >= 5
+        with redis.Redis(HOST, port) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            time.sleep(1.1)
+            for _ in range(3):
+                seconds, view = took(survey.overview)
+                assert seconds < SOON
+                assert view.jobs[0].status.state == "ok"
+            wait(lambda: survey.overview().problems, "what is wrong")
+            assert f"redis {HOST}:{port}" in survey.overview().problems[0]
+            assert took(lambda: survey.job("job"))[0] < SOON
+            assert took(lambda: survey.rejects("job"))[0] < SOON
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        wait(lambda: not survey.overview().problems, "all to be well")
+    fresh, _ = survey_of(config)
+    seconds, view = took(fresh.overview)
+    assert seconds < SOON
+    assert view.jobs[0].status.state == "unknown"
+    wait(lambda: fresh.overview().problems, "what is wrong")
+    assert view.cluster is None
+    assert "unknown" in Pages().overview(fresh.overview(), Viewer())
+    with pytest.raises(Exception, match=f"redis {HOST}:{port}"):
+        fresh.statuses(["job"])
+
+
+def get(port, path):
+    """Status, headers, and the JSON of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.headers, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers, json.loads(error.read())
+
+
+def status_of(port, path):
+    """The status of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}{path}", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def served(config):
+    listening = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": f"{HOST}:0"})})
+    serving = Serving(listening)
+    serving.start()
+    return serving
+
+
+def steady(document):
+    """A document of a status but for what grows by itself."""
+    return document | {"lag": None, "success": document["success"] and document["success"] | {"age": None}}
+
+
+def test_the_api_says_what_the_command_line_says(desk):
+    """The same documents, one of a job, a list of all; keys of rejects masked; errors as JSON with a fitting code."""
+    config = prepare(desk)
+    serving = served(config)
+    port = serving.port
+    try:
+        code, headers, statuses = get(port, "/api/v1/status")
+        assert (code, headers["Cache-Control"]) == (200, "no-store")
+        assert [steady(each) for each in statuses] == [
+            steady(each) for each in desk.run("status", "-o", "json").documents
+        ]
+        assert steady(get(port, "/api/v1/status/stu")[2]) == steady(desk.run("status", "stu", "-o", "json").document)
+        assert get(port, "/api/v1/runs")[2] == desk.run("runs", "-o", "json").documents
+        assert get(port, "/api/v1/runs?last=2")[2] == desk.run("runs", "-n", "2", "-o", "json").documents
+        assert get(port, "/api/v1/runs/stu")[2] == desk.run("runs", "stu", "-o", "json").documents
+        ours, theirs = get(port, "/api/v1/cluster")[2], desk.run("cluster", "-o", "json").document
+        assert [ours[name] for name in ("schema", "state", "slots")] == [
+            theirs[name] for name in ("schema", "state", "slots")
+        ]
+        rejects = get(port, "/api/v1/rejects/score")[2]
+        whole = desk.run("rejects", "list", "score", "-o", "json").document
+        assert rejects.pop("masked") is True
+        assert [each.pop("key") for each in rejects["rejects"]] == ["score_•••"]
+        assert [each.pop("key") for each in whole["rejects"]] == ["score_2"]
+        assert rejects == whole
+        for path, code, said in (
+            ("status/nobody", 404, "no job 'nobody' in the config"),
+            ("runs/nobody", 404, "no job"),
+            ("rejects/nobody", 404, "no job"),
+            ("runs?last=0", 400, "a number from 1 to 1000"),
+            ("runs?last=1001", 400, "a number from 1 to 1000"),
+            ("runs?last=x", 400, "a number from 1 to 1000"),
+            ("else", 404, "see /api/v1/status"),
+        ):
+            answer = get(port, f"/api/v1/{path}")
+            assert (answer[0], said in answer[2]["error"]) == (code, True), path
+        for path, code in (
+            ("/static/style.css", 200),
+            ("/static/x.css", 404),
+            ("/jobs/nobody", 404),
+            ("/jobs/stu", 200),
+        ):
+            assert status_of(port, path) == code
+    finally:
+        serving.stop()
+
+
+def test_the_api_while_the_target_is_away(desk):
+    """It says so with 503."""
+    serving = served(standalone(desk, 1))
+    try:
+        for path in ("status", "runs", "cluster", "rejects/job"):
+            code, _, document = get(serving.port, f"/api/v1/{path}")
+            assert (code, f"redis {HOST}:1" in document["error"]) == (503, True)
+    finally:
+        serving.stop()
+
+
+def test_two_hundred_jobs(desk, survey_of):
+    """With fifty runs each, the pages come soon enough that nobody waits; `scripts/page.sh` measures it."""
+    jobs = {f"job{n}": {"table": "stu", "key": f"job{n}_{{sid}}", "schedule": {"every": "1h"}} for n in range(200)}
+    desk.write(jobs)
+    config = load_config([desk.directory / "loader.yaml"])
+    entry = entry_of(Run(job="job", id="r", read=5, written=5))
+    with Target(config.target) as target:
+        for name in jobs:
+            text = json.dumps({"version": 1, **asdict(replace(entry, job=name))})
+            key = f"loader:{{{name}}}:runs"
+            target.ask(key.encode(), "LPUSH", key, *[text] * 50)
+    survey, _ = survey_of(config)
+    pages = Pages()
+    survey.overview()
+    seconds = []
+    for _ in range(10):
+        seconds.append(took(lambda: pages.overview(survey.overview(), Viewer()))[0])
+        time.sleep(0.2)
+    assert len(survey.job("job7").entries) == 50
+    assert statistics.median(seconds) < 0.15, seconds  # on a machine that runs other tests beside
