@@ -17,6 +17,7 @@ from desk import HOST, MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk, Result, finis
 from loader.cli_init import _write
 from loader.config import load_config
 from loader.draft import Wanted, draft_config
+from loader.interview import without_password
 from loader.model import Column, Listed, Table
 from loader.script import read_script
 from loader.server import program
@@ -279,6 +280,21 @@ def test_password_in_a_url(desk):
     assert all(MARK not in (desk.directory / name).read_text() for name in written(desk))
 
 
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("mysql://u:p@h:1/d", "mysql://u@h:1/d"),
+        ("mysql://u:p@ss:w@h/d?unix_socket=/a@b", "mysql://u@h/d?unix_socket=/a@b"),
+        ("redis://:p@h:1,g:2/3", "redis://h:1,g:2/3"),
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("unix:///a@b:c", "unix:///a@b:c"),
+    ],
+)
+def test_urls_without_passwords(url, bare):
+    """Whatever signs a password holds, nothing of it stays."""
+    assert without_password(url) == bare
+
+
 NASTY = [
     'say "hi"',
     "it's",
@@ -516,6 +532,7 @@ def test_what_no_job_can_be_made_of(desk):
         'mysql -uroot -e \'select concat("hmset a_",id," b") from t\'\n'
         'mysql -uroot -e \'select concat("hmset ",lower(id)," b ",b) from t\'\n'
         'mysql -uroot -e \'select concat("hmset a ",f," ",b) from t\'\n'
+        'mysql -uroot -e \'select concat("hmset a_",f," b ",b) from t where exists(select 1 from u where u.x=t.x)\'\n'
     )
 
     result = init(desk, "--from-script", "old.sh")
@@ -532,6 +549,7 @@ def test_what_no_job_can_be_made_of(desk):
         ["old.sh:11", "HMSET wants a key and pairs of field and value; this makes 2 words"],
         ["old.sh:12", "the key is computed by lower(id); write a job with a query instead"],
         ["old.sh:13", "all rows share the key 'a'"],
+        ["old.sh:14", "a SELECT within names columns of the one around it; write a job with a query instead"],
     ]
     assert written(desk) == []
 
@@ -618,6 +636,10 @@ SELECT = "select concat('hmset s_',a,' a ',a) from t"
         (
             f"cat <<-END | mysql shop 2>&1\n\tuse other;\n\t{SELECT}\n\tEND\necho done",
             "mysql://localhost:3306/other None",
+        ),
+        (
+            f'mysql shop -e "{SELECT}" | redis-cli -u redis://me:secret@r:7000/1',
+            "mysql://localhost:3306/shop redis://me@r:7000/1",
         ),
         (f'echo "{SELECT}" | mysql -S /run/m.sock shop', "mysql://localhost:3306/shop?unix_socket=/run/m.sock None"),
         (f'if true; then DB=shop; fi; mysql "$DB" -e "{SELECT}"', "None None"),
