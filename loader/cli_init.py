@@ -156,7 +156,7 @@ def _script(files: Sequence[Path]) -> "Script":
 def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
     note(f"From {urls['source']} to {urls['target']}.")
     if script.passwords:
-        note("The password in the script is not taken over: see .env below.")
+        note("The password in the script is not taken over: it belongs into .env.")
 
 
 def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list["Wanted"]:

@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from desk import HOST, MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk, Result, finish, redis_server, start
 from loader.cli_init import _write
 from loader.config import load_config
+from loader.document import read_document
 from loader.draft import Wanted, draft_config
 from loader.interview import without_password
 from loader.model import Column, Listed, Table
@@ -343,6 +348,42 @@ def test_hostile_names(desk, monkeypatch):
     hashes = [fields for key, fields in desk.world.hashes().items() if not key.startswith(b"stu_")]
     assert sorted(int(fields[b"id"]) for fields in hashes) == list(range(len(NASTY)))
     assert all(fields == wanted | {b"id": fields[b"id"]} for fields in hashes)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=64)
+
+
+@settings(deadline=None)
+@given(NAMES, st.lists(NAMES, min_size=1, max_size=4, unique_by=str.lower), NAMES)
+def test_any_names(table, names, comment):
+    """A config for any names reads back as exactly these, or the job is commented out; comments stay comments."""
+    columns = tuple(Column(name, "int", f"int {comment}", None, nullable=False) for name in names)
+    wanted = [
+        Wanted(Listed(table, comment=comment), Table(table, columns, (names[0],))),
+        Wanted(Listed("last"), Table("last", columns[:1], (names[0],))),
+        Wanted(Listed("stu"), Table("stu", (Column("sid", "int", "int", None),), ("sid",))),
+    ]
+    draft = draft_config(comment, wanted)
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(draft.text)
+        file.flush()
+        values = read_document([Path(file.name)], ADDRESSES).values
+
+    assert set(values) == {"version", "source", "target", "jobs"}
+    assert list(values["jobs"]) == list(draft.jobs)
+    if len(draft.jobs) > 1:
+        job = next(iter(values["jobs"].values()))
+        assert (job["table"], job["fields"]) == (table, names)
+        assert job["key"].endswith(f"{{{names[0]}}}")
+
+
+@settings(deadline=None)
+@given(st.text("mysql -e'\"\\`$(){};|&<>#\n=ab", max_size=60), st.text("'\"`\\,.;()# abcselectfrom\n", max_size=60))
+def test_any_script(before, sql):
+    """Whatever a script looks like, reading it ends, and says of each call of mysql what came of it."""
+    script = read_script({"x.sh": f"mysql shop -e 'select 1'\n{before}\nmysql -e \"{sql}\"\n", "x.sql": sql})
+
+    assert "x.sh:1: reads no table" in script.faults
 
 
 def test_keys(desk, monkeypatch):
