@@ -12,6 +12,7 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
+from loader.config import STATE_PREFIX
 from loader.errors import PlanError
 from loader.model import Column, Listed, Table
 from loader.notation import JOB_NAME, KeyParts, key_parts
@@ -21,7 +22,6 @@ from loader.statement import Statement
 
 WIDTH = 100  # columns of a comment
 LONGEST = 60  # characters of a comment of MySQL's that are shown, or of a type
-STATE_PREFIX = "loader:"  # as in config: what the keys of the loader's own state begin with
 SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first that keeps jobs apart
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WORDS = {

@@ -193,15 +193,16 @@ def test_asked_on_a_terminal(desk):
     assert max(map(len, result.out.partition("Tables of")[2].splitlines())) <= 80
 
 
+def without_answer(desk, question):
+    """All that is known but what the question asks for."""
+    asked = {"Where is Redis?": "REDIS_URL", "Password for MySQL": "MYSQL_PASSWORD"}.get(question)
+    return {name: value for name, value in (urls(desk) | PASSWORDS).items() if name != asked}
+
+
 @pytest.mark.parametrize("at", ["Where is Redis?", "Password for MySQL", "all if empty: "])
 def test_interrupted(desk, at):
     """Ctrl-C at any question ends it with 130, and nothing is left behind."""
-    known = urls(desk) | PASSWORDS
-    if at.startswith("Where"):
-        del known["REDIS_URL"]
-    if at.startswith("Password"):
-        del known["MYSQL_PASSWORD"]
-    terminal = Terminal(desk, "init", **known)
+    terminal = Terminal(desk, "init", **without_answer(desk, at))
 
     terminal.answer(at, "\x03")
     result = terminal.finish()
@@ -209,6 +210,26 @@ def test_interrupted(desk, at):
     assert result.code == 130
     assert result.out.endswith("error: stopped by SIGINT\n")
     assert written(desk) == []
+
+
+@pytest.mark.parametrize("at", ["Where is Redis?", "Password for MySQL", "all if empty: "])
+def test_end_of_input(desk, at):
+    """Nor is anything where a person answers with the end of input."""
+    terminal = Terminal(desk, "init", **without_answer(desk, at))
+
+    terminal.answer(at, "\x04")
+    result = terminal.finish()
+
+    assert result.code == 2
+    assert result.out.endswith("error: the input ended; nothing is written\n")
+    assert written(desk) == []
+
+
+def test_the_config_that_is_found(desk):
+    """The lines to type next name the file where another one would be read without."""
+    result = init(desk, "--table", "stu", LOADER_CONFIG="/etc/other.yaml")
+
+    assert re.search(r" -c loader\.yaml plan stu\n", result.out)
 
 
 def test_nothing_half_written(tmp_path):
@@ -668,6 +689,10 @@ SELECT = "select concat('hmset s_',a,' a ',a) from t"
             "mysql://db:3306/shop None",
         ),
         (f'sudo ssh -t x true; ssh root@far "mysql -uu shop -e \\"{SELECT}\\""', "mysql://u@far:3306/shop None"),
+        (
+            f'M="mysql -h db -uroot"\nR="redis-cli -h r"\n$M shop -Ne "{SELECT}" | $R',
+            "mysql://root@db:3306/shop redis://r:6379",
+        ),
         (f'Q="{SELECT}"\nmysql -D shop -e "$Q" # -h x\n', "mysql://localhost:3306/shop None"),
         (
             f'x=`mysql shop -e "{SELECT}"`; y=$(echo "$x" | redis-cli -p 7)',
