@@ -24,6 +24,7 @@ from loader.document import read_document
 from loader.draft import Wanted, draft_config
 from loader.interview import without_password
 from loader.model import Column, Listed, Table
+from loader.rights import REDIS_RIGHTS
 from loader.script import read_script
 from loader.server import program
 
@@ -291,6 +292,40 @@ def test_refusals(desk):
         assert f"the password is taken from ${side}" in refused.err
     assert finish(start("-c", "x.yaml", "init", cwd=desk.directory)).code == 2
     assert written(desk) == []
+
+
+def test_doctor_has_a_word(desk):
+    """What doctor finds wrong is told, before what to type next; the config is right all the same."""
+    rights = ["on", f">{REDIS_PASSWORD}", "~loader:*", *REDIS_RIGHTS.split()]
+    for port in desk.world.lab.redis_ports.values():
+        with redis.Redis(HOST, port) as node:
+            node.execute_command("ACL", "SETUSER", "narrow", *rights)
+
+    result = init(desk, "--table", "stu", "--target", f"redis://narrow@{HOST}:{desk.redis_port}")
+
+    assert (result.code, result.err) == (0, "")
+    assert "  fail  rights: 'narrow' lacks ~stu_*\n" in result.out
+    assert "\nNext, once what failed above is mended:\n  cp .env.example .env " in result.out
+
+
+def test_a_table_that_may_not_be_read(desk):
+    """It is commented out, with the right that lacks; the others become jobs."""
+    world = desk.world
+    world.sql(
+        "CREATE TABLE closed (id int PRIMARY KEY)",
+        f"CREATE USER IF NOT EXISTS half@'%' IDENTIFIED BY '{MYSQL_PASSWORD}'",
+        f"GRANT SELECT ON {world.name}.stu TO half@'%'",
+        f"GRANT INSERT ON {world.name}.closed TO half@'%'",
+    )
+
+    result = init(desk, "--source", desk.mysql().replace("marked@", "half@"))
+
+    assert result.code == 0
+    assert result.out.startswith("Wrote loader.yaml (1 job: stu)")
+    told = " ".join(result.err.split())
+    assert told.startswith("warning: closed: no job yet, commented out: ")
+    assert f"GRANT SELECT ON {world.name}.`closed` TO the loader's account" in told
+    assert "  #   table: closed\n" in (desk.directory / "loader.yaml").read_text()
 
 
 def test_password_in_a_url(desk):
