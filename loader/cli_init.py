@@ -79,6 +79,7 @@ def init(
     It ends with what to type next. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are
     never written.
     """
+    from loader.document import MAX_BYTES
     from loader.draft import draft_config, environment_text
     from loader.interview import addresses, check_target, open_source
     from loader.script import Script
@@ -101,6 +102,8 @@ def init(
         draft = draft_config(f"database {database} at {opened.address}", wanted)
     if from_script and draft.refused:
         raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
+    if len(draft.text.encode()) > MAX_BYTES:
+        raise ConfigError(f"{len(wanted)} tables make too large a config; choose fewer of them with --table")
     _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])})
     _report(files, draft)
     os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
@@ -153,7 +156,7 @@ def _script(files: Sequence[Path]) -> "Script":
 def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
     note(f"From {urls['source']} to {urls['target']}.")
     if script.passwords:
-        note("The password in the script is not taken over: see .env below.")
+        note("The password in the script is not taken over: it belongs into .env.")
 
 
 def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list["Wanted"]:
@@ -242,7 +245,8 @@ def _examine(output: Path) -> bool:
 
 def _next(output: Path, jobs: Sequence[str]) -> list[str]:
     """What to type next, literally."""
-    program = _program() + ("" if output == Path("loader.yaml") else f" -c {shlex.quote(str(output))}")
+    found = output == Path("loader.yaml") and not os.environ.get("LOADER_CONFIG")
+    program = _program() + ("" if found else f" -c {shlex.quote(str(output))}")
     beside = output.parent if str(output.parent) != "." else Path()
     example, filled = shlex.quote(str(beside / ENVIRONMENT)), shlex.quote(str(beside / ".env"))
     dotted = filled if filled.lstrip("'").startswith("/") else f"./{filled}"

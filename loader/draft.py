@@ -8,9 +8,11 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
+from loader.config import STATE_PREFIX
 from loader.errors import PlanError
 from loader.model import Column, Listed, Table
 from loader.notation import JOB_NAME, KeyParts, key_parts
@@ -20,7 +22,6 @@ from loader.statement import Statement
 
 WIDTH = 100  # columns of a comment
 LONGEST = 60  # characters of a comment of MySQL's that are shown, or of a type
-STATE_PREFIX = "loader:"  # as in config: what the keys of the loader's own state begin with
 SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first that keeps jobs apart
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WORDS = {
@@ -193,18 +194,22 @@ def _prefixes(tables: Sequence[str]) -> list[str]:
 
     def prefix(place: int) -> str:
         number = tried[place]
-        return stems[place] + (SEPARATORS[number] if number < len(SEPARATORS) else f".{place + 1}{SEPARATORS[1]}")
+        return stems[place] + (SEPARATORS[number] if number < len(SEPARATORS) else f".{place + 1}:")
 
-    def collides(place: int) -> bool:
-        own = prefix(place)
-        if own.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(own):
-            return True
-        others = ((other, prefix(other)) for other in range(len(stems)) if other != place)
-        return any(text.startswith(own) and (text != own or other < place) for other, text in others)
-
-    while moved := [place for place in range(len(stems)) if tried[place] < len(SEPARATORS) and collides(place)]:
-        tried[moved[0]] += 1
-    return [prefix(place) for place in range(len(stems))]
+    while True:
+        prefixes = [prefix(place) for place in range(len(stems))]
+        order = sorted(range(len(stems)), key=prefixes.__getitem__)
+        moved = {
+            place for place, own in enumerate(prefixes) if own.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(own)
+        }
+        for place, after in pairwise(order):
+            if prefixes[after].startswith(prefixes[place]):
+                moved.add(after if prefixes[after] == prefixes[place] else place)
+        moved = {place for place in moved if tried[place] < len(SEPARATORS)}
+        if not moved:
+            return prefixes
+        for place in moved:
+            tried[place] += 1
 
 
 def _sketch(wanted: Wanted, name: str, prefix: str) -> _Sketch:

@@ -77,7 +77,16 @@ def _checked(side: str, url: str, whence: str) -> str:
     if address.password:
         os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
         note(f"The password in the url of {SERVERS[side]} is used now, and written nowhere: it belongs into .env.")
-    return re.sub(r"^([^/]*//[^/?#@:]*):[^/?#@]*@", r"\1@", url.strip())
+    return without_password(url.strip())
+
+
+def without_password(url: str) -> str:
+    """A url with no more than the user in front of its host; the last @ ends them, as in `notation`."""
+    match = re.match(r"([^/]*//)([^/?#]*)@", url)
+    if match is None:
+        return url
+    user = match[2].partition(":")[0]
+    return match[1] + (f"{user}@" if user else "") + url[match.end() :]
 
 
 def ask(question: str) -> str:

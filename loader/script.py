@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
+from loader.notation import redis_address
 from loader.shell import HOLE, Command, Shell, Text, script_text
 from loader.statement import Statement, read_select, statements_in
 
@@ -15,6 +16,7 @@ CLIENTS = {"mysql", "mariadb"}
 VALUED = {"h": "host", "P": "port", "u": "user", "p": "password", "D": "database", "S": "socket", "e": "execute"}
 OPTION = re.compile(r"--([\w-]+)(?:=(.*))?", re.DOTALL)
 REDIS_CLI = re.compile(r"\bredis-cli\b([^|;&\n]*)")
+REDIS_USER = re.compile(r"--user\s+([^\s\0]+)")
 REDIS_OPTION = re.compile(r"(?:^|\s)-([hpnau])\s*([^\s-][^\s'\",;]*)")
 WANTS_FILE = "takes its SQL from a file; name that file, called …sql, to --from-script too"
 
@@ -132,14 +134,21 @@ def _redis(script: Script, text: str) -> None:
 
 def _options_of_redis(text: str) -> Reach:
     found = {letter: value for letter, value in REDIS_OPTION.findall(text) if HOLE not in value}
-    port = re.match("[0-9]+", found.get("p", ""))
-    number = re.match("[0-9]+", found.get("n", ""))
+    user = REDIS_USER.search(text)
+    if "u" in found:
+        try:
+            address = redis_address(found["u"])
+        except ValueError:
+            return Reach(password=True)
+        port, secret = str(address.port), bool(address.password)
+        return Reach(address.host, port, address.user, address.database, password=secret)
+    digits = {letter: re.match("[0-9]*", value) for letter, value in found.items()}
     return Reach(
         host=found.get("h"),
-        port=port[0] if port else None,
-        user=found.get("u") if "://" not in found.get("u", "") else None,
-        database=number[0] if number else None,
-        password="a" in found,
+        port=match[0] if (match := digits.get("p")) else None,
+        user=user[1] if user else None,
+        database=match[0] if (match := digits.get("n")) else None,
+        password="a" in found or "--pass" in text,
     )
 
 

@@ -173,7 +173,7 @@ class Shell:
         elif sign == "$" and self._sign(1) == "'":
             self._ansi()
         else:
-            self._dollar()
+            self._dollar(split=not (ASSIGNMENT.match("".join(self._signs)) and not self._command.words))
 
     def _expand(self, end: str) -> None:
         """What stands in double quotes, or in a here-document (no end), with `$` and a few backslashes worked out."""
@@ -198,8 +198,8 @@ class Shell:
             self._add(sign)
             self.place += 1
 
-    def _dollar(self) -> None:
-        """A variable or the output of commands, which are read too."""
+    def _dollar(self, *, split: bool = False) -> None:
+        """A variable, in words of its own where that is asked for, or the output of commands, which are read too."""
         if self._sign() == "`":
             end = self.place + 1
             while end < len(self.source.text) and self.source.text[end] != "`":
@@ -226,9 +226,13 @@ class Shell:
         elif match := re.compile(r"\$(?:\{(\w+)\}|(\w+)|\{[^}]*\}|[@*#?$!-])", re.ASCII).match(
             self.source.text, self.place
         ):
-            value = self.variables.get(match[1] or match[2] or "")
-            at = self.source.lines[self.place]
-            self._add(value.text if value else HOLE, value.lines if value else [at])
+            value = self.variables.get(match[1] or match[2] or "", Text(HOLE, self.source.lines[self.place :][:1]))
+            for sign, line in zip(value.text, value.lines, strict=True):
+                if split and sign in " \t\n":
+                    self._end_word()
+                else:
+                    self._add(sign, [line])
+            self._begun = self._begun or not split
             self.place = match.end() - 1
         else:
             self._add("$")

@@ -169,8 +169,11 @@ def _where(sql: str, tokens: Sequence[Token], owner: set[str], database: str | N
 def _sql(sql: str, tokens: Sequence[Token], owner: set[str], database: str | None) -> str:
     """The text of some words, without the table's name before its columns."""
     text, at, place = "", tokens[0].start, 0
+    nested = any(token.word == "select" for token in tokens)
     while place < len(tokens):
         length = _qualifier(tokens[place:], owner, database)
+        if length and nested:
+            raise ValueError("a SELECT within names columns of the one around it; write a job with a query instead")
         if length:
             text += sql[at : tokens[place].start]
             at = tokens[place + length].start

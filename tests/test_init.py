@@ -9,15 +9,22 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from desk import HOST, MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk, Result, finish, redis_server, start
 from loader.cli_init import _write
 from loader.config import load_config
+from loader.document import read_document
 from loader.draft import Wanted, draft_config
+from loader.interview import without_password
 from loader.model import Column, Listed, Table
+from loader.rights import REDIS_RIGHTS
 from loader.script import read_script
 from loader.server import program
 
@@ -187,15 +194,16 @@ def test_asked_on_a_terminal(desk):
     assert max(map(len, result.out.partition("Tables of")[2].splitlines())) <= 80
 
 
+def without_answer(desk, question):
+    """All that is known but what the question asks for."""
+    asked = {"Where is Redis?": "REDIS_URL", "Password for MySQL": "MYSQL_PASSWORD"}.get(question)
+    return {name: value for name, value in (urls(desk) | PASSWORDS).items() if name != asked}
+
+
 @pytest.mark.parametrize("at", ["Where is Redis?", "Password for MySQL", "all if empty: "])
 def test_interrupted(desk, at):
     """Ctrl-C at any question ends it with 130, and nothing is left behind."""
-    known = urls(desk) | PASSWORDS
-    if at.startswith("Where"):
-        del known["REDIS_URL"]
-    if at.startswith("Password"):
-        del known["MYSQL_PASSWORD"]
-    terminal = Terminal(desk, "init", **known)
+    terminal = Terminal(desk, "init", **without_answer(desk, at))
 
     terminal.answer(at, "\x03")
     result = terminal.finish()
@@ -203,6 +211,26 @@ def test_interrupted(desk, at):
     assert result.code == 130
     assert result.out.endswith("error: stopped by SIGINT\n")
     assert written(desk) == []
+
+
+@pytest.mark.parametrize("at", ["Where is Redis?", "Password for MySQL", "all if empty: "])
+def test_end_of_input(desk, at):
+    """Nor is anything where a person answers with the end of input."""
+    terminal = Terminal(desk, "init", **without_answer(desk, at))
+
+    terminal.answer(at, "\x04")
+    result = terminal.finish()
+
+    assert result.code == 2
+    assert result.out.endswith("error: the input ended; nothing is written\n")
+    assert written(desk) == []
+
+
+def test_the_config_that_is_found(desk):
+    """The lines to type next name the file where another one would be read without."""
+    result = init(desk, "--table", "stu", LOADER_CONFIG="/etc/other.yaml")
+
+    assert re.search(r" -c loader\.yaml plan stu\n", result.out)
 
 
 def test_nothing_half_written(tmp_path):
@@ -266,6 +294,40 @@ def test_refusals(desk):
     assert written(desk) == []
 
 
+def test_doctor_has_a_word(desk):
+    """What doctor finds wrong is told, before what to type next; the config is right all the same."""
+    rights = ["on", f">{REDIS_PASSWORD}", "~loader:*", *REDIS_RIGHTS.split()]
+    for port in desk.world.lab.redis_ports.values():
+        with redis.Redis(HOST, port) as node:
+            node.execute_command("ACL", "SETUSER", "narrow", *rights)
+
+    result = init(desk, "--table", "stu", "--target", f"redis://narrow@{HOST}:{desk.redis_port}")
+
+    assert (result.code, result.err) == (0, "")
+    assert "  fail  rights: 'narrow' lacks ~stu_*\n" in result.out
+    assert "\nNext, once what failed above is mended:\n  cp .env.example .env " in result.out
+
+
+def test_a_table_that_may_not_be_read(desk):
+    """It is commented out, with the right that lacks; the others become jobs."""
+    world = desk.world
+    world.sql(
+        "CREATE TABLE closed (id int PRIMARY KEY)",
+        f"CREATE USER IF NOT EXISTS half@'%' IDENTIFIED BY '{MYSQL_PASSWORD}'",
+        f"GRANT SELECT ON {world.name}.stu TO half@'%'",
+        f"GRANT INSERT ON {world.name}.closed TO half@'%'",
+    )
+
+    result = init(desk, "--source", desk.mysql().replace("marked@", "half@"))
+
+    assert result.code == 0
+    assert result.out.startswith("Wrote loader.yaml (1 job: stu)")
+    told = " ".join(result.err.split())
+    assert told.startswith("warning: closed: no job yet, commented out: ")
+    assert f"GRANT SELECT ON {world.name}.`closed` TO the loader's account" in told
+    assert "  #   table: closed\n" in (desk.directory / "loader.yaml").read_text()
+
+
 def test_password_in_a_url(desk):
     """A password in a url is used, and told to belong elsewhere, but never written or shown."""
     secret = urls(desk)["MYSQL_URL"].replace("marked@", f"marked:{MYSQL_PASSWORD}@")
@@ -277,6 +339,21 @@ def test_password_in_a_url(desk):
     assert result.code == 0
     assert result.err == "The password in the url of MySQL is used now, and written nowhere: it belongs into .env.\n"
     assert all(MARK not in (desk.directory / name).read_text() for name in written(desk))
+
+
+@pytest.mark.parametrize(
+    ("url", "bare"),
+    [
+        ("mysql://u:p@h:1/d", "mysql://u@h:1/d"),
+        ("mysql://u:p@ss:w@h/d?unix_socket=/a@b", "mysql://u@h/d?unix_socket=/a@b"),
+        ("redis://:p@h:1,g:2/3", "redis://h:1,g:2/3"),
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("unix:///a@b:c", "unix:///a@b:c"),
+    ],
+)
+def test_urls_without_passwords(url, bare):
+    """Whatever signs a password holds, nothing of it stays."""
+    assert without_password(url) == bare
 
 
 NASTY = [
@@ -327,6 +404,42 @@ def test_hostile_names(desk, monkeypatch):
     hashes = [fields for key, fields in desk.world.hashes().items() if not key.startswith(b"stu_")]
     assert sorted(int(fields[b"id"]) for fields in hashes) == list(range(len(NASTY)))
     assert all(fields == wanted | {b"id": fields[b"id"]} for fields in hashes)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=64)
+
+
+@settings(deadline=None)
+@given(NAMES, st.lists(NAMES, min_size=1, max_size=4, unique_by=str.lower), NAMES)
+def test_any_names(table, names, comment):
+    """A config for any names reads back as exactly these, or the job is commented out; comments stay comments."""
+    columns = tuple(Column(name, "int", f"int {comment}", None, nullable=False) for name in names)
+    wanted = [
+        Wanted(Listed(table, comment=comment), Table(table, columns, (names[0],))),
+        Wanted(Listed("last"), Table("last", columns[:1], (names[0],))),
+        Wanted(Listed("stu"), Table("stu", (Column("sid", "int", "int", None),), ("sid",))),
+    ]
+    draft = draft_config(comment, wanted)
+    with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(draft.text)
+        file.flush()
+        values = read_document([Path(file.name)], ADDRESSES).values
+
+    assert set(values) == {"version", "source", "target", "jobs"}
+    assert list(values["jobs"]) == list(draft.jobs)
+    if len(draft.jobs) > 1:
+        job = next(iter(values["jobs"].values()))
+        assert (job["table"], job["fields"]) == (table, names)
+        assert job["key"].endswith(f"{{{names[0]}}}")
+
+
+@settings(deadline=None)
+@given(st.text("mysql -e'\"\\`$(){};|&<>#\n=ab", max_size=60), st.text("'\"`\\,.;()# abcselectfrom\n", max_size=60))
+def test_any_script(before, sql):
+    """Whatever a script looks like, reading it ends, and says of each call of mysql what came of it."""
+    script = read_script({"x.sh": f"mysql shop -e 'select 1'\n{before}\nmysql -e \"{sql}\"\n", "x.sql": sql})
+
+    assert "x.sh:1: reads no table" in script.faults
 
 
 def test_keys(desk, monkeypatch):
@@ -516,6 +629,7 @@ def test_what_no_job_can_be_made_of(desk):
         'mysql -uroot -e \'select concat("hmset a_",id," b") from t\'\n'
         'mysql -uroot -e \'select concat("hmset ",lower(id)," b ",b) from t\'\n'
         'mysql -uroot -e \'select concat("hmset a ",f," ",b) from t\'\n'
+        'mysql -uroot -e \'select concat("hmset a_",f," b ",b) from t where exists(select 1 from u where u.x=t.x)\'\n'
     )
 
     result = init(desk, "--from-script", "old.sh")
@@ -532,6 +646,7 @@ def test_what_no_job_can_be_made_of(desk):
         ["old.sh:11", "HMSET wants a key and pairs of field and value; this makes 2 words"],
         ["old.sh:12", "the key is computed by lower(id); write a job with a query instead"],
         ["old.sh:13", "all rows share the key 'a'"],
+        ["old.sh:14", "a SELECT within names columns of the one around it; write a job with a query instead"],
     ]
     assert written(desk) == []
 
@@ -609,6 +724,10 @@ SELECT = "select concat('hmset s_',a,' a ',a) from t"
             "mysql://db:3306/shop None",
         ),
         (f'sudo ssh -t x true; ssh root@far "mysql -uu shop -e \\"{SELECT}\\""', "mysql://u@far:3306/shop None"),
+        (
+            f'M="mysql -h db -uroot"\nR="redis-cli -h r"\n$M shop -Ne "{SELECT}" | $R',
+            "mysql://root@db:3306/shop redis://r:6379",
+        ),
         (f'Q="{SELECT}"\nmysql -D shop -e "$Q" # -h x\n', "mysql://localhost:3306/shop None"),
         (
             f'x=`mysql shop -e "{SELECT}"`; y=$(echo "$x" | redis-cli -p 7)',
@@ -618,6 +737,10 @@ SELECT = "select concat('hmset s_',a,' a ',a) from t"
         (
             f"cat <<-END | mysql shop 2>&1\n\tuse other;\n\t{SELECT}\n\tEND\necho done",
             "mysql://localhost:3306/other None",
+        ),
+        (
+            f'mysql shop -e "{SELECT}" | redis-cli -u redis://me:secret@r:7000/1',
+            "mysql://localhost:3306/shop redis://me@r:7000/1",
         ),
         (f'echo "{SELECT}" | mysql -S /run/m.sock shop', "mysql://localhost:3306/shop?unix_socket=/run/m.sock None"),
         (f'if true; then DB=shop; fi; mysql "$DB" -e "{SELECT}"', "None None"),
