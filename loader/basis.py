@@ -16,7 +16,7 @@ from loader.baseline import Baselines
 from loader.changed import Changes
 from loader.digests import Digests
 from loader.ends import Ends, passing
-from loader.errors import ConfigError, Done, StartOver
+from loader.errors import ConfigError, Done, Paused, StartOver
 from loader.load import check_table
 from loader.masters import evicting, evictions, lives
 from loader.model import Node, Reject
@@ -120,9 +120,15 @@ class Basis:
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
     def _check_slot(self) -> None:
-        """End where the slot was done, by another daemon or before; asked under the lock, so that it is done once."""
+        """End where the slot was done, by another daemon or before, or where the schedule is paused.
+
+        It is asked under the lock, so that a slot is done once.
+        """
         if self._options.slot is None:
             return
+        if (since := self.state.paused()) is not None:
+            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Paused(f"the schedule of job {self.plan.job.name!r} is paused since {when}")
         done = self.state.slot()
         if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
             when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

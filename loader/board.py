@@ -10,7 +10,7 @@ from loader.status import JobStatus
 
 WIDTH = 80
 NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
-COLORS = {"ok": 32, "running": 36, "rejects": 33, "late": 33, "stopped": 33, "failed": 31}
+COLORS = {"ok": 32, "running": 36, "rejects": 33, "late": 33, "paused": 33, "stopped": 33, "failed": 31}
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -33,6 +33,7 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         "watermark": moment(status.watermark) if status.watermark else None,
         "lag": round(status.now - status.watermark, 1) if status.watermark else None,
         "rejects": status.rejects,
+        "paused": None if status.paused is None else moment(status.paused),
     }
 
 
@@ -87,6 +88,8 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
+    if status.paused is not None:
+        lines.append(f"its schedule is paused since {moment(status.paused)}")
     if status.late and status.state != "late":
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:

@@ -22,6 +22,7 @@ from loader.notify import notify, watchdog
 from loader.options import Options
 from loader.process import start_thread
 from loader.progress import Log, Reporter
+from loader.reconcile import retry
 from loader.schedule import Reason, Schedule
 from loader.serving import Serving
 from loader.settings import Job
@@ -46,7 +47,7 @@ class Daemon:
     def __init__(self, files: Sequence[Path], log: Log, config: Config) -> None:
         self.config = self._before = config
         timed(config)
-        self.serving = Serving(config)
+        self.serving = Serving(config, self)
         self.schedule = Schedule(
             self._work, [Told(log), self.serving.metrics, self.serving.record], config.daemon.jobs_at_once
         )
@@ -117,6 +118,41 @@ class Daemon:
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
+    def knows(self, job: str) -> bool:
+        """Whether the config has such a job."""
+        return job in self.config.jobs
+
+    def act(self, job: str, action: str, by: str) -> bool:
+        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way.
+
+        Raises a `LoaderError` where the target cannot be told.
+        """
+        config = self.config
+        if action in {"run", "retry"}:
+            done = self.schedule.by_hand(job, lambda: (self._run if action == "run" else self._retry)(config, job))
+        else:
+            with Target(config.target) as target:
+                state = State(target, job)
+                (state.pause if action == "pause" else state.resume)()
+            done = True
+        self._log.logger(job).info("action", action=action, by=by, done=done)
+        return done
+
+    def _run(self, config: Config, name: str) -> None:
+        """A run by hand."""
+        listener = self.serving.listen(name, Reporter(name, "log", self._log))
+        execute(config, config.jobs[name], Options(halt=self._halt), listener)
+
+    def _retry(self, config: Config, name: str) -> None:
+        say = self._log.logger(name)
+        try:
+            done = retry(config, config.jobs[name])
+        except LoaderError as error:
+            say.error("rejects were not tried again", error=str(error))
+        else:
+            left = len(done.rejects) + done.nameless
+            say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
+
     def _resume(self) -> None:
         """Go on with runs that were cut off or failed with their slot not done, as by a restart of the daemon."""
         while not self._halt.asked:
@@ -177,12 +213,12 @@ class Told:
     def ended(self, run: Run, slot: int) -> None:
         """A run ended; its own last line has told of it, unless it had nothing to do."""
         if run.exit_code == Exit.LOCKED:
-            event = "done elsewhere" if run.elsewhere else "locked, looked at again soon"
+            event = "paused" if run.paused else "done elsewhere" if run.elsewhere else "locked, looked at again soon"
             self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """Slots are settled without a run."""
-        if reason is not Reason.ELSEWHERE:
+        if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # `ended` has told of it
             self._line(job, slot).warning("slot skipped", reason=reason.value, count=count)
 
     def rescheduled(self, job: str, due: float | None) -> None:

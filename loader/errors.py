@@ -75,6 +75,12 @@ class Done(LoaderError):
     exit_code = Exit.LOCKED
 
 
+class Paused(LoaderError):
+    """Someone has paused the schedule of a job."""
+
+    exit_code = Exit.LOCKED
+
+
 class Stopped(LoaderError):
     """A signal asked the run to end."""
 

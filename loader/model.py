@@ -231,6 +231,7 @@ class Run:
     listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked
     refused: bool = False  # another run held the lock, and this one has done nothing
     elsewhere: bool = False  # nothing was left to do: another daemon had run the job for this time of its schedule
+    paused: bool = False  # nothing was done: someone has paused the job's schedule
     prunes: bool = False  # a prune is due after it, by `full_every`
     watermark: float | None = None  # of an incremental job, at its end; seconds since 1970
 

@@ -65,8 +65,9 @@ NOTICES = {
     "resume": ("good", "The schedule goes on."),
     "retry": ("good", "The rejected rows are tried again."),
     "busy": ("bad", "Nothing was begun: a run of this job is under way."),
-    "sign-in": ("good", "You are signed in."),
+    "away": ("bad", "Nothing was done: the target does not answer."),
     "refused": ("bad", "That is not the token."),
+    "wait": ("bad", "There were too many wrong tokens: wait half a minute."),
 }
 
 

@@ -10,7 +10,7 @@ from loader.basis import Basis
 from loader.config import Config
 from loader.crew import Crew
 from loader.ends import patience, prepare
-from loader.errors import Done, Exit, LoaderError, StartOver, Stopped
+from loader.errors import Done, Exit, LoaderError, Paused, StartOver, Stopped
 from loader.listener import Listener
 from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
@@ -69,8 +69,9 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
                     waits=run.waits,
                 )
                 options = replace(options, restart=True)
-    except Done as done:
-        run.elsewhere, run.exit_code, run.error = True, done.exit_code, str(done)
+    except (Done, Paused) as nothing:
+        run.elsewhere, run.paused = isinstance(nothing, Done), isinstance(nothing, Paused)
+        run.exit_code, run.error = nothing.exit_code, str(nothing)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:

@@ -52,6 +52,7 @@ class Reason(StrEnum):
 
     ELSEWHERE = "elsewhere"  # another daemon has run the job for it
     RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
+    PAUSED = "paused"  # someone has paused the job
     COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
     STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
 
@@ -83,6 +84,7 @@ class Tally:
     run: int = 0
     elsewhere: int = 0
     running: int = 0
+    paused: int = 0
     coalesced: int = 0
     stopping: int = 0
     again: int = 0
@@ -187,6 +189,8 @@ class Schedule:
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._waiting: deque[tuple[_Entry, int]] = deque()
+        self._by_hand: deque[tuple[str, Callable[[], None]]] = deque()  # that wait for a place, before the others
+        self._hands: set[str] = set()  # jobs that are run by hand, or wait for a place
         self._running = 0
         self._stopping = False
         self._idle = threading.Event()
@@ -226,7 +230,7 @@ class Schedule:
                 if entry:
                     entry.timed, entry.clock = timed, clock
                 else:
-                    self._entries[name] = _Entry(name, timed, clock)
+                    self._entries[name] = _Entry(name, timed, clock, busy=name in self._hands)
                 self._scheduler.add_job(_nothing, clock, id=name, replace_existing=True)
                 self._tell("rescheduled", name, clock.fire)
 
@@ -236,6 +240,22 @@ class Schedule:
             entry = self._entries.get(name)
             if entry and not entry.busy and entry.open is None:
                 self._came(entry, [slot])
+
+    def by_hand(self, name: str, work: Callable[[], None]) -> bool:
+        """Have something else done for a job, with a schedule or without, as soon as a place is free.
+
+        False where the job runs, or waits for a place. Slots that come meanwhile are settled as for any other run.
+        """
+        with self._lock:
+            entry = self._entries.get(name)
+            if self._stopping or name in self._hands or (entry and entry.busy):
+                return False
+            self._hands.add(name)
+            if entry:
+                entry.busy = True
+            self._by_hand.append((name, work))
+            self._fill()
+            return True
 
     def beat(self) -> None:
         """To be called every second: a clock that was set, or a machine that slept, is noticed."""
@@ -257,6 +277,8 @@ class Schedule:
             for entry, _ in self._waiting:
                 entry.busy = False
             self._waiting.clear()
+            while self._by_hand:
+                self._let_go(self._by_hand.popleft()[0])
             for entry in self._entries.values():
                 if not entry.busy:
                     self._settle(entry, Reason.STOPPING)
@@ -314,15 +336,51 @@ class Schedule:
 
     def _fill(self) -> None:
         """Give free places to those who wait for one."""
-        while self._waiting and self._running < self.at_once and not self._stopping:
-            entry, slot = self._waiting.popleft()
+        while (self._by_hand or self._waiting) and self._running < self.at_once and not self._stopping:
             self._running += 1
             self._idle.clear()
+            if self._by_hand:
+                name, work = self._by_hand.popleft()
+                try:
+                    start_thread(self._run_by_hand, name, work)
+                except LoaderError:
+                    LOG.exception("%s cannot be run by hand", name)
+                    self._leave(name)
+                continue
+            entry, slot = self._waiting.popleft()
             try:
                 start_thread(self._run, entry, slot)
             except LoaderError as error:  # this machine has no more threads
                 self._tell("started", entry.name, slot, max(0.0, time.time() - slot))
                 self._ended(entry, slot, _failed(entry.name, str(error)))
+
+    def _run_by_hand(self, name: str, work: Callable[[], None]) -> None:
+        """What the thread of a run by hand does."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the jobs go on
+            with self._lock:
+                self._tell("crashed", name, int(time.time()), error)
+        with self._lock:
+            self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """Give the place of a run by hand back; a slot that waited for another attempt has it soon."""
+        self._running -= 1
+        self._let_go(name)
+        entry = self._entries.get(name)
+        if entry and entry.open is not None and not self._stopping:
+            self._try_again(entry, entry.open, LOOK_AGAIN)
+        self._fill()
+        if not self._running:
+            self._idle.set()
+
+    def _let_go(self, name: str) -> None:
+        self._hands.discard(name)
+        if entry := self._entries.get(name):
+            entry.busy = False
+            if self._stopping:
+                self._settle(entry, Reason.STOPPING)
 
     def _run(self, entry: _Entry, slot: int) -> None:
         """What the thread of a run does."""
@@ -345,6 +403,8 @@ class Schedule:
         gone = self._stopping or self._entries.get(entry.name) is not entry
         if run.elsewhere:
             self._settle(entry, Reason.ELSEWHERE)
+        elif run.paused:
+            self._settle(entry, Reason.PAUSED)
         elif run.exit_code == Exit.LOCKED:
             if gone:
                 self._settle(entry, Reason.STOPPING)

@@ -3,6 +3,8 @@
 import threading
 from contextlib import suppress
 
+from loader.access import Access
+from loader.actions import Actions, Hands
 from loader.api import api
 from loader.config import Config
 from loader.errors import LoaderError
@@ -16,7 +18,6 @@ from loader.record import Record
 from loader.site import site
 from loader.survey import Survey
 from loader.target import Target
-from loader.view import Viewer
 from loader.web import Web, routes
 
 RECALL_EVERY = 10.0  # seconds between two tries to read the history of a target that is away
@@ -28,13 +29,15 @@ class Serving:
     Raises a `LoaderError` where it cannot listen there.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, hands: Hands) -> None:
         self.metrics = Metrics()
         self.record = Record()
         self.health = Health(config.source, config.target)
         self._survey = Survey(config, self.record, self.health)
         self._ended = threading.Event()
-        shown = [*site(self._survey, Pages(), lambda _: Viewer()), *api(self._survey)]
+        self._access = Access()
+        actions = Actions(self._access, hands, Pages())
+        shown = [*site(self._survey, Pages(), actions.viewer), *api(self._survey), *actions.routes()]
         pages = [*routes(self.metrics, self.health), *shown]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
@@ -55,6 +58,8 @@ class Serving:
         self._config = config
         self.health.configure(config.source, config.target)
         self._survey.configure(config)
+        token = config.daemon.token
+        self._access.configure(token.get_secret_value() if token else None)
         if self._web:
             self._web.hosts = config.daemon.hosts
         self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule})

@@ -52,6 +52,7 @@ class State:
         self._key = f"loader:{{{job}}}:checkpoint{part}"
         self._slot = f"loader:{{{job}}}:slot"
         self._prune = f"loader:{{{job}}}:prune"
+        self._paused = f"loader:{{{job}}}:paused"
         self._resumes = resumes
 
     def mark(self, run: str) -> tuple[str, ...]:
@@ -105,6 +106,25 @@ class State:
         """Note that a time of the job's schedule is done."""
         text = json.dumps({"slot": slot, "run": run, **identity()})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
+
+    def pause(self) -> None:
+        """Have no daemon run the job by its schedule, until `resume`; who has paused it before stays named."""
+        text = json.dumps({"since": round(time.time(), 3), **identity()})
+        self._target.ask(self._paused.encode(), "SET", self._paused, text, "NX")
+
+    def resume(self) -> None:
+        """Have the schedule of the job go on."""
+        self._target.ask(self._paused.encode(), "DEL", self._paused)
+
+    def paused(self) -> float | None:
+        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not."""
+        text = self._target.ask(self._paused.encode(), "GET", self._paused)[1]
+        if text is None:
+            return None
+        try:
+            return float(json.loads(text)["since"])
+        except (ValueError, TypeError, KeyError):
+            return 0.0  # whoever wrote it meant it
 
     def owe_prune(self, run: str) -> None:
         """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""

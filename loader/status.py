@@ -8,7 +8,7 @@ from loader.cron import next_times
 from loader.history import Entry, History, watermark
 from loader.lock import Holder, holders
 from loader.settings import Job, Schedule
-from loader.state import Rejects
+from loader.state import Rejects, State
 from loader.target import Target, Words
 
 OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
@@ -18,8 +18,9 @@ OVERDUE = 300  # seconds after a slot within which a run may end well before the
 class JobStatus:
     """One job at one moment; times are seconds since 1970.
 
-    `state` is running, never (it has not run), late, or how the last run ended; `late` is told beside it too. A job is
-    late where its last success is older than its `max_age`, or, without one, a slot has passed without a success.
+    `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is told beside it too.
+    A job is late where its last success is older than its `max_age`, or, without one, a slot has passed without a
+    success.
     """
 
     job: str
@@ -32,6 +33,7 @@ class JobStatus:
     due: float | None  # the next slot
     watermark: float | None
     rejects: int
+    paused: float | None = None  # since when its schedule is
 
 
 def job_status(target: Target, job: Job) -> JobStatus:
@@ -42,10 +44,11 @@ def job_status(target: Target, job: Job) -> JobStatus:
     success = history.success()
     held = holders(target, job.name)
     late = is_late(job, last, success, now)
+    paused = State(target, job.name).paused()
     return JobStatus(
         job=job.name,
         now=now,
-        state=_state(last, held=bool(held), late=late),
+        state="running" if held else "paused" if paused is not None else _state(last, late=late),
         late=late,
         holders=held,
         last=last,
@@ -53,6 +56,7 @@ def job_status(target: Target, job: Job) -> JobStatus:
         due=next_time(job.schedule, now) if job.schedule else None,
         watermark=watermark(target, job),
         rejects=Rejects(target, job.name).count(),
+        paused=paused,
     )
 
 
@@ -64,6 +68,7 @@ def questions(job: Job) -> list[tuple[bytes, Words]]:
         ("GET", f"{state}success"),
         ("HGETALL", f"{state}lock"),
         ("HLEN", f"{state}rejects"),
+        ("GET", f"{state}paused"),
     ]
     if job.incremental:
         asked.append(("GET", f"{state}baseline"))
@@ -87,9 +92,7 @@ def next_time(schedule: Schedule, after: float) -> float:
     return next_times(schedule, datetime.fromtimestamp(after, UTC), 1)[0].timestamp()
 
 
-def _state(last: Entry | None, *, held: bool, late: bool) -> str:
-    if held:
-        return "running"
+def _state(last: Entry | None, *, late: bool) -> str:
     if last is None:
         return "never"
     return "late" if late and last.status in {"ok", "rejects"} else last.status

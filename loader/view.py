@@ -143,7 +143,7 @@ class RejectsPage:
 class Viewer:
     """Who looks: whether there are `actions` at all (a token is configured), and whether this one may take them.
 
-    `notice` is what became of an action just taken: run, pause, resume, retry, busy, sign-in, refused, or empty.
+    `notice` is what became of an action just taken: run, pause, resume, retry, busy, away, refused, wait, or empty.
     """
 
     actions: bool = False

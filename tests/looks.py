@@ -81,6 +81,7 @@ def job(name="orders", state="ok", **facts):
         due=facts.pop("slot", NOW + 12),
         watermark=facts.pop("watermark", None),
         rejects=facts.pop("rejects", 0),
+        paused=NOW - 600 if state == "paused" else None,
     )
     view = JobView(
         status=status,

@@ -413,7 +413,7 @@ def test_a_run_is_not_asked_for_while_one_is_under_way(pages):
         ("resume", "The schedule goes on."),
         ("retry", "The rejected rows are tried again."),
         ("busy", "Nothing was begun: a run of this job is under way."),
-        ("sign-in", "You are signed in."),
+        ("away", "Nothing was done: the target does not answer."),
     ],
 )
 def test_what_became_of_an_action_is_told(pages, notice, words):

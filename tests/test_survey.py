@@ -30,7 +30,7 @@ from loader.status import job_status, questions
 from loader.survey import Survey, effective
 from loader.target import Target
 from loader.view import LISTED, Viewer
-from world import Ear
+from world import Ear, Nobody
 
 SOON = 1.8  # seconds within which a page comes, whatever is broken
 
@@ -297,7 +297,7 @@ def status_of(port, path):
 
 def served(config):
     listening = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": f"{HOST}:0"})})
-    serving = Serving(listening)
+    serving = Serving(listening, Nobody())
     serving.start()
     return serving
 

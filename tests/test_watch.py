@@ -37,7 +37,7 @@ from loader.target import Target
 from loader.throttle import Throttle
 from loader.web import Web, routes
 from promtool import PROMTOOL, promtool
-from world import Ear
+from world import Ear, Nobody
 
 
 @pytest.fixture
@@ -510,7 +510,7 @@ def test_serving(world):
     carry_out(world, table="t")
     config = world.config(table="t", schedule={"every": "1h"})
     config = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": f"{HOST}:0"})})
-    serving = Serving(config)
+    serving = Serving(config, Nobody())
     serving.start()
     try:
         wait(lambda: "loader_last_success_timestamp_seconds{" in get(serving.port, "/metrics")[2], "the last success")
@@ -529,7 +529,7 @@ def test_serving(world):
     finally:
         serving.stop()
     silent = config.model_copy(update={"daemon": config.daemon.model_copy(update={"listen": None})})
-    assert Serving(silent).port is None
+    assert Serving(silent, Nobody()).port is None
 
 
 def test_readiness(world, tmp_path):

@@ -12,6 +12,16 @@ from loader.options import Options
 from loader.run import run_job
 
 
+class Nobody:
+    """Hands of a daemon that has no jobs to act on."""
+
+    def knows(self, job):
+        return False
+
+    def act(self, job, action, by):
+        raise AssertionError
+
+
 class Ear:
     """Hears the events of a run."""
 
