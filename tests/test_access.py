@@ -62,7 +62,7 @@ def test_sessions(access, clock):
 
 
 def test_guesses_are_slowed_down(access, clock):
-    """After some wrong tokens each costs a growing wait, during which even the right one is refused; sessions are not."""
+    """After some wrong tokens each costs a growing wait, in which even the right one is refused; sessions are not."""
     session = access.open()
     for _ in range(FREE - 1):
         assert not access.fits("wrong")

@@ -92,7 +92,7 @@ def state(desk, job="stu"):
 
 
 def test_a_program(desk):
-    """With the token it runs jobs, with a schedule or without, not twice at once; all is in the log, the token is not."""
+    """With the token it runs jobs, with a schedule or without, not twice at once; it is logged, the token is not."""
     with daemon(desk) as running:
         running.until("daemon started")
         call = Caller(desk.port)
@@ -109,7 +109,7 @@ def test_a_program(desk):
         assert call("POST", "/jobs/slow/erase", Authorization=f"Bearer {TOKEN}")[0] == 404
         assert running.until("action", action="run", by="bearer", done=True, job="slow")
         assert running.until("run", job="slow", status="ok", by="hand")[0]["read"] == 200
-        seconds, code = running.end()
+        _, code = running.end()
         assert (code, TOKEN in str(running.lines), TOKEN in str(call.bodies)) == (0, False, False)
 
 
@@ -125,7 +125,7 @@ def test_a_stop_amid_a_run_by_hand(desk):
 
 
 def test_pause(desk):
-    """No daemon runs a paused job by its schedule, after a restart neither; by hand it goes; then the schedule goes on."""
+    """No daemon runs a paused job by its schedule, after a restart neither; by hand it runs; then it goes on."""
     other = free_ports(1)[0]
     with daemon(desk) as one:
         one.until("run", job="stu")

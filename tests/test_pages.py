@@ -426,7 +426,8 @@ def test_what_became_of_an_action_is_told(pages, notice, words):
 def test_a_token_is_asked_for_as_a_password(pages):
     """It is posted with the page to go to then; a wrong one is told."""
     read = Read(pages.sign_in(GUEST, "/jobs/orders"))
-    assert [(each["name"], each["type"]) for each in read.all("input")] == [("next", "hidden"), ("token", "password")]
+    inputs = [("next", "hidden"), ("username", "text"), ("token", "password")]  # the name is for password managers
+    assert [(each["name"], each["type"]) for each in read.all("input")] == inputs
     assert read.all("input")[0]["value"] == "/jobs/orders"
     assert read.all("form") == [{"method": "post", "action": "/sign-in"}]
     assert "That is not the token." not in read.text
