@@ -17,6 +17,7 @@ from typing import Any
 from loader.config import Config, load_config
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.execute import execute
+from loader.lock import holders
 from loader.model import Run
 from loader.notify import notify, watchdog
 from loader.options import Options
@@ -123,18 +124,20 @@ class Daemon:
         return job in self.config.jobs
 
     def act(self, job: str, action: str, by: str) -> bool:
-        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way.
+        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
 
         Raises a `LoaderError` where the target cannot be told.
         """
-        config = self.config
+        config, done = self.config, True
         if action in {"run", "retry"}:
+            with Target(config.target) as target:
+                if holders(target, job):
+                    return False
             done = self.schedule.by_hand(job, lambda: (self._run if action == "run" else self._retry)(config, job))
         else:
             with Target(config.target) as target:
                 state = State(target, job)
                 (state.pause if action == "pause" else state.resume)()
-            done = True
         self._log.logger(job).info("action", action=action, by=by, done=done)
         return done
 
@@ -147,7 +150,7 @@ class Daemon:
         say = self._log.logger(name)
         try:
             done = retry(config, config.jobs[name])
-        except LoaderError as error:
+        except (LoaderError, OSError) as error:
             say.error("rejects were not tried again", error=str(error))
         else:
             left = len(done.rejects) + done.nameless

@@ -52,8 +52,8 @@ class Reason(StrEnum):
 
     ELSEWHERE = "elsewhere"  # another daemon has run the job for it
     RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
-    PAUSED = "paused"  # someone has paused the job
     COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
+    PAUSED = "paused"  # the job is paused
     STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
 
 
@@ -84,8 +84,8 @@ class Tally:
     run: int = 0
     elsewhere: int = 0
     running: int = 0
-    paused: int = 0
     coalesced: int = 0
+    paused: int = 0
     stopping: int = 0
     again: int = 0
 
@@ -179,6 +179,16 @@ class _Entry:
     tally: Tally = Tally()
 
 
+@dataclass(slots=True, eq=False)
+class _Hands:
+    """What was begun by hand: it takes a place as a run of a slot does, and has no slot."""
+
+    name: str
+    work: Callable[[], object]
+    busy: bool = True  # it goes on, or waits for a place
+    delays: _Entry | None = None  # whose next attempt has come meanwhile
+
+
 class Schedule:
     """Runs jobs at their times: `work` takes a job's name and a slot, and gives the run, however it ended."""
 
@@ -188,9 +198,9 @@ class Schedule:
         self._listeners = tuple(listeners)
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
-        self._waiting: deque[tuple[_Entry, int]] = deque()
-        self._by_hand: deque[tuple[str, Callable[[], None]]] = deque()  # that wait for a place, before the others
-        self._hands: set[str] = set()  # jobs that are run by hand, or wait for a place
+        self._waiting: deque[tuple[_Entry | _Hands, int]] = deque()
+        self._by_hand: dict[str, _Hands] = {}
+        self._dropped: set[_Entry] = set()  # jobs taken out whose run goes on
         self._running = 0
         self._stopping = False
         self._idle = threading.Event()
@@ -230,7 +240,7 @@ class Schedule:
                 if entry:
                     entry.timed, entry.clock = timed, clock
                 else:
-                    self._entries[name] = _Entry(name, timed, clock, busy=name in self._hands)
+                    self._entries[name] = _Entry(name, timed, clock)
                 self._scheduler.add_job(_nothing, clock, id=name, replace_existing=True)
                 self._tell("rescheduled", name, clock.fire)
 
@@ -238,22 +248,19 @@ class Schedule:
         """Run a job now, for a slot that came before the start and whose run was cut off."""
         with self._lock:
             entry = self._entries.get(name)
-            if entry and not entry.busy and entry.open is None:
+            if entry and not self._is_busy(name) and entry.open is None:
                 self._came(entry, [slot])
 
-    def by_hand(self, name: str, work: Callable[[], None]) -> bool:
-        """Have something else done for a job, with a schedule or without, as soon as a place is free.
+    def by_hand(self, name: str, work: Callable[[], object]) -> bool:
+        """Have a job's work done once there is a place, whether it has a schedule or not.
 
-        False where the job runs, or waits for a place. Slots that come meanwhile are settled as for any other run.
+        Says whether: not where a run of the job is under way or waits for a place, or runs are begun no more.
         """
         with self._lock:
-            entry = self._entries.get(name)
-            if self._stopping or name in self._hands or (entry and entry.busy):
+            if self._stopping or self._is_busy(name):
                 return False
-            self._hands.add(name)
-            if entry:
-                entry.busy = True
-            self._by_hand.append((name, work))
+            self._by_hand[name] = hands = _Hands(name, work)
+            self._waiting.append((hands, 0))
             self._fill()
             return True
 
@@ -277,8 +284,7 @@ class Schedule:
             for entry, _ in self._waiting:
                 entry.busy = False
             self._waiting.clear()
-            while self._by_hand:
-                self._let_go(self._by_hand.popleft()[0])
+            self._by_hand = {name: hands for name, hands in self._by_hand.items() if hands.busy}
             for entry in self._entries.values():
                 if not entry.busy:
                     self._settle(entry, Reason.STOPPING)
@@ -295,7 +301,9 @@ class Schedule:
         if (waits := next((pair for pair in self._waiting if pair[0] is entry), None)) is not None:
             self._waiting.remove(waits)
             entry.busy = False
-        if not entry.busy:
+        if entry.busy:
+            self._dropped.add(entry)
+        else:
             self._settle(entry, Reason.STOPPING)
         self._tell("rescheduled", name, None)
 
@@ -307,7 +315,9 @@ class Schedule:
             if entry is None or self._stopping:
                 return
             if job != name:
-                if not entry.busy:
+                if name in self._by_hand:
+                    self._by_hand[name].delays = entry
+                elif not entry.busy:
                     self._begin(entry, entry.again)
                 return
             slots = entry.clock.due(time.time())
@@ -320,7 +330,7 @@ class Schedule:
         entry.tally = entry.tally.plus(due=len(slots))
         if len(slots) > 1:
             self._skip(entry, slots[0], Reason.COALESCED, len(slots) - 1)
-        if entry.busy:
+        if self._is_busy(entry.name):
             self._skip(entry, slot, Reason.RUNNING)
             return
         self._settle(entry, Reason.RUNNING)
@@ -329,6 +339,10 @@ class Schedule:
         entry.open, entry.failures, entry.looks = slot, 0, 0
         self._begin(entry, slot)
 
+    def _is_busy(self, name: str) -> bool:
+        entry = self._entries.get(name)
+        return name in self._by_hand or bool(entry and entry.busy) or any(name == gone.name for gone in self._dropped)
+
     def _begin(self, entry: _Entry, slot: int) -> None:
         entry.busy = True
         self._waiting.append((entry, slot))
@@ -336,51 +350,44 @@ class Schedule:
 
     def _fill(self) -> None:
         """Give free places to those who wait for one."""
-        while (self._by_hand or self._waiting) and self._running < self.at_once and not self._stopping:
+        while self._waiting and self._running < self.at_once and not self._stopping:
+            entry, slot = self._waiting.popleft()
             self._running += 1
             self._idle.clear()
-            if self._by_hand:
-                name, work = self._by_hand.popleft()
-                try:
-                    start_thread(self._run_by_hand, name, work)
-                except LoaderError:
-                    LOG.exception("%s cannot be run by hand", name)
-                    self._leave(name)
+            if isinstance(entry, _Hands):
+                self._start_by_hand(entry)
                 continue
-            entry, slot = self._waiting.popleft()
             try:
                 start_thread(self._run, entry, slot)
             except LoaderError as error:  # this machine has no more threads
                 self._tell("started", entry.name, slot, max(0.0, time.time() - slot))
                 self._ended(entry, slot, _failed(entry.name, str(error)))
 
-    def _run_by_hand(self, name: str, work: Callable[[], None]) -> None:
-        """What the thread of a run by hand does."""
+    def _start_by_hand(self, hands: _Hands) -> None:
         try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the jobs go on
-            with self._lock:
-                self._tell("crashed", name, int(time.time()), error)
-        with self._lock:
-            self._leave(name)
+            start_thread(self._run_by_hand, hands)
+        except LoaderError:
+            LOG.exception("job %s was not begun by hand", hands.name)
+            self._leave(hands)
 
-    def _leave(self, name: str) -> None:
-        """Give the place of a run by hand back; a slot that waited for another attempt has it soon."""
+    def _run_by_hand(self, hands: _Hands) -> None:
+        """What the thread of one begun by hand does."""
+        try:
+            hands.work()
+        except BaseException:
+            LOG.exception("job %s, begun by hand, crashed: please report this", hands.name)
+        with self._lock:
+            self._leave(hands)
+            self._fill()
+
+    def _leave(self, hands: _Hands) -> None:
+        """Give the place back."""
         self._running -= 1
-        self._let_go(name)
-        entry = self._entries.get(name)
-        if entry and entry.open is not None and not self._stopping:
-            self._try_again(entry, entry.open, LOOK_AGAIN)
-        self._fill()
+        del self._by_hand[hands.name]
+        if hands.delays and self._entries.get(hands.name) is hands.delays and not self._stopping:
+            self._try_again(hands.delays, hands.delays.again, LOOK_AGAIN)
         if not self._running:
             self._idle.set()
-
-    def _let_go(self, name: str) -> None:
-        self._hands.discard(name)
-        if entry := self._entries.get(name):
-            entry.busy = False
-            if self._stopping:
-                self._settle(entry, Reason.STOPPING)
 
     def _run(self, entry: _Entry, slot: int) -> None:
         """What the thread of a run does."""
@@ -399,6 +406,7 @@ class Schedule:
         """Settle the slot, and say when the job is tried again where it has to be."""
         self._running -= 1
         entry.busy = False
+        self._dropped.discard(entry)
         self._tell("ended", run, slot)
         gone = self._stopping or self._entries.get(entry.name) is not entry
         if run.elsewhere:

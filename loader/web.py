@@ -11,12 +11,11 @@ from contextlib import suppress
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from loader.errors import LoaderError
 from loader.health import Health
@@ -26,11 +25,11 @@ STARTS = 10.0  # seconds that the server has to begin
 LEAVE = 3.0  # seconds that answers under way have when it ends
 
 NO_STORE = {"Cache-Control": "no-store"}
-POLICY = (  # of all answers: what a page may load and who may have it in a frame; nothing but its own files
+POLICY = (  # a page loads nothing but its own files, and nobody shows it in a frame
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
-GUARDS = {
+GUARDS = {  # on every answer
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "same-origin",  # without any, a form's Origin would be null
@@ -69,11 +68,13 @@ class Web:
         self.hosts: Collection[str] = ()
         self._socket = _listen(listen)
         config = uvicorn.Config(
-            Starlette(routes=list(pages), middleware=[Middleware(_Guarded), Middleware(_Called, web=self)]),
+            Starlette(routes=list(pages), middleware=[Middleware(_Called, web=self)]),
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=False,  # whoever calls could say that it came over https
+            headers=list(GUARDS.items()),
             loop="asyncio",
             http="h11",
             ws="none",
@@ -105,24 +106,6 @@ class Web:
 
     def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
-
-
-class _Guarded:
-    """Has every answer carry the headers that keep a browser from what no page here needs."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's call."""
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(GUARDS)
-            await send(message)
-
-        await self._app(scope, receive, guarded)
 
 
 class _Called:

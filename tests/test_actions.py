@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 
 from daemons import daemon
-from desk import HOST, Desk
+from desk import HOST, Desk, finish
 from loader.model import Run, Status
 from loader.schedule import Reason, Schedule
 from loader.server import free_ports, wait
@@ -103,6 +103,10 @@ def test_a_program(desk):
         assert call.act("slow", "run")[0] == 202
         assert call.act("slow", "run")[0] == 409
         assert call.act("slow", "retry")[0] == 409
+        sync = desk.start("sync", "score", "--rate", "1", "--chunk-rows", "1")
+        wait(lambda: state(desk, "score")["state"] == "running", "a run of another process")
+        assert call.act("score", "run")[0] == 409
+        assert finish(sync).code == 0
         assert call.act("nobody", "run") == (404, {"error": "no job 'nobody' in the config"})
         assert call.act("slow", "run", "wrong")[0] == 401
         assert call("GET", "/jobs/slow/run")[0] == 405

@@ -56,7 +56,7 @@ def failed(job, code=Exit.FAILED):
 
 
 def settled(tally):
-    return tally.run + tally.elsewhere + tally.running + tally.coalesced + tally.stopping
+    return tally.run + tally.elsewhere + tally.running + tally.coalesced + tally.paused + tally.stopping
 
 
 def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch):
@@ -208,3 +208,102 @@ def test_jitter_moves_the_start_and_stays_before_the_next_slot():
     assert 1013 < max(starts) <= 1014
     starts = [_Clock(Timed(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
     assert 1018 < max(starts) < 1020
+
+
+def test_by_hand_a_job_has_a_place_and_never_runs_beside_itself(begin):
+    """With a schedule or without; slots that come meanwhile are skipped as running, and then all goes on."""
+    going, free, ran = [], threading.Event(), []
+
+    def by_hand(name):
+        going.append(name)
+        free.wait(10)
+
+    schedule, heard = begin(lambda job, _: ran.append(job) or Run(job, "x"), {"a": SECOND}, at_once=1)
+    wait(lambda: schedule.wait(0) and schedule.by_hand("a", lambda: by_hand("a")), "a moment without a run")
+    assert schedule.by_hand("a", going.clear) is False
+    assert schedule.by_hand("loose", lambda: by_hand("loose")) is True
+    assert schedule.by_hand("loose", going.clear) is False  # it waits for the place
+    before = len(ran)
+    wait(lambda: len(heard.of("skipped")) >= 2, "slots to be skipped")
+    assert (going, len(ran)) == (["a"], before)
+    free.set()
+    wait(lambda: len(ran) >= before + 1, "the schedule to go on")
+    assert going == ["a", "loose"]
+    assert {reason for _, _, reason, _ in heard.of("skipped")} == {Reason.RUNNING}
+    schedule.stop()
+    assert schedule.wait(5)
+    tally = schedule.tallies()["a"]
+    assert tally.due == settled(tally) == tally.run + tally.running
+    assert schedule.by_hand("loose", going.clear) is False
+
+
+def test_what_waits_by_hand_is_not_begun_once_the_schedule_stops(begin):
+    """And what goes on is waited for."""
+    free, began = threading.Event(), []
+    schedule, _ = begin(lambda job, _: Run(job, "x"), {"a": NEVER}, at_once=1)
+    assert schedule.by_hand("one", lambda: free.wait(10))
+    assert schedule.by_hand("two", lambda: began.append("two"))
+    schedule.stop()
+    assert not schedule.wait(0.1)
+    free.set()
+    assert schedule.wait(5)
+    assert began == []
+
+
+def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
+    """The slot that is owed is not lost: it is looked at again."""
+    monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
+    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    answers, free = [locked, Run("a", "x")], threading.Event()
+    schedule, _ = begin(lambda *_: answers.pop(0), {"a": NEVER})
+    schedule.take_up("a", 77)
+    wait(lambda: len(answers) == 1 and schedule.by_hand("a", lambda: free.wait(10)), "the run by hand")
+    time.sleep(0.3)
+    assert len(answers) == 1
+    free.set()
+    wait(lambda: schedule.tallies()["a"] == Tally(due=1, run=1), "the attempt")
+
+
+def test_what_crashes_by_hand_gives_its_place_back(begin):
+    """And the job may be begun again."""
+
+    def crash():
+        raise RuntimeError("boom")
+
+    schedule, _ = begin(lambda job, _: Run(job, "x"), {"a": NEVER}, at_once=1)
+    assert schedule.by_hand("a", crash)
+    wait(lambda: schedule.by_hand("a", crash), "the place")
+    assert schedule.wait(5)
+
+
+def test_a_job_taken_out_while_it_runs_is_not_begun_beside_itself(begin):
+    """Neither by hand nor by a schedule that it is given again."""
+    free, began = threading.Event(), []
+
+    def work(job, slot):
+        began.append(slot)
+        free.wait(10)
+        return Run(job, "x")
+
+    schedule, heard = begin(work, {"a": NEVER})
+    schedule.take_up("a", 77)
+    wait(lambda: began, "the run")
+    schedule.set({})
+    assert schedule.by_hand("a", began.clear) is False
+    schedule.set({"a": SECOND})
+    wait(lambda: heard.of("skipped"), "a slot to be skipped")
+    assert began == [77]
+    free.set()
+    wait(lambda: len(began) >= 2, "the schedule to go on")
+
+
+def test_a_slot_of_a_paused_job_is_settled_and_not_tried_again(begin):
+    """As paused, which is no failure."""
+    schedule, heard = begin(
+        lambda job, _: Run(job, "x", exit_code=Exit.LOCKED, paused=True, error="paused"), {"a": NEVER}
+    )
+    schedule.take_up("a", 77)
+    wait(lambda: heard.of("skipped"), "the slot to be skipped")
+    assert heard.of("skipped") == [["a", 77, Reason.PAUSED, 1]]
+    assert schedule.tallies()["a"] == Tally(due=1, paused=1)
+    assert schedule._scheduler.get_job("a:again") is None
