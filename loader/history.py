@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from loader.baseline import Baselines
@@ -113,6 +114,7 @@ class History:
         return self._target.ask(key.encode(), command, key, *words)[1]
 
 
+@lru_cache(1024)  # who looks at many jobs each second reads the same ones
 def _read(text: bytes | None) -> Entry | None:
     try:
         values = json.loads(text or "")

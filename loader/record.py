@@ -39,6 +39,11 @@ class Record:
             for name in self._jobs.keys() - set(jobs):
                 del self._jobs[name]
 
+    def knows(self, job: str, run: str) -> bool:
+        """Whether the rows of a run are counted, or will be at its end."""
+        with self._lock:
+            return run in self._of(job).runs
+
     def learn(self, job: str, entries: Iterable[Entry]) -> None:
         """Count the rows of runs of the history, unless they were heard of here, into the minutes that they took."""
         with self._lock:

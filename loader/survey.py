@@ -4,13 +4,14 @@ What is asked of servers is asked in threads of its own, and kept for a moment: 
 does not notice, and then shows what is known, with what is wrong.
 """
 
+import logging
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from loader.config import Config
 from loader.document import as_yaml
@@ -25,6 +26,7 @@ from loader.record import Record
 from loader.report import command_text, shown
 from loader.run import preview
 from loader.settings import Job, Schedule
+from loader.settings import Target as Settings
 from loader.slots import slot_of
 from loader.state import Rejected, Rejects
 from loader.status import JobStatus, job_status, questions
@@ -34,8 +36,8 @@ from loader.view import LISTED, ClusterView, JobPage, JobView, Overview, Rejects
 FRESH = 1.0  # seconds for which the answers of the target stand
 HEALTH_FRESH = 5.0  # seconds for which those about health do, which take a new connection to each server
 SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample do
-NOTICED = 0.03  # seconds that a page waits for newer answers
-FIRST = 1.0  # seconds that it waits for the first ones
+LOOKED = 5.0  # seconds after a look for which they are asked for again and again, so that the next is of now
+FIRST = 1.0  # seconds that a page waits for the first ones
 RUNS = 50  # of a job's page
 SEEDED = 200  # runs of each job that are looked at when the daemon starts
 LEARNED = 5  # runs of each job whose rows are looked at each time
@@ -44,6 +46,7 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 
 
 class Glimpse(Generic[T]):
@@ -56,31 +59,51 @@ class Glimpse(Generic[T]):
         self._ask = ask
         self._fresh = fresh
         self._lock = threading.Lock()
-        self._asked = float("-inf")
-        self._done = threading.Event()
-        self._done.set()
+        self._asked = self._looked = float("-inf")  # on the monotonic clock
+        self._busy = False
+        self._done = threading.Event()  # an answer came, or cannot
 
-    def get(self, patience: float = NOTICED, first: float = FIRST) -> T | None:
-        """The last answer, after so many seconds of waiting for a newer one, or for the first."""
+    def get(self, patience: float = FIRST) -> T | None:
+        """The last answer; where none has come lately, a newer one after so many seconds at most."""
         with self._lock:
-            if self._done.is_set() and time.monotonic() - self._asked >= self._fresh:
-                self._done.clear()
+            self._looked = time.monotonic()
+            old = self._looked - self._asked >= max(self._fresh, LOOKED)
+            if not self._busy:
                 try:
-                    start_thread(self._look)
+                    start_thread(self._keep)
+                    self._busy = True
+                    if old:
+                        self._done.clear()
                 except LoaderError as error:  # no more threads
                     self.problem = str(error)
-                    self._done.set()
-        self._done.wait(patience if self.at or self.problem else first)
+        self._done.wait(patience)
         return self.value
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._looked = float("-inf")
+
+    def _keep(self) -> None:
+        """Ask as often as is fresh, as long as somebody looks."""
+        while True:
+            wait = self._asked + self._fresh - time.monotonic()
+            if wait > 0:
+                time.sleep(min(wait, LOOKED))
+            with self._lock:
+                if time.monotonic() - self._looked > LOOKED:
+                    self._busy = False
+                    return
+            if time.monotonic() - self._asked >= self._fresh:
+                self._look()
 
     def _look(self) -> None:
         try:
             self.value, self.at, self.problem = self._ask(), time.time(), ""
         except (LoaderError, OSError) as error:
             self.problem = str(error) or type(error).__name__
-        except BaseException as error:
+        except Exception as error:
             self.problem = f"unexpected {type(error).__name__}"
-            raise
+            LOG.exception("what a page shows could not be found out: please report this")
         finally:
             self._asked = time.monotonic()
             self._done.set()
@@ -94,21 +117,19 @@ class Survey:
         self._health = Glimpse(health.reasons, HEALTH_FRESH)
         self._host = socket.gethostname()
         self._target: Target | None = None
+        self._opened: Settings | None = None  # what it was opened with
         self._using = threading.Lock()  # the target's connections
+        self._glimpses: dict[tuple[str, str], Glimpse[Any]] = {}  # by what they are of, and the job
         self.configure(config)
 
     def configure(self, config: Config) -> None:
         """Show the jobs of this config from now on."""
+        self._stop()
         self._config = config
         self._statuses: dict[str, JobStatus] = {}
         self._settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
-        self._glimpse = Glimpse(lambda: self._look(config), FRESH)
-        self._samples: dict[str, Glimpse[tuple[str, tuple[Node, list[bytes]] | None]]] = {}
-        self._histories: dict[str, Glimpse[list[Entry]]] = {}
-        self._rejects: dict[str, Glimpse[list[Rejected]]] = {}
+        self._glimpse = self._of("all", "", lambda: self._look(config), FRESH)
         self._record.keep(config.jobs)
-        with self._using:
-            self._drop()
 
     def seed(self, target: Target) -> None:
         """Learn of the runs of the last hour."""
@@ -116,14 +137,21 @@ class Survey:
             self._record.learn(name, History(target, name).last(SEEDED))
 
     def close(self) -> None:
-        """Leave the target."""
-        with self._using:
+        """Ask no more, and leave the target."""
+        self._stop()
+        if self._using.acquire(timeout=FIRST):
             self._drop()
+            self._using.release()
+
+    def _stop(self) -> None:
+        for glimpse in self._glimpses.values():
+            glimpse.stop()
+        self._glimpses = {}
 
     def overview(self) -> Overview:
         """All of the daemon."""
         cluster = self._glimpse.get()
-        health = self._health.get(0, 0) or []
+        health = self._health.get(0) or []
         config, now = self._config, time.time()
         problems = [*([self._glimpse.problem] if self._glimpse.problem else []), *health]
         source, target = config.source, config.target
@@ -145,9 +173,9 @@ class Survey:
         if job is None:
             return None
         self._glimpse.get()
-        entries = self._of(self._histories, name, lambda: self._asked(lambda t: History(t, name).last(RUNS)), FRESH)
-        sample = self._of(self._samples, name, lambda: self._sample(job), SAMPLE_FRESH)
-        found, now = sample.get(first=FIRST / 2), time.time()
+        entries = self._of("runs", name, lambda: self._asked(lambda t: History(t, name).last(RUNS)), FRESH)
+        sample = self._of("sample", name, lambda: self._sample(job), SAMPLE_FRESH)
+        found, now = sample.get(FIRST / 2), time.time()
         statement, command = found or ("", None)
         why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
         return JobPage(
@@ -167,7 +195,7 @@ class Survey:
         if job is None:
             return None
         self._glimpse.get()
-        listed = self._of(self._rejects, name, lambda: self._asked(lambda t: list(Rejects(t, name).all())), FRESH)
+        listed = self._of("rejects", name, lambda: self._asked(lambda t: list(Rejects(t, name).all())), FRESH)
         entries = sorted(listed.get() or (), key=lambda entry: (-entry.last, entry.key))
         now, target, owners = time.time(), self._target, None
         with suppress(LoaderError, OSError):
@@ -214,10 +242,8 @@ class Survey:
         """The jobs of the config."""
         return self._config.jobs
 
-    def _of(self, known: dict[str, Glimpse[T]], name: str, ask: Callable[[], T], fresh: float) -> Glimpse[T]:
-        with suppress(KeyError):
-            return known[name]
-        return known.setdefault(name, Glimpse(ask, fresh))
+    def _of(self, what: str, name: str, ask: Callable[[], T], fresh: float) -> Glimpse[T]:
+        return self._glimpses.setdefault((what, name), Glimpse(ask, fresh))
 
     def _view(self, job: Job, now: float) -> JobView:
         status, schedule = self._statuses.get(job.name), job.schedule
@@ -275,20 +301,21 @@ class Survey:
 
     def _judge(self, target: Target, jobs: Iterable[Job]) -> LoaderError | None:
         """The state of the jobs of one node."""
-        asked = [question for job in jobs for question in questions(job)]
-        more = [_newest(job) for job in jobs]
         try:
-            with target.foreseeing([*asked, *more]):
+            with target.foreseeing(question for job in jobs for question in questions(job)):
                 for job in jobs:
-                    self._record.learn(job.name, History(target, job.name).last(LEARNED))
-                    self._statuses[job.name] = job_status(target, job)
+                    self._statuses[job.name] = status = job_status(target, job)
+                    if status.last and not self._record.knows(job.name, status.last.run):
+                        self._record.learn(job.name, History(target, job.name).last(LEARNED))
         except TargetError as error:
             target.mark_stale()
             return error
         return None
 
     def _open(self) -> Target:
-        self._target = self._target or Target(self._settings)
+        if self._target is None or self._opened is not self._settings:
+            self._drop()
+            self._target, self._opened = Target(self._settings), self._settings
         return self._target
 
     def _drop(self) -> None:
@@ -327,8 +354,3 @@ def duration(seconds: int) -> str:
 def masked(job: Job) -> str:
     """What may be shown of each key of a job."""
     return job.prefix + MASK
-
-
-def _newest(job: Job) -> tuple[bytes, tuple[str | bytes | int, ...]]:
-    key = f"loader:{{{job.name}}}:runs"
-    return key.encode(), ("LRANGE", key, 0, LEARNED - 1)

@@ -385,7 +385,7 @@ def _code(text: str) -> str:
 
 def _exchange(connection: Connection, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
     packed = [b"".join(connection.pack_command(*words)) for words in commands]
-    connection.send_packed_command(packed, check_health=False)
+    connection.send_packed_command([b"".join(packed)], check_health=False)
     return [_response(connection) for _ in packed]
 
 

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from desk import HOST, Desk, redis_server
+from loader import survey as room
 from loader.config import load_config
 from loader.execute import execute
 from loader.health import Health
@@ -208,23 +209,26 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
         assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before + 1
 
 
-def test_nobody_looks_nothing_is_asked(desk, survey_of):
-    """Only a look has servers asked, and looks that come together one time."""
+def test_nobody_looks_nothing_is_asked(desk, survey_of, monkeypatch):
+    """Only who looks has servers asked, once a second however often; soon after the last look it ends."""
+    monkeypatch.setattr(room, "LOOKED", 1.0)
     config = prepare(desk)
     survey, _ = survey_of(config)
-    node = redis.Redis(HOST, desk.redis_port)
+    with redis.Redis(HOST, desk.redis_port) as node:
 
-    def calls():
-        return node.info("commandstats").get("cmdstat_dbsize", {"calls": 0})["calls"]
+        def calls():
+            return node.info("commandstats").get("cmdstat_dbsize", {"calls": 0})["calls"]
 
-    before = calls()
-    for _ in range(20):
-        survey.overview()
-    assert 1 <= calls() - before <= 2
-    before = calls()
-    time.sleep(1.5)
-    assert calls() == before
-    node.close()
+        time.sleep(1.2)
+        before = calls()
+        for _ in range(20):
+            survey.overview()
+        assert 1 <= calls() - before <= 2
+        time.sleep(2.5)
+        before = calls()
+        time.sleep(1.5)
+        assert calls() == before
+        assert survey.overview().now - survey.overview().seen < 1
 
 
 def standalone(desk, port, **job):

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Measures the status page with 200 jobs and 50 runs of each, and whether looking at it slows the daemon's own work.
+#
+#     scripts/page.sh [--jobs N] [--pairs N]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/setup.sh
+exec .venv/bin/python scripts/page.py "$@"
