@@ -87,7 +87,7 @@ class Access:
 def bearer(headers: Mapping[str, str]) -> str | None:
     """The token that a program shows: `Authorization: Bearer …`."""
     kind, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
+    return token.strip().encode("latin-1", "replace").decode("utf-8", "replace") if kind.lower() == "bearer" else None
 
 
 def is_own_page(headers: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from loader.baseline import Baselines
 from loader.changed import Changes
 from loader.digests import Digests
 from loader.ends import Ends, passing
-from loader.errors import ConfigError, Done, Paused, StartOver
+from loader.errors import ConfigError, Done, StartOver
 from loader.load import check_table
 from loader.masters import evicting, evictions, lives
 from loader.model import Node, Reject
@@ -126,9 +126,7 @@ class Basis:
         """
         if self._options.slot is None:
             return
-        if (since := self.state.paused()) is not None:
-            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            raise Paused(f"the schedule of job {self.plan.job.name!r} is paused since {when}")
+        self.state.check_pause()
         done = self.state.slot()
         if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
             when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from loader.config import Config, load_config
-from loader.errors import ConfigError, Exit, LoaderError
+from loader.errors import ConfigError, Exit, LoaderError, Paused, TargetError
 from loader.execute import execute
+from loader.health import PATIENCE
 from loader.lock import holders
 from loader.model import Run
 from loader.notify import notify, watchdog
@@ -116,6 +117,12 @@ class Daemon:
         if name not in config.jobs:  # a reload takes it out while it begins
             config = self._before
         job = config.jobs[name]
+        try:
+            short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
+            with suppress(TargetError, OSError), Target(short) as target:
+                State(target, name).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
+        except Paused as paused:
+            return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 

@@ -8,10 +8,11 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from loader.errors import ConfigError
+from loader.errors import ConfigError, Paused
 from loader.model import Chunk, KeyValues, Reject
 from loader.process import identity
 from loader.slots import slot_of
@@ -125,6 +126,12 @@ class State:
             return float(json.loads(text)["since"])
         except (ValueError, TypeError, KeyError):
             return 0.0  # whoever wrote it meant it
+
+    def check_pause(self) -> None:
+        """Raise `Paused` where the schedule of the job is."""
+        if (since := self.paused()) is not None:
+            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Paused(f"the schedule of the job is paused since {when}")
 
     def owe_prune(self, run: str) -> None:
         """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""

@@ -153,6 +153,12 @@ def test_pause(desk):
             assert state(desk)["last"]["run"] != before
             two.end()
         one.end()
+    away = f"mysql://marked@{HOST}:1/{desk.world.name}"
+    desk.write({"stu": {"table": "stu", "schedule": {"every": "1s"}}}, source={"url": away})
+    with daemon(desk) as none:  # MySQL is away: it may have been paused for that
+        none.until("paused", 2, job="stu")
+        assert not none.of("run")
+        none.end()
     write(desk)
     with daemon(desk) as three:
         three.until("paused", job="stu")
