@@ -134,7 +134,9 @@ def _faults(error: ValidationError, document: Document) -> Iterator[Problem]:
         elif kind == "extra_forbidden":
             yield Problem(document.keys[location], location, _unknown(location))
         elif location[2:] == ("[key]",):
-            yield Problem(document.keys[path], path, "a name is made of letters, digits and _ . -")
+            dots = path[1] and not str(path[1]).strip(".")
+            words = "a name of dots alone is none" if dots else "a name is made of letters, digits and _ . -"
+            yield Problem(document.keys[path], path, words)
         elif path not in document.unknown:
             yield Problem(document.place(path), path, _words(kind, fault, reason))
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 KeyParts = tuple[tuple[str, str | None], ...]
 """A key template taken apart: literal text, and the column that follows it (None where none does)."""
 
-JOB_NAME = r"^[A-Za-z0-9_.-]+$"
+JOB_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # no dots alone: in the path of a url they mean other places
 
 MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}

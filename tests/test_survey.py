@@ -389,3 +389,15 @@ def test_two_hundred_jobs(desk, survey_of):
         time.sleep(0.2)
     assert len(survey.job("job7").entries) == 50
     assert statistics.median(seconds) < 0.15, seconds  # on a machine that runs other tests beside
+
+
+def test_a_name_of_dots_is_none(desk):
+    """In the path of a url, `.` and `..` mean other places; any other name of a job has a page, dots and all."""
+    names = ["..a", "a.", ".-", "_", "0", "a..b"]
+    desk.write({name: {"table": "stu", "key": f"{name}/{{sid}}"} for name in names})
+    assert list(load_config([desk.directory / "loader.yaml"]).jobs) == names
+    for name in (".", "..", "..."):
+        desk.write({name: {"table": "stu", "key": "stu_{sid}"}})
+        assert [line.partition("error: ")[2] for line in desk.run("check").messages] == [
+            f"jobs.{name}: a name of dots alone is none"
+        ]
