@@ -6,17 +6,18 @@ history. Any thread may tell and ask.
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from loader.history import Entry
-from loader.model import Chunk, ChunkLoaded, News, Run, RunBegan, RunEnded, Waiting
+from loader.history import KEPT, Entry
+from loader.model import Chunk, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
 from loader.throttle import Throttle
 from loader.view import CELLS, MINUTES, Cell, Grid, Progress
 
 LATELY = 10.0  # seconds over which the rate of a run under way is taken
 LEAST = 10.0  # seconds of the minute that goes on, below which its rate would jump
+REMEMBERED = 2 * KEPT  # runs of a job whose rows are counted: none that the history still has is counted twice
 
 
 class Record:
@@ -44,14 +45,20 @@ class Record:
         with self._lock:
             return run in self._of(job).runs
 
-    def learn(self, job: str, entries: Iterable[Entry]) -> None:
-        """Count the rows of runs of the history, unless they were heard of here, into the minutes that they took."""
+    def learn(self, job: str, entries: Sequence[Entry]) -> bool:
+        """Count the rows of a job's newest runs, newest first, unless they are known, into the minutes they took.
+
+        Says whether the oldest of them was known, or is too old to matter: else there may be more.
+        """
         with self._lock:
             heard = self._of(job)
-            for entry in entries:
+            oldest = entries[-1] if entries else None
+            joins = not oldest or oldest.run in heard.runs or oldest.ended < time.time() - 60 * MINUTES
+            for entry in reversed(entries):
                 if entry.run not in heard.runs:
-                    heard.runs[entry.run] = None
+                    heard.remember(entry.run)
                     heard.spread(entry)
+            return joins
 
     def due(self, job: str) -> float | None:
         """When the schedule begins the job next, jitter included; None: never."""
@@ -105,7 +112,7 @@ class Record:
             heard = self._of(job)
             if isinstance(event, RunBegan):
                 heard.going = listener.going = _Going(event.run)
-                heard.runs[event.run] = None
+                heard.remember(event.run)
             elif isinstance(event, RunEnded):
                 if heard.going is listener.going:
                     heard.going = None
@@ -129,6 +136,7 @@ class Record:
             going.load(event)
             heard.chunks.load(event)
             heard.minutes[int(time.time() // 60)] += event.read
+            heard.forget(time.time())
             self._nodes.update(event.nodes)
         going.look(time.monotonic())
 
@@ -239,6 +247,7 @@ class _Chunks:
         self._cells: dict[int, _Cell] = {}
         self._last = 0  # the greatest number heard of
         self._ended = False
+        self._whole = False  # it ended well: what was not heard of here, an earlier run had loaded
 
     def load(self, event: ChunkLoaded) -> None:
         cell = self._cell(event.chunk)
@@ -251,8 +260,9 @@ class _Chunks:
 
     def end(self, run: Run) -> None:
         """The run is over; chunks that it owes were never loaded."""
-        self._ended = True
-        self._last = max(self._last, run.chunks) if not run.resumed else self._last
+        self._ended, self._whole = True, run.resumed and run.status in {Status.OK, Status.REJECTS}
+        if not run.resumed:
+            self._reach(run.chunks)
         for cell in self._cells.values():
             cell.waiting = False
 
@@ -265,19 +275,23 @@ class _Chunks:
             first = index * self._each + 1
             last = min(first + self._each - 1, self._last)
             cell = self._cells.get(index, _Cell())
-            state = cell.state(last + 1 - first)
+            state = cell.state(0 if self._whole else last + 1 - first)
             cells.append(Cell(first, last, state, cell.rows, cell.rejects, cell.seconds))
-        return Grid(self.run, self._ended, self._last if self._ended else None, tuple(cells[-CELLS:]))
+        return Grid(self.run, self._ended, self._last if self._ended else None, tuple(cells))
 
     def _cell(self, chunk: Chunk) -> _Cell:
-        self._last = max(self._last, chunk.number)
+        self._reach(chunk.number)
+        return self._cells.setdefault((chunk.number - 1) // self._each, _Cell())
+
+    def _reach(self, number: int) -> None:
+        """Have room for chunks up to a number."""
+        self._last = max(self._last, number)
         while (self._last - 1) // self._each >= CELLS:
             self._each *= 2
             merged: dict[int, _Cell] = {}
             for index, cell in self._cells.items():
                 merged.setdefault(index // 2, _Cell()).add(cell)
             self._cells = merged
-        return self._cells.setdefault((chunk.number - 1) // self._each, _Cell())
 
 
 @dataclass(slots=True)
@@ -286,23 +300,36 @@ class _Job:
 
     going: _Going | None = None
     chunks: _Chunks = field(default_factory=_Chunks)
-    minutes: Counter[int] = field(default_factory=Counter)  # rows, by minutes since 1970
-    runs: dict[str, None] = field(default_factory=dict)  # whose rows are counted
+    minutes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # rows, by minutes since 1970
+    runs: dict[str, None] = field(default_factory=dict)  # whose rows are counted, the latest last
+
+    def remember(self, run: str) -> None:
+        """Take note that the rows of a run are counted."""
+        self.runs[run] = None
+        while len(self.runs) > REMEMBERED:
+            del self.runs[next(iter(self.runs))]
 
     def spread(self, entry: Entry) -> None:
         """Count the rows of a run into the minutes that it took."""
-        rows, now = entry.rows.get("read", 0), int(time.time() // 60)
-        first, last = int(entry.began // 60), int(entry.ended // 60)
-        for minute in range(max(first, now - MINUTES), last + 1):
-            self.minutes[minute] += rows // max(1, last + 1 - first)
+        rows, now = entry.rows.get("read", 0), time.time()
+        took = entry.ended - entry.began
+        if took <= 0:  # a clock was set meanwhile
+            self.minutes[int(entry.ended // 60)] += rows
+        for minute in range(int(max(entry.began, now - 60 * MINUTES) // 60), int(min(entry.ended, now) // 60) + 1):
+            share = min(entry.ended, 60 * minute + 60) - max(entry.began, 60 * minute)
+            self.minutes[minute] += rows * max(0.0, share) / took if took > 0 else 0
+        self.forget(now)
+
+    def forget(self, now: float) -> None:
+        """Forget the minutes that are too old."""
+        last = int(now // 60)
+        if len(self.minutes) > MINUTES:
+            for minute in [minute for minute in self.minutes if minute <= last - MINUTES]:
+                del self.minutes[minute]
 
     def rates(self, now: float) -> tuple[float, ...]:
-        """Rows a second of each of the last minutes; forgets what is older."""
+        """Rows a second of each of the last minutes."""
         last = int(now // 60)
-        for minute in [minute for minute in self.minutes if minute < last - MINUTES]:
-            del self.minutes[minute]
-        while len(self.runs) > 4 * MINUTES:
-            del self.runs[next(iter(self.runs))]
         passed = max(LEAST, now - last * 60)
         return tuple(
             self.minutes.get(minute, 0) / (passed if minute == last else 60)

@@ -306,7 +306,9 @@ class Survey:
                 for job in jobs:
                     self._statuses[job.name] = status = job_status(target, job)
                     if status.last and not self._record.knows(job.name, status.last.run):
-                        self._record.learn(job.name, History(target, job.name).last(LEARNED))
+                        history = History(target, job.name)
+                        if not self._record.learn(job.name, history.last(LEARNED)):
+                            self._record.learn(job.name, history.last(SEEDED))
         except TargetError as error:
             target.mark_stale()
             return error

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import record as room
-from loader.history import entry_of
-from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Waiting
+from loader.history import KEPT, entry_of
+from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Status, Waiting
 from loader.record import Record
 from loader.throttle import Throttle
 from loader.view import CELLS, MINUTES
@@ -138,13 +138,13 @@ def test_rows_a_minute(clock):
     run = Run(job="job", id="r", read=600)
     run.began = clock.now
     own = replace(entry_of(run), ended=clock.now)
-    theirs = replace(own, run="other", began=clock.now - 150, ended=clock.now - 90, rows={"read": 1200})
+    theirs = replace(own, run="other", began=clock.now - 135, ended=clock.now - 75, rows={"read": 1200})
     old = replace(own, run="old", began=clock.now - 9000, ended=clock.now - 8000)
     for _ in range(2):
         record.learn("job", [own, theirs, old])
     rates = record.rates("job", clock.now)
     assert len(rates) == MINUTES
-    assert rates[-4:] == (0, pytest.approx(10), pytest.approx(10), pytest.approx(20))
+    assert rates[-4:] == (0, pytest.approx(15), pytest.approx(5), pytest.approx(20))
     assert sum(rates[:-4]) == 0
     assert record.rates("job", clock.now + 3600 + 600) == (0,) * MINUTES
 
@@ -161,6 +161,56 @@ def test_nodes_and_due_times(clock):
     assert record.due("job") is None
     record.keep(["else"])
     assert record.grid("job") is None
+
+
+def test_what_is_not_known_of_the_history(clock):
+    """Whoever learns of the newest runs hears whether there may be older ones that are not known and matter."""
+    record = Record()
+    entry = entry_of(Run(job="job", id="r", read=60))
+    runs = [replace(entry, run=f"r{n}", began=clock.now - n - 1, ended=clock.now - n) for n in range(9)]
+    assert record.learn("job", [])
+    assert not record.learn("job", runs[4:])
+    assert not record.learn("job", runs[:2])
+    assert record.learn("job", runs)
+    assert record.learn("job", [replace(entry, run="old", began=clock.now - 4000, ended=clock.now - 3999)])
+    assert sum(rate * 60 for rate in record.rates("job", clock.now)[:-1]) + (
+        record.rates("job", clock.now)[-1] * max(room.LEAST, clock.now % 60)
+    ) == pytest.approx(9 * 60)
+
+
+def test_memory_is_bounded(clock):
+    """A job that runs every second for days, at whose page nobody looks, and one of 100,000 chunks, stay small."""
+    record = Record()
+    for number in range(10_000):
+        clock.now += 30
+        ear = begin(record, f"r{number}")
+        ear.notify(loaded(1))
+        end(ear, f"r{number}", chunks=1)
+    heard = record._jobs["job"]
+    assert len(heard.runs) <= 2 * KEPT
+    assert len(heard.minutes) <= MINUTES + 1
+    ear = begin(record, "long")
+    for number in range(1, 100_001):
+        ear.notify(loaded(number))
+    assert len(heard.chunks._cells) <= CELLS
+    assert len(heard.going._looks) < 100
+    end(ear, "long", chunks=100_004, status=Status.STOPPED)
+    cells = record.grid("job").cells
+    assert (len(cells) <= CELLS, cells[0].first, cells[-1].last) == (True, 1, 100_004)
+    assert ({cell.state for cell in cells[:-1]}, cells[-1].state) == ({"loaded"}, "owed")
+
+
+def test_a_run_that_goes_on_where_another_was_cut_off(clock):
+    """It hears of the chunks that were owed alone: once it has ended well, those in between are loaded too."""
+    record = Record()
+    for status, states in ((Status.OK, ["loaded"] * 4), (Status.FAILED, ["loaded", "owed", "loaded", "loaded"])):
+        ear = begin(record)
+        for number in (3, 5, 6):
+            ear.notify(loaded(number))
+        end(ear, chunks=3, resumed=True, status=status)
+        assert [(cell.first, cell.state) for cell in record.grid("job").cells] == list(
+            zip(range(3, 7), states, strict=True)
+        )
 
 
 def test_many_threads():
