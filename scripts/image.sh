@@ -101,6 +101,7 @@ try_image() {
     sleep 1
   done
   cat "$work/log"
+  "${inside[@]}" python -c 'import urllib.request as r; assert b"/jobs/stu" in r.urlopen("http://127.0.0.1:9462/").read()'
   say 'SIGTERM'
   kill "$daemon"
   code=0
