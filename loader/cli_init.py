@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from loader.source import Source
 
 ENVIRONMENT = ".env.example"
+NAMED = 8  # jobs that are told of one by one
 MOST_BYTES = 1 << 20  # of a script
 
 
@@ -104,9 +105,9 @@ def init(
         raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
     if len(draft.text.encode()) > MAX_BYTES:
         raise ConfigError(f"{len(wanted)} tables make too large a config; choose fewer of them with --table")
-    _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])})
-    _report(files, draft)
     os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
+    _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])}, check=bool(draft.jobs))
+    _report(files, draft)
     if not draft.jobs:
         raise ConfigError(f"{output} has no job yet: choose a key for one in it, and take the # away")
     fine = _examine(output)
@@ -184,6 +185,8 @@ def _of_script(source: "Source", script: "Script", database: str) -> list["Wante
     there = {listed.name.lower(): listed for listed in source.listing()}
     there |= {listed.name: listed for listed in there.values()}
     wanted = []
+    if twice := list(_shared(script)):
+        raise ConfigError("\n".join(twice))
     for statement in script.statements:
         listed = there.get(statement.table) or there.get(statement.table.lower()) or Listed(statement.table)
         try:
@@ -195,12 +198,32 @@ def _of_script(source: "Source", script: "Script", database: str) -> list["Wante
     return wanted
 
 
-def _write(texts: Mapping[Path, str]) -> None:
-    """Write all files or none: first beside where they belong, open to their owner alone, as copies will be."""
+def _shared(script: "Script") -> Iterator[str]:
+    """Faults of statements that write hashes under the prefix of another one: whose a hash is could not be told."""
+    first: dict[str, str] = {}
+    for statement in script.statements:
+        prefix = statement.key[0][0]
+        if (other := first.setdefault(prefix, statement.place)) != statement.place:
+            yield f"{statement.place}: error: makes keys {prefix}… as {other} does; one job makes them, with all fields"
+
+
+def _write(texts: Mapping[Path, str], *, check: bool) -> None:
+    """Write all files or none: first beside where they belong, open to their owner alone, as copies will be.
+
+    The first is a config, which has to be one.
+    """
+    from loader.config import load_config
+
     with _drafts(texts) as drafts:
         for file, text in texts.items():
             drafts[file].touch(mode=0o600, exist_ok=False)
             drafts[file].write_text(text, encoding="utf-8")
+        file, draft = next(iter(drafts.items()))
+        try:
+            if check:
+                load_config([draft])
+        except ConfigError as error:
+            raise ConfigError(f"nothing is written: {str(error).replace(str(draft), str(file))}") from None
         for file, draft in drafts.items():
             draft.replace(file)
 
@@ -221,7 +244,8 @@ def _report(files: Sequence[Path], draft: "Draft") -> None:
     from loader.finding import WIDTH
 
     jobs = f"{len(draft.jobs)} job{'' if len(draft.jobs) == 1 else 's'}" + (": " if draft.jobs else "")
-    say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs)}) and {files[1]}.")
+    rest = f" and {len(draft.jobs) - NAMED:,} more" if len(draft.jobs) > NAMED else ""
+    say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs[:NAMED])}{rest}) and {files[1]}.")
     for table, why in draft.refused:
         for line in wrapped(f"warning: {in_comment(table)}: no job yet, commented out: {why}", "", "  ", WIDTH):
             note(line)
@@ -237,7 +261,8 @@ def _examine(output: Path) -> bool:
     findings: list[Finding] = []
     say("")
     for finding in diagnose(config, [output], list(config.jobs.values())):
-        say(finding_text(finding, findings[-1] if findings else None))
+        if len(config.jobs) <= NAMED or finding.level is not Level.OK:
+            say(finding_text(finding, findings[-1] if findings else None))
         findings.append(finding)
     say(summary_text(findings))
     return worst_of(findings) is not Level.FAIL
@@ -250,8 +275,11 @@ def _next(output: Path, jobs: Sequence[str]) -> list[str]:
     beside = output.parent if str(output.parent) != "." else Path()
     example, filled = shlex.quote(str(beside / ENVIRONMENT)), shlex.quote(str(beside / ".env"))
     dotted = filled if filled.lstrip("'").startswith("/") else f"./{filled}"
+    is_there = (beside / ".env").exists()
     lines = [
-        f"cp {example} {filled}    # then fill in the passwords",
+        f"# put into {filled} what {example} has, with the passwords"
+        if is_there
+        else f"cp {example} {filled}    # then fill in the passwords",
         f"set -a; . {dotted}; set +a",
         *(f"{program} {command} {jobs[0]}" for command in ("plan", "sync", "verify")),
     ]

@@ -130,15 +130,23 @@ def _key(planned: Planned) -> Iterator[Finding]:
     others, walkless = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
     own = "_".join(f"{{{name}}}" for name in table.primary_key)
     for warning in others:
-        yield warn(warning, f'key: "{planned.job.prefix}{own}"' if own else _add_key(planned))
+        better = f'key: "{planned.job.prefix}{own}"'
+        if own and better != f'key: "{planned.job.key}"':
+            yield warn(warning, better)
+        elif own:  # texts that hold what stands between them
+            yield warn(f"{warning}; a query that selects HEX({quote(table.primary_key[0])}) for the key does not")
+        else:
+            yield warn(warning, _add_key(planned))
     for warning in walkless:
-        yield warn(warning, None if planned.job.query else _add_key(planned))
+        yield warn(warning, _add_key(planned))
     if not plan.warnings:
         along = ", ".join(column.name for column in plan.walk)
         yield ok(f"unique; read in chunks of {planned.job.chunk_rows:,} rows along {along}")
 
 
-def _add_key(planned: Planned) -> str:
+def _add_key(planned: Planned) -> str | None:
+    if planned.job.query or planned.table.rows_estimate is None:  # as of a view
+        return None
     columns = ", ".join(map(quote, planned.plan.key_columns))
     return f"ALTER TABLE {planned.address} ADD PRIMARY KEY ({columns});"
 

@@ -173,11 +173,12 @@ def _escaped(sign: str) -> str:
 def _job_names(tables: Sequence[str]) -> list[str]:
     """A name for each: the table's, where a job may be called so and no other is, and an option looks different."""
     names: list[str] = []
+    exact = {table for table in tables if re.fullmatch(JOB_NAME, table) and table == table.lstrip("-.")}
     for table in tables:
         stem = table if re.fullmatch(JOB_NAME, table) else re.sub(r"[^A-Za-z0-9_.-]+", "_", table)
         stem = stem.lstrip("-.") if stem.strip("_-.") else "table"
         name, number = stem, 1
-        while name in names:
+        while name in names or (name in exact and name != table):
             number += 1
             name = f"{stem}-{number}"
         names.append(name)

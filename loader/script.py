@@ -6,6 +6,7 @@ Nothing is left out in silence: each statement that is given to mysql becomes a 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from urllib.parse import quote
 
 from loader.notation import redis_address
@@ -18,7 +19,11 @@ OPTION = re.compile(r"--([\w-]+)(?:=(.*))?", re.DOTALL)
 REDIS_CLI = re.compile(r"\bredis-cli\b([^|;&\n]*)")
 REDIS_USER = re.compile(r"--user\s+([^\s\0]+)")
 REDIS_OPTION = re.compile(r"(?:^|\s)-([hpnau])\s*([^\s-][^\s'\",;]*)")
-WANTS_FILE = "takes its SQL from a file; name that file, called …sql, to --from-script too"
+WANTS_FILE = "takes its SQL from a file; name that file, called …sql, in place of this one"
+PASSES = {"redis-cli", "cat", "read", "xargs", "tee", "sh", "bash", "awk", "gawk", "mawk", "parallel"}  # every line on
+HEADINGS = re.compile(r"tail -n ?\+2|sed 1d|grep -v \^?concat.*", re.IGNORECASE)  # takes off what mysql prints as title
+EXPIRES = re.compile(r"\b(p?expire(?:at)?|setex)\b", re.IGNORECASE)
+ELSEWHERE = {"defaults-file", "defaults-extra-file", "defaults-group-suffix", "login-path"}  # options in files
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Reach:
     database: str | None = None
     socket: str | None = None
     password: bool = False  # whether one is written there
+    known: bool = True  # or only a run of the script could tell
+    tls: bool = False
 
 
 @dataclass(slots=True)
@@ -42,6 +49,7 @@ class Script:
     mysql: Reach | None = None
     redis: Reach | None = None
     mysql_place: str = ""
+    redis_place: str = ""  # empty: what it names is no more than a guess
 
     @property
     def databases(self) -> set[str]:
@@ -56,7 +64,7 @@ class Script:
     def source_url(self, database: str | None) -> str | None:
         """The url of MySQL as the script reaches it; None where it does not say what is needed."""
         reach = self.mysql
-        if reach is None or not database:
+        if reach is None or not database or not reach.known:
             return None
         user = f"{quote(reach.user, safe='')}@" if reach.user else ""
         socket = f"?unix_socket={quote(reach.socket)}" if reach.socket else ""
@@ -65,11 +73,11 @@ class Script:
     def target_url(self) -> str | None:
         """The url of Redis as the script reaches it."""
         reach = self.redis
-        if reach is None:
+        if reach is None or not reach.known:
             return None
         user = f"{quote(reach.user, safe='')}@" if reach.user else ""
         number = f"/{reach.database}" if reach.database and reach.database != "0" else ""
-        return f"redis://{user}{_host(reach.host, '127.0.0.1')}:{reach.port or 6379}{number}"
+        return f"redis{'s' if reach.tls else ''}://{user}{_host(reach.host, '127.0.0.1')}:{reach.port or 6379}{number}"
 
 
 def read_script(files: Mapping[str, str]) -> Script:
@@ -92,20 +100,52 @@ def _host(name: str | None, default: str = "localhost") -> str:
 
 def _shell(script: Script, name: str, text: Text, remote: str | None) -> None:
     """Read commands; `remote` is the machine that they run on, where ssh takes them there."""
-    for command in Shell(text).read():
+    commands = Shell(text).read()
+    for command in commands:
         words = command.words
         at = next((place for place, word in enumerate(words) if _program(word) in CLIENTS), None)
         for word in words:
             _redis(script, word.text)
-        if _redis_command(words):
-            script.redis = script.redis or _options_of_redis(" ".join(word.text for word in words))
+        _redis_client(script, name, command)
         if at is not None and all(_program(word) not in {"echo", "command", "which", "type"} for word in words[:at]):
             _client(script, name, command, at, remote)
+            _way(script, name, command, commands)
             continue
         on = _machine(words) or remote
         for word in words:
             if re.search(r"\b(mysql|mariadb)\s", word.text) and re.search(r"\s-", word.text):
                 _shell(script, name, word, on)
+
+
+def _way(script: Script, name: str, command: Command, commands: Sequence[Command]) -> None:
+    """Refuse what changes or drops lines between mysql and redis-cli."""
+    while (after := next((each for each in commands if each.before is command), None)) is not None:
+        said = " ".join(word.text for word in after.words)
+        if after.words and _program(after.words[0]) not in PASSES and not HEADINGS.fullmatch(said):
+            place = f"{name}:{after.words[0].line}"
+            script.faults.append(
+                f"{place}: what mysql prints goes through {_program(after.words[0])!r}, which may change it"
+            )
+        command = after
+
+
+def _redis_client(script: Script, name: str, command: Command) -> None:
+    """A call of redis-cli: where rows go, unless it does something else, like PING."""
+    words = command.words
+    at = next((place for place, word in enumerate(words) if _program(word) == "redis-cli"), None)
+    if at is None:
+        return
+    place, text = f"{name}:{words[at].line}", " ".join(word.text for word in words[at:])
+    if EXPIRES.search(text):
+        script.faults.append(f"{place}: sets a time to live; take the line out of a copy, and write `ttl` into the job")
+    reach = _options_of_redis(text)
+    takes_rows = (
+        command.before is not None or command.reads is not None or HOLE in words[-1].text or at == len(words) - 1
+    )
+    if script.redis is None or (takes_rows and not script.redis_place):
+        script.redis, script.redis_place = reach, place if takes_rows else ""
+    elif takes_rows and replace(reach, password=False) != replace(script.redis, password=False):
+        script.faults.append(f"{place}: another Redis than in {script.redis_place}; one config has one target")
 
 
 def _program(word: Text) -> str:
@@ -119,10 +159,6 @@ def _machine(words: Sequence[Text]) -> str | None:
     plain = [word.text for word in words[1:] if not word.text.startswith("-")]
     host = plain[0].rpartition("@")[2] if plain else ""
     return host if host and HOLE not in host and re.fullmatch(r"[\w.:-]+", host) else None
-
-
-def _redis_command(words: Sequence[Text]) -> bool:
-    return any(_program(word) == "redis-cli" for word in words)
 
 
 def _redis(script: Script, text: str) -> None:
@@ -149,6 +185,8 @@ def _options_of_redis(text: str) -> Reach:
         user=user[1] if user else None,
         database=match[0] if (match := digits.get("n")) else None,
         password="a" in found or "--pass" in text,
+        known=not any(HOLE in value for letter, value in REDIS_OPTION.findall(text) if letter in "hpn"),
+        tls=re.search(r"(?:^|\s)--tls\b", text) is not None,
     )
 
 
@@ -164,6 +202,7 @@ def _client(script: Script, name: str, command: Command, at: int, remote: str | 
         database=known.get("database"),
         socket=known.get("socket"),
         password="password" in given,
+        known=not _elsewhere(command) and not any(HOLE in given.get(name, "") for name in ("host", "port", "socket")),
     )
     if script.mysql is None:
         script.mysql, script.mysql_place = reach, place
@@ -180,6 +219,14 @@ def _client(script: Script, name: str, command: Command, at: int, remote: str | 
         script.faults.append(f"{place}: mysql is given no SQL that stands here")
     for text in statements or ([said] if said is not None else []):
         _statements(script, name, text, "" if HOLE in given.get("database", "") else reach.database)
+
+
+def _elsewhere(command: Command) -> bool:
+    """Whether options come from a variable or from a file."""
+    names = [long[1] for word in command.words if (long := OPTION.fullmatch(word.text))]
+    texts = [word.text for word in command.words]
+    alone = any(text == HOLE and not before.startswith("-") for before, text in pairwise(texts))
+    return alone or any(name in ELSEWHERE for name in names)
 
 
 def _options(words: Sequence[Text]) -> tuple[dict[str, str], list[Text]]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 HOLE = "\0"  # what only a run of the script could tell; no script holds it otherwise
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
+ADDITION = re.compile(r"([A-Za-z_]\w*)\+=", re.ASCII)
 OPENS, CLOSES = {"if", "for", "while", "until", "case", "select"}, {"fi", "done", "esac"}
 KEYWORDS = OPENS | CLOSES | {"then", "do", "else", "elif", "in", "{", "}", "!", "time", "function"}
+SETS = {"for", "select", "read", "printf", "unset", "mapfile", "getopts"}  # variables, by commands
 DECLARES = {"export", "local", "readonly", "declare", "typeset"}
 ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "\a", "b": "\b", "e": "\x1b"}
 
@@ -86,6 +88,8 @@ class Shell:
     commands: list[Command] = field(default_factory=list)
     place: int = 0
     depth: int = 0
+    braces: int = 0  # functions and groups around
+    _maybe: bool = False  # the command runs where another has ended well, or has not
     _command: Command = field(default_factory=Command)
     _signs: list[str] = field(default_factory=list)
     _lines: list[int] = field(default_factory=list)
@@ -131,9 +135,11 @@ class Shell:
 
     def _separator(self, sign: str) -> None:
         feeds = sign == "|" and self._sign(1) != "|"
-        if sign in "&|" and self._sign(1) == sign:
+        either = sign in "&|" and self._sign(1) == sign
+        if either:
             self.place += 1
         self._end_command(feeds=feeds)
+        self._maybe = either
         if sign == "\n" and self._here:
             self.place += 1
             for here in self._here:
@@ -226,7 +232,9 @@ class Shell:
         elif match := re.compile(r"\$(?:\{(\w+)\}|(\w+)|\{[^}]*\}|[@*#?$!-])", re.ASCII).match(
             self.source.text, self.place
         ):
-            value = self.variables.get(match[1] or match[2] or "", Text(HOLE, self.source.lines[self.place :][:1]))
+            value = Text(HOLE, self.source.lines[self.place :][:1])
+            if not self._changes(name := match[1] or match[2] or ""):
+                value = self.variables.get(name, value)
             for sign, line in zip(value.text, value.lines, strict=True):
                 if split and sign in " \t\n":
                     self._end_word()
@@ -236,6 +244,10 @@ class Shell:
             self.place = match.end() - 1
         else:
             self._add("$")
+
+    def _changes(self, name: str) -> bool:
+        """Whether a variable that a function uses may be another by the time the function is called."""
+        return self.braces > 0 and len(re.findall(rf"\b{name}\+?=", self.source.text)) > 1
 
     def _here_document(self, here: _Open) -> None:
         start, at = self.place, self.place
@@ -279,17 +291,21 @@ class Shell:
         words = self._command.words
         if not words and not literal and word.text in KEYWORDS:
             self.depth += (word.text in OPENS) - (word.text in CLOSES)
+            self.braces += (word.text == "{") - (word.text == "}")
             if word.text in {"for", "select", "case"}:
                 words.append(word)
             return
         assignment = ASSIGNMENT.match(word.text)
         if assignment and (not words or words[0].text in DECLARES):
             value = word.part(assignment.end())
-            known = self.depth <= 0 and HOLE not in value.text
+            known = self.depth <= 0 and self.braces <= 0 and not self._maybe and HOLE not in value.text
             if known:
                 self.variables[assignment[1]] = value
             else:
                 self.variables.pop(assignment[1], None)
+            return
+        if (added := ADDITION.match(word.text)) and not words:
+            self.variables.pop(added[1], None)
             return
         words.append(word)
 
@@ -297,7 +313,7 @@ class Shell:
         self._end_word()
         self._redirect = ""
         command, self._command = self._command, Command()
-        if command.words and command.words[0].text in {"for", "select", "read"}:
+        if command.words and command.words[0].text in SETS:
             for word in command.words[1:]:
                 self.variables.pop(word.text, None)
         if command.words or command.stdin:

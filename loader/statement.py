@@ -7,7 +7,7 @@ WHERE. Anything else raises ValueError with words for a person.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from loader.notation import KeyParts
 
@@ -297,9 +297,18 @@ def _literal(word: Sequence[Piece], what: str) -> str:
     return text
 
 
+def _has_blanks(piece: Piece) -> TypeGuard[_Value]:
+    """Whether a value may hold blanks that the statement itself puts there."""
+    if isinstance(piece, str):
+        return False
+    return any(token.kind == "text" and bool(set(BLANKS) & set(token.text)) for token in tokens_of(piece.sql))
+
+
 def _expression(word: Sequence[Piece]) -> str:
     """The column, or the SQL of a value of several pieces."""
     word = [piece for piece in word if piece]  # a quote opens with nothing
+    if len(word) > 1 and (blank := next(filter(_has_blanks, word), None)):
+        raise ValueError(f"{blank.sql} stands beside other text and may begin words of its own, as for one more field")
     joined: list[str] = []
     literal = ""
     for piece in (*word, None):

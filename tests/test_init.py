@@ -236,7 +236,7 @@ def test_the_config_that_is_found(desk):
 def test_nothing_half_written(tmp_path):
     """Where the second of two files cannot be written, the first is not there either."""
     with pytest.raises(UnicodeEncodeError):
-        _write({tmp_path / "loader.yaml": "fine", tmp_path / ".env.example": "\ud800"})
+        _write({tmp_path / "loader.yaml": "fine", tmp_path / ".env.example": "\ud800"}, check=False)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -640,7 +640,7 @@ def test_what_no_job_can_be_made_of(desk):
         ["old.sh:2", "is no SELECT, but DELETE"],
         ["old.sh:4", "has parts that only a run of the script could tell, as of a variable"],
         ["old.sh:6", "another server or account than in old.sh:1; one config has one source"],
-        ["old.sh:7", "takes its SQL from a file; name that file, called …sql, to --from-script too"],
+        ["old.sh:7", "takes its SQL from a file; name that file, called …sql, in place of this one"],
         ["old.sh:8", "JOIN makes no job of a table; write a job with a query instead"],
         ["old.sh:9", "LIMIT makes no job of a table; write a job with a query instead"],
         ["old.sh:11", "HMSET wants a key and pairs of field and value; this makes 2 words"],
@@ -744,6 +744,14 @@ SELECT = "select concat('hmset s_',a,' a ',a) from t"
         ),
         (f'echo "{SELECT}" | mysql -S /run/m.sock shop', "mysql://localhost:3306/shop?unix_socket=/run/m.sock None"),
         (f'if true; then DB=shop; fi; mysql "$DB" -e "{SELECT}"', "None None"),
+        (f'mysql -h "$H" shop -e "{SELECT}" | redis-cli -h "$R"', "None None"),
+        (f'mysql "${{OPTIONS[@]}}" shop -e "{SELECT}"', "None None"),
+        (f'mysql --login-path=prod shop -e "{SELECT}"', "None None"),
+        (
+            f'redis-cli -h x flushall; mysql shop -e "{SELECT}" | redis-cli --tls -h r',
+            "mysql://localhost:3306/shop rediss://r:6379",
+        ),
+        (f'mysql shop -e "{SELECT}" | tail -n +2 | redis-cli', "mysql://localhost:3306/shop redis://127.0.0.1:6379"),
     ],
 )
 def test_scripts(text, url):
@@ -753,3 +761,84 @@ def test_scripts(text, url):
     assert script.faults == []
     assert [dict(statement.fields) for statement in script.statements] == [{"a": "a"}]
     assert f"{script.source_url(script.statements[0].database)} {script.target_url()}" == url
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'mysql shop -e "{SELECT}" | grep -v x | redis-cli', "goes through 'grep'"),
+        (f'mysql shop -e "{SELECT}" | cat | tr a-z A-Z | redis-cli', "goes through 'tr'"),
+        (
+            f'mysql shop -e "{SELECT}" | while read l; do redis-cli $l; redis-cli expire $k 60; done',
+            "sets a time to live",
+        ),
+        (f'S="{SELECT}"; S+=" where a > 2"; mysql shop -e "$S"', "only a run of the script could tell"),
+        (f'W="a"; [ "$1" ] && W="b"; mysql shop -e "{SELECT} where $W"', "only a run of the script could tell"),
+        (f'W=a; printf -v W b; mysql shop -e "{SELECT} where $W"', "only a run of the script could tell"),
+        (
+            f'W=a; load() {{ mysql shop -e "{SELECT} where $W"; }}; W=b; load',
+            "only a run of the script could tell",
+        ),
+        (
+            f'mysql shop -e "{SELECT}" | redis-cli -h a; mysql shop -e "{SELECT}" | redis-cli -h b',
+            "another Redis than in x.sh:1",
+        ),
+        (
+            """mysql shop -e 'select concat("hmset t_",a," a ",a,ifnull(concat(" b ",b),"")) from t'""",
+            "may begin words of its own",
+        ),
+    ],
+)
+def test_what_would_be_lost_is_refused(text, words):
+    """What a script does beside the statement is no job's: it is told, not left out."""
+    faults = read_script({"x.sh": text}).faults
+
+    assert [words in fault for fault in faults] == [True], faults
+
+
+def test_two_statements_of_one_prefix(desk):
+    """Whose a hash is could not be told: both are named, and nothing is written."""
+    one = """mysql {db} -e 'select concat("hmset stu_",sid," {field} ",{field}) from stu' | redis-cli"""
+    lines = [one.format(db=desk.world.name, field=field) for field in ("sname", "address")]
+    (desk.directory / "old.sh").write_text("\n".join(lines))
+    (desk.directory / "loader.yaml").unlink(missing_ok=True)
+
+    result = init(desk, "--from-script", "old.sh")
+
+    assert (result.code, result.out) == (2, "")
+    assert "old.sh:2: error: makes keys stu_… as old.sh:1 does" in result.err
+    assert not (desk.directory / "loader.yaml").exists()
+
+
+def test_a_job_that_no_config_may_have(desk):
+    """The keys of the loader's own state are refused before anything is written."""
+    select = 'select concat("hmset loader:",sid," sid ",sid) from stu'
+    (desk.directory / "old.sh").write_text(f"mysql {desk.world.name} -e '{select}' | redis-cli")
+    (desk.directory / "loader.yaml").unlink(missing_ok=True)
+
+    result = init(desk, "--from-script", "old.sh")
+
+    assert (result.code, result.out) == (2, "")
+    assert "nothing is written" in result.err
+    assert written(desk) == []
+
+
+def test_an_environment_that_is_there_is_left_alone(desk):
+    """The lines to type next copy nothing over it."""
+    (desk.directory / ".env").write_text("APP=keep\n")
+
+    result = init(desk, "--table", "stu", "--force")
+
+    assert "cp " not in result.out
+    assert "put into .env what .env.example has" in result.out
+
+
+def test_an_exact_name_comes_first(desk, monkeypatch):
+    """The job of a table that may be called so is called so, whatever comes before it."""
+    desk.world.sql("CREATE TABLE `a b` (id int PRIMARY KEY)", "CREATE TABLE a_b (id int PRIMARY KEY)")
+
+    init(desk, "--table", "a*", "--force")
+
+    jobs = loaded(monkeypatch, desk.directory / "loader.yaml").jobs
+    assert jobs["a_b"].table == "a_b"
+    assert {job.table for job in jobs.values()} == {"a b", "a_b"}
