@@ -40,25 +40,14 @@ class Record:
             for name in self._jobs.keys() - set(jobs):
                 del self._jobs[name]
 
-    def knows(self, job: str, run: str) -> bool:
-        """Whether the rows of a run are counted, or will be at its end."""
-        with self._lock:
-            return run in self._of(job).runs
-
-    def learn(self, job: str, entries: Sequence[Entry]) -> bool:
-        """Count the rows of a job's newest runs, newest first, unless they are known, into the minutes they took.
-
-        Says whether the oldest of them was known, or is too old to matter: else there may be more.
-        """
+    def learn(self, job: str, entries: Sequence[Entry]) -> None:
+        """Count the rows of runs of the history, newest first, unless they are known, into the minutes they took."""
         with self._lock:
             heard = self._of(job)
-            oldest = entries[-1] if entries else None
-            joins = not oldest or oldest.run in heard.runs or oldest.ended < time.time() - 60 * MINUTES
             for entry in reversed(entries):
                 if entry.run not in heard.runs:
                     heard.remember(entry.run)
                     heard.spread(entry)
-            return joins
 
     def due(self, job: str) -> float | None:
         """When the schedule begins the job next, jitter included; None: never."""

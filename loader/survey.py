@@ -4,109 +4,46 @@ What is asked of servers is asked in threads of its own, and kept for a moment: 
 does not notice, and then shows what is known, with what is wrong.
 """
 
-import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from heapq import nsmallest
+from typing import Any, TypeVar
 
 from loader.config import Config
 from loader.document import as_yaml
-from loader.errors import LoaderError, TargetError
+from loader.errors import TargetError
+from loader.glimpse import FIRST, Glimpse
 from loader.health import PATIENCE, Health
-from loader.history import Entry, History
+from loader.history import KEPT, Entry, History
 from loader.look import look_at
 from loader.masters import describe_cluster
 from loader.model import Chunk, Node
-from loader.process import start_thread
 from loader.record import Record
 from loader.report import command_text, shown
 from loader.run import preview
 from loader.settings import Job, Schedule
 from loader.settings import Target as Settings
-from loader.slots import slot_of
+from loader.slots import SlotMap, slot_of
 from loader.state import Rejected, Rejects
 from loader.status import JobStatus, job_status, questions
 from loader.target import Target
-from loader.view import LISTED, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
+from loader.view import LISTED, MINUTES, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
 
 FRESH = 1.0  # seconds for which the answers of the target stand
 HEALTH_FRESH = 5.0  # seconds for which those about health do, which take a new connection to each server
 SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample do
-LOOKED = 5.0  # seconds after a look for which they are asked for again and again, so that the next is of now
-FIRST = 1.0  # seconds that a page waits for the first ones
+TURN = 1.0  # seconds that a question waits for those before it
 RUNS = 50  # of a job's page
-SEEDED = 200  # runs of each job that are looked at when the daemon starts
-LEARNED = 5  # runs of each job whose rows are looked at each time
+LEARNED = 5  # runs of a job that are looked at where there are new ones, if these are all
 MASK = "•••"
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
 
 T = TypeVar("T")
-LOG = logging.getLogger(__name__)
-
-
-class Glimpse(Generic[T]):
-    """An answer that is asked for in a thread of its own, while somebody looks; `problem` says why none is newer."""
-
-    def __init__(self, ask: Callable[[], T], fresh: float) -> None:
-        self.problem = ""
-        self.value: T | None = None
-        self.at = 0.0  # when it was had, in seconds since 1970
-        self._ask = ask
-        self._fresh = fresh
-        self._lock = threading.Lock()
-        self._asked = self._looked = float("-inf")  # on the monotonic clock
-        self._busy = False
-        self._done = threading.Event()  # an answer came, or cannot
-
-    def get(self, patience: float = FIRST) -> T | None:
-        """The last answer; where none has come lately, a newer one after so many seconds at most."""
-        with self._lock:
-            self._looked = time.monotonic()
-            old = self._looked - self._asked >= max(self._fresh, LOOKED)
-            if not self._busy:
-                try:
-                    start_thread(self._keep)
-                    self._busy = True
-                    if old:
-                        self._done.clear()
-                except LoaderError as error:  # no more threads
-                    self.problem = str(error)
-        self._done.wait(patience)
-        return self.value
-
-    def stop(self) -> None:
-        """Ask no more."""
-        self._looked = float("-inf")
-
-    def _keep(self) -> None:
-        """Ask as often as is fresh, as long as somebody looks."""
-        while True:
-            wait = self._asked + self._fresh - time.monotonic()
-            if wait > 0:
-                time.sleep(min(wait, LOOKED))
-            with self._lock:
-                if time.monotonic() - self._looked > LOOKED:
-                    self._busy = False
-                    return
-            if time.monotonic() - self._asked >= self._fresh:
-                self._look()
-
-    def _look(self) -> None:
-        try:
-            self.value, self.at, self.problem = self._ask(), time.time(), ""
-        except (LoaderError, OSError) as error:
-            self.problem = str(error) or type(error).__name__
-        except Exception as error:
-            self.problem = f"unexpected {type(error).__name__}"
-            LOG.exception("what a page shows could not be found out: please report this")
-        finally:
-            self._asked = time.monotonic()
-            self._done.set()
 
 
 class Survey:
@@ -127,6 +64,7 @@ class Survey:
         self._stop()
         self._config = config
         self._statuses: dict[str, JobStatus] = {}
+        self._seen: dict[str, str] = {}  # of each job the newest run that the record has learned of
         self._settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         self._glimpse = self._of("all", "", lambda: self._look(config), FRESH)
         self._record.keep(config.jobs)
@@ -134,7 +72,7 @@ class Survey:
     def seed(self, target: Target) -> None:
         """Learn of the runs of the last hour."""
         for name in self.jobs:
-            self._record.learn(name, History(target, name).last(SEEDED))
+            self._learn(target, name)
 
     def close(self) -> None:
         """Ask no more, and leave the target."""
@@ -150,14 +88,15 @@ class Survey:
 
     def overview(self) -> Overview:
         """All of the daemon."""
-        cluster = self._glimpse.get()
+        config, glimpse = self._config, self._glimpse
+        cluster, told = glimpse.get() or (None, ())
         health = self._health.get(0) or []
-        config, now = self._config, time.time()
-        problems = [*([self._glimpse.problem] if self._glimpse.problem else []), *health]
+        now = time.time()
+        problems = [*([glimpse.problem] if glimpse.problem else []), *told, *health]
         source, target = config.source, config.target
         return Overview(
             now=now,
-            seen=self._glimpse.at,
+            seen=glimpse.at,
             started=self._record.since,
             host=self._host,
             source=f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
@@ -172,16 +111,21 @@ class Survey:
         job = self._config.jobs.get(name)
         if job is None:
             return None
-        self._glimpse.get()
+        end = time.monotonic() + FIRST
         entries = self._of("runs", name, lambda: self._asked(lambda t: History(t, name).last(RUNS)), FRESH)
         sample = self._of("sample", name, lambda: self._sample(job), SAMPLE_FRESH)
-        found, now = sample.get(FIRST / 2), time.time()
+        for each in (self._glimpse, entries, sample):
+            each.begin()
+        found = sample.get(FIRST / 2)
+        newest = entries.get(end - time.monotonic())
+        self._glimpse.get(end - time.monotonic())
+        now = time.time()
         statement, command = found or ("", None)
         why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
         return JobPage(
             now=now,
             view=self._view(job, now),
-            entries=tuple(entries.get() or ()),
+            entries=tuple(newest or ()),
             grid=self._record.grid(name),
             config=as_yaml({name: effective(job)}),
             statement=statement,
@@ -194,25 +138,28 @@ class Survey:
         job = self._config.jobs.get(name)
         if job is None:
             return None
-        self._glimpse.get()
-        listed = self._of("rejects", name, lambda: self._asked(lambda t: list(Rejects(t, name).all())), FRESH)
-        entries = sorted(listed.get() or (), key=lambda entry: (-entry.last, entry.key))
-        now, target, owners = time.time(), self._target, None
-        with suppress(LoaderError, OSError):
-            owners = target.slots if target else None
+        end = time.monotonic() + FIRST
+        listed = self._of("rejects", name, lambda: self._asked(lambda target: _listed(target, name)), FRESH)
+        self._glimpse.begin()
+        found = listed.get(FIRST)
+        self._glimpse.get(end - time.monotonic())
+        now, view = time.time(), self._view(job, time.time())
+        if found is None:  # as many as are known of
+            return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values)
+        count, entries, owners = found
         rejects = [
             RejectView(
                 key=shown(entry.key) if self.shows_values else masked(job),
                 slot=(slot := slot_of(entry.key)),
-                node=str(owners.node_of(slot)) if owners else "",
+                node=str(owners.node_of(slot)),
                 reason=entry.reason,
                 first=entry.first,
                 last=entry.last,
                 attempts=entry.attempts,
             )
-            for entry in entries[:LISTED]
+            for entry in entries
         ]
-        return RejectsPage(now, self._view(job, now), len(entries), tuple(rejects), masked=not self.shows_values)
+        return RejectsPage(now, view, count, tuple(rejects), masked=not self.shows_values)
 
     @property
     def shows_values(self) -> bool:
@@ -272,53 +219,70 @@ class Survey:
 
     def _asked(self, ask: Callable[[Target], T], names: Iterable[str] = ()) -> T:
         """What the target says."""
-        with self._using:
-            try:
-                target = self._open()
-                with target.foreseeing(q for name in names for q in questions(self._config.jobs[name])):
-                    return ask(target)
-            except BaseException:
-                self._drop()
-                raise
+        with self._open() as target, target.foreseeing(q for n in names for q in questions(self._config.jobs[n])):
+            return ask(target)
 
-    def _look(self, config: Config) -> ClusterView:
-        """Ask for the state of all jobs and of the cluster; what one node does not say keeps nobody from the others."""
-        with self._using:
-            target = self._open()
-            try:
-                cluster = look_at(target, self._record.written())
-                nodes: dict[Node, list[Job]] = {}
-                for job in config.jobs.values():
-                    nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
-            except BaseException:
-                self._drop()
-                raise
+    def _look(self, config: Config) -> tuple[ClusterView, tuple[str, ...]]:
+        """Ask for the cluster and for the state of all jobs, and say what of that cannot be had.
+
+        What one node, or one job, does not tell keeps nobody from the others.
+        """
+        with self._open() as target:
+            cluster = look_at(target, self._record.written())
+            nodes: dict[Node, list[Job]] = {}
+            for job in config.jobs.values():
+                nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
             silent = {node.node for node in cluster.nodes if node.problem and node.keys is None}
-            failures = [self._judge(target, jobs) for node, jobs in nodes.items() if str(node) not in silent]
-        if failure := next(filter(None, failures), None):
-            raise failure
-        return cluster
+            asked = [jobs for node, jobs in nodes.items() if str(node) not in silent]
+            return cluster, tuple(problem for jobs in asked for problem in self._judge(target, jobs))
 
-    def _judge(self, target: Target, jobs: Iterable[Job]) -> LoaderError | None:
-        """The state of the jobs of one node."""
+    def _judge(self, target: Target, jobs: Iterable[Job]) -> Iterator[str]:
+        """Find the state of the jobs of one node, and say why that of some cannot be had."""
         try:
             with target.foreseeing(question for job in jobs for question in questions(job)):
                 for job in jobs:
-                    self._statuses[job.name] = status = job_status(target, job)
-                    if status.last and not self._record.knows(job.name, status.last.run):
-                        history = History(target, job.name)
-                        if not self._record.learn(job.name, history.last(LEARNED)):
-                            self._record.learn(job.name, history.last(SEEDED))
+                    try:
+                        self._statuses[job.name] = status = job_status(target, job)
+                        if status.last and self._seen.get(job.name) != status.last.run:
+                            self._learn(target, job.name)
+                    except TargetError as error:
+                        if error.transient:
+                            raise
+                        yield f"job {job.name}: {error}"
         except TargetError as error:
             target.mark_stale()
-            return error
-        return None
+            yield str(error)
 
-    def _open(self) -> Target:
-        if self._target is None or self._opened is not self._settings:
+    def _learn(self, target: Target, name: str) -> None:
+        """Have the record know of a job's runs of the last hour; those since the last time are mostly few."""
+        history = History(target, name)
+        entries = history.last(LEARNED)
+        more = len(entries) == LEARNED and entries[-1].ended > time.time() - 60 * MINUTES
+        if more and self._seen.get(name) not in {entry.run for entry in entries}:
+            entries = history.last(KEPT)
+        self._record.learn(name, entries)
+        if entries:
+            self._seen[name] = entries[0].run
+
+    @contextmanager
+    def _open(self) -> Iterator[Target]:
+        """The target, for one at a time; after a failure, on new connections.
+
+        A `TargetError` where others take too long: who asks is answered, whatever hangs.
+        """
+        if not self._using.acquire(timeout=TURN):
+            name = self._settings.unix_socket or f"{self._settings.host}:{self._settings.port}"
+            raise TargetError(f"redis {name}: does not answer in time", transient=True)
+        try:
+            if self._target is None or self._opened is not self._settings:
+                self._drop()
+                self._target, self._opened = Target(self._settings), self._settings
+            yield self._target
+        except BaseException:
             self._drop()
-            self._target, self._opened = Target(self._settings), self._settings
-        return self._target
+            raise
+        finally:
+            self._using.release()
 
     def _drop(self) -> None:
         if self._target:
@@ -356,3 +320,9 @@ def duration(seconds: int) -> str:
 def masked(job: Job) -> str:
     """What may be shown of each key of a job."""
     return job.prefix + MASK
+
+
+def _listed(target: Target, job: str) -> tuple[int, list[Rejected], SlotMap]:
+    """How many rejects a job has, the latest of them, latest first, and who owns their slots."""
+    entries = {entry.key: entry for entry in Rejects(target, job).all()}  # one may come twice
+    return len(entries), nsmallest(LISTED, entries.values(), key=lambda each: (-each.last, each.key)), target.slots

@@ -163,21 +163,6 @@ def test_nodes_and_due_times(clock):
     assert record.grid("job") is None
 
 
-def test_what_is_not_known_of_the_history(clock):
-    """Whoever learns of the newest runs hears whether there may be older ones that are not known and matter."""
-    record = Record()
-    entry = entry_of(Run(job="job", id="r", read=60))
-    runs = [replace(entry, run=f"r{n}", began=clock.now - n - 1, ended=clock.now - n) for n in range(9)]
-    assert record.learn("job", [])
-    assert not record.learn("job", runs[4:])
-    assert not record.learn("job", runs[:2])
-    assert record.learn("job", runs)
-    assert record.learn("job", [replace(entry, run="old", began=clock.now - 4000, ended=clock.now - 3999)])
-    assert sum(rate * 60 for rate in record.rates("job", clock.now)[:-1]) + (
-        record.rates("job", clock.now)[-1] * max(room.LEAST, clock.now % 60)
-    ) == pytest.approx(9 * 60)
-
-
 def test_memory_is_bounded(clock):
     """A job that runs every second for days, at whose page nobody looks, and one of 100,000 chunks, stay small."""
     record = Record()

@@ -9,16 +9,17 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import redis
 
 from desk import HOST, Desk, redis_server
-from loader import survey as room
 from loader.config import load_config
 from loader.execute import execute
 from loader.health import Health
 from loader.history import History, entry_of
+from loader.lab import Lab
 from loader.model import Run
 from loader.options import Options
 from loader.pages import Pages
@@ -33,6 +34,7 @@ from loader.target import Target
 from loader.view import LISTED, Viewer
 from world import Ear, Nobody
 
+STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 SOON = 1.8  # seconds within which a page comes, whatever is broken
 
 
@@ -211,7 +213,7 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
 
 def test_nobody_looks_nothing_is_asked(desk, survey_of, monkeypatch):
     """Only who looks has servers asked, once a second however often; soon after the last look it ends."""
-    monkeypatch.setattr(room, "LOOKED", 1.0)
+    monkeypatch.setattr("loader.glimpse.LOOKED", 1.0)
     config = prepare(desk)
     survey, _ = survey_of(config)
     with redis.Redis(HOST, desk.redis_port) as node:
@@ -369,6 +371,158 @@ def test_the_api_while_the_target_is_away(desk):
         serving.stop()
 
 
+def test_one_broken_job_hides_no_other(desk, survey_of):
+    """State of one job that no loader wrote is told of as its problem; all others, and the target, are shown."""
+    config = prepare(desk)
+    desk.world.redis.delete("loader:{late}:runs")
+    desk.world.redis.set("loader:{late}:runs", "no list")
+    survey, _ = survey_of(config)
+    view = survey.overview()
+    assert [job.status.state for job in view.jobs] == ["ok", "unknown", "failed", "rejects", "never"]
+    assert view.cluster.state == "ok"
+    assert ["WRONGTYPE" in text for text in view.problems if text.startswith("job late: redis ")] == [True]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_node_of_a_cluster_is_lost(tmp_path, survey_of, number):
+    """Pages come as soon as ever, say which node it is, and show the others and what was known last."""
+    lab = Lab(tmp_path / "lab")
+    lab.up(nodes=3, replicas=0, sql=[STU_SQL])
+    try:
+        more = tmp_path / "more.yaml"
+        more.write_text("jobs: {a: {table: stu, key: 'a_{sid}'}, b: {table: stu, key: 'b_{sid}'}}", encoding="utf-8")
+        config = load_config([lab.config, more])
+        assert [execute(config, job, Options(), Ear()).exit_code for job in config.jobs.values()] == [0] * 3
+        survey, _ = survey_of(config)
+        assert [job.status.state for job in survey.overview().jobs] == ["ok"] * 3
+        lost = f"{HOST}:{lab.redis_ports['n2']}"
+        lab.kill("n2", number)
+        end = time.monotonic() + 10
+        while not any(lost in text for text in (survey.overview().cluster.problems)) and time.monotonic() < end:
+            assert max(took(survey.overview)[0], took(lambda: survey.job("a"))[0]) < SOON
+            time.sleep(0.2)
+        view = survey.overview()
+        shown = {node.node: node for node in view.cluster.nodes}
+        assert (len(shown), shown[lost].keys, view.cluster.state) == (3, None, "fail")
+        assert lost in shown[lost].problem
+        assert all(node.keys for name, node in shown.items() if name != lost)
+        assert [job.status.state for job in view.jobs] == ["ok"] * 3
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def hanging(desk, tmp_path):
+    """A config whose Redis, which has run the job, hangs; and how to have it go on."""
+    (tmp_path / "redis").mkdir()
+    with redis_server(tmp_path / "redis") as port:
+        config = standalone(desk, port)
+        assert execute(config, config.jobs["job"], Options(), Ear()).written == 5
+        with redis.Redis(HOST, port) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield config, lambda: os.kill(pid, signal.SIGCONT)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_the_first_page_while_the_target_hangs(hanging, survey_of):
+    """Each page comes within a second or little more, though nothing is known yet, and so do a reload and the end."""
+    config, go_on = hanging
+    for name, path in (("job", lambda s: s.job("job")), ("rejects", lambda s: s.rejects("job"))):
+        survey, _ = survey_of(config)
+        seconds, page = took(lambda path=path, survey=survey: path(survey))
+        assert seconds < 1.3, name
+        assert page.view.status.state == "unknown"
+        assert took(lambda survey=survey: survey.configure(config))[0] < 0.2
+        assert took(survey.close)[0] < 1.3
+    survey.configure(config)
+    go_on()
+    wait(lambda: survey.job("job").view.status.state == "ok", "an answer")
+    assert [entry.rows["read"] for entry in survey.job("job").entries] == [5]
+
+
+def test_the_api_does_not_queue_for_a_target_that_hangs(hanging):
+    """Of many who ask at the same time none waits for all the others."""
+    config, _ = hanging
+    serving = served(config)
+    answers = []
+
+    def ask():
+        seconds, (code, _, document) = took(lambda: get(serving.port, "/api/v1/status"))
+        answers.append((seconds < 6, code, "error" in document))
+
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [(True, 503, True)] * 12
+        assert took(lambda: status_of(serving.port, "/"))[0] < SOON
+    finally:
+        assert took(serving.stop)[0] < 3
+
+
+def test_a_sample_that_failed_is_tried_again(desk, survey_of, monkeypatch):
+    """Soon, whereas one that is there stands for minutes."""
+    monkeypatch.setattr("loader.glimpse.AGAIN", 0.2)
+    desk.write({"job": {"table": "later", "key": "later_{id}", "deadline": "1s"}})
+    survey, _ = survey_of(load_config([desk.directory / "loader.yaml"]))
+    wait(lambda: "later" in survey.job("job").why, "why there is no sample")
+    desk.world.sql("CREATE TABLE later (id int PRIMARY KEY)", "INSERT INTO later VALUES (1)")
+    wait(lambda: survey.job("job").sample, "the sample")
+    assert (survey.job("job").why, survey.job("job").sample[1]) == ("", "HMSET later_••• id •••")
+    desk.world.sql("DROP TABLE later")
+    time.sleep(0.5)
+    assert survey.job("job").sample
+
+
+def test_runs_elsewhere_are_learned(desk, survey_of):
+    """However many another process has made since the last look, and whatever of them was known."""
+    config = prepare(desk)
+    survey, record = survey_of(config)
+    survey.overview()
+    before = record.rates("stu", time.time())
+    run = entry_of(Run(job="stu", id="x", read=60, began=time.time() - 1))
+    with Target(config.target) as target:
+        for number in range(50):
+            History(target, "stu").add(replace(run, run=f"x{number}"))
+
+    def more():
+        survey.overview()
+        now = record.rates("stu", time.time())
+        return sum(now) - sum(before)
+
+    wait(lambda: more() >= 49, "3000 rows: 50 a second of a minute")
+    time.sleep(1.1)
+    assert more() <= 50 * 6  # of a minute that has just begun
+
+
+def test_why_a_run_waits(desk, survey_of):
+    """While MySQL has too much to do the progress says so, and `--rate` where that is what holds it up."""
+    world = desk.world
+    world.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2), (3), (4), (5), (6)")
+    desk.write({"t": {"table": "t", "chunk_rows": 1}})
+    config = load_config([desk.directory / "loader.yaml"])
+    survey, record = survey_of(config)
+    for options, said in (
+        (Options(workers=1, rate=2), "--rate 2"),
+        (Options(workers=1, max_load=("Threads_running", 0)), "Threads_running"),
+    ):
+        halt = options.halt
+        arguments = config, config.jobs["t"], options, record.listen("t")
+        thread = threading.Thread(target=execute, args=arguments)
+        thread.start()
+        wait(lambda said=said: (p := survey.overview().jobs[0].progress) and said in p.waits, said)
+        assert survey.job("t").view.progress.run
+        halt.asked = halt.now = True
+        thread.join(20)
+        assert survey.overview().jobs[0].progress is None
+        wait(lambda: survey.overview().jobs[0].status.state == "stopped", "its end")
+
+
 def test_two_hundred_jobs(desk, survey_of):
     """With fifty runs each, the pages come soon enough that nobody waits; `scripts/page.sh` measures it."""
     jobs = {f"job{n}": {"table": "stu", "key": f"job{n}_{{sid}}", "schedule": {"every": "1h"}} for n in range(200)}
@@ -383,12 +537,17 @@ def test_two_hundred_jobs(desk, survey_of):
     survey, _ = survey_of(config)
     pages = Pages()
     survey.overview()
-    seconds = []
+    assert len(survey.job("job7").entries) == 50
+    seconds, views, details = [], [], []
     for _ in range(10):
         seconds.append(took(lambda: pages.overview(survey.overview(), Viewer()))[0])
+        views.append(took(survey.overview)[0])
+        details.append(took(lambda: survey.job("job7"))[0])
         time.sleep(0.2)
-    assert len(survey.job("job7").entries) == 50
     assert statistics.median(seconds) < 0.15, seconds  # on a machine that runs other tests beside
+    assert statistics.median(views) < 0.05, views
+    assert statistics.median(details) < 0.05, details
+    assert statistics.median(took(lambda: survey._look(config))[0] for _ in range(5)) < 0.3  # a second's answer
 
 
 def test_a_name_of_dots_is_none(desk):

@@ -1,0 +1,84 @@
+"""What servers said lately, for who looks now and then: asked for in a thread of its own, while somebody looks."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from loader.errors import LoaderError
+from loader.process import start_thread
+
+LOOKED = 5.0  # seconds after a look for which they are asked for again and again, so that the next is of now
+AGAIN = 5.0  # seconds after which what could not be had is asked for again, however long an answer stands
+FIRST = 1.0  # seconds that a page waits for the first ones, all in all
+
+T = TypeVar("T")
+LOG = logging.getLogger(__name__)
+
+
+class Glimpse(Generic[T]):
+    """An answer that is asked for in a thread of its own, while somebody looks; `problem` says why none is newer."""
+
+    def __init__(self, ask: Callable[[], T], fresh: float) -> None:
+        self.problem = ""
+        self.value: T | None = None
+        self.at = 0.0  # when it was had, in seconds since 1970
+        self._ask = ask
+        self._fresh = fresh
+        self._lock = threading.Lock()
+        self._asked = self._looked = float("-inf")  # on the monotonic clock
+        self._busy = False
+        self._done = threading.Event()  # an answer came, or cannot
+
+    def get(self, patience: float = FIRST) -> T | None:
+        """The last answer; where none has come lately, a newer one after so many seconds at most."""
+        self.begin()
+        self._done.wait(max(0.0, patience))
+        return self.value
+
+    def begin(self) -> None:
+        """Have it asked for, unless it is."""
+        with self._lock:
+            self._looked = time.monotonic()
+            old = self._looked - self._asked >= max(self._fresh, LOOKED)
+            if not self._busy:
+                try:
+                    start_thread(self._keep)
+                    self._busy = True
+                    if old:
+                        self._done.clear()
+                except LoaderError as error:  # no more threads
+                    self.problem = str(error)
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._looked = float("-inf")
+
+    def _keep(self) -> None:
+        """Ask as often as is fresh, as long as somebody looks."""
+        while True:
+            if (wait := self._wait()) > 0:
+                time.sleep(min(wait, LOOKED))
+            with self._lock:
+                if time.monotonic() - self._looked > LOOKED:
+                    self._busy = False
+                    return
+            if self._wait() <= 0:
+                self._look()
+
+    def _wait(self) -> float:
+        """Seconds until it is asked for again."""
+        return self._asked + (min(AGAIN, self._fresh) if self.problem else self._fresh) - time.monotonic()
+
+    def _look(self) -> None:
+        try:
+            self.value, self.at, self.problem = self._ask(), time.time(), ""
+        except (LoaderError, OSError) as error:
+            self.problem = str(error) or type(error).__name__
+        except Exception as error:
+            self.problem = f"unexpected {type(error).__name__}"
+            LOG.exception("what a page shows could not be found out: please report this")
+        finally:
+            self._asked = time.monotonic()
+            self._done.set()
