@@ -1,6 +1,6 @@
 """Who may take actions: whoever knows the token, by a header or by a session of a browser. No I/O.
 
-Guesses are slowed down for all together, since whoever guesses has many addresses; who is signed in does not notice.
+Guesses are slowed down by the address that they come from; who is signed in, or elsewhere, does not notice.
 """
 
 import hmac
@@ -9,14 +9,28 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 COOKIE = "loader_session"
 LASTS = 12 * 3600.0  # seconds of a session
 SESSIONS = 100  # at the same time: the oldest goes
+ADDRESSES = 1000  # whose guesses are counted: the one that was heard of last is forgotten last
 FREE = 5  # wrong tokens in a row that cost no wait
 LONGEST = 30.0  # seconds of waiting at most
 FORGET = 300.0  # seconds without a wrong token after which all is forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class _Guesses:
+    """Wrong tokens of one address, and until when none of it is looked at; on the monotonic clock."""
+
+    wrong: int = 0
+    last: float = float("-inf")
+    until: float = float("-inf")
+
+
+NONE = _Guesses()
 
 
 class Access:
@@ -26,9 +40,7 @@ class Access:
         self._lock = threading.Lock()
         self._token = b""
         self._sessions: dict[str, float] = {}  # their ends, on the monotonic clock
-        self._wrong = 0
-        self._last = float("-inf")  # when the last wrong token came
-        self._until = float("-inf")  # when the next may be tried
+        self._guesses: dict[str, _Guesses] = {}  # by address, the latest last
 
     def configure(self, token: str | None) -> None:
         """Take this token from now on; another one than before ends all sessions. None: there are no actions."""
@@ -37,31 +49,34 @@ class Access:
             if not hmac.compare_digest(given, self._token):
                 self._token = given
                 self._sessions.clear()
+                self._guesses.clear()
 
     @property
     def exists(self) -> bool:
         """Whether there are actions at all."""
         return bool(self._token)
 
-    def wait(self) -> int:
-        """Whole seconds until a token may be tried; 0: now."""
+    def wait(self, address: str) -> int:
+        """Whole seconds until a token from this address is looked at again; 0: now."""
         with self._lock:
-            left = self._until - time.monotonic()
-        return max(0, int(left) + 1) if left > 0 else 0
+            left = self._guesses.get(address, NONE).until - time.monotonic()
+        return int(left) + 1 if left > 0 else 0
 
-    def fits(self, token: str) -> bool:
-        """Whether it is the token; a wrong one may cost a wait, see `wait`, during which none is right."""
+    def fits(self, token: str, address: str) -> bool:
+        """Whether it is the token; a wrong one may cost its address a wait, see `wait`, in which none is right."""
         now = time.monotonic()
         with self._lock:
-            if not self._token or now < self._until:
+            before = self._guesses.pop(address, NONE)
+            if not self._token or now < before.until:
+                self._guesses[address] = before
                 return False
             if hmac.compare_digest(token.encode(errors="surrogateescape"), self._token):
-                self._wrong = 0
                 return True
-            self._wrong = self._wrong + 1 if now - self._last < FORGET else 1
-            self._last = now
-            if self._wrong >= FREE:
-                self._until = now + min(LONGEST, 2.0 ** (self._wrong - FREE))
+            wrong = before.wrong + 1 if now - before.last < FORGET else 1
+            pause = min(LONGEST, 2.0 ** min(wrong - FREE, 9)) if wrong >= FREE else 0.0
+            self._guesses[address] = _Guesses(wrong, now, now + pause)
+            if len(self._guesses) > ADDRESSES:
+                del self._guesses[next(iter(self._guesses))]
             return False
 
     def open(self) -> str:

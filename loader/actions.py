@@ -70,7 +70,7 @@ class Actions:
             job = request.path_params["job"]
             token = bearer(request.headers)
             if token is not None:
-                return await self._by_program(job, action, token)
+                return await self._by_program(job, action, token, _address(request))
             await _form(request)
             page = f"/jobs/{quote(job, safe='')}"
             if not is_own_page(request.headers):
@@ -84,10 +84,11 @@ class Actions:
 
         return take
 
-    async def _by_program(self, job: str, action: str, token: str) -> Response:
-        if wait := self._access.wait():
+    async def _by_program(self, job: str, action: str, token: str, address: str) -> Response:
+        if wait := self._access.wait(address):
             return _json({"error": f"too many wrong tokens: wait {wait} s"}, 429, {"Retry-After": str(wait)})
-        if not self._access.fits(token):
+        if not self._access.fits(token, address):
+            LOG.warning("a wrong token came from %s", address)
             return _json({"error": "that is not the token"}, 401, {"WWW-Authenticate": "Bearer"})
         code, error = await run_in_threadpool(self._act, job, action, "bearer")
         return _json({"error": error} if error else {"job": job, "done": action}, code)
@@ -113,10 +114,11 @@ class Actions:
         if not is_own_page(request.headers):
             return _refused("signing in has to come from a page of this daemon", 403)
         onward = local(fields.get("next", "/"))
-        if wait := self._access.wait():
+        address = _address(request)
+        if wait := self._access.wait(address):
             return self._page(Viewer(actions=True, notice="wait"), onward, 429, {"Retry-After": str(wait)})
-        if not self._access.fits(fields.get("token", "")):
-            LOG.warning("a wrong token was given to sign in")
+        if not self._access.fits(fields.get("token", ""), address):
+            LOG.warning("a wrong token came from %s", address)
             return self._page(Viewer(actions=True, notice="refused"), onward, 403)
         answer = _go(onward)
         answer.set_cookie(COOKIE, self._access.open(), int(LASTS), httponly=True, samesite="strict", path="/")
@@ -137,6 +139,10 @@ class Actions:
     def _check(self) -> None:
         if not self._access.exists:
             raise HTTPException(404)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _form(request: Request) -> dict[str, str]:

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import queue
+import resource
 import signal
 import sys
 import time
@@ -63,6 +64,7 @@ class Daemon:
     def run(self) -> None:
         """Run until SIGTERM or SIGINT."""
         _limit_arenas()
+        _raise_files()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._hear)
         self._log.take_over()
@@ -140,7 +142,7 @@ class Daemon:
             with Target(config.target) as target:
                 if holders(target, job):
                     return False
-            done = self.schedule.by_hand(job, lambda: (self._run if action == "run" else self._retry)(config, job))
+            done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
         else:
             with Target(config.target) as target:
                 state = State(target, job)
@@ -148,8 +150,17 @@ class Daemon:
         self._log.logger(job).info("action", action=action, by=by, done=done)
         return done
 
+    def _by_hand(self, name: str, action: str) -> None:
+        """Do what was asked for, as the config is by now."""
+        config = self.config
+        if name not in config.jobs:
+            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
+        elif action == "run":
+            self._run(config, name)
+        else:
+            self._retry(config, name)
+
     def _run(self, config: Config, name: str) -> None:
-        """A run by hand."""
         listener = self.serving.listen(name, Reporter(name, "log", self._log))
         execute(config, config.jobs[name], Options(halt=self._halt), listener)
 
@@ -249,6 +260,13 @@ def _limit_arenas() -> None:
     """Have glibc allocate from few arenas, see mallopt(3); elsewhere nothing is done."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+
+
+def _raise_files() -> None:
+    """Have as many file descriptors as this process may."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def timed(config: Config) -> Mapping[str, Timed]:

@@ -20,7 +20,8 @@ class Health:
     """Asks MySQL and each master of Redis, on new connections; `settings` may be replaced when a config is reloaded."""
 
     def __init__(self, source: SourceSettings, target: TargetSettings) -> None:
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()  # held while servers are asked
+        self._lock = threading.Lock()  # of the settings and the answer, never held for long
         self._looked = float("-inf")
         self._reasons: list[str] = []
         self._stopping = False
@@ -42,26 +43,31 @@ class Health:
         """Why no run could go well now, a sentence each; empty where one could."""
         if self._stopping:
             return ["the daemon is stopping"]
-        with self._lock:
-            if time.monotonic() - self._looked >= FRESH:
-                self._reasons = self._ask()
-                self._looked = time.monotonic()
-            return list(self._reasons)
+        with self._asking:
+            with self._lock:
+                source, target = self._source, self._target
+                if time.monotonic() - self._looked < FRESH:
+                    return list(self._reasons)
+            reasons = self._ask(source, target)
+            with self._lock:
+                if source is self._source and target is self._target:  # else of servers that are asked no more
+                    self._reasons, self._looked = reasons, time.monotonic()
+            return list(reasons)
 
-    def _ask(self) -> list[str]:
+    def _ask(self, source: SourceSettings, target: TargetSettings) -> list[str]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            source = pool.submit(_reason, self._ask_source)
-            redis = self._ask_target(pool)
-            return [*filter(None, [source.result()]), *redis]
+            mysql = pool.submit(_reason, lambda: self._ask_source(source))
+            redis = self._ask_target(pool, target)
+            return [*filter(None, [mysql.result()]), *redis]
 
-    def _ask_source(self) -> None:
-        with Source(self._source) as source:
+    def _ask_source(self, settings: SourceSettings) -> None:
+        with Source(settings) as source:
             source.fetch("SELECT 1")
 
-    def _ask_target(self, pool: ThreadPoolExecutor) -> list[str]:
+    def _ask_target(self, pool: ThreadPoolExecutor, settings: TargetSettings) -> list[str]:
         """One reason a master that does not answer, or one where the topology cannot be had."""
         try:
-            with Target(self._target) as target:
+            with Target(settings) as target:
                 target.refresh(force=True)
                 asked = [
                     pool.submit(_reason, lambda node=node: target.command(node, "PING"))  # type: ignore[misc]

@@ -29,13 +29,14 @@ from loader.settings import Job, Schedule
 from loader.settings import Target as Settings
 from loader.slots import SlotMap, slot_of
 from loader.state import Rejected, Rejects
-from loader.status import JobStatus, job_status, questions
+from loader.status import JobStatus, is_late, job_status, questions
 from loader.target import Target
 from loader.view import LISTED, MINUTES, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
 
 FRESH = 1.0  # seconds for which the answers of the target stand
 HEALTH_FRESH = 5.0  # seconds for which those about health do, which take a new connection to each server
 SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample do
+STALE = 10.0  # seconds after which what was heard last is no longer said of now
 TURN = 1.0  # seconds that a question waits for those before it
 RUNS = 50  # of a job's page
 LEARNED = 5  # runs of a job that are looked at where there are new ones, if these are all
@@ -93,6 +94,9 @@ class Survey:
         health = self._health.get(0) or []
         now = time.time()
         problems = [*([glimpse.problem] if glimpse.problem else []), *told, *health]
+        if cluster and now - glimpse.at > STALE:
+            cluster = replace(cluster, state="unknown")
+            problems = problems or ["the target is being asked, and does not answer"]
         source, target = config.source, config.target
         return Overview(
             now=now,
@@ -113,7 +117,7 @@ class Survey:
             return None
         end = time.monotonic() + FIRST
         entries = self._of("runs", name, lambda: self._asked(lambda t: History(t, name).last(RUNS)), FRESH)
-        sample = self._of("sample", name, lambda: self._sample(job), SAMPLE_FRESH)
+        sample = self._of("sample", name, lambda: self._sample(name), SAMPLE_FRESH)
         for each in (self._glimpse, entries, sample):
             each.begin()
         found = sample.get(FIRST / 2)
@@ -150,8 +154,8 @@ class Survey:
         rejects = [
             RejectView(
                 key=shown(entry.key) if self.shows_values else masked(job),
-                slot=(slot := slot_of(entry.key)),
-                node=str(owners.node_of(slot)),
+                slot=slot_of(entry.key) if self.shows_values else None,  # which would tell many a key
+                node=str(owners.node_of(slot_of(entry.key))),
                 reason=entry.reason,
                 first=entry.first,
                 last=entry.last,
@@ -195,9 +199,17 @@ class Survey:
     def _view(self, job: Job, now: float) -> JobView:
         status, schedule = self._statuses.get(job.name), job.schedule
         progress = self._record.progress(job.name)
-        known = status or JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
+        if status is None:
+            told = JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
+        else:
+            late = is_late(job, status.last, status.success, now)
+            state = "late" if late and status.state in {"ok", "rejects"} else status.state
+            state = "unknown" if now - self._glimpse.at > STALE else state
+            told = replace(status, now=now, late=late, state=state)
+        if progress:  # known here before the target is asked again
+            told = replace(told, state="running")
         return JobView(
-            status=replace(known, state="running") if progress else known,  # sooner than the target is asked again
+            status=told,
             schedule=in_words(schedule) if schedule else "",
             due=self._record.due(job.name) or (status.due if status else None),
             max_age=job.max_age,
@@ -213,8 +225,11 @@ class Survey:
             [shown(words[0]), masked(job), *(MASK if name == MASK.encode() else shown(name) for name in names)]
         )
 
-    def _sample(self, job: Job) -> tuple[str, tuple[Node, list[bytes]] | None]:
-        found = preview(self._config, job)
+    def _sample(self, name: str) -> tuple[str, tuple[Node, list[bytes]] | None]:
+        config = self._config
+        if name not in config.jobs:  # it was taken out meanwhile
+            return "", None
+        found = preview(config, config.jobs[name])
         return found.plan.select(Chunk(1)), next(iter(found.commands), None)
 
     def _asked(self, ask: Callable[[Target], T], names: Iterable[str] = ()) -> T:

@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job; `status.state` is `unknown` as long as the target could not be asked, and `paused` where it is."""
+    """One job; `status.state` is `unknown` while the target cannot be asked, and `paused` where it is."""
 
     status: JobStatus
     schedule: str  # in words, like "every 30s" or "cron */15 * * * * (Europe/Berlin)"; empty: by hand only
@@ -55,7 +55,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The target; `state` is ok or fail, as in `loader cluster`."""
+    """The target; `state` is ok or fail, as in `loader cluster`, or unknown: it was not asked lately."""
 
     state: str
     cluster: bool  # or one standalone server
@@ -120,7 +120,7 @@ class RejectView:
     """A row that could not be written; its key is masked unless values may be shown."""
 
     key: str
-    slot: int
+    slot: int | None  # None where the key is masked
     node: str
     reason: str
     first: float

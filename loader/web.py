@@ -16,12 +16,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from loader.errors import LoaderError
 from loader.health import Health
 from loader.metrics import CONTENT_TYPE, Metrics
 
 STARTS = 10.0  # seconds that the server has to begin
+CONNECTIONS = 200  # at the same time: idle ones must not take the file descriptors of runs
+BACKLOG = 64  # that wait to be accepted
+SILENT = 10.0  # seconds that a new connection has to ask for something
 LEAVE = 3.0  # seconds that answers under way have when it ends
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -43,7 +47,7 @@ def routes(metrics: Metrics, health: Health) -> list[Route]:
     `/livez` touches nothing: it answers while the process turns. `/readyz` asks both sides.
     """
 
-    def show_metrics(_: Request) -> Response:
+    async def show_metrics(_: Request) -> Response:
         return Response(metrics.render(), media_type=None, headers={"Content-Type": CONTENT_TYPE})
 
     async def livez(_: Request) -> Response:
@@ -76,7 +80,8 @@ class Web:
             proxy_headers=False,  # whoever calls could say that it came over https
             headers=list(GUARDS.items()),
             loop="asyncio",
-            http="h11",
+            http=_Patient,
+            backlog=BACKLOG,
             ws="none",
             timeout_graceful_shutdown=int(LEAVE),
         )
@@ -106,6 +111,22 @@ class Web:
 
     def _serve(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+class _Patient(H11Protocol):
+    """HTTP for so many connections and no more, each of which has to ask for something soon."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A connection came."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.close()
+        else:
+            self.loop.call_later(SILENT, self._lapse)
+
+    def _lapse(self) -> None:
+        if not getattr(self, "cycle", None) and not self.transport.is_closing():  # uvicorn has None before the first
+            self.transport.close()
 
 
 class _Called:

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader import access as room
-from loader.access import FREE, LASTS, LONGEST, SESSIONS, Access, bearer, is_own_page, local
+from loader.access import ADDRESSES, FREE, LASTS, LONGEST, SESSIONS, Access, bearer, is_own_page, local
 
 TOKEN = "0123456789abcdef"
+HERE = "192.0.2.1"
 
 
 class Clock:
@@ -32,12 +33,12 @@ def test_without_a_token_there_is_nothing():
     """Nothing fits, an empty one neither."""
     access = Access()
     assert not access.exists
-    assert not access.fits("")
+    assert not access.fits("", HERE)
     access.configure(TOKEN)
     assert access.exists
     access.configure(None)
-    assert not access.fits("")
-    assert not access.fits(TOKEN)
+    assert not access.fits("", HERE)
+    assert not access.fits(TOKEN, HERE)
 
 
 def test_sessions(access, clock):
@@ -65,22 +66,40 @@ def test_guesses_are_slowed_down(access, clock):
     """After some wrong tokens each costs a growing wait, in which even the right one is refused; sessions are not."""
     session = access.open()
     for _ in range(FREE - 1):
-        assert not access.fits("wrong")
-        assert access.wait() == 0
-    assert access.fits(TOKEN)
+        assert not access.fits("wrong", HERE)
+        assert access.wait(HERE) == 0
+    assert access.fits(TOKEN, HERE)
     waits = []
     for _ in range(FREE + 8):
-        assert not access.fits("wröng")
-        if access.wait():
-            waits.append(access.wait())
-            assert not access.fits(TOKEN)
-            clock.now += access.wait()
+        assert not access.fits("wröng", HERE)
+        if access.wait(HERE):
+            waits.append(access.wait(HERE))
+            assert not access.fits(TOKEN, HERE)
+            clock.now += access.wait(HERE)
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (2, LONGEST + 1)
     assert access.has(session)
-    assert access.fits(TOKEN)
-    assert not access.fits("wrong")
-    assert access.wait() == 0
+    assert access.fits(TOKEN, HERE)
+    assert not access.fits("wrong", HERE)
+    assert access.wait(HERE) == 0
+
+
+def test_guesses_keep_nobody_else_out(access, clock):
+    """Another address is none of theirs; however many there are, and however long they guess, it ends."""
+    for _ in range(2000):
+        access.fits("wrong", HERE)
+        clock.now += access.wait(HERE)
+    access.fits("wrong", HERE)
+    assert access.wait(HERE) == LONGEST + 1
+    assert access.fits(TOKEN, "192.0.2.2")
+    for number in range(ADDRESSES):
+        access.fits("wrong", f"10.0.{number // 256}.{number % 256}")
+    assert access.wait(HERE) == 0
+    for _ in range(FREE + 1):
+        access.fits("wrong", HERE)
+    assert access.wait(HERE)
+    access.configure("another token of 16")
+    assert access.wait(HERE) == 0
 
 
 @pytest.mark.parametrize(

@@ -142,12 +142,12 @@ def test_rejects(desk, survey_of):
     survey, _ = survey_of(config)
     page = survey.rejects("score")
     (reject,) = page.rejects
-    assert (page.count, page.masked, reject.key, reject.slot) == (1, True, "score_•••", slot_of(b"score_2"))
+    assert (page.count, page.masked, reject.key, reject.slot) == (1, True, "score_•••", None)
     assert reject.node.endswith(str(desk.world.redis.get_node_from_key("score_2").port))
     assert "WRONGTYPE" in reject.reason
     assert reject.attempts == 1
     survey.configure(config.model_copy(update={"daemon": config.daemon.model_copy(update={"show_values": True})}))
-    assert [each.key for each in survey.rejects("score").rejects] == ["score_2"]
+    assert [(each.key, each.slot) for each in survey.rejects("score").rejects] == [("score_2", slot_of(b"score_2"))]
     with Target(config.target) as target:
         listed = Rejects(target, "score")
         listed.add([type("R", (), {"key": b"k%d" % n, "reason": "why"})() for n in range(LISTED + 5)])
@@ -245,7 +245,7 @@ def took(action):
     return time.monotonic() - started, result
 
 
-def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path):
+def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
     """A page comes all the same, with what was known last, and says what is wrong; then all is well again."""
     (tmp_path / "redis").mkdir()
     with redis_server(tmp_path / "redis") as port:
@@ -267,6 +267,10 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path):
             assert f"redis {HOST}:{port}" in survey.overview().problems[0]
             assert took(lambda: survey.job("job"))[0] < SOON
             assert took(lambda: survey.rejects("job"))[0] < SOON
+            monkeypatch.setattr("loader.survey.STALE", 0.5)
+            view = survey.overview()
+            assert (view.jobs[0].status.state, view.cluster.state) == ("unknown", "unknown")
+            monkeypatch.undo()
         finally:
             os.kill(pid, signal.SIGCONT)
         wait(lambda: not survey.overview().problems, "all to be well")

@@ -19,6 +19,7 @@ import redis
 
 from desk import HOST, Desk, finish, redis_server
 from loader import progress
+from loader import web as room
 from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
@@ -502,6 +503,49 @@ def test_called_by_another_name(served):
         assert refused[2] == "this daemon is not called 'evil.example': add the name to daemon.hosts\n"
     for foreign in ("localhost.evil.example", "127.0.0.1.evil.example", "loader.evil.example", "[evil]", "1", "@"):
         assert get(web.port, "/metrics", Host=foreign)[0] == 400
+
+
+def test_idle_connections(served, monkeypatch):
+    """Who connects and says nothing is left soon, and takes no more than so many places: the rest is served."""
+    monkeypatch.setattr(room, "SILENT", 1.0)
+    monkeypatch.setattr(room, "CONNECTIONS", 20)
+    web, _ = served()
+    idle = [socket.create_connection((HOST, web.port)) for _ in range(40)]
+    try:
+        for each in idle:
+            each.settimeout(5)
+        for each in idle[25:]:
+            assert each.recv(1) == b""  # closed at once
+        for each in idle[:15]:
+            assert each.recv(1) == b""  # closed a second later
+        assert get(web.port, "/livez")[0] == 200
+    finally:
+        for each in idle:
+            each.close()
+
+
+def test_a_reload_waits_for_no_server(world, monkeypatch):
+    """Other servers are asked from now on, though the ones before are being waited for."""
+    config = world.config(table="t")
+    health = Health(config.source, config.target)
+    waiting, release = threading.Event(), threading.Event()
+
+    def ask(source, target):
+        waiting.set()
+        release.wait(10)
+        return ["of the servers before"]
+
+    monkeypatch.setattr(health, "_ask", ask)
+    thread = threading.Thread(target=health.reasons)
+    thread.start()
+    assert waiting.wait(5)
+    started = time.monotonic()
+    health.configure(config.source, config.target)
+    assert time.monotonic() - started < 1
+    release.set()
+    thread.join(5)
+    monkeypatch.setattr(health, "_ask", lambda source, target: [])
+    assert health.reasons() == []
 
 
 def test_serving(world):
