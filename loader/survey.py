@@ -204,7 +204,7 @@ class Survey:
         else:
             late = is_late(job, status.last, status.success, now)
             state = "late" if late and status.state in {"ok", "rejects"} else status.state
-            state = "unknown" if now - self._glimpse.at > STALE else state
+            state = "unknown" if now - status.now > STALE else state  # its node does not answer
             told = replace(status, now=now, late=late, state=state)
         if progress:  # known here before the target is asked again
             told = replace(told, state="running")

@@ -269,7 +269,8 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
             assert took(lambda: survey.rejects("job"))[0] < SOON
             monkeypatch.setattr("loader.survey.STALE", 0.5)
             view = survey.overview()
-            assert (view.jobs[0].status.state, view.cluster.state) == ("unknown", "unknown")
+            assert view.jobs[0].status.state == "unknown"
+            assert view.cluster.state in {"fail", "unknown"}  # by a look that met the silence, or by none since
             monkeypatch.undo()
         finally:
             os.kill(pid, signal.SIGCONT)
