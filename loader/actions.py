@@ -15,10 +15,10 @@ from starlette.routing import Route
 from loader.access import COOKIE, LASTS, Access, bearer, is_own_page, local
 from loader.errors import LoaderError
 from loader.view import Viewer
+from loader.web import NO_STORE
 
 MOST = 4096  # bytes of a form
 SLOW = 10.0  # seconds that a form may take to come
-NO_STORE = {"Cache-Control": "no-store"}
 ACTIONS = ("run", "pause", "resume", "retry")
 NOTICES = frozenset({*ACTIONS, "busy", "away"})
 LOG = logging.getLogger(__name__)

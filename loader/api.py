@@ -14,9 +14,9 @@ from loader.errors import LoaderError
 from loader.report import rejects_document
 from loader.settings import Job
 from loader.survey import Survey, masked
+from loader.web import NO_STORE
 
 RUNS, MOST_RUNS = 20, 1000  # of an answer
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 def api(survey: Survey) -> list[Route]:

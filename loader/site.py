@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from loader.survey import Survey
 from loader.view import JobPage, Overview, RejectsPage, Viewer
+from loader.web import NO_STORE
 
-NO_STORE = {"Cache-Control": "no-store"}
 CHECKED = {"Cache-Control": "no-cache"}  # kept, and asked for again: the page may be of another version
 
 

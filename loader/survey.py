@@ -13,6 +13,7 @@ from dataclasses import replace
 from heapq import nsmallest
 from typing import Any, TypeVar
 
+from loader.board import UNITS
 from loader.config import Config
 from loader.document import as_yaml
 from loader.errors import TargetError
@@ -41,7 +42,6 @@ TURN = 1.0  # seconds that a question waits for those before it
 RUNS = 50  # of a job's page
 LEARNED = 5  # runs of a job that are looked at where there are new ones, if these are all
 MASK = "•••"
-UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
 
 T = TypeVar("T")
