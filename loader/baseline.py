@@ -2,25 +2,29 @@
 
 A run that leaves rows out, because they were not changed, needs to know. The baseline of a job, under
 `loader:{job}:baseline`, says what its last run was planned from; it stands as long as that is still the plan, the
-markers of that run are on every master, and no master has thrown keys away since.
+markers of that run are on every master, and no master has thrown keys away since, as far as it has counted them all
+the time: one that was started anew, or whose counters were, may have done so.
 """
 
 import json
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from loader.masters import lives
+from loader.marker import Markers
+from loader.masters import Life
+from loader.model import Node
 from loader.slots import slot_of
-from loader.state import MARKER_WAIT, difference, leave_markers, lost_markers
+from loader.state import difference
 from loader.target import Target
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A run that ended well: its id, what it was planned from, its markers, and evictions by the server's own id.
+    """A run that ended well: its id, what it was planned from, its markers, and the masters as they were then.
 
     `full` is when everything was read last, in seconds since 1970; `more` is what the way of reading adds.
     """
@@ -28,7 +32,7 @@ class Baseline:
     run: str
     facts: Mapping[str, str]
     markers: tuple[str, ...]
-    evictions: Mapping[str, int]
+    lives: tuple[Life, ...]
     full: float
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -37,48 +41,71 @@ class Baselines:
     """The baseline of one job in its target."""
 
     def __init__(self, target: Target, job: str) -> None:
+        self._text: bytes | None = None  # as it was read, or left, last
         self._target = target
         self._marker = f"loader:standing:{job}"
         self._key = f"loader:{{{job}}}:baseline"
 
     def read(self) -> Baseline | None:
         """The baseline; None where there is none that this program wrote."""
-        text = self._target.ask(self._key.encode(), "GET", self._key)[1]
+        self._text = self._read()
         try:
-            values = json.loads(text or "")
+            values = json.loads(self._text or "")
             if values.pop("version") != VERSION:
                 return None
-            return Baseline(**values | {"markers": tuple(values["markers"])})
+            lives = tuple(Life(**each) for each in values["lives"])
+            return Baseline(**values | {"markers": tuple(values["markers"]), "lives": lives})
         except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
-    def doubt(self, baseline: Baseline, facts: Mapping[str, str]) -> str:
-        """Why a run with these facts cannot build on it, in words; empty where it can."""
+    def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
+        """Why a run with these facts, on these masters, cannot build on it, in words; empty where it can."""
         if changed := difference(baseline.facts, facts):
             return f"the plan was changed: {changed}"
-        if lost := lost_markers(self._target, baseline.markers, baseline.run):
+        seen = Markers(self._target, self._marker, baseline.run, baseline.markers, passing=False).read()
+        if lost := [key for key, there in seen.items() if there is None]:
             return f"the target was emptied, in part or whole: markers are gone ({', '.join(lost)})"
         slots = self._target.slots
         vouched = {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
-        if strange := set(slots.nodes) - vouched:
+        if strange := (set(slots.nodes) | masters.keys()) - vouched:
             return f"masters are new: {', '.join(sorted(map(str, strange)))}"
-        for node, (life, evicted, evicts) in lives(self._target).items():
-            before = baseline.evictions.get(life)
-            if before is None and evicts:
-                return f"redis {node} was started anew, and throws keys away once it is full"
-            if before is not None and evicted != before:
-                return f"redis {node} has thrown keys away"
-        return ""
+        before = {life.id: life for life in baseline.lives}
+        doubts = ((node, doubt(life, before.get(life.id))) for node, life in masters.items())
+        return next((f"redis {node} {why}" for node, why in doubts if why), "")
 
-    def save(self, run: str, facts: Mapping[str, str], full: float, more: Mapping[str, Any]) -> None:
-        """Have a run that ended well be what the next one builds on."""
-        evictions = {life: evicted for life, evicted, _ in lives(self._target).values()}
-        baseline = Baseline(run, facts, leave_markers(self._target, self._marker, run), evictions, full, more)
+    def save(
+        self, run: str, facts: Mapping[str, str], masters: Iterable[Life], full: float, more: Mapping[str, Any]
+    ) -> None:
+        """Have a run that ended well be what the next one builds on; the masters as they were since it began.
+
+        Not where another run has called it in question since this one has read it.
+        """
+        if self._read() != self._text:
+            return
+        markers = Markers(self._target, self._marker, run, passing=False)
+        markers.leave()
+        baseline = Baseline(run, facts, markers.keys, tuple(masters), full, more)
         text = json.dumps({"version": VERSION, **asdict(baseline)})
-        self._target.ask(self._key.encode(), "SET", self._key, text)
+        self._target.keep(self._key.encode(), ("SET", self._key, text))
 
     def void(self) -> None:
-        """Have the next run read and write everything: someone else writes hashes of the job. A replica knows it."""
-        node, _ = self._target.ask(self._key.encode(), "DEL", self._key)
-        if node in self._target.replicated:
-            self._target.command(node, "WAIT", 1, MARKER_WAIT)
+        """Have the next run read and write everything: someone else writes hashes of the job."""
+        self._target.keep(self._key.encode(), ("DEL", self._key))
+        self._text = None
+
+    def question(self) -> None:
+        """Do the same, and have a run that is under way leave none: this one may have written over what it wrote."""
+        self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"doubt": secrets.token_hex(8)})))
+
+    def _read(self) -> bytes | None:
+        text: bytes | None = self._target.ask(self._key.encode(), "GET", self._key)[1]
+        return text
+
+
+def doubt(now: Life, before: Life | None) -> str:
+    """Why a master may have thrown keys away since then, in words; empty where it has not."""
+    if before is None:
+        return "was started anew or has taken over, and may have thrown keys away before"
+    if now.has_lost_count(before):
+        return "has had its counters reset, and may have thrown keys away before"
+    return "has thrown keys away" if now.evicted != before.evicted else ""

@@ -4,22 +4,24 @@ And what it leaves for later runs to build on, once nothing of it is owed.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Self
 from uuid import uuid4
 
 from loader import increment
-from loader.baseline import Baselines
+from loader.baseline import Baselines, doubt
 from loader.changed import Changes
 from loader.digests import Digests
 from loader.ends import Ends, passing
 from loader.errors import ConfigError, Done, StartOver
 from loader.load import check_table
-from loader.masters import evicting, evictions, lives
-from loader.model import Node, Reject
+from loader.marker import LOST, Markers, lacking
+from loader.masters import Life, lives
+from loader.model import Mark, Node, Reject
 from loader.options import Options
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.watch import check_room
@@ -51,8 +53,9 @@ class Basis:
         self._begun: Checkpoint | None = None  # of a run that writes, as it began
         self._start: dict[str, Any] = {}  # what the baseline will say of this run
         self._full = 0.0  # when everything was read last
-        self._evicted: dict[Node, int] = {}  # keys that masters had thrown away before the run
-        self._lives: dict[Node, str] = {}  # the id that each master got when it was started, before the run
+        self.markers: Markers | None = None  # of a run that writes
+        self._masters: dict[Node, Life] = {}  # as they were before the run
+        self._lives: dict[str, Life] = {}  # the same by the id of their life
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
         self._finished = False
@@ -66,8 +69,8 @@ class Basis:
     def close(self) -> None:
         """Forget the markers of a run that has not finished, unless a checkpoint speaks of them."""
         with passing():  # a marker that stays says nothing
-            if self._begun and not self._options.resume and not self._finished and not self._ends.throttle.lapsed():
-                self.state.forget(self._begun)
+            if self.markers and not self._options.resume and not self._finished and not self._ends.throttle.lapsed():
+                self.state.forget(self.markers)
 
     @property
     def is_full(self) -> bool:
@@ -80,11 +83,13 @@ class Basis:
         The job is locked by then.
         """
         self._check_slot()
-        self._evicted = evictions(self._ends.target)
-        self._lives = {node: life for node, (life, _, _) in lives(self._ends.target).items()}
+        self._masters = lives(self._ends.target)
+        self._lives = {life.id: life for life in self._masters.values()}
         self.notes = [
-            f"redis {node} throws keys away once it is full: its maxmemory-policy is {policy}"
-            for node, policy in evicting(self._ends.target).items()
+            f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
+            + (", which takes the loader's own too: checkpoints, pauses, rejects" * life.policy.startswith("allkeys"))
+            for node, life in self._masters.items()
+            if life.policy
         ]
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
@@ -93,6 +98,7 @@ class Basis:
             told = [Reject(entry.key, entry.reason) for entry in islice(self.rejects.all(), REJECTS_TOLD)]
             self.earlier = (saved.rejected, told)
             self._begun = saved
+            self.markers = Markers(self._ends.target, self.state.marker, saved.run, saved.markers)
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
             return saved
@@ -100,7 +106,10 @@ class Basis:
             check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
-        self._begun = Checkpoint(run, facts, self.state.mark(run))
+        self._baselines.read()  # what another run leaves from now on tells of it
+        self.markers = self.state.markers(run)
+        self.markers.leave()
+        self._begun = Checkpoint(run, facts, self.markers.keys)
         self._find_changes()
         self.begin()
         return replace(self._begun, start=self._start)
@@ -111,7 +120,7 @@ class Basis:
             return
         ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
         baseline = None if full else self._baselines.read()
-        doubt = self._baselines.doubt(baseline, self._facts()) if baseline else ""
+        doubt = self._baselines.doubt(baseline, self._facts(), self._masters) if baseline else ""
         begun = ends.scouted(lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, full=full))
         self.plan, self._full = begun.plan, begun.full
         self._start = {"began": self._began, **increment.kept(begun.mark)}
@@ -160,8 +169,13 @@ class Basis:
                 f"job {self.plan.job.name!r} has a checkpoint of another plan: {changed}:"
                 " --restart forgets it and loads everything"
             )
-        if lost := self.state.lost(saved.markers, saved.run):
+        seen = Markers(self._ends.target, self.state.marker, saved.run, saved.markers).read()
+        if lost := [key for key, there in seen.items() if there is None]:
             self.notes.append(f"the target was emptied since the checkpoint: markers are gone ({', '.join(lost)})")
+            return None
+        if lacking(seen, [(key, *each) for key, fields in saved.marks.items() for each in fields.items()]):
+            self.notes.append("the target has lost writes since the checkpoint: a replica without them has taken over,")
+            self.notes[-1] += " or a master came back from an older snapshot"
             return None
         return saved
 
@@ -175,7 +189,7 @@ class Basis:
                 Digests(self._ends.target, job.name, "").clear()
             return
         baseline = self._baselines.read()
-        doubt = self._baselines.doubt(baseline, facts) if baseline else ""
+        doubt = self._baselines.doubt(baseline, facts, self._masters) if baseline else ""
         if self._options.full:
             doubt = "--full asks for it"
         self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
@@ -191,44 +205,53 @@ class Basis:
             "time zone": str(source.time_zone),
         }
 
-    def check_markers(self) -> None:
-        """Begin again where a master was emptied meanwhile; looked at now and then."""
-        if time.monotonic() - self._marked >= MARKERS_EVERY:
-            self._marked = time.monotonic()
-            self.find_markers()
+    def is_time_to_look(self) -> bool:
+        """Whether the markers are to be looked at again."""
+        return time.monotonic() - self._marked >= MARKERS_EVERY
 
-    def find_markers(self) -> None:
-        """Begin again where markers are gone; not where a full master threw keys away, which is told of anyway."""
-        begun = self._begun
-        if not begun:
-            return
-        lost = self._ends.steadily(lambda: self.state.lost(begun.markers, begun.run))
+    def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
+        """What stands in the markers; begin again where one is gone.
+
+        Not where a full master threw keys away, which is told of anyway.
+        """
+        if self.markers is None:
+            return {}
+        self._marked = time.monotonic()
+        seen = self._ends.steadily(self.markers.read)
+        lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
-            gone = ", ".join(lost)
-            raise StartOver(f"the target was emptied during the run, in part or whole: markers are gone ({gone})")
+            raise StartOver(
+                f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
+            )
+        return seen
 
     def evicted(self) -> str:
-        """What masters have thrown away since the run began, in words; empty where nothing."""
-        now = self._ends.steadily(lambda: evictions(self._ends.target)) if self._begun else {}
-        counts = {node: now[node] - before for node, before in self._evicted.items() if now.get(node, 0) > before}
-        if not counts:
+        """What masters have thrown away since the run began, in words; empty where nothing.
+
+        Of one that has become a master meanwhile, all that it ever threw away.
+        """
+        if self._begun is None:
             return ""
-        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items())
+        now = self._ends.steadily(lambda: lives(self._ends.target))
+        counts = {node: life.evicted_since(self._lives.get(life.id)) for node, life in now.items()}
+        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count)
+        if not told:
+            return ""
         return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
 
-    def finish(self) -> None:
-        """Nothing is owed: forget the checkpoint and what was rejected before."""
+    def finish(self, marks: Iterable[Mark]) -> None:
+        """Nothing is owed, as long as these marks are there: forget the checkpoint and what was rejected before."""
         begun, ends, slot = self._begun, self._ends, self._options.slot
-        if not begun:
+        if not begun or not self.markers:
             return
-        self.find_markers()
         if lapsed := ends.throttle.lapsed():
             raise lapsed
         ends.scouted(lambda source: check_table(self.plan, source))
         self._sweep()
         self._owe_prune(begun.run)
         self._keep_baseline(begun.run)
-        ends.steadily(lambda: self.state.forget(begun))
+        self._check(marks)
+        ends.steadily(partial(self.state.forget, self.markers))
         self._finished = True
         if slot is not None:
             ends.steadily(lambda: self.state.save_slot(slot, begun.run))
@@ -260,21 +283,36 @@ class Basis:
         before a resumed run went on, no one has looked.
         """
         ends, changes, more = self._ends, self.changes, self._start
-        if not (changes or more) or self._is_doubtful() or (self.resumed and evicting(ends.target)):
+        if not (changes or more):
+            return
+        now = ends.steadily(lambda: lives(ends.target)).values()
+        if self._is_doubtful(now):
+            ends.steadily(self._baselines.void)
             return
         if changes:
             ends.steadily(changes.digests.close)
             more = {"digests": changes.writer}
-        ends.steadily(lambda: self._baselines.save(run, self._facts(), self._full or self._began, more))
+        ends.steadily(lambda: self._baselines.save(run, self._facts(), now, self._full or self._began, more))
         try:
             self.find_markers()  # what was emptied before the new ones were left is not vouched for by them
         except StartOver:
             ends.steadily(self._baselines.void)
             raise
-        if self._is_doubtful():
+        if self._is_doubtful(ends.steadily(lambda: lives(ends.target)).values()):
             ends.steadily(self._baselines.void)
 
-    def _is_doubtful(self) -> bool:
-        """Whether a master may have lost rows since the run began, though its markers are there."""
-        now = self._ends.steadily(lambda: lives(self._ends.target))
-        return bool(self.evicted()) or any(now[node][0] != self._lives[node] for node in now.keys() & self._lives)
+    def _is_doubtful(self, now: Collection[Life]) -> bool:
+        """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.
+
+        Keys may have been thrown away by one that was started anew, has taken over or lost count; before a resumed run
+        went on, no one has looked. And while another run had the lock too, it may have written.
+        """
+        if self._ends.shared or (self.resumed and any(life.policy for life in now)):
+            return True
+        return any(doubt(life, self._lives.get(life.id)) for life in now)
+
+    def _check(self, marks: Iterable[Mark]) -> None:
+        """Begin again where something was lost since all was counted."""
+        if lacking(self.find_markers(), marks):
+            self._ends.steadily(self._baselines.void)
+            raise StartOver(LOST)

@@ -6,15 +6,18 @@ What fails in passing is tried again on new connections, for as long as the job'
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
-from loader.ends import prepare
-from loader.errors import TargetError
+from loader.ends import passing, prepare
+from loader.errors import LoaderError, TargetError
+from loader.ledger import SHARED, Ledger
 from loader.load import persist, transfer
 from loader.lookup import TOGETHER
+from loader.marker import LOST, Field, Markers, lacking
 from loader.model import Acks, Batch, Node, Reject
 from loader.options import Options
 from loader.plan import Plan, keys_only
@@ -22,9 +25,10 @@ from loader.reader import Reader, Unequal
 from loader.settings import Job
 from loader.slots import SlotMap, slot_of
 from loader.source import Source
+from loader.state import State
 from loader.target import Target
 from loader.walk import walk
-from loader.writer import Sink, Writer
+from loader.writer import Kept, Marking, Sink, Writer
 
 LOOKS = 3  # a difference counts when it is seen so many times
 PAUSE = 1.0  # seconds between two looks: a row's way to Redis, by whoever brings it, is shorter
@@ -58,9 +62,15 @@ class Both:
     def __init__(self, settings: Config, job: Job, run: str = "") -> None:
         self._settings = settings
         self._ends = prepare(settings, job, Options())
+        self._markers: Markers | None = None
+        self._marking: Field | None = None
+        self._ledger = Ledger()
         try:
             if run:
                 self._ends.steadily(lambda: self._ends.lock(run))
+                self._markers = State(self._ends.target, job.name, resumes=False).markers(run)
+                self._ends.steadily(self._markers.leave)
+                self._marking = self._markers.field(0)
             self.lookup = self._ends.lookup()
         except BaseException:
             self._ends.close()
@@ -78,6 +88,9 @@ class Both:
     def __exit__(self, *_: object) -> None:
         if self._source:
             self._source.close()
+        with passing():  # a marker that stays says nothing
+            if self._markers and not self.throttle.lapsed():
+                self._markers.forget()
         self._ends.close()
 
     def steadily(self, attempt: Callable[[], T]) -> T:
@@ -87,11 +100,23 @@ class Both:
         def once() -> T:
             nonlocal failures
             self.throttle.admit()
+            if failures:
+                self.throttle.confirm()
             self.target.refresh(force=failures > 0)
             failures += 1
             return attempt()
 
         return persist(once, self.plan.job.deadline, self.throttle)
+
+    def check(self) -> None:
+        """Make sure that all that was written is there still; a `LoaderError` where a master has lost some of it."""
+        if not self._markers:
+            return
+        seen = self._ends.steadily(self._markers.read)
+        if None in seen.values() or lacking(seen, self._ledger.marks()):
+            raise LoaderError(f"{LOST}: repeat the command")
+        if self._ends.take_doubt() is not None:
+            raise LoaderError(f"{SHARED}: repeat the command")
 
     def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G]:
         """Rows of a statement, and what was gathered of those whose hash is not what it should be."""
@@ -119,7 +144,7 @@ class Both:
             grant = self.throttle.grant()
             commands = [(key, [b"UNLINK", key]) for key in self._missing(keys)]
             self.throttle.hold(grant)
-            return self._send(commands)
+            return self._send(commands, grant)
 
         return self.steadily(attempt)
 
@@ -138,10 +163,11 @@ class Both:
         statement = self.plan.matching(self.lookup.condition(keys))
 
         def attempt() -> tuple[Acks, list[Reject]]:
-            only = _Only(self.target, keys)
+            grant = self.throttle.grant()
+            only = self._only(grant, keys)
             try:
                 encoder = self._through(only, statement, self.plan)
-                acks = only.finish()
+                acks = self._finish(only, grant)
             finally:
                 only.close()
             return acks, [*(r for r in encoder.rejects if r.key in only.keys), *acks.rejects]
@@ -151,7 +177,7 @@ class Both:
     def send(self, commands: Iterable[tuple[bytes, list[bytes]]]) -> int:
         """Send single commands, each to the owner of its key; how many were carried out."""
         listed = list(commands)
-        return self.steadily(lambda: self._send(listed))
+        return self.steadily(lambda: self._send(listed, self.throttle.grant()))
 
     def hashes_among(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that hold a hash."""
@@ -206,13 +232,23 @@ class Both:
         made = {words[1] for words in self._kept(statement, self._keys_only)}
         return [key for key in keys if key not in made]
 
-    def _send(self, commands: Sequence[tuple[bytes, list[bytes]]]) -> int:
-        only = _Only(self.target, [])
+    def _send(self, commands: Sequence[tuple[bytes, list[bytes]]], grant: int) -> int:
+        only = self._only(grant, [])
         try:
             only.send_all(commands)
-            return sum(only.finish().rows.values())
+            return sum(self._finish(only, grant).rows.values())
         finally:
             only.close()
+
+    def _only(self, grant: int, keys: Sequence[bytes]) -> "_Only":
+        return _Only(self.target, keys, self._marking, partial(self.throttle.hold, grant))
+
+    def _finish(self, only: "_Only", grant: int) -> Acks:
+        """What was acknowledged, under a lock that was held all the time."""
+        acks, kept = only.finish()
+        self.throttle.hold(grant)
+        self._ledger.vouch(kept.marks)
+        return acks
 
     def _kept(self, statement: str, plan: Plan) -> list[list[bytes]]:
         """The commands that the rows of a statement become."""
@@ -256,9 +292,12 @@ class _Keys(Sink):
 class _Only:
     """A writer that leaves out the rows of other keys, which a collation may bring with those asked for."""
 
-    def __init__(self, target: Target, keys: Sequence[bytes]) -> None:
+    def __init__(
+        self, target: Target, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
+    ) -> None:
         self.keys = set(keys)
-        self._writer = Writer(target)
+        self._writer = Writer(target, marking=marking)
+        self._writer.guard(guard)
 
     def begin(self) -> SlotMap:
         return self._writer.begin()
@@ -279,10 +318,9 @@ class _Only:
                 part = packed[start : start + PAGE]
                 self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
 
-    def finish(self) -> Acks:
+    def finish(self) -> tuple[Acks, Kept]:
         acks = self._writer.drain()
-        self._writer.await_replicas()
-        return acks
+        return acks, self._writer.await_replicas()
 
     def close(self) -> None:
         self._writer.close()

@@ -18,13 +18,14 @@ from loader.load import Lane, Way, loaded, transfer
 from loader.lock import locked
 from loader.lookup import Lookup
 from loader.masters import expiring
-from loader.model import Batch, Chunk, ChunkLoaded
+from loader.model import Batch, Chunk, ChunkLoaded, Mark
 from loader.plan import Plan, checked
 from loader.settings import Source as Settings
 from loader.slots import SlotMap
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import Fetch, walk
+from loader.writer import Marking
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
 UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
@@ -84,6 +85,11 @@ class Changes:
             steadily(partial(self.digests.put, Entry(chunk.number, chunk.after, chunk.upto)))
             yield chunk
 
+    def soil(self, number: int) -> None:
+        """Have a chunk written whole when it comes again: what was written of it is lost."""
+        if entry := self.digests.entry(number):
+            self.digests.soil(entry)
+
     def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
         """Close the open chunk at the greatest key that there is, so that it is the same in the next run.
 
@@ -123,8 +129,10 @@ class ChangedLane(Lane):
 
     _found: tuple[int, Entry | None, Rows, Rows, bool, bool]  # of the chunk under way: see `_carry`
 
-    def __init__(self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle) -> None:
-        super().__init__(settings, plan, target, throttle, dry_run=False, durable=True)
+    def __init__(
+        self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle, marking: Marking
+    ) -> None:
+        super().__init__(settings, plan, target, throttle, marking=marking)
         self._changes = changes
         self._eraser = Eraser(plan, changes.lookup, target, throttle)
 
@@ -151,9 +159,9 @@ class ChangedLane(Lane):
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
-        """Keep what the chunk was written from; it stays dirty where a replica may take over without it.
+        """Keep what the chunk was written from; it stays dirty where hashes of it expire.
 
-        And where hashes of it expire, which a job with a ttl has left: the next run has to write them again.
+        A job with a ttl has left those: the next run has to write them again.
         """
         grant, entry, before, rows, known, same = self._found
         if same:
@@ -169,7 +177,7 @@ class ChangedLane(Lane):
                 return event
             kept = digests.write(entry, rows)
             expiring = self._changes.expiring and self._expire(rows.beyond(before) if known else rows)
-            if event.exposed or expiring:
+            if expiring:
                 kept = replace(kept, sum=None)
             if family is None:
                 digests.put(kept)
@@ -177,9 +185,10 @@ class ChangedLane(Lane):
             family.done[chunk.number] = kept
             if family.done.keys() < family.numbers:
                 return event
-            return replace(event, deleted=event.deleted + self._end(family))
+            deleted, marks = self._end(family)
+            return replace(event, deleted=event.deleted + deleted, marks=event.marks + marks)
 
-    def _end(self, family: Family) -> int:
+    def _end(self, family: Family) -> tuple[int, tuple[Mark, ...]]:
         """Have the parts of a chunk take its place, once the hashes are deleted that none of them has a row of."""
         digests = self._changes.digests
         gone = set(digests.rows_of(family.old.number).split_keys())
@@ -188,12 +197,12 @@ class ChangedLane(Lane):
         assert self._source
         assert self._writer
         deleted, _ = self._eraser.erase(gone, self._source, self._writer)
-        self._writer.await_replicas()
+        marks = self._writer.await_replicas().marks
         digests.put(*family.done.values())
         digests.forget([family.old.number])
         for number in family.numbers:
             del self._changes.families[number]
-        return deleted
+        return deleted, marks
 
     def _expire(self, rows: Rows) -> bool:
         """Whether a key of the rows has a time to live; to ask a million takes longer than to write them."""

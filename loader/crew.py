@@ -5,9 +5,10 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 from loader import increment
@@ -15,19 +16,24 @@ from loader.basis import Basis
 from loader.changed import ChangedLane
 from loader.ends import Ends
 from loader.errors import Exit, LoaderError, StartOver, Stopped
+from loader.ledger import SHARED, Ledger
 from loader.listener import Listener
 from loader.load import PATIENCE, Event, Lane, persist
+from loader.marker import LOST
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Noted
 from loader.options import Options
 from loader.process import start_thread
+from loader.slots import SlotMap
 from loader.state import Checkpoint
 from loader.throttle import Throttle
 from loader.topology import REFRESH
 from loader.walk import walk
 from loader.watch import Watch
+from loader.writer import REPLICA_WAIT
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+UNKNOWN = "not all of its replicas have what it has of {} chunks, which are lost where such a one takes over"
 
 
 class Crew:
@@ -46,7 +52,9 @@ class Crew:
         self._backlog: deque[Chunk] = deque()  # chunks of the checkpoint that no worker has yet
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
         self._left: set[int] = set()  # chunks that no worker is to begin any more
+        self._ledger = Ledger()
         self._exposed: dict[str, list[tuple[float, ChunkLoaded]]] = {}  # chunks that replicas lack, by node, since when
+        self._slots: SlotMap | None = None  # as they were when the markers were looked at
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
@@ -79,6 +87,8 @@ class Crew:
         self._ends.lock(run, self._options.shard, self._heard.put)
         self._saved = self._basis.take_up(run)
         self._backlog = deque(self._saved.owed)
+        self._ledger.vouch((key, *each) for key, fields in self._saved.marks.items() for each in fields.items())
+        self._slots = self._ends.target.slots
 
     def events(self, listener: Listener) -> Iterator[ChunkLoaded | ChunkOwed]:
         """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis, or is no more.
@@ -87,12 +97,12 @@ class Crew:
         """
         count = self._options.workers if self._basis.plan.walk else 1
         self._look()
-        for _ in range(count):
-            self._threads.append(start_thread(self._work))
+        for number in range(count):
+            self._threads.append(start_thread(self._work, number))
         with self._heard_signals():
             try:
                 yield from self._loaded(listener, count)
-                self._basis.finish()
+                self._basis.finish(self._ledger.marks())
             except StartOver:
                 raise
             except LoaderError as error:
@@ -112,11 +122,8 @@ class Crew:
             while len(self._owed) < 2 * count and (chunk := next(chunks, None)):
                 self._owed[chunk.number] = chunk
                 self._todo.put(chunk)
-            if not self._owed and self._exposed:
-                self._basis.find_markers()  # all masters are there: a failover is over
-                self._throttle.sleep(REFRESH)
-                self._ends.steadily(lambda: self._ends.target.refresh(force=True))
-                yield from self._owe_again(listener)
+            if not self._owed:
+                yield from self._settle(listener)
             if not self._owed:
                 return
             event = self._next_event()
@@ -124,12 +131,12 @@ class Crew:
             if isinstance(event, ChunkLoaded):
                 del self._owed[event.chunk.number]
                 yield event
+                self._ledger.add(event)
                 self._expose(event)
                 self._list_rejects(event)
                 self._save(self._ends.plan.job.deadline, self._throttle)
                 self._counted.release()
-            self._basis.check_markers()
-            yield from self._owe_again(listener)
+            yield from self._find_lost(listener)
 
     def _heed(self) -> None:
         """Once the run is asked to halt, have no further chunk begun, and stop when those under way are done."""
@@ -150,22 +157,56 @@ class Crew:
         for node in event.exposed:
             self._exposed.setdefault(node, []).append((time.monotonic(), event))
 
-    def _owe_again(self, listener: Listener) -> Iterator[ChunkOwed]:
-        """Have written again what a master took alone that is none any more."""
-        if not self._exposed:
+    def _settle(self, listener: Listener) -> Iterator[ChunkOwed]:
+        """All chunks are counted: see whether they still are there, on all replicas, and under a lock that was held."""
+        self._ends.steadily(self._throttle.confirm)
+        yield from self._find_lost(listener, now=True)
+        markers, target = self._basis.markers, self._ends.target
+        if self._owed or not self._exposed or markers is None:
             return
-        masters = set(map(str, self._ends.target.slots.nodes))
-        lost = {e.chunk.number: e for node in self._exposed.keys() - masters for _, e in self._exposed[node]}
-        if not lost:
+        for node in target.slots.nodes:
+            if str(node) in self._exposed and self._ends.steadily(lambda: markers.reach_all(node, REPLICA_WAIT)):  # noqa: B023
+                del self._exposed[str(node)]
+        if self._exposed:
+            self._throttle.sleep(REFRESH)
+            self._ends.steadily(lambda: target.refresh(force=True))
+            yield from self._find_lost(listener, now=True)
+        if not self._owed:
+            for each, entries in self._exposed.items():
+                listener.notify(Noted(f"redis {each}: {UNKNOWN.format(len(entries))}"))
+
+    def _find_lost(self, listener: Listener, *, now: bool = False) -> Iterator[ChunkOwed]:
+        """Have written again what a master has lost, and what another run may have written over.
+
+        Looked for now and then, and when the nodes have changed.
+        """
+        markers, slots = self._basis.markers, self._ends.target.slots
+        if markers is None:
             return
-        listener.notify(Noted(f"{len(lost)} chunks are written again: a replica that lacked them has taken over"))
+        if (since := self._ends.take_doubt()) is not None:
+            yield from self._owe_again(self._ledger.since(since), listener, SHARED)
+        if not (now or slots is not self._slots or self._basis.is_time_to_look()):
+            return
+        yield from self._owe_again(self._ledger.lost(self._basis.find_markers()), listener, LOST)
+        if self._slots and slots.parts != self._slots.parts:
+            self._ledger.vouch(self._ends.steadily(markers.note_moves))
+        self._slots = slots
+
+    def _owe_again(self, events: Sequence[ChunkLoaded], listener: Listener, why: str) -> Iterator[ChunkOwed]:
+        """Have chunks written again that were counted."""
+        if not events:
+            return
+        listener.notify(Noted(f"{len(events)} {'chunks are' if len(events) > 1 else 'chunk is'} written again: {why}"))
+        numbers = {event.chunk.number for event in events}
+        self._ledger.strike(numbers)
         for node, entries in list(self._exposed.items()):
-            left = [entry for entry in entries if entry[1].chunk.number not in lost]
-            self._exposed[node] = left
-            if not left:
+            self._exposed[node] = [entry for entry in entries if entry[1].chunk.number not in numbers]
+            if not self._exposed[node]:
                 del self._exposed[node]
-        for number, event in lost.items():
-            self._owed[number] = event.chunk
+        for event in events:
+            if changes := self._basis.changes:
+                self._ends.steadily(partial(changes.soil, event.chunk.number))
+            self._owed[event.chunk.number] = event.chunk
             if self._saved:
                 self._saved = replace(self._saved, rejected=self._saved.rejected - len(event.rejects))
             yield ChunkOwed(event)
@@ -178,6 +219,7 @@ class Crew:
             if isinstance(event, ChunkLoaded):
                 del self._owed[event.chunk.number]
                 yield event
+                self._ledger.add(event)
                 self._expose(event)
                 with suppress(LoaderError):  # they are counted, and found again by the next whole run
                     self._list_rejects(event)
@@ -222,12 +264,12 @@ class Crew:
             thread.join(max(0, end - time.monotonic()))
         self._threads = []
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         """What one worker's thread does.
 
         It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
         """
-        lane = self._lane()
+        lane = self._lane(number)
         try:
             while chunk := self._todo.get():
                 self._heard.put(lane.load(chunk, self._heard.put))
@@ -237,13 +279,15 @@ class Crew:
         finally:
             lane.close()
 
-    def _lane(self) -> Lane:
-        plan, target = self._basis.plan, self._ends.target
+    def _lane(self, number: int) -> Lane:
+        plan, target, markers = self._basis.plan, self._ends.target, self._basis.markers
         way = self._ends.settings.source, plan, target, self._throttle
+        if markers is None:
+            return Lane(*way, dry_run=True)
         if self._basis.changes:
-            return ChangedLane(self._basis.changes, *way)
+            return ChangedLane(self._basis.changes, *way, markers.field(number))
         erase = increment.erasing(plan, self._ends.lookup(), target, self._throttle)
-        return Lane(*way, dry_run=self._options.dry_run, durable=not self._options.dry_run, erase=erase)
+        return Lane(*way, marking=markers.field(number), erase=erase)
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
@@ -290,10 +334,11 @@ class Crew:
 
     def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
-        if self._saved and self._options.resume and not self._throttle.lapsed():
-            exposed = {e.chunk.number: e for entries in self._exposed.values() for _, e in entries}
-            owed = {number: e.chunk for number, e in exposed.items()} | self._owed
-            twice = sum(len(e.rejects) for number, e in exposed.items() if number not in self._owed)
-            rejected = self._saved.rejected - twice  # those will be counted once more
-            saved = replace(self._saved, owed=(*owed.values(), *self._backlog), rejected=rejected)
+        if self._saved and self._basis.markers and self._options.resume and not self._throttle.lapsed():
+            saved = replace(
+                self._saved,
+                owed=(*self._owed.values(), *self._backlog),
+                markers=self._basis.markers.keys,
+                marks=self._ledger.by_marker(),
+            )
             persist(lambda: self._basis.state.save(saved), patience, throttle)

@@ -16,13 +16,12 @@ from itertools import compress
 from typing import Any
 
 from loader.errors import StartOver
-from loader.model import Chunk, KeyValues, Node
+from loader.model import Chunk, KeyValues
 from loader.target import Target
 
 VERSION = 1
 LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
 HEAD = struct.Struct("<BI")  # version, number of rows
-REPLICA_WAIT = 1000  # milliseconds that a replica has to know that a chunk is dirty
 WRITER, BASE, PLAN = "run", "base", "plan"  # fields of the index beside the entries, which are numbers
 
 
@@ -153,9 +152,7 @@ class Digests:
         """Have a chunk count as dirty, before anything of it is written; a replica knows it too."""
         if entry.sum is None:
             return
-        node = self.put(replace(entry, sum=None))
-        if node in self._target.replicated:
-            self._target.command(node, "WAIT", 1, REPLICA_WAIT)
+        self.put(replace(entry, sum=None))
 
     def write(self, entry: Entry, rows: Rows, by: str | None = None) -> Entry:
         """Write the blob of a chunk; the entry that then makes it known."""
@@ -164,12 +161,12 @@ class Digests:
         self._target.ask(key, "SET", key, blob)
         return replace(entry, rows=len(rows), sum=zlib.crc32(blob), by=self._writer if by is None else by)
 
-    def put(self, *entries: Entry) -> Node:
-        """Have the index say this of chunks, in one command; the node that has it."""
+    def put(self, *entries: Entry) -> None:
+        """Have the index say this of chunks, in one command that a failover does not undo."""
         words: list[str | int] = []
         for entry in entries:
             words += entry.number, _text(entry)
-        return self._target.ask(self._key.encode(), "HMSET", self._key, *words)[0]
+        self._target.keep(self._key.encode(), ("HMSET", self._key, *words))
 
     def fold(self, first: Entry, second: Entry) -> Entry | None:
         """Make one chunk of two neighbours; None where one of them is dirty."""

@@ -19,6 +19,7 @@ from loader.slots import SLOTS
 from loader.target import ACCOUNT, Target
 
 SIDE = "redis"
+OWN_KEYS = ", the loader's own too: pauses, owed prunes, rejects, checkpoints"
 NAMED = 3  # nodes that a finding names
 
 
@@ -245,7 +246,8 @@ def _memory(patient: Patient) -> Iterator[Finding]:
             evicting[policy].append(node)
     for policy, nodes in evicting.items():
         mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        yield warn(f"{named(nodes)} may throw keys away: maxmemory-policy is {policy}", mends)
+        own = OWN_KEYS if policy.startswith("allkeys") else ""
+        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", mends)
     if used and not evicting:
         yield ok(f"{max(used)[1]}; no hash is thrown away")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeVar
 
+from loader.baseline import Baselines
 from loader.config import Config
 from loader.errors import LoaderError, PlanError
 from loader.load import PATIENCE, persist
@@ -49,12 +50,25 @@ class Ends:
 
     def close(self) -> None:
         """Let the lock go, and leave both servers."""
+        self.target.guard = lambda: None
         with passing():  # a lock lapses by itself
             if self._held:
-                self._held.drop(self.target)
+                self._let_go(self._held)
         if self._scout:
             self._scout.close()
         self.target.close()
+
+    def _let_go(self, held: Lock) -> None:
+        """Leave the lock; where it was shared, whatever vouches for what is there now may be wrong."""
+        try:
+            held.confirm()
+        except LoaderError as error:
+            if error.transient:
+                held.leave()
+                raise
+        if held.shared:
+            Baselines(self.target, self.plan.job.name).question()
+        held.drop(self.target)
 
     def lock(
         self,
@@ -72,15 +86,31 @@ class Ends:
             return
         self._held.take(self.target)
         self.throttle.lapsed, self.throttle.grant = self._held.lapsed, self._held.grant
+        self.throttle.confirm = self._held.confirm
+        self.target.guard = self.throttle.check
         self._held.keep(lost)
+
+    @property
+    def shared(self) -> bool:
+        """Whether another run has the job's lock, or may have had it, while this one took it for its own."""
+        return self._held is not None and self._held.shared
+
+    def take_doubt(self) -> float | None:
+        """Since when another run may have held the job's lock too; on the monotonic clock, and asked for once."""
+        return self._held.take_doubt() if self._held else None
 
     def lookup(self) -> Lookup:
         """The way back from a key that is the job's, and no other job's."""
         return Lookup(self.plan, self.table, self.settings.longer(self.plan.job))
 
     def steadily(self, action: Callable[[], T]) -> T:
-        """Do something, and again while it fails in passing."""
-        return persist(action, self.plan.job.deadline, self.throttle)
+        """Do something, and again while it fails in passing; where the job is locked, only while it is."""
+
+        def attempt() -> T:
+            self.target.guard()
+            return action()
+
+        return persist(attempt, self.plan.job.deadline, self.throttle)
 
     def scouted(self, action: Callable[[Source], T]) -> T:
         """Do something on the connection beside the workers', and again while it fails in passing."""

@@ -30,6 +30,7 @@ class LoaderError(Exception):
     """
 
     exit_code = Exit.FAILED
+    settles = False  # passes by itself, once the cluster has found out which nodes are gone
     node = ""  # of Redis, where it is one's fault
 
     def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:

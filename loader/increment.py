@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import time
 from typing import Any
 
@@ -223,10 +224,12 @@ def sweep(
     erase = erasing(changed_since(plan, stamp, moment), lookup, target, throttle)
     if erase is None:
         return 0
-    writer = Writer(target)
+    writer, grant = Writer(target), throttle.grant()
+    writer.guard(partial(throttle.hold, grant))
     try:
         deleted = erase(Chunk(0), source, writer)
         writer.await_replicas()
+        throttle.hold(grant)
     finally:
         writer.close()
     return deleted

@@ -1,6 +1,7 @@
 """Sockets to all nodes at the same time: bytes out, bytes in, and no word of what they say.
 
-A worker has one `Links`, whose user says what a link awaits (`least`) and takes what has come (`take`).
+A worker has one `Links`, whose user says what a link awaits (`least`), takes what has come (`take`), and is asked
+before bytes are given to a socket (`guard`).
 """
 
 import fcntl
@@ -11,7 +12,7 @@ import sys
 import termios
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loader import frames
@@ -32,10 +33,10 @@ class Link:
         "_mark",
         "_queued",
         "awaited",
-        "client",
         "connection",
         "events",
         "moved",
+        "name",
         "node",
         "socket",
         "tail",
@@ -44,7 +45,7 @@ class Link:
 
     def __init__(self, node: Node, target: Target) -> None:
         self.node = node
-        self.connection, self.socket, self.client = target.open(node)
+        self.connection, self.socket, self.name = target.open(node)
         self.socket.settimeout(0)
         self.unsent: deque[memoryview] = deque()
         self.awaited: deque[Any] = deque()
@@ -100,17 +101,17 @@ class Link:
             if len(data) < RECEIVE and not isinstance(self.socket, ssl.SSLSocket):  # TLS gives a record at a time
                 return
 
-    def ask(self, words: list[bytes]) -> None:
-        """Send one command while nothing else is under way."""
+    def ask(self, commands: Sequence[list[bytes]]) -> None:
+        """Send some commands while nothing else is under way."""
         self.wake_at(1)
-        self.unsent.append(memoryview(frames.pack(words)))
+        self.unsent.append(memoryview(b"".join(map(frames.pack, commands))))
         self.send()
 
-    def answer(self, patience: float) -> bytes | None:
-        """The line that one command is replied with; None where it has not come within so many seconds."""
+    def answers(self, count: int, patience: float) -> list[bytes] | None:
+        """The lines that so many commands are replied with; None where they have not come within so many seconds."""
         self.socket.settimeout(patience)
         try:
-            while not self.tail.endswith(b"\n"):
+            while self.tail.count(b"\n") < count:
                 part = self.socket.recv(RECEIVE)
                 if not part:
                     raise ConnectionResetError("the server closed the connection")
@@ -119,8 +120,8 @@ class Link:
             return None
         finally:
             self.socket.settimeout(0)
-        line, self.tail = bytes(self.tail.rstrip()), b""
-        return line
+        lines, self.tail = bytes(self.tail).splitlines(), b""
+        return lines
 
 
 class Links:
@@ -131,6 +132,7 @@ class Links:
     """
 
     def __init__(self, target: Target, least: Callable[[Link], int], take: Callable[[Link, bytes], None]) -> None:
+        self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent any more
         self._target = target
         self._least = least
         self._take = take
@@ -147,6 +149,7 @@ class Links:
 
     def to(self, node: Node) -> Link:
         """The link to a node."""
+        self.guard()
         link = self._links.get(node)
         if link is None:
             link = self._links[node] = Link(node, self._target)
@@ -185,7 +188,8 @@ class Links:
             if link.awaited and now - link.moved > self._target.patience:
                 self._move(link)  # what has come so far is too little to be woken up for
                 if now > link.moved:
-                    raise self._silent(link, self._target.patience)
+                    silence = TimeoutError(f"no reply for {self._target.patience:g} s")
+                    raise self._target.error(silence, link.node)
 
     def slowest(self) -> Link | None:
         """The link that has been silent for the longest of those that await something."""
@@ -193,50 +197,58 @@ class Links:
 
     def numbers(
         self,
-        nodes: Iterable[Node],
-        words: list[bytes],
+        commands: Mapping[Node, Sequence[list[bytes]]],
         patience: float,
         tell: Callable[[Node, float], None] = lambda *_: None,
-    ) -> Iterator[tuple[Node, int]]:
-        """The number that each of these nodes replies to one command, asked all at the same time; nothing is awaited.
+    ) -> Iterator[tuple[Node, list[int | str]]]:
+        """The numbers that nodes reply to commands, asked all at the same time; an error reply is its text.
 
-        Nodes without a link are left out. `tell` hears of a node that is waited for, and for how long by now.
+        `tell` hears of a node that is waited for, and for how long by now. Nothing else may be awaited.
         """
-        links = [self._links[node] for node in nodes if node in self._links]
+        links = [(self.to(node), words) for node, words in commands.items()]
         started = time.monotonic()
-        for link in links:
+        self.guard()
+        for link, words in links:
             try:
                 link.ask(words)
             except OSError as error:
-                raise self._target.error(error, link.node) from error
-        for link in links:
+                raise self._failed(link, error) from error
+        for link, words in links:
             try:
-                while (line := link.answer(TICK)) is None:
+                while (lines := link.answers(len(words), TICK)) is None:
                     waited = time.monotonic() - started
                     if waited > patience:
-                        raise self._silent(link, patience)
+                        raise self._failed(link, TimeoutError(f"no reply for {patience:g} s"))
                     tell(link.node, waited)
             except OSError as error:
-                raise self._target.error(error, link.node) from error
-            text = line.decode(errors="replace")
-            if not line.startswith(b":"):
-                wrong = ConnectionError(f"an unexpected reply: {text}")
-                raise self._target.error(text[1:] if line.startswith(b"-") else wrong, link.node)
-            yield link.node, int(text[1:])
+                raise self._failed(link, error) from error
+            yield link.node, [self._number(link, line) for line in lines]
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget what is under way before it is written to again."""
         for link in self:
-            if link.awaited and link.client is not None:
-                self._target.fence(link.node, link.client)
+            if link.awaited:
+                self._target.fence(link.node, link.name)
             link.connection.disconnect()
         self._links.clear()
         self._selector.close()
 
-    def _silent(self, link: Link, patience: float) -> TargetError:
-        return self._target.error(TimeoutError(f"no reply for {patience:g} s"), link.node)
+    def _failed(self, link: Link, error: Exception) -> TargetError:
+        """An error whose commands may be carried out all the same, later: the link has to be fenced."""
+        link.awaited.append(error)
+        return self._target.error(error, link.node)
+
+    def _number(self, link: Link, line: bytes) -> int | str:
+        text = line.decode(errors="replace")
+        if line.startswith(b"-"):
+            return text[1:]
+        if not (line.startswith(b":") and text[1:].isdigit()):
+            raise self._failed(link, ConnectionError(f"an unexpected reply: {text}"))
+        return int(text[1:])
 
     def _move(self, link: Link, *, receive: bool = True) -> None:
+        if link.unsent:
+            self.guard()
         try:
             link.send()
             if receive:

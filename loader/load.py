@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from loader.encoder import Encoder
@@ -17,7 +18,7 @@ from loader.slots import SlotMap
 from loader.source import Source, Stream
 from loader.target import Target
 from loader.throttle import Throttle
-from loader.writer import Sink, Writer
+from loader.writer import Marking, Sink, Writer
 
 DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
 PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
@@ -115,7 +116,8 @@ def check_table(plan: Plan, source: Source) -> None:
 class Lane:
     """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew.
 
-    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many.
+    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many. `marking` has the
+    masters note how far the writing is; without one, nothing is awaited but the nodes' own acknowledgement.
     """
 
     def __init__(
@@ -125,8 +127,8 @@ class Lane:
         target: Target,
         throttle: Throttle,
         *,
-        dry_run: bool,
-        durable: bool,
+        dry_run: bool = False,
+        marking: Marking | None = None,
         erase: Erase | None = None,
     ) -> None:
         self._settings = settings
@@ -134,7 +136,7 @@ class Lane:
         self._target = target
         self._throttle = throttle
         self._dry_run = dry_run
-        self._durable = durable
+        self._marking = marking
         self._erase = erase
         self._source: Source | None = None
         self._writer: Writer | Sink | None = None
@@ -149,16 +151,20 @@ class Lane:
             nonlocal failures, erased
             try:
                 self._throttle.admit()
+                if failures:
+                    self._throttle.confirm()
+                grant = self._throttle.grant()
                 self._moved = time.monotonic()
-                self._connect(again=failures > 0)
+                self._connect(grant, again=failures > 0)
                 event = self._carry(chunk)
                 erased += event.deleted  # by attempts that failed later, too
                 event = replace(event, deleted=erased)
                 self._look()
                 assert self._writer
-                if self._durable:
-                    exposed = frozenset(map(str, self._writer.await_replicas()))
-                    event = replace(event, exposed=exposed) if exposed else event
+                if self._marking:
+                    kept = self._writer.await_replicas()
+                    event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
+                self._throttle.hold(grant)  # what was sent may have come behind what another run has written meanwhile
                 event = self._settle(event)
             except Stopped:
                 if self._writer:  # what was sent is seen through, so that no key is left without its TTL
@@ -213,10 +219,12 @@ class Lane:
         with suppress(SourceError), Source(self._settings) as source:
             check_table(self._plan, source)
 
-    def _connect(self, *, again: bool) -> None:
+    def _connect(self, grant: int, *, again: bool) -> None:
         self._target.refresh(force=again)
         if self._writer is None:
-            self._writer = Sink(self._target) if self._dry_run else Writer(self._target, self._throttle.spare)
+            writer = Sink if self._dry_run else partial(Writer, spare=self._throttle.spare, marking=self._marking)
+            self._writer = writer(self._target)
+        self._writer.guard(partial(self._throttle.hold, grant))
         if self._source is None:
             self._source = Source(self._settings)
 
@@ -228,13 +236,15 @@ def persist(
     chunk: Chunk | None = None,
     notify: Notify | None = None,
     moved: Callable[[], float] = lambda: 0.0,
+    *,
+    settling: float = 0.0,
 ) -> T:
     """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
 
     An attempt that came on for longer than that counts as a first one again where it fails; `moved` says until when it
-    came on: what it waited for in vain does not count.
+    came on: what it waited for in vain does not count. What the cluster is about to find out has `settling` seconds.
     """
-    give_up = 0.0
+    give_up, began = 0.0, time.monotonic()
     attempt = fresh = 0
     while True:
         started = time.monotonic()
@@ -246,6 +256,8 @@ def persist(
             now = time.monotonic()
             if attempt == 1 or moved() - started > patience:
                 give_up, fresh = now + patience, fresh + 1
+            if error.settles:
+                give_up = max(give_up, began + settling)
             if not error.transient or now + pause > give_up or fresh > FRESH:
                 raise
             if notify and chunk:

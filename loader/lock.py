@@ -3,12 +3,16 @@
 The lock is one hash, `loader:{job}:lock`, with a field for each part of the job that a run holds: `1/1` is all of it,
 `2/4` the second of four shards. Two parts exclude each other unless they are different shards of the same number.
 Every step is one script, so that two runs never both hold it; times are the server's.
+
+A run that did not let its lock go may still have commands under way. `loader:{job}:fence`, a hash without a time to
+live, has what the connections of each run are called, from its lock on until it has left nothing behind. Who takes the
+lock shuts out all that are listed there and hold no lock now, before it writes.
 """
 
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +20,14 @@ from typing import Any
 from loader.errors import Exit, LoaderError, TargetError
 from loader.process import identity, is_gone, start_thread
 from loader.settings import Target as Settings
-from loader.target import Target
+from loader.target import FORGET, Target
 
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
 RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
 
-# KEYS: the lock. ARGV: part, token, milliseconds, holder, token of a holder known to be dead.
-# Gives nothing where the lock is held now, else the holder in the way and the milliseconds that it still has.
+# KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead.
+# Gives "held", the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and the token
+# and name of each run that is to be shut out.
 # Who holds it alone renews it without writing, which a full Redis allows; the key's own end is then the lock's.
 TAKE = """
 if redis.replicate_commands then redis.replicate_commands() end
@@ -31,20 +36,36 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
 local held = redis.call('HGETALL', KEYS[1])
 local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
+local dead, live, outcome = {}, {[ARGV[2]] = true}, {'taken'}
+for i = 6, #ARGV do dead[ARGV[i]] = true end
 for i = 1, #held, 2 do
   local other = cjson.decode(held[i + 1])
   local left = math.max(other['until'] - now, alone)
-  if other['token'] == ARGV[2] and #held == 2 and held[i] == ARGV[1] then
-    redis.call('PEXPIRE', KEYS[1], ARGV[3])
-    return {}
-  elseif left <= 0 or other['token'] == ARGV[5] then
+  if other['token'] == ARGV[2] and held[i] == ARGV[1] then
+    outcome = {'renewed'}
+    if #held == 2 then
+      if not redis.call('HGET', KEYS[2], ARGV[2]) then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
+      redis.call('PEXPIRE', KEYS[1], ARGV[3])
+      return outcome
+    end
+  elseif left <= 0 or dead[other['token']] then
     redis.call('HDEL', KEYS[1], held[i])
   elseif other['token'] ~= ARGV[2] then
     local theirs, of = string.match(held[i], '(%d+)/(%d+)')
-    if of ~= shards or theirs == shard then return {held[i + 1], left} end
+    if of ~= shards or theirs == shard then return {'held', held[i + 1], left} end
+    live[other['token']] = true
     if alone > 0 then
       other['until'] = now + left
       redis.call('HSET', KEYS[1], held[i], cjson.encode(other))
+    end
+  end
+end
+if outcome[1] == 'taken' then
+  local listed = redis.call('HGETALL', KEYS[2])
+  for i = 1, #listed, 2 do
+    if not live[listed[i]] then
+      outcome[#outcome + 1] = listed[i]
+      outcome[#outcome + 1] = listed[i + 1]
     end
   end
 end
@@ -52,12 +73,14 @@ local own = cjson.decode(ARGV[4])
 own['until'] = now + ARGV[3]
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(own))
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {}
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
+return outcome
 """
-# KEYS: the lock. ARGV: part, token.
+# KEYS: the lock, the fence. ARGV: part, token, tokens to take off the fence.
 DROP = """
 local own = redis.call('HGET', KEYS[1], ARGV[1])
-if own and cjson.decode(own)['token'] == ARGV[2] then return redis.call('HDEL', KEYS[1], ARGV[1]) end
+if own and cjson.decode(own)['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
 return 0
 """
 
@@ -100,41 +123,64 @@ def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
 _under_way: set[str] = set()  # tokens of the locks of this process
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Who is in the way, and the milliseconds that its lock still has."""
+
+    holder: dict[str, Any]
+    left: int
+
+
 class Lock:
     """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
 
     `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this
     process or while the target is away, or another run has the lock; then `lost` is called too. A run may take its own
-    lock again.
+    lock again, which it then has `shared`: see `take_doubt`.
     """
 
     def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
+        self.shared = False  # another run has, or may have had it while this one took it for its own
+        self._doubted: float | None = None  # since when, on the monotonic clock
         self._settings = settings
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
-        self._key = f"loader:{{{job}}}:lock"
+        self._key, self._fence = f"loader:{{{job}}}:lock", f"loader:{{{job}}}:fence"
         self._token = run
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
         _under_way.add(self._token)
         self._until = 0.0
+        self._renewed = 0.0  # when it was surely held, on the monotonic clock
         self._grants = 0
+        self._known = False  # by a replica, where there is one: a failover gives it to no other run
         self._failure: LoaderError | None = None  # of the last renewal
         self._lost: LoaderError | None = None
+        self._hear: Callable[[LoaderError], None] = lambda _: None
+        self._target: Target | None = None  # the run's
+        self._strangers: dict[str, str] = {}  # tokens of runs that are to be shut out, and what they are called
         self._thread: threading.Thread | None = None
+        self._asking = threading.Lock()
         self._ended = threading.Event()
 
     def take(self, target: Target) -> None:
-        """Take the lock; a `LoaderError` with exit code 5 names who has it. A dead holder's is taken over."""
-        held = self._take(target)
-        if held and (is_gone(held[0]) or _is_over(held[0])):
-            held = self._take(target, held[0]["token"])
-        if held:
-            raise LoaderError(f"{_refusal(self._job, *held)}: wait for its end", exit_code=Exit.LOCKED)
+        """Take the lock, and shut out who may still write; a `LoaderError` with exit code 5 names who has it.
+
+        The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other.
+        """
+        self._target = target
+        dead: list[str] = []
+        while held := self._ask(target, dead):
+            token = held.holder["token"]
+            if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
+                raise LoaderError(f"{_refusal(self._job, held)}: wait for its end", exit_code=Exit.LOCKED)
+            dead.append(token)
+        self._shut_out(target)
 
     def keep(self, lost: Callable[[LoaderError], None]) -> None:
         """Renew the lock from now on, in a thread of its own."""
-        self._thread = start_thread(self._renew, lost)
+        self._hear = lost
+        self._thread = start_thread(self._renew)
 
     def grant(self) -> int:
         """How often the lock was granted anew: what was read before it lapsed must not be written after."""
@@ -152,57 +198,115 @@ class Lock:
             exit_code=self._failure.exit_code if self._failure else None,
         )
 
-    def drop(self, target: Target) -> None:
-        """Let the lock go."""
+    def confirm(self) -> None:
+        """Make sure that the lock is held now: a connection that failed may have been closed by who took it over."""
+        assert self._target
+        with self._asking:
+            if not self._lost:
+                self._hear_of(self._ask(self._target))
+        if self._lost:
+            raise self._lost
+
+    def take_doubt(self) -> float | None:
+        """Since when another run may have held the lock too, on the monotonic clock; asked for once.
+
+        What was written since then may be older than what that one has written.
+        """
+        doubted, self._doubted = self._doubted, None
+        return doubted
+
+    def leave(self) -> bool:
+        """Renew the lock no more; false where a renewal is under way that may still do so."""
         self._ended.set()
         _under_way.discard(self._token)
         if self._thread:
             self._thread.join(RENEW)
-            if self._thread.is_alive():  # a renewal is under way, and would undo this: the lock lapses by itself
-                return
-        target.ask(self._key.encode(), "EVAL", DROP, 1, self._key, self._part, self._token)
+        return not (self._thread and self._thread.is_alive())
 
-    def _take(self, target: Target, dead: str = "") -> tuple[dict[str, Any], int] | None:
-        started = _now()
-        words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, dead]
+    def drop(self, target: Target) -> None:
+        """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
+        if not self.leave():  # the renewal would undo this: the lock lapses by itself
+            return
+        off = [*self._closed(target), *([self._token] if target.settled and not self.lapsed() else [])]
+        target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
+
+    def _ask(self, target: Target, dead: Sequence[str] = ()) -> _Held | None:
+        """Take or renew the lock; who is in the way."""
+        started, clock = _now(), time.monotonic()
+        name = self._target.name if self._target else target.name
+        words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, name, *dead]
         try:
-            found = target.ask(self._key.encode(), "EVAL", TAKE, 1, self._key, *words)[1]
-            holder = json.loads(found[0]) if found else None
+            reply, known = target.ask_known(self._key.encode(), "EVAL", TAKE, 2, self._key, self._fence, *words)
+            outcome, *more = reply
+            if outcome == b"held":
+                return _Held(json.loads(more[0]), int(more[1]))
         except (TargetError, ValueError) as error:
             if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             raise LoaderError(
                 f"{self._key} is no lock that this program wrote ({error}): DEL it unless a run is under way"
             ) from error
-        if holder:
-            return holder, int(found[1])
-        if started > self._until:
+        if outcome == b"taken":
+            if self._grants:
+                self.shared = True
+                self._doubted = self._doubted or self._renewed
+            pairs = zip(more[::2], more[1::2], strict=True)
+            self._strangers |= {token.decode(): each.decode() for token, each in pairs}
+            if self._target:
+                self._target.shut_out(self._strangers.values())
+            self._known = False
+        self._known = self._known or known
+        if not self._known:
+            raise target.unknown(f"the lock of job {self._job!r}")
+        if outcome == b"taken" or started > self._until:
             self._grants += 1
-        self._until = started + TTL
+        self._until, self._renewed = started + TTL, clock
         return None
 
-    def _renew(self, lost: Callable[[LoaderError], None]) -> None:
+    def _shut_out(self, target: Target) -> None:
+        """Have the masters close the connections of runs that left their lock without a word; some may do so later.
+
+        Where a master cannot be told to, what the host of such a run still holds is waited for.
+        """
+        if not self._strangers:
+            return
+        for node in target.slots.nodes:
+            with suppress(TargetError):  # nothing is sent there before it has
+                target.command(node, "PING")
+        if target.unkillable:
+            time.sleep(FORGET)
+        if closed := self._closed(target):
+            target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, "", "", *closed)
+
+    def _closed(self, target: Target) -> list[str]:
+        """The runs that are shut out of all masters by now."""
+        return list(self._strangers) if target.has_shut_out(self._strangers.values()) else []
+
+    def _hear_of(self, held: _Held | None) -> None:
+        """Note who is in the way of a renewal."""
+        self._failure = None
+        if held:
+            self.shared = True
+            self._lost = LoaderError(f"lost the lock: {_refusal(self._job, held)}", exit_code=Exit.LOCKED)
+            self._hear(self._lost)
+
+    def _renew(self) -> None:
         """Renew until the end; a lock that lapsed is taken again if nobody has it."""
-        target: Target | None = (
-            None  # its own: a node that hangs must not hold up the renewal behind a worker's command
-        )
-        while not self._ended.wait(RENEW if not self.lapsed() else 0.5):
-            try:
-                target = target or Target(self._settings)
-                held = self._take(target)
-            except LoaderError as error:
-                self._failure = error
-                if target:
-                    target.close()
-                target = None
-                continue
-            self._failure = None
-            if held:
-                self._lost = LoaderError(f"lost the lock: {_refusal(self._job, *held)}", exit_code=Exit.LOCKED)
-                lost(self._lost)
-                break
-        if target:
-            target.close()
+        own: Target | None = None  # a worker's command to a node that hangs must not hold up the renewal behind it
+        while not self._lost and not self._ended.wait(RENEW if not self.lapsed() else 0.5):
+            with self._asking:
+                if self._lost or self._ended.is_set():
+                    break
+                try:
+                    own = own or Target(self._settings, again=True)
+                    self._hear_of(self._ask(own))
+                except LoaderError as error:
+                    self._failure = error
+                    if own:
+                        own.close()
+                    own = None
+        if own:
+            own.close()
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
@@ -211,10 +315,11 @@ def _is_over(holder: dict[str, Any]) -> bool:
     return all(holder.get(name) == value for name, value in own.items()) and holder["token"] not in _under_way
 
 
-def _refusal(job: str, holder: dict[str, Any], left: int) -> str:
+def _refusal(job: str, held: _Held) -> str:
+    holder = held.holder
     return (
         f"job {job!r} is locked by run {holder['run']} (host {holder['host']}, pid {holder['pid']}, since"
-        f" {holder['since']}), whose lock ends {left / 1000:.0f} s from now unless it is renewed"
+        f" {holder['since']}), whose lock ends {held.left / 1000:.0f} s from now unless it is renewed"
     )
 
 

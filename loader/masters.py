@@ -1,12 +1,13 @@
 """The masters of a target, asked one by one: what they own, hold, throw away and have room for."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import TargetError
 from loader.model import Node
 from loader.slots import SLOTS
-from loader.target import Target, info_of
+from loader.target import UNKNOWN, Target, info_of, said
 
 
 def headroom(target: Target) -> dict[Node, int]:
@@ -20,31 +21,49 @@ def headroom(target: Target) -> dict[Node, int]:
     return rooms
 
 
-def evicting(target: Target) -> dict[Node, str]:
-    """Masters that throw keys away once they are full, each with its policy."""
-    policies = {}
-    for node in target.slots.nodes:
-        info = info_of(target.command(node, "INFO", "memory"))
-        policy = info.get("maxmemory_policy", "noeviction")
-        if int(info.get("maxmemory", 0)) and policy != "noeviction":
-            policies[node] = policy
-    return policies
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A master from its start to its end, as it was at one moment: what it has thrown away by then, and its policy.
+
+    `id` is that of its process and of its replication: one that was a replica meanwhile has begun another life.
+    `policy` is empty where it throws nothing away. `connections` counts those that came, and starts again with the
+    other counters (CONFIG RESETSTAT); `client` is the id of the newest connection, which never does.
+    """
+
+    id: str
+    evicted: int
+    policy: str
+    connections: int
+    client: int
+
+    def evicted_since(self, before: "Life | None") -> int:
+        """Keys thrown away since then, at least; all there were where the counter does not go back to then."""
+        if before is None or before.id != self.id or self.connections < before.connections:
+            return self.evicted
+        return self.evicted - before.evicted
+
+    def has_lost_count(self, before: "Life") -> bool:
+        """Whether the counters have started again since then: fewer connections are counted than came since."""
+        return self.connections < before.connections or self.connections <= self.client - before.client
 
 
-def evictions(target: Target) -> dict[Node, int]:
-    """Keys that each master has thrown away since it was started."""
-    return {
-        node: int(info_of(target.command(node, "INFO", "stats")).get("evicted_keys", 0)) for node in target.slots.nodes
-    }
-
-
-def lives(target: Target) -> dict[Node, tuple[str, int, bool]]:
-    """Of each master: the id it got when it was started, keys thrown away since, and whether it ever would."""
+def lives(target: Target) -> dict[Node, Life]:
+    """The lives of all masters, asked over connections of their own, which have the newest ids."""
     found = {}
     for node in target.slots.nodes:
-        info = info_of(target.command(node, "INFO"))
-        evicts = bool(int(info.get("maxmemory", 0))) and info.get("maxmemory_policy", "noeviction") != "noeviction"
-        found[node] = info.get("run_id", ""), int(info.get("evicted_keys", 0)), evicts
+        client, text = target.look(node, ("CLIENT", "ID"), ("INFO",))
+        for reply in (client, text):
+            if isinstance(reply, Exception) and not said(reply).startswith(UNKNOWN):
+                raise target.error(reply, node)
+        info = info_of(text)
+        policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
+        found[node] = Life(
+            f"{info.get('run_id', '')} {info.get('master_replid', '')}",
+            int(info.get("evicted_keys", 0)),
+            "" if policy == "noeviction" else policy,
+            int(info.get("total_connections_received", 0)),
+            client if isinstance(client, int) else 0,  # before Redis 5 they have no ids
+        )
     return found
 
 

@@ -12,6 +12,10 @@ Shape = tuple[tuple[str, int, int, int], ...]
 """What a statement's result looks like: name, type code, length and decimals of each column, as the server says."""
 
 
+Mark = tuple[str, str, int]
+"""What vouches for rows of a run: the key of a marker, its field, and the least number that has to stand there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of a table, as information_schema describes it."""
@@ -144,7 +148,8 @@ class ChunkLoaded:
     bytes: int
     seconds: float
     began: float  # on the monotonic clock
-    exposed: frozenset[str] = frozenset()  # nodes whose replicas are gone: it is lost where such a one takes over
+    exposed: frozenset[str] = frozenset()  # nodes some of whose replicas lack it, and may take over
+    marks: tuple[Mark, ...] = ()  # that are there as long as no node has lost it
     retried: int = 0
     unchanged: int = 0  # rows that need not be written
     deleted: int = 0  # hashes without a row

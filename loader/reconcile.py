@@ -258,6 +258,7 @@ def verify(
         else:
             audit.rows([_sampled(both, sample)])
             audit.sampled_keys(sample)
+        both.check()
         return audit.verdict
 
 
@@ -288,6 +289,7 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
         elif done.extra and not done.dry_run:
             void_baseline(both)
             delete(both, extras(both, slots, looks=1), done.extra, done)
+            both.check()
         if job.full_every and not done.dry_run:
             both.steadily(State(both.target, job.name).settle_prune)
 
@@ -305,6 +307,7 @@ def retry(settings: Config, job: Job) -> Retried:
             part = keys[start : start + TOGETHER]
             refused = {reject.key: reject for reject in both.reload(part)[1]}
             gone = set(both.without_row(part)) - refused.keys()
+            both.check()
             rejects.add(list(refused.values()))
             rejects.remove([key for key in part if key not in refused])
             done.rejects += refused.values()

@@ -92,7 +92,7 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         Basis(ends, options) as basis,
         Crew(ends, basis, options) as crew,
     ):
-        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle)
+        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
         listener.expect(basis.plan.expected, ends.throttle)
         for note in basis.notes:
             listener.notify(Noted(note))

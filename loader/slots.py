@@ -54,6 +54,12 @@ class SlotMap:
         """The master that owns a slot."""
         return self.nodes[self.owners[slot]]
 
+    @property
+    def parts(self) -> "array[int]":
+        """How the slots are parted among masters, whoever these are: it stays the same when a replica takes over."""
+        numbers: dict[int, int] = {}
+        return array("H", [numbers.setdefault(owner, len(numbers)) for owner in self.owners])
+
     def counts(self) -> dict[Node, int]:
         """Slots per master."""
         return {node: self.owners.count(index) for index, node in enumerate(self.nodes)}

@@ -1,7 +1,7 @@
 """What a run leaves in the target: checkpoint, markers, slot, owed prune and rejects, under `loader:{job}:…`.
 
 State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
-that are gone. Markers stand on every master: one that is missing tells of a master that was emptied alone.
+that are gone. Markers tell of a master that was emptied alone, see `marker`.
 """
 
 import json
@@ -9,27 +9,26 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from itertools import count
 from typing import Any
 
 from loader.errors import ConfigError, Paused
+from loader.marker import Markers
 from loader.model import Chunk, KeyValues, Reject
 from loader.process import identity
-from loader.slots import slot_of
 from loader.target import Target
 
 VERSION = 3
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
 PAGE = 1000  # rejects read at a time
-MARKER_WAIT = 1000  # milliseconds that a replica has to know of a marker; one that it lacks costs a repetition
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
 
-    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters;
-    `rejected` counts the rows it could not write; `start` is what a later run needs to know of the run's beginning.
+    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters, and
+    `marks` what has to stand there, by key and field, as long as no chunk is lost that is not owed; `rejected` counts
+    the rows it could not write; `start` is what a later run needs to know of the run's beginning.
     """
 
     run: str
@@ -41,6 +40,7 @@ class Checkpoint:
     number: int = 1  # of the next chunk
     rejected: int = 0
     start: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 class State:
@@ -49,20 +49,12 @@ class State:
     def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True) -> None:
         part = f":{shard[0]}/{shard[1]}" if shard else ""
         self._target = target
-        self._marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
+        self.marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
         self._key = f"loader:{{{job}}}:checkpoint{part}"
         self._slot = f"loader:{{{job}}}:slot"
         self._prune = f"loader:{{{job}}}:prune"
         self._paused = f"loader:{{{job}}}:paused"
         self._resumes = resumes
-
-    def mark(self, run: str) -> tuple[str, ...]:
-        """Leave a marker on every master; return their keys."""
-        return leave_markers(self._target, self._marker, run)
-
-    def lost(self, markers: Sequence[str], run: str) -> list[str]:
-        """Markers of a run that are gone."""
-        return lost_markers(self._target, markers, run)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, in one command."""
@@ -145,35 +137,19 @@ class State:
         """Note that a prune was carried out, or refused to a person."""
         self._target.ask(self._prune.encode(), "DEL", self._prune)
 
+    def markers(self, run: str) -> Markers:
+        """The markers of a run, that has left them or is about to."""
+        return Markers(self._target, self.marker, run)
+
     def void(self) -> None:
-        """Delete the checkpoint of an earlier run."""
-        self._target.ask(self._key.encode(), "DEL", self._key)
+        """Delete the checkpoint of an earlier run, for good: the markers of a new one must not vouch for it."""
+        self._target.keep(self._key.encode(), ("DEL", self._key))
 
-    def forget(self, checkpoint: Checkpoint) -> None:
+    def forget(self, markers: Markers) -> None:
         """Delete the checkpoint, where the run has one, and its markers."""
-        for key in (*([self._key] if self._resumes else []), *checkpoint.markers):
-            self._target.ask(key.encode(), "DEL", key)
-
-
-def leave_markers(target: Target, prefix: str, run: str) -> tuple[str, ...]:
-    """Set a key with the id of a run on every master, and have a replica know of it; return the keys."""
-    markers: dict[object, str] = {}
-    slots = target.slots
-    for number in count():
-        key = f"{prefix}:{{{number}}}"
-        markers.setdefault(slots.node_of(slot_of(key.encode())), key)
-        if len(markers) == len(slots.nodes):
-            break
-    for key in markers.values():
-        node, _ = target.ask(key.encode(), "SET", key, run)
-        if node in target.replicated:
-            target.command(node, "WAIT", 1, MARKER_WAIT)
-    return tuple(markers.values())
-
-
-def lost_markers(target: Target, markers: Sequence[str], run: str) -> list[str]:
-    """Markers of a run that are gone."""
-    return [key for key in markers if target.ask(key.encode(), "GET", key)[1] != run.encode()]
+        if self._resumes:
+            self._target.ask(self._key.encode(), "DEL", self._key)
+        markers.forget()
 
 
 @dataclass(frozen=True, slots=True)

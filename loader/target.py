@@ -2,14 +2,18 @@
 
 redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over
 the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
+
+Nothing of a run outlives it: see `_Aborting`, and `fence` and `shut_out` for what has arrived at a server already.
 """
 
 import re
 import secrets
 import socket
+import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Self
 
 import redis
@@ -26,6 +30,9 @@ from loader.topology import Range, Topology
 Words = tuple[str | bytes | int, ...]  # of a command
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops what is not sent yet and resets the connection
+FORGET = 20.0  # seconds after which the kernel drops bytes that a host does not acknowledge: below the lock's time
+KNOWN = 1000  # milliseconds that a replica has to acknowledge a single command that it must not miss
 
 # What to do about an error reply, by its first word.
 REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
@@ -45,20 +52,50 @@ NO_CLUSTER = (
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
 ACCOUNT = "see the user in target.url, and target.password"
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
+UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
+
+
+class _Aborting:
+    """A TCP connection that leaves no bytes behind.
+
+    What the kernel of a dead or leaving process sends later would land over what a newer run has written. A connection
+    whose replies have all come loses nothing by it.
+    """
+
+    def _connect(self) -> Any:
+        made = super()._connect()  # type: ignore[misc]
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux alone
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))
+        return made
+
+
+class _Tcp(_Aborting, Connection):
+    pass
+
+
+class _Tls(_Aborting, SSLConnection):
+    pass
 
 
 class Target:
-    """One Redis: a cluster, or a standalone server as a cluster of one.
+    """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
     Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, again: bool = False) -> None:
         self._settings = settings
+        self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
-        self.name = f"loader-{secrets.token_hex(6)}"  # of all connections, as CLIENT LIST shows them
+        self.name = f"loader-{secrets.token_hex(6)}"  # how the names of all connections begin, see CLIENT LIST
+        self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent for now
+        self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
+        self._number = count(1)
         self._clients: dict[Node, Connection] = {}
-        self._unfenced: dict[Node, list[int]] = {}
+        self._unfenced: dict[Node, list[str]] = {}  # names of connections that may have something under way
+        self._strangers: frozenset[str] = frozenset()  # names of other runs that must not write any more
+        self._shut: dict[Node, frozenset[str]] = {}  # those of them that a node has closed
         self._locks: dict[Node, threading.RLock] = {}  # workers share the single-command connections
         self._lock = threading.Lock()
         self._foreseen: dict[tuple[bytes, Words], tuple[Node, Any]] = {}
@@ -76,9 +113,13 @@ class Target:
         """The masters that have a replica."""
         return self._topology.replicated
 
+    def replicas(self, node: Node) -> int:
+        """How many replicas a master has."""
+        return self._topology.replicas.get(node, 0)
+
     @property
     def exposed(self) -> frozenset[Node]:
-        """Masters whose replicas are gone, and may come back to take over without the newest rows."""
+        """Masters that had more replicas, which may come back and take over without the newest rows."""
         return self._topology.exposed
 
     @property
@@ -136,16 +177,50 @@ class Target:
         """The reply to a command about a key, from the node that owns it, and that node."""
         if (key, words) in self._foreseen:
             return self._foreseen[key, words]
+        node, reply, _ = self._ask(key, [words])
+        return node, reply
+
+    def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
+        """The reply to a command about a key, and whether a replica knows what it did, where there is one.
+
+        It is for the lock, and so asked without the `guard`.
+        """
+        node, reply, replicas = self._ask(key, [words], known=True, guarded=False)
+        return reply, replicas > 0 or node not in self.replicated
+
+    def keep(self, key: bytes, *commands: Words) -> None:
+        """Carry out commands about a key, for good: a failover does not undo them.
+
+        Raises a transient error where no replica knows of them in time.
+        """
+        node, _, replicas = self._ask(key, commands, known=True)
+        if node in self.replicated and not replicas:
+            raise self.unknown(commands[-1][0])
+
+    def unknown(self, what: object) -> TargetError:
+        """The error that no replica has acknowledged something in time: it is gone, or will be found to be so."""
+        self.mark_stale()
+        error = TargetError(f"redis: no replica acknowledged {what} within {KNOWN / 1000:g} s", transient=True)
+        error.settles = True
+        return error
+
+    def _ask(
+        self, key: bytes, commands: Sequence[Words], *, known: bool = False, guarded: bool = True
+    ) -> tuple[Node, Any, int]:
+        """The node, the last reply to commands about one key, and with `known` how many replicas have that."""
         self.refresh()
         node, asking = self.slots.node_of(slot_of(key)), False
         for _ in range(HOPS):
+            words: list[Words] = [each for command in commands for each in ([("ASKING",)] * asking + [command])]
+            waits: list[Words] = [("WAIT", 1, KNOWN)] if known and node in self.replicated else []
             try:
-                reply = self.commands(node, [["ASKING"], words] if asking else [words])[-1]
+                replies = self.commands(node, words + waits, guarded=guarded)
             except TargetError:
                 self.mark_stale()  # another node may own the slot when this is tried again
                 raise
+            reply = next((each for each in replies if isinstance(each, Exception)), replies[len(words) - 1])
             if not isinstance(reply, Exception):
-                return node, reply
+                return node, reply, replies[-1] if waits else 0
             text = said(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
                 self.mark_stale()
@@ -162,48 +237,57 @@ class Target:
             raise self.error(reply, node)
         return reply
 
-    def commands(self, node: Node, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
-        """Replies to pipelined commands at one node; an error reply stands in the list as an exception."""
+    def commands(
+        self, node: Node, commands: Iterable[Iterable[str | bytes | int]], *, guarded: bool = True
+    ) -> list[Any]:
+        """Replies to pipelined commands at one node; an error reply stands in the list as an exception.
+
+        A connection that fails is fenced: a command that arrives late must not undo a newer one.
+        """
+        if guarded:
+            self.guard()
         with self._lock_of(node):
+            if self._is_open(node):
+                self._drop(node)  # a new connection stops first what a failed one may have under way
+            connection = self._clients.get(node)
+            if connection is None:
+                connection = self._clients[node] = self.connect(node)
             try:
-                if self._unfenced.get(node):
-                    self._drop(node)  # a new connection stops first what a failed one may have under way
-                connection = self._clients.get(node) or self.connect(node)
-                self._clients[node] = connection
                 return _exchange(connection, commands)
             except (redis.RedisError, OSError) as error:
-                self._drop(node)
+                self._drop(node, fenced=True)
                 raise self.error(error, node) from error
             except BaseException:  # a signal: the replies that are still to come must not answer another command
-                self._drop(node)
+                self._drop(node, fenced=True)
                 raise
 
-    def open(self, node: Node) -> tuple[Any, socket.socket, int | None]:
-        """A connection for a writer alone, its socket, and its client id (None before Redis 5)."""
+    def open(self, node: Node) -> tuple[Any, socket.socket, str]:
+        """A connection for a writer alone, its socket, and its name."""
         connection: Any = self.connect(node)
-        try:
-            (client,) = _exchange(connection, [("CLIENT", "ID")])
-        except (redis.RedisError, OSError) as error:
-            connection.disconnect()
-            raise self.error(error, node) from error
-        if isinstance(client, Exception) and said(client).partition(" ")[0] in ACCESS:
-            connection.disconnect()
-            raise self.error(client, node)
-        return connection, connection._sock, None if isinstance(client, Exception) else client  # noqa: SLF001
+        return connection, connection._sock, connection.client_name  # noqa: SLF001
 
     def info(self, node: Node) -> dict[str, str]:
         """What a node says of itself, by name."""
         return info_of(self.command(node, "INFO"))
 
+    def look(self, node: Node, *commands: Sequence[str]) -> list[Any]:
+        """Replies to commands at one node, over a connection for this alone; an error stands among them."""
+        connection = self.connect(node)
+        try:
+            return _exchange(connection, commands)
+        except (redis.RedisError, OSError) as error:
+            raise self.error(error, node) from error
+        finally:
+            connection.disconnect()
+
     def connect(self, node: Node, patience: float | None = None) -> Any:
-        """A fresh connection to a node; what an earlier, failed one may still have under way is stopped first."""
+        """A fresh connection to a node; what others may still have under way there is stopped first."""
         connection = self._connection(node, min(self.patience, patience or self.patience))
         try:
             connection.connect()
             with self._lock_of(node):
-                while self._unfenced.get(node):
-                    self._kill(connection, self._unfenced[node][-1])
-                    self._unfenced[node].pop()
+                if self._is_open(node):
+                    self._close_others(connection, node)
         except (redis.RedisError, OSError) as error:
             connection.disconnect()
             raise self._unreached(error, node) from error
@@ -218,7 +302,7 @@ class Target:
             "db": settings.db,
             "socket_timeout": patience,
             "socket_connect_timeout": min(patience, 5.0),
-            "client_name": self.name,
+            "client_name": f"{self.name}-{next(self._number)}",
             "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
@@ -227,8 +311,8 @@ class Target:
             return UnixDomainSocketConnection(path=node.host, **options)  # type: ignore[abstract]
         options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
         if not settings.tls:
-            return Connection(**options)
-        return SSLConnection(
+            return _Tcp(**options)  # type: ignore[no-untyped-call]
+        return _Tls(
             **options,
             ssl_ca_certs=settings.tls_ca,
             ssl_certfile=settings.tls_cert,
@@ -253,10 +337,24 @@ class Target:
         unreached.node = str(node)
         return unreached
 
-    def fence(self, node: Node, client: int) -> None:
-        """Have the server forget a connection, by its client id, before anything else is sent to this node."""
+    def fence(self, node: Node, name: str) -> None:
+        """Have the server forget a connection of this target, by its name, before anything else is sent there."""
         with self._lock:
-            self._unfenced.setdefault(node, []).append(client)
+            self._unfenced.setdefault(node, []).append(name)
+
+    def shut_out(self, names: Iterable[str]) -> None:
+        """Have every node forget all connections of other targets, by their `name`, before anything is sent to it."""
+        self._strangers |= frozenset(names)
+
+    def has_shut_out(self, names: Iterable[str]) -> bool:
+        """Whether all masters have forgotten the connections of those targets."""
+        wanted = frozenset(names)
+        return all(wanted <= self._shut.get(node, frozenset()) for node in self.slots.nodes)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no command of this target may still be carried out by a master: none that failed is unfenced."""
+        return not any(self._unfenced.get(node) for node in self.slots.nodes)
 
     def error(self, error: Exception | str, node: Node) -> TargetError:
         """What a driver's exception or an error reply means for the run."""
@@ -292,26 +390,38 @@ class Target:
             message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}"
         )  # may quote a row
 
-    def _kill(self, connection: Connection, client: int) -> None:
-        """Have the server forget a connection, if it is ours: a server that was restarted gives its id to others."""
+    def _is_open(self, node: Node) -> bool:
+        """Whether connections may be there that must not be."""
+        return bool(self._unfenced.get(node)) or not self._strangers <= self._shut.get(node, frozenset())
+
+    def _close_others(self, connection: Connection, node: Node) -> None:
+        """Have the server forget connections: when it has, what they sent was carried out, or never is."""
+        own, strangers = list(self._unfenced.get(node, ())), self._strangers
         (listing,) = _exchange(connection, [("CLIENT", "LIST")])
-        if isinstance(listing, Exception):
-            raise listing
-        clients = [dict(word.partition("=")[::2] for word in line.split()) for line in listing.decode().splitlines()]
-        if not any(each.get("id") == str(client) and each.get("name") == self.name for each in clients):
-            return
-        (reply,) = _exchange(connection, [("CLIENT", "KILL", "ID", client)])
-        if isinstance(reply, Exception) and "No such client" not in str(reply):
-            raise reply
+        clients = [] if isinstance(listing, Exception) else [dict(_pairs(line)) for line in listing.splitlines()]
+        named = [(each.get(b"id", b""), each.get(b"name", b"").decode(errors="replace")) for each in clients]
+        doomed = [ident for ident, name in named if name in own or name.rpartition("-")[0] in strangers]
+        replies = _exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed])
+        for reply in (listing, *replies):
+            if not isinstance(reply, Exception) or "No such client" in str(reply):
+                continue
+            if not said(reply).startswith(UNKNOWN):
+                raise reply
+            self.unkillable.add(node)
+        with self._lock:
+            self._unfenced[node] = [name for name in self._unfenced.get(node, ()) if name not in own]
+        self._shut[node] = self._shut.get(node, frozenset()) | strangers
 
     def _lock_of(self, node: Node) -> threading.RLock:
         """One lock a node: who waits for a silent one keeps nobody from the others."""
         with self._lock:
             return self._locks.setdefault(node, threading.RLock())
 
-    def _drop(self, node: Node) -> None:
+    def _drop(self, node: Node, *, fenced: bool = False) -> None:
         connection = self._clients.pop(node, None)
         if connection is not None:
+            if fenced:
+                self.fence(node, str(connection.client_name))
             connection.disconnect()
 
     def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
@@ -349,14 +459,16 @@ class Target:
                 f"redis {node}: no cluster, but target.url names several servers: name one", exit_code=Exit.CONFIG
             )
         if info.get("role") == "slave":
-            started = self._topology.slots is not None  # a master that became a replica may become a master again
+            # A master that became a replica may become a master again.
+            started = self._again or self._topology.slots is not None
             raise TargetError(
                 f"redis {node}: is a replica of {info.get('master_host')}:{info.get('master_port')}, and takes no rows:"
                 " name its master in target.url",
                 transient=started,
                 exit_code=None if started else Exit.CONFIG,
             )
-        self._topology.replicated = frozenset(self.seeds if int(info.get("connected_slaves", 0)) else ())
+        connected = int(info.get("connected_slaves", 0))
+        self._topology.count_replicas({node: connected} if connected else {})
         return SlotMap.single(node)
 
     def ranges(self) -> list[Range]:
@@ -367,6 +479,13 @@ class Target:
 def info_of(text: bytes) -> dict[str, str]:
     """What a reply to INFO says, by name."""
     return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+
+
+def _pairs(line: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The words `name=value` of a line."""
+    for word in line.split():
+        name, _, value = word.partition(b"=")
+        yield name, value
 
 
 def said(error: Exception) -> str:

@@ -30,6 +30,7 @@ class Throttle:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
         self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
         self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
+        self.confirm: Callable[[], None] = lambda: None  # raises where the lock is not held, which it asks for
         self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()
@@ -53,7 +54,7 @@ class Throttle:
         """Wait until a chunk may begin: with a statement open, a waiting worker would be part of the load."""
         while self.busy:
             self.sleep(STEP, "busy")
-        self._check()
+        self.check()
 
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
@@ -90,11 +91,12 @@ class Throttle:
 
     def hold(self, grant: int) -> None:
         """Make sure that the lock has been held since it was granted for the so manieth time."""
-        self._check()
+        self.check()
         if self.grant() != grant:
             raise LoaderError("the lock lapsed meanwhile, and is held again", transient=True)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Make sure that the lock is held."""
         if lapsed := self.lapsed():
             raise lapsed
 

@@ -28,17 +28,23 @@ class Topology:
     def __init__(self, seeds: Sequence[Node], look: Look) -> None:
         self.seeds = tuple(seeds)
         self.slots: SlotMap | None = None
-        self.replicated: frozenset[Node] = frozenset()  # masters that have a replica
-        self.exposed: frozenset[Node] = frozenset()  # masters that had one, which may come back without the newest
+        self.replicas: dict[Node, int] = {}  # how many each master has, where it has one
+        self.exposed: frozenset[Node] = frozenset()  # masters that had more, which may come back without the newest
         self.announcers: dict[Node, Node] = {}  # who named a node
         self.reached: set[Node] = set()
         self.stale = False
         self._look = look
         self._replicas: tuple[Node, ...] = ()
+        self._most: dict[Node, int] = {}  # replicas that each master ever had
         self._failed: dict[Node, float] = {}
         self._looks = 0
         self._looked = self._forced = float("-inf")
         self._looking = threading.Lock()
+
+    @property
+    def replicated(self) -> frozenset[Node]:
+        """The masters that have a replica."""
+        return frozenset(self.replicas)
 
     def refresh(self, read: Callable[[], SlotMap], *, force: bool) -> None:
         """Have the topology read where it is stale, or at once; by one worker, while the others keep the old one.
@@ -107,13 +113,19 @@ class Topology:
     def read(self) -> SlotMap:
         """The map of a cluster, as its nodes see it now; a transient `TargetError` while slots have no owner."""
         ranges = self.ranges()
-        replicated = frozenset(nodes[0] for _, _, nodes in ranges if len(nodes) > 1)
-        # A node is in one of both at any moment, for whoever looks meanwhile.
-        self.exposed |= self.replicated - replicated
-        self.replicated = replicated
-        self.exposed -= replicated
+        replicas = {nodes[0]: len(nodes) - 1 for _, _, nodes in ranges if len(nodes) > 1}
+        self.count_replicas(replicas)
         self._replicas = tuple(node for _, _, nodes in ranges for node in nodes[1:])
         return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
+
+    def count_replicas(self, replicas: dict[Node, int]) -> None:
+        """Note how many replicas each master has; who looks meanwhile does not take one for covered that is exposed."""
+        for node, number in replicas.items():
+            self._most[node] = max(number, self._most.get(node, 0))
+        lacking = frozenset(node for node, most in self._most.items() if replicas.get(node, 0) < most)
+        self.exposed |= lacking
+        self.replicas = replicas
+        self.exposed = lacking
 
     def redirected(self, text: str, asked: Node) -> Node:
         """The node that `MOVED slot host:port` or `ASK slot host:port` names.

@@ -6,21 +6,22 @@ is a reject; anything that leaves the fate of a row unknown fails the chunk. Tab
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from loader import frames
 from loader.encoder import count_replies
 from loader.errors import TargetError
 from loader.link import Link, Links
-from loader.model import Acks, Batch, Node, Reject
+from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.slots import SlotMap
 from loader.target import DATA, HOPS, REDIRECT, Target, said
 
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
 REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
+OTHERS_WAIT = 0.05  # seconds that the other replicas have then: one that is behind must not hold up every chunk
 PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
 
 
@@ -33,24 +34,59 @@ class _Sent:
     refused: dict[int, str] = field(default_factory=dict)
 
 
+class Marking(Protocol):
+    """What has the masters note how far the writing is, so that one that lost some of it is noticed."""
+
+    def begin(self, nodes: Iterable[Node], /) -> Mapping[Node, Mark]:
+        """What masters are to note, where they can."""
+
+    def command(self, mark: Mark, /) -> list[bytes]:
+        """The command that has it noted, which is replied with 0 where what was noted before is lost."""
+
+    def end(self, marks: Mapping[Node, Mark], /) -> None:
+        """All masters have noted it."""
+
+    def move(self, node: Node, /) -> None:
+        """Have a master note it in another slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Who knows what was written: masters some of whose replicas may lack it, and the marks that vouch for it."""
+
+    exposed: frozenset[Node] = frozenset()
+    marks: tuple[Mark, ...] = ()
+
+
 class Writer:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
     `spare` is told, while it goes on, of a node that is waited for more than `SLOW` seconds, and for how long to leave
-    it alone.
-    After a `TargetError` it is of no more use: `close` it, and write the whole chunk again with a new one.
+    it alone. `guard` raises where nothing may be sent any more, and is asked before anything is.
+    After a `LoaderError` it is of no more use: `close` it, and write the whole chunk again with a new one.
     """
 
-    def __init__(self, target: Target, spare: Callable[[str, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        spare: Callable[[str, float], None] | None = None,
+        marking: Marking | None = None,
+    ) -> None:
         self._target = target
         self._spare = spare
+        self._marking = marking
         self.slots = target.slots
         self._links = Links(target, _least, self._take)
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
         self._written: set[Node] = set()  # since replicas were awaited
-        self._exposed: set[Node] = set()  # of those, masters without the replicas they had, which took redirected rows
+        self._redirected: set[Node] = set()  # likewise, nodes that took commands which others had refused
+        self._exposed: set[Node] = set()  # of those, masters some of whose replicas may lack them
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Have this asked before anything is sent."""
+        self._links.guard = check
 
     def begin(self) -> SlotMap:
         """Take over the newest topology; the map that holds for the batches to come."""
@@ -74,33 +110,60 @@ class Writer:
         self._rows, self._bytes, self._rejects = Counter(), 0, []
         return acks
 
-    def await_replicas(self) -> frozenset[Node]:
+    def await_replicas(self) -> Kept:
         """Have a replica of each node written to acknowledge everything; a transient error where none does in time.
 
-        A node that was a master when it was written to and is none now may have lost what it acknowledged. Returns
-        those whose replicas are gone: what they acknowledged is lost where such a replica takes over after all.
+        A node that was a master when it was written to and is none now may have lost what it acknowledged. A master is
+        exposed where not all of its replicas have acknowledged, or where those that it had are gone: what they lack is
+        lost where one of them takes over. Each master written to notes a mark, behind all that was written there.
         """
         written, self._written = self._written, set()
-        before = written & self._target.exposed
-        for node in written.difference(self._target.slots.nodes):
-            raise TargetError(f"redis {node}: is no longer a master, and was written to", transient=True)
-        words = [b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)]
-        nodes = written & self._target.replicated
-        for node, count in self._links.numbers(nodes, words, REPLICA_WAIT + self._target.patience, self._tell):
-            self._check_replicas(node, count)
-        exposed, self._exposed = frozenset(self._exposed), set()
-        return exposed | before | (written & self._target.exposed)
+        masters = set(self._target.slots.nodes)
+        if gone := written - masters:
+            raise TargetError(f"redis {min(gone)}: is no longer a master, and was written to", transient=True)
+        nodes = written | (self._redirected & masters)
+        exposed = (self._exposed | (nodes & self._target.exposed)) & masters
+        self._redirected, self._exposed = set(), set()
+        marks = self._marking.begin(nodes) if self._marking else {}
+        commands: dict[Node, list[list[bytes]]] = {}
+        for node in nodes:
+            noting = [self._marking.command(marks[node])] if self._marking and node in marks else []
+            if words := noting + _waits(self._target.replicas(node)):
+                commands[node] = words
+        patience = REPLICA_WAIT + OTHERS_WAIT + self._target.patience
+        for node, replies in self._links.numbers(commands, patience, self._tell):
+            if node in marks:
+                self._check_mark(node, replies[0])
+            counts = replies[node in marks :]
+            if counts and self._check_replicas(node, counts) < self._target.replicas(node):
+                exposed.add(node)
+        if self._marking:
+            self._marking.end(marks)
+        exposed |= nodes & self._target.exposed
+        return Kept(frozenset(exposed), tuple(marks.values()))
 
     def close(self) -> None:
         """Leave all nodes; the server is made to forget rows under way before it is written to again."""
         self._links.close()
 
-    def _check_replicas(self, node: Node, count: Any) -> None:
-        """See what WAIT was replied with."""
-        if isinstance(count, Exception):
-            raise self._target.error(count, node)
-        if count < 1:
+    def _check_mark(self, node: Node, reply: int | str) -> None:
+        """See what the marker was replied with; one whose slot is being moved no longer speaks for its master."""
+        if isinstance(reply, str):
+            if reply.partition(" ")[0] in REDIRECT and self._marking:
+                self._target.mark_stale()
+                self._marking.move(node)
+            raise self._target.error(reply, node)
+        if not reply:
+            raise TargetError(f"redis {node}: has lost what it acknowledged before", transient=True)
+
+    def _check_replicas(self, node: Node, counts: Sequence[Any]) -> int:
+        """See what WAIT was replied with; the number of replicas that have everything."""
+        for count in counts:
+            if isinstance(count, Exception | str):
+                raise self._target.error(count, node)
+        if counts[0] < 1:
             raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
+        return int(counts[-1])
 
     def _tell(self, node: Node, waited: float) -> None:
         if waited > SLOW and self._spare:
@@ -172,18 +235,23 @@ class Writer:
         for (node, asking), group in to.items():
             lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
             commands = [words for again in group for words in [*lead, again.words]]
-            durable = node in self._target.replicated
-            if node in self._target.exposed:
+            self._redirected.add(node)
+            replicas = self._target.replicas(node)
+            waits = _waits(replicas)  # these go over a connection that `await_replicas` may not wait on
+            replies = self._target.commands(node, commands + waits)
+            counts, replies = replies[len(commands) :], replies[: len(commands)]
+            if counts and self._check_replicas(node, counts) < replicas:
                 self._exposed.add(node)
-            if durable:  # these went over a connection that `await_replicas` does not wait on
-                commands.append([b"WAIT", b"1", b"%d" % int(REPLICA_WAIT * 1000)])
-            replies = self._target.commands(node, commands)
-            if durable:
-                self._check_replicas(node, replies.pop())
             for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
                 text = said(reply) if isinstance(reply, Exception) else ""
                 results.append(_Redo(again.words, again.row, node, text))
         return results
+
+
+def _waits(replicas: int) -> list[list[bytes]]:
+    """The commands that wait until a master's replicas have what was sent: for one of them, then for all."""
+    times = [(1, REPLICA_WAIT), (replicas, OTHERS_WAIT)][: min(replicas, 2)]
+    return [[b"WAIT", b"%d" % count, b"%d" % int(seconds * 1000)] for count, seconds in times]
 
 
 def _least(link: Link) -> int:
@@ -266,15 +334,18 @@ class Sink:
         self._rows[str(self._slots.nodes[index])] += batch.rows
         self._bytes += len(batch.data)
 
+    def guard(self, check: Callable[[], None]) -> None:
+        """Nothing is sent."""
+
     def drain(self) -> Acks:
         """What was counted."""
         acks = Acks(dict(self._rows), self._bytes)
         self._rows, self._bytes = Counter(), 0
         return acks
 
-    def await_replicas(self) -> frozenset[Node]:
+    def await_replicas(self) -> Kept:
         """Nothing was sent."""
-        return frozenset()
+        return Kept()
 
     def close(self) -> None:
         """Nothing is open."""

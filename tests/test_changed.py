@@ -2,19 +2,24 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from loader import both, digests, frames
-from loader.baseline import Baselines
+from loader.baseline import Baselines, doubt
 from loader.basis import Basis
-from loader.digests import Rows, pack, unpack
+from loader.digests import Digests, Entry, Rows, pack, unpack
+from loader.erase import Eraser
 from loader.errors import TargetError
-from loader.masters import lives
+from loader.lock import Lock
+from loader.marker import Markers
+from loader.masters import Life, lives
 from loader.options import Options
 from loader.reconcile import Pruned, prune, retry, verify
 from loader.report import run_text
 from loader.run import run_job
+from loader.target import Target
 from loader.writer import Writer
 from world import Ear
 
@@ -203,9 +208,9 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     outcome(world)
 
     def later(target):
-        return {node: (life, evicted + 1, evicts) for node, (life, evicted, evicts) in lives(target).items()}
+        return {node: replace(life, evicted=life.evicted + 1) for node, life in lives(target).items()}
 
-    monkeypatch.setattr("loader.baseline.lives", later)
+    monkeypatch.setattr("loader.basis.lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
     assert any("has thrown keys away" in text for text in notes(ear))
@@ -235,6 +240,27 @@ def test_a_row_that_leaves_the_where_loses_its_hash(world):
     run = world.sync(**JOB | where)
     assert (run.written, run.unchanged, run.deleted) == (0, 48, 2)
     assert world.hashes() == expected(world, "v <> 'out'")
+
+
+def test_a_row_that_comes_back_before_its_hash_is_deleted(world, monkeypatch):
+    """Its hash stays, and is no more known than one that nobody wrote: it goes when the row goes again."""
+    fill(world)
+    outcome(world)
+    world.sql("DELETE FROM t WHERE id = 25")
+    keys = Eraser.keys
+
+    def late(*args):
+        world.sql("INSERT INTO t VALUES (25, 'back')")
+        return keys(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Eraser, "keys", late)
+        run = world.sync(**JOB)
+    assert (run.status, run.unchanged, run.deleted) == ("ok", 49, 0)
+    assert world.redis.hget("t_25", "v") == b"v25"
+    world.sql("DELETE FROM t WHERE id = 25")
+    assert outcome(world)[2] == 1
+    assert world.hashes() == expected(world)
 
 
 def test_a_row_that_redis_refuses_is_tried_again(world):
@@ -369,21 +395,17 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
     keep, node = Basis._keep_baseline, str(world.redis.get_node_from_key("t_25").port)
 
     def anew(target):
-        return {
-            n: ("another", *rest) if str(n).endswith(node) else (life, *rest)
-            for n, (life, *rest) in lives(target).items()
-        }
+        return {n: replace(life, id="another") if str(n).endswith(node) else life for n, life in lives(target).items()}
 
     def keep_late(self, run):
         world.redis.hset("t_25", "v", "v25")
-        for room in ("basis", "baseline"):
-            monkeypatch.setattr(f"loader.{room}.lives", anew)
+        monkeypatch.setattr("loader.basis.lives", anew)
         keep(self, run)
 
     with monkeypatch.context() as patch:
         patch.setattr(Basis, "_keep_baseline", keep_late)
         assert world.sync(**JOB).written == 1
-    assert outcome(world) == (10, 40, 0)
+    assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
 
 
@@ -413,17 +435,23 @@ def test_the_digests_of_a_job_that_asks_for_none_are_forgotten(world):
     assert outcome(world) == (50, 0, 0)
 
 
-def test_a_chunk_that_no_replica_has_stays_dirty(world, monkeypatch):
-    """A replica that is back may take over without it, when the run that wrote it has long ended."""
+def test_a_baseline_that_is_doubtful_once_it_is_kept_is_void(world, monkeypatch):
+    """A master lost count between the look before it was kept and the one after."""
     fill(world)
-    outcome(world)
-    world.sql("UPDATE t SET v = 'B' WHERE id IN (5, 25)")
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            Writer, "await_replicas", lambda self: frozenset(self.slots.nodes) if self._written else frozenset()
+    save = Baselines.save
+
+    def save_late(self, *words):
+        save(self, *words)
+        monkeypatch.setattr(
+            "loader.basis.lives", lambda target: {n: replace(life, id="another") for n, life in lives(target).items()}
         )
-        assert outcome(world) == (2, 48, 0)
-    assert outcome(world) == (20, 30, 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Baselines, "save", save_late)
+        assert outcome(world) == (50, 0, 0)
+    assert not world.redis.exists("loader:{job}:baseline")
+    monkeypatch.undo()
+    assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
 
 
@@ -441,6 +469,63 @@ def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch)
     monkeypatch.setattr(digests.Digests, "read", read_late)
     assert outcome(world, ear) == (0, 50, 0)
     assert any("the run starts over: the digests of job 'job'" in text for text in notes(ear))
+
+
+def test_what_a_failover_must_not_undo(world, monkeypatch):
+    """A lock, markers, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
+    commands, asked = Target.commands, []
+
+    def unheard(target, node, words, **how):
+        listed = [tuple(each) for each in words]
+        asked.extend(each[0] for each in listed)
+        replies = commands(target, node, listed, **how)
+        return [0 if each[0] == "WAIT" else reply for each, reply in zip(listed, replies, strict=True)]
+
+    settings = world.config(table="t").target
+    with Target(settings) as target:
+        monkeypatch.setattr(Target, "commands", unheard)
+        for action in (
+            lambda: Digests(target, "job", "w").soil(Entry(1, None, ("9",), 5, 77, "w")),
+            lambda: Baselines(target, "job").void(),
+            lambda: Markers(target, "loader:passing:job", "run").leave(),
+            lambda: Lock(settings, "job", "run").take(target),
+        ):
+            with pytest.raises(TargetError, match="no replica acknowledged") as caught:
+                action()
+            assert caught.value.transient
+    assert asked.count("WAIT") >= 4
+
+
+def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, monkeypatch):
+    """It may have thrown keys away: it is looked at once more after that, and nothing vouches for what is there."""
+    fill(world)
+    outcome(world)
+    save, saved = Baselines.save, []
+
+    def note(*args):
+        save(*args)
+        saved.append(True)
+
+    def late(target):
+        return {node: replace(life, connections=0) if saved else life for node, life in lives(target).items()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Baselines, "save", note)
+        patch.setattr("loader.basis.lives", late)
+        assert outcome(world) == (0, 50, 0)
+    assert saved
+    assert world.redis.get("loader:{job}:baseline") is None
+    assert outcome(world) == (50, 0, 0)
+
+
+def test_doubts_about_a_master():
+    """It may have thrown keys away: it has counted some, or has not counted all the time."""
+    before = Life("one", 3, "", 10, 20)
+    now = replace(before, connections=12, client=22)
+    assert doubt(now, before) == ""
+    assert doubt(replace(now, evicted=4), before) == "has thrown keys away"
+    assert "counters reset" in doubt(replace(now, connections=2), before)
+    assert "started anew" in doubt(now, None)
 
 
 def test_any_changes_in_any_order(world):

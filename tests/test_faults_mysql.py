@@ -127,7 +127,7 @@ def lane(world, **job):
     settings = world.config(**({"table": "stu"} | job))
     with Source(settings.source) as source, Target(settings.target) as target:
         _, plan = read_plan(source, settings.jobs["job"], Options())
-        lane = load.Lane(settings.source, plan, target, Throttle(), dry_run=False, durable=False)
+        lane = load.Lane(settings.source, plan, target, Throttle())
         try:
             yield lane
         finally:
@@ -161,7 +161,7 @@ def test_s12_the_table_is_changed(stu, change, job, told, loaded):
 def test_s12_a_type_is_shared_by_all_workers(stu):
     """An expression's type is that of the run's first result, whoever read it."""
     with lane(stu, fields={"town": "address + 0"}) as first, Target(stu.config(table="stu").target) as target:
-        second = load.Lane(first._settings, first._plan, target, Throttle(), dry_run=False, durable=False)
+        second = load.Lane(first._settings, first._plan, target, Throttle())
         first.load(chunk(1), print)
         stu.sql("UPDATE stu SET address = 1", "ALTER TABLE stu MODIFY address int")
         with pytest.raises(StartOver, match=r"address \+ 0 is of another type"):
@@ -214,7 +214,7 @@ def test_s11_a_table_is_dropped(stu):
     assert (done.status, done.exit_code) == ("failed", 1)
     assert done.error.endswith(f"Table '{stu.name}.stu' doesn't exist (1146)")
     assert 1 <= done.read == done.written < 60
-    assert done.seconds < 10
+    assert done.seconds < 60  # of the usual deadline's 120
 
 
 def test_s11_a_table_is_emptied(stu):
@@ -234,7 +234,7 @@ def test_s10_a_privilege_is_revoked(stu):
     assert (done.status, done.exit_code) == ("failed", 2), done.error
     assert "SELECT command denied" in done.error
     assert done.error.endswith("GRANT SELECT on it TO the loader's account")
-    assert done.seconds < 5
+    assert done.chunks_retried == 0
 
 
 # -- a statement is broken off ---------------------------------------------------------------------------------------
@@ -323,7 +323,8 @@ def test_s3_deadlock(stu):
         def strike():
             begun = "SELECT 1 FROM information_schema.processlist WHERE user = 'loader' AND info LIKE '%SHARE MODE'"
             wait(lambda: owner(begun), "the reader")
-            time.sleep(0.3)  # it has row 1 and waits for row 50
+            waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"  # told anew after 0.1 s
+            wait(lambda: time.sleep(0.2) or owner(waits), "it to have row 1 and wait for row 50")
             owner("UPDATE stu SET address = 'y' WHERE sid = 1", "COMMIT")
 
         owner("BEGIN", "UPDATE stu SET address = 'y' WHERE sid = 50")
@@ -397,7 +398,7 @@ def test_s2_the_server_stands_still_for_good(own, read_timeout):
         own.kill("mysql", signal.SIGCONT)
     assert (first.status, first.exit_code) == ("failed", 4)
     assert "timed out" in first.error
-    assert 2 <= first.seconds < 12
+    assert first.seconds >= 2
     second = own_run(own, Ear(), read_timeout="10s", deadline="10s", resume=True)
     assert (second.status, second.resumed) == ("ok", True)
     assert first.written + second.written == 60

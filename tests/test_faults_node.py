@@ -240,7 +240,7 @@ def test_r9_a_password_file_that_is_gone(tmp_path):
     assert MARK not in repr(settings) + settings.model_dump_json(include={"password", "password_file"})
 
 
-@pytest.mark.parametrize("command", ["hmset", "client|id", "info", "wait"])
+@pytest.mark.parametrize("command", ["hmset", "client|id", "client|setname", "info", "wait", "eval"])
 def test_r10_an_account_with_too_few_rights(storm, command):
     """The command that is missing is named, exit 2."""
     user = ["marked", "on", f">{MARK}", "~*", "&*", "+@all", f"-{command}"]

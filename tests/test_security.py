@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -81,8 +80,8 @@ def test_the_rights_are_enough(desk):
     target = Target(load_config([desk.directory / "loader.yaml"]).target)
     node = Node(HOST, desk.redis_port)
     with target:
-        connection, _, client = target.open(node)
-        target.fence(node, client)
+        connection, _, name = target.open(node)
+        target.fence(node, name)
         target.connect(node).disconnect()
         with pytest.raises(redis.ConnectionError):  # it was killed
             connection.read_response()
@@ -288,8 +287,7 @@ def test_no_plaintext_where_tls_is_meant(desk, pki, tls_cluster, tmp_path, schem
     ("certificate", "why"), [("late", "certificate has expired"), ("elsewhere", "IP address mismatch")]
 )
 def test_n9_a_certificate_that_does_not_fit(desk, pki, tmp_path, certificate, why):
-    """One that is out of date, or of another host, is refused at once and not tried again."""
-    started = time.monotonic()
+    """One that is out of date, or of another host, is refused and not tried again."""
 
     def client(port):
         return redis.Redis(HOST, port, ssl=True, ssl_cert_reqs="none", ssl_check_hostname=False)
@@ -303,4 +301,4 @@ def test_n9_a_certificate_that_does_not_fit(desk, pki, tmp_path, certificate, wh
         with client(port) as node:
             assert node.dbsize() == 0
             assert json.loads(result.out)["rows"]["written"] == 0
-    assert time.monotonic() - started < 10
+            assert json.loads(result.out)["chunks"]["retried"] == 0

@@ -11,17 +11,18 @@ import pytest
 
 from desk import Desk
 from loader.config import load_config
-from loader.errors import TargetError
+from loader.errors import SourceError, TargetError
 from loader.lab import Lab
 from loader.load import persist
-from loader.model import Waiting
+from loader.model import ChunkLoaded, Waiting
 from loader.options import Options
 from loader.run import run_job
+from loader.settings import Source as Settings
 from loader.slots import slot_of
 from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
-from world import Ear
+from world import Clock, Ear
 
 SEED = {  # section by section, the table of the seed document
     "00000001": ("张三丰", "湖南长沙"),
@@ -166,12 +167,18 @@ def own(tmp_path):
 
 
 def run_while(lab, fault, **options):
-    """Run the job `big` at 20,000 rows a second, and do something to the servers in its middle."""
+    """Run the job `big` in twenty chunks, and do something to the servers after the fifth."""
     config = load_config([lab.config])
-    ear = Ear()
-    thread = threading.Timer(0.7, fault)
-    thread.start()
-    run = run_job(config, config.jobs["big"], Options(chunk_rows=2000, rate=20_000, **options), ear)
+    thread = threading.Thread(target=fault)
+
+    class Struck(Ear):
+        def notify(self, event):
+            super().notify(event)
+            if sum(isinstance(each, ChunkLoaded) for each in self.events) >= 5 and not thread.ident:
+                thread.start()
+
+    ear = Struck()
+    run = run_job(config, config.jobs["big"], Options(chunk_rows=2000, rate=10_000, **options), ear)
     thread.join()
     return run, ear
 
@@ -229,28 +236,53 @@ def test_a_stream_left_early_drops_its_connection(world):
         assert not source._connection.open
 
 
+def test_a_server_that_closes_amid_rows(world, monkeypatch):
+    """The end of the connection is not that of the result: the chunk is read again."""
+    with Source(world.config(table="x").source) as source, source.stream("SELECT 1") as stream:
+        monkeypatch.setattr(stream._reader, "readinto1", lambda free: 0)
+        with pytest.raises(SourceError, match="closed the connection amid rows") as caught:
+            stream.fill(0)
+    assert caught.value.transient
+
+
+def test_a_session_may_not_write(world):
+    """Whatever the account may do, and whatever a `where` or a `query` asks for."""
+    world.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    url = f"mysql://owner@127.0.0.1:{world.lab.mysql_port}/{world.name}"
+    with Source(Settings(url=url, password=world.lab.owner_password)) as source:
+        for statement in ("INSERT INTO t VALUES (2)", "DELETE FROM t", "CREATE TABLE u (id int)"):
+            with pytest.raises(SourceError, match="READ ONLY"):
+                source.fetch(statement)
+        assert source.fetch("SELECT id FROM t") == [("1",)]
+
+
 def test_redis_py_lends_its_socket(world):
     """Contract: a connection has its socket from `connect` on, and nothing in its reader."""
     with Target(world.config(table="x").target) as target:
-        connection, socket, client = target.open(target.seeds[0])
+        connection, socket, name = target.open(target.seeds[0])
+        assert name == connection.client_name
         assert socket is connection._sock
         socket.settimeout(2)
-        socket.sendall(b"CLIENT ID\r\n")
-        assert socket.recv(100) == b":%d\r\n" % client
+        socket.sendall(b"PING\r\n")
+        assert socket.recv(100) == b"+PONG\r\n"
         connection.disconnect()
 
 
-def test_what_passes_is_tried_again_until_patience_ends():
+def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
     """A transient failure is tried again after a growing pause; any other is raised at once."""
+    clock = Clock()
+    monkeypatch.setattr("loader.load.time", clock)
+    monkeypatch.setattr("loader.throttle.time", clock)
     tries = []
 
     def fail(transient):
-        tries.append(time.monotonic())
+        tries.append(clock.now)
         raise TargetError("no", transient=transient)
 
     with pytest.raises(TargetError):
         persist(lambda: fail(transient=True), 1.0, Throttle())
     assert 3 <= len(tries) <= 6
+    assert tries[-1] - tries[0] <= 1.0
     tries.clear()
     with pytest.raises(TargetError):
         persist(lambda: fail(transient=False), 1.0, Throttle())
@@ -260,10 +292,10 @@ def test_what_passes_is_tried_again_until_patience_ends():
     def late():
         if len(tries) == 2:
             return "done"
-        time.sleep(0.6)
+        clock.sleep(0.6)
         return fail(transient=True)
 
-    assert persist(late, 0.5, Throttle(), moved=time.monotonic) == "done"  # each attempt had come somewhere
+    assert persist(late, 0.5, Throttle(), moved=clock.monotonic) == "done"  # each attempt had come somewhere
     tries.clear()
     with pytest.raises(TargetError):
         persist(late, 0.5, Throttle())

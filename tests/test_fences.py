@@ -1,0 +1,426 @@
+"""What was sent under a lock that was lost: it does not land over what another run has written since."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import redis
+
+import loader.target
+from desk import HOST, redis_server
+from loader import both
+from loader.baseline import Baselines
+from loader.config import Config
+from loader.errors import LoaderError
+from loader.link import Links
+from loader.lock import Lock
+from loader.model import ChunkLoaded, Noted
+from loader.options import Options
+from loader.reconcile import Pruned, prune, retry, verify
+from loader.run import run_job
+from loader.server import wait
+from loader.target import FORGET, Target
+from proxy import UP, Proxy
+from storm import Load
+from test_cuts import config as to_standalone
+from test_lock import table
+from world import Ear
+
+LOCK, FENCE = "loader:{job}:lock", "loader:{job}:fence"
+IMPATIENT = "import loader.lock; loader.lock.TTL = 3.0; loader.lock.RENEW = 0.3; from loader.cli import main; main()"
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """A plain client of a standalone Redis, and its port."""
+    (tmp_path / "alone").mkdir()
+    with redis_server(tmp_path / "alone") as port, redis.Redis(HOST, port) as client:
+        yield client, port
+
+
+def told(load, text):
+    return any(text in event.text for event in load.ear.events if isinstance(event, Noted))
+
+
+def values(world):
+    return {fields[b"v"] for fields in world.hashes().values()}
+
+
+def steal(world, run="thief"):
+    """Have another run hold the lock, as it is after a failover that forgot it."""
+    entry = {"token": run, "run": run, "host": "elsewhere", "pid": 1, "world": "elsewhere", "since": "", "until": 2**50}
+    world.redis.hset(LOCK, "1/1", json.dumps(entry))
+
+
+def test_rows_under_way_when_the_lock_is_lost_are_read_again(world, alone, monkeypatch):
+    """They land behind another run's, which is over by then: asked after the acknowledgement, the chunk is repeated."""
+    client, port = alone
+    table(world, 50)
+    with Proxy(port) as proxy:
+        settings = to_standalone(world, target=proxy.port)
+        proxy.reset(hold=(UP, b"HMSET"))
+        load = Load(settings, workers=1)
+        wait(lambda: any(way.held for way in list(proxy._ways.values())), "rows to be under way")
+        world.sql("UPDATE t SET v = 1000")
+        run = run_job(to_standalone(world, target=port), settings.jobs["job"], Options(), Ear())
+        assert run.exit_code == 5  # the lock is held
+        monkeypatch.setattr("loader.lock.RENEW", 0.1)
+        client.delete(LOCK, FENCE)
+        grants = load.ear.throttle.grant()
+        monkeypatch.setattr("loader.lock._now", lambda: 10.0**9)
+        wait(lambda: load.ear.throttle.grant() > grants, "the lock to be taken again")
+        monkeypatch.undo()
+        proxy.release()
+        run = load.finish()
+    assert run.status == "ok"
+    assert {client.hget(key, "v") for key in client.scan_iter("t_*")} == {b"1000"}
+
+
+def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
+    """While a node takes nothing, the lock lapses: what is left of a batch is asked for before it is sent."""
+    client, port = alone
+    world.sql("CREATE TABLE t (id int PRIMARY KEY, v longtext)", "INSERT INTO t VALUES (1, REPEAT('a', 20000000))")
+    settings = to_standalone(world, target=port)
+    client.client_pause(20_000, all=False)
+    load = Load(settings, workers=1)
+    lapse = []
+    wait(lambda: load.ear.throttle, "the run")
+
+    def move(self, link, *, receive=True):
+        if link.unsent and len(link.unsent[0]) < 20_000_000 and not lapse:
+            lapse.append(len(link.unsent[0]))
+            monkeypatch.setattr("loader.lock._now", lambda: 10.0**9)
+        before = sum(map(len, link.unsent))
+        try:
+            return original(self, link, receive=receive)
+        finally:
+            if lapse and load.ear.throttle.lapsed():
+                assert sum(map(len, link.unsent)) == before
+
+    original = Links._move
+    monkeypatch.setattr(Links, "_move", move)
+    client.client_unpause()
+    wait(lambda: load.reasons or not load.running, "the chunk to fail")
+    monkeypatch.undo()
+    run = load.finish()
+    assert (run.status, run.chunks_retried) == ("ok", 1), run.error
+
+
+@pytest.mark.parametrize("gone", [(LOCK,), (LOCK, FENCE)], ids=["lock", "both"])
+@pytest.mark.parametrize("kind", [{}, {"changed_only": True}, {"incremental": {"column": "at", "lag": "1s"}}])
+def test_a_lock_that_goes_while_its_holder_lives(world, kind, gone, monkeypatch):
+    """Evicted, or deleted by hand: another run has it meanwhile, and what the first one wrote since is written again.
+
+    Or the first one says that it is not ok. The other run's baseline does not stand where the first may have written.
+    """
+    table(world, 5000)
+    stamp = "TIMESTAMP NOT NULL DEFAULT '2020-01-01' ON UPDATE CURRENT_TIMESTAMP"
+    world.sql(f"ALTER TABLE t ADD COLUMN at {stamp}, ADD INDEX (at)")
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}", **kind)
+    load = Load(settings, rate=1000)
+    load.reach(500)
+    for key in gone:
+        world.redis.delete(key)
+    world.sql("UPDATE t SET v = 1000")
+    other = Load(settings)
+    second = other.finish()
+    first = load.finish()
+    assert {first.status, second.status} <= {"ok", "failed"}
+    assert "ok" in {first.status, second.status}
+    for each in (first, second):
+        assert each.exit_code in {0, 5}, each.error
+    if first.status == "ok":
+        assert told(load, "another run may have had it") or first.starts > 1
+    assert values(world) == {b"1000"}
+    world.sql("UPDATE t SET v = 2000 WHERE id <= 10")
+    again = Load(settings).finish()
+    assert again.status == "ok"
+    assert values(world) == {b"1000", b"2000"}
+
+
+def test_chunks_written_while_another_run_may_have_had_the_lock(world, monkeypatch):
+    """They are owed again once the lock is found to have been gone, though nobody took it; the baseline is void."""
+    table(world, 3000)
+    monkeypatch.setattr("loader.lock.RENEW", 0.5)
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
+    load = Load(settings, rate=500)
+    load.reach(300)
+    world.redis.delete(LOCK)
+    wait(lambda: told(load, "written again: the lock was lost"), "chunks to be owed again")
+    run = load.finish()
+    assert (run.status, run.written, len(world.hashes())) == ("ok", 3000, 3000)
+    with Target(settings.target) as target:
+        assert Baselines(target, "job").read() is None
+
+
+def test_a_lock_lost_to_another_run_voids_its_baseline(world, monkeypatch):
+    """Whatever stands there, this run may have written over it."""
+    table(world, 3000)
+    monkeypatch.setattr("loader.lock.RENEW", 0.1)
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
+    load = Load(settings, rate=500)
+    load.reach(300)
+    world.redis.set("loader:{job}:baseline", "of another run")
+    steal(world)
+    run = load.finish()
+    assert (run.status, run.exit_code) == ("failed", 5)
+    with Target(settings.target) as target:
+        assert Baselines(target, "job").read() is None
+    world.redis.delete(LOCK)
+
+
+def test_p11_two_dead_holders(world):
+    """Both shards of a job were killed: the next run takes both over at once."""
+    with Target(world.config(table="t").target) as target:
+        for number in (1, 2):
+            Lock(world.config(table="t").target, "job", f"shard{number}", (number, 2)).take(target)
+        for part in ("1/2", "2/2"):
+            entry = json.loads(world.redis.hget(LOCK, part))
+            world.redis.hset(LOCK, part, json.dumps(entry | {"pid": 2**22 + 1}))
+        heir = Lock(world.config(table="t").target, "job", "heir")
+        heir.take(target)
+        assert set(world.redis.hgetall(LOCK)) == {b"1/1"}
+        assert set(world.redis.hgetall(FENCE)) == {b"heir"}
+        heir.drop(target)
+        assert not world.redis.exists(FENCE)
+
+
+def names(world):
+    return {each["name"].rpartition("-")[0] for node in world.redis.get_primaries() for each in clients(node)}
+
+
+def clients(node):
+    with redis.Redis(node.host, node.port) as client:
+        return client.client_list()
+
+
+def test_who_takes_a_lock_over_closes_the_connections_of_its_holder(world):
+    """On every master, before anything else; the fence is taken away once all have done so."""
+    settings = world.config(table="t").target
+    with Target(settings) as dead, Target(settings) as living:
+        Lock(settings, "job", "dead").take(dead)
+        links = [dead.open(node) for node in dead.slots.nodes]
+        assert world.redis.hgetall(FENCE) == {b"dead": dead.name.encode()}
+        world.redis.delete(LOCK)
+        assert dead.name in names(world)
+        heir = Lock(settings, "job", "heir")
+        heir.take(living)
+        assert dead.name not in names(world)
+        assert set(world.redis.hgetall(FENCE)) == {b"heir"}
+        heir.drop(living)
+        for connection, *_ in links:
+            connection.disconnect()
+
+
+def test_a_live_shard_is_not_shut_out(world):
+    """Only who holds no lock is."""
+    settings = world.config(table="t").target
+    with Target(settings) as one, Target(settings) as other:
+        first, second = Lock(settings, "job", "one", (1, 2)), Lock(settings, "job", "two", (2, 2))
+        first.take(one)
+        second.take(other)
+        assert {one.name, other.name} <= names(world)
+        assert set(world.redis.hgetall(FENCE)) == {b"one", b"two"}
+        first.drop(one)
+        assert set(world.redis.hgetall(FENCE)) == {b"two"}
+        second.drop(other)
+
+
+def test_who_leaves_something_under_way_stays_on_the_fence(world):
+    """The lock is free, but a command may still be carried out: whoever comes next shuts it out first."""
+    settings = world.config(table="t").target
+    with Target(settings) as target:
+        held = Lock(settings, "job", "one")
+        held.take(target)
+        target.fence(target.slots.nodes[1], f"{target.name}-2")
+        held.drop(target)
+        assert not world.redis.exists(LOCK)
+        assert set(world.redis.hgetall(FENCE)) == {b"one"}
+    with Target(settings) as target:
+        heir = Lock(settings, "job", "heir")
+        heir.take(target)
+        assert set(world.redis.hgetall(FENCE)) == {b"heir"}
+        heir.drop(target)
+
+
+def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
+    """Else a failover might give it to two: what is raised passes, and is waited for."""
+    settings = world.config(table="t").target
+    with Target(settings) as target:
+        held = Lock(settings, "job", "one")
+        with monkeypatch.context() as patch:
+            patch.setattr(Target, "ask_known", lambda self, key, *words: (self.ask(key, *words)[1], False))
+            for _ in range(2):
+                with pytest.raises(LoaderError, match="no replica acknowledged the lock of job 'job'") as caught:
+                    held.take(target)
+                assert caught.value.settles
+                assert held.lapsed()
+                assert held.grant() == 0
+        held.take(target)
+        assert not held.lapsed()
+        held.drop(target)
+
+
+def test_a_retry_asks_first_whether_the_lock_is_held(world, monkeypatch):
+    """A connection that failed may have been closed by who took the lock over: nothing is sent on a new one."""
+    table(world, 3000)
+    settings = world.config(table="t", chunk_rows=100)
+    load = Load(settings, rate=1000, workers=1)
+    load.reach(300)
+    steal(world)
+    for node in world.redis.get_primaries():
+        with redis.Redis(node.host, node.port) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+    before = len(world.hashes())
+    run = load.finish()
+    assert run.exit_code == 5
+    assert "lost the lock" in run.error
+    assert len(world.hashes()) <= before + 100
+    world.redis.delete(LOCK)
+
+
+@pytest.mark.parametrize("command", ["prune", "repair", "retry"])
+def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
+    """What they send is sent under the lock alone, and is not ok where that was lost."""
+    table(world, 100)
+    settings = world.config(table="t")
+    job = settings.jobs["job"]
+    assert run_job(settings, job, Options(), Ear()).status == "ok"
+    monkeypatch.setattr("loader.lock.RENEW", 0.1)
+    send, stolen = both._Only.finish, threading.Event()
+
+    def finish(self):
+        found = send(self)
+        if not stolen.is_set():
+            stolen.set()
+            steal(world)
+            wait(lambda: target_of(self).guard_fails(), "the loss")
+        return found
+
+    def target_of(only):
+        class Of:
+            @staticmethod
+            def guard_fails():
+                try:
+                    only._writer._target.guard()
+                except LoaderError:
+                    return True
+                return False
+
+        return Of
+
+    monkeypatch.setattr(both._Only, "finish", finish)
+    if command == "prune":
+        world.sql("DELETE FROM t WHERE id > 90")
+        act = lambda: prune(settings, job, Pruned("job"), max_delete=100)  # noqa: E731
+    elif command == "repair":
+        world.redis.hset("t_5", "v", "wrong")
+        act = lambda: verify(settings, job, repair=True)  # noqa: E731
+    else:
+        world.redis.hset(
+            "loader:{job}:rejects", "t_5", json.dumps({"reason": "no", "first": 1, "last": 1, "attempts": 1})
+        )
+        act = lambda: retry(settings, job)  # noqa: E731
+    with pytest.raises(LoaderError, match="lost the lock") as caught:
+        act()
+    assert caught.value.exit_code == 5
+    assert stolen.is_set()
+
+
+def start(path, *words):
+    """The command, whose lock lapses after three seconds."""
+    return subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, "-c", str(path), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("ended", [signal.SIGCONT, signal.SIGKILL])
+def test_a_run_that_stood_still_past_its_lock(world, alone, tmp_path, ended):
+    """A large row is half sent when the process is stopped; another run writes a newer value and says ok.
+
+    Let go on, or killed, the first one's old value does not land over it.
+    """
+    client, port = alone
+    world.sql("CREATE TABLE t (id int PRIMARY KEY, v longtext)", "INSERT INTO t VALUES (1, REPEAT('o', 40000000))")
+    with Proxy(port) as proxy:
+        paths = []
+        for number, each in enumerate((proxy.port, port)):
+            settings: Config = to_standalone(world, target=each)
+            path = tmp_path / f"{number}.yaml"
+            text = {
+                "version": 1,
+                "source": {"url": f"mysql://loader@{HOST}:{world.lab.mysql_port}/{world.name}"}
+                | {"password": world.lab.password},
+                "target": {"url": f"redis://{HOST}:{each}", "timeout": "20s"},
+                "jobs": {"job": {"table": "t"}},
+            }
+            assert settings.jobs.keys() == text["jobs"].keys()
+            path.write_text(json.dumps(text))
+            paths.append(path)
+        proxy.reset(hold=(UP, b"HMSET"))
+        first = start(paths[0], "sync", "job", "-o", "json")
+        wait(lambda: any(way.held for way in list(proxy._ways.values())), "the row to be under way")
+        first.send_signal(signal.SIGSTOP)
+        world.sql("UPDATE t SET v = 'new'")
+        wait(lambda: not client.exists(LOCK), "the lock to lapse")
+        second = start(paths[1], "sync", "job", "-o", "json")
+        out, error = second.communicate(timeout=60)
+        assert second.returncode == 0, out + error
+        assert client.hget("t_1", "v") == b"new"
+        proxy.release()
+        first.send_signal(ended)
+        out, error = first.communicate(timeout=60)
+        assert first.returncode in {0, 5, -9}, out + error
+        if ended == signal.SIGCONT:
+            assert "Traceback" not in error
+        assert client.hget("t_1", "v") == b"new"
+        wait(lambda: not [way for way in proxy._ways.values() if way.pending], "the proxy to have nothing left")
+        assert client.hget("t_1", "v") == b"new"
+
+
+def test_rejects_of_a_chunk_that_is_owed_again_count_once(world, monkeypatch):
+    """A row that Redis refuses, in a chunk that is written again after the lock was lost."""
+    table(world, 1000)
+    monkeypatch.setattr("loader.lock.RENEW", 0.5)
+    settings = world.config(table="t", chunk_rows=100)
+    world.redis.set("t_5", "foreign")
+    load = Load(settings, rate=200, workers=1)
+    wait(lambda: any(isinstance(e, ChunkLoaded) for e in load.ear.events), "the first chunk")
+    world.redis.delete(LOCK)
+    wait(lambda: told(load, "written again: the lock was lost"), "chunks to be owed again")
+    run = load.finish()
+    assert (run.exit_code, run.read, run.written, run.rejected) == (3, 1000, 999, 1)
+
+
+def test_a_server_without_client_kill(world, monkeypatch):
+    """Whoever takes a lock over waits until no host of the one before can still have bytes to send, and goes on."""
+    settings, slept = world.config(table="t").target, []
+    exchange = loader.target._exchange
+
+    def managed(connection, commands):
+        listed = [list(words) for words in commands]
+        known = [["PING"] if words[:2] in (["CLIENT", "LIST"], ["CLIENT", "KILL"]) else words for words in listed]
+        replies = exchange(connection, known)
+        refusal = redis.ResponseError("unknown subcommand 'LIST'. Try CLIENT HELP.")
+        refusal.status_code = "ERR"
+        return [
+            refusal if now is not before else reply for now, before, reply in zip(known, listed, replies, strict=True)
+        ]
+
+    with Target(settings) as dead, Target(settings) as living:
+        Lock(settings, "job", "dead").take(dead)
+        world.redis.delete(LOCK)
+        monkeypatch.setattr("loader.target._exchange", managed)
+        monkeypatch.setattr("loader.lock.time.sleep", slept.append)
+        heir = Lock(settings, "job", "heir")
+        heir.take(living)
+        assert slept == [FORGET]
+        assert living.unkillable
+        assert set(world.redis.hgetall(FENCE)) == {b"heir"}
+        heir.drop(living)
