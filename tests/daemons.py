@@ -38,13 +38,20 @@ class Running:
     def send(self, number):
         self.process.send_signal(number)
 
-    def end(self, number=signal.SIGTERM, seconds=20):
+    def end(self, number=signal.SIGTERM, seconds=60):
         """Seconds that it took to end, and its exit code."""
         started = time.monotonic()
         self.send(number)
         code = self.process.wait(seconds)
         self._reader.join()
         return time.monotonic() - started, code
+
+    def finish(self, seconds=60):
+        """Wait for the end of one that ends by itself."""
+        self.process.wait(seconds)
+        self._reader.join()
+        self.process.stderr.close()
+        self.process.stdout.close()
 
 
 @contextmanager

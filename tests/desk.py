@@ -43,11 +43,14 @@ class Result:
         return [line for line in self.err.splitlines() if not line.startswith("{")]
 
 
-def start(*words, cwd=None, stdout=subprocess.PIPE, **changes):
-    """The command, started in an environment without our own variables but those in `changes`."""
+def start(*words, cwd=None, stdout=subprocess.PIPE, within=(), **changes):
+    """The command, started in an environment without our own variables but those in `changes`.
+
+    `within` are words before it that say where it runs.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOADER_", "PYTHON"))}
     return subprocess.Popen(
-        [sys.executable, "-m", "loader", *words],
+        [*within, sys.executable, "-m", "loader", *words],
         cwd=cwd,
         env=kept | {"COLUMNS": "80"} | changes,
         stdin=subprocess.DEVNULL,

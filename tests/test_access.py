@@ -41,6 +41,14 @@ def test_without_a_token_there_is_nothing():
     assert not access.fits(TOKEN, HERE)
 
 
+def test_a_part_of_the_token_is_not_enough(access):
+    """Neither is more than it."""
+    for token in ("", TOKEN[:-1], TOKEN[1:], f"{TOKEN}0", TOKEN.upper()):
+        assert not access.fits(token, HERE)
+    access.configure(TOKEN[::-1])
+    assert access.fits(TOKEN[::-1], HERE)
+
+
 def test_sessions(access, clock):
     """A session lasts half a day, or until it is closed or the token is another; of too many the oldest goes."""
     session = access.open()

@@ -4,12 +4,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import redis
 
 from desk import HOST, MARK, STU, Desk, finish, redis_server, start
+from loader.server import wait
 
 DEBUG = ("--log-level", "debug")  # where a secret would show first
 CONFIG = """\
@@ -292,17 +292,14 @@ def test_slots_without_an_owner(desk, tmp_path):
 
 @pytest.fixture
 def slow(desk):
-    """A sync of 125 rows that takes 5 s; it has begun to write."""
+    """A sync of 125 rows that takes 20 s; it has begun to write."""
     desk.world.sql(
         "CREATE TABLE many (id int PRIMARY KEY)",
         "INSERT INTO many SELECT 100 * a.sid + 10 * b.sid + c.sid FROM stu a, stu b, stu c",
     )
-    desk.write({"many": {"table": "many", "where": "NOT SLEEP(0.01)", "chunk_rows": 5}})
+    desk.write({"many": {"table": "many", "where": "NOT SLEEP(0.04)", "chunk_rows": 5}})
     process = desk.start("sync", "many", "-o", "json")
-    deadline = time.monotonic() + 20
-    while not desk.world.hashes():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait(desk.world.hashes, "the first rows")
     yield process
     process.kill()
     process.communicate()
@@ -312,7 +309,7 @@ def slow(desk):
 def test_signal(slow, desk, number, code):
     """A run that is stopped says how far it came, and no more than that was written."""
     slow.send_signal(number)
-    result = finish(slow, 10)
+    result = finish(slow)
 
     assert (result.code, result.messages) == (code, [])
     assert (result.document["status"], result.document["error"]) == ("stopped", f"stopped by {number.name}")
@@ -323,7 +320,7 @@ def test_second_signal(slow):
     """A second signal ends at once, whatever is still under way."""
     slow.send_signal(signal.SIGINT)
     slow.send_signal(signal.SIGINT)
-    result = finish(slow, 2)
+    result = finish(slow)
 
     assert result.code in {130, -signal.SIGINT}
 

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -123,8 +122,9 @@ def test_completion_is_quick(here):
     (here / "loader.yaml").write_text(CONFIG + jobs)
     taken = []
     for _ in range(3):
-        began = time.monotonic()
+        began = os.times()
         offered = ask("loader", _LOADER_COMPLETE="complete_bash", COMP_WORDS="loader sync job", COMP_CWORD="2")
-        taken.append(time.monotonic() - began)
+        ended = os.times()  # of the processor, which others may be using
+        taken.append(ended.children_user + ended.children_system - began.children_user - began.children_system)
         assert len(offered.split()) == 200
     assert min(taken) < 0.5

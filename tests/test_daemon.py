@@ -16,7 +16,7 @@ import pytest
 from daemons import daemon
 from desk import HOST, Desk
 from loader.config import load_config
-from loader.daemon import Daemon
+from loader.daemon import FINISH, Daemon
 from loader.model import ChunkLoaded, Run, Status
 from loader.options import Options
 from loader.progress import Log
@@ -57,16 +57,17 @@ def test_jobs_run_at_their_times_and_a_sleep_is_accounted_for(desk):
         running.until("run", len(running.of("run")) + 2)
         assert desk.world.redis.hget("stu_00000001", "sname") == b"new"
         running.send(signal.SIGSTOP)
+        began = time.time()
         time.sleep(2.3)
         running.send(signal.SIGCONT)
         (skipped,) = running.until("slot skipped", reason="coalesced")[:1]
-        assert skipped["count"] in {1, 2}
+        assert 1 <= skipped["count"] <= time.time() - began
         running.until("run", len(running.of("run")) + 1)
         seconds, code = running.end()
-    assert (code, seconds < 3) == (0, True)
+    assert (code, seconds < FINISH) == (0, True)
     slots = [line["slot"] for line in running.of("run")]
     assert len(set(slots)) == len(slots)
-    assert time.time() - 5 < slot_of(desk) <= time.time()
+    assert began < slot_of(desk) <= time.time()
 
 
 def test_sigterm_lets_chunks_finish_and_the_next_daemon_goes_on(desk):
@@ -75,16 +76,17 @@ def test_sigterm_lets_chunks_finish_and_the_next_daemon_goes_on(desk):
         "CREATE TABLE slow (id int PRIMARY KEY)",
         f"INSERT INTO slow VALUES {','.join(f'({number})' for number in range(1, 201))}",
     )
-    job = {"table": "slow", "key": "slow_{id}", "fields": {"id": "id", "nap": "SLEEP(0.02)"}, "chunk_rows": 20}
-    desk.write({"slow": job | {"schedule": {"every": "2s"}}})
+    job = {"table": "slow", "key": "slow_{id}", "fields": {"id": "id", "nap": "IF(id > 20, SLEEP(0.05), 0)"}}
+    desk.write({"slow": job | {"chunk_rows": 20, "schedule": {"every": "2s"}}})
     with daemon(desk) as running:
         wait(lambda: desk.world.redis.exists("slow_1"), "the first chunk")
         seconds, code = running.end()
     (ended,) = running.of("run")
     assert (code, ended["status"]) == (0, "stopped")
-    assert seconds < 6
+    assert seconds < FINISH
     assert ended["read"] == ended["written"]
     assert ended["read"] % 20 == 0
+    assert ended["read"] >= 40  # the first chunk, and one that was under way
     assert len([key for key in desk.contents() if key.startswith(b"slow_")]) == ended["read"] < 200
     with daemon(desk) as running:
         (again,) = running.until("run")[:1]

@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -168,8 +169,9 @@ def make_cluster(directory, ports):
     """What compose.yaml has its one-shot do, with nodes of this machine."""
     command = compose()["services"]["cluster"]["command"]
     assert command == ["sh", "/cluster.sh", *(f"redis-{number}:6379" for number in range(1, 7))]
-    path = f"{directory}{os.pathsep}{os.environ['PATH']}"
-    name = "localhost" if Path("/etc/hosts").exists() else HOST  # a bare root knows no name
+    path, name = f"{directory}{os.pathsep}{os.environ['PATH']}", HOST
+    with suppress(OSError):  # a bare root knows no name
+        name = socket.getaddrinfo("localhost", None) and "localhost"
     done = subprocess.run(
         ["sh", DOCKER / "cluster.sh", *(f"{name}:{port}" for port in ports)],
         env=os.environ | {"PATH": path},

@@ -83,7 +83,7 @@ class Terminal:
 
     def answer(self, question, answer):
         """Wait for a question that was not there yet, and type."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while question not in self.shown[self.read :]:
             assert time.monotonic() < deadline, self.shown
             self._take()
@@ -91,14 +91,14 @@ class Terminal:
         os.write(self.main, answer.encode())
 
     def finish(self):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self._take():
             assert time.monotonic() < deadline, self.shown
         os.close(self.main)
         text = self.shown.replace("\r\n", "\n")
         assert "Traceback" not in text
         assert MARK not in text
-        return Result(self.process.wait(10), text, "")
+        return Result(self.process.wait(60), text, "")
 
     def _take(self):
         if not select.select([self.main], [], [], 0.5)[0]:

@@ -53,7 +53,7 @@ def query(lab, sql, user="loader", password=None):
         return cursor.fetchall()
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, condition
@@ -96,13 +96,13 @@ def test_the_loader_may_only_read(lab):
 
 
 def as_loader(lab, node):
-    return redis.Redis(port=lab.redis_ports[node], username="loader", password=lab.redis_password)
+    return redis.Redis(server_module.HOST, lab.redis_ports[node], username="loader", password=lab.redis_password)
 
 
 def test_every_node_knows_the_loader_and_little_else_of_it(lab):
     """The nodes' account has the rights of the one list, and its password stands in its own file alone."""
     for name, port in lab.redis_ports.items():
-        with as_loader(lab, name) as node, redis.Redis(port=port) as open_node:
+        with as_loader(lab, name) as node, redis.Redis(server_module.HOST, port) as open_node:
             assert node.ping()
             for words in (["CONFIG", "GET", "*"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "WHOAMI"], ["SHUTDOWN"]):
                 with pytest.raises(redis.exceptions.NoPermissionError):

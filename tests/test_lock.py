@@ -1,7 +1,9 @@
 """One run per job: who holds the lock, who is refused, who takes over, and who has to stop."""
 
+import itertools
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -12,9 +14,12 @@ from loader import both, reconcile
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.lock import Lock
+from loader.model import ChunkLoaded
 from loader.options import Options
 from loader.run import run_job
+from loader.server import wait
 from loader.settings import Target as Settings
+from loader.slots import slot_of
 from loader.state import State
 from loader.target import Target
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture
@@ -61,7 +66,7 @@ def test_shards_of_one_number_go_side_by_side(world, target):
     """Different shards do not share a row; anything else does."""
     lock_of(world, "a", (1, 3)).take(target)
     lock_of(world, "b", (2, 3)).take(target)
-    for shard in ((1, 3), (2, 2), None):
+    for shard in ((1, 3), (2, 2), (3, 4), None):
         with pytest.raises(LoaderError, match="locked by run"):
             lock_of(world, "c", shard).take(target)
     assert set(holder(world)) == {"1/3", "2/3"}
@@ -91,30 +96,34 @@ def test_an_owner_that_may_live_is_not_taken_over(world, target, change):
 
 def test_a_lock_ends_by_itself(world, target, monkeypatch):
     """Not renewed for its time: the next may have it, and the first may not write any more."""
+    now = [time.monotonic()]
+    monkeypatch.setattr("loader.lock._now", lambda: now[0])
     monkeypatch.setattr("loader.lock.TTL", 0.3)
     first = lock_of(world)
     first.take(target)
     assert first.lapsed() is None
-    time.sleep(0.4)
+    now[0] += 0.4
     assert "has not been renewed" in str(first.lapsed())
+    wait(lambda: not world.redis.exists(KEY), "the end of the lock")
     lock_of(world, "second").take(target)
 
 
 def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monkeypatch):
     """Renewal goes on; a lock that was lost with its key is simply taken again."""
-    monkeypatch.setattr("loader.lock.TTL", 0.6)
     monkeypatch.setattr("loader.lock.RENEW", 0.1)
     lost = []
     first = lock_of(world)
     first.take(target)
     first.keep(lost.append)
-    time.sleep(1)
+    for _ in range(3):
+        world.redis.pexpire(KEY, 20_000)
+        wait(lambda: world.redis.pttl(KEY) > 25_000, "a renewal")
     assert first.lapsed() is None
     world.redis.delete(KEY)
-    time.sleep(0.4)
+    wait(lambda: world.redis.exists(KEY), "the lock to be taken again")
     assert (first.lapsed(), holder(world)["1/1"]["run"], lost) == (None, "one", [])
     world.redis.hset(KEY, "1/1", json.dumps(holder(world)["1/1"] | {"token": "other", "run": "thief"}))
-    time.sleep(0.4)
+    wait(lambda: lost, "the loss")
     (error,) = lost
     assert (error.exit_code, "lost the lock" in str(error)) == (5, True)
     assert first.lapsed() is error
@@ -155,32 +164,30 @@ def test_the_lock_of_a_run_of_this_process_that_is_over(world, target, monkeypat
     assert holder(world)["1/1"]["run"] == "two"
 
 
-def test_a_full_redis_lets_the_lock_be_renewed(tmp_path, monkeypatch):
+def test_a_full_redis_lets_the_lock_be_renewed(tmp_path):
     """Renewing takes no memory: who waits for room keeps the lock."""
-    monkeypatch.setattr("loader.lock.TTL", 1.0)
     with redis_server(tmp_path) as port, redis.Redis("127.0.0.1", port) as client:
         alone = Settings(url=f"redis://127.0.0.1:{port}")
         with Target(alone) as target:
             held = Lock(alone, "job", "one")
             held.take(target)
+            client.hset(KEY, "1/1", json.dumps(json.loads(client.hget(KEY, "1/1")) | {"until": 0}))  # as after its time
+            client.pexpire(KEY, 20_000)
             client.config_set("maxmemory", 1)
-            time.sleep(0.7)
             held.take(target)
-            time.sleep(0.7)
+            assert client.pttl(KEY) > 25_000
             assert held.lapsed() is None
             with pytest.raises(LoaderError, match="locked by run one"):
                 Lock(alone, "job", "two").take(target)
 
 
-def test_shards_that_join_keep_each_others_time(world, target, monkeypatch):
+def test_shards_that_join_keep_each_others_time(world, target):
     """A lock that was renewed without writing is as long for one who comes beside it."""
-    monkeypatch.setattr("loader.lock.TTL", 1.0)
     first = lock_of(world, "a", (1, 2))
     first.take(target)
-    time.sleep(0.7)
+    world.redis.hset(KEY, "1/2", json.dumps(holder(world)["1/2"] | {"until": 0}))  # as after its time
     first.take(target)
     lock_of(world, "b", (2, 2)).take(target)
-    time.sleep(0.5)
     with pytest.raises(LoaderError, match="locked by run a"):
         lock_of(world, "c", (1, 2)).take(target)
 
@@ -208,7 +215,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     def steal(self, keys):
         entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
         world.redis.hset(KEY, "1/1", json.dumps(entry))
-        time.sleep(0.5)
+        wait(lambda: self.throttle.lapsed() is not None, "the loss")
         return without_row(self, keys)
 
     monkeypatch.setattr(both.Both, "without_row", steal)
@@ -220,21 +227,46 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
 
 def test_x1_two_runs_of_a_job(big_desk):  # noqa: F811
     """The second ends at once with exit code 5 and has written nothing; when the first was killed, the third runs."""
-    first = big_desk.start("sync", "big", "--rate", "5000")
-    deadline = time.monotonic() + 20
-    while not big_desk.world.redis.exists("loader:{big}:lock"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    started = time.monotonic()
-    for words in (["sync", "big"], ["backfill", "big"], ["prune", "big"], ["rejects", "retry", "big"]):
-        second = big_desk.run(*words)
+    first = big_desk.start("sync", "big", "--rate", "100")  # ten minutes
+    wait(lambda: big_desk.world.redis.exists("loader:{big}:lock"), "the lock")
+    for words in ("sync", "backfill", "prune", "verify --repair", "rejects retry"):
+        second = big_desk.run(*words.split(), "big")
         assert (second.code, "locked by run" in second.err) == (5, True), second
-    assert time.monotonic() - started < 20
+        assert first.poll() is None  # its end was not waited for
     first.kill()
     first.communicate()
     third = big_desk.run("sync", "big", "-o", "json")
     assert (third.code, third.document["rows"]["written"]) == (0, 60_000)
     assert big_desk.world.state() == set()
+
+
+def test_who_left_its_lock_without_a_word_is_shut_out(world, target):
+    """What its connections may still have under way is forgotten before the next run writes."""
+    with Target(settings(world)) as dead:
+        lock_of(world, "dead").take(dead)
+        nodes = dead.slots.nodes
+        for node in nodes:
+            dead.command(node, "PING")
+        world.redis.hset(KEY, "1/1", json.dumps(holder(world)["1/1"] | {"pid": 2**22 + 1}))
+        lock_of(world, "heir").take(target)
+        for node in nodes:
+            with redis.Redis(node.host, node.port) as client:
+                assert dead.name not in str(client.client_list())
+
+
+def test_a_run_that_left_something_under_way_stays_fenced(world, target):
+    """Whoever takes the lock later has to shut it out."""
+    first, fence = lock_of(world), "loader:{job}:fence"
+    first.take(target)
+    assert world.redis.hkeys(fence) == [b"one"]
+    first.drop(target)
+    assert world.redis.hkeys(fence) == []
+    first = lock_of(world)
+    first.take(target)
+    away = next(node for node in target.slots.nodes if node != target.slots.node_of(slot_of(KEY.encode())))
+    target.fence(away, f"{target.name}-77")
+    first.drop(target)
+    assert (holder(world), world.redis.hkeys(fence)) == ({}, [b"one"])
 
 
 def table(world, rows):
@@ -246,6 +278,13 @@ def table(world, rows):
         f"INSERT INTO t SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, a.n FROM ten a, ten b, ten c, ten d LIMIT {rows}",
         "ANALYZE TABLE t",
     )
+
+
+def is_still(world):
+    """Whether nothing arrives for a while."""
+    before = len(world.hashes())
+    time.sleep(0.5)
+    return len(world.hashes()) == before
 
 
 def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
@@ -261,7 +300,7 @@ def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
                 monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
                 entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
                 world.redis.hset(KEY, "1/1", json.dumps(entry))
-                time.sleep(0.5)  # what is under way arrives
+                wait(lambda: is_still(world), "what is under way to arrive")
                 written.append(len(world.hashes()))
 
     run = run_job(config, config.jobs["job"], Options(rate=5000), Sleep())
@@ -283,10 +322,7 @@ def test_rows_that_were_read_before_the_lock_lapsed_are_not_written(world, monke
             monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
             world.redis.delete(KEY)
             world.sql("UPDATE t SET v = 1000")
-            deadline = time.monotonic() + 10
-            while not world.redis.exists(KEY):  # taken again
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait(lambda: world.redis.exists(KEY), "the lock to be taken again")
 
     monkeypatch.setattr("loader.lock.RENEW", 0.1)
     monkeypatch.setattr("loader.throttle.Throttle.sleep", sleep)
@@ -318,17 +354,28 @@ def test_a_master_emptied_amid_a_run(world):
     """Markers are gone: the run begins again by itself, and at its end every row is there."""
     table(world, 10_000)
     config = world.config(table="t", chunk_rows=500)
-    ear = Ear()
-    emptied = []
+    ear, begun = Ear(), itertools.count(1)
+    emptied = threading.Event()
 
     class Flush(Ear):
+        def expect(self, rows, throttle):
+            admit = throttle.admit
+
+            def admitted():  # half of the chunks are left for after
+                if next(begun) > 10:
+                    assert emptied.wait(60)
+                admit()
+
+            throttle.admit = admitted
+
         def notify(self, event):
             ear.notify(event)
-            if len(ear.events) == 10 and not emptied:
-                emptied.append(world.redis.flushall(target_nodes=[world.redis.get_primaries()[0]]))
+            if sum(isinstance(each, ChunkLoaded) for each in ear.events) == 8 and not emptied.is_set():
+                world.redis.flushall(target_nodes=[world.redis.get_primaries()[0]])
+                emptied.set()
 
     run = run_job(config, config.jobs["job"], Options(), Flush())
-    assert emptied
+    assert emptied.is_set()
     assert (run.status, run.read, run.written) == ("ok", 10_000, 10_000), run.error
     assert len(world.hashes()) == 10_000
     assert any("markers are gone" in str(event) for event in ear.events)

@@ -2,8 +2,6 @@
 
 import json
 import random
-import threading
-import time
 
 import pytest
 from redis.cluster import RedisCluster
@@ -11,6 +9,8 @@ from redis.cluster import RedisCluster
 from desk import Desk
 from loader import both, reconcile
 from loader.errors import ConfigError, TargetError
+from loader.execute import execute
+from loader.model import ChunkLoaded
 from loader.options import Options
 from loader.run import run_job
 from world import Ear
@@ -127,21 +127,32 @@ def small(world):
     return loaded(world, table="big")
 
 
-def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, pause):
-    """What differs is looked at again: a row that reaches Redis half a second later was never different."""
-    pause.undo()
+def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkeypatch):
+    """What differs is looked at again: a row that reaches Redis between two looks was never different."""
+    look, without_row, late = both.Both.look, both.Both.without_row, []
+
+    def look_late(*args):
+        found = look(*args)
+        if "rows" not in late:
+            late.append("rows")
+            for number in range(1, 11):
+                world.redis.hset(f"big_{number:08d}", "name", "new")
+        return found
+
+    def without_row_late(*args):
+        found = without_row(*args)
+        if "keys" not in late:
+            late.append("keys")
+            assert found == [b"big_00001000"]
+            world.sql("INSERT INTO big VALUES (1000, 'name 1000', 'note 1000')")
+        return found
+
+    monkeypatch.setattr(both.Both, "look", look_late)
+    monkeypatch.setattr(both.Both, "without_row", without_row_late)
     world.sql("UPDATE big SET name = 'new' WHERE id <= 10", "DELETE FROM big WHERE id = 1000")
 
-    def catch_up():
-        time.sleep(0.5)
-        for number in range(1, 11):
-            world.redis.hset(f"big_{number:08d}", "name", "new")
-        world.redis.delete("big_00001000")
-
-    thread = threading.Thread(target=catch_up)
-    thread.start()
     verdict = check(small)
-    thread.join()
+    assert late == ["rows", "keys"]
     assert (verdict.rows, verdict.is_equal) == (999, True), verdict.shown
 
 
@@ -227,6 +238,93 @@ def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
     monkeypatch.setattr(reconcile, "delete", late)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
+
+
+@pytest.mark.parametrize("most", [1, 3, 4])
+def test_no_more_is_deleted_than_was_found(most):
+    """Rows that go after the hashes were counted are not part of what `--max-delete` has allowed."""
+    gone = []
+
+    class Sides:
+        def unlink(self, keys):
+            gone.extend(keys)
+            return len(keys)
+
+    done = reconcile.Pruned("job")
+    reconcile.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
+    assert (done.deleted, gone) == (most, [b"a", b"b", b"c", b"d"][:most])
+
+
+def test_a_run_that_failed_prunes_nothing(world, small):
+    """`sync --prune` deletes once all is through, and not where the run has ended before."""
+    world.sql("DELETE FROM big WHERE id <= 10")
+
+    class Failing(Ear):
+        def notify(self, event):
+            if isinstance(event, ChunkLoaded):
+                raise ConfigError("no more")
+
+    run = execute(small, small.jobs["job"], Options(), Failing(), prune=100.0)
+    assert (run.status, run.error, run.deleted) == ("failed", "no more", 0)
+    assert len(world.hashes()) == 1000
+
+
+def test_a_node_that_refuses_to_be_read(world, small):
+    """What cannot be looked at is no difference: it is said, and nothing is mended."""
+    world.redis.execute_command("ACL", "SETUSER", "loader", "-hgetall", target_nodes=RedisCluster.PRIMARIES)
+    try:
+        with pytest.raises(TargetError, match="NOPERM") as caught:
+            check(small)
+    finally:
+        world.redis.execute_command("ACL", "SETUSER", "loader", "+hgetall", target_nodes=RedisCluster.PRIMARIES)
+    assert caught.value.exit_code == 2
+
+
+def test_the_loaders_own_keys_are_left_alone(world):
+    """A job whose key is any text makes none that begins with `loader:`."""
+    world.sql("CREATE TABLE t (k varchar(40) PRIMARY KEY)", "INSERT INTO t VALUES ('a')")
+    config = loaded(world, table="t", key="{k}")
+    world.redis.hset("loader:{other}:rejects", "x_1", "{}")
+    assert check(config).is_equal
+    assert prune(config, config.jobs["job"], max_delete=100).extra == 0
+    assert world.redis.exists("loader:{other}:rejects")
+
+
+def test_a_prefix_that_looks_like_a_pattern(world):
+    """SCAN is asked for the prefix as it is written."""
+    world.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    config = loaded(world, table="t", key="t[1]?_{id}")
+    world.sql("DELETE FROM t WHERE id = 2")
+    assert seen(check(config)) == {(b"t[1]?_2", "extra")}
+
+
+def test_a_key_that_is_no_text_is_left_alone(world):
+    """MySQL sends text as UTF-8 alone: other bytes are not the job's, and break no statement."""
+    world.sql("CREATE TABLE t (k varchar(40) PRIMARY KEY)", "INSERT INTO t VALUES ('a')")
+    config = loaded(world, table="t")
+    world.redis.hset(b"t_\xff", "k", "x")
+    assert check(config).is_equal
+    assert prune(config, config.jobs["job"], max_delete=100).extra == 0
+
+
+def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
+    """The lock lapses between the last look and the deletion, and is had again: the row is looked up anew."""
+    world.sql("DELETE FROM big WHERE id <= 2")
+    missing, lapsed = both.Both._missing, []
+
+    def late(sides, keys):
+        found = missing(sides, keys)
+        if not lapsed:
+            lapsed.append(world.sql("INSERT INTO big VALUES (1, 'back', NULL)"))
+            grant = sides.throttle.grant
+            sides.throttle.grant = lambda: grant() + 1
+        return found
+
+    monkeypatch.setattr(both.Both, "_missing", late)
+    with both.Both(small, small.jobs["job"], "run") as sides:
+        assert sides.unlink([b"big_00000001", b"big_00000002"]) == 1
+    assert lapsed
+    assert world.redis.exists("big_00000001")
 
 
 def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):

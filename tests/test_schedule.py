@@ -48,7 +48,7 @@ def begin():
     yield begin
     for schedule in started:
         schedule.stop()
-        assert schedule.wait(5)
+        assert schedule.wait(30)
 
 
 def failed(job, code=Exit.FAILED):
@@ -62,7 +62,14 @@ def settled(tally):
 def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch):
     """After a pause that doubles; an exception fails its job alone, and other jobs go on."""
     monkeypatch.setattr(module, "BACKOFF", 0.1)
-    calls = defaultdict(list)
+    calls, pauses = defaultdict(list), defaultdict(list)
+    try_again = Schedule._try_again
+
+    def note(schedule, entry, slot, pause):
+        pauses[entry.name].append(pause)
+        try_again(schedule, entry, slot, pause)
+
+    monkeypatch.setattr(Schedule, "_try_again", note)
 
     def work(job, slot):
         calls[job].append((slot, time.monotonic()))
@@ -76,17 +83,17 @@ def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch
     wait(lambda: len(calls["fail"]) == 4, "four attempts")
     slots, moments = zip(*calls["fail"], strict=True)
     assert slots == (77, 77, 77, 77)
-    pauses = [two - one for one, two in pairwise(moments)]
-    assert pauses[2] > pauses[0]
-    assert all(low < pause < low + 0.4 for low, pause in zip((0.07, 0.14, 0.28), pauses, strict=True))
-    time.sleep(0.1)
-    assert schedule.tallies()["fail"] == Tally(due=1, run=1, again=3)
+    waited = [two - one for one, two in pairwise(moments)]
+    assert all(least < seconds for least, seconds in zip((0.07, 0.14, 0.28), waited, strict=True))
+    assert pauses["fail"] == [0.1, 0.2, 0.4]
+    wait(lambda: schedule.tallies()["fail"] == Tally(due=1, run=1, again=3), "the last to end")
     assert {str(error) for _, _, error in heard.of("crashed")} == {"boom"}
     assert next(run.error for run, _ in heard.of("ended") if run.job == "crash") == "RuntimeError: boom"
     assert schedule.tallies()["crash"].run == 1
 
 
-def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin):
+@pytest.mark.parametrize(("jobs", "at_once", "together"), [("abc", 2, 2), ("a", 4, 1)])
+def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin, jobs, at_once, together):
     """A slot that comes while the run before it goes on, or waits for a place, is skipped and counted."""
     going = []
     most = []
@@ -99,10 +106,10 @@ def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin):
         going.remove(job)
         return Run(job, "x")
 
-    schedule, heard = begin(work, dict.fromkeys("abc", SECOND), at_once=2)
+    schedule, heard = begin(work, dict.fromkeys(jobs, SECOND), at_once)
     wait(lambda: len(heard.of("skipped")) >= 3, "slots to be skipped")
-    assert max(map(len, most)) == 2
-    assert all(len(set(jobs)) == len(jobs) for jobs in most)
+    assert max(map(len, most)) == together
+    assert all(len(set(names)) == len(names) for names in most)
     assert {reason for _, _, reason, _ in heard.of("skipped")} == {Reason.RUNNING}
     free.set()
     schedule.stop()
@@ -135,8 +142,21 @@ def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
 
     schedule, _ = begin(work, {"a": SECOND})
     wait(lambda: len(slots) >= 3, "three slots")
-    assert slots[:3] == [slots[0], slots[0] + 1, slots[0] + 2]
+    assert slots == sorted(set(slots))
+    assert slots[2] - slots[0] < module.BACKOFF  # or it was the pause that one of them waited for
     assert schedule.tallies()["a"].again == 0
+
+
+def test_a_new_slot_settles_the_one_that_is_still_locked_elsewhere(begin):
+    """Each is counted: as running, since the run elsewhere goes on."""
+    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    schedule, heard = begin(lambda *_: locked, {"a": SECOND})
+    wait(lambda: len(heard.of("skipped")) >= 2, "slots to be skipped")
+    schedule.stop()
+    assert schedule.wait(30)
+    assert heard.of("skipped")[0][2] is Reason.RUNNING
+    tally = schedule.tallies()["a"]
+    assert tally.due == settled(tally) > 0
 
 
 def test_a_listener_that_fails_harms_no_job(begin):
@@ -198,7 +218,7 @@ def test_a_gap_of_years_is_counted_in_no_time():
     started = time.monotonic()
     clock = _Clock(SECOND, 0.5)
     assert len(clock.due(1e9)) == 10**9
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
 
 
 def test_jitter_moves_the_start_and_stays_before_the_next_slot():
@@ -258,7 +278,7 @@ def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
     schedule, _ = begin(lambda *_: answers.pop(0), {"a": NEVER})
     schedule.take_up("a", 77)
     wait(lambda: len(answers) == 1 and schedule.by_hand("a", lambda: free.wait(10)), "the run by hand")
-    time.sleep(0.3)
+    wait(lambda: schedule._by_hand["a"].delays, "the attempt to come")
     assert len(answers) == 1
     free.set()
     wait(lambda: schedule.tallies()["a"] == Tally(due=1, run=1), "the attempt")

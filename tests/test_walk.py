@@ -73,6 +73,19 @@ def test_a_dense_integer_key_is_counted_off():
     assert all("MIN(" in sql for sql in asked)
 
 
+def test_a_table_that_is_filtered_is_not_counted_off():
+    """How many of the keys are left nobody knows: each bound is looked up."""
+    asked = []
+    keys = set(range(1, 1001))
+
+    def fetch(sql):
+        asked.append(sql)
+        return server(keys)(sql)
+
+    assert len(list(walk(plan_of(keys, where="1"), 100, fetch))) == 11
+    assert not any("MIN(" in sql for sql in asked)
+
+
 def test_a_table_without_a_walk_is_one_chunk():
     """One pass: a single chunk, open at both ends."""
     column = Column("id", "float", "float", None)

@@ -151,6 +151,16 @@ def test_stopped_and_bounded(world):
     assert world.redis.llen("loader:{job}:runs") == KEPT
 
 
+def test_a_part_is_no_success(world):
+    """A run that left rows of the job out is in its history, and no success of it."""
+    world.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1),(2)")
+    done = carry_out(world, options=Options(where="id = 1"), table="t")
+    assert (done.status, done.written) == ("ok", 1)
+    entry = history(world).last()[0]
+    assert (entry.run, entry.partial, entry.is_success) == (done.id, True, False)
+    assert history(world).success() is None
+
+
 def test_history_is_no_condition(world):
     """A run goes well where its history cannot be written, and says so; one that the lock refuses leaves no trace."""
     world.sql("CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)")
@@ -513,7 +523,7 @@ def test_idle_connections(served, monkeypatch):
     idle = [socket.create_connection((HOST, web.port)) for _ in range(40)]
     try:
         for each in idle:
-            each.settimeout(5)
+            each.settimeout(30)
         for each in idle[25:]:
             assert each.recv(1) == b""  # closed at once
         for each in idle[:15]:
@@ -532,18 +542,17 @@ def test_a_reload_waits_for_no_server(world, monkeypatch):
 
     def ask(source, target):
         waiting.set()
-        release.wait(10)
+        release.wait(60)
         return ["of the servers before"]
 
     monkeypatch.setattr(health, "_ask", ask)
     thread = threading.Thread(target=health.reasons)
     thread.start()
-    assert waiting.wait(5)
-    started = time.monotonic()
+    assert waiting.wait(30)
     health.configure(config.source, config.target)
-    assert time.monotonic() - started < 1
+    assert thread.is_alive()  # it is still waited for
     release.set()
-    thread.join(5)
+    thread.join(30)
     monkeypatch.setattr(health, "_ask", lambda source, target: [])
     assert health.reasons() == []
 

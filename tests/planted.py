@@ -1,0 +1,907 @@
+"""Faults that a person could make, and the tests that must notice each; see scripts/mutants.sh.
+
+A fault names a piece of a file that stands there once, and what takes its place.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """A change that breaks a promise."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def place(self) -> str:
+        return f"{self.file}: {self.name}"
+
+    def applied(self, text: str) -> str:
+        """The text of the file with the fault."""
+        assert text.count(self.old) == 1, self.place
+        return text.replace(self.old, self.new)
+
+
+def misfits(root: Path) -> list[str]:
+    """What of the list does not fit the package any more, in words."""
+    told = []
+    for fault in FAULTS:
+        count = (root / fault.file).read_text(encoding="utf-8").count(fault.old)
+        if count != 1 or fault.old == fault.new:
+            told.append(f"{fault.place}: what is to be replaced stands there {count} times: {fault.old!r}")
+        for test in fault.tests:
+            file, _, name = test.partition("::")
+            if f"\ndef {name.partition('[')[0]}(" not in "\n" + (root / file).read_text(encoding="utf-8"):
+                told.append(f"{fault.place}: there is no test {test}")
+    if len({fault.place for fault in FAULTS}) < len(FAULTS):
+        told.append("two faults have one name")
+    return told
+
+
+def _of(room: str, *faults: tuple[str, str, str, str]) -> list[Fault]:
+    """Faults of one room: what each is, old, new, and its tests: `x::y` is tests/test_x.py::test_y."""
+    return [
+        Fault(f"loader/{room}.py", name, old, new, tuple(map(_node, tests.split()))) for name, old, new, tests in faults
+    ]
+
+
+def _node(test: str) -> str:
+    file, _, name = test.partition("::")
+    return f"tests/test_{file}.py::test_{name}"
+
+
+FAULTS = [
+    *_of(
+        "erase",
+        (
+            "hashes of another job go",
+            "owned = sorted(filter(self._lookup.owns, keys))",
+            "owned = sorted(keys)",
+            "increment::the_key_of_another_job_is_not_deleted",
+        ),
+        (
+            "keys of another type go",
+            'if kind == b"hash"]',
+            'if kind != b"none"]',
+            "increment::a_foreign_key_is_not_deleted",
+        ),
+        (
+            "the row is not looked up right before",
+            "made = set(self.keys(self._made, self._made.matching(self._lookup.condition(there)), source))",
+            "made = set[bytes]()",
+            "increment::a_key_that_another_row_makes_stays",
+        ),
+        (
+            "the lock may have lapsed since the row was looked up",
+            "            self._throttle.hold(grant)\n",
+            "",
+            "increment::a_deletion_that_the_lock_does_not_cover",
+        ),
+        (
+            "what stays is forgotten",
+            "            stay += (key for key in there if key in made)\n",
+            "",
+            "changed::a_row_that_comes_back_before_its_hash_is_deleted",
+        ),
+    ),
+    *_of(
+        "reconcile",
+        (
+            "a repair takes no lock",
+            'with Both(settings, job, new_id() if repair else "") as both:',
+            'with Both(settings, job, "") as both:',
+            "lock::x1_two_runs_of_a_job",
+        ),
+        (
+            "a repair has no limit",
+            "        if self.verdict.extra > most:\n",
+            "        if self.verdict.extra > self.verdict.rows + self.verdict.extra:\n",
+            "reconcile::a_table_that_is_empty_by_mistake_empties_nothing",
+        ),
+        (
+            "--max-delete is no percentage",
+            "if done.extra > done.keys * max_delete / 100:",
+            "if done.extra > done.keys * max_delete:",
+            "reconcile::a_table_that_is_empty_by_mistake_empties_nothing",
+        ),
+        (
+            "a dry run deletes",
+            "elif done.extra and not done.dry_run:",
+            "elif done.extra:",
+            "reconcile::hashes_without_a_row_are_pruned",
+        ),
+        (
+            "more is deleted than was found",
+            "part = keys[: most - done.deleted]",
+            "part = keys",
+            "reconcile::no_more_is_deleted_than_was_found",
+        ),
+        (
+            "a prune leaves the baseline",
+            "            void_baseline(both)\n            delete(",
+            "            delete(",
+            "changed::others_that_write_hashes_void_what_is_known",
+        ),
+        (
+            "a repair leaves the baseline",
+            "        if repair:\n            void_baseline(both)\n",
+            "",
+            "changed::others_that_write_hashes_void_what_is_known",
+        ),
+        (
+            "a retry leaves the baseline",
+            "        void_baseline(both)\n        rejects = ",
+            "        rejects = ",
+            "changed::others_that_write_hashes_void_what_is_known",
+        ),
+        (
+            "a row that is refused again is forgotten",
+            "rejects.remove([key for key in part if key not in refused])",
+            "rejects.remove(part)",
+            "reconcile::rejects_are_listed_retried_and_forgotten",
+        ),
+        (
+            "jobs may share a prefix",
+            "if other is not job and other.prefix == job.prefix:",
+            "if other.table != job.table and other.prefix == job.prefix:",
+            "reconcile::jobs_that_write_the_same_hashes_are_refused",
+        ),
+        (
+            "keys of a scan that failed count",
+            "scanned, done.keys = Tally(), 0",
+            "scanned = Tally()",
+            "reconcile::a_master_that_fails_amid_a_scan",
+        ),
+        (
+            "a prune that is through is still due",
+            "if job.full_every and not done.dry_run:",
+            "if job.full_every and done.dry_run:",
+            "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "increment",
+        (
+            "the lag is not taken off",
+            "before.at - setting(job).lag - set_back(before, now)",
+            "before.at - set_back(before, now)",
+            "increment::x7_a_late_commit_within_the_lag",
+        ),
+        (
+            "a clock that was set back is not noticed",
+            "before.at - setting(job).lag - set_back(before, now)",
+            "before.at - setting(job).lag",
+            "increment::x10_a_clock_set_back",
+        ),
+        (
+            "open transactions do not count",
+            "limit = seconds - (age or 0)",
+            "limit = seconds",
+            "increment::x7_a_commit_later_than_the_lag",
+        ),
+        (
+            "stamps of another time zone do not hold the mark back",
+            "return Mark(min(last, limit), last,",
+            "return Mark(limit, last,",
+            "increment::x10_stamps_in_another_time_zone",
+        ),
+        (
+            "a replica may have stood still",
+            "mark = mark if source.is_read_only() else _advanced(before, mark)",
+            "mark = _advanced(before, mark)",
+            "increment::a_replica_that_stood_still",
+        ),
+        (
+            "a doubtful baseline is built on",
+            "    if doubt or before is None:\n",
+            "    if before is None:\n",
+            "increment::a_master_that_was_emptied increment::a_changed_plan",
+        ),
+        (
+            "a full run comes late",
+            "not 0 <= time() - baseline.full < job.full_every * EARLY",
+            "not 0 <= time() - baseline.full < job.full_every",
+            "increment::a_full_run_is_due",
+        ),
+        (
+            "the mark of a quiet table creeps",
+            "return before if passed < ADVANCE else replace(",
+            "return replace(",
+            "increment::runs_every_second",
+        ),
+        (
+            "rows with an older mark of the same stamp are passed by",
+            "    if now.newest != before.newest or set_back(before, now):\n",
+            "    if set_back(before, now):\n",
+            "increment::only_what_was_changed_is_read increment::x10_stamps_in_another_time_zone",
+        ),
+    ),
+    *_of(
+        "schedule",
+        (
+            "a job runs beside itself",
+            "        if self._is_busy(entry.name):\n            self._skip(",
+            "        if entry.name in self._by_hand:\n            self._skip(",
+            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+        ),
+        (
+            "places are not counted",
+            "while self._waiting and self._running < self.at_once and",
+            "while self._waiting and",
+            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+        ),
+        (
+            "pauses do not grow",
+            "min(BACKOFF_MOST, least * 2 ** min(entry.failures, 9))",
+            "min(BACKOFF_MOST, least)",
+            "schedule::a_failed_run_is_tried_again_and_what_crashes_is_told",
+        ),
+        (
+            "a slot that is tried again is not settled by the next",
+            "        self._settle(entry, Reason.RUNNING)\n        with suppress",
+            "        with suppress",
+            "schedule::a_new_slot_settles_the_one_that_is_still_locked_elsewhere",
+        ),
+        (
+            "a clock set back is not noticed",
+            "if now < self._seen - BACK:",
+            "if now < self._seen - 1e9:",
+            "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "a run whose job was taken out is forgotten",
+            "            self._dropped.add(entry)\n",
+            "            pass\n",
+            "schedule::a_job_taken_out_while_it_runs_is_not_begun_beside_itself",
+        ),
+        (
+            "an attempt that met a run by hand is lost",
+            "if hands.delays and self._entries",
+            "if not hands.delays and self._entries",
+            "schedule::an_attempt_that_meets_a_run_by_hand_comes_later",
+        ),
+        (
+            "a fault in the telling stops a job",
+            '            except Exception:\n                LOG.exception("a listener',
+            '            except OSError:\n                LOG.exception("a listener',
+            "schedule::a_listener_that_fails_harms_no_job",
+        ),
+        (
+            "a paused slot counts as run",
+            "        elif run.paused:\n",
+            "        elif run.paused and run.elsewhere:\n",
+            "schedule::a_slot_of_a_paused_job_is_settled_and_not_tried_again",
+        ),
+        (
+            "work by hand is taken after the stop",
+            "if self._stopping or self._is_busy(name):",
+            "if self._is_busy(name):",
+            "schedule::by_hand_a_job_has_a_place_and_never_runs_beside_itself",
+        ),
+    ),
+    *_of(
+        "lookup",
+        (
+            "zeros before a number do not matter",
+            'return rb"[0-9]{%d}|[1-9][0-9]{%d,}" % (width, width)',
+            'return rb"[0-9]+"',
+            "reconcile::keys_of_others_are_left_alone",
+        ),
+        (
+            "longer prefixes of other jobs are ours",
+            "(RESERVED, *self._others)",
+            "(RESERVED,)",
+            "reconcile::a_job_with_a_longer_prefix_keeps_its_keys",
+        ),
+        (
+            "the loader's own keys are ours",
+            "(RESERVED, *self._others)",
+            "self._others",
+            "reconcile::the_loaders_own_keys_are_left_alone",
+        ),
+        (
+            "a key with too many readings is looked up by some",
+            "if len(found) > READINGS:\n                whole",
+            "if len(found) > READINGS + 1:\n                whole",
+            "reconcile::texts_full_of_separators",
+        ),
+        (
+            "a prefix is a pattern",
+            '    return re.sub(r"([*?\\[\\]\\\\^-])", r"\\\\\\1", text)',
+            "    return text",
+            "reconcile::a_prefix_that_looks_like_a_pattern",
+        ),
+        (
+            "bytes that are no text are looked up",
+            "return not _is_no_text(key)",
+            "return True",
+            "reconcile::a_key_that_is_no_text_is_left_alone",
+        ),
+    ),
+    *_of(
+        "watch",
+        (
+            "a load above the limit is not waited for",
+            'if value > most else ""',
+            'if value < most else ""',
+            "backfill::a_run_waits_while_mysql_is_busy",
+        ),
+        (
+            "a replica that stands still is not waited for",
+            'return f"--max-lag {most}: the replica does not replicate"',
+            'return ""',
+            "backfill::a_run_waits_for_the_replica",
+        ),
+        (
+            "rows that are there need room",
+            'new = [words for words in rows if not target.ask(words[1], "EXISTS", words[1])[1]]',
+            "new = rows",
+            "backfill::a_backfill_that_cannot_fit_does_not_begin",
+        ),
+        (
+            "a backfill that cannot fit begins",
+            "if need > rooms.get(node, need):",
+            "if need < rooms.get(node, 0):",
+            "backfill::a_backfill_that_cannot_fit_does_not_begin",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "an error amid rows ends the result well",
+            "            self._source.close()\n            raise failure from error\n",
+            "            self._source.close()\n",
+            "faults_mysql::s3_killed_amid_rows faults_mysql::s3_out_of_time",
+        ),
+        (
+            "a stream that is left is read to its end",
+            "        if not self._finished:\n            self._hand_back",
+            "        if self._finished:\n            self._hand_back",
+            "sync::a_stream_left_early_drops_its_connection",
+        ),
+        (
+            "a server that closes amid rows is no failure that passes",
+            'the server closed the connection amid rows", transient=True',
+            'the server closed the connection amid rows", transient=False',
+            "sync::a_server_that_closes_amid_rows",
+        ),
+        (
+            "the time zone is not set",
+            "lock_wait_timeout = {max(1, settings.read_timeout // 2)}{zone}",
+            "lock_wait_timeout = {max(1, settings.read_timeout // 2)}",
+            "increment::x10_a_moment_by_the_clock",
+        ),
+        (
+            "a transaction that has only locked does not count",
+            "trx_rows_modified > 0 OR trx_lock_structs > 0",
+            "trx_rows_modified > 0",
+            "increment::x7_a_statement_that_waits",
+        ),
+        (
+            "the session may write",
+            "READ COMMITTED, READ ONLY",
+            "READ COMMITTED",
+            "sync::a_session_may_not_write",
+        ),
+    ),
+    *_of(
+        "plan",
+        (
+            "the upper bound is not part of a chunk",
+            "_compare(columns, values, '<', '<=')",
+            "_compare(columns, values, '<', '<')",
+            "plan::chunks_are_ranges_of_the_key",
+        ),
+        (
+            "a backquote ends a name",
+            'return "`" + name.replace("`", "``") + "`"',
+            'return "`" + name + "`"',
+            "plan::names_are_quoted",
+        ),
+        (
+            "text after a literal goes through",
+            "not LITERAL.fullmatch(value)",
+            "not LITERAL.match(value)",
+            "plan::literals_hold_no_free_text",
+        ),
+        (
+            "a row whose condition is NULL keeps its hash",
+            'f"({taken}) IS NOT TRUE"',
+            'f"NOT ({taken})"',
+            "increment::a_row_that_leaves_the_where",
+        ),
+        (
+            "a checkpoint is not bound to types",
+            '            "column types": ", ".join(f"{column.name} {column}" for column in self.columns),\n',
+            "",
+            "backfill::a_changed_column_is_refused",
+        ),
+        (
+            "what was changed is another plan",
+            "        if self.whole:\n            return self.whole.facts()\n",
+            "",
+            "increment::only_what_was_changed_is_read",
+        ),
+        (
+            "the hour that comes twice is read once",
+            "FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))",
+            "FROM_UNIXTIME({at})",
+            "increment::x10_the_hour_that_comes_twice",
+        ),
+        (
+            "shards overlap",
+            "% {shard[1]} = {shard[0] - 1}",
+            "% {shard[1]} >= {shard[0] - 1}",
+            "backfill::shards_divide_the_table",
+        ),
+        (
+            "a type that changed is not seen in the result",
+            "for before, now in pairs if before != now)",
+            "for before, now in pairs if before[0] != now[0])",
+            "faults_mysql::s12_a_type_is_shared_by_all_workers",
+        ),
+    ),
+    *_of(
+        "walk",
+        (
+            "the rest beyond the last bound is left out",
+            "        at += rows\n        yield (str(at),)\n    yield None\n",
+            "        at += rows\n        yield (str(at),)\n",
+            "walk::every_row_is_in_exactly_one_chunk",
+        ),
+        (
+            "the first chunk is too large",
+            "else low - 1\n",
+            "else low\n",
+            "walk::a_dense_integer_key_is_counted_off",
+        ),
+        (
+            "a condition is taken for rows that are there",
+            "not in INTEGERS or plan.filtered:",
+            "not in INTEGERS:",
+            "walk::a_table_that_is_filtered_is_not_counted_off",
+        ),
+    ),
+    *_of(
+        "history",
+        (
+            "a run of a part is a success of all",
+            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
+            "self.exit_code in {Exit.OK, Exit.REJECTS}",
+            "watch::a_part_is_no_success",
+        ),
+        (
+            "a failed run is a success",
+            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
+            "not self.partial",
+            "watch::stopped_and_bounded",
+        ),
+        (
+            "the list grows",
+            '        self._ask(self._runs, "LTRIM", 0, KEPT - 1)\n',
+            "",
+            "watch::stopped_and_bounded",
+        ),
+    ),
+    *_of(
+        "access",
+        (
+            "guesses cost no wait",
+            "if not self._token or now < before.until:",
+            "if not self._token:",
+            "access::guesses_are_slowed_down",
+        ),
+        (
+            "the beginning of the token is enough",
+            'if hmac.compare_digest(token.encode(errors="surrogateescape"), self._token):',
+            'if self._token.startswith(token.encode(errors="surrogateescape")):',
+            "access::a_part_of_the_token_is_not_enough",
+        ),
+        (
+            "sessions outlive their token",
+            "                self._sessions.clear()\n",
+            "",
+            "access::sessions",
+        ),
+        (
+            "a page of the same site counts as ours",
+            'site not in {"same-origin", "none"}',
+            'site not in {"same-origin", "same-site", "none"}',
+            "access::pages_of_others",
+        ),
+        (
+            "two slashes lead on",
+            'r"/(?!/)[!-\\[\\]-~]*"',
+            'r"/[!-\\[\\]-~]*"',
+            "access::ways_astray",
+        ),
+    ),
+    *_of(
+        "actions",
+        (
+            "an action needs no session",
+            "            if not self._access.has(request.cookies.get(COOKIE)):\n",
+            "            if not self._access.exists:\n",
+            "actions::a_browser",
+        ),
+        (
+            "a form of another page counts",
+            'if not is_own_page(request.headers):\n                return _refused("an action',
+            'if not request.headers:\n                return _refused("an action',
+            "actions::a_browser",
+        ),
+        (
+            "there are actions without a token",
+            "        if not self._access.exists:\n            raise HTTPException(404)\n",
+            "        return\n",
+            "actions::no_token_no_actions",
+        ),
+    ),
+    *_of(
+        "daemon",
+        (
+            "a run elsewhere is not asked about",
+            "                if holders(target, job):\n                    return False\n",
+            "                holders(target, job)\n",
+            "actions::a_program",
+        ),
+        (
+            "chunks under way are broken off at once",
+            "        self._halt.asked = True\n",
+            "        self._halt.asked = self._halt.now = True\n",
+            "daemon::sigterm_lets_chunks_finish_and_the_next_daemon_goes_on",
+        ),
+        (
+            "a broken config is taken",
+            '            notify(READY=1, STATUS="the config is broken, the one before is kept")\n            return\n',
+            "            os._exit(2)\n",
+            "daemon::sighup_and_what_systemd_is_told",
+        ),
+    ),
+    *_of(
+        "frames",
+        (
+            "a field that became NULL stays",
+            "                absent.append(name)\n",
+            "                continue\n",
+            "frames::null_leaves_the_field_out_and_deletes_it",
+        ),
+        (
+            "a short row packet is taken",
+            "if position != end or len(cells) != count:",
+            "if position != end:",
+            "frames::a_malformed_packet_is_an_error",
+        ),
+        (
+            "the sum of keys depends on nothing but their number",
+            "self._sums[slot] = (self._sums[slot] + checksum(key)) & BITS",
+            "self._sums[slot] = (self._sums[slot] + 1) & BITS",
+            "frames::tallies_tell_slots_apart",
+        ),
+    ),
+    *_of(
+        "reader",
+        (
+            "an error of a node is a hash that differs",
+            "        if code not in REDIRECT | DATA:\n            raise self._target.error(text, node)\n",
+            "",
+            "reconcile::a_node_that_refuses_to_be_read",
+        ),
+    ),
+    *_of(
+        "execute",
+        (
+            "a run that failed is pruned after",
+            "and run.exit_code in {Exit.OK, Exit.REJECTS}:\n            _prune",
+            "and run.exit_code is not None:\n            _prune",
+            "reconcile::a_run_that_failed_prunes_nothing",
+        ),
+    ),
+    *_of(
+        "lock",
+        (
+            "shards of other numbers go side by side",
+            "if of ~= shards or theirs == shard then",
+            "if theirs == shard then",
+            "lock::shards_of_one_number_go_side_by_side",
+        ),
+        (
+            "a lock that was not renewed is held",
+            "        if self._lost or over <= 0:\n",
+            "        if self._lost or over <= 1e9:\n",
+            "lock::a_lock_ends_by_itself",
+        ),
+        (
+            "another's lock is let go",
+            "if own and cjson.decode(own)['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end",
+            "if own then redis.call('HDEL', KEYS[1], ARGV[1]) end",
+            "lock::a_lock_is_renewed_and_taken_again_if_nobody_has_it",
+        ),
+        (
+            "who left its lock is not shut out",
+            "                self._target.shut_out(self._strangers.values())\n",
+            "                pass\n",
+            "lock::who_left_its_lock_without_a_word_is_shut_out",
+        ),
+        (
+            "no replica knows of the lock",
+            "        if not self._known:\n",
+            "        if not self._known and not known and self._lost:\n",
+            "changed::what_a_failover_must_not_undo",
+        ),
+        (
+            "the fence of what may still be carried out is taken away",
+            "*([self._token] if target.settled and not self.lapsed() else [])",
+            "self._token",
+            "lock::a_run_that_left_something_under_way_stays_fenced",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "our own connections are not closed",
+            "if name in own or name.rpartition",
+            "if name.rpartition",
+            "writer::only_our_own_connections_are_fenced",
+        ),
+        (
+            "those of others are not closed",
+            'if name in own or name.rpartition("-")[0] in strangers]',
+            "if name in own]",
+            "writer::who_is_shut_out_has_no_connection_left",
+        ),
+        (
+            "a command that timed out is not fenced",
+            "            except (redis.RedisError, OSError) as error:\n                self._drop(node, fenced=True)\n",
+            "            except (redis.RedisError, OSError) as error:\n                self._drop(node)\n",
+            "writer::a_command_that_timed_out_does_not_undo_a_newer_one",
+        ),
+        (
+            "what WAIT says is not looked at",
+            "        if node in self.replicated and not replicas:\n            raise self.unknown(commands[-1][0])\n",
+            "",
+            "changed::what_a_failover_must_not_undo",
+        ),
+    ),
+    *_of(
+        "link",
+        (
+            "what is under way is not fenced",
+            "            if link.awaited:\n                self._target.fence(link.node, link.name)\n",
+            "",
+            "links::what_is_under_way_when_a_writer_is_closed_is_fenced",
+        ),
+        (
+            "what failed is not fenced",
+            "        link.awaited.append(error)\n",
+            "",
+            "links::a_wait_that_timed_out_is_fenced",
+        ),
+        (
+            "the lock is not asked about before bytes are sent",
+            "        if link.unsent:\n            self.guard()\n",
+            "",
+            "links::nothing_is_sent_that_the_guard_refuses",
+        ),
+    ),
+    *_of(
+        "writer",
+        (
+            "no replica needs to acknowledge",
+            "        if counts[0] < 1:\n",
+            "        if counts[0] < 0:\n",
+            "links::a_chunk_that_no_replica_has_is_not_counted",
+        ),
+        (
+            "a mark that is lost is not noticed",
+            "        if not reply:\n            raise TargetError(",
+            "        if reply is None:\n            raise TargetError(",
+            "links::a_mark_that_is_lost_fails_the_chunk",
+        ),
+        (
+            "a master that is none any more counts",
+            "if gone := written - masters:",
+            "if gone := written - masters - written:",
+            "writer::what_was_written_to_a_master_that_is_none_any_more",
+        ),
+        (
+            "ASK is followed without ASKING",
+            'lead: list[list[bytes]] = [[b"ASKING"]] if asking else []',
+            "lead: list[list[bytes]] = []",
+            "writer::a_migrating_slot_is_followed_by_ask_to_a_node_without_slots",
+        ),
+        (
+            "a foreign key gets our time to live",
+            "return _without(sent.batch.then, {reject.key for reject in rejects})",
+            "return sent.batch.then",
+            "writer::a_foreign_key_is_a_reject_and_stays",
+        ),
+    ),
+    *_of(
+        "load",
+        (
+            "what does not pass is tried again",
+            "if not error.transient or now + pause > give_up",
+            "if now + pause > give_up",
+            "sync::what_passes_is_tried_again_until_patience_ends",
+        ),
+    ),
+    *_of(
+        "basis",
+        (
+            "an old checkpoint stands beside new markers",
+            "            self.state.void()  # else the new markers would vouch for it\n",
+            "",
+            "backfill::a_checkpoint_is_void_once_a_run_begins_anew",
+        ),
+        (
+            "a baseline is kept though masters are in doubt once it is saved",
+            "        if self._is_doubtful(ends.steadily(lambda: lives(ends.target)).values()):\n",
+            "        if self._is_doubtful([]):\n",
+            "changed::a_master_whose_counters_are_reset_while_the_baseline_is_saved",
+        ),
+        (
+            "a baseline is kept though masters threw keys away",
+            "        if self._is_doubtful(now):\n",
+            "        if self._is_doubtful([]):\n",
+            "changed::keys_that_redis_threw_away_are_written_again",
+        ),
+        (
+            "a slot is done twice",
+            'if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:',
+            'if done and self._options.slot < done["slot"] <= time.time() + AHEAD:',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "a checkpoint of another plan is gone on with",
+            "        if changed := difference(before, facts):\n",
+            "        if scheduled and (changed := difference(before, facts)):\n",
+            "backfill::a_changed_plan_is_refused_with_the_reason",
+        ),
+        (
+            "a checkpoint is gone on with though markers are gone",
+            "if there is None]:\n            self.notes",
+            "if there is None and key in facts]:\n            self.notes",
+            "backfill::an_emptied_master_starts_over",
+        ),
+        (
+            "what is lost between the last chunk and the end is not noticed",
+            "        self._check(marks)\n",
+            "",
+            "losses::a2_between_the_last_chunk_and_the_end",
+        ),
+    ),
+    *_of(
+        "state",
+        (
+            "a checkpoint of another version is read",
+            '            if values.pop("version") != VERSION:\n                raise ValueError',
+            '            if values.pop("version") == -VERSION:\n                raise ValueError',
+            "backfill::a_checkpoint_of_another_version_is_refused",
+        ),
+    ),
+    *_of(
+        "baseline",
+        (
+            "another plan is built on",
+            "        if changed := difference(baseline.facts, facts):\n            return",
+            "        if changed := difference(facts, facts):\n            return",
+            "changed::another_plan_forgets_the_digests increment::a_changed_plan",
+        ),
+        (
+            "markers that are gone are not missed",
+            "if there is None]:\n            return",
+            "if there is None and key in facts]:\n            return",
+            "increment::a_master_that_was_emptied",
+        ),
+        (
+            "keys that were thrown away are not missed",
+            'return "has thrown keys away" if now.evicted != before.evicted else ""',
+            'return ""',
+            "changed::doubts_about_a_master",
+        ),
+        (
+            "no replica knows that a baseline is void",
+            'self._target.keep(self._key.encode(), ("DEL", self._key))',
+            'self._target.ask(self._key.encode(), "DEL", self._key)',
+            "changed::what_a_failover_must_not_undo",
+        ),
+    ),
+    *_of(
+        "masters",
+        (
+            "counters that were reset are believed",
+            "return self.connections < before.connections or self.connections <= self.client - before.client",
+            "return self.connections < before.connections",
+            "writer::counters_that_were_reset",
+        ),
+    ),
+    *_of(
+        "digests",
+        (
+            "no replica knows that a chunk is dirty",
+            'self._target.keep(self._key.encode(), ("HMSET", self._key, *words))',
+            'self._target.ask(self._key.encode(), "HMSET", self._key, *words)',
+            "changed::what_a_failover_must_not_undo",
+        ),
+        (
+            "a blob's checksum is not looked at",
+            'entry.sum == zlib.crc32(blob or b"")',
+            "entry.sum is not None",
+            "changed::a_blob_that_is_not_what_the_index_says_makes_its_chunk_dirty",
+        ),
+        (
+            "what a run wrote that did not end is known",
+            'chain = self._without(chain, fields.get(WRITER.encode(), b"").decode())',
+            "pass",
+            "changed::what_a_run_wrote_that_did_not_end_is_written_again",
+        ),
+        (
+            "another writer is not noticed",
+            "    def _check_writer(self) -> None:\n",
+            "    def _check_writer(self) -> None:\n        return\n",
+            "changed::a_run_begins_again_where_another_writes_the_digests",
+        ),
+    ),
+    *_of(
+        "changed",
+        (
+            "a chunk is not dirty while it is written",
+            "            self._first()\n            self._sent = True\n",
+            "            self._sent = True\n",
+            "changed::a_row_that_is_again_what_it_was_after_a_run_that_died",
+        ),
+        (
+            "a row that Redis refused is known",
+            ".without({reject.key for reject in acks.rejects})",
+            "",
+            "changed::a_row_that_redis_refuses_is_tried_again",
+        ),
+        (
+            "hashes that expire are known",
+            "            if expiring:\n",
+            "            if expiring and event.rejects:\n",
+            "changed::hashes_that_expire_are_not_known",
+        ),
+    ),
+    *_of(
+        "both",
+        (
+            "a deletion is not covered by the lock",
+            "            self.throttle.hold(grant)\n            return self._send(commands, grant)\n",
+            "            return self._send(commands, self.throttle.grant())\n",
+            "reconcile::a_deletion_that_the_lock_does_not_cover",
+        ),
+        (
+            "keys of others are extra",
+            "owners.node_of(slot) == node and both.lookup.owns(key)",
+            "owners.node_of(slot) == node",
+            "reconcile::keys_of_others_are_left_alone",
+        ),
+        (
+            "a difference counts when it is seen once",
+            "if gone and looked + 1 < looks:",
+            "if gone and looked + 9 < looks:",
+            "reconcile::rows_and_hashes_that_change_meanwhile_do_not_count",
+        ),
+    ),
+    *_of(
+        "marker",
+        (
+            "another run's marker counts as ours",
+            'if fields.pop(RUN.encode(), b"") != self.run.encode():',
+            'if not fields.pop(RUN.encode(), b""):',
+            "links::a_marker_of_another_run_is_none_of_ours",
+        ),
+        (
+            "a number is noted though the one before is lost",
+            "if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end",
+            "",
+            "links::a_mark_that_is_lost_fails_the_chunk",
+        ),
+    ),
+]

@@ -1,0 +1,117 @@
+"""What a writer leaves behind where it is cut off, and what it takes note of."""
+
+import pytest
+
+from loader.errors import LoaderError, TargetError
+from loader.frames import pack
+from loader.link import Links
+from loader.marker import Markers
+from loader.model import Batch
+from loader.slots import slot_of
+from loader.target import Target
+from loader.writer import Writer
+
+KEY = b"links_1"
+
+
+@pytest.fixture
+def target(world):
+    with Target(world.config(table="t").target) as target:
+        yield target
+
+
+def send(writer, value):
+    """Send one row; the node that it goes to."""
+    slots = writer.begin()
+    writer.send(slots.owners[slot_of(KEY)], Batch(pack([b"HMSET", KEY, b"f", value]), 1, 1))
+    return slots.node_of(slot_of(KEY))
+
+
+def test_what_is_under_way_when_a_writer_is_closed_is_fenced(world, target):
+    """It may be carried out later: before anything else is sent there, the server forgets the connection."""
+    writer = Writer(target)
+    node = send(writer, b"old")
+    (link,) = writer._links
+    name = link.name
+    writer.close()
+    assert target._unfenced[node] == [name]
+    target.command(node, "PING")
+    assert target.settled
+    writer = Writer(target)
+    send(writer, b"new")
+    writer.drain()
+    writer.close()
+    assert target.settled
+
+
+def test_a_wait_that_timed_out_is_fenced(target):
+    """What a node has not answered it may carry out later."""
+    node = target.slots.nodes[0]
+    links = Links(target, lambda _: 1, lambda *_: None)
+    with pytest.raises(TargetError, match="no reply for"):
+        list(links.numbers({node: [[b"WAIT", b"9", b"3000"]]}, 0.1))
+    links.close()
+    assert not target.settled
+
+
+def test_a_chunk_that_no_replica_has_is_not_counted(target, monkeypatch):
+    """What WAIT says is looked at."""
+
+    def unheard(links, commands, *_):
+        return ((node, [0] * len(words)) for node, words in commands.items())
+
+    monkeypatch.setattr(Links, "numbers", unheard)
+    writer = Writer(target)
+    send(writer, b"one")
+    writer.drain()
+    with pytest.raises(TargetError, match="no replica acknowledged") as caught:
+        writer.await_replicas()
+    assert caught.value.transient
+    writer.close()
+
+
+def test_nothing_is_sent_that_the_guard_refuses(world, target):
+    """It is asked once more right before bytes are given to a socket."""
+    answers = [None, LoaderError("the lock has lapsed", transient=True)]
+
+    def guard():
+        if answers and (error := answers.pop(0)):
+            raise error
+
+    writer = Writer(target)
+    writer.guard(guard)
+    with pytest.raises(LoaderError, match="has lapsed"):
+        send(writer, b"late")
+    writer.close()
+    assert not answers
+    assert not world.redis.exists(KEY)
+
+
+def test_a_mark_that_is_lost_fails_the_chunk(world, target):
+    """A master that came back from an older snapshot has not the number that was noted before."""
+    markers = Markers(target, "loader:passing:job", "run")
+    markers.leave()
+    writer = Writer(target, marking=markers.field(0))
+    send(writer, b"one")
+    writer.drain()
+    ((key, field, number),) = writer.await_replicas().marks
+    assert world.redis.hget(key, field) == b"%d" % number
+    send(writer, b"two")
+    writer.drain()
+    writer.await_replicas()
+    world.redis.hset(key, field, number)
+    send(writer, b"three")
+    writer.drain()
+    with pytest.raises(TargetError, match="has lost what it acknowledged before") as caught:
+        writer.await_replicas()
+    assert caught.value.transient
+    writer.close()
+
+
+def test_a_marker_of_another_run_is_none_of_ours(world, target):
+    """Someone else writes there."""
+    markers = Markers(target, "loader:passing:job", "run")
+    markers.leave()
+    assert all(there == {} for there in markers.read().values())
+    world.redis.hset(markers.keys[0], "run", "another")
+    assert [there is None for there in markers.read().values()] == [True, False, False]
