@@ -66,7 +66,7 @@ class Ends:
             if error.transient:
                 held.leave()
                 raise
-        if held.shared:
+        if held.shared and (self.plan.job.incremental or self.plan.job.changed_only):
             Baselines(self.target, self.plan.job.name).question()
         held.drop(self.target)
 

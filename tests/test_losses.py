@@ -31,6 +31,7 @@ def lab(tmp_path_factory):
     """Three masters with two replicas each, which lose what is not in a snapshot when they are killed."""
     with pytest.MonkeyPatch.context() as patch:
         conf = loader.lab.REDIS_CONF.replace("appendonly yes", "appendonly no").replace("timeout 5000", "timeout 1500")
+        conf += "cluster-allow-replica-migration no\n"
         patch.setattr(loader.lab, "REDIS_CONF", conf)
         lab = Lab(tmp_path_factory.mktemp("lossy"))
         lab.up(nodes=9, replicas=2)

@@ -332,11 +332,11 @@ def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
     world.sql("DELETE FROM big WHERE id <= 30")
     send, failures = both.Both._send, []
 
-    def failing(self, commands):
+    def failing(self, commands, grant):
         if not failures:
             failures.append(world.sql("INSERT INTO big VALUES (7, 'back', NULL)"))
             raise TargetError("gone", transient=True)
-        return send(self, commands)
+        return send(self, commands, grant)
 
     monkeypatch.setattr(both.Both, "_send", failing)
     assert prune(small, small.jobs["job"]).deleted == 29

@@ -195,7 +195,7 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
         asked = []
         commands = Target.commands
         monkeypatch.setattr(
-            Target, "commands", lambda self, node, words: asked.append(1) or commands(self, node, words)
+            Target, "commands", lambda self, node, words, **how: asked.append(1) or commands(self, node, words, **how)
         )
         for job in config.jobs.values():
             with target.foreseeing(questions(job)):
