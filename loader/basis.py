@@ -83,7 +83,8 @@ class Basis:
         The job is locked by then.
         """
         self._check_slot()
-        self._masters = lives(self._ends.target)
+        job = self.plan.job
+        self._masters = lives(self._ends.target, newest=bool(job.changed_only or job.incremental))
         self._lives = {life.id: life for life in self._masters.values()}
         self.notes = [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
@@ -232,7 +233,7 @@ class Basis:
         """
         if self._begun is None:
             return ""
-        now = self._ends.steadily(lambda: lives(self._ends.target))
+        now = self._ends.steadily(lambda: lives(self._ends.target, newest=False))
         counts = {node: life.evicted_since(self._lives.get(life.id)) for node, life in now.items()}
         told = ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count)
         if not told:

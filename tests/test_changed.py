@@ -207,7 +207,7 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     fill(world)
     outcome(world)
 
-    def later(target):
+    def later(target, **how):
         return {node: replace(life, evicted=life.evicted + 1) for node, life in lives(target).items()}
 
     monkeypatch.setattr("loader.basis.lives", later)
@@ -394,7 +394,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
     world.sql("UPDATE t SET v = 'B' WHERE id = 25")
     keep, node = Basis._keep_baseline, str(world.redis.get_node_from_key("t_25").port)
 
-    def anew(target):
+    def anew(target, **how):
         return {n: replace(life, id="another") if str(n).endswith(node) else life for n, life in lives(target).items()}
 
     def keep_late(self, run):
@@ -443,7 +443,8 @@ def test_a_baseline_that_is_doubtful_once_it_is_kept_is_void(world, monkeypatch)
     def save_late(self, *words):
         save(self, *words)
         monkeypatch.setattr(
-            "loader.basis.lives", lambda target: {n: replace(life, id="another") for n, life in lives(target).items()}
+            "loader.basis.lives",
+            lambda target, **how: {n: replace(life, id="another") for n, life in lives(target).items()},
         )
 
     with monkeypatch.context() as patch:
@@ -506,7 +507,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
         save(*args)
         saved.append(True)
 
-    def late(target):
+    def late(target, **how):
         return {node: replace(life, connections=0) if saved else life for node, life in lives(target).items()}
 
     with monkeypatch.context() as patch:
