@@ -16,6 +16,7 @@ from loader.baseline import Baselines
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.link import Links
+from loader.load import Lane
 from loader.lock import Lock
 from loader.model import ChunkLoaded, Noted
 from loader.options import Options
@@ -154,6 +155,26 @@ def test_chunks_written_while_another_run_may_have_had_the_lock(world, monkeypat
     assert (run.status, run.written, len(world.hashes())) == ("ok", 3000, 3000)
     with Target(settings.target) as target:
         assert Baselines(target, "job").read() is None
+
+
+def test_a_lock_that_went_since_its_last_renewal(world, monkeypatch):
+    """It is asked for once more when all is written: what was written meanwhile is written again."""
+    table(world, 300)
+    settings = world.config(table="t", chunk_rows=100)
+    loaded = Lane.load
+
+    def load_and_lose(self, chunk, notify):
+        event = loaded(self, chunk, notify)
+        if chunk.number == 2:
+            monkeypatch.undo()
+            world.redis.delete(LOCK)
+        return event
+
+    monkeypatch.setattr(Lane, "load", load_and_lose)
+    load = Load(settings, workers=1)
+    run = load.finish()
+    assert (run.status, run.written, run.chunks_retried > 0) == ("ok", 300, True)
+    assert told(load, "written again: the lock was lost")
 
 
 def test_a_lock_lost_to_another_run_voids_its_baseline(world, monkeypatch):

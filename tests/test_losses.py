@@ -12,6 +12,7 @@ from desk import HOST, redis_server
 from loader import both
 from loader.basis import Basis
 from loader.lab import Lab
+from loader.marker import Markers
 from loader.masters import lives
 from loader.model import ChunkLoaded, Noted
 from loader.reconcile import Retried, retry, verify
@@ -130,7 +131,8 @@ def test_a2_a_master_comes_back_from_an_older_snapshot(storm, kind, options):
         running.reach(1500)
         restart(storm, name)
         run = running.finish()
-    assert told(running, "lost writes of this run")
+    assert told(running, "written again: a master has lost writes of this run")
+    assert run.starts == 1
     check(storm, run)
     storm.world.sql("UPDATE big SET name = 'other' WHERE id % 10 = 0")
     check_again(storm, kind)
@@ -176,6 +178,29 @@ def test_a2_between_the_last_chunk_and_the_end(storm, monkeypatch, kind):
     assert told(running, "the run starts over: a master has lost writes of this run")
     check(storm, run)
     check_again(storm, kind)
+
+
+def test_a2_a_master_that_slots_have_moved_to(storm):
+    """It comes back as it was before them: what was written elsewhere, and moved there, is not there any more."""
+    running = load(storm, rate=600)
+    running.reach(600)
+    giver, taker = storm.names("master")[:2]
+    with no_failover(storm):
+        with storm.client(taker) as client, storm.client(giver) as old:
+            save(client)
+            ids = [each.execute_command("CLUSTER", "MYID").decode() for each in (old, client)]
+            choice = ["--cluster-from", ids[0], "--cluster-to", ids[1], "--cluster-slots", 1000, "--cluster-yes"]
+            storm.cluster("reshard", f"{HOST}:{storm.lab.redis_ports[taker]}", *choice)
+            wait(lambda: is_noted(client) or not running.running, "the run to have noticed it")
+        restart(storm, taker)
+        run = running.finish()
+    assert run.starts == 2
+    check(storm, run)
+
+
+def is_noted(client):
+    """Whether a master has a marker in which moved slots are noted."""
+    return any(".moved." in str(client.hgetall(key)) for key in client.scan_iter("loader:passing:*"))
 
 
 def test_a2_before_a_backfill_is_resumed(storm):
@@ -382,18 +407,24 @@ def test_a5_a_baseline_over_counters_that_are_whole(storm):
         assert (run.written, run.unchanged) == (0, ROWS)
 
 
-def test_a2_amid_a_repair(storm, monkeypatch):
-    """Hashes that were repaired are lost before the end: the command fails and says so."""
+@pytest.mark.parametrize("marked", [False, True])
+def test_a2_amid_a_repair(storm, monkeypatch, marked):
+    """Hashes that were repaired are lost before the end, with the marker or without: the command fails and says so."""
     assert load(storm, rate=None).finish().status == "ok"
     settings = config(storm)
     name = away_from_state(storm)
+    check, leave = both.Both.check, Markers.leave
     with no_failover(storm):
         with storm.client(name) as client:
             keys = client.keys("big_*")[:50]
             for key in keys:
                 client.hset(key, "name", "wrong")
             save(client)
-            check = both.Both.check
+
+        def leave_and_save(self):
+            leave(self)
+            with storm.client(name) as client:
+                save(client)
 
         def check_late(self):
             monkeypatch.undo()
@@ -401,6 +432,8 @@ def test_a2_amid_a_repair(storm, monkeypatch):
             check(self)
 
         monkeypatch.setattr(both.Both, "check", check_late)
+        if marked:
+            monkeypatch.setattr(Markers, "leave", leave_and_save)
         with pytest.raises(loader.errors.LoaderError, match="lost writes of this run"):
             verify(settings, settings.jobs["job"], repair=True)
     storm.settle()
