@@ -9,7 +9,7 @@ the time: one that was started anew, or whose counters were, may have done so.
 import json
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from loader.marker import Markers
@@ -26,7 +26,8 @@ VERSION = 2
 class Baseline:
     """A run that ended well: its id, what it was planned from, its markers, and the masters as they were then.
 
-    `full` is when everything was read last, in seconds since 1970; `more` is what the way of reading adds.
+    `full` is when everything was read last, in seconds since 1970; `more` is what the way of reading adds; `void` is
+    empty as long as nobody has called it in question.
     """
 
     run: str
@@ -35,22 +36,22 @@ class Baseline:
     lives: tuple[Life, ...]
     full: float
     more: Mapping[str, Any] = field(default_factory=dict)
+    void: str = ""
 
 
 class Baselines:
     """The baseline of one job in its target."""
 
     def __init__(self, target: Target, job: str) -> None:
-        self._text: bytes | None = None  # as it was read, or left, last
+        self._text: bytes | None = None  # as it was when the run began
         self._target = target
         self._marker = f"loader:standing:{job}"
         self._key = f"loader:{{{job}}}:baseline"
 
     def read(self) -> Baseline | None:
         """The baseline; None where there is none that this program wrote."""
-        self._text = self._read()
         try:
-            values = json.loads(self._text or "")
+            values = json.loads(self._read() or "")
             if values.pop("version") != VERSION:
                 return None
             lives = tuple(Life(**each) for each in values["lives"])
@@ -60,6 +61,8 @@ class Baselines:
 
     def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
         """Why a run with these facts, on these masters, cannot build on it, in words; empty where it can."""
+        if baseline.void:
+            return "what the last run has left was called in question since"
         if changed := difference(baseline.facts, facts):
             return f"the plan was changed: {changed}"
         seen = Markers(self._target, self._marker, baseline.run, baseline.markers, passing=False).read()
@@ -78,24 +81,34 @@ class Baselines:
     ) -> None:
         """Have a run that ended well be what the next one builds on; the masters as they were since it began.
 
-        Not where another run has called it in question since this one has read it.
+        Not where it was called in question since.
         """
         if self._read() != self._text:
             return
         markers = Markers(self._target, self._marker, run, passing=False)
         markers.leave()
         baseline = Baseline(run, facts, markers.keys, tuple(masters), full, more)
+        self._write(baseline)
+
+    def begin(self) -> None:
+        """Note what is there: where it is another thing at the end, it was called in question meanwhile."""
+        self._text = self._read()
+
+    def void(self, *, under_way: bool = False) -> None:
+        """Have the next run read and write everything, and another one that is `under_way` leave nothing to build on.
+
+        What it says of itself stays: an incremental job has to know from when on hashes may have to go.
+        """
+        baseline = self.read()
+        token = secrets.token_hex(8)
+        if baseline:
+            self._write(replace(baseline, void=token))
+        elif under_way:
+            self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"void": token})))
+
+    def _write(self, baseline: Baseline) -> None:
         text = json.dumps({"version": VERSION, **asdict(baseline)})
         self._target.keep(self._key.encode(), ("SET", self._key, text))
-
-    def void(self) -> None:
-        """Have the next run read and write everything: someone else writes hashes of the job."""
-        self._target.keep(self._key.encode(), ("DEL", self._key))
-        self._text = None
-
-    def question(self) -> None:
-        """Do the same, and have a run that is under way leave none: this one may have written over what it wrote."""
-        self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"doubt": secrets.token_hex(8)})))
 
     def _read(self) -> bytes | None:
         text: bytes | None = self._target.ask(self._key.encode(), "GET", self._key)[1]

@@ -107,7 +107,7 @@ class Basis:
             check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
-        self._baselines.read()  # what another run leaves from now on tells of it
+        self._baselines.begin()
         self.markers = self.state.markers(run)
         self.markers.leave()
         self._begun = Checkpoint(run, facts, self.markers.keys)

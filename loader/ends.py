@@ -67,7 +67,7 @@ class Ends:
                 held.leave()
                 raise
         if held.shared and (self.plan.job.incremental or self.plan.job.changed_only):
-            Baselines(self.target, self.plan.job.name).question()
+            Baselines(self.target, self.plan.job.name).void(under_way=True)
         held.drop(self.target)
 
     def lock(

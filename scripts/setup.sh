@@ -117,22 +117,23 @@ fetch_promtool() {
   rm -rf "$directory"
 }
 
-# The browser that the tests of the status page drive; where it cannot be had, they are skipped.
-install_browser() {
-  local sudo=()
-  if [ -z "$extras" ] || have chromium || ! have apt-get; then
+# Programs that some tests need, which are skipped where they cannot be had: what is skipped, then the packages.
+install_for_tests() {
+  local skipped=$1 sudo=()
+  shift
+  if [ -z "$extras" ] || ! have apt-get; then
     return
   fi
   if [ "$(id -u)" != 0 ]; then
     sudo=(sudo -n)
   fi
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >&2 2>/dev/null ||
-    echo "setup: chromium cannot be had; the tests in a browser will be skipped" >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >&2 2>/dev/null ||
+    echo "setup: $* cannot be had; $skipped will be skipped" >&2
 }
 
 install_programs
 install_packages
 fetch_promtool
-install_browser
+have chromium || install_for_tests "the tests in a browser" chromium fonts-dejavu-core
+{ have ip && have tc && have iptables; } || install_for_tests "the tests with a cut network" iproute2 iptables
 link_redis_server

@@ -32,11 +32,11 @@ class _Way:
 class Proxy:
     """A port that leads to a server's port; `seen` counts the bytes that went each way, over all connections."""
 
-    def __init__(self, port):
+    def __init__(self, port, host=HOST):
         self.server_port = port
         self.seen = Counter()
         self.begun = []  # what `seen` was when each connection began
-        self._listener = socket.create_server((HOST, 0), backlog=64)
+        self._listener = socket.create_server((host, 0), backlog=64)
         self.port = self._listener.getsockname()[1]
         self._ways = {}  # source socket → way
         self._calls = queue.SimpleQueue()

@@ -450,7 +450,7 @@ def test_a_baseline_that_is_doubtful_once_it_is_kept_is_void(world, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Baselines, "save", save_late)
         assert outcome(world) == (50, 0, 0)
-    assert not world.redis.exists("loader:{job}:baseline")
+    assert json.loads(world.redis.get("loader:{job}:baseline"))["void"]
     monkeypatch.undo()
     assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
@@ -487,7 +487,7 @@ def test_what_a_failover_must_not_undo(world, monkeypatch):
         monkeypatch.setattr(Target, "commands", unheard)
         for action in (
             lambda: Digests(target, "job", "w").soil(Entry(1, None, ("9",), 5, 77, "w")),
-            lambda: Baselines(target, "job").void(),
+            lambda: Baselines(target, "job").void(under_way=True),
             lambda: Markers(target, "loader:passing:job", "run").leave(),
             lambda: Lock(settings, "job", "run").take(target),
         ):
@@ -515,7 +515,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
         patch.setattr("loader.basis.lives", late)
         assert outcome(world) == (0, 50, 0)
     assert saved
-    assert world.redis.get("loader:{job}:baseline") is None
+    assert json.loads(world.redis.get("loader:{job}:baseline"))["void"]
     assert outcome(world) == (50, 0, 0)
 
 

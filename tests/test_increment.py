@@ -12,6 +12,8 @@ import pytest
 
 from desk import Desk
 from loader import increment, reconcile
+from loader.baseline import Baselines
+from loader.basis import Basis
 from loader.ends import prepare
 from loader.erase import Eraser
 from loader.errors import ConfigError, LoaderError, TargetError
@@ -20,6 +22,7 @@ from loader.model import ChunkLoaded, Noted
 from loader.options import Options
 from loader.reconcile import verify
 from loader.source import Source
+from loader.target import Target
 from loader.throttle import Throttle
 from loader.writer import Writer
 from world import Ear
@@ -767,3 +770,50 @@ def test_under_writers(world, kind):
             writer.join()
     job.ok()
     assert job.values() == dict(world.sql("SELECT id, v FROM t WHERE gone = 0 AND w > 0"))
+
+
+def test_a_baseline_that_was_called_in_question(world):
+    """Everything is read, and hashes of rows that the job no longer takes go as they would have."""
+    world.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, gone int NOT NULL DEFAULT 0,"
+        " at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP, INDEX (at))",
+        "INSERT INTO t (id, v) VALUES (1, 1), (2, 2), (3, 3)",
+    )
+    job = {
+        "table": "t",
+        "fields": ["id", "v"],
+        "incremental": {"column": "at", "lag": "1s"},
+        "soft_delete": "gone = 1",
+    }
+    assert world.sync(**job).written == 3
+    world.sql("UPDATE t SET gone = 1 WHERE id = 2")
+    with Target(world.config(**job).target) as target:
+        Baselines(target, "job").void()
+    ear = Ear()
+    run = world.sync(ear, **job)
+    assert (run.status, run.full, run.written, run.deleted) == ("ok", True, 2, 1)
+    assert any("called in question" in getattr(event, "text", "") for event in ear.events)
+    assert set(world.hashes()) == {b"t_1", b"t_3"}
+    assert not world.sync(**job).full
+
+
+def test_a_run_leaves_no_baseline_where_it_was_called_in_question(world, monkeypatch):
+    """By another run, that had the lock too and may have written over what this one wrote."""
+    world.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, INDEX (at))",
+        "INSERT INTO t (id) VALUES (1), (2)",
+    )
+    job = {"table": "t", "incremental": {"column": "at", "lag": "1s"}}
+    sweep = Basis._sweep
+
+    def sweep_late(self):
+        with Target(world.config(**job).target) as target:
+            Baselines(target, "job").void(under_way=True)
+        sweep(self)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Basis, "_sweep", sweep_late)
+            assert world.sync(**job).full
+    assert world.sync(**job).full
+    assert not world.sync(**job).full

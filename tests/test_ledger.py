@@ -69,3 +69,11 @@ def test_a_number_that_is_too_small_or_not_there():
     assert not lacking({"a": {"w": 5}}, [("a", "w", 5)])
     assert lacking({"a": {"w": 5}}, [("a", "w", 6)])
     assert lacking({"a": {"w": 5}}, [("a", "other", 1)])
+
+
+def test_numbers_that_come_in_any_order():
+    """Workers are heard of in any order; the greatest number of each vouches for the others."""
+    account = Ledger()
+    account.vouch([("a", "w", 5), ("a", "v", 1)])
+    account.vouch([("a", "w", 3)])
+    assert account.by_marker() == {"a": {"w": 5, "v": 1}}

@@ -806,8 +806,8 @@ FAULTS = [
         ),
         (
             "no replica knows that a baseline is void",
-            'self._target.keep(self._key.encode(), ("DEL", self._key))',
-            'self._target.ask(self._key.encode(), "DEL", self._key)',
+            'self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"void": token})))',
+            'self._target.ask(self._key.encode(), "SET", self._key, json.dumps({"void": token}))',
             "changed::what_a_failover_must_not_undo",
         ),
     ),
@@ -902,6 +902,135 @@ FAULTS = [
             "if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end",
             "",
             "links::a_mark_that_is_lost_fails_the_chunk",
+        ),
+    ),
+    *_of(
+        "crew",
+        (
+            "what was written while the lock was lost is not written again",
+            "yield from self._owe_again(self._ledger.since(since), listener, SHARED)",
+            "yield from ()",
+            "fences::chunks_written_while_another_run_may_have_had_the_lock",
+        ),
+        (
+            "the lock is not asked for at the end",
+            "self._ends.steadily(self._throttle.confirm)",
+            "",
+            "fences::a_lock_that_went_since_its_last_renewal",
+        ),
+        (
+            "what a master has lost is not written again",
+            "yield from self._owe_again(self._ledger.lost(self._basis.find_markers()), listener, LOST)",
+            "self._basis.find_markers()",
+            "losses::a2_a_master_comes_back_from_an_older_snapshot[sync-options0]",
+        ),
+        (
+            "slots that moved are not noted",
+            "self._ledger.vouch(self._ends.steadily(markers.note_moves))",
+            "pass",
+            "losses::a2_a_master_that_slots_have_moved_to",
+        ),
+        (
+            "a chunk that is owed again is not dirty",
+            "self._ends.steadily(partial(changes.soil, event.chunk.number))",
+            "pass",
+            "losses::a2_a_master_comes_back_from_an_older_snapshot[changed_only-options1]",
+        ),
+        (
+            "rejects of a chunk that is owed again count twice",
+            "self._saved = replace(self._saved, rejected=self._saved.rejected - len(event.rejects))",
+            "pass",
+            "fences::rejects_of_a_chunk_that_is_owed_again_count_once",
+        ),
+        (
+            "replicas that lack chunks are not told of",
+            'listener.notify(Noted(f"redis {each}: {UNKNOWN.format(len(entries))}"))',
+            "pass",
+            "losses::a3_after_the_end_of_the_run[changed_only]",
+        ),
+    ),
+    *_of(
+        "ledger",
+        (
+            "what is counted out still vouches",
+            "self._all = {**self._older}",
+            "self._all = {**self._all}",
+            "ledger::what_is_counted_out_vouches_for_nothing",
+        ),
+        (
+            "what is no longer remembered is not looked for",
+            "raise StartOver(LOST)",
+            "pass",
+            "ledger::chunks_that_are_not_remembered_one_by_one",
+        ),
+        (
+            "the oldest number counts",
+            "greatest[key, field] = max(number, greatest.get((key, field), 0))",
+            "greatest[key, field] = number",
+            "ledger::numbers_that_come_in_any_order",
+        ),
+    ),
+    *_of(
+        "baseline",
+        (
+            "it is kept though it was called in question",
+            "if self._read() != self._text:",
+            "if self._read() is False:",
+            "increment::a_run_leaves_no_baseline_where_it_was_called_in_question",
+        ),
+        (
+            "what was called in question is built on",
+            "if baseline.void:",
+            "if not baseline:",
+            "increment::a_baseline_that_was_called_in_question",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "a lock that was shared leaves the baseline alone",
+            "Baselines(self.target, self.plan.job.name).void(under_way=True)",
+            "pass",
+            "fences::a_lock_lost_to_another_run_voids_its_baseline",
+        ),
+    ),
+    *_of(
+        "both",
+        (
+            "what a master has lost of a repair is not looked for",
+            "if None in seen.values() or lacking(seen, self._ledger.marks()):",
+            "if None in seen.values():",
+            "losses::a2_amid_a_repair[True]",
+        ),
+        (
+            "a marker that is gone is not looked for",
+            "if None in seen.values() or lacking(seen, self._ledger.marks()):",
+            "if lacking(seen, self._ledger.marks()):",
+            "losses::a2_amid_a_repair[False]",
+        ),
+    ),
+    *_of(
+        "lock",
+        (
+            "two dead holders are waited for",
+            "dead.append(token)",
+            "dead[:] = [token]",
+            "fences::p11_two_dead_holders",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "a process that dies leaves its bytes behind",
+            "made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)",
+            "",
+            "writer::a_connection_leaves_no_bytes_behind",
+        ),
+        (
+            "a host that is cut off keeps its bytes",
+            "made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))",
+            "pass",
+            "writer::a_connection_leaves_no_bytes_behind",
         ),
     ),
 ]

@@ -1,8 +1,8 @@
 """Plants faults into copies of the package, one at a time: the tests that are named with a fault must notice it.
 
-A fault is a change that a person could make by mistake; the list is in tests/planted.py. A copy is a directory of its
-own with an interpreter that imports it, so that commands which tests start are mutated too. All tests that are named
-run once without a fault first, and have to pass.
+A fault is a change that a person could make by mistake; the list is in planted.py. A copy is a directory of its own
+with an interpreter that imports it, so that commands which tests start are mutated too. All tests that are named run
+once without a fault first, and have to pass.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
 
 from planted import FAULTS, Fault, misfits  # noqa: E402
 
