@@ -18,6 +18,7 @@ from loader.ledger import SHARED, Ledger
 from loader.load import persist, transfer
 from loader.lookup import TOGETHER
 from loader.marker import LOST, Field, Markers, lacking
+from loader.masters import lives
 from loader.model import Acks, Batch, Node, Reject
 from loader.options import Options
 from loader.plan import Plan, keys_only
@@ -191,20 +192,23 @@ class Both:
     def scan(self) -> Iterator[tuple[Node, list[bytes]] | None]:
         """The keys of all masters that may be the job's; None where all is gone over again from the start.
 
-        So it is when a master fails amid, and where slots have moved meanwhile.
+        So it is when a master fails or another one takes its place, and where slots have moved meanwhile.
         """
         for last in (*[False] * (SCANS - 1), True):
-            owners = self.target.slots.owners
+            slots = self.target.slots
             try:
-                for node in self.target.slots.nodes:
+                before = self._lives()
+                for node in slots.nodes:
                     yield from ((node, keys) for keys in self._scan_node(node))
                 self.target.refresh(force=True)
+                if self._lives() != before:
+                    raise TargetError("redis: the masters have changed while keys were looked for", transient=True)  # noqa: TRY301
             except TargetError as error:
                 if not error.transient or last:
                     raise
                 self.steadily(self._find_masters)
             else:
-                if self.target.slots.owners == owners or last:
+                if self.target.slots.owners == slots.owners or last:
                     return
             yield None
 
@@ -273,8 +277,11 @@ class Both:
         return [reply for reply in replies if reply is not None]
 
     def _find_masters(self) -> None:
-        for node in self.target.slots.nodes:
-            self.target.command(node, "PING")
+        self._lives()
+
+    def _lives(self) -> dict[Node, str]:
+        """The masters, and what tells whether one has come in another's place."""
+        return {node: life.id for node, life in lives(self.target, newest=False).items()}
 
 
 class _Keys(Sink):

@@ -48,7 +48,10 @@ class Life:
 
 
 def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
-    """The lives of all masters; where the `newest` ids are not needed, which new connections have, in less time."""
+    """The lives of all masters; where the `newest` ids are not needed, which new connections have, in less time.
+
+    Raises a transient `TargetError` where one is a replica by now.
+    """
     found = {}
     for node in target.slots.nodes:
         words = (("CLIENT", "ID"), ("INFO",))
@@ -57,6 +60,9 @@ def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
             if isinstance(reply, Exception) and not said(reply).startswith(UNKNOWN):
                 raise target.error(reply, node)
         info = info_of(text)
+        if info.get("role") == "slave":
+            target.mark_stale()
+            raise TargetError(f"redis {node}: is no longer a master", transient=True)
         policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
         found[node] = Life(
             f"{info.get('run_id', '')} {info.get('master_replid', '')}",

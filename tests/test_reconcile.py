@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from redis.cluster import RedisCluster
@@ -10,9 +11,12 @@ from desk import Desk
 from loader import both, reconcile
 from loader.errors import ConfigError, TargetError
 from loader.execute import execute
+from loader.masters import lives
 from loader.model import ChunkLoaded
 from loader.options import Options
 from loader.run import run_job
+from loader.slots import SlotMap
+from loader.target import Target
 from world import Ear
 
 ROWS = 200_000
@@ -615,6 +619,36 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
     pause.setattr(both.Both, "_scan_node", failing)
     done = prune(small, small.jobs["job"])
     assert (len(failures), done.keys, done.extra, done.deleted) == (2, 1000, 30, 30)
+
+
+def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatch):
+    """It may have stood in for it with less than it had: all masters are gone over again."""
+    world.sql("DELETE FROM big WHERE id <= 30")
+    scan, scanned, asked = both.Both._scan_node, [], []
+
+    def scan_node(self, node):
+        scanned.append(node)
+        yield from scan(self, node) if len(scanned) > 1 else iter(())  # a replica that has nothing yet
+
+    def ids(target, **how):
+        asked.append(1)
+        return {n: replace(life, id="before") if len(asked) == 1 else life for n, life in lives(target, **how).items()}
+
+    monkeypatch.setattr(both.Both, "_scan_node", scan_node)
+    monkeypatch.setattr(both, "lives", ids)
+    done = prune(small, small.jobs["job"])
+    assert (done.keys, done.extra, done.deleted) == (1000, 30, 30)
+
+
+def test_a_replica_that_is_taken_for_a_master(world):
+    """What it has is not what its master has: it passes, once the new master is known."""
+    with Target(world.config(table="t").target) as target:
+        target.refresh(force=True)
+        replica = next(node for _, _, nodes in target.ranges() for node in nodes[1:])
+        target._topology.slots = SlotMap.single(replica)
+        with pytest.raises(TargetError, match="is no longer a master") as caught:
+            lives(target)
+        assert caught.value.transient
 
 
 def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):

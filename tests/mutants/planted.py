@@ -745,12 +745,6 @@ FAULTS = [
             "changed::a_master_whose_counters_are_reset_while_the_baseline_is_saved",
         ),
         (
-            "a baseline is kept though masters threw keys away",
-            "        if self._is_doubtful(now):\n",
-            "        if self._is_doubtful([]):\n",
-            "changed::keys_that_redis_threw_away_are_written_again",
-        ),
-        (
             "a slot is done twice",
             'if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:',
             'if done and self._options.slot < done["slot"] <= time.time() + AHEAD:',
@@ -1031,6 +1025,24 @@ FAULTS = [
             "made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))",
             "pass",
             "writer::a_connection_leaves_no_bytes_behind",
+        ),
+    ),
+    *_of(
+        "both",
+        (
+            "a master that another one replaced is gone over",
+            "if self._lives() != before:",
+            "if not self._lives():",
+            "reconcile::a_master_that_another_one_replaces_amid_a_scan",
+        ),
+    ),
+    *_of(
+        "masters",
+        (
+            "a replica is taken for a master",
+            'if info.get("role") == "slave":',
+            "if not info:",
+            "reconcile::a_replica_that_is_taken_for_a_master",
         ),
     ),
 ]
