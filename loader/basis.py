@@ -233,12 +233,19 @@ class Basis:
         """
         if self._begun is None:
             return ""
-        now = self._ends.steadily(lambda: lives(self._ends.target, newest=False))
+        now = self._ends.steadily(lambda: lives(self._ends.target))
+        reset = [
+            node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
+        ]
         counts = {node: life.evicted_since(self._lives.get(life.id)) for node, life in now.items()}
-        told = ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count)
-        if not told:
-            return ""
-        return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+        if told := ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count):
+            return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+        if reset:
+            return (
+                f"redis {', '.join(map(str, reset))}: the counters were reset while the run went on, and do not tell"
+                " whether keys were thrown away: see `loader verify`"
+            )
+        return ""
 
     def finish(self, marks: Iterable[Mark]) -> None:
         """Nothing is owed, as long as these marks are there: forget the checkpoint and what was rejected before."""

@@ -63,6 +63,7 @@ def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
         if info.get("role") == "slave":
             target.mark_stale()
             raise TargetError(f"redis {node}: is no longer a master", transient=True)
+        target.note_replicas(node, int(info.get("connected_slaves", 0)))
         policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
         found[node] = Life(
             f"{info.get('run_id', '')} {info.get('master_replid', '')}",

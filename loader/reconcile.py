@@ -288,7 +288,7 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
             )
         elif done.extra and not done.dry_run:
             void_baseline(both)
-            delete(both, extras(both, slots, looks=1), done.extra, done)
+            delete(both, extras(both, slots, looks=1), int(done.keys * max_delete / 100), done)
             both.check()
         if job.full_every and not done.dry_run:
             both.steadily(State(both.target, job.name).settle_prune)
@@ -328,7 +328,7 @@ def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> dict[bytes
 
 
 def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
-    """Unlink hashes right after they were looked up once more, and never more than were found before."""
+    """Unlink hashes right after they were looked up once more, and never more than so many."""
     for keys in found:
         part = keys[: most - done.deleted]
         done.deleted += both.unlink(part)

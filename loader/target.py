@@ -113,6 +113,11 @@ class Target:
         """The masters that have a replica."""
         return self._topology.replicated
 
+    def note_replicas(self, node: Node, connected: int) -> None:
+        """Take a master's own word for how many replicas it has: CLUSTER SLOTS leaves out those that are new."""
+        if connected > self.replicas(node):
+            self._topology.count_replicas({**self._topology.replicas, node: connected})
+
     def replicas(self, node: Node) -> int:
         """How many replicas a master has."""
         return self._topology.replicas.get(node, 0)

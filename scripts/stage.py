@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import hiredis
@@ -19,6 +20,7 @@ import pymysql
 import redis
 from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
+from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from loader.lab import Lab
@@ -48,6 +50,12 @@ INSERT INTO big SELECT id + {have}, CONCAT('名 ', MD5(id + {have})), IF((id + {
  (id + {have}) / 7, TIMESTAMP('2000-01-01') + INTERVAL (id + {have}) SECOND FROM big WHERE id + {have} <= {rows}"""
 TOGETHER = 20_000  # rows that are compared at a time
 PATIENCE = 60.0  # seconds that servers have to come to rest
+_STARTED = time.monotonic()
+
+
+def clock() -> float:
+    """Seconds since the script began."""
+    return time.monotonic() - _STARTED
 
 
 class Broken(Exception):
@@ -58,7 +66,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
     """Return once the condition holds; a node that does not answer yet is no reason to stop waiting."""
     deadline = time.monotonic() + seconds
     while True:
-        with suppress(redis.RedisError):
+        with suppress(redis.RedisError, ValueError):  # ValueError: of a lab whose node says that it is loading
             if condition():
                 return
         if time.monotonic() > deadline:
@@ -96,10 +104,11 @@ def write_config(lab: Lab, jobs: str, silence: str = "10s") -> None:
     lab.config.write_text(text, encoding="utf-8")
 
 
-def start(lab: Lab, *words: str) -> "subprocess.Popen[str]":
-    """The loader's command with the lab's config."""
+def start(lab: Lab, *words: str, lead: Sequence[str] = (), home: Path | None = None) -> "subprocess.Popen[str]":
+    """The loader's command with the lab's config, behind the words of `lead`, and of the package that is in `home`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "loader", "--config", str(lab.config), "--log-format", "json", *words],
+        [*lead, sys.executable, "-m", "loader", "--config", str(lab.config), "--log-format", "json", *words],
+        cwd=home,
         env={name: value for name, value in os.environ.items() if not name.startswith("LOADER_")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -130,9 +139,9 @@ class Done:
         return f"`loader {' '.join(self.words)}`, which ended with {self.code}: {self.out}{self.error[-2000:]}"
 
 
-def run(lab: Lab, *words: str, seconds: float = 300) -> Done:
+def run(lab: Lab, *words: str, seconds: float = 300, home: Path | None = None) -> Done:
     """The loader's command, to its end."""
-    process = start(lab, *words)
+    process = start(lab, *words, home=home)
     try:
         out, error = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -165,6 +174,10 @@ class Fleet:
         with redis.Redis(HOST, self.lab.redis_ports[name], decode_responses=True, socket_timeout=5) as client:
             yield client
 
+    def cluster(self) -> RedisCluster:
+        """The cluster as a whole."""
+        return RedisCluster(host=HOST, port=self.lab.redis_ports[self.masters()[0]])
+
     def masters(self) -> list[str]:
         """Those that own slots."""
         return [row.name for row in self.lab.status() if row.role == "master" and row.slots]
@@ -177,9 +190,27 @@ class Fleet:
                 ids[name] = node.execute_command("CLUSTER", "MYID")
         return ids
 
-    def replicas(self) -> list[str]:
-        """Those that follow a master, and run."""
-        return [row.name for row in self.lab.status() if row.role == "replica" and row.running]
+    def replicas(self, master: str | None = None) -> list[str]:
+        """Those that follow a master, or this one, and run."""
+        rows = [row for row in self.lab.status() if row.role == "replica" and row.running]
+        return [row.name for row in rows if master in {None, row.master}]
+
+    def slots(self, *names: str) -> frozenset[int]:
+        """The slots that some nodes own."""
+        found: set[int] = set()
+        for row in self.lab.status():
+            if row.name in names:
+                for span in row.slots.split():
+                    if span[:1].isdigit():
+                        first, _, last = span.partition("-")
+                        found.update(range(int(first), int(last or first) + 1))
+        return frozenset(found)
+
+    def bear(self, milliseconds: int | None = None) -> None:
+        """Have the nodes that run count one as dead after so long; after as long as ever by default."""
+        for name in self.lab.redis_ports:
+            with suppress(redis.RedisError), self.node(name) as node:
+                node.config_set("cluster-node-timeout", milliseconds or self._node_timeout or 5000)
 
     def kill(self, *names: str) -> None:
         """Kill nodes, and wait until they are gone."""
@@ -197,6 +228,21 @@ class Fleet:
     def settle(self) -> None:
         """Wait until every node runs, agrees with the others, and each replica has all that its master has."""
         until(self._settled, "the cluster to settle")
+
+    def warm(self) -> None:
+        """Have all nodes name the replicas of each master, which they do once those have received something."""
+        with self.cluster() as cluster:
+            for number in range(8 * len(self.lab.redis_ports)):
+                cluster.set(f"warm:{number}", number)
+                cluster.delete(f"warm:{number}")
+        until(self._is_warm, "the replicas to be named")
+
+    def _is_warm(self) -> bool:
+        for name in self.lab.redis_ports:
+            with self.node(name) as node:
+                if not all(len(span) > 3 for span in node.execute_command("CLUSTER SLOTS")):  # bounds, master, replicas
+                    return False
+        return True
 
     def _settled(self) -> bool:
         views = set()
@@ -298,12 +344,15 @@ class Count:
         return f"{self.rows:,} rows, {self.missing} missing, {self.different} different, {self.extra} extra{first}"
 
 
-def compare(lab: Lab, table: str, key: Sequence[str]) -> Count:
-    """Compare each row of a table with its hash; the key is `table_`, and these columns with colons between them."""
+def compare(lab: Lab, table: str, key: Sequence[str], wanted: str = "") -> Count:
+    """Compare each row of a table with its hash; the key is `table_`, and these columns with colons between them.
+
+    `wanted` is the statement that has the rows, where not all of their columns are in the hash.
+    """
     count = Count()
     with Nodes(lab) as nodes, connect(lab) as mysql, mysql.cursor(SSCursor) as cursor:
         extra = nodes.keys(f"{table}_".encode())
-        cursor.execute(f"SELECT * FROM {table}")
+        cursor.execute(wanted or f"SELECT * FROM {table}")
         names = [column[0] for column in cursor.description]
         places = [names.index(column) for column in key]
         fields = [name.encode() for name in names]

@@ -245,8 +245,8 @@ def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
 
 
 @pytest.mark.parametrize("most", [1, 3, 4])
-def test_no_more_is_deleted_than_was_found(most):
-    """Rows that go after the hashes were counted are not part of what `--max-delete` has allowed."""
+def test_no_more_is_deleted_than_is_allowed(most):
+    """What `--max-delete` allows, whatever goes after the hashes were counted."""
     gone = []
 
     class Sides:

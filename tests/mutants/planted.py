@@ -115,10 +115,10 @@ FAULTS = [
             "reconcile::hashes_without_a_row_are_pruned",
         ),
         (
-            "more is deleted than was found",
+            "more is deleted than is allowed",
             "part = keys[: most - done.deleted]",
             "part = keys",
-            "reconcile::no_more_is_deleted_than_was_found",
+            "reconcile::no_more_is_deleted_than_is_allowed",
         ),
         (
             "a prune leaves the baseline",
@@ -1007,8 +1007,8 @@ FAULTS = [
         "lock",
         (
             "two dead holders are waited for",
-            "dead.append(token)",
-            "dead[:] = [token]",
+            "while held := self._ask(target, dead):",
+            "if held := self._ask(target, dead):",
             "fences::p11_two_dead_holders",
         ),
     ),
