@@ -84,6 +84,7 @@ class Basis:
         """
         self._check_slot()
         job = self.plan.job
+        self._baselines.begin()
         self._masters = lives(self._ends.target, newest=bool(job.changed_only or job.incremental))
         self._lives = {life.id: life for life in self._masters.values()}
         self.notes = [
@@ -100,6 +101,7 @@ class Basis:
             self.earlier = (saved.rejected, told)
             self._begun = saved
             self.markers = Markers(self._ends.target, self.state.marker, saved.run, saved.markers)
+            self.markers.leave()  # on masters that are new
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
             return saved
@@ -107,7 +109,6 @@ class Basis:
             check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
-        self._baselines.begin()
         self.markers = self.state.markers(run)
         self.markers.leave()
         self._begun = Checkpoint(run, facts, self.markers.keys)
@@ -237,7 +238,8 @@ class Basis:
         reset = [
             node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
         ]
-        counts = {node: life.evicted_since(self._lives.get(life.id)) for node, life in now.items()}
+        before = {life.process: life for life in self._lives.values()}
+        counts = {node: life.evicted_since(before.get(life.process)) for node, life in now.items()}
         if told := ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count):
             return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
         if reset:

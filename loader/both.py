@@ -113,6 +113,7 @@ class Both:
         """Make sure that all that was written is there still; a `LoaderError` where a master has lost some of it."""
         if not self._markers:
             return
+        self._ends.steadily(self.throttle.confirm)
         seen = self._ends.steadily(self._markers.read)
         if None in seen.values() or lacking(seen, self._ledger.marks()):
             raise LoaderError(f"{LOST}: repeat the command")

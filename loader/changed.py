@@ -87,8 +87,11 @@ class Changes:
 
     def soil(self, number: int) -> None:
         """Have a chunk written whole when it comes again: what was written of it is lost."""
-        if entry := self.digests.entry(number):
-            self.digests.soil(entry)
+        with self.lock:
+            if family := self.families.get(number):
+                family.done.pop(number, None)
+            if entry := self.digests.entry(number):
+                self.digests.soil(entry)
 
     def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
         """Close the open chunk at the greatest key that there is, so that it is the same in the next run.

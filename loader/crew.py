@@ -172,7 +172,8 @@ class Crew:
             self._ends.steadily(lambda: target.refresh(force=True))
             yield from self._find_lost(listener, now=True)
         if not self._owed:
-            for each, entries in self._exposed.items():
+            masters = set(map(str, target.slots.nodes))
+            for each, entries in ((node, entries) for node, entries in self._exposed.items() if node in masters):
                 listener.notify(Noted(f"redis {each}: {UNKNOWN.format(len(entries))}"))
 
     def _find_lost(self, listener: Listener, *, now: bool = False) -> Iterator[ChunkOwed]:

@@ -60,6 +60,9 @@ class Ends:
 
     def _let_go(self, held: Lock) -> None:
         """Leave the lock; where it was shared, whatever vouches for what is there now may be wrong."""
+        if not held.grant():  # it was never this run's, or the answer was lost
+            held.drop(self.target)
+            return
         try:
             held.confirm()
         except LoaderError as error:
@@ -105,9 +108,14 @@ class Ends:
 
     def steadily(self, action: Callable[[], T]) -> T:
         """Do something, and again while it fails in passing; where the job is locked, only while it is."""
+        failures = 0
 
         def attempt() -> T:
+            nonlocal failures
             self.target.guard()
+            if failures:  # another node may own the slot by now
+                self.target.refresh(force=True)
+            failures += 1
             return action()
 
         return persist(attempt, self.plan.job.deadline, self.throttle)

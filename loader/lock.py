@@ -44,7 +44,7 @@ for i = 1, #held, 2 do
   if other['token'] == ARGV[2] and held[i] == ARGV[1] then
     outcome = {'renewed'}
     if #held == 2 then
-      if not redis.call('HGET', KEYS[2], ARGV[2]) then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
+      if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[5] then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
       redis.call('PEXPIRE', KEYS[1], ARGV[3])
       return outcome
     end
@@ -61,6 +61,11 @@ for i = 1, #held, 2 do
   end
 end
 if outcome[1] == 'taken' then
+  local before = redis.call('HGET', KEYS[2], ARGV[2])
+  if before and before ~= ARGV[5] then
+    outcome[#outcome + 1] = ARGV[2] .. ':before'
+    outcome[#outcome + 1] = before
+  end
   local listed = redis.call('HGETALL', KEYS[2])
   for i = 1, #listed, 2 do
     if not live[listed[i]] then
@@ -246,8 +251,10 @@ class Lock:
             raise LoaderError(
                 f"{self._key} is no lock that this program wrote ({error}): DEL it unless a run is under way"
             ) from error
+        if outcome == b"taken" or started > self._until:
+            self._grants += 1  # also where no replica knows of it yet: it was gone in any case
         if outcome == b"taken":
-            if self._grants:
+            if self._grants > 1:
                 self.shared = True
                 self._doubted = self._doubted or self._renewed
             pairs = zip(more[::2], more[1::2], strict=True)
@@ -258,8 +265,6 @@ class Lock:
         self._known = self._known or known
         if not self._known:
             raise target.unknown(f"the lock of job {self._job!r}")
-        if outcome == b"taken" or started > self._until:
-            self._grants += 1
         self._until, self._renewed = started + TTL, clock
         return None
 

@@ -15,7 +15,7 @@ from itertools import count
 
 from loader.errors import StartOver, TargetError
 from loader.model import Mark, Node
-from loader.slots import slot_of
+from loader.slots import SlotMap, slot_of
 from loader.target import Target
 
 LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
@@ -46,7 +46,7 @@ class Markers:
         self._life = secrets.token_hex(2)  # an earlier process of the run has counted in fields of its own
         self._numbers = count(1)
         self._moved = self.field("moved")
-        self._slots = None if not left else target.slots
+        self._slots: SlotMap | None = None
         self._places: dict[Node, str] = {}
         self._moves: set[str] = set()  # markers whose slot is being moved
         self._lock = threading.Lock()
@@ -62,7 +62,7 @@ class Markers:
         with self._leaving:
             slots = self._target.slots
             without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
-            for key in self._free(without):
+            for key in self._free(without, slots):
                 told = [("HSET", key, NAME, self._target.name)] if self._passing else []
                 if self._passing and (other := self._name_in(key)):
                     self._target.shut_out([other])
@@ -83,6 +83,7 @@ class Markers:
         with self._lock:
             key = self._places.pop(node, None)
             self._moves |= {key} if key else set()
+            self._slots = None
         self.leave()
         self._slots = None
 
@@ -149,9 +150,9 @@ class Markers:
     def _usable(self) -> list[str]:
         return [key for key in self._keys if key not in self._moves]
 
-    def _free(self, nodes: set[Node]) -> list[str]:
+    def _free(self, nodes: set[Node], slots: SlotMap) -> list[str]:
         """A key for each of these masters, in a slot that it owns."""
-        slots, found = self._target.slots, dict[Node, str]()
+        found: dict[Node, str] = {}
         for number in count() if nodes else ():
             key = f"{self._prefix}:{{{number}}}"
             node = slots.node_of(slot_of(key.encode()))

@@ -36,9 +36,14 @@ class Life:
     connections: int
     client: int
 
+    @property
+    def process(self) -> str:
+        """The id of its process alone, which counts what it throws away from its start on."""
+        return self.id.partition(" ")[0]
+
     def evicted_since(self, before: "Life | None") -> int:
         """Keys thrown away since then, at least; all there were where the counter does not go back to then."""
-        if before is None or before.id != self.id or self.connections < before.connections:
+        if before is None or before.process != self.process or self.connections < before.connections:
             return self.evicted
         return self.evicted - before.evicted
 

@@ -18,6 +18,7 @@ from loader.errors import LoaderError
 from loader.link import Links
 from loader.load import Lane
 from loader.lock import Lock
+from loader.marker import Markers
 from loader.model import ChunkLoaded, Noted
 from loader.options import Options
 from loader.reconcile import Pruned, prune, retry, verify
@@ -280,7 +281,6 @@ def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
                     held.take(target)
                 assert caught.value.settles
                 assert held.lapsed()
-                assert held.grant() == 0
         held.take(target)
         assert not held.lapsed()
         held.drop(target)
@@ -456,3 +456,43 @@ def test_a_server_without_client_kill(world, monkeypatch):
         assert living.unkillable
         assert set(world.redis.hgetall(FENCE)) == {b"heir"}
         heir.drop(living)
+
+
+def test_a_run_that_is_refused_leaves_the_baseline_alone(world):
+    """It never had the lock: the run that has it goes on, and what it leaves stands."""
+    table(world, 2000)
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
+    assert run_job(settings, settings.jobs["job"], Options(), Ear()).status == "ok"
+    load = Load(settings, rate=1000, full=True)
+    load.reach(300)
+    assert run_job(settings, settings.jobs["job"], Options(), Ear()).exit_code == 5
+    assert load.finish().status == "ok"
+    run = run_job(settings, settings.jobs["job"], Options(), Ear())
+    assert (run.status, run.written, run.unchanged) == ("ok", 0, 2000)
+
+
+def test_a_lock_that_vanished_at_the_end_of_a_repair(world, monkeypatch):
+    """It is asked for once more: another run may have written since, so that the command is to be repeated."""
+    table(world, 100)
+    settings = world.config(table="t")
+    assert run_job(settings, settings.jobs["job"], Options(), Ear()).status == "ok"
+    world.redis.hset("t_5", "v", "wrong")
+    check = both.Both.check
+
+    def check_late(self):
+        world.redis.delete(LOCK)
+        check(self)
+
+    monkeypatch.setattr(both.Both, "check", check_late)
+    with pytest.raises(LoaderError, match="another run may have had it"):
+        verify(settings, settings.jobs["job"], repair=True)
+
+
+def test_markers_of_a_run_that_is_resumed(world):
+    """Its chunks are marked from the first one on."""
+    with Target(world.config(table="t").target) as target:
+        first = Markers(target, "loader:marker:job", "run")
+        first.leave()
+        again = Markers(target, "loader:marker:job", "run", first.keys)
+        assert {again.place(node) for node in target.slots.nodes} == set(first.keys)
+        first.forget()
