@@ -118,7 +118,7 @@ class Baselines:
 def doubt(now: Life, before: Life | None) -> str:
     """Why a master may have thrown keys away since then, in words; empty where it has not."""
     if before is None:
-        return "was started anew or has taken over, and may have thrown keys away before"
+        return "was started anew, has taken over, or replicates anew: it may have thrown keys away before"
     if now.has_lost_count(before):
         return "has had its counters reset, and may have thrown keys away before"
     return "has thrown keys away" if now.evicted != before.evicted else ""

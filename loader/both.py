@@ -17,7 +17,7 @@ from loader.errors import LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, transfer
 from loader.lookup import TOGETHER
-from loader.marker import LOST, Field, Markers, lacking
+from loader.marker import GONE, LOST, Field, Markers, lacking
 from loader.masters import lives
 from loader.model import Acks, Batch, Node, Reject
 from loader.options import Options
@@ -115,7 +115,9 @@ class Both:
             return
         self._ends.steadily(self.throttle.confirm)
         seen = self._ends.steadily(self._markers.read)
-        if None in seen.values() or lacking(seen, self._ledger.marks()):
+        if None in seen.values():
+            raise LoaderError(f"{GONE}: repeat the command")
+        if lacking(seen, self._ledger.marks()):
             raise LoaderError(f"{LOST}: repeat the command")
         if self._ends.take_doubt() is not None:
             raise LoaderError(f"{SHARED}: repeat the command")

@@ -18,14 +18,14 @@ from loader.load import Lane, Way, loaded, transfer
 from loader.lock import locked
 from loader.lookup import Lookup
 from loader.masters import expiring
-from loader.model import Batch, Chunk, ChunkLoaded, Mark
+from loader.model import Batch, Chunk, ChunkLoaded
 from loader.plan import Plan, checked
 from loader.settings import Source as Settings
 from loader.slots import SlotMap
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.walk import Fetch, walk
-from loader.writer import Marking
+from loader.writer import Kept, Marking
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
 UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
@@ -188,10 +188,15 @@ class ChangedLane(Lane):
             family.done[chunk.number] = kept
             if family.done.keys() < family.numbers:
                 return event
-            deleted, marks = self._end(family)
-            return replace(event, deleted=event.deleted + deleted, marks=event.marks + marks)
+            deleted, kept_by = self._end(family, grant)
+            return replace(
+                event,
+                deleted=event.deleted + deleted,
+                marks=event.marks + kept_by.marks,
+                exposed=event.exposed | frozenset(map(str, kept_by.exposed)),
+            )
 
-    def _end(self, family: Family) -> tuple[int, tuple[Mark, ...]]:
+    def _end(self, family: Family, grant: int) -> tuple[int, Kept]:
         """Have the parts of a chunk take its place, once the hashes are deleted that none of them has a row of."""
         digests = self._changes.digests
         gone = set(digests.rows_of(family.old.number).split_keys())
@@ -200,12 +205,13 @@ class ChangedLane(Lane):
         assert self._source
         assert self._writer
         deleted, _ = self._eraser.erase(gone, self._source, self._writer)
-        marks = self._writer.await_replicas().marks
+        kept = self._writer.await_replicas()
+        self._throttle.hold(grant)
         digests.put(*family.done.values())
         digests.forget([family.old.number])
         for number in family.numbers:
             del self._changes.families[number]
-        return deleted, marks
+        return deleted, kept
 
     def _expire(self, rows: Rows) -> bool:
         """Whether a key of the rows has a time to live; to ask a million takes longer than to write them."""

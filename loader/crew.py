@@ -53,7 +53,7 @@ class Crew:
         self._owed: dict[int, Chunk] = {}  # chunks that workers have, or that wait for one
         self._left: set[int] = set()  # chunks that no worker is to begin any more
         self._ledger = Ledger()
-        self._exposed: dict[str, list[tuple[float, ChunkLoaded]]] = {}  # chunks that replicas lack, by node, since when
+        self._exposed: dict[str, dict[int, float]] = {}  # chunks that replicas lack, by node, since when
         self._slots: SlotMap | None = None  # as they were when the markers were looked at
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
@@ -108,6 +108,7 @@ class Crew:
             except LoaderError as error:
                 self._end()
                 yield from self._complete()
+                yield from self._doubt()
                 end = self._stop or error
                 try:
                     self._save(PATIENCE, Throttle())
@@ -134,6 +135,8 @@ class Crew:
                 self._ledger.add(event)
                 self._expose(event)
                 self._list_rejects(event)
+                if self._ends.is_doubtful(event.grant):
+                    yield from self._owe_again([event], listener, SHARED)
                 self._save(self._ends.plan.job.deadline, self._throttle)
                 self._counted.release()
             yield from self._find_lost(listener)
@@ -151,11 +154,11 @@ class Crew:
     def _expose(self, event: ChunkLoaded) -> None:
         """Remember which masters have a chunk without a replica, until a later chunk's WAIT covers it."""
         for node in self._exposed.keys() & event.nodes.keys() - event.exposed:
-            left = [entry for entry in self._exposed.pop(node) if entry[0] > event.began]
+            left = {number: since for number, since in self._exposed.pop(node).items() if since > event.began}
             if left:
                 self._exposed[node] = left
         for node in event.exposed:
-            self._exposed.setdefault(node, []).append((time.monotonic(), event))
+            self._exposed.setdefault(node, {})[event.chunk.number] = time.monotonic()
 
     def _settle(self, listener: Listener) -> Iterator[ChunkOwed]:
         """All chunks are counted: see whether they still are there, on all replicas, and under a lock that was held."""
@@ -173,8 +176,8 @@ class Crew:
             yield from self._find_lost(listener, now=True)
         if not self._owed:
             masters = set(map(str, target.slots.nodes))
-            for each, entries in ((node, entries) for node, entries in self._exposed.items() if node in masters):
-                listener.notify(Noted(f"redis {each}: {UNKNOWN.format(len(entries))}"))
+            for name in self._exposed.keys() & masters:
+                listener.notify(Noted(f"redis {name}: {UNKNOWN.format(len(self._exposed[name]))}"))
 
     def _find_lost(self, listener: Listener, *, now: bool = False) -> Iterator[ChunkOwed]:
         """Have written again what a master has lost, and what another run may have written over.
@@ -198,22 +201,32 @@ class Crew:
         if not events:
             return
         listener.notify(Noted(f"{len(events)} {'chunks are' if len(events) > 1 else 'chunk is'} written again: {why}"))
-        numbers = {event.chunk.number for event in events}
-        self._ledger.strike(numbers)
-        for node, entries in list(self._exposed.items()):
-            self._exposed[node] = [entry for entry in entries if entry[1].chunk.number not in numbers]
-            if not self._exposed[node]:
-                del self._exposed[node]
+        yield from self._owe(events)
         for event in events:
             if changes := self._basis.changes:
                 self._ends.steadily(partial(changes.soil, event.chunk.number))
+            self._todo.put(event.chunk)
+
+    def _owe(self, events: Sequence[ChunkLoaded]) -> Iterator[ChunkOwed]:
+        """Count chunks out."""
+        numbers = {event.chunk.number for event in events}
+        self._ledger.strike(numbers)
+        for node, chunks in list(self._exposed.items()):
+            self._exposed[node] = {number: since for number, since in chunks.items() if number not in numbers}
+            if not self._exposed[node]:
+                del self._exposed[node]
+        for event in events:
             self._owed[event.chunk.number] = event.chunk
             if self._saved:
                 self._saved = replace(self._saved, rejected=self._saved.rejected - len(event.rejects))
             yield ChunkOwed(event)
-            self._todo.put(event.chunk)
 
-    def _complete(self) -> Iterator[ChunkLoaded]:
+    def _doubt(self) -> Iterator[ChunkOwed]:
+        """The run fails: what another run may have written over meanwhile is owed by the checkpoint."""
+        if (since := self._ends.take_doubt()) is not None:
+            yield from self._owe(self._ledger.since(since))
+
+    def _complete(self) -> Iterator[ChunkLoaded | ChunkOwed]:
         """The chunks that were complete when the workers ended, and were not heard of yet."""
         while not self._heard.empty():
             event = self._heard.get()
@@ -224,6 +237,8 @@ class Crew:
                 self._expose(event)
                 with suppress(LoaderError):  # they are counted, and found again by the next whole run
                     self._list_rejects(event)
+                if self._ends.is_doubtful(event.grant):
+                    yield from self._owe([event])
 
     @contextmanager
     def _heard_signals(self) -> Iterator[None]:

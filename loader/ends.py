@@ -102,6 +102,10 @@ class Ends:
         """Since when another run may have held the job's lock too; on the monotonic clock, and asked for once."""
         return self._held.take_doubt() if self._held else None
 
+    def is_doubtful(self, grant: int) -> bool:
+        """Whether another run may have had the job's lock since it was granted for the so manieth time."""
+        return bool(self._held and self._held.is_doubtful(grant))
+
     def lookup(self) -> Lookup:
         """The way back from a key that is the job's, and no other job's."""
         return Lookup(self.plan, self.table, self.settings.longer(self.plan.job))

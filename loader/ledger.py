@@ -9,7 +9,7 @@ from loader.marker import LOST, lacking
 from loader.model import ChunkLoaded, Mark
 
 SHARED = "the lock was lost for a while, and another run may have had it"
-REMEMBERED = 10_000  # chunks that can be written again one by one: some 10 MB
+REMEMBERED = 10_000  # chunks and rejects of chunks that can be written again one by one: some 10 MB
 
 Greatest = dict[tuple[str, str], int]  # the greatest number of each field of each marker
 
@@ -21,13 +21,18 @@ class Ledger:
         self._newest: deque[tuple[float, ChunkLoaded]] = deque()  # and when it was heard of
         self._older: Greatest = {}  # what vouches for all before
         self._all: Greatest = {}  # what vouches for both
+        self._weight = 0  # of the newest: chunks and rejects
+        self._forgotten = float("-inf")  # when the last of those before was heard of
 
     def add(self, event: ChunkLoaded) -> None:
         """Count a chunk."""
         self._newest.append((time.monotonic(), event))
+        self._weight += _weight(event)
         _raise(self._all, event.marks)
-        if len(self._newest) > REMEMBERED:
-            _raise(self._older, self._newest.popleft()[1].marks)
+        while self._weight > REMEMBERED and len(self._newest) > 1:
+            self._forgotten, oldest = self._newest.popleft()
+            self._weight -= _weight(oldest)
+            _raise(self._older, oldest.marks)
 
     def vouch(self, marks: Iterable[Mark]) -> None:
         """Have these marks vouch for something that cannot be written again one by one."""
@@ -47,7 +52,9 @@ class Ledger:
         return found
 
     def since(self, moment: float) -> list[ChunkLoaded]:
-        """The chunks that were heard of since a moment of the monotonic clock."""
+        """The chunks that were heard of since a moment of the monotonic clock; `StartOver` where not all are known."""
+        if self._forgotten >= moment:
+            raise StartOver(SHARED)
         return [event for heard, event in self._newest if heard >= moment]
 
     def lost(self, seen: Mapping[str, Mapping[str, int] | None]) -> list[ChunkLoaded]:
@@ -60,9 +67,14 @@ class Ledger:
         """Count chunks out, by their numbers."""
         gone = frozenset(numbers)
         self._newest = deque(entry for entry in self._newest if entry[1].chunk.number not in gone)
+        self._weight = sum(_weight(event) for _, event in self._newest)
         self._all = {**self._older}
         for _, event in self._newest:
             _raise(self._all, event.marks)
+
+
+def _weight(event: ChunkLoaded) -> int:
+    return 1 + len(event.rejects)
 
 
 def _raise(greatest: Greatest, marks: Iterable[Mark]) -> None:

@@ -165,7 +165,7 @@ class Lane:
                     kept = self._writer.await_replicas()
                     event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
                 self._throttle.hold(grant)  # what was sent may have come behind what another run has written meanwhile
-                event = self._settle(event)
+                event = replace(self._settle(event), grant=grant)
             except Stopped:
                 if self._writer:  # what was sent is seen through, so that no key is left without its TTL
                     with suppress(LoaderError):

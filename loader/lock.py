@@ -147,6 +147,7 @@ class Lock:
     def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
         self.shared = False  # another run has, or may have had it while this one took it for its own
         self._doubted: float | None = None  # since when, on the monotonic clock
+        self._sure = 0  # the grant from which on it is this run's alone
         self._settings = settings
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
@@ -220,6 +221,10 @@ class Lock:
         doubted, self._doubted = self._doubted, None
         return doubted
 
+    def is_doubtful(self, grant: int) -> bool:
+        """Whether another run may have had the lock since it was granted for the so manieth time."""
+        return grant < self._sure
+
     def leave(self) -> bool:
         """Renew the lock no more; false where a renewal is under way that may still do so."""
         self._ended.set()
@@ -255,7 +260,7 @@ class Lock:
             self._grants += 1  # also where no replica knows of it yet: it was gone in any case
         if outcome == b"taken":
             if self._grants > 1:
-                self.shared = True
+                self.shared, self._sure = True, self._grants
                 self._doubted = self._doubted or self._renewed
             pairs = zip(more[::2], more[1::2], strict=True)
             self._strangers |= {token.decode(): each.decode() for token, each in pairs}

@@ -16,8 +16,9 @@ from itertools import count
 from loader.errors import StartOver, TargetError
 from loader.model import Mark, Node
 from loader.slots import SlotMap, slot_of
-from loader.target import Target
+from loader.target import REDIRECT, Target, said
 
+GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"
 LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
 RUN, NAME = "run", "name"  # fields with the id of the run, and what its connections are called; others are numbers
 END = "end"  # the field that is set when all chunks are loaded
@@ -110,6 +111,9 @@ class Markers:
         *marked, count = self._target.commands(node, [mark, ("WAIT", replicas, int(seconds * 1000))])
         for reply in (*marked, count):
             if isinstance(reply, Exception):
+                if said(reply).partition(" ")[0] in REDIRECT:
+                    self._target.mark_stale()
+                    self.move(node)
                 raise self._target.error(reply, node)
         return int(count) >= replicas
 

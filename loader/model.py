@@ -153,11 +153,12 @@ class ChunkLoaded:
     retried: int = 0
     unchanged: int = 0  # rows that need not be written
     deleted: int = 0  # hashes without a row
+    grant: int = 0  # of the lock that it was written under
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkOwed:
-    """A chunk that was loaded is owed again: a replica that did not have it has become its master."""
+    """A chunk that was loaded is owed again: its master has lost it, or another run may have written over it."""
 
     event: ChunkLoaded
 

@@ -265,7 +265,10 @@ class Target(_Server):
     )
     cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
     timeout: Duration = Field(
-        default=10, description="No reply for so long means a broken connection.", json_schema_extra={"default": "10s"}
+        default=10,
+        description="No reply for so long means a broken connection; bytes that a node does not even receive mean one"
+        " after 20s in any case.",
+        json_schema_extra={"default": "10s"},
     )
 
     @field_validator("tls_ca", "tls_cert", "tls_key")

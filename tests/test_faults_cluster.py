@@ -204,7 +204,7 @@ def test_t4_slots_move_key_by_key_for_the_whole_load(storm):
 def newcomer(storm, tmp_path):
     """The port of a node without slots that has joined the cluster; it leaves again."""
     (tmp_path / "new").mkdir()
-    with redis_server(tmp_path / "new", "--cluster-enabled", "yes") as port:
+    with redis_server(tmp_path / "new", "--cluster-enabled", "yes", "--cluster-allow-replica-migration", "no") as port:
         other = storm.node(storm.names("master")[0])
         with redis.Redis(HOST, port) as client:
             rights = ["~*", *REDIS_RIGHTS.split()]

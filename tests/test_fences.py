@@ -14,6 +14,8 @@ from desk import HOST, redis_server
 from loader import both
 from loader.baseline import Baselines
 from loader.config import Config
+from loader.crew import Crew
+from loader.ends import Ends
 from loader.errors import LoaderError
 from loader.link import Links
 from loader.load import Lane
@@ -428,6 +430,116 @@ def test_rejects_of_a_chunk_that_is_owed_again_count_once(world, monkeypatch):
     assert (run.exit_code, run.read, run.written, run.rejected) == (3, 1000, 999, 1)
     assert counts <= {0, 1}
     assert 1 in counts
+
+
+def renewing_late(monkeypatch):
+    """An event before which locks are taken, but not renewed: what is written by then is in doubt if one was gone."""
+    begin, ask = threading.Event(), Lock._ask
+
+    def late(self, *args):
+        return None if self._renewed and not begin.is_set() else ask(self, *args)
+
+    monkeypatch.setattr(Lock, "_ask", late)
+    monkeypatch.setattr("loader.lock.RENEW", 0.2)
+    return begin
+
+
+def test_a_chunk_that_is_heard_of_after_the_doubt(world, monkeypatch):
+    """It was written before the lock was found to have been gone, and was still on its way to the account."""
+    table(world, 300)
+    renewing = renewing_late(monkeypatch)
+    doubts, chunks = [], []
+    take_doubt, load = Ends.take_doubt, Lane.load
+
+    def taken(self):
+        since = take_doubt(self)
+        doubts.append(since)
+        return since
+
+    def late(self, chunk, notify):
+        event = load(self, chunk, notify)
+        chunks.append(chunk.number)
+        if len(chunks) == 2:
+            world.redis.delete(LOCK)
+            renewing.set()
+            wait(lambda: any(doubts), "the doubt to be heard of")
+            for key in world.hashes():
+                world.redis.hset(key, "v", "another run's")
+        return event
+
+    monkeypatch.setattr(Ends, "take_doubt", taken)
+    monkeypatch.setattr(Lane, "load", late)
+    run = Load(world.config(table="t", chunk_rows=100, key="t_{id}"), workers=1).finish()
+    assert (run.status, run.read, run.written) == ("ok", 300, 300)
+    assert chunks.count(2) == 2
+    assert b"another run's" not in values(world)
+
+
+def test_a_part_of_a_chunk_that_has_grown(world, monkeypatch):
+    """It is written whole again where another run may have written over it, before the parts take the chunk's place."""
+    table(world, 100)
+    renewing = renewing_late(monkeypatch)
+    world.sql("UPDATE t SET id = id * 3 ORDER BY id DESC")
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
+    assert Load(settings).finish().status == "ok"
+    world.sql("INSERT INTO t SELECT id - 1, v FROM t", "INSERT INTO t SELECT id - 2, v FROM t WHERE id % 3 = 0")
+    assert Load(settings).finish().status == "ok"  # the run after one that has met so many rows makes parts
+    load, doubts, chunks, take_doubt = Lane.load, [], [], Ends.take_doubt
+
+    def taken(self):
+        doubts.append(take_doubt(self))
+        return doubts[-1]
+
+    def disturbed(self, chunk, notify):
+        chunks.append(chunk.number)
+        if len(chunks) == 2:
+            world.redis.delete(LOCK)
+            renewing.set()
+            wait(lambda: any(doubts), "the doubt to be heard of")
+            for key in world.hashes():
+                world.redis.hset(key, "v", "another run's")
+        return load(self, chunk, notify)
+
+    monkeypatch.setattr(Ends, "take_doubt", taken)
+    monkeypatch.setattr(Lane, "load", disturbed)
+    run = Load(settings, workers=1).finish()
+    assert run.status == "ok"
+    assert chunks.count(chunks[0]) == 2, chunks
+    assert b"another run's" not in values(world)
+    assert len(world.hashes()) == 300
+
+
+def test_a_run_that_ends_in_doubt(world, monkeypatch):
+    """It fails before it has seen to what another run may have written over: its checkpoint owes that."""
+    table(world, 1000)
+    renewing = renewing_late(monkeypatch)
+    settings = world.config(table="t", chunk_rows=100, key="t_{id}")
+    find, load, shared = Crew._find_lost, Lane.load, []
+
+    def fail(self, chunk, notify):
+        if chunk.number == 5:
+            world.redis.delete(LOCK)
+            renewing.set()
+            wait(lambda: shared[0].shared, "the lock to be taken again")
+            for key in world.hashes():
+                world.redis.hset(key, "v", "another run's")
+            raise LoaderError("out of order")
+        return load(self, chunk, notify)
+
+    def blind(self, *args, **options):
+        shared.append(self._ends)
+        yield from ()
+
+    monkeypatch.setattr(Crew, "_find_lost", blind)
+    monkeypatch.setattr(Lane, "load", fail)
+    first = Load(settings, workers=1, resume=True).finish()
+    assert (first.status, first.error) == ("failed", "out of order")
+    monkeypatch.setattr(Crew, "_find_lost", find)
+    monkeypatch.setattr(Lane, "load", load)
+    second = Load(settings, workers=1, resume=True).finish()
+    assert (second.status, second.resumed) == ("ok", True)
+    assert b"another run's" not in values(world)
+    assert len(world.hashes()) == 1000
 
 
 def test_a_server_without_client_kill(world, monkeypatch):

@@ -6,12 +6,12 @@ from loader import ledger
 from loader.errors import StartOver
 from loader.ledger import Ledger
 from loader.marker import lacking
-from loader.model import Chunk, ChunkLoaded
+from loader.model import Chunk, ChunkLoaded, Reject
 
 
-def loaded(number, *marks):
+def loaded(number, *marks, rejects=()):
     return ChunkLoaded(
-        chunk=Chunk(number), read=1, written=1, rejects=(), nodes={}, bytes=1, seconds=0.0, began=0.0, marks=marks
+        chunk=Chunk(number), read=1, written=1, rejects=rejects, nodes={}, bytes=1, seconds=0.0, began=0.0, marks=marks
     )
 
 
@@ -61,6 +61,34 @@ def test_chunks_since_a_moment(monkeypatch):
     account.add(loaded(2))
     assert [event.chunk.number for event in account.since(15.0)] == [2]
     assert [event.chunk.number for event in account.since(10.0)] == [1, 2]
+
+
+def test_rejects_count_as_well(monkeypatch):
+    """A table whose rows are all refused does not fill the memory: fewer chunks are remembered, one at least."""
+    monkeypatch.setattr(ledger, "REMEMBERED", 10)
+    account = Ledger()
+    for number in range(1, 5):
+        account.add(loaded(number, rejects=(Reject(b"k", "why"),) * 4))
+    assert [event.chunk.number for _, event in account._newest] == [3, 4]
+    account.strike([4])
+    account.add(loaded(5, rejects=(Reject(b"k", "why"),) * 4))
+    assert [event.chunk.number for _, event in account._newest] == [3, 5]
+    account.add(loaded(6, rejects=(Reject(b"k", "why"),) * 50))
+    assert [event.chunk.number for _, event in account._newest] == [6]
+
+
+def test_chunks_since_a_moment_that_not_all_are_known_of(monkeypatch):
+    """Where some of them cannot be written again one by one, the run starts over."""
+    monkeypatch.setattr(ledger, "REMEMBERED", 1)
+    now = [10.0]
+    monkeypatch.setattr(ledger.time, "monotonic", lambda: now[0])
+    account = Ledger()
+    for number in (1, 2, 3):
+        account.add(loaded(number))
+        now[0] += 10
+    assert [event.chunk.number for event in account.since(25.0)] == [3]
+    with pytest.raises(StartOver, match="another run may have had it"):
+        account.since(20.0)
 
 
 def test_a_number_that_is_too_small_or_not_there():

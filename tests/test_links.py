@@ -1,12 +1,14 @@
 """What a writer leaves behind where it is cut off, and what it takes note of."""
 
 import pytest
+import redis
 
 from loader.errors import LoaderError, TargetError
 from loader.frames import pack
 from loader.link import Links
 from loader.marker import Markers
 from loader.model import Batch
+from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target
 from loader.writer import Writer
@@ -17,6 +19,12 @@ KEY = b"links_1"
 @pytest.fixture
 def target(world):
     with Target(world.config(table="t").target) as target:
+
+        def replicated():  # CLUSTER SLOTS leaves out a replica that has received nothing yet
+            target.refresh(force=True)
+            return all(map(target.replicas, target.slots.nodes))
+
+        wait(replicated, "a replica of each master")
         yield target
 
 
@@ -68,6 +76,28 @@ def test_a_chunk_that_no_replica_has_is_not_counted(target, monkeypatch):
         writer.await_replicas()
     assert caught.value.transient
     writer.close()
+
+
+def test_a_marker_whose_slot_has_moved(target, monkeypatch):
+    """A master keeps it in another slot, and is asked again, where replicas are waited for at the end."""
+    node = target.slots.nodes[0]
+    markers = Markers(target, "loader:marker:job", "run")
+    markers.leave()
+    first = markers.place(node)
+    commands = target.commands
+
+    def moved(node, words, **options):
+        replies = commands(node, words, **options)
+        return [redis.ResponseError("ASK 1 127.0.0.1:1"), *replies[1:]] if first in words[0] else replies
+
+    monkeypatch.setattr(target, "commands", moved)
+    with pytest.raises(TargetError, match="ASK") as raised:
+        markers.reach_all(node, 1)
+    assert raised.value.transient
+    assert markers.place(node) not in {None, first}
+    assert markers.reach_all(node, 5)
+    monkeypatch.undo()
+    markers.forget()
 
 
 def test_nothing_is_sent_that_the_guard_refuses(world, target):

@@ -12,7 +12,7 @@ from desk import HOST, redis_server
 from loader import both
 from loader.basis import Basis
 from loader.lab import Lab
-from loader.marker import Markers
+from loader.marker import GONE, LOST, Markers
 from loader.masters import lives
 from loader.model import ChunkLoaded, Noted
 from loader.reconcile import Retried, retry, verify
@@ -447,7 +447,7 @@ def test_a2_amid_a_repair(storm, monkeypatch, marked):
         monkeypatch.setattr(both.Both, "check", check_late)
         if marked:
             monkeypatch.setattr(Markers, "leave", leave_and_save)
-        with pytest.raises(loader.errors.LoaderError, match="lost writes of this run"):
+        with pytest.raises(loader.errors.LoaderError, match=LOST if marked else GONE):
             verify(settings, settings.jobs["job"], repair=True)
     storm.settle()
     assert differing(storm) != []
@@ -476,7 +476,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
         with storm.client(name) as client:
             save(client)
         monkeypatch.setattr(both.Both, "check", check_late)
-        with pytest.raises(loader.errors.LoaderError, match="lost writes of this run"):
+        with pytest.raises(loader.errors.LoaderError, match=GONE):
             retry(settings, settings.jobs["job"])
     storm.settle()
     assert retry(settings, settings.jobs["job"]) == Retried("job", written=1)

@@ -844,6 +844,12 @@ FAULTS = [
     *_of(
         "changed",
         (
+            "a part that is owed again counts as written",
+            "family.done.pop(number, None)",
+            "pass",
+            "fences::a_part_of_a_chunk_that_has_grown",
+        ),
+        (
             "a chunk is not dirty while it is written",
             "            self._first()\n            self._sent = True\n",
             "            self._sent = True\n",
@@ -886,6 +892,12 @@ FAULTS = [
     *_of(
         "marker",
         (
+            "a marker stays in a slot that is being moved",
+            "                    self._target.mark_stale()\n                    self.move(node)\n",
+            "                    self._target.mark_stale()\n",
+            "links::a_marker_whose_slot_has_moved",
+        ),
+        (
             "another run's marker counts as ours",
             'if fields.pop(RUN.encode(), b"") != self.run.encode():',
             'if not fields.pop(RUN.encode(), b""):',
@@ -900,6 +912,18 @@ FAULTS = [
     ),
     *_of(
         "crew",
+        (
+            "a chunk that is heard of after the doubt counts as sure",
+            "yield from self._owe_again([event], listener, SHARED)",
+            "pass",
+            "fences::a_chunk_that_is_heard_of_after_the_doubt",
+        ),
+        (
+            "a checkpoint counts what another run may have written over",
+            "                yield from self._doubt()\n",
+            "",
+            "fences::a_run_that_ends_in_doubt",
+        ),
         (
             "what was written while the lock was lost is not written again",
             "yield from self._owe_again(self._ledger.since(since), listener, SHARED)",
@@ -938,13 +962,25 @@ FAULTS = [
         ),
         (
             "replicas that lack chunks are not told of",
-            'listener.notify(Noted(f"redis {each}: {UNKNOWN.format(len(entries))}"))',
+            'listener.notify(Noted(f"redis {name}: {UNKNOWN.format(len(self._exposed[name]))}"))',
             "pass",
             "losses::a3_after_the_end_of_the_run[changed_only]",
         ),
     ),
     *_of(
         "ledger",
+        (
+            "all rejects of a run are remembered",
+            "return 1 + len(event.rejects)",
+            "return 1",
+            "ledger::rejects_count_as_well",
+        ),
+        (
+            "chunks that are not remembered count as sure",
+            "if self._forgotten >= moment:",
+            "if False:",
+            "ledger::chunks_since_a_moment_that_not_all_are_known_of",
+        ),
         (
             "what is counted out still vouches",
             "self._all = {**self._older}",
@@ -992,14 +1028,14 @@ FAULTS = [
         "both",
         (
             "what a master has lost of a repair is not looked for",
-            "if None in seen.values() or lacking(seen, self._ledger.marks()):",
-            "if None in seen.values():",
+            "if lacking(seen, self._ledger.marks()):",
+            "if False:",
             "losses::a2_amid_a_repair[True]",
         ),
         (
             "a marker that is gone is not looked for",
-            "if None in seen.values() or lacking(seen, self._ledger.marks()):",
-            "if lacking(seen, self._ledger.marks()):",
+            "if None in seen.values():",
+            "if False:",
             "losses::a2_amid_a_repair[False]",
         ),
     ),
