@@ -18,7 +18,7 @@ from loader.ends import Ends
 from loader.errors import Exit, LoaderError, StartOver, Stopped
 from loader.ledger import SHARED, Ledger
 from loader.listener import Listener
-from loader.load import PATIENCE, Event, Lane, persist
+from loader.load import FRESH, PATIENCE, Event, Lane, persist
 from loader.marker import LOST
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Noted
 from loader.options import Options
@@ -54,6 +54,7 @@ class Crew:
         self._left: set[int] = set()  # chunks that no worker is to begin any more
         self._ledger = Ledger()
         self._exposed: dict[str, dict[int, float]] = {}  # chunks that replicas lack, by node, since when
+        self._repeats = 0  # times that chunks were owed again
         self._slots: SlotMap | None = None  # as they were when the markers were looked at
         self._threads: list[threading.Thread] = []
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
@@ -200,6 +201,10 @@ class Crew:
         """Have chunks written again that were counted."""
         if not events:
             return
+        self._repeats += 1
+        if self._repeats > FRESH:
+            told = self._basis.evicted()
+            raise LoaderError(f"{why}, and so {FRESH} times before in this run{told and ': '}{told}")
         listener.notify(Noted(f"{len(events)} {'chunks are' if len(events) > 1 else 'chunk is'} written again: {why}"))
         yield from self._owe(events)
         for event in events:

@@ -109,12 +109,12 @@ def cut_at(places, proxy, client, settings, **options):
     return failed
 
 
-@pytest.mark.parametrize(("resume", "step"), [(False, 1), (True, 10)])
+@pytest.mark.parametrize(("resume", "step"), [(False, 3), (True, 10)])
 def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, resume, step):
     """Whatever was sent and whatever was acknowledged: the run goes on, and every row is exact and counted once.
 
-    Every tenth byte from the connection on that the rows take, and of the planning, the lock and the markers before it
-    some; `scripts/cuts.sh` leaves none out.
+    Some bytes of the planning, the lock and the markers, more of the connection that the rows take; `scripts/cuts.sh`
+    leaves none out.
     """
     with Proxy(port) as proxy:
         settings = config(table, target=proxy.port)
@@ -148,7 +148,7 @@ def test_n1_mysql_is_cut_off_after_any_byte(table, port, client, hasty, every):
         cut_at(places(Counter(), planned, 1 if every else 20), proxy, client, settings)
         where = [
             *places(planned, planned + logged_in, 1 if every else 5),
-            *places(planned + logged_in, planned + read),
+            *places(planned + logged_in, planned + read, 1 if every else 3),
             *places(planned + read, end, 1 if every else 5),
         ]
         assert cut_at(where, proxy, client, settings) == 0

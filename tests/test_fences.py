@@ -475,6 +475,25 @@ def test_a_chunk_that_is_heard_of_after_the_doubt(world, monkeypatch):
     assert b"another run's" not in values(world)
 
 
+def test_a_lock_that_goes_again_and_again(world, monkeypatch):
+    """A full Redis that throws the lock away with every chunk: the run says so, and does not go on for ever."""
+    table(world, 300)
+    doubts, load = [], Lane.load
+
+    def taken(self):
+        return doubts.pop() if doubts else None
+
+    def again(self, chunk, notify):
+        doubts.append(0.0)
+        return load(self, chunk, notify)
+
+    monkeypatch.setattr(Ends, "take_doubt", taken)
+    monkeypatch.setattr(Lane, "load", again)
+    run = Load(world.config(table="t"), workers=1).finish()
+    assert (run.status, run.exit_code) == ("failed", 1)
+    assert "another run may have had it, and so 20 times before in this run" in run.error
+
+
 def test_a_part_of_a_chunk_that_has_grown(world, monkeypatch):
     """It is written whole again where another run may have written over it, before the parts take the chunk's place."""
     table(world, 100)

@@ -85,14 +85,14 @@ def test_a_target_that_is_emptied_again_and_again(world):
 
 
 def test_r2_a_node_that_throws_keys_away(world, tmp_path):
-    """Said before, and where it happened exit 3: a row that was written may be gone."""
+    """Said before, and where it happened exit 3, or 1 where the lock goes again and again: a row may be gone."""
     table(world, 10_000)
     desk = Desk(world, tmp_path)
     with redis_server(tmp_path, "--maxmemory", "1700kb", "--maxmemory-policy", "allkeys-lru") as port:
         target = {"url": f"redis://127.0.0.1:{port}", "password": None}
         desk.write({"t": {"table": "t"}}, target=target)
         result = desk.run("sync", "t", "-o", "json")
-    assert (result.code, result.document["status"]) == (3, "rejects")
+    assert (result.code, result.document["status"]) in {(3, "rejects"), (1, "failed")}
     assert "thrown keys away" in result.document["error"]
     assert f"127.0.0.1:{port} throws keys away once it is full: its maxmemory-policy is allkeys-lru" in result.err
 

@@ -919,6 +919,12 @@ FAULTS = [
             "fences::a_chunk_that_is_heard_of_after_the_doubt",
         ),
         (
+            "a run whose lock goes again and again goes on for ever",
+            "if self._repeats > FRESH:",
+            "if False:",
+            "fences::a_lock_that_goes_again_and_again",
+        ),
+        (
             "a checkpoint counts what another run may have written over",
             "                yield from self._doubt()\n",
             "",
