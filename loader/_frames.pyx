@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import SourceError
-from loader.frames import HEADER, PACKET_MAX, ROOM, SEED, is_last, no_reply, refusal, too_many_replies
+from loader.frames import HEADER, NEVER, PACKET_MAX, ROOM, SEED, SET, is_last, no_reply, refusal, too_many_replies
 from loader.model import Batch
 
 cdef Py_ssize_t FULL_AT = ROOM
@@ -85,10 +85,10 @@ cdef class Block:
         PyBuffer_FillInfo(view, self, self.data, self.size, 1, flags)
 
 
-cdef object to_batch(Out* out, object then):
+cdef object to_batch(Out* out, object then, bytes expects=b""):
     cdef Block block = Block.__new__(Block)
     block.data, block.size = out.data, out.size
-    batch = Batch(block, out.rows, out.replies, then)
+    batch = Batch(block, out.rows, out.replies, then, expects)
     out.data = NULL
     out.size = out.room = out.rows = out.replies = 0
     return batch
@@ -203,7 +203,7 @@ cdef class Encoder:
     cdef Py_ssize_t* _field  # cell of each field
     cdef unsigned char* _key
     cdef Py_ssize_t _key_room, _key_size, _literal, _most
-    cdef bint _nulls_empty, _has_ttl
+    cdef bint _nulls_empty, _has_ttl, _checks_ttl
     cdef Py_ssize_t _ttl, _jitter, _start, _first
     cdef Out* _out
     cdef Out* _expires
@@ -245,6 +245,7 @@ cdef class Encoder:
             self._field[i] = layout.fields[i][1]
         self._nulls_empty, self._most = layout.nulls_empty, layout.most
         self._has_ttl = layout.ttl is not None
+        self._checks_ttl = layout.checks_ttl and not self._has_ttl
         self._ttl, self._jitter = layout.ttl or 0, layout.ttl_jitter
         PyObject_GetBuffer(owners, &self._owners, PyBUF_SIMPLE)
         self._have_owners = True
@@ -343,7 +344,8 @@ cdef class Encoder:
         """See `frames.Encoder.take`."""
         if not 0 <= node < self._nodes:
             raise IndexError(node)
-        then = to_batch(&self._expires[node], None) if self._expires[node].size else None
+        expects = SET if self._has_ttl else NEVER
+        then = to_batch(&self._expires[node], None, expects) if self._expires[node].size else None
         return to_batch(&self._out[node], then)
 
     cdef _raise_for(self, Stop stop):
@@ -588,10 +590,12 @@ cdef class Encoder:
             out.replies += 1
         out.size = to - out.data
         out.rows += 1
-        return FOUND if not present or not self._has_ttl or self._expire(expires) else NO_MEMORY
+        if not present or not (self._has_ttl or self._checks_ttl) or self._expire(expires):
+            return FOUND
+        return NO_MEMORY
 
     cdef bint _expire(self, Out* out) noexcept nogil:
-        """Write EXPIRE of the current key; false where there is no memory. See `frames.ttl_of`."""
+        """Write EXPIRE or TTL of the current key; false where there is no memory. See `frames.ttl_of`."""
         cdef Py_ssize_t key = self._key_size
         cdef unsigned char number[32]
         cdef unsigned char* to
@@ -599,10 +603,13 @@ cdef class Encoder:
         seconds = self._ttl - self._jitter + (seconds * (2 * self._jitter + 1) >> 16)
         if not reserve(out, WORDS + key, self._first):
             return False
-        to = put(put(out.data + out.size, b"*3\r\n", 4), b"$6\r\nEXPIRE\r\n", 12)
-        to = put_bulk(to, self._key, key)
-        # The number's own digits are what put_number writes between its sign and its line end.
-        to = put_bulk(to, number + 1, put_number(number, 36, seconds) - number - 3)
+        if self._has_ttl:
+            to = put(put(out.data + out.size, b"*3\r\n", 4), b"$6\r\nEXPIRE\r\n", 12)
+            to = put_bulk(to, self._key, key)
+            # The number's own digits are what put_number writes between its sign and its line end.
+            to = put_bulk(to, number + 1, put_number(number, 36, seconds) - number - 3)
+        else:
+            to = put_bulk(put(put(out.data + out.size, b"*2\r\n", 4), b"$3\r\nTTL\r\n", 9), self._key, key)
         out.size = to - out.data
         out.replies += 1
         return True
@@ -626,6 +633,8 @@ cdef Py_ssize_t count_plain(const unsigned char* at, Py_ssize_t size) noexcept n
             at += 5
         elif at[0] == 58:
             at += 1
+            if at < end and at[0] == 45:
+                at += 1
             if at >= end or not 48 <= at[0] <= 57:
                 return -1
             while at < end and 48 <= at[0] <= 57:

@@ -196,7 +196,7 @@ class Basis:
             doubt = "--full asks for it"
         self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
-        if not self.changes.open(facts, base, self._ends.settings.jobs) or doubt:
+        if not self.changes.open(facts, base) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
 

@@ -15,7 +15,7 @@ from loader.encoder import Tally
 from loader.ends import passing, prepare
 from loader.errors import LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
-from loader.load import persist, transfer
+from loader.load import persist, to_last, transfer
 from loader.lookup import TOGETHER
 from loader.marker import GONE, LOST, Field, Markers, lacking
 from loader.masters import lives
@@ -170,8 +170,9 @@ class Both:
             grant = self.throttle.grant()
             only = self._only(grant, keys)
             try:
-                encoder = self._through(only, statement, self.plan)
-                acks = self._finish(only, grant)
+                bring = lambda: self._through(only, statement, self.plan)  # noqa: E731
+                encoder, acks = to_last(self.plan, bring, only, only.drain)
+                self._finish(only, grant)
             finally:
                 only.close()
             return acks, [*(r for r in encoder.rejects if r.key in only.keys), *acks.rejects]
@@ -243,19 +244,20 @@ class Both:
         only = self._only(grant, [])
         try:
             only.send_all(commands)
-            return sum(self._finish(only, grant).rows.values())
+            sent = only.drain()
+            self._finish(only, grant)
+            return sum(sent.rows.values())
         finally:
             only.close()
 
     def _only(self, grant: int, keys: Sequence[bytes]) -> "_Only":
         return _Only(self.target, keys, self._marking, partial(self.throttle.hold, grant))
 
-    def _finish(self, only: "_Only", grant: int) -> Acks:
-        """What was acknowledged, under a lock that was held all the time."""
-        acks, kept = only.finish()
+    def _finish(self, only: "_Only", grant: int) -> None:
+        """Make sure that what was acknowledged is known to replicas, and the lock was held all the time."""
+        kept = only.await_replicas()
         self.throttle.hold(grant)
         self._ledger.vouch(kept.marks)
-        return acks
 
     def _kept(self, statement: str, plan: Plan) -> list[list[bytes]]:
         """The commands that the rows of a statement become."""
@@ -328,9 +330,11 @@ class _Only:
                 part = packed[start : start + PAGE]
                 self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
 
-    def finish(self) -> tuple[Acks, Kept]:
-        acks = self._writer.drain()
-        return acks, self._writer.await_replicas()
+    def drain(self) -> Acks:
+        return self._writer.drain()
+
+    def await_replicas(self) -> Kept:
+        return self._writer.await_replicas()
 
     def close(self) -> None:
         self._writer.close()
@@ -340,7 +344,7 @@ def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
     commands = [words for words in frames.split_commands(batch.data) if words[1] in keys]
     then = _for_keys(batch.then, keys) if batch.then else None
     rows = frames.number_rows(commands)[-1] + 1 if commands and batch.rows else 0
-    return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then)
+    return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then, batch.expects)
 
 
 def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[bytes]]:

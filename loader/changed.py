@@ -7,17 +7,15 @@ whoever comes next writes it whole.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from loader.digests import Digests, Entry, Rows
-from loader.erase import Eraser, asked
-from loader.load import Lane, Way, loaded, transfer
-from loader.lock import locked
+from loader.erase import Eraser
+from loader.load import Lane, Way, loaded, to_last, transfer
 from loader.lookup import Lookup
-from loader.masters import expiring
 from loader.model import Batch, Chunk, ChunkLoaded
 from loader.plan import Plan, checked
 from loader.settings import Source as Settings
@@ -52,18 +50,12 @@ class Changes:
         self.lookup = lookup
         self.lock = threading.Lock()
         self.families: dict[int, Family] = {}
-        self.expiring = False  # there are hashes that a job with a ttl may have left
         self._plan = plan
         self._target = target
         self._entries: list[Entry] = []
 
-    def open(self, facts: Mapping[str, str], base: str | None, jobs: Collection[str]) -> bool:
-        """Take up what the run with that `base` has left; false where nothing of what is there can be built on.
-
-        `jobs` are all that may have a lock in the target: those of others count as hashes that expire.
-        """
-        locks, mortal = locked(self._target, jobs), expiring(self._target)
-        self.expiring = mortal > len(locks & locked(self._target, jobs))
+    def open(self, facts: Mapping[str, str], base: str | None) -> bool:
+        """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
         self._entries = self.digests.open(facts, base)
         return self.digests.trusted or not self._entries
 
@@ -130,7 +122,7 @@ class Changes:
 class ChangedLane(Lane):
     """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
 
-    _found: tuple[int, Entry | None, Rows, Rows, bool, bool]  # of the chunk under way: see `_carry`
+    _found: tuple[int, Entry | None, Rows, bool]  # of the chunk under way: see `_carry`
 
     def __init__(
         self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle, marking: Marking
@@ -148,8 +140,9 @@ class ChangedLane(Lane):
         entry, before, known = digests.read(chunk.number)
         way = _Careful(self._writer, lambda: digests.soil(entry) if entry else None)
         statement = self._plan.select(chunk)
-        encoder = transfer(self._plan, statement, self._source, way, self._throttle, before.digests if known else b"")
-        acks = self._writer.drain()
+        digests_known = before.digests if known else b""
+        bring = partial(transfer, self._plan, statement, self._source, way, self._throttle, digests_known)
+        encoder, acks = to_last(self._plan, bring, way, self._writer.drain)
         event = loaded(chunk, encoder, acks, started)
         rows = Rows(encoder.digests, encoder.keys).without({reject.key for reject in acks.rejects})
         same = known and encoder.rows == encoder.unchanged == len(before)
@@ -158,15 +151,12 @@ class ChangedLane(Lane):
             deleted, stay = self._eraser.erase(gone, self._source, self._writer, way)
             event = replace(event, deleted=deleted)
             rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
-        self._found = grant, entry, before, rows, known, same
+        self._found = grant, entry, rows, same
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
-        """Keep what the chunk was written from; it stays dirty where hashes of it expire.
-
-        A job with a ttl has left those: the next run has to write them again.
-        """
-        grant, entry, before, rows, known, same = self._found
+        """Keep what the chunk was written from."""
+        grant, entry, rows, same = self._found
         if same:
             return event
         self._throttle.hold(grant)
@@ -179,9 +169,6 @@ class ChangedLane(Lane):
             if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
                 return event
             kept = digests.write(entry, rows)
-            expiring = self._changes.expiring and self._expire(rows.beyond(before) if known else rows)
-            if expiring:
-                kept = replace(kept, sum=None)
             if family is None:
                 digests.put(kept)
                 return event
@@ -212,10 +199,6 @@ class ChangedLane(Lane):
         for number in family.numbers:
             del self._changes.families[number]
         return deleted, kept
-
-    def _expire(self, rows: Rows) -> bool:
-        """Whether a key of the rows has a time to live; to ask a million takes longer than to write them."""
-        return any(seconds >= 0 for _, seconds in asked(self._target, "TTL", list(rows.split_keys())))
 
 
 class _Careful:

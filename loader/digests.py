@@ -52,11 +52,6 @@ class Rows:
             return self
         return self._only([key not in keys for key in self.split_keys()])
 
-    def beyond(self, others: "Rows") -> "Rows":
-        """These rows, but for those whose digest is among others."""
-        before = set(others._each())  # noqa: SLF001  # it is one of us
-        return self._only([digest not in before for digest in self._each()])
-
     def _each(self) -> Iterator[bytes]:
         return (self.digests[at : at + 8] for at in range(0, len(self.digests), 8))
 

@@ -1,20 +1,21 @@
 """A job's two ends, open: its table and plan, Redis, the job's lock, and a connection to MySQL beside the workers'."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Self, TypeVar
 
 from loader.baseline import Baselines
 from loader.config import Config
 from loader.errors import LoaderError, PlanError
 from loader.load import PATIENCE, persist
-from loader.lock import Lock
+from loader.lock import Lock, locked
 from loader.lookup import Lookup
+from loader.masters import expiring
 from loader.model import Table
 from loader.options import Options
 from loader.plan import Plan, make_plan, peek, quote
 from loader.settings import Job
-from loader.settings import Target as TargetSettings
 from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
@@ -182,21 +183,33 @@ def prepare(settings: Config, job: Job, options: Options, *, again: bool = False
 
     source, table, plan = persist(look, patience(job, again=again), throttle)
     try:
-        target = persist(lambda: _connected(settings.target), patience(job, again=again), throttle)
+        target, plan = persist(lambda: _reached(settings, plan), patience(job, again=again), throttle)
     except BaseException:
         source.close()
         raise
     return Ends(settings, plan, table, source, target, throttle)
 
 
-def _connected(settings: TargetSettings) -> Target:
-    target = Target(settings)
+def _reached(settings: Config, plan: Plan) -> tuple[Target, Plan]:
+    """The target, and the plan as it is to be where keys expire there."""
+    target = Target(settings.target)
     try:
         target.refresh(force=True)
+        if plan.layout.ttl is None and _has_mortal(target, settings.jobs):
+            plan = replace(plan, layout=replace(plan.layout, checks_ttl=True))
     except LoaderError:
         target.close()
         raise
-    return target
+    return target, plan
+
+
+def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
+    """Whether keys have a time to live that are not the locks of these jobs; hashes of a job may be among them."""
+    mortal = expiring(target)
+    if not 0 < mortal <= len(jobs):
+        return mortal > 0
+    locks = locked(target, jobs)
+    return expiring(target) > len(locks & locked(target, jobs))
 
 
 def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:

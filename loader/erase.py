@@ -1,12 +1,11 @@
 """Deleting the hashes of keys whose row is gone: each key is looked up in MySQL right before, and other types stay."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from loader.frames import pack
-from loader.load import Way, transfer
+from loader.load import Way, send_each, transfer
 from loader.lookup import TOGETHER, Lookup
-from loader.model import Batch, Node
+from loader.model import Node
 from loader.plan import Plan, keys_only
 from loader.slots import slot_of
 from loader.source import Source
@@ -43,7 +42,7 @@ class Eraser:
             made = set(self.keys(self._made, self._made.matching(self._lookup.condition(there)), source))
             stay += (key for key in there if key in made)
             self._throttle.hold(grant)
-            _unlink((key for key in there if key not in made), way or writer)
+            send_each(b"UNLINK", (key for key in there if key not in made), way or writer, rows=True)
             deleted += sum(writer.drain().rows.values())
         return deleted, stay
 
@@ -65,12 +64,3 @@ def asked(target: Target, command: str, keys: Sequence[bytes]) -> Iterator[tuple
             replies = target.commands(node, [[command, key] for key in part])
             for key, reply in zip(part, replies, strict=True):
                 yield key, target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply
-
-
-def _unlink(keys: Iterable[bytes], way: Way) -> None:
-    slots = way.begin()
-    groups: dict[int, list[bytes]] = {}
-    for key in keys:
-        groups.setdefault(slots.owners[slot_of(key)], []).append(pack([b"UNLINK", key]))
-    for index, commands in groups.items():
-        way.send(index, Batch(b"".join(commands), len(commands), len(commands)))

@@ -19,7 +19,8 @@ ROOM = 256 * 1024  # bytes; a node's commands are handed over from this size on:
 PACKET_MAX = 0xFFFFFF  # a packet of this length is continued in the next
 HEADER = 4
 SHOWN = 200  # bytes of a key that is too long for Redis, and for a log
-PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:[0-9]+\r\n)*")
+PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:-?[0-9]+\r\n)*")
+SET, NEVER = b":1", b":-1"  # what EXPIRE replies for a key that is there, and TTL for one that does not expire
 # A line with a number, and one that is not all there. No Redis holds what would take more than ten digits to say.
 NUMBER = rb"(0|[1-9][0-9]{0,9})"
 NUMBER_LINE = {sign: re.compile(rb"\%c%b\r\n" % (sign, NUMBER)) for sign in b"*$"}
@@ -86,7 +87,8 @@ class Encoder:
     def take(self, node: int) -> Batch:
         """Hand over the commands of a node."""
         expires = self._expires[node]
-        then = Batch(b"".join(expires), 0, len(expires)) if expires else None
+        expects = NEVER if self.layout.ttl is None else SET
+        then = Batch(b"".join(expires), 0, len(expires), expects=expects) if expires else None
         batch = Batch(b"".join(self._parts[node]), self._rows[node], self._replies[node], then)
         self._parts[node], self._expires[node] = [], []
         self._sizes[node] = self._rows[node] = self._replies[node] = 0
@@ -153,6 +155,8 @@ class Encoder:
         commands = [command for command in (present, absent) if len(command) > 2]
         if layout.ttl is not None and commands[0] is present:
             self._expires[node].append(pack([b"EXPIRE", key, b"%d" % ttl_of(key, layout.ttl, layout.ttl_jitter)]))
+        elif layout.checks_ttl and commands[0] is present:
+            self._expires[node].append(pack([b"TTL", key]))
         for command in commands:
             data = pack(command)
             self._parts[node].append(data)

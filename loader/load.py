@@ -2,19 +2,20 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
 from loader.encoder import Encoder
-from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped
+from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
+from loader.frames import pack
 from loader.model import Acks, Batch, Chunk, ChunkLoaded, Waiting
 from loader.plan import Plan
 from loader.settings import DEADLINE as JOB_DEADLINE
 from loader.settings import Source as Settings
-from loader.slots import SlotMap
+from loader.slots import SlotMap, slot_of
 from loader.source import Source, Stream
 from loader.target import Target
 from loader.throttle import Throttle
@@ -23,7 +24,8 @@ from loader.writer import Marking, Sink, Writer
 DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
 PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
 LOOK_EVERY = 1.0  # seconds between two looks at the table's definition, which takes MySQL 2 ms
-FRESH = 20  # attempts at one chunk that came on for longer than the deadline and failed all the same
+FRESH = 20  # times that what came on is begun again at most: a chunk that took longer than the deadline, or was lost
+AGAIN = 5  # times that rows are brought over, where others give their hashes a time to live meanwhile
 PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is soon noticed
 
 Event = ChunkLoaded | Waiting
@@ -45,8 +47,8 @@ class Way(Protocol):
 def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, throttle: Throttle) -> ChunkLoaded:
     """Read a chunk's rows, encode them per slot owner, send them, and wait until each is acknowledged or refused."""
     started = time.monotonic()
-    encoder = transfer(plan, plan.select(chunk), source, writer, throttle)
-    return loaded(chunk, encoder, writer.drain(), started)
+    bring = partial(transfer, plan, plan.select(chunk), source, writer, throttle)
+    return loaded(chunk, *to_last(plan, bring, writer, writer.drain), started)
 
 
 def loaded(chunk: Chunk, encoder: Encoder, acks: Acks, started: float) -> ChunkLoaded:
@@ -88,6 +90,31 @@ def transfer(
     for node in encoder.ready(least=1):
         writer.send(node, encoder.take(node))
     return encoder
+
+
+def to_last(plan: Plan, bring: Callable[[], T], way: Way, drain: Callable[[], Acks]) -> tuple[T, Acks]:
+    """Bring rows over until their hashes live as long as they are to; what came of the last time.
+
+    HMSET keeps a hash's time to live: it may end before EXPIRE comes behind it, and where the job has no ttl.
+    """
+    for _ in range(AGAIN):
+        brought, acks = bring(), drain()
+        if not acks.expiring:
+            return brought, acks
+        if plan.layout.ttl is None:
+            send_each(b"PERSIST", acks.expiring, way, rows=False)
+            drain()
+    raise TargetError("redis: hashes keep on getting a time to live that no job gives them", transient=True)
+
+
+def send_each(command: bytes, keys: Iterable[bytes], way: Way, *, rows: bool) -> None:
+    """Send a command for each key to the node that owns it; whether they count as rows."""
+    slots = way.begin()
+    groups: dict[int, list[bytes]] = {}
+    for key in keys:
+        groups.setdefault(slots.owners[slot_of(key)], []).append(pack([command, key]))
+    for index, commands in groups.items():
+        way.send(index, Batch(b"".join(commands), len(commands) * rows, len(commands)))
 
 
 def check_result(plan: Plan, stream: Stream) -> None:

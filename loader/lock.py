@@ -122,7 +122,9 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
 def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
     """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
     keys = {job: f"loader:{{{job}}}:lock" for job in jobs}
-    return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
+    asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
+    with target.foreseeing(asked):
+        return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
 
 
 _under_way: set[str] = set()  # tokens of the locks of this process

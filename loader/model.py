@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+Key = bytes  # of a hash
 KeyValues = tuple[str, ...]
 """One primary key as the source carries it between statements: an SQL literal a column, ready to compare with."""
 
@@ -103,6 +104,7 @@ class Layout:
     nulls_empty: bool = False
     ttl: int | None = None  # seconds
     ttl_jitter: int = 0  # seconds either way
+    checks_ttl: bool = False  # without a ttl: whether each hash is asked if it has a time to live all the same
     most: int = 512 * 1024 * 1024  # bytes of a key or value: proto-max-bulk-len's default; more ends the connection
 
 
@@ -110,13 +112,15 @@ class Layout:
 class Batch:
     """The commands of some rows for one node, and how many single-line replies they will have.
 
-    `then` is sent once these are acknowledged, without the rows that were refused: no EXPIRE for a foreign key.
+    `then` is sent once these are acknowledged, without the rows that were refused: no EXPIRE for a foreign key. Any
+    reply but the one it `expects` means that the hash of its key does not live as long as it is to.
     """
 
     data: bytes | bytearray | memoryview
     rows: int
     replies: int
     then: "Batch | None" = None
+    expects: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +133,15 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """What the nodes made of the batches since the last count: rows acknowledged per node, and rows refused."""
+    """What the nodes made of the batches since the last count: rows acknowledged per node, and rows refused.
+
+    `expiring` are keys of hashes that expired before they got their time to live, or have one and are to have none.
+    """
 
     rows: Mapping[str, int]
     bytes: int
     rejects: tuple[Reject, ...] = ()
+    expiring: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

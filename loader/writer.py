@@ -32,6 +32,7 @@ class _Sent:
     batch: Batch
     left: int
     refused: dict[int, str] = field(default_factory=dict)
+    unexpected: list[int] = field(default_factory=list)  # commands that were not replied with what was expected
 
 
 class Marking(Protocol):
@@ -80,6 +81,7 @@ class Writer:
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
+        self._expiring: list[bytes] = []  # keys of hashes that do not live as long as they are to
         self._written: set[Node] = set()  # since replicas were awaited
         self._redirected: set[Node] = set()  # likewise, nodes that took commands which others had refused
         self._exposed: set[Node] = set()  # of those, masters some of whose replicas may lack them
@@ -106,8 +108,8 @@ class Writer:
         while link := self._links.slowest():
             self._links.turn()
             self._tell(link.node, time.monotonic() - started)
-        acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects))
-        self._rows, self._bytes, self._rejects = Counter(), 0, []
+        acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects), tuple(self._expiring))
+        self._rows, self._bytes, self._rejects, self._expiring = Counter(), 0, [], []
         return acks
 
     def await_replicas(self) -> Kept:
@@ -186,6 +188,9 @@ class Writer:
 
         Returns what is to be sent next to the same node.
         """
+        if sent.unexpected:
+            asked = list(frames.split_commands(sent.batch.data))
+            self._expiring += (asked[number][1] for number in sent.unexpected)
         if not sent.refused:
             self._rows[str(node)] += sent.batch.rows
             return sent.batch.then
@@ -199,7 +204,7 @@ class Writer:
             redo = [again for again in redo if not self._is_final(again, outcome)]
             if not redo:
                 break
-            redo = self._again(redo, hop)
+            redo = self._again(redo, hop, sent.batch.expects)
         else:
             raise TargetError(f"redis {node}: {redo[0].text}: still redirected after {HOPS} hops", transient=True)
         rejects = [result for result in outcome.values() if isinstance(result, Reject)]
@@ -220,7 +225,7 @@ class Writer:
             return True
         raise self._target.error(redo.text, redo.node)
 
-    def _again(self, redo: list["_Redo"], hop: int) -> list["_Redo"]:
+    def _again(self, redo: list["_Redo"], hop: int, expects: bytes) -> list["_Redo"]:
         """Send commands to where their replies point, in order; return them with their new node and reply."""
         to: dict[tuple[Node, bool], list[_Redo]] = {}
         for again in redo:
@@ -244,6 +249,8 @@ class Writer:
                 self._exposed.add(node)
             for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
                 text = said(reply) if isinstance(reply, Exception) else ""
+                if expects and not text and reply != int(expects[1:]):
+                    self._expiring.append(again.words[1])
                 results.append(_Redo(again.words, again.row, node, text))
         return results
 
@@ -268,8 +275,10 @@ def _count(link: Link, data: bytes) -> list[_Sent]:
     done: list[_Sent] = []
     marks: list[tuple[int, str]] = []
     replies = count_replies(data[:cut])
-    if replies < 0:
+    lines: list[bytes] = []
+    if replies < 0 or _has_unexpected(link, data, replies):
         lines = data[:cut].split(b"\r\n")[:-1]
+    if replies < 0:
         replies = len(lines)
         marks = [(number, line[1:].decode(errors="replace")) for number, line in enumerate(lines) if line[:1] == b"-"]
         if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
@@ -285,6 +294,9 @@ def _count(link: Link, data: bytes) -> list[_Sent]:
         while marks and marks[-1][0] < seen + taken:
             number, text = marks.pop()
             sent.refused[first + number - seen] = text
+        if lines and (expects := sent.batch.expects):
+            part = enumerate(lines[seen : seen + taken], first)
+            sent.unexpected += [number for number, line in part if line != expects and line[:1] != b"-"]
         sent.left -= taken
         seen += taken
         if not sent.left:
@@ -292,12 +304,19 @@ def _count(link: Link, data: bytes) -> list[_Sent]:
     return done
 
 
+def _has_unexpected(link: Link, data: bytes, replies: int) -> bool:
+    """Whether a reply in all these lines may not be the one that its batch expects."""
+    expected = {sent.batch.expects for sent in link.awaited} - {b""}
+    counts = (data.count(each + b"\r\n") for each in (*expected, b"+OK"))
+    return bool(expected) and sum(counts) != replies
+
+
 def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
     """A batch less the commands of some keys."""
     if batch is None or not keys:
         return batch
     left = [frames.pack(words) for words in frames.split_commands(batch.data) if words[1] not in keys]
-    return Batch(b"".join(left), batch.rows, len(left))
+    return Batch(b"".join(left), batch.rows, len(left), expects=batch.expects)
 
 
 @dataclass(frozen=True, slots=True)

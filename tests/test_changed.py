@@ -356,16 +356,13 @@ def test_a_blob_that_is_not_what_the_index_says_makes_its_chunk_dirty(world):
     assert outcome(world) == (0, 50, 0)
 
 
-def test_hashes_that_expire_are_not_known(world):
-    """Those that the job wrote when it had a ttl: they are written by each run, until they have none any more."""
+def test_hashes_that_a_ttl_has_left(world):
+    """They are written once, live from then on, and are known."""
     fill(world)
     run = world.sync(**JOB | {"changed_only": False, "ttl": "1h"})
     assert run.written == 50
     assert outcome(world) == (50, 0, 0)
-    assert outcome(world) == (50, 0, 0)
-    for key in world.hashes():
-        world.redis.persist(key)
-    assert outcome(world) == (50, 0, 0)
+    assert {world.redis.ttl(key) for key in world.hashes()} == {-1}
     assert outcome(world) == (0, 50, 0)
 
 
@@ -376,15 +373,15 @@ def test_one_hash_that_expires_among_many(world):
     world.redis.expire("t_1000", 3600)
     job = {"chunk_rows": 2000}
     assert outcome(world, **job) == (1100, 0, 0)
-    world.redis.persist("t_1000")
-    assert outcome(world, **job) == (1100, 0, 0)
+    assert world.redis.ttl("t_1000") == -1
     world.sql("DELETE FROM t WHERE id = 500")
     assert outcome(world, **job) == (0, 1099, 1)
     world.redis.hset("t_500", "id", "500")
     world.redis.expire("t_500", 3600)
     world.sql("INSERT INTO t VALUES (500, 'again')")
     assert outcome(world, **job) == (1, 1099, 0)
-    assert outcome(world, **job) == (1100, 0, 0)
+    assert world.redis.ttl("t_500") == -1
+    assert outcome(world, **job) == (0, 1100, 0)
 
 
 def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):

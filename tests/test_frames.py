@@ -309,6 +309,7 @@ LAYOUTS = st.builds(
     nulls_empty=st.booleans(),
     ttl=st.none() | st.integers(1, 10**7),
     ttl_jitter=st.just(0),
+    checks_ttl=st.booleans(),
 )
 
 
@@ -327,6 +328,7 @@ def test_what_is_encoded_is_what_a_plain_reading_says(kind, layout, rows):
         gone = [name for name, value in cells if value is None]
         expected += [[b"HMSET", key, *there]] * bool(there) + [[b"HDEL", key, *gone]] * bool(gone)
         expires += [[b"EXPIRE", key, str(layout.ttl).encode()]] * bool(there and layout.ttl)
+        expires += [[b"TTL", key]] * bool(there and not layout.ttl and layout.checks_ttl)
     expected += expires
     assert list(frames.split_commands(data)) == expected
     assert one.rows == len(rows)
@@ -363,19 +365,24 @@ def test_the_twins_agree_byte_for_byte(layout, rows, data):
             position = one.feed(stream, position, max(cut, position))
             steps.append((position, one.rows, one.ended, one.rejects[:]))
         batches = [one.take(node) for node in range(nodes)]
-        flat = [(bytes(b.data), b.rows, b.replies, b.then and (bytes(b.then.data), b.then.replies)) for b in batches]
+        flat = [
+            (bytes(b.data), b.rows, b.replies, b.then and (bytes(b.then.data), b.then.replies, b.then.expects))
+            for b in batches
+        ]
         seen.append((steps, flat))
     assert seen[0] == seen[1]
 
 
-REPLIES = st.lists(st.sampled_from([b"+OK", b":0", b":12", b":", b"+O", b"-ERR x", b"$-1", b"+OKAY", b""]))
+REPLIES = st.lists(
+    st.sampled_from([b"+OK", b":0", b":12", b":-1", b":-", b":", b"+O", b"-ERR x", b"$-1", b"+OKAY", b""])
+)
 
 
 @given(REPLIES, st.sampled_from([b"\r\n", b"\n"]))
 def test_replies_are_counted_alike(replies, ending):
     """Both count plain replies and refuse all else."""
     data = b"".join(reply + ending for reply in replies)
-    plain = ending == b"\r\n" and all(reply in {b"+OK", b":0", b":12"} for reply in replies)
+    plain = ending == b"\r\n" and all(reply in {b"+OK", b":0", b":12", b":-1"} for reply in replies)
     expected = len(replies) if plain or not replies else -1
     assert (frames.count_replies(data), _frames.count_replies(data)) == (expected, expected)
 

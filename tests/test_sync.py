@@ -16,12 +16,14 @@ from loader.lab import Lab
 from loader.load import persist
 from loader.model import ChunkLoaded, Waiting
 from loader.options import Options
+from loader.reconcile import retry, verify
 from loader.run import run_job
 from loader.settings import Source as Settings
 from loader.slots import slot_of
 from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
+from loader.writer import Writer
 from world import Clock, Ear
 
 SEED = {  # section by section, the table of the seed document
@@ -92,6 +94,69 @@ def test_ttl_with_jitter(world):
     assert max(life[0].values()) <= 1100
     assert len(set(life[0].values())) > 50
     assert all(abs(life[0][key] - life[1][key]) <= 3 for key in life[0])
+
+
+STAMPED = "CREATE TABLE t (id int PRIMARY KEY, at datetime NOT NULL DEFAULT '2020-01-01', KEY (at))"
+TO_LAST = {
+    "sync": {},
+    "changed_only": {"changed_only": True},
+    "incremental": {"incremental": {"column": "at", "lag": "2s"}},
+    "some are NULL": {"nulls": "omit"},
+}
+
+
+@pytest.mark.parametrize("kind", TO_LAST)
+def test_a_ttl_that_was_taken_out_of_the_job(world, kind):
+    """The hashes that it has left do not expire any more, though HMSET keeps the time that a key has."""
+    world.sql(STAMPED, "INSERT INTO t (id) SELECT seq FROM (SELECT 1 AS seq UNION SELECT 2 UNION SELECT 3) s")
+    if kind == "some are NULL":
+        world.sql("ALTER TABLE t ADD COLUMN v int", "UPDATE t SET v = 1 WHERE id < 3")
+    job = {"table": "t", "key": "t_{id}"}
+    assert world.sync(**job, ttl="1h").written == 3
+    assert min(world.redis.ttl(key) for key in world.hashes()) > 0
+    run = world.sync(**job, **TO_LAST[kind])
+    assert (run.status, run.written, run.chunks_retried) == ("ok", 3, 0)
+    assert {world.redis.ttl(key) for key in world.hashes()} == {-1}
+
+
+@pytest.mark.parametrize("ttl", [None, "1h"])
+@pytest.mark.parametrize("way", ["sync", "repair", "retry"])
+def test_a_hash_that_expires_while_it_is_written(world, monkeypatch, way, ttl):
+    """Between HMSET, which keeps the time that was left, and what comes behind it: it is written again."""
+    world.sql("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1, 1), (2, 2)")
+    settings = world.config(table="t", key="t_{id}", ttl=ttl)
+    world.redis.hset("other", "expires", "1")
+    world.redis.expire("other", 3600)
+    if way == "retry":
+        world.redis.set("t_1", "foreign")
+        assert run_job(settings, settings.jobs["job"], Options(), Ear()).exit_code == 3
+        world.redis.delete("t_1")
+    queue, gone = Writer._queue, []
+
+    def expire(self, link, batch):
+        if not batch.rows and not gone:
+            gone.append(world.redis.delete("t_1"))
+        queue(self, link, batch)
+
+    monkeypatch.setattr(Writer, "_queue", expire)
+    match way:
+        case "sync":
+            assert run_job(settings, settings.jobs["job"], Options(), Ear()).written == 2
+        case "repair":
+            assert verify(settings, settings.jobs["job"], repair=True).repaired == 2
+        case "retry":
+            assert retry(settings, settings.jobs["job"]).written == 1
+    assert gone == [1]
+    assert world.hashes()[b"t_1"] == {b"id": b"1", b"v": b"1"}
+    assert (world.redis.ttl("t_1") > 0) == bool(ttl)
+
+
+def test_what_expires_of_others_is_left_alone(world):
+    """A row that is rejected, as its key is someone else's, leaves that key the time that it has."""
+    world.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    world.redis.set("t_1", "foreign", ex=3600)
+    assert world.sync(table="t", key="t_{id}").rejected == 1
+    assert world.redis.ttl("t_1") > 3500
 
 
 def test_a_value_that_becomes_null_loses_its_field(world):

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from loader.errors import Exit, TargetError
-from loader.frames import pack
+from loader.frames import NEVER, SET, pack
 from loader.lab import Lab
 from loader.lock import RENEW, TTL
 from loader.masters import lives
@@ -101,6 +101,28 @@ def test_a_foreign_key_is_a_reject_and_stays(target, nodes):
     assert (nodes[node].lrange(foreign, 0, -1), nodes[node].ttl(foreign)) == ([b"mine"], -1)
     assert 98 <= nodes[node].ttl(last) <= 100
     assert nodes[node].hgetall(last) == {b"f": b"value of " + last}
+    writer.close()
+
+
+@pytest.mark.parametrize("command", [b"EXPIRE", b"TTL"])
+@pytest.mark.parametrize("moved", [False, True])
+def test_hashes_that_do_not_live_as_long_as_they_are_to(target, nodes, command, moved):
+    """EXPIRE finds no key, TTL finds one that expires: their keys are told, in whatever order replies come."""
+    node, other = target.slots.nodes[:2]
+    keys = keys_in(target.slots, node, 300)
+    odd = keys[50:100]
+    for key in keys:
+        nodes[node].hset(key, "f", "v")
+    for key in odd:
+        nodes[node].delete(key) if command == b"EXPIRE" else nodes[node].expire(key, 1000)
+    writer = Writer(target)
+    index = writer.begin().nodes.index(other if moved else node)
+    for start in range(0, 300, 75):
+        words = [[command, key, *([b"1000"] if command == b"EXPIRE" else [])] for key in keys[start : start + 75]]
+        sent = batch(*words)
+        writer.send(index, Batch(sent.data, 0, sent.replies, expects=SET if command == b"EXPIRE" else NEVER))
+    assert sorted(writer.drain().expiring) == sorted(odd)
+    assert writer.drain().expiring == ()
     writer.close()
 
 
