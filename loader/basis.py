@@ -28,6 +28,10 @@ from loader.watch import check_room
 
 AHEAD = 300  # seconds that a slot may be ahead of this machine's clock; one beyond tells of a wrong clock elsewhere
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
+LOST_DIGESTS = (
+    "some of what earlier runs have noted of the hashes is lost: those rows are written,"
+    " and `loader prune` finds hashes whose rows went meanwhile"
+)
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
@@ -199,6 +203,8 @@ class Basis:
         if not self.changes.open(facts, base) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
+        elif not self.changes.digests.is_whole:
+            self.notes.append(LOST_DIGESTS)
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source

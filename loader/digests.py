@@ -22,7 +22,7 @@ from loader.target import Target
 VERSION = 1
 LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
 HEAD = struct.Struct("<BI")  # version, number of rows
-WRITER, BASE, PLAN = "run", "base", "plan"  # fields of the index beside the entries, which are numbers
+WRITER, BASE, PLAN, SIZE = "run", "base", "plan", "size"  # fields of the index beside the entries, which are numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ class Digests:
         self._key = f"loader:{{{job}}}:digests"
         self._writer = writer
         self.trusted = False
+        self.is_whole = True  # nothing is missing of what the last run has left
 
     def open(self, facts: Mapping[str, str], base: str | None) -> list[Entry]:
         """Begin to write, and return the chunks that are there, in the order of their keys.
@@ -119,18 +120,22 @@ class Digests:
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         entries = [entry for name, text in fields.items() if name.isdigit() and (entry := _entry(int(name), text))]
         chain = _chain(entries) if fields.get(PLAN.encode()) == plan.encode() else []
+        size = b"%d" % len(fields)
+        self.is_whole = len(chain) == sum(map(bytes.isdigit, fields)) and fields.get(SIZE.encode(), size) == size
         self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
         if fields.get(WRITER.encode()) != fields.get(BASE.encode()):
             chain = self._without(chain, fields.get(WRITER.encode(), b"").decode())
         kept = {entry.number for entry in chain}
         self.forget(int(name) for name in fields if name.isdigit() and int(name) not in kept)
         self._ask("HMSET", WRITER, self._writer, PLAN, plan)
+        self._ask("HDEL", SIZE)
         return chain
 
     def close(self) -> None:
         """All chunks are written: the next run may build on them, if a baseline with this writer says so."""
         self._check_writer()
-        self._ask("HSET", BASE, self._writer)
+        self._ask("HMSET", BASE, self._writer, SIZE, "")
+        self._ask("HSET", SIZE, self._ask("HLEN"))
 
     def read(self, number: int) -> tuple[Entry | None, Rows, bool]:
         """The entry of a chunk as it is now, what its rows were, and whether its hashes are known to be theirs."""

@@ -32,6 +32,7 @@ SCANNED = 1000  # keys that SCAN looks at in one command
 SCANS = 2  # of a master: one from anywhere, one that goes on, or begins anew at the end
 NAMED = 3  # keys that a finding names
 TIMES = 3  # next runs that are shown
+GONE = -2  # what TTL says of a key that is not there
 SPARE = 1.25  # what a limit of memory should be, as a multiple of what will be in use
 
 
@@ -58,6 +59,7 @@ class Facing:
     planned: Planned
     redis: Redis
     _rows: list[list[bytes]] | None = field(default=None)
+    _keys: dict[Node, list[bytes]] | None = field(default=None)
 
     @property
     def rows(self) -> list[list[bytes]]:
@@ -65,6 +67,19 @@ class Facing:
         if self._rows is None:
             self._rows = sample(self.planned.plan, self.planned.mysql.source, self.redis.target, Throttle())
         return self._rows
+
+    @property
+    def keys(self) -> dict[Node, list[bytes]]:
+        """Keys of the job, a sample: those of the first rows, and some of each master."""
+        if self._keys is None:
+            target, found = self.redis.target, defaultdict[Node, set[bytes]](set)
+            for words in self.rows:
+                found[target.slots.node_of(slot_of(words[1]))].add(words[1])
+            lookup = Lookup(self.planned.plan, self.planned.table, self.planned.settings.longer(self.planned.job))
+            for node in target.slots.nodes:
+                found[node].update(key for key in _scanned(self, node, lookup.pattern) if lookup.owns(key))
+            self._keys = {node: sorted(each) for node, each in found.items()}
+        return self._keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,16 +246,9 @@ def _size(facing: Facing) -> Iterator[Finding]:
 
 def _types(facing: Facing) -> Iterator[Finding]:
     """Whether keys of the job hold something else than a hash, in a sample."""
-    target = facing.redis.target
-    keys: dict[Node, set[bytes]] = defaultdict(set)
-    for words in facing.rows:
-        keys[target.slots.node_of(slot_of(words[1]))].add(words[1])
-    lookup = Lookup(facing.planned.plan, facing.planned.table, facing.planned.settings.longer(facing.planned.job))
-    for node in target.slots.nodes:
-        keys[node].update(key for key in _scanned(facing, node, lookup.pattern) if lookup.owns(key))
-    wrong = [(node, key, kind) for node, each in keys.items() for key, kind in _kinds(facing, node, sorted(each))]
+    wrong = [(node, key, kind) for node, each in facing.keys.items() for key, kind in _kinds(facing, node, each)]
     if not wrong:
-        count = sum(map(len, keys.values()))
+        count = sum(map(len, facing.keys.values()))
         yield ok(f"no key of {count:,} looked at holds anything but a hash")
         return
     named = ", ".join(f"{shown(key)} holds a {kind}" for _, key, kind in wrong[:NAMED])
@@ -251,6 +259,25 @@ def _types(facing: Facing) -> Iterator[Finding]:
         f"{named}{more}: their rows would be rejected; unless someone needs them, delete them",
         facing.redis.cli("UNLINK", here[0], node=node),
     )
+
+
+def _ttl(facing: Facing) -> Iterator[Finding]:
+    """Whether hashes of the job expire though they are not to, or do not though they are, in a sample."""
+    job, odd, seen = facing.planned.job, 0, 0
+    layout = facing.planned.plan.layout
+    most = 0 if layout.ttl is None else layout.ttl + layout.ttl_jitter
+    for node, keys in facing.keys.items():
+        lives = facing.redis.target.commands(node, [["TTL", key] for key in keys]) if keys else []
+        there = [seconds for seconds in lives if isinstance(seconds, int) and seconds != GONE]
+        seen += len(there)
+        odd += sum(seconds > most or (seconds < 0) == bool(most) for seconds in there)
+    mends = f"loader sync {job.name}" + " --full" * bool(job.incremental or job.changed_only)
+    if not odd:
+        yield ok(f"no hash of {seen:,} looked at " + ("lives for longer than the ttl" if most else "expires"))
+    elif most:
+        yield warn(f"{odd:,} of {seen:,} hashes looked at never expire, or later than the ttl of the job says", mends)
+    else:
+        yield warn(f"{odd:,} of {seen:,} hashes looked at will expire, though the job has no ttl", mends)
 
 
 def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:
@@ -336,6 +363,6 @@ def _schedule(job: Job) -> Iterator[Finding]:
 
 
 PLANNED: Mapping[str, Check[Planned]] = {"key": _key, "incremental": _incremental}
-FACING: Mapping[str, Check[Facing]] = {"size": _size, "types": _types}
+FACING: Mapping[str, Check[Facing]] = {"size": _size, "types": _types, "ttl": _ttl}
 KEPT: Mapping[str, Check[Kept]] = {"lock": _lock, "checkpoint": _checkpoint, "rejects": _rejects}
 ALONE: Mapping[str, Check[Job]] = {"prefix": _prefix, "schedule": _schedule}

@@ -8,13 +8,14 @@ import pytest
 
 from loader import both, digests, frames
 from loader.baseline import Baselines, doubt
-from loader.basis import Basis
+from loader.basis import LOST_DIGESTS, Basis
 from loader.digests import Digests, Entry, Rows, pack, unpack
 from loader.erase import Eraser
 from loader.errors import TargetError
 from loader.lock import Lock
 from loader.marker import Markers
 from loader.masters import Life, lives
+from loader.model import Noted
 from loader.options import Options
 from loader.reconcile import Pruned, prune, retry, verify
 from loader.report import run_text
@@ -364,6 +365,23 @@ def test_hashes_that_a_ttl_has_left(world):
     assert outcome(world) == (50, 0, 0)
     assert {world.redis.ttl(key) for key in world.hashes()} == {-1}
     assert outcome(world) == (0, 50, 0)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_an_entry_that_is_lost(world, number):
+    """A chunk in the middle, the first or the last one: hashes of rows that went meanwhile may stay, which is said."""
+    fill(world)
+    assert outcome(world, chunk_rows=10) == (50, 0, 0)
+    assert world.redis.hdel("loader:{job}:digests", number) == 1
+    world.sql(f"DELETE FROM t WHERE id = {number * 10 - 5}")
+    ear = Ear()
+    run = world.sync(ear, **JOB | {"chunk_rows": 10})
+    assert (run.status, run.written, run.unchanged) == ("ok", 59 - number * 10, number * 10 - 10)
+    assert LOST_DIGESTS in [event.text for event in ear.events if isinstance(event, Noted)]
+    world.redis.delete(f"t_{number * 10 - 5}")
+    ear = Ear()
+    assert outcome(world, ear, chunk_rows=10) == (0, 49, 0)
+    assert not [event for event in ear.events if isinstance(event, Noted)]
 
 
 def test_one_hash_that_expires_among_many(world):

@@ -317,6 +317,25 @@ def test_keys_of_another_type(desk):
         assert one(checkup(desk)[1], "job.types")[0] == "ok"
 
 
+def test_hashes_that_expire(desk):
+    """Those of a job without a ttl are found, and what it says takes it away; with a ttl, those that live too long."""
+    world = desk.world
+    assert desk.run("sync", "stu").code == 0
+    assert one(checkup(desk)[1], "job.ttl")[:2] == ("ok", "no hash of 5 looked at expires")
+    world.redis.expire("stu_00000003", 3600)
+    status, seen, fix = one(checkup(desk)[1], "job.ttl")
+    assert (status, seen) == ("warn", "1 of 5 hashes looked at will expire, though the job has no ttl")
+    desk.run(*shlex.split(fix)[1:])
+    assert one(checkup(desk)[1], "job.ttl")[0] == "ok"
+    desk.write({"stu": STU["stu"] | {"ttl": "1h"}})
+    status, seen, fix = one(checkup(desk)[1], "job.ttl")
+    assert (status, seen.partition(" hashes")[0]) == ("warn", "5 of 5")
+    desk.run(*shlex.split(fix)[1:])
+    assert one(checkup(desk)[1], "job.ttl")[:2] == ("ok", "no hash of 5 looked at lives for longer than the ttl")
+    world.redis.expire("stu_00000003", 7200)
+    assert one(checkup(desk)[1], "job.ttl")[1].startswith("1 of 5 hashes looked at never expire, or later")
+
+
 def test_what_runs_left(desk):
     """A backfill that is unfinished, a checkpoint that is none, rows that were rejected."""
     with Target(desk.world.config(**STU["stu"]).target) as target:

@@ -114,7 +114,7 @@ def test_a_ttl_that_was_taken_out_of_the_job(world, kind):
     job = {"table": "t", "key": "t_{id}"}
     assert world.sync(**job, ttl="1h").written == 3
     assert min(world.redis.ttl(key) for key in world.hashes()) > 0
-    run = world.sync(**job, **TO_LAST[kind])
+    run = world.sync(**job, **TO_LAST[kind], deadline="5s")
     assert (run.status, run.written, run.chunks_retried) == ("ok", 3, 0)
     assert {world.redis.ttl(key) for key in world.hashes()} == {-1}
 

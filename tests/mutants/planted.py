@@ -861,12 +861,6 @@ FAULTS = [
             "",
             "changed::a_row_that_redis_refuses_is_tried_again",
         ),
-        (
-            "hashes that expire are known",
-            "            if expiring:\n",
-            "            if expiring and event.rejects:\n",
-            "changed::hashes_that_expire_are_not_known",
-        ),
     ),
     *_of(
         "both",
@@ -908,6 +902,45 @@ FAULTS = [
             "if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end",
             "",
             "links::a_mark_that_is_lost_fails_the_chunk",
+        ),
+    ),
+    *_of(
+        "load",
+        (
+            "a hash that expires is not written again",
+            "        if not acks.expiring:\n",
+            "        if acks:\n",
+            "sync::a_hash_that_expires_while_it_is_written[sync-1h]",
+        ),
+        (
+            "a hash keeps the time to live of another config",
+            'send_each(b"PERSIST", acks.expiring, way, rows=False)',
+            "pass",
+            "sync::a_ttl_that_was_taken_out_of_the_job[incremental]",
+        ),
+    ),
+    *_of(
+        "writer",
+        (
+            "what EXPIRE and TTL say is not looked at",
+            "sum(counts) != replies",
+            "False",
+            "writer::hashes_that_do_not_live_as_long_as_they_are_to[False-TTL]",
+        ),
+        (
+            "nor is it where a slot has moved",
+            "if expects and not text and reply != int(expects[1:]):",
+            "if False:",
+            "writer::hashes_that_do_not_live_as_long_as_they_are_to[True-TTL]",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "keys that expire are not looked for",
+            "if plan.layout.ttl is None and _has_mortal(target, settings.jobs):",
+            "if plan.layout.ttl is None and False:",
+            "sync::a_ttl_that_was_taken_out_of_the_job[sync]",
         ),
     ),
     *_of(
