@@ -22,6 +22,7 @@ from loader.terminal import (
     Show,
     chosen,
     note,
+    of_job,
     reporter,
     say,
     share,
@@ -276,7 +277,7 @@ def _run_all(
     codes = []
     for job in jobs:
         run = run_one(job)
-        _tell(run, output)
+        _tell(run, output, several=len(jobs) > 1)
         codes.append(run.exit_code)
         if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
             break
@@ -292,7 +293,7 @@ def _run(
         return execute(config, job, options, listener, prune=prune)
 
 
-def _tell(run: "Run", output: Format) -> None:
+def _tell(run: "Run", output: Format, *, several: bool) -> None:
     from loader.report import dump, run_document, run_text
 
     if output is Format.JSON:
@@ -300,4 +301,4 @@ def _tell(run: "Run", output: Format) -> None:
     elif run.status != "failed":
         say(run_text(run))
     if run.status == "failed":
-        note(f"error: {run.error}")
+        note(f"error: {of_job(run.job, str(run.error), several=several)}")
