@@ -139,7 +139,7 @@ def say(text: str, *, colored: bool = False) -> None:
 
 def of_job(job: str, error: str, *, several: bool) -> str:
     """An error with the job that it is of, where there are several and it does not say which."""
-    return f"job {job!r}: {error}" if several and repr(job) not in error else error
+    return f"job {job!r}: {error}" if several and f"job {job!r}" not in error else error
 
 
 def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["Job"]:

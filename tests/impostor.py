@@ -87,13 +87,14 @@ def logging_in(*answers, hello=None, tls=None):
         if tls:
             connection = tls.wrap_socket(connection, server_side=True)
             _, number = read(connection, heard)
-        for payload in answers:
-            connection.sendall(packet(number + 1, payload))
-            _, number = read(connection, heard)
-        connection.sendall(packet(number + 1, OK))
-        while True:
-            read(connection, heard)
-            connection.sendall(packet(1, OK))
+        with connection:
+            for payload in answers:
+                connection.sendall(packet(number + 1, payload))
+                _, number = read(connection, heard)
+            connection.sendall(packet(number + 1, OK))
+            while True:
+                read(connection, heard)
+                connection.sendall(packet(1, OK))
 
     return answer
 

@@ -1,6 +1,8 @@
 """Servers that want what is not theirs, or are none: they get no password, and one line tells of them."""
 
 import re
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -10,9 +12,11 @@ from impostor import OK, answering, greeting, impostor, logging_in, packet, resu
 from loader.config import Config
 from loader.errors import LoaderError
 from loader.lock import Lock
+from loader.model import Batch
 from loader.rights import REDIS_RIGHTS
 from loader.source import Source
-from loader.target import Target
+from loader.target import NAMELESS, Target
+from loader.writer import _count, _Sent
 from pki import tls_options
 
 SWITCH = b"\xfe%b\0abcdefghijklmnopqrst\0"
@@ -173,6 +177,14 @@ def test_replies_without_sense(reply):
             assert [each for each in outcomes if "\n" in str(each)] == []
             with pytest.raises(LoaderError):
                 Lock(config, "stu", "run").take(target)
+
+
+def test_an_error_that_says_nothing():
+    """An empty error is one: its row is not written."""
+    link = SimpleNamespace(tail=b"", awaited=deque([_Sent(Batch(b"", 1, 1), 1)]))
+    (sent,) = _count(link, b"-\r\n")
+
+    assert sent.refused == {0: NAMELESS}
 
 
 def test_a_terminal_is_not_steered(tmp_path):
