@@ -277,7 +277,9 @@ def _run_all(
     codes = []
     for job in jobs:
         run = run_one(job)
-        _tell(run, output, several=len(jobs) > 1)
+        if run.status == "failed":
+            run.error = of_job(run.job, str(run.error), several=len(jobs) > 1)
+        _tell(run, output)
         codes.append(run.exit_code)
         if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
             break
@@ -293,7 +295,7 @@ def _run(
         return execute(config, job, options, listener, prune=prune)
 
 
-def _tell(run: "Run", output: Format, *, several: bool) -> None:
+def _tell(run: "Run", output: Format) -> None:
     from loader.report import dump, run_document, run_text
 
     if output is Format.JSON:
@@ -301,4 +303,4 @@ def _tell(run: "Run", output: Format, *, several: bool) -> None:
     elif run.status != "failed":
         say(run_text(run))
     if run.status == "failed":
-        note(f"error: {of_job(run.job, str(run.error), several=several)}")
+        note(f"error: {run.error}")
