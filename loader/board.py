@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from loader.history import Entry
+from loader.notation import plain
 from loader.status import JobStatus
 
 WIDTH = 80
@@ -140,8 +141,8 @@ def _table(
 
     lines = [line(head)]
     for cells, under in zip(rows, below, strict=True):
-        lines.append(line(cells))
-        lines += [line for each in under for line in _wrapped(each)]
+        lines.append(line([plain(cell) for cell in cells]))
+        lines += [line for each in under for line in _wrapped(plain(each))]
     return "\n".join(lines)
 
 

@@ -239,7 +239,7 @@ def _memory(patient: Patient) -> Iterator[Finding]:
     evicting: dict[str, list[Node]] = defaultdict(list)
     for node, info in patient.masters.items():
         most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
-        now = int(info["used_memory"])
+        now = int(info.get("used_memory", 0))
         limit = f"of {mebibytes(most)} MiB" if most else "MiB, without a limit"
         used.append((now / most if most else 0, f"{node} uses {mebibytes(now)} {limit}"))
         if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):

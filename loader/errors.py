@@ -52,6 +52,7 @@ class PlanError(LoaderError):
     """The job does not fit the table: a name is missing, a key cannot be made."""
 
     exit_code = Exit.CONFIG
+    gone = False  # there is no such table: a fault of the config, or of whoever took it away
 
 
 class SourceError(LoaderError):

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from loader.baseline import Baselines
+from loader.config import Config
 from loader.errors import Exit, LoaderError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread
@@ -167,6 +168,15 @@ def watermark(target: Target, job: Job) -> float | None:
         return float(baseline.more["began"]) if baseline else None
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def was_loaded(settings: Config, job: Job) -> bool:
+    """Whether a job has ever ended well; false where the target does not say so at once."""
+    try:
+        with Target(settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})) as target:
+            return History(target, job.name).success() is not None
+    except LoaderError:
+        return False
 
 
 def successes(target: Target, jobs: Mapping[str, Job]) -> dict[str, float]:

@@ -161,7 +161,7 @@ def take_mark(source: Source, plan: Plan, stamp: Column) -> Mark | None:
         f"SELECT {as_literal(stamp)} FROM {quote(plan.job.table or '')}"
         f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
     )
-    ((text, at),) = source.fetch(f"SELECT CAST({now} AS CHAR), ({newest})")
+    text, at = source.single(f"SELECT CAST({now} AS CHAR), ({newest})", 2)
     age = source.oldest_writer()  # asked last: what commits before is there when rows are read
     seconds = _seconds(text)
     last = None if at is None else _seconds(at.strip("'"))

@@ -252,7 +252,7 @@ class Lock:
             outcome, *more = reply
             if outcome == b"held":
                 return _Held(json.loads(more[0]), int(more[1]))
-        except (TargetError, ValueError) as error:
+        except (TargetError, ValueError, TypeError, LookupError) as error:
             if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             raise LoaderError(

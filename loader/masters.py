@@ -17,7 +17,7 @@ def headroom(target: Target) -> dict[Node, int]:
         info = info_of(target.command(node, "INFO", "memory"))
         most = int(info.get("maxmemory", 0))
         if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
-            rooms[node] = max(0, most - int(info["used_memory"]))
+            rooms[node] = max(0, most - int(info.get("used_memory", 0)))
     return rooms
 
 
@@ -98,7 +98,7 @@ def describe_cluster(target: Target) -> dict[str, Any]:
         try:
             entry["keys"] = target.command(node, "DBSIZE")
             # CLUSTER SLOTS leaves out a replica that has received nothing yet.
-            entry["replicas"] = int(info_of(target.command(node, "INFO", "replication"))["connected_slaves"])
+            entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
                 state = "fail"
         except TargetError as error:

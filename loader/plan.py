@@ -8,6 +8,7 @@ SQL, taken as it is.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
@@ -24,6 +25,7 @@ WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values,
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?)?|-?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
 )
@@ -453,14 +455,28 @@ def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:
         places = places[:1]
     if len(places) != 1 or text == ":":
         raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
-    ends = [(">=", text[: places[0]]), ("<=", text[places[0] + 1 :])]
+    low, high = text[: places[0]], text[places[0] + 1 :]
+    ends = [(">=", low), ("<=", high)]
+    if low and high and _is_reversed(column, low, high):
+        raise ConfigError(f"--range {text!r}: {low} comes after {high}, so that no row is in it: write LO:HI")
     return " AND ".join(f"{quote(column.name)} {sign} {_typed(column, value)}" for sign, value in ends if value)
+
+
+def _is_reversed(column: Column, low: str, high: str) -> bool:
+    """Whether no value is between two that a person typed; text counts where any collation sorts it so."""
+    if column.type in NUMBERS | INDEXED:
+        return all(map(NUMBER.fullmatch, (low, high))) and Decimal(low) > Decimal(high)
+    if column.type in BINARIES:
+        return low.encode() > high.encode()
+    if column.type not in TEXTS | TIMES - {"time"} or not (low + high).isascii():
+        return False
+    return low > high and low.casefold() > high.casefold() and (column.type in TIMES or (low + high).isalnum())
 
 
 def _typed(column: Column, value: str) -> str:
     """A value that a person typed, as a literal for a column."""
     if column.type in NUMBERS | INDEXED:
-        if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+        if not NUMBER.fullmatch(value):
             raise ConfigError(f"--range: {value!r} is no number, as column {column.name!r} holds")
         return value
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"

@@ -367,8 +367,8 @@ def _sampled(both: Both, count: int) -> str:
     plan = both.plan
     rows = plan.rows_estimate
     if rows is None:
-        ((text,),) = both.fetch(f"SELECT COUNT(*) FROM (\n{plan.job.query}\n) AS q")
-        rows = int(text or 0)
+        counted = both.fetch(f"SELECT COUNT(*) FROM (\n{plan.job.query}\n) AS q")
+        rows = int(counted[0][0] or 0) if counted else 0
     parts = max(1, rows // max(1, count))
     names = ", ".join(quote(name) for name in [column.name for column in plan.walk] or plan.key_columns)
     return plan.matching(f"CRC32(CONCAT_WS(',', {names})) % {parts} = {uuid4().int % parts}")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.model import Chunk, Node, Run, Status
+from loader.notation import CONTROLS
 
 SHOWN_REJECTS = 5
 
@@ -263,8 +264,9 @@ def as_json(value: bytes) -> str | dict[str, str]:
 
 
 def dump(document: dict[str, Any]) -> str:
-    """A document as one line."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    """A document as one line, in which nothing steers a terminal."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _name(name: bytes) -> str:

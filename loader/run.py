@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from loader import increment
+from loader import history, increment
 from loader.basis import Basis
 from loader.config import Config
 from loader.crew import Crew
 from loader.ends import patience, prepare
-from loader.errors import Done, Exit, LoaderError, Paused, StartOver, Stopped
+from loader.errors import Done, Exit, LoaderError, Paused, PlanError, StartOver, Stopped
 from loader.listener import Listener
 from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
@@ -75,7 +75,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
-        run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
+        run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
         run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
     else:
@@ -83,6 +83,12 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
     run.seconds = time.monotonic() - started
     return run
+
+
+def _code_of(error: LoaderError, settings: Config, job: Job, run: Run) -> Exit:
+    """How a run ends that has failed: a table that was there once is no fault of the config."""
+    gone = isinstance(error, PlanError) and error.gone
+    return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
 
 
 def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run, *, again: bool) -> None:

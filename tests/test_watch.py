@@ -515,6 +515,19 @@ def test_called_by_another_name(served):
         assert get(web.port, "/metrics", Host=foreign)[0] == 400
 
 
+def test_requests_without_sense_are_no_warnings(served, caplog):
+    """Who asks for a WebSocket, or for nothing that is HTTP, is answered, and does not fill the log."""
+    web, _ = served()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    for asked in (b"GET /livez HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % upgrade, b"\0nothing\r\n\r\n"):
+        with socket.create_connection((HOST, web.port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(asked)
+            assert connection.recv(9) == b"HTTP/1.1 "
+
+    assert caplog.records == []
+
+
 def test_idle_connections(served, monkeypatch):
     """Who connects and says nothing is left soon, and takes no more than so many places: the rest is served."""
     monkeypatch.setattr(room, "SILENT", 1.0)

@@ -353,7 +353,7 @@ FAULTS = [
         "source",
         (
             "an error amid rows ends the result well",
-            "            self._source.close()\n            raise failure from error\n",
+            "            self._source.close()\n            raise\n",
             "            self._source.close()\n",
             "faults_mysql::s3_killed_amid_rows faults_mysql::s3_out_of_time",
         ),
@@ -1118,6 +1118,87 @@ FAULTS = [
             'if info.get("role") == "slave":',
             "if not info:",
             "reconcile::a_replica_that_is_taken_for_a_master",
+        ),
+    ),
+    *_of(
+        "login",
+        (
+            "the password is given to whoever asks",
+            "if self._way in CLEAR and connection.password and not connection.is_sealed:",
+            "if not self._way:",
+            "hostile::a4_the_password_itself_is_asked_for",
+        ),
+        (
+            "the password goes with the name of the user",
+            "if self._auth_plugin_name.encode() in CLEAR and not self.is_sealed:",
+            "if not self._auth_plugin_name.encode():",
+            "hostile::the_password_under_tls",
+        ),
+        (
+            "any key is good enough",
+            "[1:2] == ALL_OF_IT and not known:",
+            "[1:2] == ALL_OF_IT and known is None:",
+            "hostile::a_key_that_nothing_vouches_for",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "an answer without sense is a fault of the program",
+            "except Exception as error:\n            raise self._error(error, doing)",
+            "except (pymysql.MySQLError, OSError) as error:\n            raise self._error(error, doing)",
+            "hostile::answers_without_sense hostile::a9_no_mysql hostile::a_file_is_asked_for",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "any reply is taken for the one that was asked for",
+            "if not isinstance(reply, Exception) and not is_plausible(name, reply):",
+            "if isinstance(reply, Exception) and not name:",
+            "hostile::replies_without_sense",
+        ),
+        (
+            "who is spoken to wrongly is waited for",
+            "if why := self._spoken_wrongly(error, node):",
+            "if not (why := str(error)):",
+            "hostile::a_certificate_is_wanted security::no_plaintext_where_tls_is_meant",
+        ),
+    ),
+    *_of(
+        "writer",
+        (
+            "an error that says nothing is none",
+            '(number, line[1:].decode(errors="replace") or NAMELESS)',
+            '(number, line[1:].decode(errors="replace"))',
+            "hostile::an_error_that_says_nothing",
+        ),
+    ),
+    *_of(
+        "notation",
+        (
+            "a server steers the terminal",
+            'return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)',
+            "return text",
+            "hostile::a_terminal_is_not_steered",
+        ),
+    ),
+    *_of(
+        "cli",
+        (
+            "a closed stream is the next socket's place",
+            "    _open_streams()\n    try:",
+            "    try:",
+            "bad_input::streams_that_are_closed",
+        ),
+    ),
+    *_of(
+        "run",
+        (
+            "a table that is gone is a fault of the config",
+            "return Exit.FAILED if gone and",
+            "return Exit.FAILED if not gone and",
+            "bad_input::s11_a_table_that_is_gone",
         ),
     ),
 ]
