@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
-from loader.ends import passing, prepare
+from loader.ends import Ends, passing, prepare
 from loader.errors import LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, to_last, transfer
@@ -57,18 +57,22 @@ class Found(list[Unequal]):
 class Both:
     """The two sides of a job, open; what fails in passing is tried again on new connections.
 
-    With the id of a `run`, the job is locked for it: only one run may write its hashes at a time.
+    With the id of a `run`, the job is locked for it: only one run may write its hashes at a time. A run that goes on
+    `within` its ends has locked it already.
     """
 
-    def __init__(self, settings: Config, job: Job, run: str = "") -> None:
+    def __init__(self, settings: Config, job: Job, run: str = "", within: Ends | None = None) -> None:
         self._settings = settings
-        self._ends = prepare(settings, job, Options())
+        self._ends = prepare(settings, job, Options(), beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
         self._ledger = Ledger()
         try:
-            if run:
+            if within:
+                self._ends.share(within)
+            elif run:
                 self._ends.steadily(lambda: self._ends.lock(run))
+            if run:
                 self._markers = State(self._ends.target, job.name, resumes=False).markers(run)
                 self._ends.steadily(self._markers.leave)
                 self._marking = self._markers.field(0)

@@ -97,7 +97,7 @@ def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color:
     from loader.target import Target
 
     with Target(config.target) as target:
-        found = [job_status(target, job) for job in jobs]
+        found = [job_status(target, config.source, job) for job in jobs]
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found)
     return status_text(found, color=color)

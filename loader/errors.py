@@ -48,6 +48,10 @@ class ConfigError(LoaderError):
     exit_code = Exit.CONFIG
 
 
+class Foreign(ConfigError):
+    """The name of a job is another config's in its target."""
+
+
 class PlanError(LoaderError):
     """The job does not fit the table: a name is missing, a key cannot be made."""
 

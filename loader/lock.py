@@ -107,8 +107,7 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     if not flat:
         return ()
-    seconds, micros = target.ask(key.encode(), "TIME")[1]
-    now = int(seconds) * 1000 + int(micros) // 1000
+    now = target.time(key) * 1000
     alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
     found = []
     for part, text in zip(flat[::2], flat[1::2], strict=True):
@@ -184,6 +183,11 @@ class Lock:
                 raise LoaderError(f"{_refusal(self._job, held)}: wait for its end", exit_code=Exit.LOCKED)
             dead.append(token)
         self._shut_out(target)
+
+    @property
+    def strangers(self) -> Iterable[str]:
+        """What the connections are called of runs that must not write any more."""
+        return self._strangers.values()
 
     def keep(self, lost: Callable[[LoaderError], None]) -> None:
         """Renew the lock from now on, in a thread of its own."""

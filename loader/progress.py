@@ -110,7 +110,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "exit_code": int(run.exit_code),
         "by": run.by,
         "slot": None if run.slot is None else _moment(run.slot),
-        "late_seconds": None if run.slot is None else round(run.began - run.slot, 3),
+        "late_seconds": None if run.slot is None else max(0.0, round(run.began - run.slot, 3)),
         "began": datetime.fromtimestamp(run.began, UTC).isoformat(timespec="milliseconds"),
         "full": run.full,
         "resumed": run.resumed,

@@ -16,6 +16,7 @@ from loader.baseline import Baselines
 from loader.both import Both, Found, extras
 from loader.config import Config
 from loader.encoder import Tally
+from loader.ends import Ends
 from loader.errors import ConfigError
 from loader.lookup import TOGETHER
 from loader.model import Reject
@@ -262,13 +263,22 @@ def verify(
         return audit.verdict
 
 
-def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_DELETE, run: str = "") -> None:
+def prune(
+    settings: Config,
+    job: Job,
+    done: Pruned,
+    *,
+    max_delete: float = MAX_DELETE,
+    run: str = "",
+    within: Ends | None = None,
+) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
-    What comes of it is counted into `done`, as it goes on; `run` is the id of the run whose lock it may share.
+    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
+    whose ends it goes on, under the same lock.
     """
     refuse_shared(settings, job)
-    with Both(settings, job, "" if done.dry_run else run or new_id()) as both:
+    with Both(settings, job, "" if done.dry_run else run or new_id(), within) as both:
         made, scanned = Tally(), Tally()
         both.tally_rows(made)
         for page in both.scan():
@@ -297,7 +307,8 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
 def retry(settings: Config, job: Job) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
-    with Both(settings, job, new_id()) as both:
+    run = new_id()
+    with Both(settings, job, run) as both:
         void_baseline(both)
         rejects = Rejects(both.target, job.name)
         listed = list(rejects.all())
@@ -308,7 +319,7 @@ def retry(settings: Config, job: Job) -> Retried:
             refused = {reject.key: reject for reject in both.reload(part)[1]}
             gone = set(both.without_row(part)) - refused.keys()
             both.check()
-            rejects.add(list(refused.values()))
+            rejects.add(list(refused.values()), run)
             rejects.remove([key for key in part if key not in refused])
             done.rejects += refused.values()
             done.gone += len(gone)

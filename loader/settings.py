@@ -266,6 +266,11 @@ class Source(_Server):
         """The database in the url."""
         return self.url.database
 
+    @property
+    def address(self) -> str:
+        """The server and the database, for people."""
+        return f"{self.unix_socket or f'{self.host}:{self.port}'}/{self.database}"
+
     def at_replica(self) -> "Source | None":
         """The same account at the replica; None where none is configured."""
         return self.model_copy(update={"url": self.replica}) if self.replica else None

@@ -93,17 +93,19 @@ class _Tls(_Aborting, SSLConnection):
 class Target:
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
+    Connections of one that is opened `beside` another are called as its own are, and are shut out with them.
     Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
-    def __init__(self, settings: Settings, *, again: bool = False) -> None:
+    def __init__(self, settings: Settings, *, again: bool = False, beside: "Target | None" = None) -> None:
         self._settings = settings
         self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
-        self.name = f"loader-{secrets.token_hex(6)}"  # how the names of all connections begin, see CLIENT LIST
+        # How the names of all connections begin, see CLIENT LIST.
+        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"
         self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent for now
         self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
-        self._number = count(1)
+        self.numbers: Iterator[int] = beside.numbers if beside else count(1)  # of the connections
         self._clients: dict[Node, Connection] = {}
         self._unfenced: dict[Node, list[str]] = {}  # names of connections that may have something under way
         self._strangers: frozenset[str] = frozenset()  # names of other runs that must not write any more
@@ -196,6 +198,11 @@ class Target:
             return self._foreseen[key, words]
         node, reply, _ = self._ask(key, [words])
         return node, reply
+
+    def time(self, key: str) -> float:
+        """What time it is by the node that owns a key, in seconds since 1970: a clock that all who ask share."""
+        seconds, micros = self.ask(key.encode(), "TIME")[1]
+        return int(seconds) + int(micros) / 1e6
 
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
         """The reply to a command about a key, and whether a replica knows what it did, where there is one.
@@ -327,7 +334,7 @@ class Target:
             "db": settings.db,
             "socket_timeout": patience,
             "socket_connect_timeout": min(patience, 5.0),
-            "client_name": f"{self.name}-{next(self._number)}",
+            "client_name": f"{self.name}-{next(self.numbers)}",
             "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
@@ -384,6 +391,12 @@ class Target:
         """Whether all masters have forgotten the connections of those targets."""
         wanted = frozenset(names)
         return all(wanted <= self._shut.get(node, frozenset()) for node in self.slots.nodes)
+
+    def leave_to(self, other: "Target") -> None:
+        """Have another target see to it that what may still be carried out of this one's is forgotten."""
+        for node, names in self._unfenced.items():
+            for name in names:
+                other.fence(node, name)
 
     @property
     def settled(self) -> bool:

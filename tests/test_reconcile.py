@@ -2,7 +2,9 @@
 
 import json
 import random
+import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from redis.cluster import RedisCluster
@@ -16,10 +18,12 @@ from loader.model import ChunkLoaded
 from loader.options import Options
 from loader.run import run_job
 from loader.slots import SlotMap
+from loader.state import Rejects
 from loader.target import Target
 from world import Ear
 
 ROWS = 200_000
+LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -499,6 +503,50 @@ def test_a_row_that_was_written_is_no_reject_any_more(world, tmp_path):
     world.redis.delete("stu_00000002")
     assert desk.run("sync", "stu").code == 0
     assert json.loads(desk.run("rejects", "list", "stu", "-o", "json").out)["rejects"] == []
+
+
+def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
+    """A whole sync strikes off what it wrote, and what it could not write stays, though time goes backwards."""
+    world.redis.unlink("big_00000005")
+    world.redis.set("big_00000005", "mine")
+    world.redis.hset("loader:{job}:rejects", "big_00000006", json.dumps(LISTED | {"last": time.time() + 1e6}))
+    hours = count()
+    monkeypatch.setattr(Target, "time", lambda *_: 1e9 - 3600 * next(hours))
+    assert run_job(small, small.jobs["job"], Options(), Ear()).status == "rejects"
+    with Target(small.target) as target:
+        (entry,) = Rejects(target, "job").all()
+    assert (entry.key, entry.attempts, entry.first <= entry.last) == (b"big_00000005", 1, True)
+
+
+def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
+    """Nobody comes in between; what it has under way is shut out with the run; and then the lock is free."""
+    world.sql("DELETE FROM big WHERE id = 7")
+    unlink, rivals, fences = both.Both.unlink, [], []
+
+    def rival():
+        return run_job(small, small.jobs["job"], Options(), Ear())
+
+    def late(sides, keys):
+        rivals.append(rival())
+        fences.append([sides.target.name.encode()])
+        fences.append(world.redis.hvals("loader:{job}:fence"))
+        return unlink(sides, keys)
+
+    begin = reconcile.prune
+
+    def at_once(*args, **how):
+        rivals.append(rival())
+        fences.append(world.redis.hvals("loader:{job}:fence"))
+        begin(*args, **how)
+
+    monkeypatch.setattr(reconcile, "prune", at_once)
+    monkeypatch.setattr(both.Both, "unlink", late)
+    run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
+    assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)
+    assert [(each.exit_code, run.id in each.error) for each in rivals] == [(5, True), (5, True)]
+    assert fences == [fences[0]] * 3  # one name for both
+    assert world.redis.exists("loader:{job}:lock") + world.redis.exists("loader:{job}:fence") == 0
+    assert rival().status == "ok"
 
 
 def test_texts_full_of_separators(world):

@@ -23,6 +23,7 @@ from loader import web as room
 from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
+from loader.finding import SKEW
 from loader.health import Health
 from loader.history import KEPT, History
 from loader.lock import Lock
@@ -259,6 +260,31 @@ def test_late(world):
         assert is_late(job, entry, entry, moment) is late
     assert not is_late(with_age, None, None, 1e10)
     assert is_late(with_age, entry, None, entry.ended)
+    for job, late in ((with_age, True), (hourly, True), (plain, False)):
+        assert is_late(job, entry, entry, entry.ended - SKEW - 1) is late  # it is in the future
+        assert not is_late(job, entry, entry, entry.ended - SKEW + 1)
+
+
+def test_times_are_told_by_the_clock_of_the_target(desk, monkeypatch):
+    """However wrong that of a loader is; a success in the future is said to be one, and its age is not negative."""
+    desk.write({"stu": {"table": "stu", "key": "stu_{sid}", "max_age": "1h"}})
+    now = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now() + 200)
+        assert sync(desk, "stu")["status"] == "ok"
+    document = desk.run("status", "-o", "json").document
+    assert (document["state"], document["late"], document["problem"]) == ("ok", False, None)
+    assert abs(_seconds(document["success"]["ended"]) - now()) < 20
+    key = "loader:{stu}:success"
+    success = json.loads(desk.world.redis.get(key))
+    desk.world.redis.set(key, json.dumps(success | {"ended": now() + 200}))
+    desk.world.redis.set("loader:{stu}:slot", json.dumps({"slot": int(now()) + 300, "run": "x"}))
+    document = desk.run("status", "-o", "json").document
+    assert (document["state"], document["late"], document["success"]["age"]) == ("late", True, 0.0)
+    assert "3m in the future by redis's clock" in document["problem"]
+    (found,) = [each for each in desk.run("doctor", "-o", "json").document["checks"] if each["check"] == "job.times"]
+    assert found["status"] == "warn"
+    assert re.search(r"its last success by (19|20)\d s and the last slot that was done by (29|30)\d s", found["seen"])
 
 
 def test_one_line_a_run(desk):

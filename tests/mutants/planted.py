@@ -203,8 +203,8 @@ FAULTS = [
         ),
         (
             "a full run comes late",
-            "not 0 <= time() - baseline.full < job.full_every * EARLY",
-            "not 0 <= time() - baseline.full < job.full_every",
+            "not 0 <= now - baseline.full < job.full_every * EARLY",
+            "not 0 <= now - baseline.full < job.full_every",
             "increment::a_full_run_is_due",
         ),
         (
@@ -224,8 +224,8 @@ FAULTS = [
         "schedule",
         (
             "a job runs beside itself",
-            "        if self._is_busy(entry.name):\n            self._skip(",
-            "        if entry.name in self._by_hand:\n            self._skip(",
+            "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
+            "        if not hands and entry.name in self._by_hand:\n            self._skip(",
             "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
         ),
         (
@@ -248,9 +248,33 @@ FAULTS = [
         ),
         (
             "a clock set back is not noticed",
-            "if now < self._seen - BACK:",
-            "if now < self._seen - 1e9:",
+            "if went_back := now < entry.seen - BACK:",
+            "if went_back := now < entry.seen - 1e9:",
             "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "slots come by this machine's clock",
+            "slots = entry.clock.due(self._clock(name))",
+            "slots = entry.clock.due(time.time())",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "the clock that is shared is followed once",
+            "or abs(shift - clock.shift) > DRIFT):",
+            "):",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "a pause grows by as much as the clock is set",
+            "        if self._scheduler.get_job(_again(entry.name)):\n",
+            "        if not self._scheduler.get_job(entry.name):\n",
+            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
+        ),
+        (
+            "a slot that comes amid work by hand is dropped",
+            "            hands.delays, entry.again = entry, slot\n",
+            "            self._settle(entry, Reason.RUNNING)\n",
+            "schedule::a_slot_that_comes_amid_work_by_hand_is_done_once_after_it",
         ),
         (
             "a run whose job was taken out is forgotten",
@@ -595,10 +619,94 @@ FAULTS = [
     *_of(
         "execute",
         (
+            "the prune of a run takes the lock anew",
+            "run=run.id, within=ends)",
+            "run=run.id)",
+            "reconcile::a_prune_is_done_under_the_lock_of_its_run",
+        ),
+    ),
+    *_of(
+        "run",
+        (
             "a run that failed is pruned after",
-            "and run.exit_code in {Exit.OK, Exit.REJECTS}:\n            _prune",
-            "and run.exit_code is not None:\n            _prune",
+            "        _transfer(ends, options, listener, run, again=again)\n",
+            (
+                "        try:\n            _transfer(ends, options, listener, run, again=again)\n"
+                "        except LoaderError:\n            then(run, ends)\n            raise\n"
+            ),
             "reconcile::a_run_that_failed_prunes_nothing",
+        ),
+    ),
+    *_of(
+        "clocks",
+        (
+            "the target's clock is not followed",
+            "self._ahead.get(node, self._own))\n",
+            "self._own)\n",
+            "daemon::what_time_it_is_by_the_target",
+        ),
+    ),
+    *_of(
+        "claim",
+        (
+            "another source counts as the same",
+            'WORDS = {"source": "it reads from", ',
+            "WORDS = {",
+            "claim::another_source_is_another_job",
+        ),
+        (
+            "another key counts as the same",
+            ', "prefix": "its keys begin with"}',
+            "}",
+            "claim::another_job_of_the_name_is_refused",
+        ),
+        (
+            "a query that is changed is run no slot anew",
+            'frozenset({"table", "query", ',
+            'frozenset({"table", ',
+            "claim::a_job_that_is_changed_is_run_and_what_was_done_before_does_not_count",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "the name of another config's job is used",
+            "        if not moved:\n",
+            "        if moved:\n",
+            "claim::another_job_of_the_name_is_refused",
+        ),
+    ),
+    *_of(
+        "history",
+        (
+            "a run is kept by this machine's clock",
+            "began=round(ended - took, 3), ended=round(ended, 3))",
+            "partial=partial)",
+            "watch::times_are_told_by_the_clock_of_the_target",
+        ),
+    ),
+    *_of(
+        "status",
+        (
+            "a success in the future is believed",
+            "    if ahead(success, now):\n",
+            "    if ahead(success, now) > 1e9:\n",
+            "watch::times_are_told_by_the_clock_of_the_target",
+        ),
+    ),
+    *_of(
+        "state",
+        (
+            "a slot that a wrong clock has done stands",
+            'if done["slot"] > self._target.time(self._slot) + SKEW:',
+            'if done["slot"] > self._target.time(self._slot) + 1e9:',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "rejects are told apart by the clock",
+            "if entry is None or entry.by != by",
+            "if entry is None or entry.last < self._target.time(self._key) - 60",
+            "reconcile::the_list_of_rejects_whatever_the_clocks_say",
         ),
     ),
     *_of(
@@ -746,8 +854,14 @@ FAULTS = [
         ),
         (
             "a slot is done twice",
-            'if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:',
-            'if done and self._options.slot < done["slot"] <= time.time() + AHEAD:',
+            'elif self._options.slot <= done["slot"] and',
+            'elif self._options.slot < done["slot"] and',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "a slot to come is done by a clock that is ahead",
+            "done = slot if slot <= self._began + SKEW else int(self._began)",
+            "done = slot",
             "daemon::a_slot_is_done_once_whatever_the_clocks_say",
         ),
         (
