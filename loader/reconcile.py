@@ -376,9 +376,8 @@ def _sampled(both: Both, count: int) -> str:
 
 def refuse_shared(settings: Config, job: Job) -> None:
     """Two jobs that write the same hashes cannot be told apart from outside."""
-    for other in settings.jobs.values():
-        if other is not job and other.prefix == job.prefix:
-            raise ConfigError(
-                f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
-                " or a field belongs to cannot be told; give each a prefix of its own"
-            )
+    if other := settings.sharing(job):
+        raise ConfigError(
+            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
+            " or a field belongs to cannot be told; give each a prefix of its own"
+        )

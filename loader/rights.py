@@ -45,7 +45,10 @@ def lacking_words(refused: Collection[Question], patterns: Sequence[str]) -> tup
     """
     rights = REDIS_RIGHTS.split()
     keyed = {right for right in rights if not _is_keyless(right)}
-    by_pattern = {pattern: {right for right, of in refused if of == pattern} for pattern in patterns}
+    by_pattern: dict[str, set[str]] = {pattern: set() for pattern in patterns}
+    for right, pattern in refused:
+        by_pattern.setdefault(pattern, set()).add(right)
+    by_pattern.pop("", None)
     known = [found for found in by_pattern.values() if found != keyed]
     common = set.intersection(*known) if known else set()
     lacking = common | {right for right, pattern in refused if not pattern}
