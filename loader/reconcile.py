@@ -23,7 +23,6 @@ from loader.plan import quote
 from loader.reader import Unequal
 from loader.run import new_id
 from loader.settings import Job
-from loader.slots import slot_of
 from loader.state import Rejects, State
 from loader.walk import walk
 
@@ -137,13 +136,13 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes that no row makes."""
-        scanned = Tally()
-        for page in self._both.scan():
+        scanned, moved = Tally(), set[int]()
+        for page in self._both.scan(moved):
             if page:
-                scanned.add(page[1])
+                scanned.add(page.keys)
             else:
                 scanned = Tally()
-        slots = set(self._present.differing(scanned))
+        slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
         for keys in extras(self._both, slots):
@@ -269,17 +268,15 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
     """
     refuse_shared(settings, job)
     with Both(settings, job, "" if done.dry_run else run or new_id()) as both:
-        made, scanned = Tally(), Tally()
+        made, scanned, moved = Tally(), Tally(), set[int]()
         both.tally_rows(made)
-        for page in both.scan():
+        for page in both.scan(moved):
             if page is None:
                 scanned, done.keys = Tally(), 0
                 continue
-            node, keys = page
-            owners = both.target.slots
-            scanned.add(keys)
-            done.keys += sum(both.lookup.owns(key) and owners.node_of(slot_of(key)) == node for key in keys)
-        slots = set(made.differing(scanned))
+            scanned.add(page.keys)
+            done.keys += sum(map(both.lookup.owns, page.reached()))
+        slots = moved.union(made.differing(scanned))
         done.extra = sum(map(len, extras(both, slots))) if slots else 0
         if done.extra > done.keys * max_delete / 100:
             done.refused = (

@@ -223,6 +223,8 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     ]
     keys = sum(master["keys"] or 0 for master in masters)
     total = f"{keys:,} key{_s(keys)} in {len(masters)} master{_s(len(masters))}"
+    moving = document.get("moving", ())
+    lines += [f"slot {move['slot']} is being moved from {move['from']} to {move['to']}" for move in moving]
     lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
     return "\n".join(lines)
 

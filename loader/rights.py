@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 # All that the loader's account may do in Redis; README tells people the same.
 REDIS_RIGHTS = (
     "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +ttl +pttl +exists +type +unlink +del +get +set"
-    " +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|info +info +time +ping +select"
-    " +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
+    " +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|nodes +cluster|info +info +time +ping"
+    " +select +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
 )
 
 # Commands that name no key; all others of the rights do.
