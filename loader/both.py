@@ -16,6 +16,7 @@ from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
 from loader.ends import passing, prepare
+from loader.erase import asked
 from loader.errors import Exit, LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, transfer
@@ -259,14 +260,15 @@ class Both:
         raise self._unchecked(left)
 
     def random_keys(self, count: int) -> list[bytes]:
-        """About so many of the job's keys, at random; fewer where most keys are not the job's, none if it has none."""
+        """About so many keys of the job's hashes, at random; fewer where most are of others, none if it has none."""
         found: dict[bytes, None] = {}
         slots = self._standing()
         nodes = dict.fromkeys((*slots.nodes, *slots.takers))
         each = -(-count // len(nodes))
 
         def add(node: Node, keys: list[bytes]) -> None:
-            found.update(dict.fromkeys(filter(self.lookup.owns, Page(node, keys, slots).reached())))
+            fresh = {key for key in Page(node, keys, slots).reached() if self.lookup.owns(key) and key not in found}
+            found.update((key, None) for key, kind in asked(self.target, "TYPE", sorted(fresh)) if kind == b"hash")
 
         def look(node: Node, goal: int, cursor: int = 0, pages: int | None = None) -> None:
             for keys in islice(self._scan_node(node, cursor), pages) if len(found) < goal else ():
@@ -275,7 +277,7 @@ class Both:
                     return
 
         for node in nodes:
-            add(node, self.steadily(lambda: self._random_keys(node, each)))  # noqa: B023
+            self.steadily(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
         for node in nodes:
             start, goal = random.getrandbits(48), min(count, len(found) + each)  # where it begins is no secret
             self.steadily(lambda: look(node, goal, start, PAGES))  # noqa: B023

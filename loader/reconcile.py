@@ -9,7 +9,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 from loader import both as sides
 from loader.baseline import Baselines
@@ -19,9 +18,9 @@ from loader.encoder import Tally
 from loader.errors import ConfigError
 from loader.lookup import TOGETHER
 from loader.model import Reject
-from loader.plan import quote
 from loader.reader import Unequal
 from loader.run import new_id
+from loader.sample import sample as drawn
 from loader.settings import Job
 from loader.state import Rejects, State
 from loader.walk import walk
@@ -244,6 +243,8 @@ def verify(
 ) -> Verdict:
     """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, mend what differs.
 
+    A sample is of nothing only where the job has neither rows nor hashes.
+
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
     refuse_shared(settings, job)
@@ -255,7 +256,7 @@ def verify(
             audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
             audit.keys()
         else:
-            audit.rows([_sampled(both, sample)])
+            audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
         both.check()
         return audit.verdict
@@ -357,18 +358,6 @@ def _detail(each: Unequal) -> str:
     stale = [name for name in found if name not in each.wanted]
     kinds = (("wrong", wrong), ("missing", absent), ("stale", stale))
     return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
-
-
-def _sampled(both: Both, count: int) -> str:
-    """The statement for about so many rows, by a checksum of their key: MySQL goes over the index once."""
-    plan = both.plan
-    rows = plan.rows_estimate
-    if rows is None:
-        ((text,),) = both.fetch(f"SELECT COUNT(*) FROM (\n{plan.job.query}\n) AS q")
-        rows = int(text or 0)
-    parts = max(1, rows // max(1, count))
-    names = ", ".join(quote(name) for name in [column.name for column in plan.walk] or plan.key_columns)
-    return plan.matching(f"CRC32(CONCAT_WS(',', {names})) % {parts} = {uuid4().int % parts}")
 
 
 def refuse_shared(settings: Config, job: Job) -> None:

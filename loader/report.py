@@ -85,6 +85,8 @@ def verify_text(verdict: Any, *, expires: bool) -> str:
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
     if more > 0:
         lines.append(f"  … and {more:,} more (--show N shows N of them)")
+    if not verdict.rows and verdict.hashes == 0:
+        lines.append("  the job has no rows, and there is no hash of it")
     if verdict.missing and expires:
         lines.append("  keys of this job expire: a missing one may have")
     return "\n".join(lines)
