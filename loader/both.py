@@ -279,8 +279,9 @@ class Both:
         for node in nodes:
             self.steadily(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
         for node in nodes:
-            start, goal = random.getrandbits(48), min(count, len(found) + each)  # where it begins is no secret
-            self.steadily(lambda: look(node, goal, start, PAGES))  # noqa: B023
+            goal = min(count, len(found) + each)
+            for start in (random.getrandbits(48), 0):  # where it begins is no secret
+                self.steadily(lambda: look(node, goal, start, PAGES))  # noqa: B023
         for node in () if found else nodes:
             self.steadily(lambda: look(node, count))  # noqa: B023
         return list(found)

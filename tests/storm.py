@@ -164,9 +164,10 @@ class Migration:
             self.source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self._ids[self.goal])
 
     def take(self):
-        """All of it."""
+        """All of it, and wait until both nodes know: who has not heard of the newest epoch takes an old one."""
         self.begin()
         self.finish()
+        wait(lambda: _masters(self.source) == _masters(self.goal), "the nodes to agree")
 
     def move(self, count):
         """Move some keys of each slot; whether there were any."""
@@ -186,6 +187,11 @@ class Migration:
         for slot in self.slots:
             for client in (self.goal, self.source):
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self._ids[self.goal])
+
+
+def _masters(client):
+    """What a node knows of the masters: the epochs of their configs."""
+    return {each["node_id"]: each["epoch"] for each in client.cluster("nodes").values() if "master" in each["flags"]}
 
 
 def wait_for_reason(load, text):

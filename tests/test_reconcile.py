@@ -429,7 +429,7 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     soft = kind == "soft"
     world.sql(
         f"CREATE TABLE t (k {column}, g int NOT NULL, live int NOT NULL, v int, PRIMARY KEY ({primary}))",
-        "INSERT INTO t SELECT seq, 1, seq BETWEEN 9000 AND 9049, 1 FROM"
+        "INSERT INTO t SELECT seq, 1, seq BETWEEN 100 AND 149, 1 FROM"
         " (SELECT a.n * 100 + b.n AS seq FROM (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
         " WHERE n < 99) SELECT n FROM d) a, (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
         " WHERE n < 99) SELECT n FROM d) b) s",
@@ -447,6 +447,9 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     equal = check(config, sample=20)
     assert equal.is_equal
     assert 10 <= equal.rows <= 50 >= equal.hashes >= 1
+    with both.Both(config, config.jobs["job"]) as sides:
+        for _ in range(30):
+            assert drawn(world, sides, 1)
     world.sql("UPDATE t SET v = 2")
     assert check(config, sample=1).different >= 1
     world.sql("DELETE FROM t")
@@ -457,13 +460,19 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     assert verify_text(empty, expires=False).endswith("the job has no rows, and there is no hash of it")
 
 
+def drawn(world, sides, count):
+    """The rows of a sample."""
+    rows = []
+    for statement in sample(sides.plan, count, sides.fetch, rows.__len__):
+        rows += world.sql(statement)
+    return rows
+
+
 def test_a_sample_of_a_large_table_reads_little(world, small):
     """Where the key is a number, not more rows than were asked for, from all over the table."""
     before = reads(world)
     with both.Both(small, small.jobs["job"]) as sides:
-        rows = []
-        for statement in sample(sides.plan, 40, sides.fetch, rows.__len__):
-            rows += world.sql(statement)
+        rows = drawn(world, sides, 40)
     assert len(rows) == len(set(rows)) == 40
     assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
     assert reads(world) - before <= 200
