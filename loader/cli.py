@@ -208,7 +208,7 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     with Target(context.obj.config().target) as target:
         document = describe_cluster(target)
     say(dump(document) if output is Format.JSON else cluster_text(document))
-    raise typer.Exit(Exit.OK if document["state"] == "ok" else Exit.FAILED)
+    raise typer.Exit(Exit.FAILED if document["state"] == "fail" else Exit.OK)
 
 
 for command in (

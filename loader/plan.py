@@ -113,6 +113,29 @@ class Plan:
         name = quote(self.walk[0].name)
         return self._statement([f"CAST(MIN({name}) AS CHAR)", f"CAST(MAX({name}) AS CHAR)"], self.ranges)
 
+    def in_span(self, span: tuple[int, int], rows: int) -> str:
+        """The statement for the first rows of a span, ends included, of the first column of the walk, an integer."""
+        return f"{self._statement(self.cells, [*self.conditions, self._span(span)])}\n{self._order} LIMIT {rows}"
+
+    def end_in_span(self, span: tuple[int, int], rows: int) -> str:
+        """The statement for the value of that column in the last of those rows; no row: there are fewer."""
+        value = self._statement([as_literal(self.walk[0])], [*self.conditions, self._span(span)])
+        return f"{value}\n{self._order} LIMIT 1 OFFSET {rows - 1}"
+
+    def count(self) -> str:
+        """The statement for the number of rows that the job takes."""
+        if self.job.query is not None:
+            return f"SELECT COUNT(*) FROM (\n{self.job.query}\n) AS q"
+        return self._statement(["COUNT(*)"], self.conditions)
+
+    def share(self, wanted: tuple[int, int], *without: tuple[int, int]) -> str:
+        """The statement for the rows whose key's checksum, divided by a number, leaves another; not those of others."""
+        names = ", ".join(quote(name) for name in [column.name for column in self.walk] or self.key_columns)
+        checksum = f"CRC32(CONCAT_WS(',', {names}))"
+        parts, part = wanted
+        others = "".join(f" AND {checksum} % {number} <> {rest}" for number, rest in without)
+        return self.matching(f"{checksum} % {parts} = {part}{others}")
+
     def facts(self) -> dict[str, str]:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
         if self.whole:
@@ -159,6 +182,13 @@ class Plan:
         if before != after and not told:
             told.append("it has another key")
         return f"table {table.name}: {', '.join(told)}" if told else ""
+
+    def _span(self, span: tuple[int, int]) -> str:
+        return f"{quote(self.walk[0].name)} BETWEEN {span[0]} AND {span[1]}"
+
+    @property
+    def _order(self) -> str:
+        return f"ORDER BY {', '.join(quote(column.name) for column in self.walk)}"
 
     def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:
         lines = [f"SELECT {', '.join(cells)}", f"FROM {quote(self.job.table or '')}"]

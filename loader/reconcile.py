@@ -9,7 +9,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 from loader import both as sides
 from loader.baseline import Baselines
@@ -20,11 +19,10 @@ from loader.ends import Ends
 from loader.errors import ConfigError
 from loader.lookup import TOGETHER
 from loader.model import Reject
-from loader.plan import quote
 from loader.reader import Unequal
 from loader.run import new_id
+from loader.sample import sample as drawn
 from loader.settings import Job
-from loader.slots import slot_of
 from loader.state import Rejects, State
 from loader.walk import walk
 
@@ -138,13 +136,13 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes that no row makes."""
-        scanned = Tally()
-        for page in self._both.scan():
+        scanned, moved = Tally(), set[int]()
+        for page in self._both.scan(moved):
             if page:
-                scanned.add(page[1])
+                scanned.add(page.keys)
             else:
                 scanned = Tally()
-        slots = set(self._present.differing(scanned))
+        slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
         for keys in extras(self._both, slots):
@@ -246,6 +244,8 @@ def verify(
 ) -> Verdict:
     """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, mend what differs.
 
+    A sample is of nothing only where the job has neither rows nor hashes.
+
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
     refuse_shared(settings, job)
@@ -257,7 +257,7 @@ def verify(
             audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
             audit.keys()
         else:
-            audit.rows([_sampled(both, sample)])
+            audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
         both.check()
         return audit.verdict
@@ -279,17 +279,15 @@ def prune(
     """
     refuse_shared(settings, job)
     with Both(settings, job, "" if done.dry_run else run or new_id(), within) as both:
-        made, scanned = Tally(), Tally()
+        made, scanned, moved = Tally(), Tally(), set[int]()
         both.tally_rows(made)
-        for page in both.scan():
+        for page in both.scan(moved):
             if page is None:
                 scanned, done.keys = Tally(), 0
                 continue
-            node, keys = page
-            owners = both.target.slots
-            scanned.add(keys)
-            done.keys += sum(both.lookup.owns(key) and owners.node_of(slot_of(key)) == node for key in keys)
-        slots = set(made.differing(scanned))
+            scanned.add(page.keys)
+            done.keys += sum(map(both.lookup.owns, page.reached()))
+        slots = moved.union(made.differing(scanned))
         done.extra = sum(map(len, extras(both, slots))) if slots else 0
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
@@ -373,23 +371,10 @@ def _detail(each: Unequal) -> str:
     return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
 
 
-def _sampled(both: Both, count: int) -> str:
-    """The statement for about so many rows, by a checksum of their key: MySQL goes over the index once."""
-    plan = both.plan
-    rows = plan.rows_estimate
-    if rows is None:
-        counted = both.fetch(f"SELECT COUNT(*) FROM (\n{plan.job.query}\n) AS q")
-        rows = int(counted[0][0] or 0) if counted else 0
-    parts = max(1, rows // max(1, count))
-    names = ", ".join(quote(name) for name in [column.name for column in plan.walk] or plan.key_columns)
-    return plan.matching(f"CRC32(CONCAT_WS(',', {names})) % {parts} = {uuid4().int % parts}")
-
-
 def refuse_shared(settings: Config, job: Job) -> None:
     """Two jobs that write the same hashes cannot be told apart from outside."""
-    for other in settings.jobs.values():
-        if other is not job and other.prefix == job.prefix:
-            raise ConfigError(
-                f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
-                " or a field belongs to cannot be told; give each a prefix of its own"
-            )
+    if other := settings.sharing(job):
+        raise ConfigError(
+            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
+            " or a field belongs to cannot be told; give each a prefix of its own"
+        )

@@ -86,6 +86,8 @@ def verify_text(verdict: Any, *, expires: bool) -> str:
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
     if more > 0:
         lines.append(f"  … and {more:,} more (--show N shows N of them)")
+    if not verdict.rows and verdict.hashes == 0:
+        lines.append("  the job has no rows, and there is no hash of it")
     if verdict.missing and expires:
         lines.append("  keys of this job expire: a missing one may have")
     return "\n".join(lines)
@@ -224,6 +226,8 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     ]
     keys = sum(master["keys"] or 0 for master in masters)
     total = f"{keys:,} key{_s(keys)} in {len(masters)} master{_s(len(masters))}"
+    moving = document.get("moving", ())
+    lines += [f"slot {move['slot']} is being moved from {move['from']} to {move['to']}" for move in moving]
     lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
     return "\n".join(lines)
 

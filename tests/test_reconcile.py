@@ -16,7 +16,9 @@ from loader.execute import execute
 from loader.masters import lives
 from loader.model import ChunkLoaded
 from loader.options import Options
+from loader.report import verify_text
 from loader.run import run_job
+from loader.sample import sample
 from loader.slots import SlotMap
 from loader.state import Rejects
 from loader.target import Target
@@ -419,6 +421,71 @@ def test_a_sample_finds_what_is_common(world, small):
     assert verdict.different == verdict.rows
     world.sql("DELETE FROM big")
     assert check(small, sample=100).extra > 50
+
+
+@pytest.mark.parametrize("kind", ["number", "text", "two", "query", "soft"])
+def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
+    """However few of the table these are, and wherever: some are compared, and none but where there is none."""
+    if kind == "number":  # as if there were too many keys of others
+        pause.setattr(both, "PAGES", 0)
+    key, primary = ("k", "k") if kind != "two" else ("g}_{k", "g, k")
+    column = "varchar(20)" if kind == "text" else "int"
+    soft = kind == "soft"
+    world.sql(
+        f"CREATE TABLE t (k {column}, g int NOT NULL, live int NOT NULL, v int, PRIMARY KEY ({primary}))",
+        "INSERT INTO t SELECT seq, 1, seq BETWEEN 100 AND 149, 1 FROM"
+        " (SELECT a.n * 100 + b.n AS seq FROM (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
+        " WHERE n < 99) SELECT n FROM d) a, (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
+        " WHERE n < 99) SELECT n FROM d) b) s",
+        "ANALYZE TABLE t",
+    )
+    job = {"table": "t", "key": f"t_{{{key}}}", "fields": ["k", "v"], "chunk_rows": 100_000}
+    job |= {"soft_delete": "live = 0"} if soft else {"where": "live = 1"}
+    if kind == "query":
+        job = {"query": "SELECT k, g, v FROM t WHERE live = 1", "key": "t_{k}", "fields": ["k", "v"]}
+    config = loaded(world, **job)
+    with world.redis.pipeline() as pipe:
+        for number in range(3000):
+            pipe.set(f"t_session:{number}", "x")
+        pipe.execute()
+    equal = check(config, sample=20)
+    assert equal.is_equal
+    assert 10 <= equal.rows <= 50 >= equal.hashes >= 1
+    with both.Both(config, config.jobs["job"]) as sides:
+        for _ in range(30):
+            assert drawn(world, sides, 1)
+    world.sql("UPDATE t SET v = 2")
+    assert check(config, sample=1).different >= 1
+    world.sql("DELETE FROM t")
+    assert check(config, sample=20).extra >= 1
+    world.clear()
+    empty = check(config, sample=20)
+    assert (empty.is_equal, empty.rows, empty.hashes) == (True, 0, 0)
+    assert verify_text(empty, expires=False).endswith("the job has no rows, and there is no hash of it")
+
+
+def drawn(world, sides, count):
+    """The rows of a sample."""
+    rows = []
+    for statement in sample(sides.plan, count, sides.fetch, rows.__len__):
+        rows += world.sql(statement)
+    return rows
+
+
+def test_a_sample_of_a_large_table_reads_little(world, small):
+    """Where the key is a number, not more rows than were asked for, from all over the table."""
+    before = reads(world)
+    with both.Both(small, small.jobs["job"]) as sides:
+        rows = drawn(world, sides, 40)
+    assert len(rows) == len(set(rows)) == 40
+    assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
+    assert reads(world) - before <= 200
+
+
+def reads(world):
+    """Rows that storage engines have given so far, to whoever asked."""
+    counters = world.sql("SHOW GLOBAL STATUS LIKE 'Handler_read%'")
+    return sum(int(value) for name, value in counters if name in {"Handler_read_next", "Handler_read_rnd_next"})
 
 
 def test_jobs_that_write_the_same_hashes_are_refused(world):

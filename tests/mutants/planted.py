@@ -146,8 +146,8 @@ FAULTS = [
         ),
         (
             "jobs may share a prefix",
-            "if other is not job and other.prefix == job.prefix:",
-            "if other.table != job.table and other.prefix == job.prefix:",
+            "if other := settings.sharing(job):",
+            "if (other := settings.sharing(job)) and other.table != job.table:",
             "reconcile::jobs_that_write_the_same_hashes_are_refused",
         ),
         (
@@ -161,6 +161,45 @@ FAULTS = [
             "if job.full_every and not done.dry_run:",
             "if job.full_every and done.dry_run:",
             "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "moves",
+        (
+            "keys on the node that takes a slot do not count",
+            "return owner == node or Move(slot, owner, node) in self.moves",
+            "return owner == node",
+            "moves::what_has_moved_already_is_compared_and_pruned",
+        ),
+        (
+            "a slot that was away and is back has not moved",
+            "titles[first : last + 1] = [(node, each.epoch)]",
+            "titles[first : last + 1] = [(node, 0)]",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+    ),
+    *_of(
+        "sample",
+        (
+            "a share that gave nothing is enough",
+            "if parts == 1 or seen() * 2 >= count:",
+            "if parts >= 1:",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+        (
+            "the rest of each span is not looked at where rows are rare",
+            "behind = [(end, start - 1) for start, end in zip(starts, ends[:-1], strict=True) if start > end]",
+            "behind = list[tuple[int, int]]()",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+    ),
+    *_of(
+        "config",
+        (
+            "a job that deletes may share its prefix with the second of two",
+            "            self.odd = self.odd or job\n",
+            "",
+            "config::jobs_are_held_against_each_other_as_if_each_with_each",
         ),
     ),
     *_of(
@@ -979,15 +1018,45 @@ FAULTS = [
     *_of(
         "both",
         (
+            "who takes a slot is not gone over after who gives it",
+            "*((node, True) for node in stood.takers)",
+            "*()",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+        (
+            "slots that moved meanwhile are not looked at again",
+            "moved |= self._standing().changed(stood)",
+            "self._standing()",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+        (
+            "a hash goes from one side of a half moved slot alone",
+            "if copies := [each for each in commands if slot_of(each[0]) in moved]:",
+            "if copies := list(commands[:0]):",
+            "moves::a_key_that_a_move_has_left_on_both_sides",
+        ),
+        (
+            "what nobody reaches of a half moved slot is passed over",
+            "                        moved.add(slot)\n",
+            "                        pass\n",
+            "moves::a_slot_that_only_one_side_takes_for_open",
+        ),
+        (
+            "a sample is of nothing where hashes are rare",
+            "for node in () if found else nodes:",
+            "for node in ():",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+        (
             "a deletion is not covered by the lock",
-            "            self.throttle.hold(grant)\n            return self._send(commands, grant)\n",
-            "            return self._send(commands, self.throttle.grant())\n",
+            "            self.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
+            "            sent = self._send(commands, grant := self.throttle.grant())\n",
             "reconcile::a_deletion_that_the_lock_does_not_cover",
         ),
         (
             "keys of others are extra",
-            "owners.node_of(slot) == node and both.lookup.owns(key)",
-            "owners.node_of(slot) == node",
+            "yield list(filter(self.lookup.owns, page.reached(left))) if page else []",
+            "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
         ),
         (
