@@ -135,22 +135,30 @@ def _packet(patient: Patient) -> Iterator[Finding]:
 
 
 def _transactions(patient: Patient) -> Iterator[Finding]:
-    """Whether the account sees open transactions, up to whose beginning an incremental sync may read."""
-    names = [job.name for job in patient.settings.jobs.values() if job.incremental]
-    if not names:
+    """Whether open transactions and running statements are seen, to whose beginning an incremental sync may read."""
+    jobs = [job for job in patient.settings.jobs.values() if job.incremental]
+    if not jobs:
         return
+    names = ", ".join(job.name for job in jobs)
     try:
         patient.source.fetch("SELECT 1 FROM information_schema.innodb_trx LIMIT 1")
     except SourceError as error:
         if error.exit_code != Exit.CONFIG:
             raise
         yield warn(
-            "no PROCESS right: open transactions cannot be seen, so rows of one that is open for longer than"
-            f" the lag of {', '.join(names)} may be missed until the next full sync",
+            "no PROCESS right: neither open transactions nor running statements of others are seen, so rows of one that"
+            f" takes longer than the lag of {names} may be missed until the next full sync, nor is a TRUNCATE",
             f"GRANT PROCESS ON *.* TO {patient.account};",
         )
     else:
-        yield ok("open transactions can be seen (PROCESS)")
+        yield ok("open transactions and running statements are seen (PROCESS)")
+    if patient.source.is_read_only():
+        yield warn(
+            "a replica, by its read_only: what runs on the server that it replicates is not seen here, so the lag of"
+            f" {names} has to be longer than any transaction or statement there and the delay of the replica together,"
+            " else rows may be missed until the next full sync",
+            *([] if all(job.full_every for job in jobs) else ["full_every: 1d"]),
+        )
 
 
 def _replica(patient: Patient) -> Iterator[Finding]:

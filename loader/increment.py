@@ -29,7 +29,7 @@ from loader.writer import Writer
 STAMPS = ("datetime", "timestamp")
 EARLY = 0.95  # of full_every: a schedule of the same interval would come too early every other time
 NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
-HELD = 600  # seconds for which a transaction is open from which a person is told
+HELD = 600  # seconds for which a transaction is open, or a statement runs, from which a person is told
 ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
 PART = 20_000  # keys of rows that are gone in memory: about 10 MB
 MARK = "mark"  # what a baseline adds
@@ -40,7 +40,7 @@ class Mark:
     """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
 
     `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
-    transaction began, at most MySQL's time, which is `now`; `clock` is this machine's.
+    transaction or running statement began, at most MySQL's time, which is `now`; `clock` is this machine's.
     """
 
     at: int
@@ -83,7 +83,7 @@ def begin(
         return everything
     changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
     held = mark.now - mark.limit
-    note = f"changes of the last {held // 60} minutes are read again: a transaction has been open in MySQL since"
+    note = f"changes of the last {held // 60} minutes are read again: a transaction or a statement began then in MySQL"
     mark = mark if source.is_read_only() else _advanced(before, mark)
     return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
@@ -155,9 +155,9 @@ def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]
 def take_mark(source: Source, plan: Plan, stamp: Column, wall: float | None = None) -> Mark | None:
     """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
 
-    That is MySQL's time, or the beginning of the oldest transaction that may still commit a row, or the newest stamp
-    so far: who writes stamps in another time zone than the session's would otherwise be hours behind the watermark. A
-    TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
+    That is MySQL's time, or the beginning of the oldest transaction or statement that may still commit a row, or the
+    newest stamp so far: who writes stamps in another time zone than the session's would otherwise be hours behind the
+    watermark. A TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
     """
     ours = clock(wall)
     now = "UNIX_TIMESTAMP()" if stamp.type == "timestamp" else "NOW()"

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
+from functools import cached_property, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -26,6 +26,7 @@ from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError
 from loader.login import CHANGED, Connection
 from loader.model import Column, Listed, Shape, Table
 from loader.settings import Source as Settings
+from loader.writing import may_write
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
 NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in place of its default 60
@@ -55,6 +56,7 @@ GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says
 NO_COLUMN = 1054
 NO_PROCESS = 1227
 SYNTAX = 1064
+IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # what a connection does that runs no statement
 # What to do about it.
 ADVICE = {
     1044: "GRANT SELECT on it, or see source.url",
@@ -194,30 +196,55 @@ class Source:
 
     @_understood
     def oldest_writer(self) -> int | None:
-        """Seconds since the oldest open transaction that changes rows began; 0 without one, None if hidden.
+        """Seconds since the oldest of what changes rows began, or a little more; 0 without any, None if hidden.
 
-        A statement stamps rows with the time it began at, however long it looks for them or waits: so who has locked
-        anything counts, be there a row changed or not, and who waits for a lock before there is a transaction.
+        That is a transaction that has locked anything, be there a row changed or not, or a statement that may write: it
+        stamps rows with the time it began at, however long it looks for them, computes or waits.
 
-        They are seen with the PROCESS right. Their beginning is told in the server's local time: where its clocks were
-        set back during the last day, they count as so much older. The server's answer may be 0.1 s old.
+        They are seen with the PROCESS right. The beginning of a transaction is told in the server's local time: where
+        its clocks were set back during the last day, they count as so much older. The answer may be 0.1 s old.
         """
         now, before = "UTC_TIMESTAMP()", "UTC_TIMESTAMP() - INTERVAL 1 DAY"
         ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"
+        running = self._oldest_statement()  # asked first: one that ends meanwhile has committed, or left a transaction
         try:
             (age,) = self.single(
-                f"SELECT GREATEST(IFNULL((SELECT"
-                f" MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
+                f"SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
                 f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
-                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0 OR trx_lock_structs > 0), 0),"
-                " IFNULL((SELECT MAX(time) + 1 FROM information_schema.processlist"
-                " WHERE command IN ('Query', 'Execute') AND state LIKE 'Waiting for %'), 0))"
+                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0 OR trx_lock_structs > 0"
             )
         except SourceError as error:
             if _code(error.__cause__) == NO_PROCESS:
                 return None
             raise
-        return 0 if age is None else max(0, int(age))
+        return max(0, running, int(age or 0))
+
+    def _oldest_statement(self) -> int:
+        """Seconds that the longest running statement that may write has taken, rounded up; 0 without one.
+
+        Whoever runs it: a client, an event, or what applies the statements of another server.
+        """
+        running = self.fetch(
+            f"SELECT time + 1, CONVERT({self._running[1]} USING ascii) FROM {self._running[0]}"
+            f" WHERE id <> CONNECTION_ID() AND info IS NOT NULL AND command NOT IN ({IDLE}) ORDER BY time DESC"
+        )
+        return next((int(age or 0) for age, text in running if may_write(text or "")), 0)
+
+    @cached_property
+    def _running(self) -> tuple[str, str]:
+        """The table of what the server does now, and its column of the statements.
+
+        MySQL cannot show some statements in the older table, and fails: those with bytes that are no text.
+        """
+        if self.is_mariadb:
+            return "information_schema.processlist", "info_binary"
+        ((there,),) = self.fetch("SELECT @@performance_schema")
+        return "performance_schema.processlist" if there == "1" else "information_schema.processlist", "info"
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether it is a MariaDB server."""
+        return "MariaDB" in self._connection.get_server_info()
 
     @_understood
     def is_read_only(self) -> bool:

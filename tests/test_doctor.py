@@ -188,7 +188,10 @@ def test_the_column_of_an_incremental_job(desk):
     try:
         world.sql(fix)
         assert one(checkup(desk)[1], "mysql.transactions")[0] == "ok"
+        world.sql("SET GLOBAL read_only = 1")
+        assert statuses(checkup(desk)[1], "mysql.transactions") == ["ok", "warn"]
     finally:
+        world.sql("SET GLOBAL read_only = 0")
         world.sql("REVOKE PROCESS ON *.* FROM marked@'%'")
     desk.write({"moving": job | {"incremental": {"column": "name"}}})
     status, seen, _ = one(checkup(desk)[1], "job.incremental")

@@ -232,7 +232,7 @@ def test_x7_a_commit_later_than_the_lag(world, kind):
 
 
 def test_open_transactions_without_the_right(world):
-    """Without PROCESS it is not known what is open; with it, who has only read does not count."""
+    """Without PROCESS it is not known what is open; with it, who has only read does not count, but who has locked."""
     table(world)
     with Source(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT * FROM t")
@@ -240,6 +240,9 @@ def test_open_transactions_without_the_right(world):
         with process_right(world), Source(world.config(table="t").source) as allowed:
             time.sleep(0.2)  # the server remembers for 0.1 s what it told last
             assert allowed.oldest_writer() == 0
+            cursor.execute("SELECT * FROM t FOR UPDATE")
+            time.sleep(0.2)
+            assert allowed.oldest_writer() >= 1
 
 
 def test_a_transaction_that_is_left_open(world, monkeypatch):
@@ -249,7 +252,9 @@ def test_a_transaction_that_is_left_open(world, monkeypatch):
     job.ok()
     monkeypatch.setattr(Source, "oldest_writer", lambda _: 7200)
     assert job.ok()[1] is False
-    assert job.notes == ["changes of the last 120 minutes are read again: a transaction has been open in MySQL since"]
+    assert job.notes == [
+        "changes of the last 120 minutes are read again: a transaction or a statement began then in MySQL"
+    ]
     monkeypatch.undo()
     assert job.ok()[1] is False
     assert job.notes == []
@@ -273,6 +278,57 @@ def test_x7_a_statement_that_waits(world, held):
             holder.cursor().execute("UNLOCK TABLES")
             holder.rollback()
             late.join()
+
+
+COMPUTING = """
+INSERT INTO t (id, v) SELECT 5000, q.s FROM (SELECT SLEEP(4) s) q
+/* a note */ INSERT INTO t (id, v) SELECT 5001, 1 + SLEEP(4) FROM one
+INSERT INTO t (id, v) VALUES (5002, 1 + SLEEP(4))
+UPDATE t JOIN (SELECT SLEEP(4) s) q SET v = 9 WHERE id = 7
+INSERT INTO o (id) VALUES (1)
+DO f()
+SELECT f() + 1
+CALL p()
+EXECUTE prepared
+REPLACE INTO t (id, v) SELECT 5003, SLEEP(4) /* \xff */
+""".strip().splitlines()
+
+
+def test_x7_statements_that_compute_before_they_write(world):
+    """They stamp rows with the time they began at and hold no lock until late: the watermark stays before them."""
+    table(world)
+    rest = "SELECT SLEEP(4) INTO x; INSERT INTO t (id, v) VALUES"
+    world.sql(
+        "CREATE TABLE o (id int PRIMARY KEY)",
+        "CREATE TABLE one SELECT 1 n",
+        "SET GLOBAL log_bin_trust_function_creators = 1",
+        f"CREATE TRIGGER late BEFORE INSERT ON o FOR EACH ROW BEGIN DECLARE x int; {rest} (5010, 1); END",
+        f"CREATE FUNCTION f() RETURNS int BEGIN DECLARE x int; {rest} (5011 + CONNECTION_ID(), 1); RETURN 1; END",
+        "CREATE PROCEDURE p() INSERT INTO t (id, v) SELECT 5012, SLEEP(4)",
+    )
+    job = Syncing(world, incremental={"column": "at", "lag": "1s"})
+    job.ok()
+
+    def run(statement):
+        with other(world) as late, late.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute("PREPARE prepared FROM 'INSERT INTO t (id, v) VALUES (5013, SLEEP(4))'")
+            cursor.execute(statement.encode("latin-1"))  # one holds a byte that is no UTF-8
+            late.commit()
+
+    with process_right(world):
+        running = [threading.Thread(target=run, args=(statement,)) for statement in COMPUTING]
+        for thread in running:
+            thread.start()
+        time.sleep(2.5)  # so that the row below has a stamp that is later than theirs by more than the lag
+        world.sql("UPDATE t SET v = 2 WHERE id = 4")
+        assert all(thread.is_alive() for thread in running)
+        job.ok()
+        for thread in running:
+            thread.join()
+        job.ok()
+    assert len(job.rows()) == 10 + len(COMPUTING) - 1
+    assert job.values() == job.rows()
 
 
 class Writing(Ear):

@@ -442,13 +442,34 @@ FAULTS = [
             "a transaction that has only locked does not count",
             "trx_rows_modified > 0 OR trx_lock_structs > 0",
             "trx_rows_modified > 0",
-            "increment::x7_a_statement_that_waits",
+            "increment::open_transactions_without_the_right",
+        ),
+        (
+            "a statement that holds no lock yet does not count",
+            "return max(0, running, int(age or 0))",
+            "return max(0, int(age or 0))",
+            "increment::x7_a_statement_that_waits increment::x7_statements_that_compute_before_they_write",
         ),
         (
             "the session may write",
             "READ COMMITTED, READ ONLY",
             "READ COMMITTED",
             "sync::a_session_may_not_write",
+        ),
+    ),
+    *_of(
+        "writing",
+        (
+            "a function of one's own is taken to read",
+            "if not known and (",
+            "if not known and False and (",
+            "writing::all_else_may_write",
+        ),
+        (
+            "a statement within a function is taken for a query of its own",
+            'if token.word == "into" and (after is None or after.word not in FILES):',
+            "if False:",
+            "writing::all_else_may_write increment::x7_statements_that_compute_before_they_write",
         ),
     ),
     *_of(
