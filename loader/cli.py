@@ -69,7 +69,17 @@ def main() -> NoReturn:
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
         note(f"error: {error or type(error).__name__}")
         code = int(Exit.FAILED)
+    _leave_streams()
     sys.exit(code)
+
+
+def _leave_streams() -> None:
+    """Have what a stream no longer takes, as on a full disk, be no other end of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_streams() -> None:

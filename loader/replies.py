@@ -85,7 +85,8 @@ def _node(reply: Any) -> bool:
 
 
 KINDS: Mapping[str, Kind] = {
-    **dict.fromkeys(("PING", "SET", "TYPE", "ASKING", "SELECT", "LTRIM", "HMSET"), _text),
+    "SET": _maybe,  # NX, where the key is there
+    **dict.fromkeys(("PING", "TYPE", "ASKING", "SELECT", "LTRIM", "HMSET"), _text),
     **dict.fromkeys(("HSET", "HDEL", "HLEN", "DEL", "UNLINK", "EXISTS", "DBSIZE", "WAIT", "LPUSH"), _number),
     **dict.fromkeys(("EXPIRE", "PEXPIRE", "PERSIST", "TTL", "PTTL"), _number),
     **dict.fromkeys(("GET", "HGET", "RANDOMKEY"), _maybe),

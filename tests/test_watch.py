@@ -316,7 +316,8 @@ def test_one_line_a_run(desk):
     assert (first["chunks"], first["chunks_done"], first["starts"]) == (3, 3, 1)
     assert first["rows_per_second"] == pytest.approx(3 / done["seconds"], abs=1)
     assert (first["rejects_listed"], "error" in first, "slot" in first) == (1, False, False)
-    assert (second["status"], second["level"], second["error"]) == ("failed", "error", failed["error"])
+    assert (second["status"], second["level"]) == ("failed", "error")
+    assert failed["error"] == f"job 'gone': {second['error']}"
     assert not log_lines(desk.run("sync", "t", "--progress", "none"))
     console = desk.run("--log-format", "console", "sync", "t").err
     assert re.search(r"warning .*run .*job=t .*status=rejects", console)
