@@ -69,7 +69,8 @@ def main() -> NoReturn:
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
         note(f"error: {error or type(error).__name__}")
         code = int(Exit.FAILED)
-    _leave_streams()
+    finally:
+        _leave_streams()
     sys.exit(code)
 
 
