@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
@@ -63,15 +64,20 @@ def main() -> NoReturn:
             completion_init()
         app()
     except LoaderError as error:
-        text = str(error)
-        note(text if ": error: " in text else f"error: {text}")
-        code = int(error.exit_code)
+        code, text = int(error.exit_code), str(error)
+        _complain(text if ": error: " in text else f"error: {text}")
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
-        note(f"error: {error or type(error).__name__}")
         code = int(Exit.FAILED)
+        _complain(f"error: {str(error) or type(error).__name__}")
     finally:
         _leave_streams()
     sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    """Say why the command ends; how it ends does not depend on whether that can be said."""
+    with suppress(OSError):
+        note(text)
 
 
 def _leave_streams() -> None:

@@ -147,7 +147,7 @@ def _transactions(patient: Patient) -> Iterator[Finding]:
             raise
         yield warn(
             "no PROCESS right: neither open transactions nor running statements of others are seen, so rows of one that"
-            f" takes longer than the lag of {names} may be missed until the next full sync, nor is a TRUNCATE",
+            f" takes longer than the lag of {names} may be missed until the next full sync",
             f"GRANT PROCESS ON *.* TO {patient.account};",
         )
     else:

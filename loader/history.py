@@ -19,6 +19,7 @@ from loader.errors import Exit, LoaderError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread
 from loader.settings import Job, Source
+from loader.settings import Target as TargetSettings
 from loader.state import Rejects
 from loader.target import Target
 
@@ -140,11 +141,10 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
     failures: list[Exception] = []
     entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
     took = time.monotonic() - run.started
-    short = settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})
 
     def write() -> None:
         try:
-            with Target(short) as target:
+            with Target(_hasty(settings)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 run.listed = Rejects(target, job.name).count()
@@ -182,10 +182,15 @@ def watermark(target: Target, job: Job) -> float | None:
         return None
 
 
+def _hasty(settings: Config) -> TargetSettings:
+    """The target, which has little time to answer."""
+    return settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})
+
+
 def was_loaded(settings: Config, job: Job) -> bool:
     """Whether a job has ever ended well; false where the target does not say so at once."""
     try:
-        with Target(settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})) as target:
+        with Target(_hasty(settings)) as target:
             return History(target, job.name).success() is not None
     except LoaderError:
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from desk import HOST, Desk, finish, start
+from loader import cli
 
 SCHEMA = Path(__file__).parents[1] / "configs" / "loader.schema.json"
 RUN = [
@@ -219,3 +220,17 @@ def test_composite_keys_and_bytes(desk):
     assert read.document["fields"] == {"id": "7", "code": "x", "data": {"base64": "AP8="}}
     assert printed.out.splitlines()[-1] == r'  data  "\x00\xff"'
     assert (short.code, short.err) == (2, "error: key '7': job 'part' needs 2 values: id,code\n")
+
+
+def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
+    """A machine without memory left: the line names at least what happened."""
+
+    def fail():
+        raise MemoryError
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "SIGNALS", ())
+    monkeypatch.setattr(cli, "GARBAGE", 700)  # as it is
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (1, "error: MemoryError\n")
