@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Self
 from uuid import uuid4
@@ -208,10 +208,22 @@ class Basis:
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
-        return self.plan.facts() | {
-            "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
-            "time zone": str(source.time_zone),
-        }
+        return (
+            self.plan.facts()
+            | self._identity
+            | {
+                "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+                "time zone": str(source.time_zone),
+            }
+        )
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        """Which table it is, as the run began, where rows that were read of another one would be built on."""
+        name = self.plan.job.table
+        if not name or not (self.plan.job.incremental or self._options.resume):
+            return {}
+        return self._ends.scouted(lambda source: source.identity(name))
 
     def is_time_to_look(self) -> bool:
         """Whether the markers are to be looked at again."""

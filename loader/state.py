@@ -19,6 +19,11 @@ from loader.target import Target
 
 VERSION = 3
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
+ANOTHER_TABLE = {  # what of `Source.identity` may differ, and what it means
+    "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
+    "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
+    "generated": "the generated columns",
+}
 PAGE = 1000  # rejects read at a time
 
 
@@ -230,8 +235,14 @@ def _key(values: Sequence[str] | None) -> KeyValues | None:
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """What of a plan has changed since a checkpoint, in words; None where nothing has."""
-    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    """What of a plan has changed since a checkpoint, in words; None where nothing has.
+
+    What tells a table from another may be unknown on either side, and says nothing then.
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    changed = [name for name in names if name not in ANOTHER_TABLE or (name in before and name in now)]
     if not changed:
         return None
-    return "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed)
+    return "; ".join(
+        f"{ANOTHER_TABLE.get(name, name)} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed
+    )
