@@ -15,9 +15,11 @@ from uuid import uuid4
 from loader import increment
 from loader.baseline import Baselines, doubt
 from loader.changed import Changes
+from loader.claim import fingerprint
 from loader.digests import Digests
 from loader.ends import Ends, passing
 from loader.errors import ConfigError, Done, StartOver
+from loader.finding import SKEW
 from loader.load import check_table
 from loader.marker import LOST, Markers, lacking
 from loader.masters import Life, lives
@@ -26,7 +28,6 @@ from loader.options import Options
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.watch import check_room
 
-AHEAD = 300  # seconds that a slot may be ahead of this machine's clock; one beyond tells of a wrong clock elsewhere
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 LOST_DIGESTS = (
     "some of what earlier runs have noted of the hashes is lost: those rows are written,"
@@ -45,6 +46,7 @@ class Basis:
         self.plan = ends.plan
         self.state = State(ends.target, ends.plan.job.name, options.shard, resumes=options.resume)
         self.rejects = Rejects(ends.target, ends.plan.job.name)
+        self.attempt = uuid4().hex[:12]  # rejects are listed by it
         self.changes: Changes | None = None  # of a job that writes only what was changed
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])  # rejects of the runs that this one resumes: how many, some
@@ -61,7 +63,7 @@ class Basis:
         self._masters: dict[Node, Life] = {}  # as they were before the run
         self._lives: dict[str, Life] = {}  # the same by the id of their life
         self._marked = time.monotonic()  # when the markers were looked at last
-        self._began = time.time()
+        self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
 
     def __enter__(self) -> Self:
@@ -86,23 +88,25 @@ class Basis:
 
         The job is locked by then.
         """
-        self._check_slot()
         job = self.plan.job
+        self._began = self._ends.target.time(f"loader:{{{job.name}}}:slot")
+        told = self._check_slot()
         self._baselines.begin()
         self._masters = lives(self._ends.target, newest=bool(job.changed_only or job.incremental))
         self._lives = {life.id: life for life in self._masters.values()}
-        self.notes = [
+        self.notes = told + [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
             + (", which takes the loader's own too: checkpoints, pauses, rejects" * life.policy.startswith("allkeys"))
             for node, life in self._masters.items()
             if life.policy
         ]
+        self._note_fields()
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
         self.resumed = saved is not None
         if saved:
-            told = [Reject(entry.key, entry.reason) for entry in islice(self.rejects.all(), REJECTS_TOLD)]
-            self.earlier = (saved.rejected, told)
+            known = [Reject(entry.key, entry.reason) for entry in islice(self.rejects.all(), REJECTS_TOLD)]
+            self.earlier = (saved.rejected, known)
             self._begun = saved
             self.markers = Markers(self._ends.target, self.state.marker, saved.run, saved.markers)
             self.markers.leave()  # on masters that are new
@@ -120,6 +124,18 @@ class Basis:
         self.begin()
         return replace(self._begun, start=self._start)
 
+    def _note_fields(self) -> None:
+        """Note which fields the hashes may hold from now on, and tell of those that are the job's no longer."""
+        job, now = self.plan.job, {name.decode() for name, _ in self.plan.layout.fields}
+        before = self.state.fields()
+        if gone := before - now:
+            self.notes.append(
+                f"hashes that were there before may hold fields that the job no longer has ({', '.join(sorted(gone))}):"
+                f" `loader verify {job.name} --repair` deletes them"
+            )
+        if not now <= before:
+            self.state.save_fields(before | now)
+
     def begin(self) -> None:
         """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
         if not self.plan.job.incremental or self._options.narrowed:
@@ -127,29 +143,36 @@ class Basis:
         ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
         baseline = None if full else self._baselines.read()
         doubt = self._baselines.doubt(baseline, self._facts(), self._masters) if baseline else ""
-        begun = ends.scouted(lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, full=full))
+        begun = ends.scouted(
+            lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, now=self._began, full=full)
+        )
         self.plan, self._full = begun.plan, begun.full
         self._start = {"began": self._began, **increment.kept(begun.mark)}
         self.notes += [begun.note] if begun.note else []
         if not self.is_full and (listed := self.rejects.count()):
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
-    def _check_slot(self) -> None:
-        """End where the slot was done, by another daemon or before, or where the schedule is paused.
+    def _check_slot(self) -> list[str]:
+        """End where the slot was done, by another daemon or before, or where the schedule is paused; else what to tell.
 
-        It is asked under the lock, so that a slot is done once.
+        It is asked under the lock, so that a slot is done once; what was done for another statement does not count.
         """
         if self._options.slot is None:
-            return
+            return []
         self.state.check_pause()
-        done = self.state.slot()
-        if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
-            when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            raise Done(
-                f"job {self.plan.job.name!r} was done for {when} by run {done.get('run')} (host {done.get('host')},"
-                f" pid {done.get('pid')})"
-            )
+        told, done = [], self.state.slot() or {"slot": 0}
+        by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
+        if "ahead" in done:
+            ahead = f"{_moment(done['ahead'])}, which has not come yet by redis's clock"
+            told.append(f"what was done for {ahead}, {by}, does not count: a clock is or was wrong")
+        elif self._options.slot <= done["slot"] and done.get("of", self._fingerprint) == self._fingerprint:
+            raise Done(f"job {self.plan.job.name!r} was done for {_moment(self._options.slot)} {by}")
         self.state.begin_slot(self._options.slot)
+        return told
+
+    @property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._ends.settings.source, self.plan.job)
 
     def _unfinished(self, facts: Mapping[str, str]) -> Checkpoint | None:
         """The checkpoint of an earlier run of the same plan, if its markers are there; a `ConfigError` for another.
@@ -208,14 +231,7 @@ class Basis:
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
-        return (
-            self.plan.facts()
-            | self._identity
-            | {
-                "source": f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
-                "time zone": str(source.time_zone),
-            }
-        )
+        return self.plan.facts() | self._identity | {"source": source.address, "time zone": str(source.time_zone)}
 
     @cached_property
     def _identity(self) -> dict[str, str]:
@@ -281,10 +297,11 @@ class Basis:
         self._check(marks)
         ends.steadily(partial(self.state.forget, self.markers))
         self._finished = True
-        if slot is not None:
-            ends.steadily(lambda: self.state.save_slot(slot, begun.run))
+        if slot is not None:  # a clock that is ahead of the target's does not say what is done
+            done = slot if slot <= self._began + SKEW else int(self._began)
+            ends.steadily(lambda: self.state.save_slot(done, begun.run, self._fingerprint))
         if self.is_full and not self.resumed and not self._options.narrowed:
-            ends.steadily(lambda: self.rejects.remove_before(self._began))
+            ends.steadily(lambda: self.rejects.remove_others(self.attempt))
 
     def _owe_prune(self, run: str) -> None:
         """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
@@ -344,3 +361,7 @@ class Basis:
         if lacking(self.find_markers(), marks):
             self._ends.steadily(self._baselines.void)
             raise StartOver(LOST)
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Any
 
 from loader.history import Entry
+from loader.notation import plain
 from loader.status import JobStatus
 
 WIDTH = 80
@@ -28,13 +29,30 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         ],
         "last": _facts(status.last) if status.last else None,
         "success": success
-        and {"run": success.run, "ended": moment(success.ended), "age": round(status.now - success.ended, 1)},
+        and {"run": success.run, "ended": moment(success.ended), "age": round(max(0.0, status.now - success.ended), 1)},
         "next": moment(status.due) if status.due else None,
         "watermark": moment(status.watermark) if status.watermark else None,
-        "lag": round(status.now - status.watermark, 1) if status.watermark else None,
+        "lag": round(max(0.0, status.now - status.watermark), 1) if status.watermark else None,
         "rejects": status.rejects,
         "paused": None if status.paused is None else moment(status.paused),
+        "problem": problem_of(status),
     }
+
+
+def problem_of(status: JobStatus) -> str | None:
+    """Why what is said of a job may not be so, or not of this one; None where it is."""
+    if status.foreign:
+        return status.foreign
+    if status.success and status.ahead:
+        ended, host = moment(status.success.ended), status.success.host
+        return (
+            f"its last success, at {ended} on {host}, is {age(status.ahead)} in the future by redis's clock, so how old"
+            " it is nobody knows: a clock is or was wrong, there or in redis"
+        )
+    if status.former:
+        ended = moment(status.former.ended)
+        return f"its config was changed since its last success, at {ended} by run {status.former.run}"
+    return None
 
 
 def runs_document(entry: Entry) -> dict[str, Any]:
@@ -90,7 +108,9 @@ def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
     if status.paused is not None:
         lines.append(f"its schedule is paused since {moment(status.paused)}")
-    if status.late and status.state != "late":
+    if problem := problem_of(status):
+        lines.append(problem)
+    elif status.late and status.state != "late":
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:
         lines.append(status.last.error)
@@ -140,8 +160,8 @@ def _table(
 
     lines = [line(head)]
     for cells, under in zip(rows, below, strict=True):
-        lines.append(line(cells))
-        lines += [line for each in under for line in _wrapped(each)]
+        lines.append(line([plain(cell) for cell in cells]))
+        lines += [line for each in under for line in _wrapped(plain(each))]
     return "\n".join(lines)
 
 

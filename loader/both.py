@@ -3,23 +3,28 @@
 What fails in passing is tried again on new connections, for as long as the job's deadline says.
 """
 
+import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol, Self, TypeVar
 
 from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
-from loader.ends import passing, prepare
-from loader.errors import LoaderError, TargetError
+from loader.ends import Ends, passing, prepare
+from loader.erase import asked
+from loader.errors import Exit, LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, to_last, transfer
 from loader.lookup import TOGETHER
 from loader.marker import GONE, LOST, Field, Markers, lacking
 from loader.masters import lives
 from loader.model import Acks, Batch, Node, Reject
+from loader.moves import Move, Standing, in_words, standing
 from loader.options import Options
 from loader.plan import Plan, keys_only
 from loader.reader import Reader, Unequal
@@ -35,9 +40,11 @@ LOOKS = 3  # a difference counts when it is seen so many times
 PAUSE = 1.0  # seconds between two looks: a row's way to Redis, by whoever brings it, is shorter
 PENDING = 100_000  # keys that wait for another look at most: about 10 MB
 PAGE = 1000  # keys that SCAN looks at in one command
+PAGES = 100  # of a master at most where a sample is wanted: about 50 ms
 REMEMBERED = 200_000  # extra keys that are remembered, so that one that SCAN gives twice counts once
 
 SCANS = 3  # times that all masters are gone over, where they change meanwhile
+TURNS = 5  # times that the keys of slots are looked for that are moved meanwhile
 
 T = TypeVar("T")
 G = TypeVar("G", bound="Gathered")
@@ -54,21 +61,42 @@ class Found(list[Unequal]):
     """Rows whose hash is not what it should be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Keys that a node has, and how the slots stood when they were looked for."""
+
+    node: Node
+    keys: list[bytes]
+    slots: Standing
+
+    def reached(self, wanted: Collection[int] | None = None) -> Iterator[bytes]:
+        """Those that can be had of the node, of `wanted` slots: what a move of its slot has left elsewhere cannot."""
+        for key in self.keys:
+            slot = slot_of(key)
+            if (wanted is None or slot in wanted) and self.slots.answers(self.node, slot):
+                yield key
+
+
 class Both:
     """The two sides of a job, open; what fails in passing is tried again on new connections.
 
-    With the id of a `run`, the job is locked for it: only one run may write its hashes at a time.
+    With the id of a `run`, the job is locked for it: only one run may write its hashes at a time. A run that goes on
+    `within` its ends has locked it already.
     """
 
-    def __init__(self, settings: Config, job: Job, run: str = "") -> None:
+    def __init__(self, settings: Config, job: Job, run: str = "", within: Ends | None = None) -> None:
         self._settings = settings
-        self._ends = prepare(settings, job, Options())
+        self._ends = prepare(settings, job, Options(), beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
         self._ledger = Ledger()
+        self._moves: frozenset[Move] = frozenset()  # when keys were looked for last
         try:
-            if run:
+            if within:
+                self._ends.share(within)
+            elif run:
                 self._ends.steadily(lambda: self._ends.lock(run))
+            if run:
                 self._markers = State(self._ends.target, job.name, resumes=False).markers(run)
                 self._ends.steadily(self._markers.leave)
                 self._marking = self._markers.field(0)
@@ -148,7 +176,11 @@ class Both:
             grant = self.throttle.grant()
             commands = [(key, [b"UNLINK", key]) for key in self._missing(keys)]
             self.throttle.hold(grant)
-            return self._send(commands, grant)
+            sent = self._send(commands, grant)
+            moved = {move.slot for move in self._moves}
+            if copies := [each for each in commands if slot_of(each[0]) in moved]:
+                self._send(copies, grant)  # of a move that was cut off between two steps both sides have the key
+            return sent
 
         return self.steadily(attempt)
 
@@ -193,17 +225,18 @@ class Both:
         flat = self.steadily(lambda: self.target.ask(key, "HGETALL", key)[1])
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
-    def scan(self) -> Iterator[tuple[Node, list[bytes]] | None]:
+    def scan(self, moved: set[int]) -> Iterator[Page | None]:
         """The keys of all masters that may be the job's; None where all is gone over again from the start.
 
-        So it is when a master fails or another one takes its place, and where slots have moved meanwhile.
+        So it is when a master fails or another one takes its place. `moved` is left with the slots of which keys may be
+        missing: those that were moved meanwhile, or are half moved and nobody can say how far.
         """
         for last in (*[False] * (SCANS - 1), True):
-            slots = self.target.slots
+            moved.clear()
             try:
-                before = self._lives()
-                for node in slots.nodes:
-                    yield from ((node, keys) for keys in self._scan_node(node))
+                before, stood = self._lives(), self._standing()
+                yield from self._pages(stood, moved)
+                moved |= self._standing().changed(stood)
                 self.target.refresh(force=True)
                 if self._lives() != before:
                     raise TargetError("redis: the masters have changed while keys were looked for", transient=True)  # noqa: TRY301
@@ -212,17 +245,50 @@ class Both:
                     raise
                 self.steadily(self._find_masters)
             else:
-                if self.target.slots.owners == slots.owners or last:
-                    return
+                return
             yield None
 
+    def keys_in(self, slots: Collection[int]) -> Iterator[list[bytes]]:
+        """The job's keys in some slots; again those of slots that are moved meanwhile.
+
+        Raises a `TargetError` where slots are moved all the time, or are half moved and nobody can say how far.
+        """
+        left = set(slots)
+        for _ in range(TURNS):
+            moved = set[int]()
+            for page in self.scan(moved):
+                yield list(filter(self.lookup.owns, page.reached(left))) if page else []
+            left &= moved
+            if not left:
+                return
+            self.throttle.sleep(PAUSE)
+        raise self._unchecked(left)
+
     def random_keys(self, count: int) -> list[bytes]:
-        """About so many of the job's keys, at random; fewer where most keys are not the job's."""
+        """About so many keys of the job's hashes, at random; fewer where most are of others, none if it has none."""
         found: dict[bytes, None] = {}
-        each = -(-count // len(self.target.slots.nodes))
-        for node in self.target.slots.nodes:
-            replies = self.steadily(lambda: self._random_keys(node, each))  # noqa: B023
-            found |= dict.fromkeys(key for key in replies if self.lookup.owns(key))
+        slots = self._standing()
+        nodes = dict.fromkeys((*slots.nodes, *slots.takers))
+        each = -(-count // len(nodes))
+
+        def add(node: Node, keys: list[bytes]) -> None:
+            fresh = {key for key in Page(node, keys, slots).reached() if self.lookup.owns(key) and key not in found}
+            found.update((key, None) for key, kind in asked(self.target, "TYPE", sorted(fresh)) if kind == b"hash")
+
+        def look(node: Node, goal: int, cursor: int = 0, pages: int | None = None) -> None:
+            for keys in islice(self._scan_node(node, cursor), pages) if len(found) < goal else ():
+                add(node, keys)
+                if len(found) >= goal:
+                    return
+
+        for node in nodes:
+            self.steadily(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
+        for node in nodes:
+            goal = min(count, len(found) + each)
+            for start in (random.getrandbits(48), 0):  # where it begins is no secret
+                self.steadily(lambda: look(node, goal, start, PAGES))  # noqa: B023
+        for node in () if found else nodes:
+            self.steadily(lambda: look(node, count))  # noqa: B023
         return list(found)
 
     def _through(self, way: Any, statement: str, plan: Plan) -> Any:
@@ -265,17 +331,51 @@ class Both:
         self._through(sink, statement, plan)
         return [words for _, words in sink.kept]
 
-    def _scan_node(self, node: Node) -> Iterator[list[bytes]]:
-        cursor = b"0"
+    def _unchecked(self, slots: Collection[int]) -> TargetError:
+        moves = [move for move in self._moves if move.slot in slots]
+        which = f"slot {min(slots)}" if len(slots) == 1 else f"{len(slots):,} slots"
+        told = in_words(moves) or f"{which} may have moved while keys were looked for"
+        advice = "repeat the command once they stay where they are"
+        if any(not move.agreed for move in moves):
+            advice = f"one side knows nothing of it: end it, as `redis-cli --cluster fix {moves[0].giver}` does"
+        return TargetError(f"redis: not checked: {told}: {advice}", exit_code=Exit.FAILED)
+
+    def _standing(self) -> Standing:
+        stood = self.steadily(lambda: standing(self.target))
+        self._moves = stood.moves
+        return stood
+
+    def _pages(self, stood: Standing, moved: set[int]) -> Iterator[Page]:
+        """The keys of all nodes, each once though it moves: who takes slots is gone over after all who give them."""
+        ways = {(move.slot, move.taker) for move in stood.moves}
+        opened = {slot for slot, _ in ways}
+        met: set[bytes] = set()  # of those slots
+        for node, again in (*((node, False) for node in stood.nodes), *((node, True) for node in stood.takers)):
+            for keys in self._scan_node(node):
+                if not ways:
+                    yield Page(node, keys, stood)
+                    continue
+                fresh = [key for key in keys if (key not in met if slot_of(key) in opened else not again)]
+                for key in fresh:
+                    slot = slot_of(key)
+                    if slot in opened and stood.answers(node, slot):
+                        met.add(key)
+                    elif (slot, node) in ways and self.lookup.owns(key):  # nobody reaches it, until the move is ended
+                        moved.add(slot)
+                yield Page(node, fresh, stood)
+
+    def _scan_node(self, node: Node, cursor: int = 0) -> Iterator[list[bytes]]:
+        at = b"%d" % cursor
         while True:
-            words = ("SCAN", cursor, "MATCH", self.lookup.pattern, "COUNT", PAGE)
-            cursor, keys = self.target.command(node, *words)
+            words = ("SCAN", at, "MATCH", self.lookup.pattern, "COUNT", PAGE)
+            at, keys = self.target.command(node, *words)
             yield keys
-            if cursor == b"0":
+            if at == b"0":
                 return
 
     def _random_keys(self, node: Node, count: int) -> list[bytes]:
-        replies = self.target.commands(node, [["RANDOMKEY"]] * count)
+        most = self.target.command(node, "DBSIZE")
+        replies = self.target.commands(node, [["RANDOMKEY"]] * min(count, most))
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self.target.error(reply, node)
@@ -366,13 +466,8 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[byt
         both.throttle.sleep(due - time.monotonic())
         yield from look(looked, keys)
 
-    for page in both.scan():
-        node, keys = page or (None, [])
-        owners = both.target.slots
-        places = ((key, slot_of(key)) for key in keys)
-        group |= dict.fromkeys(
-            key for key, slot in places if slot in slots and owners.node_of(slot) == node and both.lookup.owns(key)
-        )
+    for keys in both.keys_in(slots):
+        group |= dict.fromkeys(keys)
         if len(group) >= TOGETHER:
             part, group = list(group), {}
             for start in range(0, len(part), TOGETHER):

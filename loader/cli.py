@@ -16,7 +16,20 @@ import typer
 
 from loader import cli_daemon, cli_doctor, cli_init, cli_lab, cli_run, cli_verify, cli_watch
 from loader.errors import Exit, LoaderError, Stopped
-from loader.terminal import Common, Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, chosen, note, say
+from loader.terminal import (
+    Common,
+    Every,
+    Format,
+    JobArgument,
+    JobNames,
+    LogFormat,
+    LogLevel,
+    Output,
+    chosen,
+    note,
+    of_job,
+    say,
+)
 
 app = typer.Typer(
     help="Keeps Redis hashes equal to MySQL rows.",
@@ -37,6 +50,7 @@ def main() -> NoReturn:
     """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
     code = 0
     gc.set_threshold(GARBAGE)
+    _open_streams()
     try:
         for number in SIGNALS:
             signal.signal(number, _stop)
@@ -55,7 +69,29 @@ def main() -> NoReturn:
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
         note(f"error: {error or type(error).__name__}")
         code = int(Exit.FAILED)
+    finally:
+        _leave_streams()
     sys.exit(code)
+
+
+def _leave_streams() -> None:
+    """Have what a stream no longer takes, as on a full disk, be no other end of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_streams() -> None:
+    """Have a stream that was closed, as by `2>&-`, lead nowhere: the next socket would take its place otherwise."""
+    if None in {sys.stdin, sys.stdout, sys.stderr}:
+        while (taken := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(taken)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # for good
 
 
 def _stop(number: int, _: object) -> None:
@@ -108,7 +144,12 @@ app.command()(cli_init.init)
 @app.command()
 def check(context: typer.Context) -> None:
     """Validate the config, offline."""
+    from loader.certificates import client_context
+
     config = context.obj.config()
+    for side, server in (("source", config.source), ("target", config.target)):
+        if server.tls:
+            client_context(server, side)
     names = ", ".join(config.jobs)
     say(f"ok: {len(config.jobs)} job{'s' if len(config.jobs) > 1 else ''}: {names}")
 
@@ -136,7 +177,11 @@ def plan(
 
     config = context.obj.config()
     for number, job in enumerate(chosen(config, jobs, every=every)):
-        shown = preview(config, job)
+        try:
+            shown = preview(config, job)
+        except LoaderError as error:
+            error.args = (of_job(job.name, str(error), several=number > 0 or every or len(jobs or ()) > 1),)
+            raise
         say(("\n" if number else "") + plan_text(shown))
         for warning in shown.plan.warnings:
             note(f"warning: {warning}")
@@ -174,7 +219,7 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     with Target(context.obj.config().target) as target:
         document = describe_cluster(target)
     say(dump(document) if output is Format.JSON else cluster_text(document))
-    raise typer.Exit(Exit.OK if document["state"] == "ok" else Exit.FAILED)
+    raise typer.Exit(Exit.FAILED if document["state"] == "fail" else Exit.OK)
 
 
 for command in (

@@ -98,7 +98,7 @@ def init(
         _tell_of_script(script, urls)
     with open_source(urls["source"]) as opened:
         check_target(urls["target"])
-        database = str(opened.fetch("SELECT DATABASE()")[0][0])
+        database = str(opened.single("SELECT DATABASE()")[0])
         wanted = _of_script(opened, script, database) if from_script else _of_tables(opened, table or [], database)
         draft = draft_config(f"database {database} at {opened.address}", wanted)
     if from_script and draft.refused:

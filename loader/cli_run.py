@@ -22,6 +22,7 @@ from loader.terminal import (
     Show,
     chosen,
     note,
+    of_job,
     reporter,
     say,
     share,
@@ -276,6 +277,8 @@ def _run_all(
     codes = []
     for job in jobs:
         run = run_one(job)
+        if run.status == "failed":
+            run.error = of_job(run.job, str(run.error), several=len(jobs) > 1)
         _tell(run, output)
         codes.append(run.exit_code)
         if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:

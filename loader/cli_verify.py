@@ -20,6 +20,7 @@ from loader.terminal import (
     Show,
     chosen,
     note,
+    of_job,
     reporter,
     say,
     share,
@@ -112,7 +113,7 @@ def _each(jobs: "Sequence[Job]", one: "Callable[[Job], int]") -> NoReturn:
         except Stopped:
             raise
         except LoaderError as error:
-            note(f"error: {error}")
+            note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
             codes.append(error.exit_code)
     raise typer.Exit(worst(codes))
 

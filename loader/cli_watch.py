@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.errors import LoaderError, Stopped
+from loader.notation import plain
 from loader.terminal import Common, Format, JobNames, Output, chosen, say
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def status(
     named = chosen(config, jobs, every=not jobs)
     color = _colors(context.obj)
     if not watch:
-        say(_statuses(config, named, output, color=color))
+        say(_statuses(config, named, output, color=color), colored=color)
         return
     from loader.progress import redraw
 
@@ -43,7 +44,7 @@ def status(
         except Stopped:
             raise
         except LoaderError as error:  # the next look may be luckier
-            return f"error: {error}"
+            return plain(f"error: {error}")
 
     try:
         redraw(draw, color=color)
@@ -82,7 +83,8 @@ def runs(
         entries = [entry for job in named for entry in History(target, job.name).last(last)]
     entries = sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
     if output is Format.TEXT:
-        say(runs_text(entries, color=_colors(context.obj)))
+        color = _colors(context.obj)
+        say(runs_text(entries, color=color), colored=color)
         return
     for entry in entries:
         say(dump(runs_document(entry)))
@@ -95,7 +97,7 @@ def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color:
     from loader.target import Target
 
     with Target(config.target) as target:
-        found = [job_status(target, job) for job in jobs]
+        found = [job_status(target, config.source, job) for job in jobs]
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found)
     return status_text(found, color=color)

@@ -1,14 +1,15 @@
 """What a person configures: YAML files and the environment in, one frozen `Config` out, or every fault at once."""
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import permutations
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loader.document import Document, Keys, Problem, files_of, read_document
 from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
@@ -16,6 +17,7 @@ from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, S
 __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
 
 STATE_PREFIX = "loader:"  # what the keys of the loader's own state begin with
+NAMED = 3  # jobs that a warning names
 
 NOT_KEYS = {"[list]", "[map]", "[key]"}  # steps of pydantic's locations that no file has
 SEEN = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping", NoneType: "empty"}
@@ -47,9 +49,48 @@ class _CollisionError(ValueError):
         self.collisions = collisions
 
 
+class _Ordered:
+    """Jobs in the order of their prefixes: those whose keys begin alike stand together."""
+
+    def __init__(self, jobs: Mapping[str, Job]) -> None:
+        self.of = jobs
+        self.jobs = sorted(jobs.values(), key=lambda job: job.prefix)
+        self._prefixes = [job.prefix for job in self.jobs]
+
+    def under(self, prefix: str) -> range:
+        """The places of the jobs whose keys all begin with a prefix."""
+        first = bisect_left(self._prefixes, prefix)
+        return range(first, bisect_right(self._prefixes, prefix, lo=first, key=lambda each: each[: len(prefix)]))
+
+    def longer(self, prefix: str) -> Iterator[str]:
+        """Longer prefixes that begin with one; without those that begin with another of them."""
+        at, end = bisect_right(self._prefixes, prefix), self.under(prefix).stop
+        while at < end:
+            yield self._prefixes[at]
+            at = self.under(self._prefixes[at]).stop
+
+
+@dataclass(slots=True)
+class _Namesakes:
+    """Jobs whose keys begin alike: the first, and the first that another of its table could not stand beside."""
+
+    first: Job
+    odd: Job | None = None
+
+    def at_odds(self, job: Job) -> Job | None:
+        """The first of those before a job whose hashes it must not share; None where it may share all."""
+        if job is self.first:
+            return None
+        if job.table != self.first.table or self.first.erases or job.erases:
+            self.odd = self.odd or job
+            return self.first
+        return self.odd
+
+
 class Config(Model):
     """A source, a target, and the jobs between them."""
 
+    _ordered: _Ordered | None = PrivateAttr(None)
     version: Literal[1] = Field(description="The version of this file format.")
     source: Source
     target: Target
@@ -65,37 +106,46 @@ class Config(Model):
         The loader's own keys are no rows of any job either.
         """
         collisions: dict[str, str] = {}
+        seen: dict[str, _Namesakes] = {}
         for name, job in self.jobs.items():
             job.take_name(name)
+            before = seen.setdefault(job.prefix, _Namesakes(job))
             if job.prefix.startswith(STATE_PREFIX):
                 collisions[name] = f"keys begin with {STATE_PREFIX!r} as those of the loader's own state; change it"
-            for other in self.jobs.values():
-                if other is job or name in collisions:
-                    break
-                if other.prefix == job.prefix and other.table != job.table:
-                    message = f"keys begin with {job.prefix!r} as those of job {other.name}; change one of them"
-                    collisions[name] = message
-                elif other.prefix == job.prefix and (other.erases or job.erases):
-                    collisions[name] = (
-                        f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that a sync deletes"
-                        " (incremental, changed_only) is gone for both; change one of them"
-                    )
+            elif (other := before.at_odds(job)) and other.table != job.table:
+                collisions[name] = f"keys begin with {job.prefix!r} as those of job {other.name}; change one of them"
+            elif other:
+                collisions[name] = (
+                    f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that a sync deletes"
+                    " (incremental, changed_only) is gone for both; change one of them"
+                )
         if collisions:
             raise _CollisionError(collisions)
         return self
 
     def longer(self, job: Job) -> list[str]:
-        """Longer prefixes than the job's, under which other jobs have their keys."""
-        own = job.prefix
-        return [each.prefix for each in self.jobs.values() if each.prefix != own and each.prefix.startswith(own)]
+        """Longer prefixes than the job's, under which other jobs have their keys; not those that begin with another."""
+        return list(self._by_prefix.longer(job.prefix))
+
+    def sharing(self, job: Job) -> Job | None:
+        """Another job that writes under the very prefix of a job; None where there is none."""
+        places = self._by_prefix.under(job.prefix)
+        same = (each for each in self._by_prefix.jobs[places.start : places.start + 2] if each.prefix == job.prefix)
+        return next((each for each in same if each is not job), None)
+
+    @property
+    def _by_prefix(self) -> _Ordered:
+        if self._ordered is None or self._ordered.of is not self.jobs:  # a copy may have other jobs
+            self._ordered = _Ordered(self.jobs)
+        return self._ordered
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but dangerous, a sentence each."""
         shared = (
-            f"jobs.{job.name}.key: its prefix {job.prefix!r} begins all keys of job {other.name} too"
-            for job, other in permutations(self.jobs.values(), 2)
-            if other.prefix.startswith(job.prefix)
+            f"jobs.{job.name}.key: its prefix {job.prefix!r} begins all keys of {others} too"
+            for job in self.jobs.values()
+            if (others := self._others_under(job))
         )
         state = (
             f"jobs.{job.name}.key: where text follows its prefix {job.prefix!r}, a row's key may begin with"
@@ -104,6 +154,15 @@ class Config(Model):
             if STATE_PREFIX.startswith(job.prefix)
         )
         return (*shared, *state)
+
+    def _others_under(self, job: Job) -> str:
+        """The other jobs whose keys begin with a job's prefix, for people; empty where there are none."""
+        places = self._by_prefix.under(job.prefix)
+        some = (self._by_prefix.jobs[place] for place in places[: NAMED + 1])
+        names = [each.name for each in some if each is not job][:NAMED]
+        others = len(places) - 1
+        more = f" and {others - NAMED:,} more" if others > NAMED else ""
+        return f"job{'' if others == 1 else 's'} {', '.join(names)}{more}" if others else ""
 
 
 def load_config(files: Sequence[Path] = ()) -> Config:

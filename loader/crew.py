@@ -85,7 +85,7 @@ class Crew:
         if self._options.dry_run:
             self._basis.begin()
             return
-        self._ends.lock(run, self._options.shard, self._heard.put)
+        self._ends.lock(run, self._options.shard, self._heard.put, moved=self._options.restart)
         self._saved = self._basis.take_up(run)
         self._backlog = deque(self._saved.owed)
         self._ledger.vouch((key, *each) for key, fields in self._saved.marks.items() for each in fields.items())
@@ -351,7 +351,7 @@ class Crew:
         """Keep account of the rows of a chunk that could not be written."""
         if self._saved and event.rejects:
             self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
-            self._ends.steadily(lambda: self._basis.rejects.add(event.rejects))
+            self._ends.steadily(lambda: self._basis.rejects.add(event.rejects, self._basis.attempt))
 
     def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""

@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from loader.clocks import Clocks
 from loader.config import Config, load_config
 from loader.errors import ConfigError, Exit, LoaderError, Paused, TargetError
 from loader.execute import execute
+from loader.finding import SKEW, clock
 from loader.health import PATIENCE
 from loader.lock import holders
 from loader.model import Run
@@ -26,7 +28,7 @@ from loader.options import Options
 from loader.process import start_thread
 from loader.progress import Log, Reporter
 from loader.reconcile import retry
-from loader.schedule import Reason, Schedule
+from loader.schedule import Listener, Reason, Schedule
 from loader.serving import Serving
 from loader.settings import Job
 from loader.settings import Schedule as Timed
@@ -37,6 +39,7 @@ from loader.throttle import Halt
 ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
 M_ARENA_MAX = -8  # in glibc's malloc.h
 RESUME_EVERY = 10.0  # seconds between two looks for what was cut off, while the target is away
+CLOCKS_EVERY = 5.0  # seconds between two looks at the target's clocks
 BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
 STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
 SWEEP = 10.0  # seconds between two collections: clients that are done refer to themselves, and hold on to buffers
@@ -51,9 +54,9 @@ class Daemon:
         self.config = self._before = config
         timed(config)
         self.serving = Serving(config, self)
-        self.schedule = Schedule(
-            self._work, [Told(log), self.serving.metrics, self.serving.record], config.daemon.jobs_at_once
-        )
+        self._clocks = Clocks()
+        listeners: list[Listener] = [Told(log), self.serving.metrics, self.serving.record]
+        self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
         self._files = files
         self._log = log
         self._say = log.logger()
@@ -69,6 +72,8 @@ class Daemon:
             signal.signal(number, self._hear)
         self._log.take_over()
         self.serving.start()
+        start_thread(self._keep_clocks)
+        self._clocks.asked.wait(PATIENCE)
         self.schedule.set(timed(self.config))
         self.schedule.start()
         start_thread(self._resume)
@@ -187,6 +192,18 @@ class Daemon:
                     return
             except (LoaderError, OSError):
                 time.sleep(RESUME_EVERY)
+
+    def _keep_clocks(self) -> None:
+        """Have slots come by the target's clock, and say where it is another one than this machine's."""
+        told = 0.0
+        while not self._halt.asked:
+            with suppress(LoaderError, OSError):
+                found = self._clocks.look(self.config.target)
+                node, ahead = max(found.items(), key=lambda each: abs(each[1]))
+                if abs(ahead - told) > SKEW:
+                    told = ahead
+                    self._say.warning(f"slots come by redis's clock: {clock(ahead, str(node)).seen}")
+            time.sleep(CLOCKS_EVERY)
 
     def _reload(self) -> None:
         """Read the config anew; a broken one is refused, and the old one kept."""

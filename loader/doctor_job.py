@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from loader import increment
+from loader.claim import Claims, claim_of
 from loader.config import Config
 from loader.cron import next_times
 from loader.doctor_mysql import Patient as Mysql
@@ -14,7 +15,8 @@ from loader.doctor_redis import Patient as Redis
 from loader.doctor_redis import mebibytes
 from loader.ends import read_plan
 from loader.errors import ConfigError, Exit, LoaderError, SourceError
-from loader.finding import Check, Finding, examine, fail, ok, skip, warn
+from loader.finding import SKEW, Check, Finding, examine, fail, ok, skip, warn
+from loader.history import History
 from loader.lock import holders
 from loader.lookup import Lookup
 from loader.model import Column, Node, Table
@@ -86,6 +88,7 @@ class Facing:
 class Kept:
     """A job, and the Redis that its state is in."""
 
+    settings: Config
     job: Job
     redis: Redis
 
@@ -111,7 +114,7 @@ def checked(settings: Config, job: Job, mysql: Mysql | None, redis: Redis | None
     else:
         yield from skip(SIDE, FACING, why if not planned else "there is no connection to Redis", job.name)
     if redis:
-        yield from examine(SIDE, KEPT, Kept(job, redis), job.name)
+        yield from examine(SIDE, KEPT, Kept(settings, job, redis), job.name)
     else:
         yield from skip(SIDE, KEPT, "there is no connection to Redis", job.name)
     yield from examine(SIDE, ALONE, job, job.name)
@@ -336,6 +339,32 @@ def _rejects(kept: Kept) -> Iterator[Finding]:
         yield ok("none are listed")
 
 
+def _name(kept: Kept) -> Iterator[Finding]:
+    """Whether the job's name is another config's in this target."""
+    refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
+    if refusal:
+        yield fail(refusal, f"loader sync {kept.job.name} --restart  # where it has moved")
+    else:
+        yield ok("no other config's")
+
+
+def _times(kept: Kept) -> Iterator[Finding]:
+    """Whether what was done is in the future, so by a clock that is or was wrong; the loader's own go by Redis's."""
+    state = State(kept.redis.target, kept.job.name)
+    history = History(kept.redis.target, kept.job.name)
+    success, now = history.success(), history.now()
+    seen = [f"its last success by {success.ended - now:.0f} s"] if success and success.ended > now + SKEW else []
+    if over := (state.slot() or {}).get("ahead"):
+        seen.append(f"the last slot that was done by {over - now:.0f} s")
+    if seen:
+        yield warn(
+            f"{' and '.join(seen)} in the future by redis's clock: a clock is or was wrong; neither counts",
+            "timedatectl set-ntp true  # where it is wrong",
+        )
+    else:
+        yield ok("nothing was done in the future")
+
+
 # the config alone
 
 
@@ -364,5 +393,11 @@ def _schedule(job: Job) -> Iterator[Finding]:
 
 PLANNED: Mapping[str, Check[Planned]] = {"key": _key, "incremental": _incremental}
 FACING: Mapping[str, Check[Facing]] = {"size": _size, "types": _types, "ttl": _ttl}
-KEPT: Mapping[str, Check[Kept]] = {"lock": _lock, "checkpoint": _checkpoint, "rejects": _rejects}
+KEPT: Mapping[str, Check[Kept]] = {
+    "name": _name,
+    "times": _times,
+    "lock": _lock,
+    "checkpoint": _checkpoint,
+    "rejects": _rejects,
+}
 ALONE: Mapping[str, Check[Job]] = {"prefix": _prefix, "schedule": _schedule}

@@ -37,7 +37,7 @@ def reach(settings: Config) -> Patient | Finding:
     """Log in; else the finding that says why not."""
     try:
         source = Source(settings.source)
-        ((account,),) = source.fetch("SELECT CURRENT_USER()")
+        (account,) = source.single("SELECT CURRENT_USER()")
     except LoaderError as error:
         return fail(str(error), _login_fix(settings.source, error))
     return Patient(settings, source, _quoted(str(account)))
@@ -58,6 +58,10 @@ def _login_fix(settings: Settings, error: LoaderError) -> str:
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
     if error.exit_code == Exit.CONFIG and account and "to database" in str(error):
         return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
+    if account and "REQUIRE" in str(error):
+        own = f"{account[1].partition('@')[0]}@'%'"
+        wants = "tls_cert and tls_key" if settings.tls else "source.tls, and X509 tls_cert and tls_key too"
+        return f"SHOW CREATE USER {own};  -- REQUIRE wants {wants}; without it ALTER USER {own} IDENTIFIED BY '…';"
     if error.exit_code == Exit.CONFIG and account:
         return f"ALTER USER {account[1].partition('@')[0]}@'%' IDENTIFIED BY '…';"
     if settings.unix_socket:

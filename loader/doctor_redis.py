@@ -13,6 +13,7 @@ from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok
 from loader.lookup import escape_glob
 from loader.masters import describe_cluster
 from loader.model import Node
+from loader.moves import in_words, moves
 from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
 from loader.settings import Target as Settings
 from loader.slots import SLOTS
@@ -195,10 +196,13 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
     found = describe_cluster(patient.target)
     masters = len(found["masters"])
     seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {masters} master{'' if masters == 1 else 's'}"
-    if found["state"] == "ok" and found["slots"] == SLOTS:
+    node = str(next(iter(patient.infos), patient.target.seeds[0]))
+    if found["state"] == "moving" and found["slots"] == SLOTS:
+        under_way = in_words(moves(patient.target, patient.groups))
+        yield warn(f"{under_way}: where nobody is at it any more, end it", _cluster_command(patient, "fix", node))
+    elif found["state"] == "ok" and found["slots"] == SLOTS:
         yield ok(seen)
     else:
-        node = str(next(iter(patient.infos), patient.target.seeds[0]))
         word = "check" if found["slots"] == SLOTS else "fix"
         yield fail(seen, _cluster_command(patient, word, node))
 
@@ -239,7 +243,7 @@ def _memory(patient: Patient) -> Iterator[Finding]:
     evicting: dict[str, list[Node]] = defaultdict(list)
     for node, info in patient.masters.items():
         most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
-        now = int(info["used_memory"])
+        now = int(info.get("used_memory", 0))
         limit = f"of {mebibytes(most)} MiB" if most else "MiB, without a limit"
         used.append((now / most if most else 0, f"{node} uses {mebibytes(now)} {limit}"))
         if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Self, TypeVar
 
 from loader.baseline import Baselines
+from loader.claim import Claims, claim_of
 from loader.config import Config
 from loader.errors import LoaderError, PlanError
 from loader.load import PATIENCE, persist
@@ -42,6 +43,7 @@ class Ends:
         self.scouting = False
         self._scout: Source | None = source
         self._held: Lock | None = None
+        self._lender: Ends | None = None  # whose the lock is, and who lets it go
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +55,9 @@ class Ends:
         """Let the lock go, and leave both servers."""
         self.target.guard = lambda: None
         with passing():  # a lock lapses by itself
-            if self._held:
+            if self._lender:
+                self.target.leave_to(self._lender.target)
+            elif self._held:
                 self._let_go(self._held)
         if self._scout:
             self._scout.close()
@@ -79,20 +83,41 @@ class Ends:
         run: str,
         shard: tuple[int, int] | None = None,
         lost: Callable[[LoaderError], None] = lambda _: None,
+        *,
+        moved: bool = False,
     ) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names who has it. `lost` hears of its loss.
 
         Where the answer is lost, the lock may be held all the same: the same one asks again, and lets it go at the end.
+        Under the lock it is made sure that the job's name is no other config's, unless the job has `moved`.
         """
         if self._held is None:
             self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
-        if self.throttle.lapsed == self._held.lapsed:
-            return
-        self._held.take(self.target)
-        self.throttle.lapsed, self.throttle.grant = self._held.lapsed, self._held.grant
-        self.throttle.confirm = self._held.confirm
+        if self.throttle.lapsed != self._held.lapsed:
+            self._held.take(self.target)
+            self._heed(self._held)
+            self._held.keep(lost)
+        if not moved:
+            job = self.plan.job
+            Claims(self.target, job.name).check(claim_of(self.settings.source, job))
+
+    def share(self, other: "Ends") -> None:
+        """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
+        self._held, self._lender = other.held, other
+        self.target.shut_out(self._held.strangers)
+        self._heed(self._held)
+
+    @property
+    def held(self) -> Lock:
+        """The job's lock, which a run has taken."""
+        assert self._held
+        return self._held
+
+    def _heed(self, held: Lock) -> None:
+        """Write only while a lock is held."""
+        self.throttle.lapsed, self.throttle.grant = held.lapsed, held.grant
+        self.throttle.confirm = held.confirm
         self.target.guard = self.throttle.check
-        self._held.keep(lost)
 
     @property
     def shared(self) -> bool:
@@ -164,10 +189,11 @@ def patience(job: Job, *, again: bool = False) -> float:
     return job.deadline if again else PATIENCE
 
 
-def prepare(settings: Config, job: Job, options: Options, *, again: bool = False) -> Ends:
+def prepare(settings: Config, job: Job, options: Options, *, again: bool = False, beside: Target | None = None) -> Ends:
     """Connect to both sides and plan; an unreachable server is tried for as long as there is `patience`.
 
-    Where a run begins `again`, a table that is not there may be on its way back.
+    Where a run begins `again`, a table that is not there may be on its way back. Redis is reached `beside` another
+    target, see `Target`.
     """
     throttle = Throttle(options.rate, options.halt)
 
@@ -183,16 +209,16 @@ def prepare(settings: Config, job: Job, options: Options, *, again: bool = False
 
     source, table, plan = persist(look, patience(job, again=again), throttle)
     try:
-        target, plan = persist(lambda: _reached(settings, plan), patience(job, again=again), throttle)
+        target, plan = persist(lambda: _reached(settings, plan, beside), patience(job, again=again), throttle)
     except BaseException:
         source.close()
         raise
     return Ends(settings, plan, table, source, target, throttle)
 
 
-def _reached(settings: Config, plan: Plan) -> tuple[Target, Plan]:
+def _reached(settings: Config, plan: Plan, beside: Target | None) -> tuple[Target, Plan]:
     """The target, and the plan as it is to be where keys expire there."""
-    target = Target(settings.target)
+    target = Target(settings.target, beside=beside)
     try:
         target.refresh(force=True)
         if plan.layout.ttl is None and _has_mortal(target, settings.jobs):

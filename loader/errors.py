@@ -48,10 +48,15 @@ class ConfigError(LoaderError):
     exit_code = Exit.CONFIG
 
 
+class Foreign(ConfigError):
+    """The name of a job is another config's in its target."""
+
+
 class PlanError(LoaderError):
     """The job does not fit the table: a name is missing, a key cannot be made."""
 
     exit_code = Exit.CONFIG
+    gone = False  # there is no such table: a fault of the config, or of whoever took it away
 
 
 class SourceError(LoaderError):

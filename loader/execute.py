@@ -1,11 +1,14 @@
 """A job, carried out: a run, what belongs to it after its last chunk, and its place in the history."""
 
 from loader import history, reconcile
+from loader.claim import Claims, claim_of
 from loader.config import Config
-from loader.errors import Exit, LoaderError, Stopped
+from loader.ends import Ends, passing
+from loader.errors import Exit, LoaderError
 from loader.listener import Listener
 from loader.model import Noted, Run, RunBegan, RunEnded, Status
 from loader.options import Options
+from loader.reconcile import MAX_DELETE, Pruned
 from loader.run import new_id, run_job
 from loader.settings import Job
 
@@ -23,12 +26,8 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
     listener.notify(RunBegan(job.name, name, options.slot))
     began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot)
     try:
-        run = run_job(settings, job, options, listener, name)
+        run = run_job(settings, job, options, listener, name, lambda run, ends: _finish(run, ends, prune))
         run.slot = options.slot
-        if prune is None and run.prunes:
-            prune = reconcile.MAX_DELETE
-        if prune is not None and not run.dry_run and run.exit_code in {Exit.OK, Exit.REJECTS}:
-            _prune(settings, job, run, prune)
     except Exception as error:  # a fault of this program; its text may quote a row
         began.status, began.exit_code, began.error = Status.FAILED, Exit.FAILED, f"unexpected {type(error).__name__}"
         _close(settings, job, options, listener, began)
@@ -40,21 +39,26 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
 def _close(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
     """Keep a run in the history, and tell of its end."""
     run.refused = run.exit_code == Exit.LOCKED and not run.chunks
-    kept = not run.dry_run and not run.refused
-    if kept and (missing := history.keep(settings.target, job, run, partial=options.narrowed)):
+    kept = not (run.dry_run or run.refused or run.foreign)
+    if kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
         listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
     listener.notify(RunEnded(run))
 
 
-def _prune(settings: Config, job: Job, run: Run, max_delete: float) -> None:
-    """Delete what a run has left without a row, and count it into the run."""
-    pruned = reconcile.Pruned(job.name)
+def _finish(run: Run, ends: Ends, prune: float | None) -> None:
+    """Claim the job's name, and delete what a run has left without a row, where that was asked for or is due."""
+    if run.dry_run:
+        return
+    settings, job = ends.settings, ends.plan.job
+    with passing():  # the next run does it
+        Claims(ends.target, job.name).take(claim_of(settings.source, job))
+    most = MAX_DELETE if prune is None and run.prunes else prune
+    if most is None:
+        return
+    pruned = Pruned(job.name)
     try:
-        reconcile.prune(settings, job, pruned, max_delete=max_delete, run=run.id)
-        if pruned.refused:
-            raise LoaderError(pruned.refused)  # noqa: TRY301
-    except Stopped as stop:
-        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
-    except LoaderError as error:
-        run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
-    run.deleted += pruned.deleted
+        reconcile.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
+    finally:
+        run.deleted += pruned.deleted
+    if pruned.refused:
+        raise LoaderError(pruned.refused)

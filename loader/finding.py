@@ -68,6 +68,8 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
         except LoaderError as error:
             refused = error.exit_code == Exit.CONFIG  # what the account may not see need not be wrong
             found = [unchecked(error) if refused else fail(str(error))]
+        except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
+            found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
         for each in found:
             yield replace(each, check=f"{side}.{name}", job=job)
 

@@ -8,16 +8,17 @@ import json
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from loader.baseline import Baselines
+from loader.claim import fingerprint
+from loader.config import Config
 from loader.errors import Exit, LoaderError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread
-from loader.settings import Job
-from loader.settings import Target as Settings
+from loader.settings import Job, Source
 from loader.state import Rejects
 from loader.target import Target
 
@@ -31,7 +32,8 @@ PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits f
 class Entry:
     """A run that is over. Times are in seconds since 1970; `seconds` are those from its plan to its last chunk.
 
-    `partial` says that options left rows of the job out.
+    `partial` says that options left rows of the job out; `of` is the fingerprint of what the job was then, None where
+    it is not known.
     """
 
     job: str
@@ -50,6 +52,7 @@ class Entry:
     chunks: Mapping[str, int]
     error: str | None
     host: str
+    of: str | None = None
 
     @property
     def by(self) -> str:
@@ -62,8 +65,8 @@ class Entry:
         return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
 
 
-def entry_of(run: Run, *, partial: bool = False) -> Entry:
-    """What is kept of a run."""
+def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry:
+    """What is kept of a run that is over now, by this machine's clock."""
     counts = ("read", "written", "unchanged", "deleted", "rejected")
     return Entry(
         job=run.job,
@@ -82,6 +85,7 @@ def entry_of(run: Run, *, partial: bool = False) -> Entry:
         chunks={"total": run.chunks, "done": run.chunks_done, "retried": run.chunks_retried},
         error=run.error[:ERROR_KEPT] if run.error else None,
         host=socket.gethostname(),
+        of=of,
     )
 
 
@@ -110,6 +114,10 @@ class History:
         """The last run that ended well and was of the whole job."""
         return _read(self._ask(self._success, "GET"))
 
+    def now(self) -> float:
+        """What time it is by the clock that tells when runs were, in seconds since 1970."""
+        return self._target.time(self._runs)
+
     def _ask(self, key: str, command: str, *words: str | int) -> Any:
         return self._target.ask(key.encode(), command, key, *words)[1]
 
@@ -123,20 +131,25 @@ def _read(text: bytes | None) -> Entry | None:
         return None
 
 
-def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
+def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
     """Put a run into its job's history, and note what the target knows of the job; say why that could not be done.
 
-    Nothing of how the run ended depends on it, but for a signal that comes meanwhile.
+    When it was is told by the target's clock, which whoever asks for its age goes by. Nothing of how the run ended
+    depends on it, but for a signal that comes meanwhile.
     """
     failures: list[Exception] = []
-    entry = entry_of(run, partial=partial)
+    entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
+    took = time.monotonic() - run.started
+    short = settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})
 
     def write() -> None:
         try:
-            with Target(settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})) as target:
+            with Target(short) as target:
+                ended = History(target, job.name).now()
+                timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 run.listed = Rejects(target, job.name).count()
                 run.watermark = watermark(target, job)
-                History(target, job.name).add(entry)
+                History(target, job.name).add(timed)
         except Exception as error:  # noqa: BLE001  # it is told of where the run waits
             failures.append(error)
 
@@ -158,7 +171,7 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
 
 
 def watermark(target: Target, job: Job) -> float | None:
-    """Up to when an incremental job has what was changed: when its last run that counts began, by this side's clock.
+    """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
     In seconds since 1970; None where it is not known.
     """
@@ -169,7 +182,21 @@ def watermark(target: Target, job: Job) -> float | None:
         return None
 
 
-def successes(target: Target, jobs: Mapping[str, Job]) -> dict[str, float]:
-    """When each job's last success ended, in seconds since 1970; jobs that have none are left out."""
+def was_loaded(settings: Config, job: Job) -> bool:
+    """Whether a job has ever ended well; false where the target does not say so at once."""
+    try:
+        with Target(settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})) as target:
+            return History(target, job.name).success() is not None
+    except LoaderError:
+        return False
+
+
+def successes(target: Target, source: Source, jobs: Mapping[str, Job]) -> dict[str, float]:
+    """When each job, as it is now, succeeded last, in seconds since 1970; jobs that have not are left out."""
     found = {name: History(target, name).success() for name in jobs}
-    return {name: entry.ended for name, entry in found.items() if entry}
+    return {name: entry.ended for name, entry in found.items() if entry and is_of(entry, source, jobs[name])}
+
+
+def is_of(entry: Entry, source: Source, job: Job) -> bool:
+    """Whether a run was of the job as it is now, as far as is known."""
+    return entry.of in {None, fingerprint(source, job)}

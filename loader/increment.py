@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from time import time
 from typing import Any
 
 from loader.baseline import Baseline
@@ -64,17 +63,22 @@ class Beginning:
     note: str = ""
 
 
-def begin(plan: Plan, table: Table, source: Source, baseline: Baseline | None, doubt: str, *, full: bool) -> Beginning:
-    """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline."""
+def begin(
+    plan: Plan, table: Table, source: Source, baseline: Baseline | None, doubt: str, *, now: float, full: bool
+) -> Beginning:
+    """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline.
+
+    `now` is the time by a clock that all who run the job share, in seconds since 1970.
+    """
     stamp = stamp_of(plan.job, table, plan.walk)
-    mark = take_mark(source, plan, stamp)
-    everything = Beginning(plan, mark, time())
-    if full or baseline is None or is_due(plan.job, baseline):
+    mark = take_mark(source, plan, stamp, now)
+    everything = Beginning(plan, mark, now)
+    if full or baseline is None or is_due(plan.job, baseline, now):
         return everything
     before = restored(baseline.more)
     if doubt or before is None:
         why = doubt or f"no row had a time in {stamp.name} when the last run began"
-        return Beginning(plan, mark, time(), f"everything is read: {why}")
+        return Beginning(plan, mark, now, f"everything is read: {why}")
     if mark is None:
         return everything
     changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
@@ -97,9 +101,9 @@ def restored(more: Mapping[str, Any]) -> Mark | None:
         return None
 
 
-def is_due(job: Job, baseline: Baseline) -> bool:
-    """Whether everything is to be read again by `full_every`."""
-    return job.full_every is not None and not 0 <= time() - baseline.full < job.full_every * EARLY
+def is_due(job: Job, baseline: Baseline, now: float) -> bool:
+    """Whether everything is to be read again by `full_every`; also where it was read in the future."""
+    return job.full_every is not None and not 0 <= now - baseline.full < job.full_every * EARLY
 
 
 def setting(job: Job) -> Incremental:
@@ -148,20 +152,20 @@ def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]
     return changed_since(plan, stamp, moment), index_of(table, stamp.name)
 
 
-def take_mark(source: Source, plan: Plan, stamp: Column) -> Mark | None:
+def take_mark(source: Source, plan: Plan, stamp: Column, wall: float | None = None) -> Mark | None:
     """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
 
     That is MySQL's time, or the beginning of the oldest transaction or statement that may still commit a row, or the
     newest stamp so far: who writes stamps in another time zone than the session's would otherwise be hours behind the
     watermark. A TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
     """
-    ours = clock()
+    ours = clock(wall)
     now = "UNIX_TIMESTAMP()" if stamp.type == "timestamp" else "NOW()"
     newest = (
         f"SELECT {as_literal(stamp)} FROM {quote(plan.job.table or '')}"
         f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
     )
-    ((text, at),) = source.fetch(f"SELECT CAST({now} AS CHAR), ({newest})")
+    text, at = source.single(f"SELECT CAST({now} AS CHAR), ({newest})", 2)
     age = source.oldest_writer()  # asked last: what commits before is there when rows are read
     seconds = _seconds(text)
     last = None if at is None else _seconds(at.strip("'"))

@@ -242,7 +242,7 @@ class Links:
         text = line.decode(errors="replace")
         if line.startswith(b"-"):
             return text[1:]
-        if not (line.startswith(b":") and text[1:].isdigit()):
+        if not (line.startswith(b":") and line[1:].isdigit()):
             raise self._failed(link, ConnectionError(f"an unexpected reply: {text}"))
         return int(text[1:])
 

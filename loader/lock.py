@@ -107,8 +107,7 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     if not flat:
         return ()
-    seconds, micros = target.ask(key.encode(), "TIME")[1]
-    now = int(seconds) * 1000 + int(micros) // 1000
+    now = target.time(key) * 1000
     alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
     found = []
     for part, text in zip(flat[::2], flat[1::2], strict=True):
@@ -185,6 +184,11 @@ class Lock:
             dead.append(token)
         self._shut_out(target)
 
+    @property
+    def strangers(self) -> Iterable[str]:
+        """What the connections are called of runs that must not write any more."""
+        return self._strangers.values()
+
     def keep(self, lost: Callable[[LoaderError], None]) -> None:
         """Renew the lock from now on, in a thread of its own."""
         self._hear = lost
@@ -252,7 +256,7 @@ class Lock:
             outcome, *more = reply
             if outcome == b"held":
                 return _Held(json.loads(more[0]), int(more[1]))
-        except (TargetError, ValueError) as error:
+        except (TargetError, ValueError, TypeError, LookupError) as error:
             if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             raise LoaderError(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from loader.errors import TargetError
 from loader.model import Node
+from loader.moves import in_words, moves
 from loader.slots import SLOTS
 from loader.target import Target, info_of
 from loader.view import ClusterView, NodeView
@@ -20,14 +21,17 @@ def look_at(target: Target, written: Mapping[str, int]) -> ClusterView:
     problems: list[str] = []
     nodes = [_look(target, node, tuple(slots), written.get(str(node), 0)) for node, slots in owned.items()]
     problems += [node.problem for node in nodes if node.problem]
+    under_way, told = _moves(target, owned)
+    problems += told
     if any(node.replicas for node in nodes):
         problems += [f"redis {node.node} has no replica" for node in nodes if node.replicas == 0]
     free = tuple(_gaps(ranges))
     if free:
-        told = ", ".join(f"{first:,} to {last:,}" if last > first else f"{first:,}" for first, last in free[:8])
-        problems.append(f"{sum(last + 1 - first for first, last in free):,} slots have no master: {told}")
+        named = ", ".join(f"{first:,} to {last:,}" if last > first else f"{first:,}" for first, last in free[:8])
+        problems.append(f"{sum(last + 1 - first for first, last in free):,} slots have no master: {named}")
     failed = bool(free) or any(node.keys is None or "cluster_state" in node.problem for node in nodes)
-    return ClusterView("fail" if failed else "ok", target.cluster, tuple(nodes), free, tuple(problems))
+    state = "fail" if failed else "moving" if under_way else "ok"
+    return ClusterView(state, target.cluster, tuple(nodes), free, tuple(problems))
 
 
 def _look(target: Target, node: Node, ranges: tuple[tuple[int, int], ...], written: int) -> NodeView:
@@ -51,6 +55,15 @@ def _look(target: Target, node: Node, ranges: tuple[tuple[int, int], ...], writt
         problem = f"redis {node} is all but full: {used:,} of {limit:,} bytes"
     replicas = int(info.get("connected_slaves", 0))
     return NodeView(str(node), ranges, keys, used, limit, replicas, written, problem)
+
+
+def _moves(target: Target, nodes: Iterable[Node]) -> tuple[bool, list[str]]:
+    """Whether slots are being moved, and what is said of it, or why nothing can be."""
+    try:
+        found = moves(target, nodes)
+    except TargetError as error:
+        return False, [f"whether slots are being moved is not known: {error}"]
+    return bool(found), [in_words(found)] if found else []
 
 
 def _gaps(ranges: Iterable[tuple[int, int, list[Node]]]) -> Iterator[tuple[int, int]]:

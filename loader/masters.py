@@ -6,6 +6,7 @@ from typing import Any
 
 from loader.errors import TargetError
 from loader.model import Node
+from loader.moves import moves
 from loader.slots import SLOTS
 from loader.target import UNKNOWN, Target, info_of, said
 
@@ -17,7 +18,7 @@ def headroom(target: Target) -> dict[Node, int]:
         info = info_of(target.command(node, "INFO", "memory"))
         most = int(info.get("maxmemory", 0))
         if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
-            rooms[node] = max(0, most - int(info["used_memory"]))
+            rooms[node] = max(0, most - int(info.get("used_memory", 0)))
     return rooms
 
 
@@ -87,27 +88,35 @@ def expiring(target: Target) -> int:
 
 
 def describe_cluster(target: Target) -> dict[str, Any]:
-    """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas."""
+    """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas.
+
+    Where slots are being moved, the state is `moving` at best, and they are listed; who takes them counts as a master.
+    """
     ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
         entry["slots"] += last + 1 - first
-    state = "ok" if masters else "fail"
+    under_way = moves(target, masters)
+    for move in under_way:
+        masters.setdefault(move.taker, {"node": str(move.taker), "slots": 0, "keys": None, "replicas": 0})
+    state = ("moving" if under_way else "ok") if masters else "fail"
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
             # CLUSTER SLOTS leaves out a replica that has received nothing yet.
-            entry["replicas"] = int(info_of(target.command(node, "INFO", "replication"))["connected_slaves"])
+            entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
                 state = "fail"
         except TargetError as error:
             if not error.transient:
                 raise
             state = "fail"
-    return {
+    document = {
         "schema": "loader.cluster/v1",
         "state": state,
         "slots": sum(entry["slots"] for entry in masters.values()),
         "masters": sorted(masters.values(), key=lambda entry: str(entry["node"])),
     }
+    moving = [{"slot": move.slot, "from": str(move.giver), "to": str(move.taker)} for move in under_way]
+    return document | ({"moving": moving} if moving else {})

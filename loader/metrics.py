@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 
 from loader.encoder import COMPILED
+from loader.finding import SKEW
 from loader.model import ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
 from loader.throttle import Throttle
 
@@ -107,7 +108,8 @@ class Metrics:
     def recall(self, successes: Mapping[str, float]) -> None:
         """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
         for job, moment in successes.items():
-            self._succeed(job, moment)
+            if moment <= time.time() + SKEW:  # else by a wrong clock, and nobody knows when
+                self._succeed(job, moment)
 
     def started(self, job: str, slot: int, late: float) -> None:
         """A run of a slot begins, so many seconds late."""
@@ -143,7 +145,7 @@ class Metrics:
 
     def _succeed(self, job: str, moment: float) -> None:
         with self._lock:
-            self._successes[job] = moment = max(moment, self._successes.get(job, 0.0))
+            self._successes[job] = moment = min(time.time(), max(moment, self._successes.get(job, 0.0)))
         if self._knows(job):
             self._success.labels(job).set(moment)
 

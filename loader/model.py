@@ -239,12 +239,14 @@ class Run:
     rejects: list[Reject] = field(default_factory=list)
     error: str | None = None
     began: float = field(default_factory=time.time)  # seconds since 1970
+    started: float = field(default_factory=time.monotonic)  # the same on the monotonic clock, which nobody sets
     slot: int | None = None  # the time it was scheduled for; None where a person began it
     starts: int = 1  # how often it began, because the table or the target was changed under it
     waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by what they waited for
     listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked
     refused: bool = False  # another run held the lock, and this one has done nothing
     elsewhere: bool = False  # nothing was left to do: another daemon had run the job for this time of its schedule
+    foreign: bool = False  # nothing was done: the job's name is another config's in this target
     paused: bool = False  # nothing was done: someone has paused the job's schedule
     prunes: bool = False  # a prune is due after it, by `full_every`
     watermark: float | None = None  # of an incremental job, at its end; seconds since 1970

@@ -18,6 +18,7 @@ MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}
 TLS_SCHEMES = {"rediss", "valkeys"}
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LONGEST = 5200 * SECONDS["w"]  # a hundred years: every server and socket still counts that far
 MOST_JITTER = 90  # percent; at 100 a key could expire at once
@@ -35,6 +36,11 @@ class Address:
     tls: bool
     password: str | None = field(default=None, repr=False)
     others: tuple[tuple[str, int], ...] = ()  # further hosts and ports of a cluster
+
+
+def plain(text: str) -> str:
+    """A text for a terminal: what would steer it, or turn the text round, is written out."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def mysql_address(text: object) -> Address:

@@ -8,6 +8,7 @@ SQL, taken as it is.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
@@ -24,6 +25,7 @@ WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values,
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?)?|-?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
 )
@@ -111,6 +113,29 @@ class Plan:
         name = quote(self.walk[0].name)
         return self._statement([f"CAST(MIN({name}) AS CHAR)", f"CAST(MAX({name}) AS CHAR)"], self.ranges)
 
+    def in_span(self, span: tuple[int, int], rows: int) -> str:
+        """The statement for the first rows of a span, ends included, of the first column of the walk, an integer."""
+        return f"{self._statement(self.cells, [*self.conditions, self._span(span)])}\n{self._order} LIMIT {rows}"
+
+    def end_in_span(self, span: tuple[int, int], rows: int) -> str:
+        """The statement for the value of that column in the last of those rows; no row: there are fewer."""
+        value = self._statement([as_literal(self.walk[0])], [*self.conditions, self._span(span)])
+        return f"{value}\n{self._order} LIMIT 1 OFFSET {rows - 1}"
+
+    def count(self) -> str:
+        """The statement for the number of rows that the job takes."""
+        if self.job.query is not None:
+            return f"SELECT COUNT(*) FROM (\n{self.job.query}\n) AS q"
+        return self._statement(["COUNT(*)"], self.conditions)
+
+    def share(self, wanted: tuple[int, int], *without: tuple[int, int]) -> str:
+        """The statement for the rows whose key's checksum, divided by a number, leaves another; not those of others."""
+        names = ", ".join(quote(name) for name in [column.name for column in self.walk] or self.key_columns)
+        checksum = f"CRC32(CONCAT_WS(',', {names}))"
+        parts, part = wanted
+        others = "".join(f" AND {checksum} % {number} <> {rest}" for number, rest in without)
+        return self.matching(f"{checksum} % {parts} = {part}{others}")
+
     def facts(self) -> dict[str, str]:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
         if self.whole:
@@ -157,6 +182,13 @@ class Plan:
         if before != after and not told:
             told.append("it has another key")
         return f"table {table.name}: {', '.join(told)}" if told else ""
+
+    def _span(self, span: tuple[int, int]) -> str:
+        return f"{quote(self.walk[0].name)} BETWEEN {span[0]} AND {span[1]}"
+
+    @property
+    def _order(self) -> str:
+        return f"ORDER BY {', '.join(quote(column.name) for column in self.walk)}"
 
     def _statement(self, cells: Sequence[str], conditions: Sequence[str]) -> str:
         lines = [f"SELECT {', '.join(cells)}", f"FROM {quote(self.job.table or '')}"]
@@ -453,14 +485,28 @@ def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:
         places = places[:1]
     if len(places) != 1 or text == ":":
         raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
-    ends = [(">=", text[: places[0]]), ("<=", text[places[0] + 1 :])]
+    low, high = text[: places[0]], text[places[0] + 1 :]
+    ends = [(">=", low), ("<=", high)]
+    if low and high and _is_reversed(column, low, high):
+        raise ConfigError(f"--range {text!r}: {low} comes after {high}, so that no row is in it: write LO:HI")
     return " AND ".join(f"{quote(column.name)} {sign} {_typed(column, value)}" for sign, value in ends if value)
+
+
+def _is_reversed(column: Column, low: str, high: str) -> bool:
+    """Whether no value is between two that a person typed; text counts where any collation sorts it so."""
+    if column.type in NUMBERS | INDEXED:
+        return all(map(NUMBER.fullmatch, (low, high))) and Decimal(low) > Decimal(high)
+    if column.type in BINARIES:
+        return low.encode() > high.encode()
+    if column.type not in TEXTS | TIMES - {"time"} or not (low + high).isascii():
+        return False
+    return low > high and low.casefold() > high.casefold() and (column.type in TIMES or (low + high).isalnum())
 
 
 def _typed(column: Column, value: str) -> str:
     """A value that a person typed, as a literal for a column."""
     if column.type in NUMBERS | INDEXED:
-        if not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+        if not NUMBER.fullmatch(value):
             raise ConfigError(f"--range: {value!r} is no number, as column {column.name!r} holds")
         return value
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"

@@ -46,19 +46,28 @@ def identity() -> dict[str, str | int]:
     return {"host": socket.gethostname(), "pid": pid, "started": start_time(pid) or 0, "world": _world()}
 
 
-def clock() -> dict[str, str | float]:
+def ticks() -> float:
+    """Seconds that go on evenly, whatever the clock is set to, and while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def clock(wall: float | None = None) -> dict[str, str | float]:
     """What time it is: `uptime` goes on evenly in one `boot` of the machine, `wall` may be set; seconds.
 
-    `boot` is empty where there is no /proc.
+    `boot` is empty where there is no /proc; `wall` is another machine's time, where it was asked for.
     """
     boot = _world().partition(" ")[0]
-    return {"boot": boot, "uptime": time.clock_gettime(time.CLOCK_BOOTTIME) if boot else 0.0, "wall": time.time()}
+    return {
+        "boot": boot,
+        "uptime": time.clock_gettime(time.CLOCK_BOOTTIME) if boot else 0.0,
+        "wall": time.time() if wall is None else wall,
+    }
 
 
 def elapsed(before: dict[str, str | float], now: dict[str, str | float]) -> float:
-    """Seconds that passed between two times that `clock` was asked, here or on another machine."""
+    """Seconds that passed between two times that `clock` was asked, here or on another machine; 0 at least."""
     kind = "uptime" if now["boot"] and now["boot"] == before["boot"] else "wall"
-    return float(now[kind]) - float(before[kind])
+    return max(0.0, float(now[kind]) - float(before[kind]))
 
 
 def is_gone(other: dict[str, str | int]) -> bool:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.model import ChunkLoaded, News, Noted, Run, RunBegan, RunEnded, Status, Waiting
+from loader.notation import plain
 from loader.throttle import Throttle
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
@@ -54,6 +55,7 @@ class Log:
         logger = structlog.wrap_logger(
             structlog.PrintLogger(STDERR),
             processors=[
+                *([_harmless] if console else []),
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
@@ -68,6 +70,11 @@ class Log:
         root = logging.getLogger()
         root.handlers = [_Handover(self.logger())]
         root.setLevel(logging.DEBUG if self.level == "debug" else logging.WARNING)
+
+
+def _harmless(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """A line for people in which nothing steers their terminal; JSON has it written out anyway."""
+    return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _structlog(*, console: bool) -> Any:
@@ -103,7 +110,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "exit_code": int(run.exit_code),
         "by": run.by,
         "slot": None if run.slot is None else _moment(run.slot),
-        "late_seconds": None if run.slot is None else round(run.began - run.slot, 3),
+        "late_seconds": None if run.slot is None else max(0.0, round(run.began - run.slot, 3)),
         "began": datetime.fromtimestamp(run.began, UTC).isoformat(timespec="milliseconds"),
         "full": run.full,
         "resumed": run.resumed,
@@ -184,9 +191,9 @@ class Reporter:
 
         self._bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=Console(stderr=True, no_color=not self._style.color),
             transient=True,
@@ -255,7 +262,7 @@ class Reporter:
         why = self._waiting or self._throttle.reason
         if self._bar:
             note = f"{rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
-            self._bar.update(self._task, completed=rows, note=note)
+            self._bar.update(self._task, completed=rows, note=plain(note))
         if self._lines and now - self._said >= LINE_EVERY:
             self._said = now
             left = max(0, (self._expected or 0) - rows)

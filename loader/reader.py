@@ -12,7 +12,7 @@ from loader.encoder import Comparer, Tally, reads
 from loader.link import Link, Links
 from loader.model import Batch, Node
 from loader.slots import SlotMap
-from loader.target import DATA, REDIRECT, Target
+from loader.target import DATA, NAMELESS, REDIRECT, Target
 
 SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
 
@@ -94,7 +94,7 @@ class Reader:
         if not reply.startswith(b"-"):
             fields = list(next(frames.split_commands(reply), []))
             return Unequal(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
-        text = reply[1:].decode(errors="replace").strip()
+        text = reply[1:].decode(errors="replace").strip() or NAMELESS
         code = text.split()[0]
         if code == "MOVED":
             self._target.mark_stale()

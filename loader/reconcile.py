@@ -9,21 +9,20 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 from loader import both as sides
 from loader.baseline import Baselines
 from loader.both import Both, Found, extras
 from loader.config import Config
 from loader.encoder import Tally
+from loader.ends import Ends
 from loader.errors import ConfigError
 from loader.lookup import TOGETHER
 from loader.model import Reject
-from loader.plan import quote
 from loader.reader import Unequal
 from loader.run import new_id
+from loader.sample import sample as drawn
 from loader.settings import Job
-from loader.slots import slot_of
 from loader.state import Rejects, State
 from loader.walk import walk
 
@@ -137,13 +136,13 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes that no row makes."""
-        scanned = Tally()
-        for page in self._both.scan():
+        scanned, moved = Tally(), set[int]()
+        for page in self._both.scan(moved):
             if page:
-                scanned.add(page[1])
+                scanned.add(page.keys)
             else:
                 scanned = Tally()
-        slots = set(self._present.differing(scanned))
+        slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
         for keys in extras(self._both, slots):
@@ -245,6 +244,8 @@ def verify(
 ) -> Verdict:
     """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, mend what differs.
 
+    A sample is of nothing only where the job has neither rows nor hashes.
+
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
     refuse_shared(settings, job)
@@ -256,30 +257,40 @@ def verify(
             audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
             audit.keys()
         else:
-            audit.rows([_sampled(both, sample)])
+            audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
         both.check()
+        if repair and sample is None and not audit.verdict.refused:
+            fields = [name.decode() for name, _ in both.plan.layout.fields]
+            both.steadily(lambda: State(both.target, job.name).save_fields(fields))
         return audit.verdict
 
 
-def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_DELETE, run: str = "") -> None:
+def prune(
+    settings: Config,
+    job: Job,
+    done: Pruned,
+    *,
+    max_delete: float = MAX_DELETE,
+    run: str = "",
+    within: Ends | None = None,
+) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
-    What comes of it is counted into `done`, as it goes on; `run` is the id of the run whose lock it may share.
+    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
+    whose ends it goes on, under the same lock.
     """
     refuse_shared(settings, job)
-    with Both(settings, job, "" if done.dry_run else run or new_id()) as both:
-        made, scanned = Tally(), Tally()
+    with Both(settings, job, "" if done.dry_run else run or new_id(), within) as both:
+        made, scanned, moved = Tally(), Tally(), set[int]()
         both.tally_rows(made)
-        for page in both.scan():
+        for page in both.scan(moved):
             if page is None:
                 scanned, done.keys = Tally(), 0
                 continue
-            node, keys = page
-            owners = both.target.slots
-            scanned.add(keys)
-            done.keys += sum(both.lookup.owns(key) and owners.node_of(slot_of(key)) == node for key in keys)
-        slots = set(made.differing(scanned))
+            scanned.add(page.keys)
+            done.keys += sum(map(both.lookup.owns, page.reached()))
+        slots = moved.union(made.differing(scanned))
         done.extra = sum(map(len, extras(both, slots))) if slots else 0
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
@@ -297,7 +308,8 @@ def prune(settings: Config, job: Job, done: Pruned, *, max_delete: float = MAX_D
 def retry(settings: Config, job: Job) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
-    with Both(settings, job, new_id()) as both:
+    run = new_id()
+    with Both(settings, job, run) as both:
         void_baseline(both)
         rejects = Rejects(both.target, job.name)
         listed = list(rejects.all())
@@ -308,7 +320,7 @@ def retry(settings: Config, job: Job) -> Retried:
             refused = {reject.key: reject for reject in both.reload(part)[1]}
             gone = set(both.without_row(part)) - refused.keys()
             both.check()
-            rejects.add(list(refused.values()))
+            rejects.add(list(refused.values()), run)
             rejects.remove([key for key in part if key not in refused])
             done.rejects += refused.values()
             done.gone += len(gone)
@@ -362,23 +374,10 @@ def _detail(each: Unequal) -> str:
     return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
 
 
-def _sampled(both: Both, count: int) -> str:
-    """The statement for about so many rows, by a checksum of their key: MySQL goes over the index once."""
-    plan = both.plan
-    rows = plan.rows_estimate
-    if rows is None:
-        ((text,),) = both.fetch(f"SELECT COUNT(*) FROM (\n{plan.job.query}\n) AS q")
-        rows = int(text or 0)
-    parts = max(1, rows // max(1, count))
-    names = ", ".join(quote(name) for name in [column.name for column in plan.walk] or plan.key_columns)
-    return plan.matching(f"CRC32(CONCAT_WS(',', {names})) % {parts} = {uuid4().int % parts}")
-
-
 def refuse_shared(settings: Config, job: Job) -> None:
     """Two jobs that write the same hashes cannot be told apart from outside."""
-    for other in settings.jobs.values():
-        if other is not job and other.prefix == job.prefix:
-            raise ConfigError(
-                f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
-                " or a field belongs to cannot be told; give each a prefix of its own"
-            )
+    if other := settings.sharing(job):
+        raise ConfigError(
+            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
+            " or a field belongs to cannot be told; give each a prefix of its own"
+        )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.model import Chunk, Node, Run, Status
+from loader.notation import CONTROLS
 
 SHOWN_REJECTS = 5
 
@@ -85,6 +86,8 @@ def verify_text(verdict: Any, *, expires: bool) -> str:
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
     if more > 0:
         lines.append(f"  … and {more:,} more (--show N shows N of them)")
+    if not verdict.rows and verdict.hashes == 0:
+        lines.append("  the job has no rows, and there is no hash of it")
     if verdict.missing and expires:
         lines.append("  keys of this job expire: a missing one may have")
     return "\n".join(lines)
@@ -223,6 +226,8 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     ]
     keys = sum(master["keys"] or 0 for master in masters)
     total = f"{keys:,} key{_s(keys)} in {len(masters)} master{_s(len(masters))}"
+    moving = document.get("moving", ())
+    lines += [f"slot {move['slot']} is being moved from {move['from']} to {move['to']}" for move in moving]
     lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
     return "\n".join(lines)
 
@@ -263,8 +268,9 @@ def as_json(value: bytes) -> str | dict[str, str]:
 
 
 def dump(document: dict[str, Any]) -> str:
-    """A document as one line."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    """A document as one line, in which nothing steers a terminal."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _name(name: bytes) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 # All that the loader's account may do in Redis; README tells people the same.
 REDIS_RIGHTS = (
     "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +persist +ttl +pttl +exists +type +unlink +del"
-    " +get +set +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|info +info +time +ping +select"
-    " +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
+    " +get +set +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|nodes +cluster|info +info +time"
+    " +ping +select +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
 )
 
 # Commands that name no key; all others of the rights do.
@@ -45,7 +45,10 @@ def lacking_words(refused: Collection[Question], patterns: Sequence[str]) -> tup
     """
     rights = REDIS_RIGHTS.split()
     keyed = {right for right in rights if not _is_keyless(right)}
-    by_pattern = {pattern: {right for right, of in refused if of == pattern} for pattern in patterns}
+    by_pattern: dict[str, set[str]] = {pattern: set() for pattern in patterns}
+    for right, pattern in refused:
+        by_pattern.setdefault(pattern, set()).add(right)
+    by_pattern.pop("", None)
     known = [found for found in by_pattern.values() if found != keyed]
     common = set.intersection(*known) if known else set()
     lacking = common | {right for right, pattern in refused if not pattern}

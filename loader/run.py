@@ -1,16 +1,16 @@
 """A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from loader import increment
+from loader import history, increment
 from loader.basis import Basis
 from loader.config import Config
 from loader.crew import Crew
-from loader.ends import patience, prepare
-from loader.errors import Done, Exit, LoaderError, Paused, StartOver, Stopped
+from loader.ends import Ends, patience, prepare
+from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped
 from loader.listener import Listener
 from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
@@ -25,6 +25,7 @@ PREVIEW_ROWS = 5
 REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
 STARTS = 3  # how often a run begins, where its table or its target is changed under it
 
+Then = Callable[[Run, Ends], None]
 Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
 
 
@@ -44,17 +45,18 @@ def new_id() -> str:
     return uuid4().hex[:12]
 
 
-def run_job(settings: Config, job: Job, options: Options, listener: Listener, name: str = "") -> Run:
-    """Load one job, in a run of that id, or a new one.
+def run_job(
+    settings: Config, job: Job, options: Options, listener: Listener, name: str = "", then: Then | None = None
+) -> Run:
+    """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
 
     Never raises for what a person can mend: the run says how it ended, and with which exit code.
     """
     run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
-    started = time.monotonic()
     try:
         for start in range(STARTS):
             try:
-                load(settings, job, options, listener, run, again=start > 0)
+                load(settings, job, options, listener, run, again=start > 0, then=then)
                 break
             except StartOver as change:
                 if start == STARTS - 1:
@@ -65,6 +67,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
                     id=run.id,
                     dry_run=options.dry_run,
                     began=run.began,
+                    started=run.started,
                     starts=run.starts + 1,
                     waits=run.waits,
                 )
@@ -75,23 +78,50 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
-        run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
+        run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
+        run.foreign = isinstance(error, Foreign)
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
         run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
     else:
         if run.rejected or run.error:
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
-    run.seconds = time.monotonic() - started
+    run.seconds = run.seconds or time.monotonic() - run.started
     return run
 
 
-def load(settings: Config, job: Job, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
-    """Load a job from its plan to its last chunk, and count it into the run."""
-    with (
-        prepare(settings, job, options, again=again) as ends,
-        Basis(ends, options) as basis,
-        Crew(ends, basis, options) as crew,
-    ):
+def _code_of(error: LoaderError, settings: Config, job: Job, run: Run) -> Exit:
+    """How a run ends that has failed: a table that was there once is no fault of the config."""
+    gone = isinstance(error, PlanError) and error.gone
+    return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
+
+
+def load(
+    settings: Config,
+    job: Job,
+    options: Options,
+    listener: Listener,
+    run: Run,
+    *,
+    again: bool,
+    then: Then | None = None,
+) -> None:
+    """Load a job from its plan to its last chunk, count it into the run, and do what is to be done then."""
+    with prepare(settings, job, options, again=again) as ends:
+        _transfer(ends, options, listener, run, again=again)
+        if run.read != run.written + run.unchanged + run.rejected:
+            raise LoaderError(
+                f"rows do not add up: {run.read} read, {run.written} written,"
+                f" {run.unchanged} unchanged, {run.rejected} rejected"
+            )
+        run.seconds = time.monotonic() - run.started
+        if then:
+            then(run, ends)
+
+
+def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
+    """Have a crew load all chunks."""
+    job = ends.plan.job
+    with Basis(ends, options) as basis, Crew(ends, basis, options) as crew:
         persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
         listener.expect(basis.plan.expected, ends.throttle)
         for note in basis.notes:
@@ -109,11 +139,6 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         run.deleted += basis.erased
         run.prunes = basis.prunes
         run.error = basis.evicted() or None
-    if run.read != run.written + run.unchanged + run.rejected:
-        raise LoaderError(
-            f"rows do not add up: {run.read} read, {run.written} written,"
-            f" {run.unchanged} unchanged, {run.rejected} rejected"
-        )
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:

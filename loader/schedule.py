@@ -29,11 +29,12 @@ from apscheduler.triggers.date import DateTrigger
 from loader.cron import Timing, next_times, times
 from loader.errors import Exit, LoaderError
 from loader.model import Run, Status
-from loader.process import start_thread
+from loader.process import start_thread, ticks
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
 LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
 BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
+DRIFT = 0.2  # seconds that two clocks may part before what is to come is timed anew
 
 LOG = logging.getLogger(__name__)
 logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what else it tells is told here, with job and slot
@@ -101,6 +102,7 @@ class _Clock(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         self._timed = timed
         self.slot = 0
         self.fire = 0.0
+        self.shift = 0.0  # seconds by which this machine's clock, which APScheduler goes by, is ahead
         self.set(now)
 
     def set(self, now: float) -> None:
@@ -125,9 +127,14 @@ class _Clock(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:  # noqa: ARG002
         """As APScheduler asks for it: before and after what is due was handed over."""
-        if previous is not None and previous.timestamp() >= self.fire - 1e-3:
+        if previous is not None and previous.timestamp() >= self.here - 1e-3:
             return None
-        return datetime.fromtimestamp(self.fire, UTC)
+        return datetime.fromtimestamp(self.here, UTC)
+
+    @property
+    def here(self) -> float:
+        """When a run begins, by this machine's clock."""
+        return self.fire + self.shift
 
 
 class _Hand(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
@@ -176,6 +183,8 @@ class _Entry:
     failures: int = 0  # in a row, for the same slot
     looks: int = 0  # in a row, at a job that another process runs
     again: int = 0  # the slot of the next attempt
+    at: float = 0.0  # when that is due, in ticks
+    seen: float = 0.0  # what time it was last
     tally: Tally = Tally()
 
 
@@ -186,14 +195,24 @@ class _Hands:
     name: str
     work: Callable[[], object]
     busy: bool = True  # it goes on, or waits for a place
-    delays: _Entry | None = None  # whose next attempt has come meanwhile
+    delays: _Entry | None = None  # whose slot, or next attempt, has come meanwhile
 
 
 class Schedule:
-    """Runs jobs at their times: `work` takes a job's name and a slot, and gives the run, however it ended."""
+    """Runs jobs at their times: `work` takes a job's name and a slot, and gives the run, however it ended.
 
-    def __init__(self, work: Callable[[str, int], Run], listeners: Sequence[Listener], at_once: int) -> None:
+    `clock` says what time it is for a job, in seconds since 1970: best by a clock that all daemons share.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[str, int], Run],
+        listeners: Sequence[Listener],
+        at_once: int,
+        clock: Callable[[str], float] = lambda _: time.time(),
+    ) -> None:
         self.at_once = at_once
+        self._clock = clock
         self._work = work
         self._listeners = tuple(listeners)
         self._lock = threading.RLock()
@@ -205,7 +224,7 @@ class Schedule:
         self._stopping = False
         self._idle = threading.Event()
         self._idle.set()
-        self._seen = time.time()
+        self._own = time.time() - ticks()  # what this machine's clock is set to
         self._scheduler = _Turning(
             self._lock,
             timezone=UTC,
@@ -236,11 +255,14 @@ class Schedule:
                 entry = self._entries.get(name)
                 if entry and entry.timed == timed:
                     continue
-                clock = _Clock(timed, time.time())
+                now = self._clock(name)
+                clock = _Clock(timed, now)
+                clock.shift = time.time() - now
                 if entry:
                     entry.timed, entry.clock = timed, clock
                 else:
-                    self._entries[name] = _Entry(name, timed, clock)
+                    self._entries[name] = entry = _Entry(name, timed, clock)
+                entry.seen = now
                 self._scheduler.add_job(_nothing, clock, id=name, replace_existing=True)
                 self._tell("rescheduled", name, clock.fire)
 
@@ -248,7 +270,7 @@ class Schedule:
         """Run a job now, for a slot that came before the start and whose run was cut off."""
         with self._lock:
             entry = self._entries.get(name)
-            if entry and not self._is_busy(name) and entry.open is None:
+            if entry and (name in self._by_hand or not self._is_busy(name)) and entry.open is None:
                 self._came(entry, [slot])
 
     def by_hand(self, name: str, work: Callable[[], object]) -> bool:
@@ -266,15 +288,27 @@ class Schedule:
 
     def beat(self) -> None:
         """To be called every second: a clock that was set, or a machine that slept, is noticed."""
-        now = time.time()
-        if now < self._seen - BACK:
-            with self._lock:
-                for entry in self._entries.values():
-                    entry.clock.set(now)
-                    self._scheduler.modify_job(entry.name, next_run_time=datetime.fromtimestamp(entry.clock.fire, UTC))
-                    self._tell("rescheduled", entry.name, entry.clock.fire)
-        self._seen = now
+        with self._lock:
+            own = time.time() - ticks()
+            was_set, self._own = abs(own - self._own) > DRIFT, own
+            for entry in self._entries.values():
+                self._set_right(entry, was_set=was_set)
         self._scheduler.wakeup()
+
+    def _set_right(self, entry: _Entry, *, was_set: bool) -> None:
+        """Have a job begin at its times by the job's clock, and its next attempt after its pause."""
+        now, clock = self._clock(entry.name), entry.clock
+        shift = time.time() - now
+        if went_back := now < entry.seen - BACK:
+            clock.set(now)
+        entry.seen = now
+        if not (was_set or went_back or abs(shift - clock.shift) > DRIFT):
+            return
+        clock.shift = shift
+        self._scheduler.modify_job(entry.name, next_run_time=datetime.fromtimestamp(clock.here, UTC))
+        if self._scheduler.get_job(_again(entry.name)):
+            self._scheduler.modify_job(_again(entry.name), next_run_time=_after(entry.at - ticks()))
+        self._tell("rescheduled", entry.name, clock.fire)
 
     def stop(self) -> None:
         """Begin no more runs."""
@@ -320,7 +354,7 @@ class Schedule:
                 elif not entry.busy:
                     self._begin(entry, entry.again)
                 return
-            slots = entry.clock.due(time.time())
+            slots = entry.clock.due(self._clock(name))
             self._came(entry, slots)
             self._tell("rescheduled", name, entry.clock.fire)
 
@@ -330,14 +364,18 @@ class Schedule:
         entry.tally = entry.tally.plus(due=len(slots))
         if len(slots) > 1:
             self._skip(entry, slots[0], Reason.COALESCED, len(slots) - 1)
-        if self._is_busy(entry.name):
+        hands = self._by_hand.get(entry.name)
+        if self._is_busy(entry.name) and not hands:
             self._skip(entry, slot, Reason.RUNNING)
             return
         self._settle(entry, Reason.RUNNING)
         with suppress(JobLookupError):
             self._scheduler.remove_job(_again(entry.name))
         entry.open, entry.failures, entry.looks = slot, 0, 0
-        self._begin(entry, slot)
+        if hands:
+            hands.delays, entry.again = entry, slot
+        else:
+            self._begin(entry, slot)
 
     def _is_busy(self, name: str) -> bool:
         entry = self._entries.get(name)
@@ -360,7 +398,7 @@ class Schedule:
             try:
                 start_thread(self._run, entry, slot)
             except LoaderError as error:  # this machine has no more threads
-                self._tell("started", entry.name, slot, max(0.0, time.time() - slot))
+                self._tell("started", entry.name, slot, max(0.0, self._clock(entry.name) - slot))
                 self._ended(entry, slot, _failed(entry.name, str(error)))
 
     def _start_by_hand(self, hands: _Hands) -> None:
@@ -392,7 +430,7 @@ class Schedule:
     def _run(self, entry: _Entry, slot: int) -> None:
         """What the thread of a run does."""
         with self._lock:
-            self._tell("started", entry.name, slot, max(0.0, time.time() - slot))
+            self._tell("started", entry.name, slot, max(0.0, self._clock(entry.name) - slot))
         try:
             run = self._work(entry.name, slot)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the other jobs go on
@@ -432,10 +470,9 @@ class Schedule:
 
     def _try_again(self, entry: _Entry, slot: int, pause: float) -> None:
         """Have a slot tried again, unless the next comes before."""
-        entry.again = slot
-        when = time.time() + pause * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
-        trigger = DateTrigger(datetime.fromtimestamp(when, UTC))
-        self._scheduler.add_job(_nothing, trigger, id=_again(entry.name), replace_existing=True)
+        pause *= random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
+        entry.again, entry.at = slot, ticks() + pause
+        self._scheduler.add_job(_nothing, DateTrigger(_after(pause)), id=_again(entry.name), replace_existing=True)
 
     def _settle(self, entry: _Entry, reason: Reason) -> None:
         """Count the open slot, where there is one."""
@@ -463,6 +500,11 @@ AGAIN = ":again"  # no name of a job has a colon
 
 def _nothing() -> None:
     """What APScheduler would call; `_Hand` takes its place."""
+
+
+def _after(pause: float) -> datetime:
+    """The moment after so many seconds, by this machine's clock."""
+    return datetime.fromtimestamp(time.time() + max(0.0, pause), UTC)
 
 
 def _again(name: str) -> str:

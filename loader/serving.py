@@ -86,7 +86,7 @@ class Serving:
         settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), Target(settings) as target:
-                self.metrics.recall(successes(target, config.jobs))
+                self.metrics.recall(successes(target, config.source, config.jobs))
                 self._survey.seed(target)
                 return
             self._ended.wait(RECALL_EVERY)

@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from loader import cron
+from loader import certificates, cron
 from loader.notation import JOB_NAME, Address, KeyParts, key_parts, mysql_address, percent, redis_address, seconds
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
@@ -51,6 +51,11 @@ def _file(value: object) -> object:
     if not isinstance(value, str) or not Path(value).is_file():
         raise ValueError("must name a file that exists")
     return Path(value)
+
+
+def _public_key(file: Path) -> Path:
+    certificates.need(file, certificates.PUBLIC, "public key")
+    return file
 
 
 class _FileSecret(SecretStr):
@@ -158,7 +163,9 @@ class _Server(Model):
         default=None, description="The authorities to trust, a PEM file; the system's own if null."
     )
     tls_cert: File | None = Field(default=None, description="The certificate to show, a PEM file.")
-    tls_key: File | None = Field(default=None, description="The key of tls_cert, a PEM file.")
+    tls_key: File | None = Field(
+        default=None, description="The key of tls_cert, a PEM file; in that of tls_cert itself if null."
+    )
     tls_verify: Flag = Field(default=True, description="Whether to check the server's certificate and its name.")
 
     @field_validator("password")
@@ -228,6 +235,14 @@ class Source(_Server):
         validate_default=True,
         description="Whether to insist on TLS; true if null and a tls_ file is given.",
     )
+    server_public_key: Annotated[File, AfterValidator(_public_key)] | None = Field(
+        default=None,
+        description="The server's public_key.pem, by which an account with caching_sha2_password logs in without TLS.",
+    )
+    allow_cleartext: Flag = Field(
+        default=False,
+        description="Whether to give the password to whatever server asks for it, without verified TLS too.",
+    )
     time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+:/-]+$")] | None = Field(
         default=None, description="The time zone TIMESTAMP columns are read in, like +00:00; the server's own if null."
     )
@@ -250,6 +265,11 @@ class Source(_Server):
     def database(self) -> str:
         """The database in the url."""
         return self.url.database
+
+    @property
+    def address(self) -> str:
+        """The server and the database, for people."""
+        return f"{self.unix_socket or f'{self.host}:{self.port}'}/{self.database}"
 
     def at_replica(self) -> "Source | None":
         """The same account at the replica; None where none is configured."""

@@ -1,29 +1,31 @@
-"""MySQL, and the only room that knows PyMySQL.
+"""MySQL, and with `login` the only room that knows PyMySQL.
 
 PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row
-packets as they come, from the connection's buffered reader (`Connection._rfile`, the one private attribute used), and
-gives the closing packet back, so that PyMySQL ends the result itself and raises what the server said.
+packets as they come, from the connection's buffered reader (`Connection._rfile`), and gives the closing packet back, so
+that PyMySQL ends the result itself and raises what the server said. Whatever else it raises is an answer of no MySQL.
 """
 
 import os
 import re
 import socket
-import ssl
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from zlib import crc32
 
 import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
+from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
+from loader.login import CHANGED, Connection
 from loader.model import Column, Listed, Shape, Table
 from loader.settings import Source as Settings
 from loader.writing import may_write
@@ -34,7 +36,7 @@ NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in
 # what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 HEADER = 4
-AMID_ROWS = "query ended early"
+CONNECTING, AMID_ROWS = "cannot connect", "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 
 # Errors after which the same chunk may succeed on a new connection.
@@ -50,7 +52,8 @@ ACCESS = frozenset({
 # A table or what a view reads is not there: it comes back where a tool that copies tables has renamed it away.
 GONE = frozenset({1146, 1356})
 NO_SELECT = 1142
-LOGIN = frozenset({1045, 1698})  # another password may be the right one
+DENIED = 1045
+LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
 NO_COLUMN = 1054
 NO_PROCESS = 1227
@@ -68,7 +71,27 @@ ADVICE = {
     3024: "see chunk_rows, and max_execution_time",
     2003: "see source.url, and whether the server runs",
     2026: "see source.tls",
+    2059: CHANGED,
+    3159: "source: {tls: true}",
 }
+Row = tuple[str | None, ...]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Nonsense(Exception):
+    """A server's answer that MySQL would not give."""
+
+
+def _understood(method: Callable[Concatenate["Source", P], T]) -> Callable[Concatenate["Source", P], T]:
+    """Have an answer that makes no sense to a method of `Source` be the server's fault."""
+
+    @wraps(method)
+    def wrapped(source: "Source", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with source.asking():
+            return method(source, *args, **kwargs)
+
+    return wrapped
 
 
 class Source:
@@ -82,8 +105,9 @@ class Source:
         self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self._database = settings.database
-        try:
-            self._connection = pymysql.connect(
+        with self.asking(CONNECTING):
+            self._connection = Connection(
+                settings,
                 host=settings.host,
                 port=settings.port,
                 unix_socket=settings.unix_socket,
@@ -97,10 +121,10 @@ class Source:
                 write_timeout=settings.read_timeout,
                 conv={key: value for key, value in conversions.items() if type(key) is not int},  # text stays text
                 program_name="loader",
+                defer_connect=True,
                 **_tls(settings),
             )
-        except (pymysql.MySQLError, OSError, ValueError) as error:
-            raise self._error(error, "cannot connect") from error
+            self._connection.connect()
         _keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
         self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
         self._connection._rfile = self._reader  # noqa: SLF001
@@ -124,15 +148,35 @@ class Source:
         if self._connection.open:
             self._connection.close()
 
-    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
-        """Rows of a small result, every value as the server's text."""
+    @contextmanager
+    def asking(self, doing: str = "query refused") -> Iterator[None]:
+        """Have any error within be a `LoaderError`: what is none of MySQL's or a socket's is nonsense."""
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(sql, args)
-                return list(cursor.fetchall())
-        except (pymysql.MySQLError, OSError) as error:
-            raise self._error(error, "query refused") from error
+            yield
+        except (LoaderError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._error(error, doing) from error
 
+    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[Row]:
+        """Rows of a small result, every value as the server's text."""
+        with self.asking(), self._connection.cursor() as cursor:
+            cursor.execute(sql, args)
+            rows: list[Row] = list(cursor.fetchall())
+            columns = len(cursor.description or ())
+            if any(len(row) != columns for row in rows) or (not columns and sql.startswith(("SELECT", "SHOW"))):
+                raise _Nonsense("a result that lacks columns")
+            return rows
+
+    def single(self, sql: str, columns: int = 1) -> Row:
+        """The only row of a result of so many columns."""
+        rows = self.fetch(sql)
+        with self.asking():
+            if [len(row) for row in rows] != [columns]:
+                raise _Nonsense(f"{len(rows)} rows where there is one of {columns} columns")
+            return rows[0]
+
+    @_understood
     def lag(self) -> int | None:
         """Seconds that this server is behind the one it replicates; None while it does not replicate."""
         for words in ("REPLICA", "SLAVE"):  # the older servers know only the older word
@@ -152,6 +196,7 @@ class Source:
         seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
         return None if seconds is None else int(seconds)
 
+    @_understood
     def oldest_writer(self) -> int | None:
         """Seconds since the oldest of what changes rows began, or a little more; 0 without any, None if hidden.
 
@@ -165,7 +210,7 @@ class Source:
         ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"
         running = self._oldest_statement()  # asked first: one that ends meanwhile has committed, or left a transaction
         try:
-            ((age,),) = self.fetch(
+            (age,) = self.single(
                 f"SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
                 f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
                 " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0 OR trx_lock_structs > 0"
@@ -203,11 +248,13 @@ class Source:
         """Whether it is a MariaDB server."""
         return "MariaDB" in self._connection.get_server_info()
 
+    @_understood
     def is_read_only(self) -> bool:
         """Whether the server takes no writes of its own: a replica, whose rows may come later than their stamps say."""
-        ((value,),) = self.fetch("SELECT @@GLOBAL.read_only")
+        (value,) = self.single("SELECT @@GLOBAL.read_only")
         return value not in {"0", "OFF"}
 
+    @_understood
     def listing(self) -> list[Listed]:
         """The tables and views of the database that the account may see, by name."""
         tables = self.fetch(
@@ -243,6 +290,7 @@ class Source:
             for name, kind, rows, size, comment in tables
         ]
 
+    @_understood
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
         quoted = "`" + name.replace("`", "``") + "`"
@@ -259,11 +307,12 @@ class Source:
             if code not in GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}"
-            raise PlanError(message, transient=code in GONE, exit_code=Exit.CONFIG) from error
+            raise _misfit(message, code) from error
         estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
         rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
         return replace(self.definition(name), rows_estimate=rows)
 
+    @_understood
     def definition(self, name: str) -> Table:
         """Columns and keys of a table as they are now; no columns where it is not there any more."""
         # The columns come last: where the table goes away in between, it is seen to be gone.
@@ -343,20 +392,20 @@ class Source:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql)
                 return Table(job, tuple(Column(column[0], "", "", None) for column in cursor.description or ()))
-        except (pymysql.MySQLError, OSError) as error:
+        except LoaderError:
+            raise
+        except Exception as error:
             failure = self._error(error, "query refused")
             if _code(error) not in GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
                 raise failure from error
             message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
-            raise PlanError(message, transient=_code(error) in GONE, exit_code=Exit.CONFIG) from error
+            raise _misfit(message, _code(error)) from error
 
     def stream(self, sql: str) -> "Stream":
         """Row packets of a statement; the connection does nothing else until the stream is left."""
         cursor = self._connection.cursor(SSCursor)
-        try:
+        with self.asking():
             cursor.execute(sql)
-        except (pymysql.MySQLError, OSError) as error:
-            raise self._error(error, "query refused") from error
         return Stream(self, cursor, self._reader)
 
     def _error(self, error: Exception, doing: str) -> LoaderError:
@@ -365,11 +414,15 @@ class Source:
         if doing == AMID_ROWS and code not in TRANSIENT | ACCESS | GONE:
             text = re.sub(r"'[^']*'", "'…'", text)  # may quote a row
         message = f"mysql {self.address}: {doing}: {text}"
-        if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
-            return SourceError(f"{message}: see tls_ca and tls_verify", exit_code=Exit.CONFIG)
-        if code in ADVICE:
-            message += f": {ADVICE[code]}"
-        if code in ACCESS or isinstance(error, ValueError):
+        if not isinstance(error, OSError) and (code is None or not isinstance(error, pymysql.MySQLError)):
+            return self._nonsense(error, doing)
+        if code == DENIED and (lacking := self._connection.lacks):
+            message += f": without {lacking}, which an account may REQUIRE"
+        refused = meaning(error)
+        refused += ": see source.tls" if refused == PLAIN else ""
+        advice = refused or ADVICE.get(code or 0)
+        message += f": {advice}" if advice else ""
+        if refused or code in ACCESS:
             return SourceError(message, exit_code=Exit.CONFIG)
         if code == NO_COLUMN:
             return StartOver(message)
@@ -377,6 +430,24 @@ class Source:
             return SourceError(message, transient=True, exit_code=Exit.FAILED)
         passing = code in TRANSIENT or isinstance(error, OSError)
         return SourceError(message, transient=passing and not is_local(error))
+
+    def _nonsense(self, error: Exception, doing: str) -> SourceError:
+        """What it means that an answer makes no sense: it is no MySQL, or one that is broken, or someone in between."""
+        message = f"mysql {self.address}: {doing}: "
+        if "LOAD_LOCAL" in str(error):
+            return SourceError(
+                f"{message}the server asks for a file of this machine (LOAD DATA LOCAL), which it does not get:"
+                " see source.url",
+                exit_code=Exit.CONFIG,
+            )
+        if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):  # a name that none can have
+            return SourceError(f"{message}{error}: see source.url", exit_code=Exit.CONFIG)
+        told = isinstance(error, pymysql.MySQLError | _Nonsense)
+        why = " ".join(_text(error).split()) if told else f"a packet that cannot be read, {type(error).__name__}"
+        message += f"the answer is none of MySQL ({why}): see source.url"
+        if doing == CONNECTING:
+            return SourceError(message, exit_code=Exit.CONFIG)
+        return SourceError(message, transient=True, exit_code=Exit.FAILED)
 
 
 class Stream:
@@ -435,11 +506,12 @@ class Stream:
             self.fill(0)
         self._finished = True
         try:
-            self._hand_back(self.buffer[self.start : self.end])
-        except (pymysql.MySQLError, OSError) as error:
-            failure = self._source._error(error, AMID_ROWS)  # noqa: SLF001
+            with self._source.asking(AMID_ROWS):
+                self._hand_back(self.buffer[self.start : self.end])
+        except LoaderError:
+            self._cursor._result.unbuffered_active = False  # noqa: SLF001  # else PyMySQL waits for the rest
             self._source.close()
-            raise failure from error
+            raise
 
     def _hand_back(self, packet: bytearray) -> None:
         packet[3] = self._sequence
@@ -488,6 +560,17 @@ def is_login(error: LoaderError) -> bool:
     return _code(error.__cause__) in LOGIN
 
 
+def _tls(settings: Settings) -> dict[str, Any]:
+    """TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
+    return {"ssl": client_context(settings, "source")} if settings.tls else {"ssl_disabled": True}
+
+
+def _misfit(message: str, code: int | None) -> PlanError:
+    error = PlanError(message, transient=code in GONE, exit_code=Exit.CONFIG)
+    error.gone = code in GONE
+    return error
+
+
 def _column(row: Sequence[str | None]) -> Column:
     name, kind, full, charset, nullable, extra, collation, _ = row
     return Column(
@@ -512,20 +595,6 @@ def _keep_alive(descriptor: int) -> None:
         if connection.family != socket.AF_UNIX:
             for option, value in KEEP_ALIVE.items():
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _tls(settings: Settings) -> dict[str, Any]:
-    """Either verified TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
-    if not settings.tls:
-        return {"ssl_disabled": True}
-    context = ssl.create_default_context(cafile=settings.tls_ca)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # certificates that MySQL makes itself are not strict
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if settings.tls_cert:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    return {"ssl": context}
 
 
 def _code(error: BaseException | None) -> int | None:

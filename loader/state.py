@@ -5,13 +5,13 @@ that are gone. Markers tell of a master that was emptied alone, see `marker`.
 """
 
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from loader.errors import ConfigError, Paused
+from loader.finding import SKEW
 from loader.marker import Markers
 from loader.model import Chunk, KeyValues, Reject
 from loader.process import identity
@@ -59,6 +59,7 @@ class State:
         self._slot = f"loader:{{{job}}}:slot"
         self._prune = f"loader:{{{job}}}:prune"
         self._paused = f"loader:{{{job}}}:paused"
+        self._fields = f"loader:{{{job}}}:fields"
         self._resumes = resumes
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -86,28 +87,35 @@ class State:
     def slot(self) -> Mapping[str, Any] | None:
         """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
 
-        `begun` is a later one for which a run began that has not ended well.
+        `begun` is a later one for which a run began that has not ended well; `of` is the fingerprint of what was run.
+        A time that has not come yet was done by a wrong clock, or by one that was set back since: it is `ahead`, and
+        `slot` is 0.
         """
         text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
         try:
             done = dict(json.loads(text or ""))
-            return done if isinstance(done["slot"], int) else None
+            if not isinstance(done["slot"], int):
+                return None
         except (ValueError, TypeError, KeyError):
             return None
+        if done["slot"] > self._target.time(self._slot) + SKEW:
+            done |= {"slot": 0, "ahead": done["slot"]}
+        return done
 
     def begin_slot(self, slot: int) -> None:
         """Note that a run begins for a time of the job's schedule: who comes after a kill takes it up."""
-        text = json.dumps({**(self.slot() or {"slot": 0}), "begun": slot})
+        done = {name: value for name, value in (self.slot() or {"slot": 0}).items() if name != "ahead"}
+        text = json.dumps({**done, "begun": slot})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
-    def save_slot(self, slot: int, run: str) -> None:
-        """Note that a time of the job's schedule is done."""
-        text = json.dumps({"slot": slot, "run": run, **identity()})
+    def save_slot(self, slot: int, run: str, of: str) -> None:
+        """Note that a time of the job's schedule is done, and by the fingerprint `of` what."""
+        text = json.dumps({"slot": slot, "run": run, "of": of, **identity()})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def pause(self) -> None:
         """Have no daemon run the job by its schedule, until `resume`; who has paused it before stays named."""
-        text = json.dumps({"since": round(time.time(), 3), **identity()})
+        text = json.dumps({"since": round(self._target.time(self._paused), 3), **identity()})
         self._target.ask(self._paused.encode(), "SET", self._paused, text, "NX")
 
     def resume(self) -> None:
@@ -129,6 +137,18 @@ class State:
         if (since := self.paused()) is not None:
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Paused(f"the schedule of the job is paused since {when}")
+
+    def fields(self) -> set[str]:
+        """The fields that hashes of the job may hold, as far as runs have noted it."""
+        text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
+        try:
+            return set(map(str, json.loads(text or "[]")))
+        except (ValueError, TypeError):
+            return set()
+
+    def save_fields(self, names: Collection[str]) -> None:
+        """Note the fields that hashes of the job may hold."""
+        self._target.ask(self._fields.encode(), "SET", self._fields, json.dumps(sorted(names)))
 
     def owe_prune(self, run: str) -> None:
         """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""
@@ -159,13 +179,17 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often."""
+    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
+
+    `by` is the attempt of a run that has listed it last; empty where another version of this program has.
+    """
 
     key: bytes
     reason: str
     first: float
     last: float
     attempts: int
+    by: str = ""
 
 
 class Rejects:
@@ -179,17 +203,20 @@ class Rejects:
         """How many are listed."""
         return int(self._ask("HLEN"))
 
-    def add(self, rejects: Sequence[Reject]) -> None:
-        """List rows, or list them again; at most `REJECTS_KEPT` in all."""
+    def add(self, rejects: Sequence[Reject], by: str) -> None:
+        """List rows, or list them again, for an attempt of a run; at most `REJECTS_KEPT` in all."""
+        if not rejects:
+            return
         room = REJECTS_KEPT - self.count()
-        now = time.time()
+        now = self._target.time(self._key)
         for reject in rejects[:REJECTS_KEPT]:
             known = self._ask("HGET", reject.key)
             if known is None and room <= 0:
                 continue
             room -= known is None
             before = json.loads(known) if known else {"first": now, "attempts": 0}
-            entry = {"reason": reject.reason, "first": before["first"], "last": now, "attempts": before["attempts"] + 1}
+            first, attempts = min(before["first"], now), before["attempts"] + 1
+            entry = {"reason": reject.reason, "first": first, "last": now, "attempts": attempts, "by": by}
             self._ask("HSET", reject.key, json.dumps(entry))
 
     def all(self) -> Iterator[Rejected]:
@@ -203,9 +230,9 @@ class Rejects:
         """Strike rows off the list; returns how many were on it."""
         return sum(int(self._ask("HDEL", *keys[i : i + PAGE])) for i in range(0, len(keys), PAGE))
 
-    def remove_before(self, moment: float) -> None:
-        """Strike off the rows that were rejected last before a moment (seconds since 1970): they have been written."""
-        self.remove([key for key, entry in self._entries() if entry is None or entry.last < moment])
+    def remove_others(self, by: str) -> None:
+        """Strike off the rows that this attempt of a run has not listed: it has written them."""
+        self.remove([key for key, entry in self._entries() if entry is None or entry.by != by])
 
     def clear(self) -> int:
         """Forget all; returns how many there were."""

@@ -1,13 +1,14 @@
 """How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from loader.claim import Claims, claim_of
 from loader.cron import next_times
-from loader.history import Entry, History, watermark
+from loader.finding import SKEW
+from loader.history import Entry, History, is_of, watermark
 from loader.lock import Holder, holders
-from loader.settings import Job, Schedule
+from loader.settings import Job, Schedule, Source
 from loader.state import Rejects, State
 from loader.target import Target, Words
 
@@ -20,7 +21,9 @@ class JobStatus:
 
     `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is told beside it too.
     A job is late where its last success is older than its `max_age`, or, without one, a slot has passed without a
-    success.
+    success; and where its last success is in the future by the target's clock, `ahead` so many seconds: how old it is,
+    nobody knows. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
+    another statement than its config has now, or of other fields, is `former`.
     """
 
     job: str
@@ -34,21 +37,28 @@ class JobStatus:
     watermark: float | None
     rejects: int
     paused: float | None = None  # since when its schedule is
+    ahead: float = 0.0
+    foreign: str = ""
+    former: Entry | None = None
 
 
-def job_status(target: Target, job: Job) -> JobStatus:
-    """How a job is doing, by its target."""
+def job_status(target: Target, source: Source, job: Job) -> JobStatus:
+    """How a job is doing, by its target, which also says what time it is."""
     history = History(target, job.name)
-    now = time.time()
-    last = next(iter(history.last()), None)
-    success = history.success()
+    now = history.now()
+    foreign = Claims(target, job.name).refusal(claim_of(source, job))
+    last = None if foreign else next(iter(history.last()), None)
+    success = None if foreign else history.success()
+    former = None if success is None or is_of(success, source, job) else success
+    success = None if former else success
     held = holders(target, job.name)
-    late = is_late(job, last, success, now)
+    late = is_late(job, last, success, now, former)
     paused = State(target, job.name).paused()
+    state = "running" if held else "paused" if paused is not None else _state(last, late=late)
     return JobStatus(
         job=job.name,
         now=now,
-        state="running" if held else "paused" if paused is not None else _state(last, late=late),
+        state="failed" if foreign else state,
         late=late,
         holders=held,
         last=last,
@@ -57,6 +67,9 @@ def job_status(target: Target, job: Job) -> JobStatus:
         watermark=watermark(target, job),
         rejects=Rejects(target, job.name).count(),
         paused=paused,
+        ahead=ahead(success, now),
+        foreign=foreign,
+        former=former,
     )
 
 
@@ -69,18 +82,31 @@ def questions(job: Job) -> list[tuple[bytes, Words]]:
         ("HGETALL", f"{state}lock"),
         ("HLEN", f"{state}rejects"),
         ("GET", f"{state}paused"),
+        ("GET", f"{state}claim"),
     ]
     if job.incremental:
         asked.append(("GET", f"{state}baseline"))
-    return [(str(words[1]).encode(), words) for words in asked]
+    return [(f"{state}runs".encode(), ("TIME",)), *((str(words[1]).encode(), words) for words in asked)]
 
 
-def is_late(job: Job, last: Entry | None, success: Entry | None, now: float) -> bool:
-    """Whether a job has gone without a success for too long; not before it has run at all."""
+def ahead(success: Entry | None, now: float) -> float:
+    """Seconds by which a success is in the future: a clock is wrong, or was; 0 where it is not."""
+    beyond = success.ended - now if success else 0.0
+    return beyond if beyond > SKEW else 0.0
+
+
+def is_late(job: Job, last: Entry | None, success: Entry | None, now: float, former: Entry | None = None) -> bool:
+    """Whether a job has gone without a success for too long; not before it has run at all.
+
+    `former` is a success of what its config was before.
+    """
     if last is None:
         return False
+    if ahead(success, now):
+        return job.max_age is not None or job.schedule is not None
     if job.max_age is not None:
         return success is None or now - success.ended > job.max_age
+    success = success or former
     if job.schedule is None or success is None:
         return False
     slot = next_time(job.schedule, success.began)

@@ -30,7 +30,7 @@ from loader.settings import Job, Schedule
 from loader.settings import Target as Settings
 from loader.slots import SlotMap, slot_of
 from loader.state import Rejected, Rejects
-from loader.status import JobStatus, is_late, job_status, questions
+from loader.status import JobStatus, ahead, is_late, job_status, questions
 from loader.target import Target
 from loader.view import LISTED, MINUTES, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
 
@@ -65,6 +65,8 @@ class Survey:
         self._stop()
         self._config = config
         self._statuses: dict[str, JobStatus] = {}
+        self._heard: dict[str, float] = {}  # when they were, on the monotonic clock
+        self._ahead = 0.0  # seconds by which the target's clock, which all times are told by, is ahead of ours
         self._seen: dict[str, str] = {}  # of each job the newest run that the record has learned of
         self._settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         self._glimpse = self._of("all", "", lambda: self._look(config), FRESH)
@@ -92,20 +94,20 @@ class Survey:
         config, glimpse = self._config, self._glimpse
         cluster, told = glimpse.get() or (None, ())
         health = self._health.get(0) or []
-        now = time.time()
+        now = self._now()
         problems = [*([glimpse.problem] if glimpse.problem else []), *told, *health]
-        if cluster and now - glimpse.at > STALE:
+        if cluster and time.time() - glimpse.at > STALE:
             cluster = replace(cluster, state="unknown")
             problems = problems or ["the target is being asked, and does not answer"]
         source, target = config.source, config.target
         return Overview(
             now=now,
-            seen=glimpse.at,
-            started=self._record.since,
+            seen=glimpse.at and glimpse.at + self._ahead,
+            started=self._record.since + self._ahead,
             host=self._host,
-            source=f"{source.unix_socket or f'{source.host}:{source.port}'}/{source.database}",
+            source=source.address,
             target=target.unix_socket or f"{target.host}:{target.port}",
-            jobs=tuple(self._view(job, now) for job in config.jobs.values()),
+            jobs=tuple(self._view(job) for job in config.jobs.values()),
             cluster=cluster,
             problems=tuple(dict.fromkeys(problems)),
         )
@@ -123,12 +125,12 @@ class Survey:
         found = sample.get(FIRST / 2)
         newest = entries.get(end - time.monotonic())
         self._glimpse.get(end - time.monotonic())
-        now = time.time()
+        now = self._now()
         statement, command = found or ("", None)
         why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
         return JobPage(
             now=now,
-            view=self._view(job, now),
+            view=self._view(job),
             entries=tuple(newest or ()),
             grid=self._record.grid(name),
             config=as_yaml({name: effective(job)}),
@@ -147,7 +149,7 @@ class Survey:
         self._glimpse.begin()
         found = listed.get(FIRST)
         self._glimpse.get(end - time.monotonic())
-        now, view = time.time(), self._view(job, time.time())
+        now, view = self._now(), self._view(job)
         if found is None:  # as many as are known of
             return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values)
         count, entries, owners = found
@@ -172,7 +174,9 @@ class Survey:
 
     def statuses(self, names: Iterable[str]) -> list[JobStatus]:
         """What `loader status` says of these jobs; a `LoaderError` where the target cannot be asked."""
-        return self._asked(lambda target: [job_status(target, self._config.jobs[name]) for name in names], names)
+        return self._asked(
+            lambda target: [job_status(target, self._config.source, self._config.jobs[name]) for name in names], names
+        )
 
     def runs(self, names: Iterable[str], last: int) -> list[Entry]:
         """The newest runs of these jobs, newest first; a `LoaderError` where the target cannot be asked."""
@@ -196,24 +200,31 @@ class Survey:
     def _of(self, what: str, name: str, ask: Callable[[], T], fresh: float) -> Glimpse[T]:
         return self._glimpses.setdefault((what, name), Glimpse(ask, fresh))
 
-    def _view(self, job: Job, now: float) -> JobView:
-        status, schedule = self._statuses.get(job.name), job.schedule
+    def _now(self) -> float:
+        """What time it is by the target, as far as is known."""
+        return time.time() + self._ahead
+
+    def _view(self, job: Job) -> JobView:
+        status, schedule, now = self._statuses.get(job.name), job.schedule, self._now()
         progress = self._record.progress(job.name)
         if status is None:
             told = JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
         else:
-            late = is_late(job, status.last, status.success, now)
+            passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
+            now = status.now + passed
+            late = is_late(job, status.last, status.success, now, status.former)
             state = "late" if late and status.state in {"ok", "rejects"} else status.state
-            state = "unknown" if now - status.now > STALE else state  # its node does not answer
-            told = replace(status, now=now, late=late, state=state)
+            state = "unknown" if passed > STALE else state  # its node does not answer
+            told = replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
         if progress:  # known here before the target is asked again
             told = replace(told, state="running")
+            progress = replace(progress, began=progress.began + self._ahead)
         return JobView(
             status=told,
             schedule=in_words(schedule) if schedule else "",
             due=self._record.due(job.name) or (status.due if status else None),
             max_age=job.max_age,
-            rates=self._record.rates(job.name, now),
+            rates=self._record.rates(job.name, time.time()),
             progress=progress,
         )
 
@@ -257,7 +268,9 @@ class Survey:
             with target.foreseeing(question for job in jobs for question in questions(job)):
                 for job in jobs:
                     try:
-                        self._statuses[job.name] = status = job_status(target, job)
+                        status = job_status(target, self._config.source, job)
+                        self._heard[job.name], self._ahead = time.monotonic(), status.now - time.time()
+                        self._statuses[job.name] = status
                         if status.last and self._seen.get(job.name) != status.last.run:
                             self._learn(target, job.name)
                     except TargetError as error:
@@ -272,7 +285,7 @@ class Survey:
         """Have the record know of a job's runs of the last hour; those since the last time are mostly few."""
         history = History(target, name)
         entries = history.last(LEARNED)
-        more = len(entries) == LEARNED and entries[-1].ended > time.time() - 60 * MINUTES
+        more = len(entries) == LEARNED and entries[-1].ended > self._now() - 60 * MINUTES
         if more and self._seen.get(name) not in {entry.run for entry in entries}:
             entries = history.last(KEPT)
         self._record.learn(name, entries)

@@ -9,6 +9,7 @@ Nothing of a run outlives it: see `_Aborting`, and `fence` and `shut_out` for wh
 import re
 import secrets
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,8 +22,11 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from loader.errors import Exit, TargetError, is_local
+from loader.certificates import PLAIN, UNSHOWN, client_context, meaning
+from loader.errors import Exit, LoaderError, TargetError, is_local
 from loader.model import Node
+from loader.probe import shake_hands, speaks_tls, wants_certificate
+from loader.replies import is_plausible
 from loader.settings import Target as Settings
 from loader.slots import SlotMap, slot_of
 from loader.topology import Range, Topology
@@ -50,8 +54,13 @@ NO_CLUSTER = (
     "ERR unknown command `CLUSTER`",
 )
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
+ENCRYPTED = "the server speaks TLS there: write rediss:// in target.url"
+ANSWERED = (redis.AuthenticationError, redis.BusyLoadingError)
 ACCOUNT = "see the user in target.url, and target.password"
+NAMELESS = "ERR without a word"  # what an error says that says nothing
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
+GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word says which
+KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothing"}
 UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
 
 
@@ -75,23 +84,28 @@ class _Tcp(_Aborting, Connection):
 
 
 class _Tls(_Aborting, SSLConnection):
-    pass
+    context: ssl.SSLContext
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        return shake_hands(sock, self.context, self.host, self.port)
 
 
 class Target:
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
+    Connections of one that is opened `beside` another are called as its own are, and are shut out with them.
     Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
-    def __init__(self, settings: Settings, *, again: bool = False) -> None:
+    def __init__(self, settings: Settings, *, again: bool = False, beside: "Target | None" = None) -> None:
         self._settings = settings
         self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
-        self.name = f"loader-{secrets.token_hex(6)}"  # how the names of all connections begin, see CLIENT LIST
+        # How the names of all connections begin, see CLIENT LIST.
+        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"
         self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent for now
         self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
-        self._number = count(1)
+        self.numbers: Iterator[int] = beside.numbers if beside else count(1)  # of the connections
         self._clients: dict[Node, Connection] = {}
         self._unfenced: dict[Node, list[str]] = {}  # names of connections that may have something under way
         self._strangers: frozenset[str] = frozenset()  # names of other runs that must not write any more
@@ -185,6 +199,11 @@ class Target:
         node, reply, _ = self._ask(key, [words])
         return node, reply
 
+    def time(self, key: str) -> float:
+        """What time it is by the node that owns a key, in seconds since 1970: a clock that all who ask share."""
+        seconds, micros = self.ask(key.encode(), "TIME")[1]
+        return int(seconds) + int(micros) / 1e6
+
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
         """The reply to a command about a key, and whether a replica knows what it did, where there is one.
 
@@ -229,11 +248,18 @@ class Target:
             text = said(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
                 self.mark_stale()
-                raise self.error(reply, node)
+                raise self.error(self._named(text, commands[-1]) or reply, node)
             if text.startswith("MOVED"):
                 self.mark_stale()
             node, asking = self.redirected(text, node), text.startswith("ASK ")
         raise TargetError(f"redis {node}: still redirected after {HOPS} hops", transient=True)
+
+    def _named(self, text: str, words: Words) -> str:
+        """The refusal of a script with the command that it may not send, which Redis tells by its line alone."""
+        line = re.search(r"@user_script:([0-9]+)", text) if text.startswith(FORBIDDEN) else None
+        lines = str(words[1]).splitlines() if line and words[0] == "EVAL" else []
+        named = re.findall(r"redis\.p?call\('(\w+)'", "".join(lines[int(line[1]) - 1 :][:1])) if line else []
+        return f"NOPERM a script may not send {' or '.join(dict.fromkeys(named))}" if named else ""
 
     def command(self, node: Node, *words: str | bytes | int) -> Any:
         """The reply to one command at one node; `TargetError` where it is an error."""
@@ -289,7 +315,8 @@ class Target:
         """A fresh connection to a node; what others may still have under way there is stopped first."""
         connection = self._connection(node, min(self.patience, patience or self.patience))
         try:
-            connection.connect()
+            with _sense():
+                connection.connect()
             with self._lock_of(node):
                 if self._is_open(node):
                     self._close_others(connection, node)
@@ -307,7 +334,7 @@ class Target:
             "db": settings.db,
             "socket_timeout": patience,
             "socket_connect_timeout": min(patience, 5.0),
-            "client_name": f"{self.name}-{next(self._number)}",
+            "client_name": f"{self.name}-{next(self.numbers)}",
             "protocol": 2,
             "driver_info": None,
             "retry": Retry(NoBackoff(), 0),
@@ -317,18 +344,15 @@ class Target:
         options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
         if not settings.tls:
             return _Tcp(**options)  # type: ignore[no-untyped-call]
-        return _Tls(
-            **options,
-            ssl_ca_certs=settings.tls_ca,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            ssl_cert_reqs="required" if settings.tls_verify else "none",
-            ssl_check_hostname=settings.tls_verify,
-        )
+        connection = _Tls(**options)
+        connection.context = client_context(settings, "target")
+        return connection
 
     def _unreached(self, error: Exception, node: Node) -> TargetError:
         """What a failure to connect means; an address that was never reached may be one for other networks."""
         failure = self.error(error, node)
+        if why := self._spoken_wrongly(error, node):
+            return TargetError(f"redis {node}: {said(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
         if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
             return failure
         by = self._topology.announcers.get(node)
@@ -341,6 +365,18 @@ class Target:
         unreached = TargetError(message, transient=True)
         unreached.node = str(node)
         return unreached
+
+    def _spoken_wrongly(self, error: Exception, node: Node) -> str:
+        """What a server that was never reached would rather be spoken to in; empty where that cannot be told."""
+        if not node.port or node in self._topology.reached or is_local(error):
+            return ""
+        if not isinstance(error, redis.ConnectionError | redis.InvalidResponse) or isinstance(error, ANSWERED):
+            return ""
+        if not self._settings.tls:
+            return ENCRYPTED if speaks_tls(node.host, node.port) else ""
+        if self._settings.tls_cert:
+            return ""
+        return UNSHOWN if wants_certificate(node.host, node.port, client_context(self._settings, "target")) else ""
 
     def fence(self, node: Node, name: str) -> None:
         """Have the server forget a connection of this target, by its name, before anything else is sent there."""
@@ -355,6 +391,12 @@ class Target:
         """Whether all masters have forgotten the connections of those targets."""
         wanted = frozenset(names)
         return all(wanted <= self._shut.get(node, frozenset()) for node in self.slots.nodes)
+
+    def leave_to(self, other: "Target") -> None:
+        """Have another target see to it that what may still be carried out of this one's is forgotten."""
+        for node, names in self._unfenced.items():
+            for name in names:
+                other.fence(node, name)
 
     @property
     def settled(self) -> bool:
@@ -371,25 +413,23 @@ class Target:
         text = said(error) if isinstance(error, Exception) else error
         code = _code(text)
         message = f"redis {node}: {text.removesuffix('.')}"
-        advice = ""
-        if isinstance(error, redis.AuthenticationError) or code in ACCESS:
-            advice = ACCOUNT
-        elif "CERTIFICATE_VERIFY_FAILED" in text:
-            advice = "see tls_ca and tls_verify"
-        elif text.startswith(NO_CLUSTER):
-            advice = "see target.cluster, which may be auto"
-        elif text.startswith(DATABASE):
-            advice = "see the database in target.url"
-        if advice:
+        if advice := _advice(error, code, text):
             return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
+        if isinstance(error, redis.InvalidResponse):
+            reached = node in self._topology.reached
+            return TargetError(
+                f"redis {node}: the answer is none of Redis ({text.removesuffix('.')}): see target.url",
+                transient=reached,
+                exit_code=Exit.FAILED if reached else Exit.CONFIG,
+            )
         if isinstance(error, Exception) and is_local(error):
             return TargetError(message)
         if code in CAPACITY or text.startswith(CLIENTS):
             return TargetError(message, transient=True, exit_code=Exit.FAILED)
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError):
+        lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
+        if lost:
             self._topology.note(node, failed=True)
-            return TargetError(message, transient=True)
-        if code in NODE | REDIRECT or text.startswith(NO_MASTER):
+        if lost or code in NODE | REDIRECT or text.startswith(NO_MASTER):
             return TargetError(message, transient=True)
         return TargetError(
             message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}"
@@ -499,6 +539,17 @@ def said(error: Exception) -> str:
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
 
 
+def _advice(error: Exception | str, code: str, text: str) -> str:
+    """What someone has to see to; empty where that is not known, or nothing."""
+    if isinstance(error, redis.AuthenticationError) or code in ACCESS:
+        return ACCOUNT
+    if isinstance(error, Exception) and (failed := meaning(error)):
+        return f"{failed}: write redis:// in target.url" if failed == PLAIN else failed
+    if text.startswith(NO_CLUSTER):
+        return "see target.cluster, which may be auto"
+    return "see the database in target.url" if text.startswith(DATABASE) else ""
+
+
 def _code(text: str) -> str:
     """The word that says what an error reply means; before Redis 7 it stands within that of a script."""
     if text.startswith(FORBIDDEN):
@@ -508,9 +559,34 @@ def _code(text: str) -> str:
 
 
 def _exchange(connection: Connection, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
-    packed = [b"".join(connection.pack_command(*words)) for words in commands]
+    """Replies to pipelined commands; one that no Redis gives to such a command is an `InvalidResponse`."""
+    asked = [tuple(words) for words in commands]
+    packed = [b"".join(connection.pack_command(*words)) for words in asked]
     connection.send_packed_command([b"".join(packed)], check_health=False)
-    return [_response(connection) for _ in packed]
+    replies = []
+    for words in asked:
+        with _sense():
+            reply = _response(connection)
+        name = " ".join(_word(word) for word in words[: 1 + (_word(words[0]) in GROUPS)])
+        if not isinstance(reply, Exception) and not is_plausible(name, reply):
+            raise redis.InvalidResponse(f"{name} is answered with {KINDS_OF.get(type(reply), type(reply).__name__)}")
+        replies.append(reply)
+    return replies
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    """Have what redis-py cannot make sense of be an `InvalidResponse`."""
+    try:
+        yield
+    except (redis.RedisError, OSError, LoaderError, MemoryError):
+        raise
+    except Exception as error:
+        raise redis.InvalidResponse(f"a reply that cannot be read, {type(error).__name__}") from error
+
+
+def _word(word: str | bytes | int) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
 
 
 def _response(connection: Connection) -> Any:

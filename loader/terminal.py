@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.errors import ConfigError, Exit, LoaderError
-from loader.notation import JOB_NAME
+from loader.notation import JOB_NAME, plain
 
 if TYPE_CHECKING:
     from loader.config import Config
@@ -125,16 +125,21 @@ MaxDelete = Annotated[
 
 def note(text: str) -> None:
     """Say something on stderr, where results do not go, and where nobody may be listening."""
-    with suppress(BrokenPipeError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+    with suppress(OSError):
+        print(plain(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def say(text: str) -> None:
+def say(text: str, *, colored: bool = False) -> None:
     """Print a result; that nobody reads it, as in `loader … | head -0`, does not end a run."""
     try:
-        print(text, flush=True)  # noqa: T201
+        print(text if colored else plain(text), flush=True)  # noqa: T201
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def of_job(job: str, error: str, *, several: bool) -> str:
+    """An error with the job that it is of, where there are several and it does not say which."""
+    return f"job {job!r}: {error}" if several and f"job {job!r}" not in error else error
 
 
 def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["Job"]:

@@ -1,5 +1,6 @@
 """Which nodes there are and what they own, as the nodes themselves tell it: whom to ask, and whom to believe."""
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,10 @@ class Topology:
 
         No host means the one that was asked; a `?` stands for one that has no name to tell, known by its port at best.
         """
-        host, _, port = text.split()[2].rpartition(":")
+        address = re.fullmatch(r"\S+ [0-9]+ (\S*):([0-9]{1,5})(?: .*)?", text)
+        if not address:
+            raise TargetError(f"redis {asked}: redirects to no address: {text}", transient=True)
+        host, port = address.groups()
         if host == "?":
             known = [node for node in self._nodes() if node.port == int(port)]
             host = known[0].host if len(known) == 1 else ""

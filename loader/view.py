@@ -55,7 +55,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The target; `state` is ok or fail, as in `loader cluster`, or unknown: it was not asked lately."""
+    """The target; `state` is ok, moving or fail, as in `loader cluster`, or unknown: it was not asked lately."""
 
     state: str
     cluster: bool  # or one standalone server

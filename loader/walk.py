@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from loader.errors import PlanError
 from loader.model import Chunk, KeyValues
 from loader.plan import INTEGERS, Plan, checked
 
@@ -45,8 +46,11 @@ def _extent(plan: Plan, fetch: Fetch) -> tuple[int, int] | None:
     """Least and greatest key of a walk along one integer without large gaps; None for any other."""
     if len(plan.walk) != 1 or plan.walk[0].type not in INTEGERS or plan.filtered:
         return None
-    ((low, high),) = fetch(plan.extent())
-    if low is None or high is None:
-        return 0, -1
-    ends = int(low), int(high)
+    try:
+        ((low, high),) = fetch(plan.extent())
+        ends = (0, -1) if low is None or high is None else (int(low), int(high))
+    except ValueError as error:
+        raise PlanError("MySQL gave a least and a greatest key that are no numbers") from error
+    if ends == (0, -1):
+        return ends
     return ends if (plan.rows_estimate or 0) >= DENSE * (ends[1] - ends[0] + 1) else None

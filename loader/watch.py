@@ -49,9 +49,9 @@ class Watch:
             return ""
         name, most = self._max_load
         found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
-        if not found or not str(found[0][1]).isdecimal():
+        if not found or not str(found[0][-1]).isdecimal():
             raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
-        value = int(str(found[0][1]))
+        value = int(str(found[0][-1]))
         return f"--max-load {name}={most}: it is {value}" if value > most else ""
 
     def _lag(self) -> str:

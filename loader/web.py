@@ -75,6 +75,7 @@ class Web:
             Starlette(routes=list(pages), middleware=[Middleware(_Called, web=self)]),
             log_config=None,
             access_log=False,
+            log_level="error",  # what callers do wrong is no warning: anybody could flood the log with them
             lifespan="off",
             server_header=False,
             proxy_headers=False,  # whoever calls could say that it came over https

@@ -16,7 +16,7 @@ from loader.errors import TargetError
 from loader.link import Link, Links
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.slots import SlotMap
-from loader.target import DATA, HOPS, REDIRECT, Target, said
+from loader.target import DATA, HOPS, NAMELESS, REDIRECT, Target, said
 
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
@@ -280,7 +280,11 @@ def _count(link: Link, data: bytes) -> list[_Sent]:
         lines = data[:cut].split(b"\r\n")[:-1]
     if replies < 0:
         replies = len(lines)
-        marks = [(number, line[1:].decode(errors="replace")) for number, line in enumerate(lines) if line[:1] == b"-"]
+        marks = [
+            (number, line[1:].decode(errors="replace") or NAMELESS)
+            for number, line in enumerate(lines)
+            if line[:1] == b"-"
+        ]
         if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
             raise ConnectionError("a reply that none of the commands sent can have")
     marks.reverse()

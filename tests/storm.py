@@ -149,6 +149,51 @@ class Storm:
         return done.stdout
 
 
+class Migration:
+    """Some slots of a master under way to another node, as `CLUSTER SETSLOT` and `MIGRATE` do it, key by key."""
+
+    def __init__(self, source, goal, slots, *, begins=True):
+        self.source, self.goal, self.slots = source, goal, slots
+        self._ids = {client: client.execute_command("CLUSTER", "MYID").decode() for client in (source, goal)}
+        if begins:
+            self.begin()
+
+    def begin(self):
+        for slot in self.slots:
+            self.goal.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self._ids[self.source])
+            self.source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self._ids[self.goal])
+
+    def take(self):
+        """All of it, and wait until both nodes know: who has not heard of the newest epoch takes an old one."""
+        self.begin()
+        self.finish()
+        wait(lambda: _masters(self.source) == _masters(self.goal), "the nodes to agree")
+
+    def move(self, count):
+        """Move some keys of each slot; whether there were any."""
+        port = self.goal.connection_pool.connection_kwargs["port"]
+        moved = False
+        for slot in self.slots:
+            keys = self.source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
+            if keys:
+                moved = True
+                self.source.execute_command("MIGRATE", HOST, port, "", 0, 5000, "KEYS", *keys)
+        return moved
+
+    def finish(self):
+        """Move the rest, and have the slots owned by their goal."""
+        while self.move(1000):
+            pass
+        for slot in self.slots:
+            for client in (self.goal, self.source):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self._ids[self.goal])
+
+
+def _masters(client):
+    """What a node knows of the masters: the epochs of their configs."""
+    return {each["node_id"]: each["epoch"] for each in client.cluster("nodes").values() if "master" in each["flags"]}
+
+
 def wait_for_reason(load, text):
     """Wait until a chunk was tried again for a reason."""
     wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)

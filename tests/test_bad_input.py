@@ -380,12 +380,43 @@ def test_usage(tmp_path, words, changes, expected):
     [
         (["--range", "2"], "error: --range '2': write LO:HI, both included; either may be left out"),
         (["--range", "a:"], "error: --range: 'a' is no number, as column 'sid' holds"),
+        (["--range", "10:9"], "error: --range '10:9': 10 comes after 9, so that no row is in it: write LO:HI"),
         (["--where", "sid in (1"], "error: job 'stu': MySQL refuses its SELECT, see its fields and where"),
     ],
 )
 def test_options_that_make_no_sense(desk, words, expected):
     """An option's value that does not fit is named before anything is written."""
     assert refused(desk, "sync", "stu", *words).startswith(expected)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_streams_that_are_closed(desk, closed):
+    """Who closes a stream gets nothing there; a command ends as otherwise, and what is closed is no server's socket."""
+    codes = []
+    for job in ("stu", "nix"):
+        words = ["-c", f'"$0" -m loader sync {job} {closed}', sys.executable]
+        done = subprocess.run(["bash", *words], cwd=desk.directory, capture_output=True, check=False, timeout=60)
+        codes.append(done.returncode)
+
+    assert codes == [0, 2]
+    assert len(desk.world.hashes()) == 5
+
+
+def test_s11_a_table_that_is_gone(desk):
+    """A table that was never there is a fault of the config, one that was is none; of several jobs it is named."""
+    desk.world.sql("CREATE TABLE other (id int PRIMARY KEY)")
+    desk.write(STU | {"other": {"table": "other"}, "never": {"table": "never"}})
+    assert desk.run("sync", "other").code == 0
+    desk.world.sql("DROP TABLE other")
+
+    for words, code in ((["other"], 1), (["never"], 2), (["other", "stu"], 1), (["stu", "never"], 2)):
+        result = desk.run("sync", *words)
+        assert result.code == code
+        (message,) = result.messages
+        named = f"error: job '{words[0] if words[1:] == ['stu'] else words[-1]}': mysql "
+        assert message.startswith(named if len(words) > 1 else "error: mysql ")
+    assert "error: job 'never': mysql " in desk.run("verify", "stu", "never").err
+    assert "error: job 'never': mysql " in desk.run("plan", "stu", "never").err
 
 
 def test_p7_too_many_open_files(desk):

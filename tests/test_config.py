@@ -15,6 +15,7 @@ from loader.config import CHUNK_ROWS, Config, json_schema, load_config
 from loader.document import MAX_BYTES, MAX_VALUES
 from loader.errors import ConfigError, Exit
 from loader.notation import key_parts, redis_address, seconds
+from loader.settings import Job
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 HEAD = """\
@@ -619,6 +620,68 @@ def test_prefix_within_a_prefix(load):
     """A prefix that begins another is a warning."""
     config = load(f'{HEAD}jobs: {{a: {{table: stu}}, b: {{table: t, key: "stu_x_{{id}}"}}, c: {{table: u}}}}')
     assert config.warnings == ("jobs.a.key: its prefix 'stu_' begins all keys of job b too",)
+
+
+def test_many_jobs_under_one_prefix_are_named_briefly(load):
+    """A warning names three of them, and counts the others."""
+    jobs = ", ".join(f'j{n}: {{table: stu, key: "stu_{n}_{{id}}"}}' for n in range(5))
+    (warning,) = load(f"{HEAD}jobs: {{all: {{table: stu}}, {jobs}}}").warnings
+    assert warning == "jobs.all.key: its prefix 'stu_' begins all keys of jobs j0, j1, j2 and 2 more too"
+
+
+def configured(jobs: dict[str, dict[str, object]]) -> Config:
+    """A config of these jobs."""
+    servers = {"source": {"url": "mysql://loader@127.0.0.1/test"}, "target": {"url": "redis://127.0.0.1"}}
+    return Config.model_validate({"version": 1, **servers, "jobs": jobs})
+
+
+LETTERS = st.text("ab", max_size=3)
+JOBS = st.lists(st.tuples(LETTERS, st.sampled_from("tu"), st.sampled_from([False, False, True])), min_size=1)
+
+
+@given(JOBS)
+def test_jobs_are_held_against_each_other_as_if_each_with_each(drawn):
+    """Refused are the jobs that share a prefix with an earlier one of another table, or where one of both deletes."""
+    jobs = {
+        f"j{place}": {"table": table, "key": f"{prefix}{{id}}", "changed_only": erases}
+        for place, (prefix, table, erases) in enumerate(drawn)
+    }
+    rivals = [
+        [
+            f"as those of job j{at}{';' if other != table else ','} "
+            for at, (own, other, deletes) in enumerate(drawn[:place])
+            if own == prefix and (other != table or deletes or erases)
+        ]
+        for place, (prefix, table, erases) in enumerate(drawn)
+    ]
+    refused = [each[0] for each in rivals if each]
+    try:
+        config = configured(jobs)
+    except ValueError as error:
+        told = str(error)
+    else:
+        told = ""
+        for job in config.jobs.values():
+            longer = {each.prefix for each in config.jobs.values()} - {job.prefix}
+            assert all(each in longer and each.startswith(job.prefix) for each in config.longer(job))
+            for each in longer:
+                assert each.startswith(tuple(config.longer(job))) == each.startswith(job.prefix)
+            same = [each for each in config.jobs.values() if each.prefix == job.prefix and each is not job]
+            assert (config.sharing(job) in same) if same else config.sharing(job) is None
+    assert re.findall(r"as those of job \w+[;,] ", told) == refused
+
+
+@pytest.mark.parametrize("key", ["{}_{{id}}", "t_{{id}}", "t{}_{{id}}"])
+def test_thousands_of_jobs_take_no_more_looks_than_a_few_each(monkeypatch, key):
+    """Each with each would be millions of looks at prefixes."""
+    looks, prefix = [], Job.prefix.fget
+    monkeypatch.setattr(Job, "prefix", property(lambda job: looks.append(1) or prefix(job)))
+    config = configured({f"j{n}": {"table": "t", "key": key.format(n)} for n in range(3000)})
+    assert len(config.warnings) in {0, len(config.jobs)}
+    for job in config.jobs.values():
+        config.longer(job)
+        config.sharing(job)
+    assert len(looks) < 20 * len(config.jobs)
 
 
 def test_prefix_of_the_state(errors):

@@ -9,15 +9,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from daemons import daemon
 from desk import HOST, Desk
+from loader.clocks import Clocks
 from loader.config import load_config
 from loader.daemon import FINISH, Daemon
-from loader.model import ChunkLoaded, Run, Status
+from loader.errors import LoaderError
+from loader.model import ChunkLoaded, Noted, Run, Status
 from loader.options import Options
 from loader.progress import Log
 from loader.run import run_job
@@ -168,22 +171,45 @@ def test_a_failed_job_does_not_stop_the_others(desk):
 
 
 def test_a_slot_is_done_once_whatever_the_clocks_say(world):
-    """Asked under the lock; only a slot that is far ahead of all clocks tells of a wrong one, and does not count."""
+    """Asked under the lock, by the target's clock: what was done for a time to come does not count, and is told of."""
     world.sql("CREATE TABLE stu LIKE test.stu", "INSERT INTO stu SELECT * FROM test.stu")
     config = world.config(table="stu", key="stu_{sid}")
 
     def run(slot):
-        return run_job(config, config.jobs["job"], Options(slot=slot, resume=True), Ear())
+        ear = Ear()
+        done = run_job(config, config.jobs["job"], Options(slot=slot, resume=True), ear)
+        return done, [event.text for event in ear.events if isinstance(event, Noted)]
 
     now = int(time.time())
-    assert run(now + 60).written == 5  # of a daemon whose clock is a minute ahead
-    for slot in (now, now + 60):
-        done = run(slot)
+    assert run(now)[0].written == 5
+    for slot in (now - 1, now):
+        done, _ = run(slot)
         assert (done.elsewhere, done.exit_code, done.read) == (True, 5, 0)
         assert "was done for" in done.error
-    assert run(now + 61).written == 5
-    assert run(now + 10**6).written == 5
-    assert run(now + 62).written == 5
+    assert run(now + 200)[0].written == 5  # of a daemon that is ahead, and has done no more than what has come
+    done, told = run(int(time.time()) + 1)
+    assert (done.written, told) == (5, [])
+    world.redis.set("loader:{job}:slot", json.dumps({"slot": now + 200, "run": "x", "host": "fast", "pid": 1}))
+    done, told = run(int(time.time()))  # the version before has noted it as done
+    assert done.written == 5
+    assert "(host fast, pid 1), does not count: a clock is or was wrong" in told[0]
+
+
+def test_what_time_it_is_by_the_target(world, monkeypatch):
+    """However this machine's clock is set, and by its own as long as the target has not been asked."""
+    now, target = time.time, world.config(table="stu").target
+    monkeypatch.setattr(time, "time", lambda: now() + 200)
+    clocks = Clocks()
+    assert abs(clocks.now("stu") - now() - 200) < 5
+    away = target.model_copy(update={"url": replace(target.url, port=1, others=())})
+    with pytest.raises(LoaderError):
+        clocks.look(away)
+    assert clocks.asked.is_set()
+    found = clocks.look(target)
+    assert len(found) == 3
+    assert all(abs(ahead + 200) < 5 for ahead in found.values())
+    monkeypatch.setattr(time, "time", lambda: now() - 1000)
+    assert abs(clocks.now("stu") - now()) < 5
 
 
 def test_a_checkpoint_of_another_slot_is_forgotten(world):

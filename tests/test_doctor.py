@@ -343,7 +343,7 @@ def test_what_runs_left(desk):
     """A backfill that is unfinished, a checkpoint that is none, rows that were rejected."""
     with Target(desk.world.config(**STU["stu"]).target) as target:
         state = State(target, "stu")
-        Rejects(target, "stu").add([Reject(b"stu_1", "too large")])
+        Rejects(target, "stu").add([Reject(b"stu_1", "too large")], "x")
         state.save(Checkpoint("abc", {}, (), (Chunk(1),), None, ended=True))
         found = checkup(desk)[1]
         seen = "run abc is unfinished and owes 1 chunk"

@@ -7,12 +7,14 @@ import pytest
 import redis
 
 from desk import HOST, redis_server
+from loader import reconcile
 from loader.errors import Exit
+from loader.masters import describe_cluster
 from loader.rights import REDIS_RIGHTS
 from loader.server import wait
 from loader.slots import slot_of
 from loader.target import Target
-from storm import ROWS, broken_lab, storm_on, wait_for_reason
+from storm import ROWS, Migration, broken_lab, storm_on, wait_for_reason
 
 
 @pytest.fixture(scope="module")
@@ -148,36 +150,6 @@ def test_t6_resharding(storm):
     storm.check(load.finish())
 
 
-class Migration:
-    """Some slots of a master under way to another node, as `CLUSTER SETSLOT` and `MIGRATE` do it, key by key."""
-
-    def __init__(self, source, goal, slots):
-        self.source, self.goal, self.slots = source, goal, slots
-        self._ids = {client: client.execute_command("CLUSTER", "MYID").decode() for client in (source, goal)}
-        for slot in slots:
-            goal.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self._ids[source])
-            source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self._ids[goal])
-
-    def move(self, count):
-        """Move some keys of each slot; whether there were any."""
-        port = self.goal.connection_pool.connection_kwargs["port"]
-        moved = False
-        for slot in self.slots:
-            keys = self.source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
-            if keys:
-                moved = True
-                self.source.execute_command("MIGRATE", HOST, port, "", 0, 5000, "KEYS", *keys)
-        return moved
-
-    def finish(self):
-        """Move the rest, and have the slots owned by their goal."""
-        while self.move(1000):
-            pass
-        for slot in self.slots:
-            for client in (self.goal, self.source):
-                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self._ids[self.goal])
-
-
 def slots_of(storm, name, count):
     """The first slots that a master owns."""
     with Target(storm.config().target) as target:
@@ -225,6 +197,16 @@ def test_t5_a_migration_is_left_open(storm, newcomer):
             run = storm.load(rate=None, resume=True).finish()
             assert (run.status, run.error, run.written) == ("ok", None, ROWS)
             assert run.nodes[f"{HOST}:{newcomer}"] == goal.dbsize() > 10
+        gone = goal.randomkey()
+        storm.world.sql(f"DELETE FROM big WHERE id = {int(gone[4:])}")
+        config = storm.config()
+        job = config.jobs["job"]
+        assert [each.key for each in reconcile.verify(config, job, show=9).shown] == [gone]
+        with Target(config.target) as target:
+            entry = {"node": f"{HOST}:{newcomer}", "slots": 0, "keys": goal.dbsize(), "replicas": 0}
+            assert entry in describe_cluster(target)["masters"]
+        reconcile.prune(config, job, done := reconcile.Pruned("job"))
+        assert (done.keys, done.deleted) == (ROWS, 1)
         migration.finish()
         Migration(goal, source, migration.slots).finish()  # so that the node can leave
     storm.check(run)

@@ -85,13 +85,10 @@ def test_rows_under_way_when_the_lock_is_lost_are_read_again(world, alone, monke
 
 def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
     """While a node takes nothing, the lock lapses: what is left of a batch is asked for before it is sent."""
-    client, port = alone
+    _, port = alone
     world.sql("CREATE TABLE t (id int PRIMARY KEY, v longtext)", "INSERT INTO t VALUES (1, REPEAT('a', 20000000))")
     settings = to_standalone(world, target=port)
-    client.client_pause(20_000, all=False)
-    load = Load(settings, workers=1)
     lapse = []
-    wait(lambda: load.ear.throttle, "the run")
 
     def move(self, link, *, receive=True):
         if link.unsent and len(link.unsent[0]) < 20_000_000 and not lapse:
@@ -106,7 +103,7 @@ def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
 
     original = Links._move
     monkeypatch.setattr(Links, "_move", move)
-    client.client_unpause()
+    load = Load(settings, workers=1)
     wait(lambda: load.reasons or not load.running, "the chunk to fail")
     monkeypatch.undo()
     run = load.finish()
@@ -314,7 +311,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
     job = settings.jobs["job"]
     assert run_job(settings, job, Options(), Ear()).status == "ok"
     monkeypatch.setattr("loader.lock.RENEW", 0.1)
-    send, stolen = both._Only.finish, threading.Event()
+    send, stolen = both._Only.await_replicas, threading.Event()
 
     def finish(self):
         found = send(self)
@@ -336,7 +333,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
 
         return Of
 
-    monkeypatch.setattr(both._Only, "finish", finish)
+    monkeypatch.setattr(both._Only, "await_replicas", finish)
     if command == "prune":
         world.sql("DELETE FROM t WHERE id > 90")
         act = lambda: prune(settings, job, Pruned("job"), max_delete=100)  # noqa: E731

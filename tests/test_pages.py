@@ -179,6 +179,18 @@ def test_an_overview_tells_of_what_is_wrong(pages):
     assert looks.LINK_DOWN in read.text
 
 
+def test_what_is_said_of_a_job_may_not_be_so(pages):
+    """A success in the future, a name that is another config's: the pages say it, and no age is negative."""
+    well = job()
+    future = replace(well.status, success=replace(well.status.last, ended=NOW + 200), ahead=200.0)
+    foreign = replace(well.status, foreign="job 'orders' in this target is another config's", state="failed")
+    for status, words in ((future, "is 3m in the future by redis's clock"), (foreign, "is another config's")):
+        view = replace(well, status=status)
+        for text in (overview(pages, view).text, Read(pages.job(looks.page(view), SOMEONE)).text):
+            assert words in text
+            assert "-" not in text.partition(" of 10 min")[0][-12:]
+
+
 def test_a_run_elsewhere_is_told_with_who_has_it(pages):
     """The lock's holder stands where this daemon knows no progress."""
     read = overview(pages, looks.jobs()[-1])

@@ -175,6 +175,30 @@ def test_a_range_of_times_that_can_be_read_twice():
         make_plan(job(), Table("stu", (at,), ("at",)), key_range="01:02:03")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "is_reversed"),
+    [
+        ("int", "9:10", False),
+        ("int", "-1:-2", True),
+        ("decimal", "1.10:1.1", False),
+        ("varchar", "9:10", True),
+        ("varchar", "B:a", False),  # by some collations it is not
+        ("varchar", "b:a", True),
+        ("varchar", "é:a", False),
+        ("varbinary", "a:B", True),
+        ("date", "2024-02-01:2024-01-31", True),
+    ],
+)
+def test_a_range_in_which_nothing_is(kind, text, is_reversed):
+    """Ends in the wrong order are a slip of the hand, where every collation sees them so."""
+    table = Table("stu", (Column("at", kind, kind, None, nullable=False),), ("at",))
+    if is_reversed:
+        with pytest.raises(ConfigError, match="so that no row is in it"):
+            make_plan(job(), table, key_range=text)
+    else:
+        make_plan(job(), table, key_range=text)
+
+
 @pytest.mark.parametrize("text", ["", ":", "5", "a:b", "1:2;--"])
 def test_a_range_that_is_none(text):
     """Anything else is a usage error."""

@@ -2,7 +2,9 @@
 
 import json
 import random
+import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from redis.cluster import RedisCluster
@@ -14,12 +16,16 @@ from loader.execute import execute
 from loader.masters import lives
 from loader.model import ChunkLoaded
 from loader.options import Options
+from loader.report import verify_text
 from loader.run import run_job
+from loader.sample import sample
 from loader.slots import SlotMap
+from loader.state import Rejects
 from loader.target import Target
 from world import Ear
 
 ROWS = 200_000
+LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -417,6 +423,71 @@ def test_a_sample_finds_what_is_common(world, small):
     assert check(small, sample=100).extra > 50
 
 
+@pytest.mark.parametrize("kind", ["number", "text", "two", "query", "soft"])
+def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
+    """However few of the table these are, and wherever: some are compared, and none but where there is none."""
+    if kind == "number":  # as if there were too many keys of others
+        pause.setattr(both, "PAGES", 0)
+    key, primary = ("k", "k") if kind != "two" else ("g}_{k", "g, k")
+    column = "varchar(20)" if kind == "text" else "int"
+    soft = kind == "soft"
+    world.sql(
+        f"CREATE TABLE t (k {column}, g int NOT NULL, live int NOT NULL, v int, PRIMARY KEY ({primary}))",
+        "INSERT INTO t SELECT seq, 1, seq BETWEEN 100 AND 149, 1 FROM"
+        " (SELECT a.n * 100 + b.n AS seq FROM (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
+        " WHERE n < 99) SELECT n FROM d) a, (WITH RECURSIVE d AS (SELECT 0 AS n UNION ALL SELECT n + 1 FROM d"
+        " WHERE n < 99) SELECT n FROM d) b) s",
+        "ANALYZE TABLE t",
+    )
+    job = {"table": "t", "key": f"t_{{{key}}}", "fields": ["k", "v"], "chunk_rows": 100_000}
+    job |= {"soft_delete": "live = 0"} if soft else {"where": "live = 1"}
+    if kind == "query":
+        job = {"query": "SELECT k, g, v FROM t WHERE live = 1", "key": "t_{k}", "fields": ["k", "v"]}
+    config = loaded(world, **job)
+    with world.redis.pipeline() as pipe:
+        for number in range(3000):
+            pipe.set(f"t_session:{number}", "x")
+        pipe.execute()
+    equal = check(config, sample=20)
+    assert equal.is_equal
+    assert 10 <= equal.rows <= 50 >= equal.hashes >= 1
+    with both.Both(config, config.jobs["job"]) as sides:
+        for _ in range(30):
+            assert drawn(world, sides, 1)
+    world.sql("UPDATE t SET v = 2")
+    assert check(config, sample=1).different >= 1
+    world.sql("DELETE FROM t")
+    assert check(config, sample=20).extra >= 1
+    world.clear()
+    empty = check(config, sample=20)
+    assert (empty.is_equal, empty.rows, empty.hashes) == (True, 0, 0)
+    assert verify_text(empty, expires=False).endswith("the job has no rows, and there is no hash of it")
+
+
+def drawn(world, sides, count):
+    """The rows of a sample."""
+    rows = []
+    for statement in sample(sides.plan, count, sides.fetch, rows.__len__):
+        rows += world.sql(statement)
+    return rows
+
+
+def test_a_sample_of_a_large_table_reads_little(world, small):
+    """Where the key is a number, not more rows than were asked for, from all over the table."""
+    before = reads(world)
+    with both.Both(small, small.jobs["job"]) as sides:
+        rows = drawn(world, sides, 40)
+    assert len(rows) == len(set(rows)) == 40
+    assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
+    assert reads(world) - before <= 200
+
+
+def reads(world):
+    """Rows that storage engines have given so far, to whoever asked."""
+    counters = world.sql("SHOW GLOBAL STATUS LIKE 'Handler_read%'")
+    return sum(int(value) for name, value in counters if name in {"Handler_read_next", "Handler_read_rnd_next"})
+
+
 def test_jobs_that_write_the_same_hashes_are_refused(world):
     """Whose a field is cannot be told."""
     config = world.config(table="big", fields=["name"])
@@ -499,6 +570,50 @@ def test_a_row_that_was_written_is_no_reject_any_more(world, tmp_path):
     world.redis.delete("stu_00000002")
     assert desk.run("sync", "stu").code == 0
     assert json.loads(desk.run("rejects", "list", "stu", "-o", "json").out)["rejects"] == []
+
+
+def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
+    """A whole sync strikes off what it wrote, and what it could not write stays, though time goes backwards."""
+    world.redis.unlink("big_00000005")
+    world.redis.set("big_00000005", "mine")
+    world.redis.hset("loader:{job}:rejects", "big_00000006", json.dumps(LISTED | {"last": time.time() + 1e6}))
+    hours = count()
+    monkeypatch.setattr(Target, "time", lambda *_: 1e9 - 3600 * next(hours))
+    assert run_job(small, small.jobs["job"], Options(), Ear()).status == "rejects"
+    with Target(small.target) as target:
+        (entry,) = Rejects(target, "job").all()
+    assert (entry.key, entry.attempts, entry.first <= entry.last) == (b"big_00000005", 1, True)
+
+
+def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
+    """Nobody comes in between; what it has under way is shut out with the run; and then the lock is free."""
+    world.sql("DELETE FROM big WHERE id = 7")
+    unlink, rivals, fences = both.Both.unlink, [], []
+
+    def rival():
+        return run_job(small, small.jobs["job"], Options(), Ear())
+
+    def late(sides, keys):
+        rivals.append(rival())
+        fences.append([sides.target.name.encode()])
+        fences.append(world.redis.hvals("loader:{job}:fence"))
+        return unlink(sides, keys)
+
+    begin = reconcile.prune
+
+    def at_once(*args, **how):
+        rivals.append(rival())
+        fences.append(world.redis.hvals("loader:{job}:fence"))
+        begin(*args, **how)
+
+    monkeypatch.setattr(reconcile, "prune", at_once)
+    monkeypatch.setattr(both.Both, "unlink", late)
+    run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
+    assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)
+    assert [(each.exit_code, run.id in each.error) for each in rivals] == [(5, True), (5, True)]
+    assert fences == [fences[0]] * 3  # one name for both
+    assert world.redis.exists("loader:{job}:lock") + world.redis.exists("loader:{job}:fence") == 0
+    assert rival().status == "ok"
 
 
 def test_texts_full_of_separators(world):
@@ -685,3 +800,26 @@ def test_the_values_of_rejects_in_json(world, tmp_path):
     (entry,) = desk.run("rejects", "list", "stu", "-o", "json", "--values").document["rejects"]
     assert entry["command"][:4] == ["HMSET", "stu_00000002", "sid", "00000002"]
     world.redis.delete("stu_00000002")
+
+
+@pytest.mark.parametrize("kind", [{}, {"changed_only": True}, {"incremental": {"column": "at"}}])
+def test_fields_that_the_job_has_no_more_are_told_of_until_a_repair(world, kind):
+    """A run of the new plan leaves them in the hashes, and says so; a repair deletes them."""
+    world.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, w int, at datetime NOT NULL DEFAULT NOW(), INDEX (at))",
+        "INSERT INTO t (id, v, w) VALUES (1, 2, 3), (2, 3, 4)",
+    )
+    ears = [Ear(), Ear(), Ear(), Ear()]
+    job = {"table": "t", "key": "t_{id}"} | kind
+    before, now = world.config(**job, fields=["id", "v", "w"]), world.config(**job, fields={"id": "id", "x": "v"})
+    run_job(before, before.jobs["job"], Options(), ears[0])
+    for ear in ears[1:3]:
+        assert run_job(now, now.jobs["job"], Options(), ear).status == "ok"
+    assert reconcile.verify(now, now.jobs["job"], repair=True).repaired == 2
+    assert {frozenset(fields) for fields in world.hashes().values()} == {frozenset({b"id", b"x"})}
+    run_job(now, now.jobs["job"], Options(), ears[3])
+    told = [
+        [event.text for event in ear.events if "no longer has (v, w)" in getattr(event, "text", "")] for ear in ears
+    ]
+    assert list(map(len, told)) == [0, 1, 1, 0]
+    assert "`loader verify job --repair` deletes them" in told[1][0]

@@ -37,9 +37,9 @@ def begin():
     """Starts a schedule with this work."""
     started = []
 
-    def begin(work, jobs, at_once=4):
+    def begin(work, jobs, at_once=4, **clock):
         heard = Heard()
-        schedule = Schedule(work, [heard], at_once)
+        schedule = Schedule(work, [heard], at_once, **clock)
         schedule.set(jobs)
         schedule.start()
         started.append(schedule)
@@ -197,6 +197,42 @@ def test_the_clock_set_back_does_not_stall_a_job(begin, monkeypatch):
     assert second == first - 7200
 
 
+def test_slots_come_by_the_clock_that_is_shared(begin):
+    """However far this machine's own is ahead; and as soon as one of them is set, by what it says then."""
+    ahead, slots = 200.0, []
+    schedule, heard = begin(
+        lambda job, slot: slots.append(slot) or Run(job, "x"), {"a": SECOND}, clock=lambda _: time.time() - ahead
+    )
+    wait(lambda: len(slots) >= 2, "two slots")
+    assert max(slots) <= time.time() - 200
+    for ahead in (0.0, 100.0):
+        schedule.beat()
+        before = len(slots)
+        wait(lambda before=before: len(slots) >= before + 2, "slots to go on")
+        assert 0 <= time.time() - ahead - slots[-1] < 5
+    schedule.stop()
+    assert schedule.wait(5)
+    tally = schedule.tallies()["a"]
+    assert tally.due == settled(tally)
+    assert tally.coalesced >= 190
+    assert {late < 5 for _, _, late in heard.of("started")} == {True}
+
+
+def test_the_pause_of_an_attempt_stands_a_clock_that_is_set(begin, monkeypatch):
+    """It is as long as it was, whatever the machine's clock says."""
+    monkeypatch.setattr(module, "BACKOFF", 100.0)
+    schedule, heard = begin(lambda job, _: failed(job), {"a": NEVER})
+    schedule.take_up("a", 77)
+    wait(lambda: schedule._scheduler.get_job("a:again"), "the pause")
+    now = time.time()
+    monkeypatch.setattr(module.time, "time", lambda: now + 3600)
+    schedule.beat()
+    monkeypatch.undo()
+    pause = schedule._scheduler.get_job("a:again").next_run_time.timestamp() - now - 3600
+    assert 60 < pause < 130
+    assert len(heard.of("started")) == 1
+
+
 @pytest.mark.parametrize(
     ("timed", "first", "after", "passed"),
     [
@@ -255,6 +291,22 @@ def test_by_hand_a_job_has_a_place_and_never_runs_beside_itself(begin):
     tally = schedule.tallies()["a"]
     assert tally.due == settled(tally) == tally.run + tally.running
     assert schedule.by_hand("loose", going.clear) is False
+
+
+def test_a_slot_that_comes_amid_work_by_hand_is_done_once_after_it(begin, monkeypatch):
+    """However long that goes on; of several the last, the others are counted."""
+    monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
+    ran, free = [], threading.Event()
+    schedule, heard = begin(lambda job, slot: ran.append(slot) or Run(job, "x"), {"a": NEVER})
+    assert schedule.by_hand("a", lambda: free.wait(10))
+    schedule.take_up("a", 77)
+    with schedule._lock:
+        schedule._came(schedule._entries["a"], [78])
+    assert ran == []
+    free.set()
+    wait(lambda: schedule.tallies()["a"] == Tally(due=2, run=1, running=1), "the slot")
+    assert ran == [78]
+    assert heard.of("skipped") == [["a", 77, Reason.RUNNING, 1]]
 
 
 def test_what_waits_by_hand_is_not_begun_once_the_schedule_stops(begin):

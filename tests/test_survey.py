@@ -92,7 +92,7 @@ def test_overview(desk, survey_of):
     assert [job.status.job for job in view.jobs] == list(config.jobs)
     with Target(config.target) as target:
         for job in view.jobs:
-            assert shape(job.status) == shape(job_status(target, config.jobs[job.status.job]))
+            assert shape(job.status) == shape(job_status(target, config.source, config.jobs[job.status.job]))
     assert [job.status.state for job in view.jobs] == ["ok", "late", "failed", "rejects", "never"]
     assert [sum(job.rates) > 0 for job in view.jobs] == [True, True, False, True, False]
     assert [job.schedule for job in view.jobs] == ["every 1h, up to 10s later", "0 3 * * * (UTC)", "", "", ""]
@@ -149,7 +149,7 @@ def test_rejects(desk, survey_of):
     assert [(each.key, each.slot) for each in survey.rejects("score").rejects] == [("score_2", slot_of(b"score_2"))]
     with Target(config.target) as target:
         listed = Rejects(target, "score")
-        listed.add([type("R", (), {"key": b"k%d" % n, "reason": "why"})() for n in range(LISTED + 5)])
+        listed.add([type("R", (), {"key": b"k%d" % n, "reason": "why"})() for n in range(LISTED + 5)], "x")
     wait(lambda: survey.rejects("score").count == LISTED + 6, "the list")
     assert len(survey.rejects("score").rejects) == LISTED
     assert survey.rejects("nobody") is None
@@ -200,7 +200,7 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
         for job in config.jobs.values():
             with target.foreseeing(questions(job)):
                 asked.clear()
-                job_status(target, job)
+                job_status(target, config.source, job)
                 assert asked == []
         key = "loader:{stu}:runs"
         with target.foreseeing([(key.encode(), ("LRANGE", key, 0, -1))]):

@@ -23,6 +23,7 @@ from loader import web as room
 from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
+from loader.finding import SKEW
 from loader.health import Health
 from loader.history import KEPT, History
 from loader.lock import Lock
@@ -259,6 +260,31 @@ def test_late(world):
         assert is_late(job, entry, entry, moment) is late
     assert not is_late(with_age, None, None, 1e10)
     assert is_late(with_age, entry, None, entry.ended)
+    for job, late in ((with_age, True), (hourly, True), (plain, False)):
+        assert is_late(job, entry, entry, entry.ended - SKEW - 1) is late  # it is in the future
+        assert not is_late(job, entry, entry, entry.ended - SKEW + 1)
+
+
+def test_times_are_told_by_the_clock_of_the_target(desk, monkeypatch):
+    """However wrong that of a loader is; a success in the future is said to be one, and its age is not negative."""
+    desk.write({"stu": {"table": "stu", "key": "stu_{sid}", "max_age": "1h"}})
+    now = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: now() + 200)
+        assert sync(desk, "stu")["status"] == "ok"
+    document = desk.run("status", "-o", "json").document
+    assert (document["state"], document["late"], document["problem"]) == ("ok", False, None)
+    assert abs(_seconds(document["success"]["ended"]) - now()) < 20
+    key = "loader:{stu}:success"
+    success = json.loads(desk.world.redis.get(key))
+    desk.world.redis.set(key, json.dumps(success | {"ended": now() + 200}))
+    desk.world.redis.set("loader:{stu}:slot", json.dumps({"slot": int(now()) + 300, "run": "x"}))
+    document = desk.run("status", "-o", "json").document
+    assert (document["state"], document["late"], document["success"]["age"]) == ("late", True, 0.0)
+    assert "3m in the future by redis's clock" in document["problem"]
+    (found,) = [each for each in desk.run("doctor", "-o", "json").document["checks"] if each["check"] == "job.times"]
+    assert found["status"] == "warn"
+    assert re.search(r"its last success by (19|20)\d s and the last slot that was done by (29|30)\d s", found["seen"])
 
 
 def test_one_line_a_run(desk):
@@ -290,7 +316,8 @@ def test_one_line_a_run(desk):
     assert (first["chunks"], first["chunks_done"], first["starts"]) == (3, 3, 1)
     assert first["rows_per_second"] == pytest.approx(3 / done["seconds"], abs=1)
     assert (first["rejects_listed"], "error" in first, "slot" in first) == (1, False, False)
-    assert (second["status"], second["level"], second["error"]) == ("failed", "error", failed["error"])
+    assert (second["status"], second["level"]) == ("failed", "error")
+    assert failed["error"] == f"job 'gone': {second['error']}"
     assert not log_lines(desk.run("sync", "t", "--progress", "none"))
     console = desk.run("--log-format", "console", "sync", "t").err
     assert re.search(r"warning .*run .*job=t .*status=rejects", console)
@@ -513,6 +540,19 @@ def test_called_by_another_name(served):
         assert refused[2] == "this daemon is not called 'evil.example': add the name to daemon.hosts\n"
     for foreign in ("localhost.evil.example", "127.0.0.1.evil.example", "loader.evil.example", "[evil]", "1", "@"):
         assert get(web.port, "/metrics", Host=foreign)[0] == 400
+
+
+def test_requests_without_sense_are_no_warnings(served, caplog):
+    """Who asks for a WebSocket, or for nothing that is HTTP, is answered, and does not fill the log."""
+    web, _ = served()
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    for asked in (b"GET /livez HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % upgrade, b"\0nothing\r\n\r\n"):
+        with socket.create_connection((HOST, web.port)) as connection:
+            connection.settimeout(30)
+            connection.sendall(asked)
+            assert connection.recv(9) == b"HTTP/1.1 "
+
+    assert caplog.records == []
 
 
 def test_idle_connections(served, monkeypatch):

@@ -146,8 +146,8 @@ FAULTS = [
         ),
         (
             "jobs may share a prefix",
-            "if other is not job and other.prefix == job.prefix:",
-            "if other.table != job.table and other.prefix == job.prefix:",
+            "if other := settings.sharing(job):",
+            "if (other := settings.sharing(job)) and other.table != job.table:",
             "reconcile::jobs_that_write_the_same_hashes_are_refused",
         ),
         (
@@ -161,6 +161,45 @@ FAULTS = [
             "if job.full_every and not done.dry_run:",
             "if job.full_every and done.dry_run:",
             "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "moves",
+        (
+            "keys on the node that takes a slot do not count",
+            "return owner == node or Move(slot, owner, node) in self.moves",
+            "return owner == node",
+            "moves::what_has_moved_already_is_compared_and_pruned",
+        ),
+        (
+            "a slot that was away and is back has not moved",
+            "titles[first : last + 1] = [(node, each.epoch)]",
+            "titles[first : last + 1] = [(node, 0)]",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+    ),
+    *_of(
+        "sample",
+        (
+            "a share that gave nothing is enough",
+            "if parts == 1 or seen() * 2 >= count:",
+            "if parts >= 1:",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+        (
+            "the rest of each span is not looked at where rows are rare",
+            "behind = [(end, start - 1) for start, end in zip(starts, ends[:-1], strict=True) if start > end]",
+            "behind = list[tuple[int, int]]()",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+    ),
+    *_of(
+        "config",
+        (
+            "a job that deletes may share its prefix with the second of two",
+            "            self.odd = self.odd or job\n",
+            "",
+            "config::jobs_are_held_against_each_other_as_if_each_with_each",
         ),
     ),
     *_of(
@@ -203,8 +242,8 @@ FAULTS = [
         ),
         (
             "a full run comes late",
-            "not 0 <= time() - baseline.full < job.full_every * EARLY",
-            "not 0 <= time() - baseline.full < job.full_every",
+            "not 0 <= now - baseline.full < job.full_every * EARLY",
+            "not 0 <= now - baseline.full < job.full_every",
             "increment::a_full_run_is_due",
         ),
         (
@@ -224,8 +263,8 @@ FAULTS = [
         "schedule",
         (
             "a job runs beside itself",
-            "        if self._is_busy(entry.name):\n            self._skip(",
-            "        if entry.name in self._by_hand:\n            self._skip(",
+            "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
+            "        if not hands and entry.name in self._by_hand:\n            self._skip(",
             "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
         ),
         (
@@ -248,9 +287,33 @@ FAULTS = [
         ),
         (
             "a clock set back is not noticed",
-            "if now < self._seen - BACK:",
-            "if now < self._seen - 1e9:",
+            "if went_back := now < entry.seen - BACK:",
+            "if went_back := now < entry.seen - 1e9:",
             "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "slots come by this machine's clock",
+            "slots = entry.clock.due(self._clock(name))",
+            "slots = entry.clock.due(time.time())",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "the clock that is shared is followed once",
+            "or abs(shift - clock.shift) > DRIFT):",
+            "):",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "a pause grows by as much as the clock is set",
+            "        if self._scheduler.get_job(_again(entry.name)):\n",
+            "        if not self._scheduler.get_job(entry.name):\n",
+            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
+        ),
+        (
+            "a slot that comes amid work by hand is dropped",
+            "            hands.delays, entry.again = entry, slot\n",
+            "            self._settle(entry, Reason.RUNNING)\n",
+            "schedule::a_slot_that_comes_amid_work_by_hand_is_done_once_after_it",
         ),
         (
             "a run whose job was taken out is forgotten",
@@ -353,7 +416,7 @@ FAULTS = [
         "source",
         (
             "an error amid rows ends the result well",
-            "            self._source.close()\n            raise failure from error\n",
+            "            self._source.close()\n            raise\n",
             "            self._source.close()\n",
             "faults_mysql::s3_killed_amid_rows faults_mysql::s3_out_of_time",
         ),
@@ -622,10 +685,94 @@ FAULTS = [
     *_of(
         "execute",
         (
+            "the prune of a run takes the lock anew",
+            "run=run.id, within=ends)",
+            "run=run.id)",
+            "reconcile::a_prune_is_done_under_the_lock_of_its_run",
+        ),
+    ),
+    *_of(
+        "run",
+        (
             "a run that failed is pruned after",
-            "and run.exit_code in {Exit.OK, Exit.REJECTS}:\n            _prune",
-            "and run.exit_code is not None:\n            _prune",
+            "        _transfer(ends, options, listener, run, again=again)\n",
+            (
+                "        try:\n            _transfer(ends, options, listener, run, again=again)\n"
+                "        except LoaderError:\n            then(run, ends)\n            raise\n"
+            ),
             "reconcile::a_run_that_failed_prunes_nothing",
+        ),
+    ),
+    *_of(
+        "clocks",
+        (
+            "the target's clock is not followed",
+            "self._ahead.get(node, self._own))\n",
+            "self._own)\n",
+            "daemon::what_time_it_is_by_the_target",
+        ),
+    ),
+    *_of(
+        "claim",
+        (
+            "another source counts as the same",
+            'WORDS = {"source": "it reads from", ',
+            "WORDS = {",
+            "claim::another_source_is_another_job",
+        ),
+        (
+            "another key counts as the same",
+            ', "prefix": "its keys begin with"}',
+            "}",
+            "claim::another_job_of_the_name_is_refused",
+        ),
+        (
+            "a query that is changed is run no slot anew",
+            'frozenset({"table", "query", ',
+            'frozenset({"table", ',
+            "claim::a_job_that_is_changed_is_run_and_what_was_done_before_does_not_count",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "the name of another config's job is used",
+            "        if not moved:\n",
+            "        if moved:\n",
+            "claim::another_job_of_the_name_is_refused",
+        ),
+    ),
+    *_of(
+        "history",
+        (
+            "a run is kept by this machine's clock",
+            "began=round(ended - took, 3), ended=round(ended, 3))",
+            "partial=partial)",
+            "watch::times_are_told_by_the_clock_of_the_target",
+        ),
+    ),
+    *_of(
+        "status",
+        (
+            "a success in the future is believed",
+            "    if ahead(success, now):\n",
+            "    if ahead(success, now) > 1e9:\n",
+            "watch::times_are_told_by_the_clock_of_the_target",
+        ),
+    ),
+    *_of(
+        "state",
+        (
+            "a slot that a wrong clock has done stands",
+            'if done["slot"] > self._target.time(self._slot) + SKEW:',
+            'if done["slot"] > self._target.time(self._slot) + 1e9:',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "rejects are told apart by the clock",
+            "if entry is None or entry.by != by",
+            "if entry is None or entry.last < self._target.time(self._key) - 60",
+            "reconcile::the_list_of_rejects_whatever_the_clocks_say",
         ),
     ),
     *_of(
@@ -773,8 +920,14 @@ FAULTS = [
         ),
         (
             "a slot is done twice",
-            'if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:',
-            'if done and self._options.slot < done["slot"] <= time.time() + AHEAD:',
+            'elif self._options.slot <= done["slot"] and',
+            'elif self._options.slot < done["slot"] and',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "a slot to come is done by a clock that is ahead",
+            "done = slot if slot <= self._began + SKEW else int(self._began)",
+            "done = slot",
             "daemon::a_slot_is_done_once_whatever_the_clocks_say",
         ),
         (
@@ -798,6 +951,12 @@ FAULTS = [
     ),
     *_of(
         "basis",
+        (
+            "fields that the job has no more are forgotten by the run that is told of them",
+            "self.state.save_fields(before | now)",
+            "self.state.save_fields(now)",
+            "reconcile::fields_that_the_job_has_no_more_are_told_of_until_a_repair",
+        ),
         (
             "another table of the name is built on",
             "if not name or not (self.plan.job.incremental or self._options.resume):",
@@ -913,15 +1072,45 @@ FAULTS = [
     *_of(
         "both",
         (
+            "who takes a slot is not gone over after who gives it",
+            "*((node, True) for node in stood.takers)",
+            "*()",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+        (
+            "slots that moved meanwhile are not looked at again",
+            "moved |= self._standing().changed(stood)",
+            "self._standing()",
+            "moves::a_key_that_moves_while_keys_are_looked_for",
+        ),
+        (
+            "a hash goes from one side of a half moved slot alone",
+            "if copies := [each for each in commands if slot_of(each[0]) in moved]:",
+            "if copies := list(commands[:0]):",
+            "moves::a_key_that_a_move_has_left_on_both_sides",
+        ),
+        (
+            "what nobody reaches of a half moved slot is passed over",
+            "                        moved.add(slot)\n",
+            "                        pass\n",
+            "moves::a_slot_that_only_one_side_takes_for_open",
+        ),
+        (
+            "a sample is of nothing where hashes are rare",
+            "for node in () if found else nodes:",
+            "for node in ():",
+            "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
+        ),
+        (
             "a deletion is not covered by the lock",
-            "            self.throttle.hold(grant)\n            return self._send(commands, grant)\n",
-            "            return self._send(commands, self.throttle.grant())\n",
+            "            self.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
+            "            sent = self._send(commands, grant := self.throttle.grant())\n",
             "reconcile::a_deletion_that_the_lock_does_not_cover",
         ),
         (
             "keys of others are extra",
-            "owners.node_of(slot) == node and both.lookup.owns(key)",
-            "owners.node_of(slot) == node",
+            "yield list(filter(self.lookup.owns, page.reached(left))) if page else []",
+            "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
         ),
         (
@@ -1166,6 +1355,87 @@ FAULTS = [
             'if info.get("role") == "slave":',
             "if not info:",
             "reconcile::a_replica_that_is_taken_for_a_master",
+        ),
+    ),
+    *_of(
+        "login",
+        (
+            "the password is given to whoever asks",
+            "if self._way in CLEAR and connection.password and not connection.is_sealed:",
+            "if not self._way:",
+            "hostile::a4_the_password_itself_is_asked_for",
+        ),
+        (
+            "the password goes with the name of the user",
+            "if self._auth_plugin_name.encode() in CLEAR and not self.is_sealed:",
+            "if not self._auth_plugin_name.encode():",
+            "hostile::the_password_under_tls",
+        ),
+        (
+            "any key is good enough",
+            "[1:2] == ALL_OF_IT and not known:",
+            "[1:2] == ALL_OF_IT and known is None:",
+            "hostile::a_key_that_nothing_vouches_for",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "an answer without sense is a fault of the program",
+            "except Exception as error:\n            raise self._error(error, doing)",
+            "except (pymysql.MySQLError, OSError) as error:\n            raise self._error(error, doing)",
+            "hostile::answers_without_sense hostile::a9_no_mysql hostile::a_file_is_asked_for",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "any reply is taken for the one that was asked for",
+            "if not isinstance(reply, Exception) and not is_plausible(name, reply):",
+            "if isinstance(reply, Exception) and not name:",
+            "hostile::replies_without_sense",
+        ),
+        (
+            "who is spoken to wrongly is waited for",
+            "if why := self._spoken_wrongly(error, node):",
+            "if not (why := str(error)):",
+            "hostile::a_certificate_is_wanted security::no_plaintext_where_tls_is_meant",
+        ),
+    ),
+    *_of(
+        "writer",
+        (
+            "an error that says nothing is none",
+            '(number, line[1:].decode(errors="replace") or NAMELESS)',
+            '(number, line[1:].decode(errors="replace"))',
+            "hostile::an_error_that_says_nothing",
+        ),
+    ),
+    *_of(
+        "notation",
+        (
+            "a server steers the terminal",
+            'return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)',
+            "return text",
+            "hostile::a_terminal_is_not_steered",
+        ),
+    ),
+    *_of(
+        "cli",
+        (
+            "a closed stream is the next socket's place",
+            "    _open_streams()\n    try:",
+            "    try:",
+            "bad_input::streams_that_are_closed",
+        ),
+    ),
+    *_of(
+        "run",
+        (
+            "a table that is gone is a fault of the config",
+            "return Exit.FAILED if gone and",
+            "return Exit.FAILED if not gone and",
+            "bad_input::s11_a_table_that_is_gone",
         ),
     ),
 ]
