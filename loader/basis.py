@@ -100,7 +100,6 @@ class Basis:
             for node, life in self._masters.items()
             if life.policy
         ]
-        self._note_fields()
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
         self.resumed = saved is not None
@@ -112,6 +111,7 @@ class Basis:
             self.markers.leave()  # on masters that are new
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
+            self._note_fields()
             return saved
         if self._options.resume:
             check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
@@ -122,19 +122,22 @@ class Basis:
         self._begun = Checkpoint(run, facts, self.markers.keys)
         self._find_changes()
         self.begin()
+        self._note_fields()
         return replace(self._begun, start=self._start)
 
     def _note_fields(self) -> None:
-        """Note which fields the hashes may hold from now on, and tell of those that are the job's no longer."""
-        job, now = self.plan.job, {name.decode() for name, _ in self.plan.layout.fields}
-        before = self.state.fields()
-        if gone := before - now:
+        """Tell of fields that hashes may hold and the job has no more; those that it has now are known before a row is.
+
+        Nothing is known before the first run that ends well.
+        """
+        job, now, known = self.plan.job, self.plan.field_names, self.state.fields()
+        if gone := known - now:
             self.notes.append(
                 f"hashes that were there before may hold fields that the job no longer has ({', '.join(sorted(gone))}):"
                 f" `loader verify {job.name} --repair` deletes them"
             )
-        if not now <= before:
-            self.state.save_fields(before | now)
+        if known:
+            self.state.add_fields(now)
 
     def begin(self) -> None:
         """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""

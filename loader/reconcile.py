@@ -261,8 +261,7 @@ def verify(
             audit.sampled_keys(sample)
         both.check()
         if repair and sample is None and not audit.verdict.refused:
-            fields = [name.decode() for name, _ in both.plan.layout.fields]
-            both.steadily(lambda: State(both.target, job.name).save_fields(fields))
+            both.steadily(lambda: State(both.target, job.name).set_fields(both.plan.field_names))
         return audit.verdict
 
 

@@ -5,7 +5,7 @@ that are gone. Markers tell of a master that was emptied alone, see `marker`.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -138,16 +138,23 @@ class State:
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Paused(f"the schedule of the job is paused since {when}")
 
-    def fields(self) -> set[str]:
+    def fields(self) -> frozenset[str]:
         """The fields that hashes of the job may hold, as far as runs have noted it."""
         text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
         try:
-            return set(map(str, json.loads(text or "[]")))
-        except (ValueError, TypeError):
-            return set()
+            names = json.loads(text or "[]")
+        except ValueError:
+            return frozenset()
+        return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
-    def save_fields(self, names: Collection[str]) -> None:
-        """Note the fields that hashes of the job may hold."""
+    def add_fields(self, names: frozenset[str]) -> None:
+        """Note more fields that hashes of the job may hold."""
+        known = self.fields()
+        if not names <= known:
+            self.set_fields(names | known)
+
+    def set_fields(self, names: frozenset[str]) -> None:
+        """Note which fields hashes of the job may hold, and no others."""
         self._target.ask(self._fields.encode(), "SET", self._fields, json.dumps(sorted(names)))
 
     def owe_prune(self, run: str) -> None:

@@ -812,12 +812,12 @@ def test_fields_that_the_job_has_no_more_are_told_of_until_a_repair(world, kind)
     ears = [Ear(), Ear(), Ear(), Ear()]
     job = {"table": "t", "key": "t_{id}"} | kind
     before, now = world.config(**job, fields=["id", "v", "w"]), world.config(**job, fields={"id": "id", "x": "v"})
-    run_job(before, before.jobs["job"], Options(), ears[0])
+    execute(before, before.jobs["job"], Options(), ears[0])
     for ear in ears[1:3]:
-        assert run_job(now, now.jobs["job"], Options(), ear).status == "ok"
+        assert execute(now, now.jobs["job"], Options(), ear).status == "ok"
     assert reconcile.verify(now, now.jobs["job"], repair=True).repaired == 2
     assert {frozenset(fields) for fields in world.hashes().values()} == {frozenset({b"id", b"x"})}
-    run_job(now, now.jobs["job"], Options(), ears[3])
+    execute(now, now.jobs["job"], Options(), ears[3])
     told = [
         [event.text for event in ear.events if "no longer has (v, w)" in getattr(event, "text", "")] for ear in ears
     ]

@@ -952,12 +952,6 @@ FAULTS = [
     *_of(
         "basis",
         (
-            "fields that the job has no more are forgotten by the run that is told of them",
-            "self.state.save_fields(before | now)",
-            "self.state.save_fields(now)",
-            "reconcile::fields_that_the_job_has_no_more_are_told_of_until_a_repair",
-        ),
-        (
             "another table of the name is built on",
             "if not name or not (self.plan.job.incremental or self._options.resume):",
             "if name:",
@@ -972,6 +966,12 @@ FAULTS = [
     ),
     *_of(
         "state",
+        (
+            "fields that the job has no more are told of once",
+            "self.set_fields(names | known)",
+            "self.set_fields(names)",
+            "reconcile::fields_that_the_job_has_no_more_are_told_of_until_a_repair",
+        ),
         (
             "what is not known of a table counts as changed",
             "if name not in ANOTHER_TABLE or (name in before and name in now)]",
