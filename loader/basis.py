@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Self
 from uuid import uuid4
@@ -111,6 +111,7 @@ class Basis:
             self.markers.leave()  # on masters that are new
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
+            self._note_fields()
             return saved
         if self._options.resume:
             check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
@@ -121,7 +122,22 @@ class Basis:
         self._begun = Checkpoint(run, facts, self.markers.keys)
         self._find_changes()
         self.begin()
+        self._note_fields()
         return replace(self._begun, start=self._start)
+
+    def _note_fields(self) -> None:
+        """Tell of fields that hashes may hold and the job has no more; those that it has now are known before a row is.
+
+        Nothing is known before the first run that ends well.
+        """
+        job, now, known = self.plan.job, self.plan.field_names, self.state.fields()
+        if gone := known - now:
+            self.notes.append(
+                f"hashes that were there before may hold fields that the job no longer has ({', '.join(sorted(gone))}):"
+                f" `loader verify {job.name} --repair` deletes them"
+            )
+        if known:
+            self.state.add_fields(now)
 
     def begin(self) -> None:
         """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
@@ -218,10 +234,15 @@ class Basis:
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
-        return self.plan.facts() | {
-            "source": source.address,
-            "time zone": str(source.time_zone),
-        }
+        return self.plan.facts() | self._identity | {"source": source.address, "time zone": str(source.time_zone)}
+
+    @cached_property
+    def _identity(self) -> dict[str, str]:
+        """Which table it is, as the run began, where rows that were read of another one would be built on."""
+        name = self.plan.job.table
+        if not name or not (self.plan.job.incremental or self._options.resume):
+            return {}
+        return self._ends.scouted(lambda source: source.identity(name))
 
     def is_time_to_look(self) -> bool:
         """Whether the markers are to be looked at again."""

@@ -11,6 +11,7 @@ from loader.options import Options
 from loader.reconcile import MAX_DELETE, Pruned
 from loader.run import new_id, run_job
 from loader.settings import Job
+from loader.state import State
 
 
 def execute(settings: Config, job: Job, options: Options, listener: Listener, *, prune: float | None = None) -> Run:
@@ -46,12 +47,13 @@ def _close(settings: Config, job: Job, options: Options, listener: Listener, run
 
 
 def _finish(run: Run, ends: Ends, prune: float | None) -> None:
-    """Claim the job's name, and delete what a run has left without a row, where that was asked for or is due."""
+    """Claim the job's name, note its fields, and delete hashes without a row, where that was asked for or is due."""
     if run.dry_run:
         return
     settings, job = ends.settings, ends.plan.job
     with passing():  # the next run does it
         Claims(ends.target, job.name).take(claim_of(settings.source, job))
+        State(ends.target, job.name).add_fields(ends.plan.field_names)
     most = MAX_DELETE if prune is None and run.prunes else prune
     if most is None:
         return

@@ -104,6 +104,11 @@ class Plan:
         return f"{statement}\nORDER BY {order} LIMIT 1"
 
     @property
+    def field_names(self) -> frozenset[str]:
+        """The fields that a hash may have."""
+        return frozenset(name.decode() for name, _ in self.layout.fields)
+
+    @property
     def expected(self) -> int | None:
         """How many rows are to come, by MySQL's estimate; None where conditions leave some out."""
         return None if self.conditions else self.rows_estimate

@@ -260,6 +260,8 @@ def verify(
             audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
         both.check()
+        if repair and sample is None and not audit.verdict.refused:
+            both.steadily(lambda: State(both.target, job.name).set_fields(both.plan.field_names))
         return audit.verdict
 
 

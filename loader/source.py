@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from zlib import crc32
 
 import pymysql
 from pymysql.converters import conversions
@@ -345,6 +347,45 @@ class Source:
             ),
         )
 
+    def identity(self, name: str) -> dict[str, str]:
+        """What tells a table from one of the same name and columns, and from itself before it was altered or emptied.
+
+        `created` is when it was made or altered, to the second; `generated` how columns are computed; `inside` are
+        InnoDB's numbers of it and its partitions, which TRUNCATE changes, and who has the PROCESS right sees. A view
+        has none but its columns'.
+        """
+        columns = self.fetch(
+            "SELECT column_name, generation_expression, extra FROM information_schema.columns"
+            f" WHERE {THIS_TABLE} AND generation_expression <> '' ORDER BY ordinal_position",
+            [name],
+        )
+        found = {"generated": ", ".join(f"{column} as {text} {kind}" for column, text, kind in columns)}
+        created = self.fetch(
+            f"SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}", [name]
+        )
+        if moments := [float(text) for (text,) in created if text]:
+            found["created"] = f"{datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M:%S} UTC"
+        if inside := self._numbers(name):
+            found["inside"] = inside
+        return found
+
+    def _numbers(self, name: str) -> str:
+        """InnoDB's number of a table, or a digest of those of its partitions; empty where it is hidden, or has none."""
+        listed = "innodb_sys_tables" if self.is_mariadb else "innodb_tables"
+        path = "/".join(_file_name(each) for each in (self._database, name))
+        try:
+            numbers = self.fetch(
+                f"SELECT table_id FROM information_schema.{listed} WHERE name LIKE %s OR name LIKE %s"
+                " ORDER BY table_id",
+                [path, f"{path}#p#%"],
+            )
+        except SourceError as error:
+            if _code(error.__cause__) == NO_PROCESS:
+                return ""
+            raise
+        text = ", ".join(str(number) for (number,) in numbers)
+        return text if len(numbers) < 2 else f"{len(numbers)}, {crc32(text.encode()):08x}"
+
     def result(self, sql: str, job: str) -> Table:
         """The columns of a statement's result; a `PlanError` where MySQL does not accept the statement."""
         try:
@@ -541,6 +582,11 @@ def _column(row: Sequence[str | None]) -> Column:
         hidden="INVISIBLE" in str(extra),
         collation=collation,
     )
+
+
+def _file_name(name: str) -> str:
+    """The pattern for LIKE that a name fits as InnoDB spells it, in the characters that a file's may have."""
+    return re.sub(r"[^A-Za-z0-9_]", "@%", name).replace("_", r"\_")
 
 
 def _keep_alive(descriptor: int) -> None:

@@ -19,6 +19,11 @@ from loader.target import Target
 
 VERSION = 3
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
+ANOTHER_TABLE = {  # what of `Source.identity` may differ, and what it means
+    "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
+    "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
+    "generated": "the generated columns",
+}
 PAGE = 1000  # rejects read at a time
 
 
@@ -54,6 +59,7 @@ class State:
         self._slot = f"loader:{{{job}}}:slot"
         self._prune = f"loader:{{{job}}}:prune"
         self._paused = f"loader:{{{job}}}:paused"
+        self._fields = f"loader:{{{job}}}:fields"
         self._resumes = resumes
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -131,6 +137,25 @@ class State:
         if (since := self.paused()) is not None:
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Paused(f"the schedule of the job is paused since {when}")
+
+    def fields(self) -> frozenset[str]:
+        """The fields that hashes of the job may hold, as far as runs have noted it."""
+        text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
+        try:
+            names = json.loads(text or "[]")
+        except ValueError:
+            return frozenset()
+        return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+    def add_fields(self, names: frozenset[str]) -> None:
+        """Note more fields that hashes of the job may hold."""
+        known = self.fields()
+        if not names <= known:
+            self.set_fields(names | known)
+
+    def set_fields(self, names: frozenset[str]) -> None:
+        """Note which fields hashes of the job may hold, and no others."""
+        self._target.ask(self._fields.encode(), "SET", self._fields, json.dumps(sorted(names)))
 
     def owe_prune(self, run: str) -> None:
         """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""
@@ -244,8 +269,14 @@ def _key(values: Sequence[str] | None) -> KeyValues | None:
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """What of a plan has changed since a checkpoint, in words; None where nothing has."""
-    changed = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    """What of a plan has changed since a checkpoint, in words; None where nothing has.
+
+    What tells a table from another may be unknown on either side, and says nothing then.
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    changed = [name for name in names if name not in ANOTHER_TABLE or (name in before and name in now)]
     if not changed:
         return None
-    return "; ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed)
+    return "; ".join(
+        f"{ANOTHER_TABLE.get(name, name)} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed
+    )

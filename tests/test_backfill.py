@@ -133,6 +133,17 @@ def test_a_changed_column_is_refused(half):
     assert "column types was" in refused.err
 
 
+def test_another_table_of_the_name_is_refused(half):
+    """The rest of a table that was put into the place of the one that was begun is not the rest of that."""
+    world, created = half.world, checkpoint(half.world)["facts"]["created"]
+    while str(world.sql("SELECT UTC_TIMESTAMP()")[0][0]) <= created.removesuffix(" UTC"):
+        time.sleep(0.05)  # MySQL tells it to the second
+    world.sql("CREATE TABLE other LIKE big", "DROP TABLE big", "RENAME TABLE other TO big")
+    refused = half.run("backfill", "big")
+    assert refused.code == 2
+    assert "the table was altered, rebuilt or replaced" in refused.err
+
+
 def test_an_emptied_master_starts_over(half):
     """A marker that is gone tells that rows are gone: nothing is skipped, and nobody has to ask for it."""
     saved = checkpoint(half.world)

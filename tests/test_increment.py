@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 
 import pymysql
@@ -22,6 +22,7 @@ from loader.model import ChunkLoaded, Noted
 from loader.options import Options
 from loader.reconcile import verify
 from loader.source import Source
+from loader.state import ANOTHER_TABLE
 from loader.target import Target
 from loader.throttle import Throttle
 from loader.writer import Writer
@@ -756,6 +757,56 @@ def test_a_changed_plan(world):
     world.sql("ALTER TABLE t ADD COLUMN w int DEFAULT 3")
     assert job.ok() == (10, True)
     assert world.hashes()[b"t_1"][b"w"] == b"3"
+
+
+REPLACED = [  # each leaves names, types and stamps as they were; the last three are seen with the PROCESS right
+    ("ALTER TABLE t MODIFY g int AS (v + 2) STORED",),
+    ("ALTER TABLE t DROP COLUMN w", "ALTER TABLE t ADD COLUMN w int DEFAULT 2 AFTER v"),
+    (
+        "CREATE TABLE u LIKE t",
+        "INSERT INTO u (id, v, at) SELECT id, 7, at FROM t",
+        "DROP TABLE t",
+        "RENAME TABLE u TO t",
+    ),
+    ("CREATE TABLE u SELECT * FROM t", "TRUNCATE t", "INSERT INTO t (id, v, at) SELECT id, 8, at FROM u"),
+    ("ALTER TABLE t PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (6), PARTITION q VALUES LESS THAN (99))",),
+    (
+        "CREATE TABLE x LIKE t",
+        "ALTER TABLE x REMOVE PARTITIONING",
+        "INSERT INTO x (id, v, at) SELECT id, 9, at FROM t WHERE id < 6",
+        "ALTER TABLE t EXCHANGE PARTITION p WITH TABLE x",
+    ),
+]
+
+
+def test_another_table_of_the_name(world):
+    """Where the table was altered, emptied or replaced, its stamps say nothing: everything is read, and told why."""
+    table(world, more=", w int DEFAULT 1, g int AS (v + 1) STORED")
+    job = Syncing(world)
+    job.ok()
+    world.sql("ANALYZE TABLE t", "UPDATE t SET v = 1 WHERE id = 3")
+    assert job.ok()[1] is False
+
+    def until_later():
+        made = job.baseline()["facts"]["created"]
+        while str(world.sql("SELECT UTC_TIMESTAMP()")[0][0]) <= made.removesuffix(" UTC"):
+            time.sleep(0.05)  # MySQL tells it to the second
+
+    for number, statements in enumerate(REPLACED):
+        with process_right(world) if number > 2 else nullcontext():
+            job.ok()  # which may be the first to see more
+            if number < 3:
+                until_later()
+            world.sql(*statements)
+            assert job.ok() == (10, True), statements
+            assert "the table was " in job.notes[0], statements
+            config = job.config()
+            assert verify(config, config.jobs["job"]).is_equal, statements
+            assert job.ok()[1] is False, statements
+    stored = job.baseline()
+    stored["facts"] = {name: value for name, value in stored["facts"].items() if name not in ANOTHER_TABLE}
+    world.redis.set("loader:{job}:baseline", json.dumps(stored))
+    assert job.ok()[1] is False  # an older program did not note it
 
 
 def test_rejects_are_not_forgotten(world):

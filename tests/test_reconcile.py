@@ -800,3 +800,26 @@ def test_the_values_of_rejects_in_json(world, tmp_path):
     (entry,) = desk.run("rejects", "list", "stu", "-o", "json", "--values").document["rejects"]
     assert entry["command"][:4] == ["HMSET", "stu_00000002", "sid", "00000002"]
     world.redis.delete("stu_00000002")
+
+
+@pytest.mark.parametrize("kind", [{}, {"changed_only": True}, {"incremental": {"column": "at"}}])
+def test_fields_that_the_job_has_no_more_are_told_of_until_a_repair(world, kind):
+    """A run of the new plan leaves them in the hashes, and says so; a repair deletes them."""
+    world.sql(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, w int, at datetime NOT NULL DEFAULT NOW(), INDEX (at))",
+        "INSERT INTO t (id, v, w) VALUES (1, 2, 3), (2, 3, 4)",
+    )
+    ears = [Ear(), Ear(), Ear(), Ear()]
+    job = {"table": "t", "key": "t_{id}"} | kind
+    before, now = world.config(**job, fields=["id", "v", "w"]), world.config(**job, fields={"id": "id", "x": "v"})
+    execute(before, before.jobs["job"], Options(), ears[0])
+    for ear in ears[1:3]:
+        assert execute(now, now.jobs["job"], Options(), ear).status == "ok"
+    assert reconcile.verify(now, now.jobs["job"], repair=True).repaired == 2
+    assert {frozenset(fields) for fields in world.hashes().values()} == {frozenset({b"id", b"x"})}
+    execute(now, now.jobs["job"], Options(), ears[3])
+    told = [
+        [event.text for event in ear.events if "no longer has (v, w)" in getattr(event, "text", "")] for ear in ears
+    ]
+    assert list(map(len, told)) == [0, 1, 1, 0]
+    assert "`loader verify job --repair` deletes them" in told[1][0]

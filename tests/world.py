@@ -118,9 +118,9 @@ class World:
         return dict(zip(keys, self._pipelined("hgetall", keys), strict=True))
 
     def state(self):
-        """The keys of the loader's state, but for the history of runs and the claim of the name, which stay."""
+        """The keys of the loader's state, but for the history, the claim of the name and the fields, which stay."""
         state = {key for key in self._keys() - self._before if key.startswith(b"loader:")}
-        return {key for key in state if not key.endswith((b"}:runs", b"}:success", b"}:claim"))}
+        return {key for key in state if not key.endswith((b"}:runs", b"}:success", b"}:claim", b"}:fields"))}
 
     def clear(self):
         """Take the new keys away."""

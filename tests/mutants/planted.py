@@ -439,6 +439,12 @@ FAULTS = [
             "increment::x10_a_moment_by_the_clock",
         ),
         (
+            "an emptied table is the same",
+            '" ORDER BY table_id",',
+            '" ORDER BY table_id LIMIT 0",',
+            "increment::another_table_of_the_name",
+        ),
+        (
             "a transaction that has only locked does not count",
             "trx_rows_modified > 0 OR trx_lock_structs > 0",
             "trx_rows_modified > 0",
@@ -944,7 +950,34 @@ FAULTS = [
         ),
     ),
     *_of(
+        "basis",
+        (
+            "another table of the name is built on",
+            "if not name or not (self.plan.job.incremental or self._options.resume):",
+            "if name:",
+            "increment::another_table_of_the_name backfill::another_table_of_the_name_is_refused",
+        ),
+        (
+            "a table that was rebuilt is written anew though all of it is read",
+            "if not name or not (self.plan.job.incremental or self._options.resume):",
+            "if not name:",
+            "changed::a_table_that_was_rebuilt_is_held_against_the_digests",
+        ),
+    ),
+    *_of(
         "state",
+        (
+            "fields that the job has no more are told of once",
+            "self.set_fields(names | known)",
+            "self.set_fields(names)",
+            "reconcile::fields_that_the_job_has_no_more_are_told_of_until_a_repair",
+        ),
+        (
+            "what is not known of a table counts as changed",
+            "if name not in ANOTHER_TABLE or (name in before and name in now)]",
+            "if name]",
+            "increment::another_table_of_the_name",
+        ),
         (
             "a checkpoint of another version is read",
             '            if values.pop("version") != VERSION:\n                raise ValueError',
