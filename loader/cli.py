@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from loader import cli_daemon, cli_doctor, cli_init, cli_lab, cli_run, cli_verify, cli_watch
-from loader.errors import Exit, LoaderError, Stopped
+from loader.errors import Exit, LoaderError, Stopped, text_of
 from loader.terminal import Common, Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, chosen, note, say
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def main() -> NoReturn:
         note(text if ": error: " in text else f"error: {text}")
         code = int(error.exit_code)
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
-        note(f"error: {error or type(error).__name__}")
+        note(f"error: {text_of(error)}")
         code = int(Exit.FAILED)
     sys.exit(code)
 

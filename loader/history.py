@@ -25,6 +25,7 @@ VERSION = 1
 KEPT = 200  # runs of a job
 ERROR_KEPT = 500  # characters of an error
 PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits for the run waits for it
+AWAY = 1  # and where it, or MySQL, was not reached by the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +130,12 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
     Nothing of how the run ended depends on it, but for a signal that comes meanwhile.
     """
     failures: list[Exception] = []
+    patience = AWAY if run.exit_code == Exit.UNREACHABLE else PATIENCE
     entry = entry_of(run, partial=partial)
 
     def write() -> None:
         try:
-            with Target(settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})) as target:
+            with Target(settings.model_copy(update={"timeout": min(patience, settings.timeout)})) as target:
                 run.listed = Rejects(target, job.name).count()
                 run.watermark = watermark(target, job)
                 History(target, job.name).add(entry)
@@ -142,7 +144,7 @@ def keep(settings: Settings, job: Job, run: Run, *, partial: bool) -> str:
 
     try:
         thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
-        thread.join(PATIENCE + 1)
+        thread.join(patience + 1)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
         return ""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from loader import increment
@@ -10,7 +11,7 @@ from loader.basis import Basis
 from loader.config import Config
 from loader.crew import Crew
 from loader.ends import patience, prepare
-from loader.errors import Done, Exit, LoaderError, Paused, StartOver, Stopped
+from loader.errors import Done, Exit, LoaderError, Paused, StartOver, Stopped, text_of
 from loader.listener import Listener
 from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
@@ -77,7 +78,7 @@ def run_job(settings: Config, job: Job, options: Options, listener: Listener, na
     except LoaderError as error:
         run.status, run.exit_code, run.error = Status.FAILED, error.exit_code, str(error)
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
-        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
+        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, text_of(error)
     else:
         if run.rejected or run.error:
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
@@ -92,7 +93,8 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         Basis(ends, options) as basis,
         Crew(ends, basis, options) as crew,
     ):
-        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
+        take_up = partial(crew.take_up, run.id)
+        persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
         listener.expect(basis.plan.expected, ends.throttle)
         for note in basis.notes:
             listener.notify(Noted(note))
