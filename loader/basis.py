@@ -28,6 +28,7 @@ from loader.options import Options
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.watch import check_room
 
+MARKERS_LEAVE = 0.5  # seconds in which the markers of a run that failed are taken away
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 LOST_DIGESTS = (
     "some of what earlier runs have noted of the hashes is lost: those rows are written,"
@@ -74,7 +75,7 @@ class Basis:
 
     def close(self) -> None:
         """Forget the markers of a run that has not finished, unless a checkpoint speaks of them."""
-        with passing():  # a marker that stays says nothing
+        with passing(), self._ends.leaving(MARKERS_LEAVE):  # a marker that stays says nothing
             if self.markers and not self._options.resume and not self._finished and not self._ends.throttle.lapsed():
                 self.state.forget(self.markers)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
-from loader.ends import Ends, passing, prepare
+from loader.ends import LEAVE, WELL, Ends, passing, prepare
 from loader.erase import asked
 from loader.errors import Exit, LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
@@ -114,13 +114,13 @@ class Both:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._source:
             self._source.close()
-        with passing():  # a marker that stays says nothing
+        with passing(), self._ends.leaving(LEAVE if kind else WELL):  # a marker that stays says nothing
             if self._markers and not self.throttle.lapsed():
                 self._markers.forget()
-        self._ends.close()
+        self._ends.close(well=kind is None)
 
     def steadily(self, attempt: Callable[[], T]) -> T:
         """Do something, and again while it fails in passing."""

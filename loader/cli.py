@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from loader import cli_daemon, cli_doctor, cli_init, cli_lab, cli_run, cli_verify, cli_watch
-from loader.errors import Exit, LoaderError, Stopped
+from loader.errors import Exit, LoaderError, Stopped, text_of
 from loader.terminal import (
     Common,
     Every,
@@ -68,7 +68,7 @@ def main() -> NoReturn:
         _complain(text if ": error: " in text else f"error: {text}")
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
         code = int(Exit.FAILED)
-        _complain(f"error: {str(error) or type(error).__name__}")
+        _complain(f"error: {text_of(error)}")
     finally:
         _leave_streams()
     sys.exit(code)

@@ -17,8 +17,9 @@ from loader.changed import ChangedLane
 from loader.ends import Ends
 from loader.errors import Exit, LoaderError, StartOver, Stopped
 from loader.ledger import SHARED, Ledger
+from loader.limit import until
 from loader.listener import Listener
-from loader.load import FRESH, PATIENCE, Event, Lane, persist
+from loader.load import FRESH, Event, Lane, persist
 from loader.marker import LOST
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Noted
 from loader.options import Options
@@ -32,6 +33,8 @@ from loader.watch import Watch
 from loader.writer import REPLICA_WAIT
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
+GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is left to itself
+SAVE = 1.5  # seconds that the checkpoint of a run that has ended has
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 UNKNOWN = "not all of its replicas have what it has of {} chunks, which are lost where such a one takes over"
 
@@ -107,12 +110,13 @@ class Crew:
             except StartOver:
                 raise
             except LoaderError as error:
-                self._end()
+                end = self._stop or error
+                self._end(LEAVE if isinstance(end, Stopped) else GIVE_UP)
                 yield from self._complete()
                 yield from self._doubt()
-                end = self._stop or error
                 try:
-                    self._save(PATIENCE, Throttle())
+                    with until(time.monotonic() + SAVE):
+                        self._save(SAVE, Throttle())
                 except LoaderError as failure:
                     raise type(end)(f"{end}; the checkpoint is older: {failure}", exit_code=end.exit_code) from end
                 raise end from None
@@ -240,7 +244,7 @@ class Crew:
                 yield event
                 self._ledger.add(event)
                 self._expose(event)
-                with suppress(LoaderError):  # they are counted, and found again by the next whole run
+                with suppress(LoaderError), self._ends.leaving():  # they are counted, and found by the next whole run
                     self._list_rejects(event)
                 if self._ends.is_doubtful(event.grant):
                     yield from self._owe([event])
@@ -274,15 +278,19 @@ class Crew:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _end(self) -> None:
-        """End the workers; the second time there is nothing left to wait for."""
+    def _end(self, patience: float = LEAVE) -> None:
+        """End the workers; the second time there is nothing left to wait for.
+
+        What one that does not end has sent may be carried out later: the fence has to stay.
+        """
         self._throttle.stop()
         for _ in self._threads:
             self._todo.put(None)
             self._counted.release()
-        end = time.monotonic() + LEAVE
+        end = time.monotonic() + patience
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
+        self._ends.target.abandoned |= any(thread.is_alive() for thread in self._threads)
         self._threads = []
 
     def _work(self, number: int) -> None:
@@ -296,6 +304,8 @@ class Crew:
                 self._heard.put(lane.load(chunk, self._heard.put))
                 self._counted.acquire()
         except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
+            if isinstance(error, LoaderError) and not isinstance(error, Stopped):
+                self._throttle.failure = error
             self._heard.put(error)
         finally:
             lane.close()

@@ -1,5 +1,6 @@
 """A job's two ends, open: its table and plan, Redis, the job's lock, and a connection to MySQL beside the workers'."""
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +10,7 @@ from loader.baseline import Baselines
 from loader.claim import Claims, claim_of
 from loader.config import Config
 from loader.errors import LoaderError, PlanError
+from loader.limit import until
 from loader.load import PATIENCE, persist
 from loader.lock import Lock, locked
 from loader.lookup import Lookup
@@ -21,6 +23,9 @@ from loader.source import Source
 from loader.target import Target
 from loader.throttle import Throttle
 
+LEAVE = 1.0  # seconds in which a run that failed tells Redis so: what a silent node does not hear lapses by itself
+WELL = 5.0  # and one that did not, whose servers have answered all the time
+EACH = 0.5  # seconds of them that each thing told has in any case
 SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
 
 T = TypeVar("T")
@@ -44,24 +49,36 @@ class Ends:
         self._scout: Source | None = source
         self._held: Lock | None = None
         self._lender: Ends | None = None  # whose the lock is, and who lets it go
+        self._over: float | None = None  # until when Redis is told that the run is over, on the monotonic clock
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(well=kind is None)
 
-    def close(self) -> None:
+    def close(self, *, well: bool = False) -> None:
         """Let the lock go, and leave both servers."""
         self.target.guard = lambda: None
-        with passing():  # a lock lapses by itself
+        with passing(), self.leaving(WELL if well else LEAVE):  # a lock lapses by itself
             if self._lender:
                 self.target.leave_to(self._lender.target)
             elif self._held:
                 self._let_go(self._held)
+        if self._held:
+            self._held.end()
+            self.target.guard = self.throttle.check
         if self._scout:
             self._scout.close()
         self.target.close()
+
+    @contextmanager
+    def leaving(self, most: float = LEAVE) -> Iterator[None]:
+        """Have Redis be told that the run is over, in the time that there is for all of that, and `most` for this."""
+        now = time.monotonic()
+        self._over = self._over or now + max(most, LEAVE)
+        with until(max(now + EACH, min(self._over, now + most))):
+            yield
 
     def _let_go(self, held: Lock) -> None:
         """Leave the lock; where it was shared, whatever vouches for what is there now may be wrong."""
@@ -207,9 +224,10 @@ def prepare(settings: Config, job: Job, options: Options, *, again: bool = False
                 error.transient &= again
             raise
 
-    source, table, plan = persist(look, patience(job, again=again), throttle)
+    most = patience(job, again=again)
+    source, table, plan = persist(look, most, throttle, bearing=job.deadline)
     try:
-        target, plan = persist(lambda: _reached(settings, plan, beside), patience(job, again=again), throttle)
+        target, plan = persist(lambda: _reached(settings, plan, beside), most, throttle, bearing=job.deadline)
     except BaseException:
         source.close()
         raise

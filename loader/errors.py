@@ -32,6 +32,7 @@ class LoaderError(Exception):
     exit_code = Exit.FAILED
     settles = False  # passes by itself, once the cluster has found out which nodes are gone
     node = ""  # of Redis, where it is one's fault
+    waited = 0.0  # seconds that a server was waited for in vain before this was said
 
     def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:
         super().__init__(message)
@@ -91,10 +92,15 @@ class Stopped(LoaderError):
     """A signal asked the run to end."""
 
 
+def text_of(error: OSError | MemoryError) -> str:
+    """What an error of this machine says: that of memory has no words."""
+    return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+
+
 def is_local(error: BaseException | None) -> bool:
     """Whether an error came of this machine having no more file descriptors or memory, which no retry mends."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in LOCAL:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in LOCAL):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -27,6 +27,7 @@ VERSION = 1
 KEPT = 200  # runs of a job
 ERROR_KEPT = 500  # characters of an error
 PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits for the run waits for it
+AWAY = 1  # and where it, or MySQL, was not reached by the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,13 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
     depends on it, but for a signal that comes meanwhile.
     """
     failures: list[Exception] = []
+    patience = AWAY if run.exit_code == Exit.UNREACHABLE else PATIENCE
     entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
     took = time.monotonic() - run.started
 
     def write() -> None:
         try:
-            with Target(_hasty(settings)) as target:
+            with Target(_hasty(settings, patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 run.listed = Rejects(target, job.name).count()
@@ -155,7 +157,7 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
 
     try:
         thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
-        thread.join(PATIENCE + 1)
+        thread.join(patience + 1)
     except Stopped as stop:
         run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
         return ""
@@ -182,9 +184,9 @@ def watermark(target: Target, job: Job) -> float | None:
         return None
 
 
-def _hasty(settings: Config) -> TargetSettings:
+def _hasty(settings: Config, patience: int = PATIENCE) -> TargetSettings:
     """The target, which has little time to answer."""
-    return settings.target.model_copy(update={"timeout": min(PATIENCE, settings.target.timeout)})
+    return settings.target.model_copy(update={"timeout": min(patience, settings.target.timeout)})
 
 
 def was_loaded(settings: Config, job: Job) -> bool:

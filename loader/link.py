@@ -17,6 +17,7 @@ from typing import Any
 
 from loader import frames
 from loader.errors import TargetError
+from loader.limit import allowed
 from loader.model import Node
 from loader.target import Target
 
@@ -109,9 +110,12 @@ class Link:
 
     def answers(self, count: int, patience: float) -> list[bytes] | None:
         """The lines that so many commands are replied with; None where they have not come within so many seconds."""
-        self.socket.settimeout(patience)
+        ends = time.monotonic() + patience
         try:
             while self.tail.count(b"\n") < count:
+                if (left := ends - time.monotonic()) <= 0:
+                    return None
+                self.socket.settimeout(left)
                 part = self.socket.recv(RECEIVE)
                 if not part:
                     raise ConnectionResetError("the server closed the connection")
@@ -185,11 +189,11 @@ class Links:
         for link in self:
             if link.awaited and now - link.moved > TICK:
                 link.look()
-            if link.awaited and now - link.moved > self._target.patience:
+            if link.awaited and now - link.moved > (patience := allowed(self._target.patience, link.moved)):
                 self._move(link)  # what has come so far is too little to be woken up for
                 if now > link.moved:
-                    silence = TimeoutError(f"no reply for {self._target.patience:g} s")
-                    raise self._target.error(silence, link.node)
+                    silence = TimeoutError(f"no reply for {patience:.3g} s")
+                    raise self._target.error(silence, link.node, link.moved)
 
     def slowest(self) -> Link | None:
         """The link that has been silent for the longest of those that await something."""
@@ -218,7 +222,7 @@ class Links:
                 while (lines := link.answers(len(words), TICK)) is None:
                     waited = time.monotonic() - started
                     if waited > patience:
-                        raise self._failed(link, TimeoutError(f"no reply for {patience:g} s"))
+                        raise self._failed(link, TimeoutError(f"no reply for {patience:.3g} s"), started)
                     tell(link.node, waited)
             except OSError as error:
                 raise self._failed(link, error) from error
@@ -233,10 +237,10 @@ class Links:
         self._links.clear()
         self._selector.close()
 
-    def _failed(self, link: Link, error: Exception) -> TargetError:
+    def _failed(self, link: Link, error: Exception, since: float | None = None) -> TargetError:
         """An error whose commands may be carried out all the same, later: the link has to be fenced."""
         link.awaited.append(error)
-        return self._target.error(error, link.node)
+        return self._target.error(error, link.node, since)
 
     def _number(self, link: Link, line: bytes) -> int | str:
         text = line.decode(errors="replace")

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Protocol, TypeVar
 
+from loader import limit
 from loader.encoder import Encoder
 from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
 from loader.frames import pack
@@ -25,6 +27,7 @@ DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says h
 PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
 LOOK_EVERY = 1.0  # seconds between two looks at the table's definition, which takes MySQL 2 ms
 FRESH = 20  # times that what came on is begun again at most: a chunk that took longer than the deadline, or was lost
+SILENT = 2.0  # seconds that a server may be silent at least, however short the deadline
 AGAIN = 5  # times that rows are brought over, where others give their hashes a time to live meanwhile
 PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is soon noticed
 
@@ -265,27 +268,37 @@ def persist(
     moved: Callable[[], float] = lambda: 0.0,
     *,
     settling: float = 0.0,
+    bearing: float = 0.0,
 ) -> T:
     """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
 
-    An attempt that came on for longer than that counts as a first one again where it fails; `moved` says until when it
-    came on: what it waited for in vain does not count. What the cluster is about to find out has `settling` seconds.
+    A server that is silent has failed since it fell silent, and half of that time is enough to say so; where there is
+    less patience than a server needs, that of `bearing` counts. An attempt that came on for longer than the patience
+    counts as a first one again where it fails; `moved` says until when it came on: what it waited for in vain does not
+    count. What the cluster is about to find out has `settling` seconds.
     """
-    give_up, began = 0.0, time.monotonic()
+    failing = began = time.monotonic()
+    give_up = inf
+    silence = max(SILENT, max(patience, bearing) / 2)
     attempt = fresh = 0
     while True:
         started = time.monotonic()
         try:
-            return action()
+            with limit.trying(silence, give_up):
+                return action()
         except LoaderError as error:
             pause = min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(attempt, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
             attempt += 1
             now = time.monotonic()
+            if throttle.failure:
+                raise throttle.failure from error
             if attempt == 1 or moved() - started > patience:
-                give_up, fresh = now + patience, fresh + 1
+                failing, fresh = now - error.waited, fresh + 1
+                give_up = failing + patience
             if error.settles:
                 give_up = max(give_up, began + settling)
-            if not error.transient or now + pause > give_up or fresh > FRESH:
+            if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:
+                error.waited = now - failing  # for who tries this again
                 raise
             if notify and chunk:
                 notify(Waiting(chunk, attempt, pause, str(error), error.node))

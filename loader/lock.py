@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import Exit, LoaderError, TargetError
+from loader.limit import allowed
 from loader.process import identity, is_gone, start_thread
 from loader.settings import Target as Settings
 from loader.target import FORGET, Target
@@ -213,9 +214,13 @@ class Lock:
     def confirm(self) -> None:
         """Make sure that the lock is held now: a connection that failed may have been closed by who took it over."""
         assert self._target
-        with self._asking:
+        if not self._asking.acquire(timeout=allowed(TTL)):
+            raise LoaderError(f"redis does not answer the renewal of the lock of job {self._job!r}", transient=True)
+        try:
             if not self._lost:
                 self._hear_of(self._ask(self._target))
+        finally:
+            self._asking.release()
         if self._lost:
             raise self._lost
 
@@ -236,14 +241,19 @@ class Lock:
         self._ended.set()
         _under_way.discard(self._token)
         if self._thread:
-            self._thread.join(RENEW)
+            self._thread.join(allowed(RENEW))
         return not (self._thread and self._thread.is_alive())
+
+    def end(self) -> None:
+        """Have nothing more be written, whoever of the run is still at work."""
+        self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
 
     def drop(self, target: Target) -> None:
         """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
         if not self.leave():  # the renewal would undo this: the lock lapses by itself
             return
         off = [*self._closed(target), *([self._token] if target.settled and not self.lapsed() else [])]
+        self.end()
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
 
     def _ask(self, target: Target, dead: Sequence[str] = ()) -> _Held | None:

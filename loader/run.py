@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from loader import history, increment
@@ -10,7 +11,7 @@ from loader.basis import Basis
 from loader.config import Config
 from loader.crew import Crew
 from loader.ends import Ends, patience, prepare
-from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped
+from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped, text_of
 from loader.listener import Listener
 from loader.load import persist, transfer
 from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
@@ -81,7 +82,7 @@ def run_job(
         run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
         run.foreign = isinstance(error, Foreign)
     except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
-        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, str(error) or type(error).__name__
+        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, text_of(error)
     else:
         if run.rejected or run.error:
             run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
@@ -122,7 +123,8 @@ def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, aga
     """Have a crew load all chunks."""
     job = ends.plan.job
     with Basis(ends, options) as basis, Crew(ends, basis, options) as crew:
-        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
+        take_up = partial(crew.take_up, run.id)
+        persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
         listener.expect(basis.plan.expected, ends.throttle)
         for note in basis.notes:
             listener.notify(Noted(note))

@@ -286,8 +286,8 @@ class Target(_Server):
     cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
     timeout: Duration = Field(
         default=10,
-        description="No reply for so long means a broken connection; bytes that a node does not even receive mean one"
-        " after 20s in any case.",
+        description="No reply for so long, or no whole reply to a command beside the rows, means a broken connection;"
+        " bytes that a node does not even receive mean one after 20s in any case.",
         json_schema_extra={"default": "10s"},
     )
 

@@ -5,16 +5,20 @@ packets as they come, from the connection's buffered reader (`Connection._rfile`
 that PyMySQL ends the result itself and raises what the server said. Whatever else it raises is an answer of no MySQL.
 """
 
+import io
 import os
 import re
+import select
 import socket
+import ssl
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
+from math import inf
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from zlib import crc32
@@ -23,8 +27,10 @@ import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
+from loader import limit
 from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
+from loader.limit import allowed, until
 from loader.login import CHANGED, Connection
 from loader.model import Column, Listed, Shape, Table
 from loader.settings import Source as Settings
@@ -35,6 +41,10 @@ NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in
 # Seconds of idleness before a sign of life, seconds between signs, and signs without an answer that end a connection:
 # what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+TICK = 1.0  # seconds between two looks at how long a server has been silent
+PROBE = 2.0  # seconds that a server which is silent has to let somebody else in
+SLOWEST = 128  # bytes of a small result that may take a second longer: less is no connection
+CLIENT_SIDE = 2000  # from here on, errors are not the server's own words
 HEADER = 4
 CONNECTING, AMID_ROWS = "cannot connect", "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
@@ -97,7 +107,8 @@ def _understood(method: Callable[Concatenate["Source", P], T]) -> Callable[Conca
 class Source:
     """One MySQL connection, set up so that every server default that could change a value or a result is known.
 
-    A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer.
+    A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer; a server that is silent
+    for so long that whoever tries has no more time is given up only where it lets nobody else in either.
     Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account.
     """
 
@@ -105,6 +116,10 @@ class Source:
         self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self._database = settings.database
+        self._settings = settings
+        self._began = time.monotonic()
+        self._wire: _Wire | None = None  # once it has let us in
+        most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
             self._connection = Connection(
                 settings,
@@ -116,8 +131,8 @@ class Source:
                 database=settings.database,
                 charset="utf8mb4",
                 autocommit=True,
-                connect_timeout=settings.connect_timeout,
-                read_timeout=max(settings.read_timeout, patience),
+                connect_timeout=most,
+                read_timeout=min(most, settings.read_timeout),  # of the login: after that, see `_Wire`
                 write_timeout=settings.read_timeout,
                 conv={key: value for key, value in conversions.items() if type(key) is not int},  # text stays text
                 program_name="loader",
@@ -126,7 +141,9 @@ class Source:
             )
             self._connection.connect()
         _keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
-        self._reader = _Reader(self._connection._rfile)  # noqa: SLF001
+        self._wire = _Wire(self._connection._sock, max(settings.read_timeout, patience), self._lives)  # noqa: SLF001
+        self._connection._rfile.close()  # noqa: SLF001
+        self._reader = _Reader(io.BufferedReader(self._wire))
         self._connection._rfile = self._reader  # noqa: SLF001
         zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
         # A key may be an invalid date, which MySQL 8 and later refuse to compare with otherwise. The server gives up a
@@ -160,7 +177,7 @@ class Source:
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[Row]:
         """Rows of a small result, every value as the server's text."""
-        with self.asking(), self._connection.cursor() as cursor:
+        with self.asking(), self._small(), self._connection.cursor() as cursor:
             cursor.execute(sql, args)
             rows: list[Row] = list(cursor.fetchall())
             columns = len(cursor.description or ())
@@ -408,7 +425,25 @@ class Source:
             cursor.execute(sql)
         return Stream(self, cursor, self._reader)
 
+    def _small(self) -> AbstractContextManager[None]:
+        return self._wire.small() if self._wire else nullcontext()
+
+    def _lives(self, seconds: float) -> bool:
+        """Whether the server lets somebody else in: then it is at work, and silent for that."""
+        try:
+            with until(time.monotonic() + seconds):
+                Source(self._settings).close()
+        except LoaderError as error:
+            code = _code(error.__cause__)
+            return code is not None and code < CLIENT_SIDE
+        return True
+
     def _error(self, error: Exception, doing: str) -> LoaderError:
+        failure = self._meaning(error, doing)
+        failure.waited = self._wire.silent if self._wire else time.monotonic() - self._began
+        return failure
+
+    def _meaning(self, error: Exception, doing: str) -> LoaderError:
         code = _code(error)
         text = _text(error)
         if doing == AMID_ROWS and code not in TRANSIENT | ACCESS | GONE:
@@ -518,6 +553,74 @@ class Stream:
         self._reader.put_back(packet)
         self._cursor.fetchone()
         self._cursor.close()
+
+
+class _Wire(io.RawIOBase):
+    """What comes from a server once it has let us in: it may be silent for so many seconds.
+
+    Where less is allowed, it has to `live`, as another connection tells.
+    """
+
+    def __init__(self, connection: socket.socket, patience: float, lives: Callable[[float], bool]) -> None:
+        self.silent = 0.0  # seconds that were waited for in vain
+        self._socket = connection
+        self._patience = patience
+        self._lives = lives
+        self._ends = inf  # of a small result
+        self._small = False
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def readinto(self, free: Any) -> int:
+        if not self._has(0):
+            self._wait()
+        got = self._socket.recv_into(free)
+        if self._small:
+            self._check(got)
+        return got
+
+    @contextmanager
+    def small(self) -> Iterator[None]:
+        """Have a result be whole soon after it has begun: bytes that come one by one do not prolong it."""
+        self._small, self._ends = True, inf
+        try:
+            yield
+        finally:
+            self._small = False
+
+    def _check(self, got: int) -> None:
+        now = time.monotonic()
+        if self._ends == inf:
+            self._ends = now + allowed(self._patience)
+        self._ends += got / SLOWEST
+        if now > self._ends:
+            raise TimeoutError("timed out")
+
+    def _has(self, seconds: float) -> bool:
+        pending = self._socket.pending() if isinstance(self._socket, ssl.SSLSocket) else 0
+        return bool(pending or self._poll.poll(seconds * 1000))
+
+    def _wait(self) -> None:
+        """Wait for the next bytes; a `TimeoutError` where the server has been silent for too long."""
+        since = lived = time.monotonic()
+        pause = 0.0  # between two looks whether it lives
+        while not self._has(min(TICK, allowed(TICK))):
+            now, over = time.monotonic(), limit.end()
+            most = allowed(self._patience, lived)
+            probing = min(PROBE, most / 2)
+            in_vain = now - since >= self._patience or now >= over
+            if not in_vain and most < self._patience and over == inf and now - lived >= max(pause, most - probing):
+                in_vain = not self._lives(probing)
+                lived, pause = time.monotonic(), PROBE
+            if in_vain:
+                self.silent = time.monotonic() - since
+                raise TimeoutError("timed out")
 
 
 class _Reader:

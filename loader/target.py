@@ -12,9 +12,11 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from math import inf
 from typing import Any, Self
 
 import redis
@@ -24,6 +26,7 @@ from redis.retry import Retry
 
 from loader.certificates import PLAIN, UNSHOWN, client_context, meaning
 from loader.errors import Exit, LoaderError, TargetError, is_local
+from loader.limit import allowed
 from loader.model import Node
 from loader.probe import shake_hands, speaks_tls, wants_certificate
 from loader.replies import is_plausible
@@ -36,6 +39,7 @@ Words = tuple[str | bytes | int, ...]  # of a command
 HOPS = 16  # redirections of one command before the cluster counts as undecided
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops what is not sent yet and resets the connection
 FORGET = 20.0  # seconds after which the kernel drops bytes that a host does not acknowledge: below the lock's time
+SLOWEST = 128  # bytes of a command or its reply that may take a second longer: less is no connection
 KNOWN = 1000  # milliseconds that a replica has to acknowledge a single command that it must not miss
 
 # What to do about an error reply, by its first word.
@@ -64,6 +68,66 @@ KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothi
 UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
 
 
+class _Time:
+    """The time that all of a command and its reply has, or logging in; what comes adds a little."""
+
+    def __init__(self) -> None:
+        self._patience = self._ends = inf
+
+    def begin(self, patience: float) -> None:
+        """Begin something that has so many seconds."""
+        self._patience, self._ends = patience, time.monotonic() + patience
+
+    def add(self, size: int) -> None:
+        """Some bytes have come, or are about to be sent."""
+        self._ends += size / SLOWEST
+
+    def left(self) -> float:
+        """Seconds that may be waited for the next bytes."""
+        if (left := self._ends - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        return min(left, self._patience)
+
+
+class _Timed:
+    """A socket whose every wait is within that time: bytes that come one by one do not prolong it."""
+
+    def __init__(self, made: Any, time: _Time) -> None:
+        self.made = made
+        self._time = time
+
+    def sendall(self, data: bytes) -> None:
+        self._time.add(len(data))
+        self.made.settimeout(self._time.left())
+        self.made.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self.made.settimeout(self._time.left())
+        data: bytes = self.made.recv(size)
+        self._time.add(len(data))
+        return data
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self.made.settimeout(self._time.left())
+        got: int = self.made.recv_into(buffer)
+        self._time.add(got)
+        return got
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
+
+
+class _Timing:
+    """A connection that keeps to a time."""
+
+    def __init__(self, **options: Any) -> None:
+        self.time = _Time()
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        return _Timed(super()._connect(), self.time)  # type: ignore[misc]
+
+
 class _Aborting:
     """A TCP connection that leaves no bytes behind.
 
@@ -79,15 +143,19 @@ class _Aborting:
         return made
 
 
-class _Tcp(_Aborting, Connection):
+class _Tcp(_Timing, _Aborting, Connection):
     pass
 
 
-class _Tls(_Aborting, SSLConnection):
+class _Tls(_Timing, _Aborting, SSLConnection):
     context: ssl.SSLContext
 
     def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         return shake_hands(sock, self.context, self.host, self.port)
+
+
+class _Unix(_Timing, UnixDomainSocketConnection):
+    pass
 
 
 class Target:
@@ -105,6 +173,7 @@ class Target:
         self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"
         self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent for now
         self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
+        self.abandoned = False  # somebody who sends has not ended, and may have something under way
         self.numbers: Iterator[int] = beside.numbers if beside else count(1)  # of the connections
         self._clients: dict[Node, Connection] = {}
         self._unfenced: dict[Node, list[str]] = {}  # names of connections that may have something under way
@@ -277,17 +346,19 @@ class Target:
         """
         if guarded:
             self.guard()
-        with self._lock_of(node):
+        words = [tuple(command) for command in commands]
+        with self._turn(node):
             if self._is_open(node):
                 self._drop(node)  # a new connection stops first what a failed one may have under way
             connection = self._clients.get(node)
             if connection is None:
                 connection = self._clients[node] = self.connect(node)
+            began = time.monotonic()
             try:
-                return _exchange(connection, commands)
-            except (redis.RedisError, OSError) as error:
+                return _exchange(connection, words, allowed(self.patience) + _waits(words))
+            except (redis.RedisError, OSError, MemoryError) as error:
                 self._drop(node, fenced=True)
-                raise self.error(error, node) from error
+                raise self.error(error, node, began) from error
             except BaseException:  # a signal: the replies that are still to come must not answer another command
                 self._drop(node, fenced=True)
                 raise
@@ -295,7 +366,7 @@ class Target:
     def open(self, node: Node) -> tuple[Any, socket.socket, str]:
         """A connection for a writer alone, its socket, and its name."""
         connection: Any = self.connect(node)
-        return connection, connection._sock, connection.client_name  # noqa: SLF001
+        return connection, connection._sock.made, connection.client_name  # noqa: SLF001
 
     def info(self, node: Node) -> dict[str, str]:
         """What a node says of itself, by name."""
@@ -303,26 +374,32 @@ class Target:
 
     def look(self, node: Node, *commands: Sequence[str]) -> list[Any]:
         """Replies to commands at one node, over a connection for this alone; an error stands among them."""
-        connection = self.connect(node)
+        connection, began = self.connect(node), time.monotonic()
         try:
-            return _exchange(connection, commands)
-        except (redis.RedisError, OSError) as error:
-            raise self.error(error, node) from error
+            return _exchange(connection, commands, allowed(self.patience))
+        except (redis.RedisError, OSError, MemoryError) as error:
+            raise self.error(error, node, began) from error
         finally:
             connection.disconnect()
 
     def connect(self, node: Node, patience: float | None = None) -> Any:
         """A fresh connection to a node; what others may still have under way there is stopped first."""
-        connection = self._connection(node, min(self.patience, patience or self.patience))
+        began = time.monotonic()
+        patience = allowed(min(self.patience, patience or self.patience))
+        connection = self._connection(node, patience)
+        connection.time.begin(patience)
         try:
             with _sense():
                 connection.connect()
-            with self._lock_of(node):
+            with self._turn(node):
                 if self._is_open(node):
-                    self._close_others(connection, node)
-        except (redis.RedisError, OSError) as error:
+                    self._close_others(connection, node, patience)
+        except TargetError:
             connection.disconnect()
-            raise self._unreached(error, node) from error
+            raise
+        except (redis.RedisError, OSError, MemoryError) as error:
+            connection.disconnect()
+            raise self._unreached(error, node, began) from error
         self._topology.note(node, failed=False)
         return connection
 
@@ -340,17 +417,17 @@ class Target:
             "retry": Retry(NoBackoff(), 0),
         }
         if not node.port:
-            return UnixDomainSocketConnection(path=node.host, **options)  # type: ignore[abstract]
+            return _Unix(path=node.host, **options)  # type: ignore[abstract]
         options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
         if not settings.tls:
-            return _Tcp(**options)  # type: ignore[no-untyped-call]
+            return _Tcp(**options)
         connection = _Tls(**options)
         connection.context = client_context(settings, "target")
         return connection
 
-    def _unreached(self, error: Exception, node: Node) -> TargetError:
+    def _unreached(self, error: Exception, node: Node, began: float) -> TargetError:
         """What a failure to connect means; an address that was never reached may be one for other networks."""
-        failure = self.error(error, node)
+        failure = self.error(error, node, began)
         if why := self._spoken_wrongly(error, node):
             return TargetError(f"redis {node}: {said(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
         if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
@@ -363,7 +440,7 @@ class Target:
         if by is None or node in self.seeds or node in self._topology.reached:
             message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
         unreached = TargetError(message, transient=True)
-        unreached.node = str(node)
+        unreached.node, unreached.waited = str(node), failure.waited
         return unreached
 
     def _spoken_wrongly(self, error: Exception, node: Node) -> str:
@@ -401,12 +478,13 @@ class Target:
     @property
     def settled(self) -> bool:
         """Whether no command of this target may still be carried out by a master: none that failed is unfenced."""
-        return not any(self._unfenced.get(node) for node in self.slots.nodes)
+        return not self.abandoned and not any(self._unfenced.get(node) for node in self.slots.nodes)
 
-    def error(self, error: Exception | str, node: Node) -> TargetError:
-        """What a driver's exception or an error reply means for the run."""
+    def error(self, error: Exception | str, node: Node, since: float | None = None) -> TargetError:
+        """What a driver's exception or an error reply means for the run; since when it was waited for, if it was."""
         failure = self._meaning(error, node)
         failure.node = str(node)
+        failure.waited = 0.0 if since is None else time.monotonic() - since
         return failure
 
     def _meaning(self, error: Exception | str, node: Node) -> TargetError:
@@ -439,14 +517,14 @@ class Target:
         """Whether connections may be there that must not be."""
         return bool(self._unfenced.get(node)) or not self._strangers <= self._shut.get(node, frozenset())
 
-    def _close_others(self, connection: Connection, node: Node) -> None:
+    def _close_others(self, connection: Any, node: Node, patience: float) -> None:
         """Have the server forget connections: when it has, what they sent was carried out, or never is."""
         own, strangers = list(self._unfenced.get(node, ())), self._strangers
-        (listing,) = _exchange(connection, [("CLIENT", "LIST")])
+        (listing,) = _exchange(connection, [("CLIENT", "LIST")], patience)
         clients = [] if isinstance(listing, Exception) else [dict(_pairs(line)) for line in listing.splitlines()]
         named = [(each.get(b"id", b""), each.get(b"name", b"").decode(errors="replace")) for each in clients]
         doomed = [ident for ident, name in named if name in own or name.rpartition("-")[0] in strangers]
-        replies = _exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed])
+        replies = _exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed], patience)
         for reply in (listing, *replies):
             if not isinstance(reply, Exception) or "No such client" in str(reply):
                 continue
@@ -462,6 +540,17 @@ class Target:
         with self._lock:
             return self._locks.setdefault(node, threading.RLock())
 
+    @contextmanager
+    def _turn(self, node: Node) -> Iterator[None]:
+        """Be the only one to use a node's connection; a transient error where another thread waits too long for it."""
+        lock, patience, began = self._lock_of(node), allowed(self.patience), time.monotonic()
+        if not lock.acquire(timeout=patience):
+            raise self.error(TimeoutError(f"no reply to what was asked before for {patience:.0f} s"), node, began)
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _drop(self, node: Node, *, fenced: bool = False) -> None:
         connection = self._clients.pop(node, None)
         if connection is not None:
@@ -471,11 +560,13 @@ class Target:
 
     def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
         """Replies to commands at one node, over a connection for this alone that does not wait as long as others."""
+        began = time.monotonic()
         connection = self.connect(node, patience)
+        left = allowed(patience or self.patience) - (time.monotonic() - began)
         try:
-            replies = _exchange(connection, commands)
-        except (redis.RedisError, OSError) as error:
-            raise self.error(error, node) from error
+            replies = _exchange(connection, commands, left)
+        except (redis.RedisError, OSError, MemoryError) as error:
+            raise self.error(error, node, began) from error
         finally:
             connection.disconnect()
         for reply in replies:
@@ -535,6 +626,8 @@ def _pairs(line: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def said(error: Exception) -> str:
     """An error reply as the server wrote it: redis-py takes the first word away."""
+    if isinstance(error, MemoryError):
+        return "a reply does not fit into the memory of this machine, unless the server is broken"
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
 
@@ -558,10 +651,19 @@ def _code(text: str) -> str:
     return inner[1] if inner else text.partition(" ")[0]
 
 
-def _exchange(connection: Connection, commands: Iterable[Iterable[str | bytes | int]]) -> list[Any]:
-    """Replies to pipelined commands; one that no Redis gives to such a command is an `InvalidResponse`."""
+def _waits(commands: Iterable[Words]) -> float:
+    """Seconds that commands are asked to wait by themselves."""
+    return sum(int(words[2]) / 1000 for words in commands if words[0] in {"WAIT", b"WAIT"})
+
+
+def _exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], patience: float) -> list[Any]:
+    """Replies to pipelined commands, all of them within so many seconds, but for the time that their bytes take.
+
+    One that no Redis gives to such a command is an `InvalidResponse`.
+    """
     asked = [tuple(words) for words in commands]
     packed = [b"".join(connection.pack_command(*words)) for words in asked]
+    connection.time.begin(patience)
     connection.send_packed_command([b"".join(packed)], check_health=False)
     replies = []
     for words in asked:

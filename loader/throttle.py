@@ -31,6 +31,7 @@ class Throttle:
         self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
         self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
         self.confirm: Callable[[], None] = lambda: None  # raises where the lock is not held, which it asks for
+        self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth trying again
         self.rows = 0  # rows that went through `pace`, of unfinished chunks too
         self._rate = rate
         self._lock = threading.Lock()

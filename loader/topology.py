@@ -4,9 +4,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Any
 
 from loader.errors import TargetError
+from loader.limit import LEAST, allowed
 from loader.model import Node
 from loader.slots import SlotMap
 
@@ -52,7 +54,7 @@ class Topology:
 
         Who insists on a new one waits for it: the old one has led to where it failed.
         """
-        if not self._is_due(force) or not self._looking.acquire(blocking=force or self.slots is None):
+        if not self._is_due(force) or not self._may_look(force or self.slots is None):
             return
         try:
             if self._is_due(force):
@@ -78,18 +80,19 @@ class Topology:
         return node
 
     def ask_any(self, *commands: Sequence[str]) -> Iterator[tuple[Node, list[Any]]]:
-        """Node after node that answers, with its replies; a `TargetError` where none does.
+        """Node after node that answers, with its replies; a `TargetError` where none does in the time that all have.
 
         Once one has answered, those that failed lately are left in peace.
         """
-        nodes = self._order()
+        nodes, began = self._order(), time.monotonic()
         failure: TargetError | None = None
         answered = False
         for node in nodes:
-            if answered and self._has_failed(node):
-                return
+            left = allowed(inf, began) - (time.monotonic() - began)
+            if (answered and self._has_failed(node)) or (failure and left <= 0):
+                break
             try:
-                replies = self._look(node, commands, LOOK if len(nodes) > 1 else None)
+                replies = self._look(node, commands, max(LEAST, min(LOOK, left)) if len(nodes) > 1 else None)
             except TargetError as error:
                 if not error.transient:
                     raise
@@ -99,6 +102,7 @@ class Topology:
                 yield node, replies
         if not answered:
             assert failure
+            failure.waited = time.monotonic() - began
             raise failure
 
     def ranges(self) -> list[Range]:
@@ -141,6 +145,17 @@ class Topology:
             known = [node for node in self._nodes() if node.port == int(port)]
             host = known[0].host if len(known) == 1 else ""
         return self.announce(Node(host or asked.host, int(port)), asked)
+
+    def _may_look(self, wait: bool) -> bool:  # noqa: FBT001
+        """Whether it is this worker's turn, which it may `wait` for."""
+        if not wait:
+            return self._looking.acquire(blocking=False)
+        patience = allowed(inf)
+        if self._looking.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
+            return True
+        error = TargetError(f"redis: no one has seen how the cluster is for {patience:.0f} s", transient=True)
+        error.waited = patience
+        raise error
 
     def _is_due(self, force: bool) -> bool:  # noqa: FBT001
         """Whether it is time to look; one after a failure is not put off for one that redirections caused."""

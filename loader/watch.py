@@ -1,9 +1,11 @@
 """What a run looks at beside its rows: whether MySQL has too much to do, and whether Redis has room."""
 
+import time
 from collections.abc import Callable, Sequence
 
 from loader.errors import ConfigError, SourceError, TargetError
-from loader.load import transfer
+from loader.limit import until
+from loader.load import PATIENCE, transfer
 from loader.masters import headroom
 from loader.model import Node
 from loader.plan import Plan
@@ -62,8 +64,9 @@ class Watch:
         if settings is None:
             raise ConfigError("--max-lag: the config names no source.replica to watch")
         try:
-            self._replica = self._replica or Source(settings)
-            lag = self._replica.lag()
+            with until(time.monotonic() + PATIENCE):
+                self._replica = self._replica or Source(settings)
+                lag = self._replica.lag()
         except SourceError as error:
             if not error.transient:
                 raise

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from loader import frames
 from loader.encoder import count_replies
 from loader.errors import TargetError
+from loader.limit import allowed
 from loader.link import Link, Links
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.slots import SlotMap
@@ -132,7 +133,7 @@ class Writer:
             noting = [self._marking.command(marks[node])] if self._marking and node in marks else []
             if words := noting + _waits(self._target.replicas(node)):
                 commands[node] = words
-        patience = REPLICA_WAIT + OTHERS_WAIT + self._target.patience
+        patience = REPLICA_WAIT + OTHERS_WAIT + allowed(self._target.patience)
         for node, replies in self._links.numbers(commands, patience, self._tell):
             if node in marks:
                 self._check_mark(node, replies[0])

@@ -563,10 +563,10 @@ def test_a_server_without_client_kill(world, monkeypatch):
     settings, slept = world.config(table="t").target, []
     exchange = loader.target._exchange
 
-    def managed(connection, commands):
+    def managed(connection, commands, patience):
         listed = [list(words) for words in commands]
         known = [["PING"] if words[:2] in (["CLIENT", "LIST"], ["CLIENT", "KILL"]) else words for words in listed]
-        replies = exchange(connection, known)
+        replies = exchange(connection, known, patience)
         refusal = redis.ResponseError("unknown subcommand 'LIST'. Try CLIENT HELP.")
         refusal.status_code = "ERR"
         return [

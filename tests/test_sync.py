@@ -326,7 +326,7 @@ def test_redis_py_lends_its_socket(world):
     with Target(world.config(table="x").target) as target:
         connection, socket, name = target.open(target.seeds[0])
         assert name == connection.client_name
-        assert socket is connection._sock
+        assert socket is connection._sock.made
         socket.settimeout(2)
         socket.sendall(b"PING\r\n")
         assert socket.recv(100) == b"+PONG\r\n"

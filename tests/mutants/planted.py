@@ -830,8 +830,8 @@ FAULTS = [
         ),
         (
             "a command that timed out is not fenced",
-            "            except (redis.RedisError, OSError) as error:\n                self._drop(node, fenced=True)\n",
-            "            except (redis.RedisError, OSError) as error:\n                self._drop(node)\n",
+            "OSError, MemoryError) as error:\n                self._drop(node, fenced=True)\n",
+            "OSError, MemoryError) as error:\n                self._drop(node)\n",
             "writer::a_command_that_timed_out_does_not_undo_a_newer_one",
         ),
         (
@@ -899,9 +899,66 @@ FAULTS = [
         "load",
         (
             "what does not pass is tried again",
-            "if not error.transient or now + pause > give_up",
-            "if now + pause > give_up",
+            "if not error.transient or now + pause > min(give_up, limit.end())",
+            "if now + pause > min(give_up, limit.end())",
             "sync::what_passes_is_tried_again_until_patience_ends",
+        ),
+        (
+            "a server that hangs is waited for past the deadline",
+            "with limit.trying(silence, give_up):",
+            "with limit.trying(inf):",
+            "deadline::what_falls_silent_amid_a_run_is_waited_for_until_the_deadline",
+        ),
+        (
+            "what was waited for in vain is tried again for the whole deadline",
+            "failing, fresh = now - error.waited, fresh + 1",
+            "failing, fresh = now, fresh + 1",
+            "deadline::who_fell_silent_has_failed_since_then",
+        ),
+        (
+            "a run goes on trying though a worker has given up",
+            "            if throttle.failure:\n",
+            "            if not throttle:\n",
+            "deadline::nothing_is_tried_again_once_a_worker_has_failed",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "a slow statement is taken for a server that hangs",
+            "in_vain = not self._lives(probing)",
+            "in_vain = True",
+            "deadline::a_slow_statement_is_no_silence",
+        ),
+        (
+            "a small result may drip",
+            "        if now > self._ends:\n",
+            "        if now > inf:\n",
+            "deadline::mysql_drips",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "a reply may drip",
+            "if (left := self._ends - time.monotonic()) <= 0:",
+            "if (left := inf) <= 0:",
+            "deadline::redis_drips",
+        ),
+        (
+            "what a worker that hangs has sent is not fenced",
+            "return not self.abandoned and not any(",
+            "return not any(",
+            "deadline::a_worker_that_does_not_end_leaves_the_fence",
+        ),
+    ),
+    *_of(
+        "lock",
+        (
+            "a worker that hangs may write once the lock is let go",
+            '        self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")\n',
+            "        self._ended.set()\n",
+            "deadline::a_worker_that_does_not_end_leaves_the_fence",
         ),
     ),
     *_of(

@@ -1,0 +1,77 @@
+"""How long a server may be waited for in vain, beside its own timeout: what is tried again has an end.
+
+Who tries something says so for all that its thread does meanwhile; who waits for a server asks here.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import inf
+
+GRACE = 1.0  # seconds that a server has to answer when the time is up: one that lives needs milliseconds
+LEAST = 0.01  # seconds that are always left, as none would mean for ever
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """What is said of all waiting: so many seconds at most, and no longer than until `ends`, but for the grace."""
+
+    seconds: float
+    ends: float
+    grace: float
+    outer: "_Limit | None"
+
+    @property
+    def end(self) -> float:
+        """When all has to be over, whatever comes on."""
+        own = inf if self.grace else self.ends
+        return min(own, self.outer.end) if self.outer else own
+
+    def allows(self, since: float) -> float:
+        own = min(self.seconds, max(self.grace, self.ends - since))
+        return min(own, self.outer.allows(since)) if self.outer else own
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
+
+
+@contextmanager
+def trying(seconds: float, ends: float = inf) -> Iterator[None]:
+    """Have nothing be waited for in vain for longer than that, nor once it `ends`, on the monotonic clock.
+
+    What comes on may go on: each wait has its own time, and after the end a little.
+    """
+    with _limited(seconds, ends, GRACE):
+        yield
+
+
+@contextmanager
+def until(ends: float) -> Iterator[None]:
+    """Have all waiting be over at a moment of the monotonic clock."""
+    with _limited(inf, ends, 0):
+        yield
+
+
+def allowed(usual: float, since: float | None = None) -> float:
+    """Seconds that a server may be silent, or take for a command, from a moment on, which is now: `usual` at most."""
+    limit = _limit.get()
+    if limit is None:
+        return usual
+    return min(usual, max(LEAST, limit.allows(time.monotonic() if since is None else since)))
+
+
+def end() -> float:
+    """When all that this thread does has to be over, on the monotonic clock."""
+    limit = _limit.get()
+    return limit.end if limit else inf
+
+
+@contextmanager
+def _limited(seconds: float, ends: float, grace: float) -> Iterator[None]:
+    token = _limit.set(_Limit(seconds, ends, grace, _limit.get()))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
