@@ -13,25 +13,28 @@ from typing import Any, Self
 from uuid import uuid4
 
 from loader import increment
-from loader.baseline import Baselines, doubt
+from loader.baseline import Baseline, Baselines, doubt
 from loader.changed import Changes
 from loader.digests import Digests
 from loader.ends import Ends, passing
-from loader.errors import ConfigError, Done, StartOver
+from loader.errors import ConfigError, Done, StartOver, StateError
+from loader.history import History
 from loader.load import check_table
 from loader.marker import LOST, Markers, lacking
 from loader.masters import Life, lives
 from loader.model import Mark, Node, Reject
 from loader.options import Options
+from loader.plan import fits
 from loader.state import Checkpoint, Rejects, State, difference
 from loader.watch import check_room
 
 AHEAD = 300  # seconds that a slot may be ahead of this machine's clock; one beyond tells of a wrong clock elsewhere
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 LOST_DIGESTS = (
-    "some of what earlier runs have noted of the hashes is lost: those rows are written,"
+    "some of what earlier runs have noted of the hashes in loader:{{{job}}}:digests is lost: those rows are written,"
     " and `loader prune` finds hashes whose rows went meanwhile"
 )
+NAMED = 3  # keys that a note names
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
@@ -49,6 +52,7 @@ class Basis:
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])  # rejects of the runs that this one resumes: how many, some
         self.notes: list[str] = []  # what a person should know before the run goes on
+        self.late_notes: list[str] = []  # what they should know once it is over
         self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
         self.prunes = False  # a prune is due once the run is through
         self._ends = ends
@@ -63,6 +67,7 @@ class Basis:
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()
         self._finished = False
+        self._tidied: dict[str, str] = {}  # keys of the loader's own that were none, and what was told of them
 
     def __enter__(self) -> Self:
         return self
@@ -87,11 +92,13 @@ class Basis:
         The job is locked by then.
         """
         self._check_slot()
+        self._tidy()
         job = self.plan.job
         self._baselines.begin()
         self._masters = lives(self._ends.target, newest=bool(job.changed_only or job.incremental))
         self._lives = {life.id: life for life in self._masters.values()}
-        self.notes = [
+        self.notes = [*self._tidied.values()]
+        self.notes += [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
             + (", which takes the loader's own too: checkpoints, pauses, rejects" * life.policy.startswith("allkeys"))
             for node, life in self._masters.items()
@@ -105,7 +112,7 @@ class Basis:
             self.earlier = (saved.rejected, told)
             self._begun = saved
             self.markers = Markers(self._ends.target, self.state.marker, saved.run, saved.markers)
-            self.markers.leave()  # on masters that are new
+            self._leave_markers()  # on masters that are new
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
             return saved
@@ -114,7 +121,7 @@ class Basis:
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
         self.markers = self.state.markers(run)
-        self.markers.leave()
+        self._leave_markers()
         self._begun = Checkpoint(run, facts, self.markers.keys)
         self._find_changes()
         self.begin()
@@ -125,7 +132,7 @@ class Basis:
         if not self.plan.job.incremental or self._options.narrowed:
             return
         ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
-        baseline = None if full else self._baselines.read()
+        baseline = None if full else self._baseline()
         doubt = self._baselines.doubt(baseline, self._facts(), self._masters) if baseline else ""
         begun = ends.scouted(lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, full=full))
         self.plan, self._full = begun.plan, begun.full
@@ -133,6 +140,41 @@ class Basis:
         self.notes += [begun.note] if begun.note else []
         if not self.is_full and (listed := self.rejects.count()):
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
+
+    def _tidy(self) -> None:
+        """Take away what a run does without, and writes anew, where it is none that a loader has written."""
+        target, name = self._ends.target, self.plan.job.name
+        history = History(target, name)
+        for read in (history.success, history.last, self.rejects.count, self._baselines.read, self._digests().check):
+            try:
+                read()
+            except StateError as error:
+                target.ask(error.key.encode(), "DEL", error.key)
+                self._told(error)
+        if history.odd:
+            self._tidied[history.odd.key] = str(history.odd)
+
+    def _baseline(self) -> Baseline | None:
+        """The baseline that is there; a run that writes nothing leaves one that cannot be read."""
+        try:
+            return self._baselines.read()
+        except StateError as error:
+            self.notes.append(str(error))
+            return None
+
+    def _told(self, error: StateError) -> None:
+        self._tidied[error.key] = f"{error.what}: it was taken away, and is written anew"
+
+    def _digests(self) -> Digests:
+        return Digests(self._ends.target, self.plan.job.name, "")
+
+    def _leave_markers(self) -> None:
+        assert self.markers
+        self.markers.leave()
+        self.notes += [
+            f"{key} was no marker that a loader has written: it was written anew"
+            for key in sorted(self.markers.strange - self._tidied.keys())
+        ]
 
     def _check_slot(self) -> None:
         """End where the slot was done, by another daemon or before, or where the schedule is paused.
@@ -142,7 +184,11 @@ class Basis:
         if self._options.slot is None:
             return
         self.state.check_pause()
-        done = self.state.slot()
+        try:
+            done = self.state.slot()
+        except StateError as error:
+            self._told(error)
+            done = None
         if done and self._options.slot <= done["slot"] <= time.time() + AHEAD:
             when = datetime.fromtimestamp(self._options.slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Done(
@@ -159,15 +205,20 @@ class Basis:
         scheduled = self._options.slot is not None
         try:
             saved = self.state.read()
-        except ConfigError as error:
+            before = {
+                name: value for name, value in (saved.facts if saved else {}).items() if name != "slot" or scheduled
+            }
+            changed = difference(before, facts)
+            if saved and not changed and not all(fits(self.plan.walk, end) for end in saved.ends):
+                raise self.state.misfit()
+        except StateError as error:
             if not scheduled:
                 raise
-            self.notes.append(str(error))
+            self.notes.append(f"{error.what}: everything is loaded")
             return None
         if saved is None:
             return None
-        before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
-        if changed := difference(before, facts):
+        if changed:
             if scheduled:
                 self.notes.append(f"begins from the start, for there is a checkpoint of another run: {changed}")
                 return None
@@ -192,19 +243,20 @@ class Basis:
             if job.incremental is None:
                 self._baselines.void()
             if not job.changed_only:
-                Digests(self._ends.target, job.name, "").clear()
+                self._digests().clear()
             return
-        baseline = self._baselines.read()
+        baseline = self._baseline()
         doubt = self._baselines.doubt(baseline, facts, self._masters) if baseline else ""
         if self._options.full:
             doubt = "--full asks for it"
         self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
+        base = base if isinstance(base, str) else None
         if not self.changes.open(facts, base) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
         elif not self.changes.digests.is_whole:
-            self.notes.append(LOST_DIGESTS)
+            self.notes.append(LOST_DIGESTS.format(job=job.name))
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
@@ -273,6 +325,15 @@ class Basis:
             ends.steadily(lambda: self.state.save_slot(slot, begun.run))
         if self.is_full and not self.resumed and not self._options.narrowed:
             ends.steadily(lambda: self.rejects.remove_before(self._began))
+        if strange := self.rejects.strange:
+            self.late_notes.append(
+                f"{len(strange):,} entries of loader:{{{self.plan.job.name}}}:rejects were none that a loader has"
+                " written: they were struck off, or written anew"
+            )
+        if self.changes and (unread := self.changes.digests.unread):
+            named = ", ".join(sorted(key.decode() for key in unread)[:NAMED])
+            lost = LOST_DIGESTS.format(job=self.plan.job.name)
+            self.late_notes.append(f"{lost} ({named}: none that a loader has written, and written anew)")
 
     def _owe_prune(self, run: str) -> None:
         """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""

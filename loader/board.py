@@ -34,6 +34,7 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         "lag": round(status.now - status.watermark, 1) if status.watermark else None,
         "rejects": status.rejects,
         "paused": None if status.paused is None else moment(status.paused),
+        "problems": list(status.problems),
     }
 
 
@@ -88,13 +89,13 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
-    if status.paused is not None:
+    if status.paused:
         lines.append(f"its schedule is paused since {moment(status.paused)}")
     if status.late and status.state != "late":
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:
         lines.append(status.last.error)
-    return lines
+    return [*lines, *status.problems]
 
 
 def runs_text(entries: Sequence[Entry], *, color: bool = False) -> str:

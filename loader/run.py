@@ -1,7 +1,7 @@
 """A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -92,10 +92,13 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         Basis(ends, options) as basis,
         Crew(ends, basis, options) as crew,
     ):
-        persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
+        try:
+            persist(lambda: crew.take_up(run.id), patience(job, again=again), ends.throttle, settling=job.deadline)
+        except LoaderError:
+            _tell(basis.notes, listener)
+            raise
         listener.expect(basis.plan.expected, ends.throttle)
-        for note in basis.notes:
-            listener.notify(Noted(note))
+        _tell(basis.notes, listener)
         run.resumed, run.full = basis.resumed, basis.is_full
         run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
@@ -109,11 +112,17 @@ def load(settings: Config, job: Job, options: Options, listener: Listener, run: 
         run.deleted += basis.erased
         run.prunes = basis.prunes
         run.error = basis.evicted() or None
+        _tell(basis.late_notes, listener)
     if run.read != run.written + run.unchanged + run.rejected:
         raise LoaderError(
             f"rows do not add up: {run.read} read, {run.written} written,"
             f" {run.unchanged} unchanged, {run.rejected} rejected"
         )
+
+
+def _tell(notes: Iterable[str], listener: Listener) -> None:
+    for note in notes:
+        listener.notify(Noted(note))
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:

@@ -11,10 +11,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from loader.errors import ConfigError, Paused
+from loader.errors import Paused, StateError
+from loader.keys import foreign
 from loader.marker import Markers
 from loader.model import Chunk, KeyValues, Reject
+from loader.plan import is_literal
 from loader.process import identity
+from loader.recall import LATEST, built, parsed, recalled
 from loader.target import Target
 
 VERSION = 3
@@ -42,6 +45,12 @@ class Checkpoint:
     start: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    @property
+    def ends(self) -> tuple[KeyValues, ...]:
+        """The keys at which something owed begins or ends."""
+        ends = (self.after, *(end for chunk in self.owed for end in (chunk.after, chunk.upto)))
+        return tuple(end for end in ends if end is not None)
+
 
 class State:
     """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
@@ -62,37 +71,49 @@ class State:
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
     def read(self) -> Checkpoint | None:
-        """The checkpoint of an unfinished run; a `ConfigError` where it is none that this program wrote."""
+        """The checkpoint of an unfinished run; a `StateError` where it is none that this program wrote."""
         text = self._target.ask(self._key.encode(), "GET", self._key)[1]
         if text is None:
             return None
         try:
-            values = json.loads(text)
-            if values.pop("version") != VERSION:
-                raise ValueError("another version wrote it")  # noqa: TRY301
-            owed = tuple(Chunk(c["number"], _key(c["after"]), _key(c["upto"])) for c in values.pop("owed"))
-            after, markers = _key(values.pop("after")), tuple(values.pop("markers"))
-            return Checkpoint(**values, owed=owed, after=after, markers=markers)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(
-                f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"
-            ) from error
+            saved = recalled(Checkpoint, text, VERSION)
+            if not all(is_literal(value) for end in saved.ends for value in end):
+                raise ValueError("it has a key that is no literal")  # noqa: TRY301
+            if len({chunk.number for chunk in saved.owed}) < len(saved.owed):
+                raise ValueError("it numbers its chunks wrongly")  # noqa: TRY301
+            if "began" in saved.start:
+                built(_Begin, {"since": saved.start["began"]})
+        except ValueError as error:
+            raise foreign(self._key, f"cannot be read ({error})") from error
+        return saved
+
+    def misfit(self) -> StateError:
+        """The error that the checkpoint of this very plan has keys that are none of its table."""
+        return foreign(self._key, "cannot be read (it has a key that does not fit the table)")
 
     def slot(self) -> Mapping[str, Any] | None:
         """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
 
-        `begun` is a later one for which a run began that has not ended well.
+        `begun` is a later one for which a run began that has not ended well. A `StateError` where it is none that this
+        program wrote.
         """
         text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
-        try:
-            done = dict(json.loads(text or ""))
-            return done if isinstance(done["slot"], int) else None
-        except (ValueError, TypeError, KeyError):
+        if text is None:
             return None
+        try:
+            done = parsed(text)
+            built(_Slot, {name: done[name] for name in ("slot", "begun") if name in done}, most=LATEST)
+        except ValueError as error:
+            raise foreign(self._slot, f"cannot be read ({error})") from error
+        return done
 
     def begin_slot(self, slot: int) -> None:
         """Note that a run begins for a time of the job's schedule: who comes after a kill takes it up."""
-        text = json.dumps({**(self.slot() or {"slot": 0}), "begun": slot})
+        try:
+            done = self.slot() or {"slot": 0}
+        except StateError:
+            done = {"slot": 0}
+        text = json.dumps({**done, "begun": slot})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def save_slot(self, slot: int, run: str) -> None:
@@ -110,18 +131,25 @@ class State:
         self._target.ask(self._paused.encode(), "DEL", self._paused)
 
     def paused(self) -> float | None:
-        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not."""
+        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not.
+
+        A `StateError` where it is, but not by this program: whoever wrote that meant it.
+        """
         text = self._target.ask(self._paused.encode(), "GET", self._paused)[1]
         if text is None:
             return None
         try:
-            return float(json.loads(text)["since"])
-        except (ValueError, TypeError, KeyError):
-            return 0.0  # whoever wrote it meant it
+            return built(_Begin, {"since": parsed(text).get("since")}).since
+        except ValueError as error:
+            raise foreign(self._paused, f"pauses the schedule, though it cannot be read ({error})") from error
 
     def check_pause(self) -> None:
         """Raise `Paused` where the schedule of the job is."""
-        if (since := self.paused()) is not None:
+        try:
+            since = self.paused()
+        except StateError as error:
+            raise Paused(f"the schedule of the job is paused: {error}") from error
+        if since is not None:
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Paused(f"the schedule of the job is paused since {when}")
 
@@ -130,8 +158,8 @@ class State:
         self._target.ask(self._prune.encode(), "SET", self._prune, run)
 
     def owes_prune(self) -> bool:
-        """Whether a prune is due."""
-        return self._target.ask(self._prune.encode(), "GET", self._prune)[1] is not None
+        """Whether a prune is due, whoever has noted it."""
+        return bool(self._target.ask(self._prune.encode(), "EXISTS", self._prune)[1])
 
     def settle_prune(self) -> None:
         """Note that a prune was carried out, or refused to a person."""
@@ -153,10 +181,35 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class _Slot:
+    """The times of a slot, in seconds since 1970."""
+
+    slot: int
+    begun: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """When a pause, or a run, began, in seconds since 1970."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often."""
 
     key: bytes
+    reason: str
+    first: float
+    last: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row of the list of rejects, as it is kept."""
+
     reason: str
     first: float
     last: float
@@ -169,6 +222,7 @@ class Rejects:
     def __init__(self, target: Target, job: str) -> None:
         self._target = target
         self._key = f"loader:{{{job}}}:rejects"
+        self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
 
     def count(self) -> int:
         """How many are listed."""
@@ -183,15 +237,18 @@ class Rejects:
             if known is None and room <= 0:
                 continue
             room -= known is None
-            before = json.loads(known) if known else {"first": now, "attempts": 0}
-            entry = {"reason": reject.reason, "first": before["first"], "last": now, "attempts": before["attempts"] + 1}
+            before = _rejected(reject.key, known) if known is not None else None
+            if known is not None and before is None:
+                self.strange.add(reject.key)
+            before = before or Rejected(reject.key, "", now, now, 0)
+            entry = {"reason": reject.reason, "first": before.first, "last": now, "attempts": before.attempts + 1}
             self._ask("HSET", reject.key, json.dumps(entry))
 
     def all(self) -> Iterator[Rejected]:
-        """Each of them; those listed meanwhile may be missing. A `ConfigError` where one cannot be read."""
+        """Each of them; those listed meanwhile may be missing. A `StateError` where one cannot be read."""
         for key, entry in self._entries():
             if entry is None:
-                raise ConfigError(f"{self._key}: the entry of {key!r} is none: `loader rejects purge` forgets all")
+                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
             yield entry
 
     def remove(self, keys: Sequence[bytes]) -> int:
@@ -200,11 +257,16 @@ class Rejects:
 
     def remove_before(self, moment: float) -> None:
         """Strike off the rows that were rejected last before a moment (seconds since 1970): they have been written."""
-        self.remove([key for key, entry in self._entries() if entry is None or entry.last < moment])
+        entries = list(self._entries())
+        self.strange |= {key for key, entry in entries if entry is None}
+        self.remove([key for key, entry in entries if entry is None or entry.last < moment])
 
     def clear(self) -> int:
         """Forget all; returns how many there were."""
-        count = self.count()
+        try:
+            count = self.count()
+        except StateError:  # it is no list of rejects at all
+            count = 0
         self._ask("DEL")
         return count
 
@@ -214,10 +276,7 @@ class Rejects:
         while True:
             cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
             for key, text in zip(flat[::2], flat[1::2], strict=True):
-                try:
-                    yield key, Rejected(key, **json.loads(text))
-                except (ValueError, TypeError):
-                    yield key, None
+                yield key, _rejected(key, text)
             if cursor == b"0":
                 return
 
@@ -225,8 +284,13 @@ class Rejects:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]
 
 
-def _key(values: Sequence[str] | None) -> KeyValues | None:
-    return None if values is None else tuple(values)
+def _rejected(key: bytes, text: bytes) -> Rejected | None:
+    """An entry of the list of rejects; None for one that this program did not write."""
+    try:
+        entry = built(_Entry, parsed(text))
+    except ValueError:
+        return None
+    return Rejected(key, **asdict(entry))
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:

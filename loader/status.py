@@ -1,15 +1,20 @@
 """How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from loader.cron import next_times
+from loader.errors import StateError
 from loader.history import Entry, History, watermark
 from loader.lock import Holder, holders
 from loader.settings import Job, Schedule
 from loader.state import Rejects, State
 from loader.target import Target, Words
+
+T = TypeVar("T")
 
 OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
 
@@ -34,29 +39,46 @@ class JobStatus:
     watermark: float | None
     rejects: int
     paused: float | None = None  # since when its schedule is
+    problems: tuple[str, ...] = ()  # what of its state cannot be read, and what mends it
 
 
 def job_status(target: Target, job: Job) -> JobStatus:
     """How a job is doing, by its target."""
-    history = History(target, job.name)
+    history, problems = History(target, job.name), list[str]()
+
+    def read(ask: Callable[..., T], otherwise: T) -> T:
+        try:
+            return ask()
+        except StateError as error:
+            problems.append(str(error))
+            return otherwise
+
     now = time.time()
-    last = next(iter(history.last()), None)
-    success = history.success()
-    held = holders(target, job.name)
+    entries: list[Entry] = read(history.last, [])
+    last = next(iter(entries), None)
+    problems += [str(history.odd)] if history.odd else []
+    unknown = bool(problems)
+    success = read(history.success, None)
+    held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     late = is_late(job, last, success, now)
-    paused = State(target, job.name).paused()
+    unread: float | None = 0.0
+    paused = read(State(target, job.name).paused, unread)
+    mark: float | None = read(lambda: watermark(target, job), None)
+    rejects = read(Rejects(target, job.name).count, 0)
+    ended = "unknown" if unknown else _state(last, late=late)
     return JobStatus(
         job=job.name,
         now=now,
-        state="running" if held else "paused" if paused is not None else _state(last, late=late),
+        state="running" if held else "paused" if paused is not None else ended,
         late=late,
         holders=held,
         last=last,
         success=success,
         due=next_time(job.schedule, now) if job.schedule else None,
-        watermark=watermark(target, job),
-        rejects=Rejects(target, job.name).count(),
+        watermark=mark,
+        rejects=rejects,
         paused=paused,
+        problems=tuple(problems),
     )
 
 

@@ -22,6 +22,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.retry import Retry
 
 from loader.errors import Exit, TargetError, is_local
+from loader.keys import kind_of, of_another_type
 from loader.model import Node
 from loader.settings import Target as Settings
 from loader.slots import SlotMap, slot_of
@@ -228,6 +229,8 @@ class Target:
                 return node, reply, replies[-1] if waits else 0
             text = said(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
+                if _code(text) in DATA and kind_of(key.decode(errors="replace")):
+                    raise of_another_type(key.decode())
                 self.mark_stale()
                 raise self.error(reply, node)
             if text.startswith("MOVED"):
