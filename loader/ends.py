@@ -65,7 +65,7 @@ class Ends:
                 self.target.leave_to(self._lender.target)
             elif self._held:
                 self._let_go(self._held)
-        if self._held:
+        if self._held and not self._lender:
             self._held.end()
             self.target.guard = self.throttle.check
         if self._scout:

@@ -785,7 +785,7 @@ def test_a_list_of_rejects_that_is_none(world, tmp_path):
     desk = Desk(world, tmp_path)
     world.redis.hset("loader:{stu}:rejects", mapping={"stu_1": "garbage", "stu_2": '{"x": 1}'})
     listed = desk.run("rejects", "list", "stu")
-    assert (listed.code, "`loader rejects purge` forgets all" in listed.err) == (2, True)
+    assert (listed.code, "`loader rejects purge stu` forgets all" in listed.err) == (2, True)
     assert desk.run("rejects", "purge", "stu").out == "stu: 2 forgotten\n"
     world.redis.hset("loader:{stu}:rejects", "stu_1", "garbage")
     assert desk.run("sync", "stu").code == 0
