@@ -7,6 +7,7 @@ that PyMySQL ends the result itself and raises what the server said. Whatever el
 
 import io
 import os
+import random
 import re
 import select
 import socket
@@ -65,6 +66,8 @@ NO_SELECT = 1142
 DENIED = 1045
 LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
+CACHED = 0.1  # seconds for which InnoDB does not look anew at transactions since somebody asked last
+LOOKS = 20  # times that they are asked for until the answer is new
 NO_COLUMN = 1054
 NO_PROCESS = 1227
 SYNTAX = 1064
@@ -221,22 +224,35 @@ class Source:
         stamps rows with the time it began at, however long it looks for them, computes or waits.
 
         They are seen with the PROCESS right. The beginning of a transaction is told in the server's local time: where
-        its clocks were set back during the last day, they count as so much older. The answer may be 0.1 s old.
+        its clocks were set back during the last day, they count as so much older. The server's answer is an old one
+        while others ask all the time: one that holds a transaction of our own is new.
         """
         now, before = "UTC_TIMESTAMP()", "UTC_TIMESTAMP() - INTERVAL 1 DAY"
+        now_there = f"CONVERT_TZ({now}, '+00:00', 'SYSTEM')"
         ahead = "TIMESTAMPDIFF(SECOND, {0}, CONVERT_TZ({0}, '+00:00', 'SYSTEM'))"
         running = self._oldest_statement()  # asked first: one that ends meanwhile has committed, or left a transaction
+        self.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        self.fetch("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         try:
-            (age,) = self.single(
-                f"SELECT MAX(TIMESTAMPDIFF(SECOND, trx_started, CONVERT_TZ({now}, '+00:00', 'SYSTEM'))) + 1"
-                f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
-                " FROM information_schema.innodb_trx WHERE trx_rows_modified > 0 OR trx_lock_structs > 0"
-            )
+            for _ in range(LOOKS):
+                seen, age = self.single(
+                    "SELECT MAX(trx_mysql_thread_id = CONNECTION_ID()),"
+                    " MAX(IF(trx_rows_modified > 0 OR trx_lock_structs > 0,"
+                    f" TIMESTAMPDIFF(SECOND, trx_started, {now_there}), NULL)) + 1"
+                    f" + GREATEST(0, {ahead.format(f'({before})')} - {ahead.format(now)})"
+                    " FROM information_schema.innodb_trx",
+                    2,
+                )
+                if seen == "1":
+                    return max(0, running, int(age or 0))
+                time.sleep(random.uniform(1, 2) * CACHED)  # noqa: S311  # out of step with who asks too
         except SourceError as error:
             if _code(error.__cause__) == NO_PROCESS:
                 return None
             raise
-        return max(0, running, int(age or 0))
+        finally:
+            self.fetch("COMMIT")
+        raise SourceError(f"mysql {self.address}: tells old news of its transactions", transient=True)
 
     def _oldest_statement(self) -> int:
         """Seconds that the longest running statement that may write has taken, rounded up; 0 without one.

@@ -223,7 +223,7 @@ def test_composite_keys_and_bytes(desk):
 
 
 def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
-    """A machine without memory left: the line names at least what happened."""
+    """A machine without memory left: the line says so."""
 
     def fail():
         raise MemoryError
@@ -233,4 +233,4 @@ def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
     monkeypatch.setattr(cli, "GARBAGE", 700)  # as it is
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert (ended.value.code, capsys.readouterr().err) == (1, "error: MemoryError\n")
+    assert (ended.value.code, capsys.readouterr().err) == (1, "error: out of memory\n")

@@ -332,6 +332,17 @@ def test_x7_statements_that_compute_before_they_write(world):
     assert job.values() == job.rows()
 
 
+def test_an_old_answer_about_transactions(world):
+    """InnoDB gives one while others have just asked: it is asked again until it knows of a transaction of our own."""
+    table(world)
+    with process_right(world), other(world) as writer:
+        settings = world.config(table="t").source
+        with Source(settings) as one, Source(settings) as another:
+            assert one.oldest_writer() == 0
+            writer.cursor().execute("UPDATE t SET v = 1 WHERE id = 3")
+            assert another.oldest_writer() > 0
+
+
 class Writing(Ear):
     """Writes while a run goes on."""
 

@@ -451,6 +451,12 @@ FAULTS = [
             "increment::open_transactions_without_the_right",
         ),
         (
+            "an old answer about transactions is believed",
+            'if seen == "1":',
+            'if seen != "2":',
+            "increment::an_old_answer_about_transactions",
+        ),
+        (
             "a statement that holds no lock yet does not count",
             "return max(0, running, int(age or 0))",
             "return max(0, int(age or 0))",
