@@ -21,6 +21,7 @@ from loader.keys import KINDS, OWN, kind_of
 from loader.lock import Lock
 from loader.model import ChunkLoaded, Noted
 from loader.options import Options
+from loader.recall import LATEST
 from loader.record import Record
 from loader.status import job_status
 from loader.survey import Survey
@@ -63,6 +64,7 @@ def shapes(good):
     near = {
         "negative": each(values, lambda value: -5 if is_number(value) else value),
         "great": each(values, lambda value: 10**30 if is_number(value) else value),
+        "the last moment": each(values, lambda value: LATEST if is_number(value) else value),
         "endless": each(values, lambda value: float("inf") if is_number(value) else value),
         "texts": each(values, lambda value: "x" if is_number(value) else value),
         "numbers": each(values, lambda value: 5 if isinstance(value, str) else value),

@@ -1526,6 +1526,42 @@ FAULTS = [
         ),
     ),
     *_of(
+        "claim",
+        (
+            "a claim that nobody can read is none",
+            'raise foreign(self._key, f"does not say whose the name is ({error})") from error',
+            "return {}",
+            "claim::a_claim_that_does_not_say_whose_the_name_is",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "a prune ends the lock of the run that it is part of",
+            "if self._held and not self._lender:",
+            "if self._held:",
+            "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "cli_watch",
+        (
+            "a status that cannot be read is all right",
+            "raise typer.Exit(Exit.OK if known else Exit.FAILED)",
+            "raise typer.Exit(Exit.OK)",
+            "reconcile::a_list_of_rejects_that_is_none",
+        ),
+    ),
+    *_of(
+        "state",
+        (
+            "fields that nobody can read are none",
+            'raise foreign(self._fields, f"cannot be read ({error})") from error',
+            "return frozenset()",
+            "garbage::garbage_in_each_key",
+        ),
+    ),
+    *_of(
         "tidy",
         (
             "what was none is taken away in silence",
