@@ -781,15 +781,24 @@ def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):
 
 
 def test_a_list_of_rejects_that_is_none(world, tmp_path):
-    """Said with the key, and what to do; a sync that ends well mends it."""
+    """Said with the key, and what to do; a sync that ends well mends it. What only a person can mend ends in a line."""
     desk = Desk(world, tmp_path)
     world.redis.hset("loader:{stu}:rejects", mapping={"stu_1": "garbage", "stu_2": '{"x": 1}'})
     listed = desk.run("rejects", "list", "stu")
-    assert (listed.code, "`loader rejects purge` forgets all" in listed.err) == (2, True)
+    assert (listed.code, "`loader rejects purge stu` forgets all" in listed.err) == (2, True)
     assert desk.run("rejects", "purge", "stu").out == "stu: 2 forgotten\n"
     world.redis.hset("loader:{stu}:rejects", "stu_1", "garbage")
     assert desk.run("sync", "stu").code == 0
     assert desk.run("rejects", "list", "stu").out == "stu: 0 rejected rows\n"
+    world.redis.hset("loader:{stu}:fence", "x", "y")
+    world.redis.set("loader:{stu}:lock", "x")
+    refused = desk.run("sync", "stu")
+    assert refused.code == 2
+    (line,) = [line for line in refused.messages if line.startswith("error: ")]
+    told = desk.run("status", "stu", "-o", "json")
+    assert (told.code, f"error: {told.document['problem']}") == (1, line)
+    assert line.startswith("error: loader:{stu}:lock is no hash")
+    assert line.endswith("`DEL loader:{stu}:lock` frees the job: not while a run of it is under way")
 
 
 def test_the_values_of_rejects_in_json(world, tmp_path):
