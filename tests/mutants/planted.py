@@ -1538,7 +1538,7 @@ FAULTS = [
         "ends",
         (
             "a prune ends the lock of the run that it is part of",
-            "if self._held and not self._lender:",
+            "if not self._lender:",
             "if self._held:",
             "increment::a_full_run_is_due",
         ),
