@@ -101,6 +101,7 @@ class Both:
                 self._ends.steadily(self._markers.leave)
                 self._marking = self._markers.field(0)
             self.lookup = self._ends.lookup()
+            self._ends.lanes(1)
         except BaseException:
             self._ends.close()
             raise
@@ -410,6 +411,10 @@ class _Only:
         self.keys = set(keys)
         self._writer = Writer(target, marking=marking)
         self._writer.guard(guard)
+
+    @property
+    def most(self) -> int:
+        return self._writer.most
 
     def begin(self) -> SlotMap:
         return self._writer.begin()

@@ -99,7 +99,12 @@ class Crew:
 
         A signal is heard between two steps, so that no chunk is lost between two books.
         """
-        count = self._options.workers if self._basis.plan.walk else 1
+        wanted = self._options.workers if self._basis.plan.walk else 1
+        count = self._ends.lanes(wanted)
+        if count < wanted:
+            listener.notify(
+                Noted(f"{count} of {wanted} workers: the account may have {count + 1} connections to MySQL")
+            )
         self._look()
         for number in range(count):
             self._threads.append(start_thread(self._work, number))

@@ -133,7 +133,8 @@ def _plan(settings: Config, job: Job, mysql: Mysql) -> Planned | Finding:
         return Planned(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:
         of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
-        return fail(str(error), f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None)
+        grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None
+        return fail(str(error), f"{error.fix};" if error.fix else grant)
     except LoaderError as error:
         return fail(str(error), f"SHOW TABLES FROM {database};" if error.transient else f"see jobs.{job.name}")
 
@@ -168,6 +169,8 @@ def _key(planned: Planned) -> Iterator[Finding]:
 def _add_key(planned: Planned) -> str | None:
     if planned.job.query or planned.table.rows_estimate is None:  # as of a view
         return None
+    if planned.table.withheld:
+        return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
     columns = ", ".join(map(quote, planned.plan.key_columns))
     return f"ALTER TABLE {planned.address} ADD PRIMARY KEY ({columns});"
 

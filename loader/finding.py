@@ -66,8 +66,8 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
         try:
             found = list(check(subject))
         except LoaderError as error:
-            refused = error.exit_code == Exit.CONFIG  # what the account may not see need not be wrong
-            found = [unchecked(error) if refused else fail(str(error))]
+            refused = error.exit_code == Exit.CONFIG and not error.fix  # what the account may not see need not be wrong
+            found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
         for each in found:

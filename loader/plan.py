@@ -558,8 +558,9 @@ def _warnings(
     if _is_ambiguous(table, parts):
         warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
     if job.query is None and not walk:
+        seen = " that the account may read" * bool(table.withheld)
         warnings.append(
-            f"table {table.name!r} has no key to walk along: it is read in one pass, and a failure starts it over"
+            f"table {table.name!r} has no key to walk along{seen}: it is read in one pass, and a failure starts it over"
         )
     if job.query is not None:
         warnings.append("a query is read in one pass, and a failure starts it over")

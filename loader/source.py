@@ -32,8 +32,9 @@ from loader import limit
 from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
 from loader.limit import allowed, until
-from loader.login import CHANGED, Connection
+from loader.login import Connection
 from loader.model import Column, Listed, Shape, Table
+from loader.refusals import ADVICE, Kind, advice, kind_of, statement
 from loader.settings import Source as Settings
 from loader.writing import may_write
 
@@ -50,43 +51,17 @@ HEADER = 4
 CONNECTING, AMID_ROWS = "cannot connect", "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 
-# Errors after which the same chunk may succeed on a new connection.
-TRANSIENT = frozenset({
-    1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203,  # server, network
-    1205, 1213, 1317, 1412, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
-    2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
-})  # fmt: skip
-# Errors that someone has to mend first: accounts, rights, authentication, database.
-ACCESS = frozenset({
-    1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
-})  # fmt: skip
-# A table or what a view reads is not there: it comes back where a tool that copies tables has renamed it away.
-GONE = frozenset({1146, 1356})
-NO_SELECT = 1142
+NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
 DENIED = 1045
 LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
 CACHED = 0.1  # seconds for which InnoDB does not look anew at transactions since somebody asked last
 LOOKS = 20  # times that they are asked for until the answer is new
 NO_COLUMN = 1054
+NO_SERVER, LOST = 2003, 2013
 NO_PROCESS = 1227
 SYNTAX = 1064
 IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # what a connection does that runs no statement
-# What to do about it.
-ADVICE = {
-    1044: "GRANT SELECT on it, or see source.url",
-    1045: "see the user in source.url, and source.password",
-    1049: "see source.url",
-    1054: "the table was changed",
-    1142: "GRANT SELECT on it TO the loader's account",
-    1143: "GRANT SELECT on it TO the loader's account",
-    1969: "see chunk_rows, and max_statement_time of the loader's account",
-    3024: "see chunk_rows, and max_execution_time",
-    2003: "see source.url, and whether the server runs",
-    2026: "see source.tls",
-    2059: CHANGED,
-    3159: "source: {tls: true}",
-}
 Row = tuple[str | None, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -288,6 +263,13 @@ class Source:
         return value not in {"0", "OFF"}
 
     @_understood
+    def most_connections(self) -> int | None:
+        """Connections that the account may have at the same time; None where it has no limit of its own."""
+        (value,) = self.single("SELECT @@SESSION.max_user_connections")
+        most = int(value or 0)
+        return most if most > 0 else None
+
+    @_understood
     def listing(self) -> list[Listed]:
         """The tables and views of the database that the account may see, by name."""
         tables = self.fetch(
@@ -326,24 +308,39 @@ class Source:
     @_understood
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
-        quoted = "`" + name.replace("`", "``") + "`"
+        quoted = _quote(name)
         try:
             self.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
         except SourceError as error:
             code = _code(error.__cause__)
-            if code == NO_SELECT:
+            if code in NO_SELECT:
                 raise SourceError(
                     f"mysql {self.address}: no right to read table {name!r} (or there is no such table): "
-                    f"GRANT SELECT ON {self._database}.{quoted} TO the loader's account",
+                    f"{self.grant(name)}",
                     exit_code=Exit.CONFIG,
                 ) from error
-            if code not in GONE and (error.transient or error.exit_code == Exit.CONFIG):
+            if kind_of(code) is not Kind.GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
             message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}"
             raise _misfit(message, code) from error
         estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
         rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
-        return replace(self.definition(name), rows_estimate=rows)
+        return replace(self.definition(name), rows_estimate=rows, withheld=self._withheld(quoted))
+
+    def _withheld(self, quoted: str) -> str:
+        """Why columns of a table are hidden from an account that may read others; empty where all are seen."""
+        try:
+            self.fetch(f"SELECT * FROM {quoted} LIMIT 0")
+        except SourceError as error:
+            if _code(error.__cause__) not in NO_SELECT:
+                raise
+            return _text(error.__cause__)
+        return ""
+
+    def grant(self, table: str, columns: Sequence[str] = ()) -> str:
+        """The statement that lets the loader read a table, or some of its columns."""
+        which = f" ({', '.join(map(_quote, columns))})" if columns else ""
+        return f"GRANT SELECT{which} ON {self._database}.{_quote(table)} TO the loader's account"
 
     @_understood
     def definition(self, name: str) -> Table:
@@ -429,7 +426,7 @@ class Source:
             raise
         except Exception as error:
             failure = self._error(error, "query refused")
-            if _code(error) not in GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
+            if kind_of(_code(error)) is not Kind.GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
                 raise failure from error
             message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
             raise _misfit(message, _code(error)) from error
@@ -460,27 +457,26 @@ class Source:
         return failure
 
     def _meaning(self, error: Exception, doing: str) -> LoaderError:
-        code = _code(error)
-        text = _text(error)
-        if doing == AMID_ROWS and code not in TRANSIENT | ACCESS | GONE:
+        code, text = _code(error), _text(error)
+        kind = Kind.PASSES if isinstance(error, OSError) else kind_of(code)
+        if doing == AMID_ROWS and kind is Kind.OTHER:
             text = re.sub(r"'[^']*'", "'…'", text)  # may quote a row
         message = f"mysql {self.address}: {doing}: {text}"
         if not isinstance(error, OSError) and (code is None or not isinstance(error, pymysql.MySQLError)):
             return self._nonsense(error, doing)
         if code == DENIED and (lacking := self._connection.lacks):
-            message += f": without {lacking}, which an account may REQUIRE"
-        refused = meaning(error)
-        refused += ": see source.tls" if refused == PLAIN else ""
-        advice = refused or ADVICE.get(code or 0)
-        message += f": {advice}" if advice else ""
-        if refused or code in ACCESS:
-            return SourceError(message, exit_code=Exit.CONFIG)
+            message += f": without {lacking}"
+        if refused := meaning(error):
+            refused += ": see source.tls" if refused == PLAIN else ""
+            return SourceError(f"{message}: {refused}", exit_code=Exit.CONFIG)
+        user = self._settings.user or ""
+        mends = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
+        message += f": {mends}" if mends else ""
         if code == NO_COLUMN:
             return StartOver(message)
-        if code in GONE:
-            return SourceError(message, transient=True, exit_code=Exit.FAILED)
-        passing = code in TRANSIENT or isinstance(error, OSError)
-        return SourceError(message, transient=passing and not is_local(error))
+        failure = SourceError(message, transient=kind.transient and not is_local(error), exit_code=kind.exit_code)
+        failure.fix, failure.brief = statement(code, user), kind is Kind.LIMITED
+        return failure
 
     def _nonsense(self, error: Exception, doing: str) -> SourceError:
         """What it means that an answer makes no sense: it is no MySQL, or one that is broken, or someone in between."""
@@ -495,9 +491,9 @@ class Source:
             return SourceError(f"{message}{error}: see source.url", exit_code=Exit.CONFIG)
         told = isinstance(error, pymysql.MySQLError | _Nonsense)
         why = " ".join(_text(error).split()) if told else f"a packet that cannot be read, {type(error).__name__}"
-        message += f"the answer is none of MySQL ({why}): see source.url"
         if doing == CONNECTING:
-            return SourceError(message, exit_code=Exit.CONFIG)
+            return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", exit_code=Exit.CONFIG)
+        message += f"the answer is none of MySQL ({why}): see source.url"
         return SourceError(message, transient=True, exit_code=Exit.FAILED)
 
 
@@ -679,14 +675,19 @@ def is_login(error: LoaderError) -> bool:
     return _code(error.__cause__) in LOGIN
 
 
+def _quote(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _tls(settings: Settings) -> dict[str, Any]:
     """TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
     return {"ssl": client_context(settings, "source")} if settings.tls else {"ssl_disabled": True}
 
 
 def _misfit(message: str, code: int | None) -> PlanError:
-    error = PlanError(message, transient=code in GONE, exit_code=Exit.CONFIG)
-    error.gone = code in GONE
+    gone = kind_of(code) is Kind.GONE
+    error = PlanError(message, transient=gone, exit_code=Exit.CONFIG)
+    error.gone = gone
     return error
 
 
