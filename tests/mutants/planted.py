@@ -1579,4 +1579,70 @@ FAULTS = [
             "garbage::garbage_in_each_key",
         ),
     ),
+    *_of(
+        "login",
+        (
+            "whoever answers is taken for MySQL",
+            "        self._recognize()\n        super()",
+            "        super()",
+            "hostile::a9_no_mysql",
+        ),
+    ),
+    *_of(
+        "health",
+        (
+            "what nobody thought of is no reason",
+            "    except Exception as error:",
+            "    except ZeroDivisionError as error:",
+            "hostile::readiness_of_what_nobody_thought_of",
+        ),
+    ),
+    *_of(
+        "refusals",
+        (
+            "a locked account is for a person to mend on one server alone",
+            "3955, 4150, 4151,",
+            "3955, 4150,",
+            "limits::what_numbers_mean",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "a run has more workers than its account may have connections",
+            "return wanted if most is None else min(wanted, most - 1)",
+            "return wanted",
+            "limits::few_connections",
+        ),
+        (
+            "columns that are hidden are taken for missing",
+            "        _check_seen(source, job, table, failed=True)\n        raise",
+            "        raise",
+            "limits::columns_that_are_not_granted",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "whoever answers is taken for Redis",
+            "if who := self._other_than_redis(error, node):",
+            'if who := "":',
+            "hostile::a9_no_redis",
+        ),
+        (
+            "what a server takes is not learned",
+            "self.most = min(self.most, most)",
+            "self.most = MOST",
+            "limits::values_that_a_server_does_not_take",
+        ),
+    ),
+    *_of(
+        "rights",
+        (
+            "a command that was renamed away is no matter to doctor",
+            "if not known then refused[#refused + 1] = -place elseif not allowed",
+            "if known and not allowed",
+            "limits::commands_that_a_server_does_not_know",
+        ),
+    ),
 ]
