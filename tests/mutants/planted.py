@@ -1538,8 +1538,8 @@ FAULTS = [
         "ends",
         (
             "a prune ends the lock of the run that it is part of",
-            "if self._held and not self._lender:",
-            "if self._held:",
+            "if not self._lender:",
+            "if self._lender is not self:",
             "increment::a_full_run_is_due",
         ),
     ),
