@@ -1539,7 +1539,7 @@ FAULTS = [
         (
             "a prune ends the lock of the run that it is part of",
             "if not self._lender:",
-            "if self._lender is not self:",
+            "if self._held:",
             "increment::a_full_run_is_due",
         ),
     ),
