@@ -151,10 +151,13 @@ class Both:
         if self._ends.take_doubt() is not None:
             raise LoaderError(f"{SHARED}: repeat the command")
 
-    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G]:
-        """Rows of a statement, and what was gathered of those whose hash is not what it should be."""
+    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G, list[Reject]]:
+        """Rows of a statement, what was gathered of those whose hash is not what it should be, and those without one.
 
-        def attempt() -> tuple[int, G]:
+        The last are rows that no command can be made of.
+        """
+
+        def attempt() -> tuple[int, G, list[Reject]]:
             gathered = gather()
             reader = Reader(self.target, gathered.append, tally)
             try:
@@ -162,7 +165,7 @@ class Both:
                 reader.drain()
             finally:
                 reader.close()
-            return encoder.rows, gathered
+            return encoder.rows, gathered, encoder.rejects
 
         return self.steadily(attempt)
 

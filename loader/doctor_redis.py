@@ -19,6 +19,7 @@ from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, que
 from loader.settings import Target as Settings
 from loader.slots import SLOTS
 from loader.target import ACCOUNT, RENAMED, UNNAME, Target
+from loader.words import counted
 
 SIDE = "redis"
 OWN_KEYS = ", the loader's own too: pauses, owed prunes, rejects, checkpoints"
@@ -198,7 +199,7 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
         return
     found = describe_cluster(patient.target)
     masters = len(found["masters"])
-    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {masters} master{'' if masters == 1 else 's'}"
+    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {counted(masters, 'master')}"
     node = str(next(iter(patient.infos), patient.target.seeds[0]))
     if found["state"] == "moving" and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))

@@ -17,7 +17,7 @@ from loader.lookup import Lookup
 from loader.masters import expiring
 from loader.model import Table
 from loader.options import Options
-from loader.plan import Plan, make_plan, peek
+from loader.plan import Plan, make_plan, peek, query_of
 from loader.refusals import more_connections
 from loader.settings import Job
 from loader.source import Source
@@ -281,7 +281,7 @@ def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
 
 def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
     """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
-    table = source.table(job.table) if job.table else source.result(peek(str(job.query), 0), job.name)
+    table = source.table(job.table) if job.table else source.result(peek(query_of(job), 0), job.name)
     try:
         plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
     except PlanError:

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any, TypeVar
 
 from loader.errors import Exit, LoaderError
+from loader.words import counted
 
 WIDTH = 80  # columns of a terminal
 SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
@@ -131,8 +132,8 @@ def summary_text(findings: Sequence[Finding]) -> str:
     """All findings in a line."""
     counts = {level: sum(each.level is level for each in findings) for level in Level}
     return (
-        f"\n{worst_of(findings)}: {len(findings)} checks,"
-        f" {counts[Level.WARN]} warning{'' if counts[Level.WARN] == 1 else 's'}, {counts[Level.FAIL]} failed"
+        f"\n{worst_of(findings)}: {counted(len(findings), 'check')},"
+        f" {counted(counts[Level.WARN], 'warning')}, {counts[Level.FAIL]} failed"
     )
 
 

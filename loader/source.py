@@ -14,9 +14,9 @@ import socket
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
 from math import inf
@@ -33,7 +33,7 @@ from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
 from loader.limit import allowed, until
 from loader.login import Connection
-from loader.model import Column, Listed, Shape, Table
+from loader.model import Bar, Barred, Column, Listed, Shape, Table
 from loader.refusals import ADVICE, Kind, advice, kind_of, statement
 from loader.settings import Source as Settings
 from loader.writing import may_write
@@ -50,6 +50,16 @@ CLIENT_SIDE = 2000  # from here on, errors are not the server's own words
 HEADER = 4
 CONNECTING, AMID_ROWS = "cannot connect", "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
+# Why an index is not read along, a word of `Bar`; what older servers do not know stands in comments that they skip.
+BAR = (
+    "CASE WHEN comment = 'disabled' THEN 'disabled'"
+    " /*M!100600 WHEN ignored = 'YES' THEN 'ignored' */"
+    " /*!80000 WHEN is_visible = 'NO' AND NOT FIND_IN_SET('use_invisible_indexes=on', @@optimizer_switch)"
+    " THEN 'invisible' */"
+    " WHEN index_type = 'HASH' THEN 'hash' ELSE '' END"
+)
+ORDERED = frozenset({"BTREE", "LSMTREE"})
+ROW_START, ROW_END = "ROW START", "ROW END"  # what MariaDB says of the columns of a period of system time
 
 NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
 DENIED = 1045
@@ -283,11 +293,13 @@ class Source:
             " WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"
         ):
             keys[str(table)].append(str(column))
-        for table, column, extra in self.fetch(
-            "SELECT table_name, column_name, LOWER(extra) FROM information_schema.columns"
+        for table, column, extra, made in self.fetch(
+            "SELECT table_name, column_name, LOWER(extra), generation_expression FROM information_schema.columns"
             " WHERE table_schema = DATABASE() AND extra <> '' ORDER BY ordinal_position"
         ):
-            if "on update" in str(extra):
+            if made == ROW_END and column in keys[str(table)]:
+                keys[str(table)].remove(str(column))
+            if "on update" in str(extra) or made == ROW_START:
                 stamps[str(table)].append(str(column))
             if GENERATED.search(str(extra)):
                 generated[str(table)].append(str(column))
@@ -316,16 +328,36 @@ class Source:
             if code in NO_SELECT:
                 raise SourceError(
                     f"mysql {self.address}: no right to read table {name!r} (or there is no such table): "
-                    f"{self.grant(name)}",
+                    f"{self.grant(name)}{self._elsewhere(name)}",
                     exit_code=Exit.CONFIG,
                 ) from error
             if kind_of(code) is not Kind.GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
-            message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}"
+            message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}{self._elsewhere(name)}"
             raise _misfit(message, code) from error
-        estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
-        rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
-        return replace(self.definition(name), rows_estimate=rows, withheld=self._withheld(quoted))
+        # Of a table with a history the estimate counts that too, so it says nothing.
+        found = self.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
+        kind, rows = found[0] if len(found) == 1 else ("", None)
+        has_history = kind == "SYSTEM VERSIONED"
+        return replace(
+            self.definition(name),
+            rows_estimate=None if rows is None or has_history else int(rows),
+            is_view=kind == "VIEW",
+            has_history=has_history,
+            withheld=self._withheld(quoted),
+        )
+
+    def _elsewhere(self, name: str) -> str:
+        """What is to be done where the name may hold that of a database too, in words."""
+        database, dot, table = name.partition(".")
+        if not (database and dot and table):
+            return ""
+        if database == self._database:
+            return f": the database is that of source.url, so write table: {table}"
+        return (
+            f": a table is named without its database, which is {self._database!r} by source.url:"
+            f' name {database!r} there, or write query: "SELECT … FROM {name}"'
+        )
 
     def _withheld(self, quoted: str) -> str:
         """Why columns of a table are hidden from an account that may read others; empty where all are seen."""
@@ -347,33 +379,37 @@ class Source:
         """Columns and keys of a table as they are now; no columns where it is not there any more."""
         # The columns come last: where the table goes away in between, it is seen to be gone.
         indexes = self.fetch(
-            "SELECT index_name, column_name, sub_part, nullable, non_unique, seq_in_index, index_type, table_name"
+            f"SELECT index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
             f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
             [name],
         )
         columns = self.fetch(
             "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
-            f" table_name FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
+            " generation_expression, table_name FROM information_schema.columns"
+            f" WHERE {THIS_TABLE} ORDER BY ordinal_position",
             [name],
         )
         # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
         names = {row[-1] for row in columns}
         exact = name if name in names else next(iter(names), name)
-        keys: dict[str, list[str | None]] = {}
-        for index, column, part, nullable, repeats, _, _, owner in indexes:
-            if owner == exact and repeats == "0":
-                usable = part is None and nullable != "YES"  # a prefix or a NULL does not tell rows apart
-                keys.setdefault(str(index), []).append(column if usable else None)
-        unique = {index: tuple(map(str, parts)) for index, parts in keys.items() if None not in parts}
+        made = {str(row[0]): str(row[-2]) for row in columns if row[-1] == exact}
+        parts: dict[str, list[Row]] = {}
+        for row in indexes:
+            if row[-1] == exact:
+                parts.setdefault(str(row[0]), []).append(row[1:-1])
+        each = [_index(index, found, made) for index, found in parts.items()]
+        unique = {index.name: index.columns for index in each if index.is_key}
+        walked = {index.columns for index in each if index.is_key and not index.bar}
         return Table(
             name=name,
             columns=tuple(_column(row) for row in columns if row[-1] == exact),
             primary_key=unique.pop("PRIMARY", ()),
-            unique_keys=tuple(unique.values()),
-            indexes=tuple(
-                (str(index), column)
-                for index, column, _, _, _, place, kind, owner in indexes
-                if owner == exact and place == "1" and kind == "BTREE" and column
+            unique_keys=tuple(dict.fromkeys(unique.values())),
+            indexes=tuple((index.name, index.first) for index in each if index.first and index.is_ordered),
+            barred=tuple(
+                Barred(index.name, index.columns, index.bar, index.is_key)
+                for index in each
+                if index.bar and index.columns and not (index.is_key and index.columns in walked)
             ),
         )
 
@@ -691,8 +727,48 @@ def _misfit(message: str, code: int | None) -> PlanError:
     return error
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index as information_schema has it: `first` is a column that it is ordered by, empty for an expression."""
+
+    name: str
+    columns: tuple[str, ...]
+    first: str
+    is_key: bool
+    is_ordered: bool
+    bar: Bar | None
+
+
+def _index(name: str, parts: Sequence[Row], made: Mapping[str, str]) -> _Index:
+    """An index of these parts; `made` says how columns are computed.
+
+    Of the rows that are not history the end of their period is the same, so a key is one without it; but rows that
+    differ in the beginning of their period alone are not told apart by what a person would call a key. A prefix that
+    tells rows apart is of values that do.
+    """
+    columns = [column for column, *_ in parts]
+    kind, bar = parts[0][-2:]
+    periods = [made.get(str(column), "") for column in columns]
+    of_rows = tuple(str(column or "") for column, period in zip(columns, periods, strict=True) if period != ROW_END)
+    is_key = (
+        bool(of_rows)
+        and None not in columns
+        and ROW_START not in periods
+        and all(nullable != "YES" and repeats == "0" for _, _, nullable, repeats, *_ in parts)
+    )
+    is_prefix = is_key and any(part is not None for _, part, *_ in parts)
+    return _Index(
+        name=name,
+        columns=of_rows,
+        first=str(columns[0] or ""),
+        is_key=is_key,
+        is_ordered=kind in ORDERED and not bar,
+        bar=Bar(bar) if bar else Bar.PREFIX if is_prefix else None,
+    )
+
+
 def _column(row: Sequence[str | None]) -> Column:
-    name, kind, full, charset, nullable, extra, collation, _ = row
+    name, kind, full, charset, nullable, extra, collation, *_ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),

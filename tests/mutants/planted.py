@@ -1301,7 +1301,7 @@ FAULTS = [
         ),
         (
             "replicas that lack chunks are not told of",
-            'listener.notify(Noted(f"redis {name}: {UNKNOWN.format(len(self._exposed[name]))}"))',
+            "listener.notify(Noted(f\"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}\"))",
             "pass",
             "losses::a3_after_the_end_of_the_run[changed_only]",
         ),
@@ -1643,6 +1643,54 @@ FAULTS = [
             "if not known then refused[#refused + 1] = -place elseif not allowed",
             "if known and not allowed",
             "limits::commands_that_a_server_does_not_know",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "the end of a row's period is part of its key",
+            "zip(columns, periods, strict=True) if period != ROW_END)",
+            "zip(columns, periods, strict=True))",
+            "indexes::tables_with_a_history",
+        ),
+        (
+            "an index that MySQL does not read along is taken for one",
+            "is_ordered=kind in ORDERED and not bar,",
+            "is_ordered=kind in ORDERED,",
+            "indexes::changed_rows_are_found_by_an_index_that_mysql_reads_along",
+        ),
+        (
+            "history counts as rows",
+            "None if rows is None or has_history else",
+            "None if rows is None else",
+            "indexes::tables_with_a_history",
+        ),
+    ),
+    *_of(
+        "plan",
+        (
+            "a walk goes along any key",
+            '    if barred:\n        return f"since its index',
+            '    if False:\n        return f"since its index',
+            "indexes::a_walk_goes_along_an_index_that_mysql_reads_along",
+        ),
+    ),
+    *_of(
+        "reconcile",
+        (
+            "rows that no key can be made of are not missed",
+            '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
+            "",
+            "reconcile::a_row_whose_key_is_null_has_no_hash",
+        ),
+    ),
+    *_of(
+        "statement",
+        (
+            "a semicolon at the end stays",
+            "return sql if end == len(sql) else sql[:end].rstrip()",
+            "return sql",
+            "config::a_semicolon_at_the_end",
         ),
     ),
 ]
