@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from loader.forms import BINARIES, BYTES, NUMBERS, TIMES, WORDS, checker, form_of, is_any, is_told, width_of
+from loader.keys import PREFIX
 from loader.model import Column, Table
 from loader.plan import Plan, quote, text_of
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
 READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
 PLAIN = NUMBERS | TIMES | WORDS | BYTES  # compared by their values
-RESERVED = b"loader:"  # the loader's own keys
+RESERVED = PREFIX.encode()  # the loader's own keys
 
 EXACT = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "ucs2", "utf16", "utf16le", "utf32"})
 # character sets whose text is the same after the way to UTF-8 and back
