@@ -77,6 +77,15 @@ class Page:
                 yield key
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Keys that no row makes: of the job's hashes, of hashes that may be someone else's, and how many hold no hash."""
+
+    own: list[bytes]
+    unsure: list[bytes]
+    others: int
+
+
 class Both:
     """The two sides of a job, open; what fails in passing is tried again on new connections.
 
@@ -111,6 +120,7 @@ class Both:
         self.fetch = self._ends.fetch
         self._source: Source | None = None
         self._keys_only = keys_only(self.plan)
+        self._names: frozenset[bytes] | None = None  # of fields that the job has or had
 
     def __enter__(self) -> Self:
         return self
@@ -220,9 +230,9 @@ class Both:
         listed = list(commands)
         return self.steadily(lambda: self._send(listed, self.throttle.grant()))
 
-    def hashes_among(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the keys that hold a hash."""
-        return self.steadily(lambda: [key for key in keys if self.target.ask(key, "TYPE", key)[1] == b"hash"])
+    def left_over(self, keys: Sequence[bytes]) -> "Left":
+        """The keys that no row makes, told apart by whose they are."""
+        return self.steadily(lambda: self._left_over(keys))
 
     def hash_of(self, key: bytes) -> dict[bytes, bytes]:
         """The fields of a hash, wherever it is now."""
@@ -309,6 +319,27 @@ class Both:
         statement = self._keys_only.matching(self.lookup.condition(keys))
         made = {words[1] for words in self._kept(statement, self._keys_only)}
         return [key for key in keys if key not in made]
+
+    def _left_over(self, keys: Sequence[bytes]) -> "Left":
+        hashes = {key for key, kind in asked(self.target, "TYPE", keys) if kind == b"hash"}
+        own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))
+        return Left(
+            [key for key in keys if key in own],
+            [key for key in keys if key in hashes and key not in own],
+            sum(key not in hashes for key in keys),
+        )
+
+    def _proven(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys whose hash shows that the job has written it; a hash of more fields is not read."""
+        if self._names is None:
+            known = State(self.target, self.plan.job.name).fields() | self.plan.field_names
+            self._names = frozenset(name.encode() for name in known)
+        small = [key for key, size in asked(self.target, "HLEN", keys) if size <= len(self._names)]
+        proven = set()
+        for key, flat in asked(self.target, "HGETALL", small):
+            if self.lookup.proves(key, dict(zip(flat[::2], flat[1::2], strict=True)), self._names):
+                proven.add(key)
+        return proven
 
     def _send(self, commands: Sequence[tuple[bytes, list[bytes]]], grant: int) -> int:
         only = self._only(grant, [])
@@ -455,21 +486,21 @@ def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
     return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then, batch.expects)
 
 
-def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[bytes]]:
-    """Hashes of the job, in some slots, that no row makes: in groups, each seen so many times."""
+def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
+    """Keys that may be the job's, in some slots, and that no row makes: in groups, each seen so many times."""
     waiting: deque[tuple[float, int, list[bytes]]] = deque()
     seen: set[int] = set()
     group: dict[bytes, None] = {}
 
-    def look(looked: int, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
+    def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
         gone = both.without_row(keys) if keys else []
         if gone and looked + 1 < looks:
             waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
-        elif gone := [key for key in both.hashes_among(gone) if hash(key) not in seen]:
+        elif gone := [key for key in gone if hash(key) not in seen]:
             seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
-            yield gone
+            yield both.left_over(gone)
 
-    def look_again() -> Iterator[list[bytes]]:
+    def look_again() -> Iterator[Left]:
         due, looked, keys = waiting.popleft()
         both.throttle.sleep(due - time.monotonic())
         yield from look(looked, keys)

@@ -87,7 +87,7 @@ class Facing:
             for words in self.rows:
                 found[target.slots.node_of(slot_of(words[1]))].add(words[1])
             lookup = Lookup(self.planned.plan, self.planned.table, self.planned.settings.longer(self.planned.job))
-            for node in target.slots.nodes:
+            for node in target.slots.nodes if lookup.is_certain else ():  # else other keys look like the job's
                 found[node].update(key for key in _scanned(self, node, lookup.pattern) if lookup.owns(key))
             self._keys = {node: sorted(each) for node, each in found.items()}
         return self._keys
@@ -155,13 +155,11 @@ def _key(planned: Planned) -> Iterator[Finding]:
     """Whether each row has a key of its own, and the table can be walked in chunks."""
     plan, table = planned.plan, planned.table
     others, passes = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
-    own = "_".join(f"{{{name}}}" for name in table.primary_key)
     for warning in others:
-        better = f'key: "{planned.job.prefix}{own}"'
-        if own and better != f'key: "{planned.job.key}"':
-            yield warn(warning, better)
-        elif own:  # texts that hold what stands between them
-            yield warn(f"{warning}; a query that selects HEX({quote(table.primary_key[0])}) for the key does not")
+        if warning == plan.joint.warning:
+            yield _apart(planned, warning)
+        elif table.primary_key:
+            yield warn(warning, _better_key(planned, table.primary_key))
         else:
             yield warn(warning, _add_key(planned))
     for warning in passes:
@@ -169,6 +167,22 @@ def _key(planned: Planned) -> Iterator[Finding]:
     if not plan.warnings:
         along = ", ".join(column.name for column in plan.walk)
         yield ok(f"unique; read in chunks of {counted(planned.job.chunk_rows, 'row')} along {along}")
+
+
+def _apart(planned: Planned, warning: str) -> Finding:
+    """What has the columns of a key be told apart: another sign between them, or the fewest in hexadecimal."""
+    if key := _better_key(planned, planned.plan.key_columns):
+        return warn(warning, key)
+    names = " and ".join(f"HEX({quote(name)})" for name in planned.plan.joint.to_hex())
+    return warn(f"{warning}; a query that selects {names} for the key does not")
+
+
+def _better_key(planned: Planned, names: Sequence[str]) -> str | None:
+    """A key of these columns that no two rows share; None where no sign keeps them apart."""
+    columns = [column for name in names if (column := planned.table.column(name))]
+    separator = planned.plan.joint.separator(columns)
+    own = None if separator is None else separator.join(f"{{{column.name}}}" for column in columns)
+    return own and f'key: "{planned.job.prefix}{own}"'
 
 
 def _add_key(planned: Planned) -> str | None:

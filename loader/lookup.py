@@ -1,42 +1,28 @@
 """From a Redis key back to its row: which values its columns have, and the condition that finds the row. Pure.
 
-A key is this job's where its literals and the text of each column fit: `stu_00000001` for `stu_{sid}`, but neither
-`stu_1`, which a ZEROFILL of eight digits never makes, nor `stu_x_1`. Where two texts stand side by side a key can be
-taken apart in several ways; all of them are looked for, or the whole key where they are too many, and the row that is
-found says which key it makes.
+A key may be this job's where its literals and the text of each column fit: `stu_00000001` for `stu_{sid}`, but neither
+`stu_1`, which a ZEROFILL of eight digits never makes, nor `stu_x_1`. Where any text fits, or nothing stands before the
+first column, the hash has to show whose it is. Where two texts stand side by side a key can be taken apart in several
+ways; all of them are looked for, or the whole key where they are too many, and the row that is found says which key it
+makes.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from loader.forms import BINARIES, BYTES, NUMBERS, TIMES, WORDS, checker, form_of, is_any, is_told, width_of
 from loader.keys import PREFIX
 from loader.model import Column, Table
-from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, quote
+from loader.plan import Plan, quote, text_of
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
 READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
-BYTES = BINARIES | {"bit"}  # of such columns a key has bytes, which need not be text
 PLAIN = NUMBERS | TIMES | WORDS | BYTES  # compared by their values
 RESERVED = PREFIX.encode()  # the loader's own keys
 
-DATE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-FRACTION = rb"(?:\.[0-9]{1,6})?"
 EXACT = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "ucs2", "utf16", "utf16le", "utf32"})
 # character sets whose text is the same after the way to UTF-8 and back
-FORMS = {  # what MySQL writes for a column of a type; any bytes where the type is not here
-    "decimal": rb"-?[0-9]+(?:\.[0-9]+)?",
-    "float": rb"-?[0-9.]+(?:e[-+]?[0-9]+)?",
-    "double": rb"-?[0-9.]+(?:e[-+]?[0-9]+)?",
-    "year": rb"[0-9]{4}",
-    "date": DATE,
-    "datetime": DATE + rb" [0-9]{2}:[0-9]{2}:[0-9]{2}" + FRACTION,
-    "timestamp": DATE + rb" [0-9]{2}:[0-9]{2}:[0-9]{2}" + FRACTION,
-    "time": rb"-?[0-9]{2,3}:[0-9]{2}:[0-9]{2}" + FRACTION,
-    "uuid": rb"[0-9a-f-]{36}",
-    "inet4": rb"[0-9.]{7,15}",
-    "inet6": rb"[0-9a-f:.]{2,45}",
-}
 
 
 class Lookup:
@@ -58,7 +44,16 @@ class Lookup:
                 self._columns.append(column)
         forms = (re.escape(p) if isinstance(p, bytes) else b"(" + form_of(p) + b")" for p in self._pieces)
         self._whole = re.compile(b"".join(forms), re.DOTALL)
-        self._text = all(column.type not in BYTES for column in self._columns)
+        self._texts = {column: (re.compile(form_of(column), re.DOTALL), checker(column)) for column in self._columns}
+        self._checks = [
+            (place, self._texts[column][1]) for place, column in enumerate(self._columns, 1) if not is_told(column)
+        ]
+        self._begins = isinstance(self._pieces[0], bytes)
+        self._shown = [
+            [name for name, cell in plan.layout.fields if cell == piece]
+            for piece in plan.layout.key
+            if not isinstance(piece, bytes)
+        ]
 
     @property
     def pattern(self) -> str:
@@ -73,11 +68,39 @@ class Lookup:
 
     def fits(self, key: bytes) -> bool:
         """Whether the row of a key can be looked up: it is made of the literals and of texts that the columns have."""
-        if self._whole.fullmatch(key) is None:
+        match = self._whole.fullmatch(key)
+        if match is None:
             return False
-        if self._text:
-            return not _is_no_text(key)
-        return len(list(islice(self._readings(key), READINGS + 1))) <= READINGS
+        for place, check in self._checks:
+            if not check(match[place]):
+                return len(self._columns) > 1 and any(True for _ in self._readings(key))
+        return True
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether a key that fits is the job's: a literal begins it, and no column of it holds any text."""
+        return self._begins and not any(map(is_any, self._columns))
+
+    def proves(self, key: bytes, found: Mapping[bytes, bytes], names: Collection[bytes]) -> bool:
+        """Whether the fields of a hash show that the job, whose fields have these `names`, has written it under a key.
+
+        It has no others, and those that are columns of the key are in it as the key has them. Where nothing stands
+        before the first column, there has to be one.
+        """
+        if not all(name in names for name in found) or not (self._begins or any(self._shown)):
+            return False
+        shown = iter(self._shown)
+        form = b""
+        for piece in self._pieces:
+            if isinstance(piece, bytes):
+                form += re.escape(piece)
+                continue
+            fields = next(shown)
+            values = {found.get(name) for name in fields}
+            if None in values or len(values) > 1:
+                return False
+            form += b"".join(map(re.escape, filter(None, values))) if fields else b"(?:" + form_of(piece) + b")"
+        return re.fullmatch(form, key, re.DOTALL) is not None
 
     def condition(self, keys: Sequence[bytes]) -> str:
         """The condition that holds for the rows of keys that fit; maybe for others too."""
@@ -91,8 +114,8 @@ class Lookup:
                 readings |= dict.fromkeys(found)
         parts = [self._alternatives(readings)] if readings else []
         if whole:
-            values = ", ".join(f"_utf8mb4 X'{key.hex()}'" for key in whole)
-            parts.append(f"{self._joined()} COLLATE utf8mb4_bin IN ({values})")
+            texts = ", ".join(f"'{key.hex().upper()}'" for key in whole)
+            parts.append(f"{self._joined()} IN ({texts})")
         return "(" + " OR ".join(parts) + ")" if parts else "FALSE"
 
     def _alternatives(self, readings: Iterable[tuple[bytes, ...]]) -> str:
@@ -109,58 +132,54 @@ class Lookup:
         )
 
     def _joined(self) -> str:
-        """The expression of the whole key; no column of it is binary."""
-        pieces = (
-            f"_utf8mb4 X'{piece.hex()}'" if isinstance(piece, bytes) else text_of(piece) for piece in self._pieces
-        )
-        return f"CONCAT({', '.join(pieces)})"
+        """The expression of the whole key, in hexadecimal."""
+        pieces = (f"'{piece.hex()}'" if isinstance(piece, bytes) else hex_of(piece) for piece in self._pieces)
+        return f"UPPER(CONCAT({', '.join(pieces)}))"
 
-    def _readings(self, key: bytes, piece: int = 0, at: int = 0) -> Iterator[tuple[bytes, ...]]:
+    def _readings(self, key: bytes) -> Iterator[tuple[bytes, ...]]:
         """Each way to take a key apart: the text of each column."""
+        return self._rest(key, 0, 0, set())
+
+    def _rest(self, key: bytes, piece: int, at: int, dead: set[tuple[int, int]]) -> Iterator[tuple[bytes, ...]]:
+        """Each way to take the rest of a key for the rest of the pieces; `dead` are the places without any."""
         if piece == len(self._pieces):
             if at == len(key):
                 yield ()
             return
-        wanted = self._pieces[piece]
+        if (piece, at) in dead:
+            return
+        wanted, found = self._pieces[piece], False
+        for end in self._ends(key, piece, at):
+            if isinstance(wanted, bytes) or self._is_text(wanted, key[at:end]):
+                for rest in self._rest(key, piece + 1, end, dead):
+                    found = True
+                    yield rest if isinstance(wanted, bytes) else (key[at:end], *rest)
+        if not found:
+            dead.add((piece, at))
+
+    def _is_text(self, column: Column, text: bytes) -> bool:
+        form, check = self._texts[column]
+        return form.fullmatch(text) is not None and check(text)
+
+    def _ends(self, key: bytes, piece: int, at: int) -> Iterator[int]:
+        """Where a piece that starts at `at` may end: a column's text before the next literal."""
+        wanted, following = self._pieces[piece], self._pieces[piece + 1 : piece + 2]
         if isinstance(wanted, bytes):
             if key.startswith(wanted, at):
-                yield from self._readings(key, piece + 1, at + len(wanted))
-            return
-        form = re.compile(form_of(wanted), re.DOTALL)
-        for end in self._ends(key, piece + 1, at):
-            if form.fullmatch(key, at, end):
-                for rest in self._readings(key, piece + 1, end):
-                    yield (key[at:end], *rest)
-
-    def _ends(self, key: bytes, following: int, at: int) -> Iterator[int]:
-        """Where a column's text that starts at `at` may end: before the next literal."""
-        if following == len(self._pieces):
+                yield at + len(wanted)
+        elif not following:
             yield len(key)
-            return
-        literal_ = self._pieces[following]
-        if not isinstance(literal_, bytes):
+        elif isinstance(following[0], bytes):
+            while (at := key.find(following[0], at)) >= 0:
+                yield at
+                at += 1
+        else:
             yield from range(at, len(key) + 1)
-            return
-        while (at := key.find(literal_, at)) >= 0:
-            yield at
-            at += 1
 
 
 def escape_glob(text: str) -> str:
     """The glob that a text fits and nothing else."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
-
-
-def form_of(column: Column) -> bytes:
-    """The regular expression of the texts that MySQL writes for a column."""
-    if column.type in INTEGERS:
-        width = column.zerofill_width
-        if width:
-            return rb"[0-9]{%d}|[1-9][0-9]{%d,}" % (width, width)
-        return rb"0|[1-9][0-9]*" if "unsigned" in column.full_type else rb"0|-?[1-9][0-9]*"
-    if column.type == "bit":
-        return rb".{%d}" % -(-int(column.full_type.partition("(")[2].partition(")")[0] or 1) // 8)
-    return FORMS.get(column.type, rb".*")
 
 
 def comparable(column: Column) -> str:
@@ -170,12 +189,11 @@ def comparable(column: Column) -> str:
     return f"{text_of(column)} COLLATE utf8mb4_bin"
 
 
-def text_of(column: Column) -> str:
-    """The expression of the text that MySQL sends for a column."""
-    name = quote(column.name)
-    if column.charset:
-        return f"CONVERT({name} USING utf8mb4)"
-    return f"CONVERT(CAST({name} AS CHAR) USING utf8mb4)"
+def hex_of(column: Column) -> str:
+    """The expression of the bytes that MySQL sends for a column, in hexadecimal."""
+    if column.type == "bit":
+        return f"LPAD(HEX({quote(column.name)} + 0), {2 * (width_of(column) or 1)}, '0')"
+    return f"HEX({quote(column.name) if column.type in BINARIES else text_of(column)})"
 
 
 def literal(column: Column, text: bytes) -> str:
@@ -192,12 +210,3 @@ def literal(column: Column, text: bytes) -> str:
     if column.charset in EXACT:
         return f"CONVERT({value} USING {column.charset}) COLLATE {column.collation}"
     return value
-
-
-def _is_no_text(key: bytes) -> bool:
-    """Whether these bytes are not what MySQL sends for text, which is always UTF-8."""
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return True
-    return False

@@ -23,7 +23,7 @@ class Column:
 
     name: str
     type: str  # data_type in lower case: "int", "varchar", …
-    full_type: str  # column_type in lower case: "smallint(8) unsigned zerofill"
+    full_type: str  # column_type as it is, since members of an ENUM have letter case: "smallint(8) unsigned zerofill"
     charset: str | None  # of text columns
     nullable: bool = True
     hidden: bool = False  # left out of SELECT *

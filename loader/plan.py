@@ -6,24 +6,20 @@ SQL, taken as it is.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
+from loader.forms import BINARIES, BYTES, INDEXED, INTEGERS, NUMBERS, TEXTS, TIMES, WORDS, is_any
+from loader.joint import Joint
 from loader.model import Bar, Barred, Chunk, Column, KeyValues, Layout, Shape, Table
+from loader.notation import KeyParts
 from loader.settings import Job
-from loader.statement import no_query, one_statement
+from loader.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
 from loader.words import counted
 
-INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
-NUMBERS = INTEGERS | {"decimal", "year"}
-TIMES = frozenset({"date", "datetime", "time"})  # not timestamp: an hour comes twice when clocks are set back
-INDEXED = frozenset({"enum", "set", "bit"})  # ordered by number, whatever their text is
-TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
-BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
-WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values, written as plain words
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 
 UNEVEN = {"timestamp": "for which an hour comes twice when clocks are set back"}  # by type, why there is no walk
@@ -45,7 +41,6 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
 CLOCK_CHANGE = 7200  # seconds that clocks are set forward or back by, at most
 LAST_TIMESTAMP = 2_147_483_647  # the second after which FROM_UNIXTIME may be NULL
-NUMBER_TEXT, TIME_TEXT = set("0123456789-."), set("0123456789-.: ")
 
 
 class Results:
@@ -78,7 +73,8 @@ class Plan:
     rows_estimate: int | None
     names: tuple[str, ...]  # of the result's columns, which have to stay these
     ranges: tuple[str, ...]  # those of the conditions that MySQL finds in the index alone
-    columns: tuple[Column, ...]  # those read as they are, and those walked along
+    columns: tuple[Column, ...]  # those read, computed or compared with, and those walked along
+    joint: Joint  # how the key is joined of columns
     filtered: bool  # a `where` keeps some rows out, no one knows how many
     whole: "Plan | None" = None  # what this plan reads the changed rows of
     results: Results = field(default_factory=Results, compare=False, repr=False)
@@ -147,14 +143,18 @@ class Plan:
 
     def share(self, wanted: tuple[int, int], *without: tuple[int, int]) -> str:
         """The statement for the rows whose key's checksum, divided by a number, leaves another; not those of others."""
-        names = ", ".join(quote(name) for name in [column.name for column in self.walk] or self.key_columns)
-        checksum = f"CRC32(CONCAT_WS(',', {names}))"
+        checksum = _checksum(self.walk or self.joint.columns)
         parts, part = wanted
         others = "".join(f" AND {checksum} % {number} <> {rest}" for number, rest in without)
         return self.matching(f"{checksum} % {parts} = {part}{others}")
 
     def facts(self) -> dict[str, str]:
-        """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now."""
+        """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now.
+
+        Of a column that is its type, members of an ENUM as they are spelled, its collation, which says the character
+        set too, and whether `SELECT *` has it. Defaults, comments, keys and rights change no value that is there; what
+        makes NULL something else rebuilds the table; see `Source.identity` for what else tells of that.
+        """
         if self.whole:
             return self.whole.facts()
         incremental = {"incremental": self.job.incremental.column} if self.job.incremental else {}
@@ -243,19 +243,20 @@ def make_plan(
         if column is not None:
             key.append(cell(quote(_named(table, column, job, "key").name)))
     fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
-    columns = tuple(_named(table, column, job, "key").name for _, column in parts if column is not None)
+    joint = _joint(job, table, parts)
+    columns = tuple(column.name for column in joint.columns)
     walk = () if query else _walk(table, columns if job.changed_only else None)
     if job.changed_only:
-        _refuse_unsure(job, table, walk, parts)
+        _refuse_unsure(job, table, walk, joint)
     conditions = [f"({text}\n)" for text in (job.where, _condition(where)) if text]  # a comment may end the text
     conditions += [f"({job.soft_delete}\n) IS NOT TRUE"] if job.soft_delete else []
     if (where or key_range or shard) and query:
         raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
+    computed = _words([*cells, *conditions])
     ranges = () if key_range is None else (_range(table, walk, key_range),)
     conditions += ranges
     if shard is not None:
-        names = ", ".join(quote(name) for name in [column.name for column in walk] or columns)
-        conditions.append(f"CRC32(CONCAT_WS(',', {names})) % {shard[1]} = {shard[0] - 1}")
+        conditions.append(f"{_checksum(walk or joint.columns)} % {shard[1]} = {shard[0] - 1}")
     return Plan(
         job=job,
         layout=Layout(
@@ -270,11 +271,16 @@ def make_plan(
         cells=tuple(cells),
         walk=walk,
         conditions=tuple(conditions),
-        warnings=tuple(_warnings(job, table, walk, [table.column(c) for c in columns], parts)),
+        warnings=tuple(_warnings(job, table, walk, joint)),
         rows_estimate=table.rows_estimate,
         names=tuple(column.name for column in table.columns) if query else (),
         ranges=ranges,
-        columns=tuple(column for column in table.columns if column in walk or quote(column.name) in cells),
+        columns=tuple(
+            column
+            for column in table.columns
+            if column in walk or quote(column.name) in cells or column.name.lower() in computed
+        ),
+        joint=joint,
         filtered=bool(job.where or where or job.soft_delete),
     )
 
@@ -327,6 +333,14 @@ def peek(query: str, rows: int) -> str:
 def quote(name: str) -> str:
     """A name as MySQL takes any."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def text_of(column: Column) -> str:
+    """The expression of the text that MySQL sends for a column."""
+    name = quote(column.name)
+    if column.charset:
+        return f"CONVERT({name} USING utf8mb4)"
+    return f"CONVERT(CAST({name} AS CHAR) USING utf8mb4)"
 
 
 def beyond(columns: Sequence[Column], values: KeyValues) -> str:
@@ -443,7 +457,25 @@ def _condition(where: str | None) -> str | None:
         raise ConfigError(f"--where: {error}") from None
 
 
-def _key_template(job: Job, table: Table) -> Sequence[tuple[str, str | None]]:
+def _checksum(columns: Sequence[Column]) -> str:
+    """A number of a row, of the columns of its key; texts that may be of several character sets are made of one."""
+    texts = [column for column in columns if column.charset or (is_any(column) and column.type not in BYTES)]
+    mixed = len(texts) > 1 and ({each.charset for each in texts} != {texts[0].charset} or not texts[0].charset)
+    cells = (text_of(column) if mixed and column in texts else quote(column.name) for column in columns)
+    return f"CRC32(CONCAT_WS(',', {', '.join(cells)}))"
+
+
+def _words(expressions: Iterable[str]) -> frozenset[str]:
+    """The words and names in some SQL, in lower case: the columns that it may be computed from are among them."""
+    return frozenset(
+        (unquoted(token) if token.kind == "name" else token.text).lower()
+        for expression in expressions
+        for token in tokens_of(expression)
+        if token.kind in {"name", "word"}
+    )
+
+
+def _key_template(job: Job, table: Table) -> KeyParts:
     if job.key_parts:
         return job.key_parts
     if not table.primary_key:
@@ -451,7 +483,7 @@ def _key_template(job: Job, table: Table) -> Sequence[tuple[str, str | None]]:
             f'job {job.name!r}: table {table.name!r} has no primary key: write a key, like "{table.name}_{{column}}"'
         )
     first, *rest = table.primary_key
-    return [(f"{table.name}_", first), *(("_", column) for column in rest)]
+    return ((f"{table.name}_", first), *(("_", column) for column in rest))
 
 
 def _fields(job: Job, table: Table) -> list[tuple[str, str]]:
@@ -485,9 +517,9 @@ def _missing(table: Table, name: str, job: Job, where: str) -> PlanError:
     return PlanError(f"job {job.name!r}: {where}: {what} no column {name!r}: {hint}")
 
 
-def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], parts: Sequence[tuple[str, str | None]]) -> None:
+def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], joint: Joint) -> None:
     """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
-    template = "".join(f"{literal}{{{column}}}" if column else literal for literal, column in parts)
+    template = joint.template
     if not walk:
         why = "" if _walk(table) else f" ({walkless(table)})"
         raise PlanError(
@@ -495,11 +527,12 @@ def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], parts: Sequen
             f" {table.name!r}, or of a unique one that can be walked along{why}, and {template!r} does not: change the"
             " key, or leave changed_only out"
         )
-    if _is_ambiguous(table, parts):
+    if joint.may_clash:
+        sign = joint.separator(joint.columns)
         raise PlanError(
             f"job {job.name!r}: changed_only needs a key that no two rows share, and {template!r} joins columns so that"
-            " two rows could make the same one: keep one text in it at most, and signs that no number holds between the"
-            " columns, or leave changed_only out"
+            f" two rows could make the same one: {f'put {sign!r} between them, or ' if sign else ''}leave changed_only"
+            " out"
         )
 
 
@@ -618,32 +651,26 @@ def _typed(column: Column, value: str) -> str:
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"
 
 
-def _is_ambiguous(table: Table, parts: Sequence[tuple[str, str | None]]) -> bool:
-    """Whether a key joins columns so that two rows could make the same one."""
-    columns = [column for _, name in parts if name is not None and (column := table.column(name))]
-    free = [column for column in columns if column.type not in NUMBERS | TIMES]
-    separators = [literal for literal, column in parts[1:] if column is not None]
-    inside = TIME_TEXT if any(column.type in TIMES for column in columns) else NUMBER_TEXT
-    return len(set(columns)) > 1 and (len(free) > 1 or any(set(text) <= inside for text in separators))
+def _joint(job: Job, table: Table, parts: KeyParts) -> Joint:
+    columns = tuple(_named(table, column, job, "key") for _, column in parts if column is not None)
+    return Joint(columns, parts, hexed_columns(job.query) if job.query else frozenset())
 
 
 def _warnings(
     job: Job,
     table: Table,
     walk: tuple[Column, ...],
-    columns: Sequence[Column | None],
-    parts: Sequence[tuple[str, str | None]],
+    joint: Joint,
 ) -> list[str]:
-    warnings = []
-    names = {column.name for column in columns if column is not None}
+    warnings, template = [], joint.template
+    names = {column.name for column in joint.columns}
     keys = [set(key) for key in (table.primary_key, *table.unique_keys) if key]
-    template = "".join(f"{literal}{{{column}}}" if column else literal for literal, column in parts)
     if job.query is None and not any(key <= names for key in keys):
         warnings.append(
             f"key {template!r} is not unique in table {table.name!r}: of rows that share a key the last one read wins"
         )
-    if _is_ambiguous(table, parts):
-        warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
+    if joint.may_clash:
+        warnings.append(joint.warning)
     if job.query is None and not walk:
         warnings.append(f"{walkless(table)}: it is read in one pass, and a failure starts it over")
     if job.query is not None:

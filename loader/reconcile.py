@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from loader import both as sides
 from loader.baseline import Baselines
-from loader.both import Both, Found, extras
+from loader.both import Both, Found, Left, extras
 from loader.config import Config
 from loader.encoder import Tally
 from loader.ends import Ends
@@ -44,6 +44,19 @@ class Difference:
 
 
 @dataclass(slots=True)
+class Unsure:
+    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
+
+    count: int = 0
+    first: bytes = b""
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Count some."""
+        self.first = self.first or next(iter(keys), b"")
+        self.count += len(keys)
+
+
+@dataclass(slots=True)
 class Verdict:
     """What `verify` found: `rows` of MySQL were compared, `shown` are the first differences."""
 
@@ -54,6 +67,7 @@ class Verdict:
     extra: int = 0
     repaired: int = 0
     hashes: int | None = None  # of a sample
+    unsure: Unsure = field(default_factory=Unsure)
     shown: list[Difference] = field(default_factory=list)
     refused: str = ""  # why extra hashes were not deleted
 
@@ -71,6 +85,7 @@ class Pruned:
     keys: int = 0
     extra: int = 0
     deleted: int = 0
+    unsure: Unsure = field(default_factory=Unsure)
     dry_run: bool = False
     refused: str = ""  # why nothing was deleted
 
@@ -147,8 +162,8 @@ class Verify:
         slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
-        for keys in extras(self._both, slots):
-            self._note("extra", [Difference(key, "extra", "no row makes it") for key in keys])
+        for left in extras(self._both, slots):
+            self._left(left)
         if self._repair and self.verdict.extra:
             self._delete(slots)
 
@@ -161,8 +176,11 @@ class Verify:
             gone = [key for part in parts for key in self._both.without_row(part)]
             if gone and look < sides.LOOKS - 1:
                 self._both.throttle.sleep(sides.PAUSE)
-        gone = self._both.hashes_among(gone)
-        self._note("extra", [Difference(key, "extra", "no row makes it") for key in gone])
+        self._left(self._both.left_over(gone))
+
+    def _left(self, left: Left) -> None:
+        self._note("extra", [Difference(key, "extra", "no row makes it") for key in left.own])
+        self.verdict.unsure.add(left.unsure)
 
     def _pending(self) -> int:
         return sum(len(keys) for _, _, keys in self._waiting)
@@ -232,7 +250,7 @@ class Verify:
             )
             return
         deleted = Pruned(self.verdict.job)
-        delete(self._both, extras(self._both, slots, looks=1), most, deleted)
+        delete(self._both, (left.own for left in extras(self._both, slots, looks=1)), most, deleted)
         self.verdict.repaired += deleted.deleted
 
 
@@ -293,7 +311,10 @@ def prune(
             scanned.add(page.keys)
             done.keys += sum(map(both.lookup.owns, page.reached()))
         slots = moved.union(made.differing(scanned))
-        done.extra = sum(map(len, extras(both, slots))) if slots else 0
+        for left in extras(both, slots) if slots else ():
+            done.extra += len(left.own)
+            done.keys -= len(left.unsure) + left.others
+            done.unsure.add(left.unsure)
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
                 f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {_have(done.extra)} no row,"
@@ -302,7 +323,7 @@ def prune(
             )
         elif done.extra and not done.dry_run:
             void_baseline(both)
-            delete(both, extras(both, slots, looks=1), int(done.keys * max_delete / 100), done)
+            delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
             both.check()
         if job.full_every and not done.dry_run:
             both.steadily(State(both.target, job.name).settle_prune)

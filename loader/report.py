@@ -63,7 +63,7 @@ def run_text(run: Run) -> str:
 
 def verify_document(verdict: Any) -> dict[str, Any]:
     """The JSON document of a verification, `loader.verify/v1`."""
-    return {
+    document = {
         "schema": "loader.verify/v1",
         "job": verdict.job,
         "status": "ok" if verdict.is_equal else "different",
@@ -73,6 +73,7 @@ def verify_document(verdict: Any) -> dict[str, Any]:
         "extra": verdict.extra,
         "repaired": verdict.repaired,
     }
+    return document | {"unsure": verdict.unsure.count} if verdict.unsure.count else document
 
 
 def verify_text(verdict: Any, *, expires: bool) -> str:
@@ -91,7 +92,16 @@ def verify_text(verdict: Any, *, expires: bool) -> str:
         lines.append("  the job has no rows, and there is no hash of it")
     if verdict.missing and expires:
         lines.append("  keys of this job expire: a missing one may have")
-    return "\n".join(lines)
+    return "\n".join([*lines, *unsure_lines(verdict.unsure)])
+
+
+def unsure_lines(unsure: Any) -> list[str]:
+    """What is said of hashes without a row that may be someone else's; nothing where there are none."""
+    if not unsure.count:
+        return []
+    stay = "1 more hash without a row stays, and may be" if unsure.count == 1 else ""
+    stay = stay or f"{unsure.count:,} more hashes without a row stay, and may be"
+    return [f"  {stay} someone else's: {shown(unsure.first)}{', …' * (unsure.count > 1)}"]
 
 
 def prune_document(pruned: Any) -> dict[str, Any]:
@@ -105,6 +115,7 @@ def prune_document(pruned: Any) -> dict[str, Any]:
         "deleted": pruned.deleted,
         "error": pruned.refused or None,
     }
+    document |= {"unsure": pruned.unsure.count} if pruned.unsure.count else {}
     return document | {"dry_run": True} if pruned.dry_run else document
 
 
@@ -112,7 +123,8 @@ def prune_text(pruned: Any) -> str:
     """A pruning for people."""
     done = "to be deleted" if pruned.dry_run else "deleted"
     count = pruned.extra if pruned.dry_run else pruned.deleted
-    return f"{pruned.job}: {counted(pruned.keys, 'hash')}, {pruned.extra:,} without a row, {count:,} {done}"
+    told = f"{pruned.job}: {counted(pruned.keys, 'hash')}, {pruned.extra:,} without a row, {count:,} {done}"
+    return "\n".join([told, *unsure_lines(pruned.unsure)])
 
 
 def rejects_document(job: str, entries: Sequence[Any], commands: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:

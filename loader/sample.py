@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from loader.plan import INTEGERS, Plan
+from loader.forms import INTEGERS
+from loader.plan import Plan
 from loader.walk import Fetch
 
 SPANS = 20  # of the key, so that the sample is of everywhere

@@ -25,12 +25,14 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from zlib import crc32
 
 import pymysql
+from pymysql.constants import FIELD_TYPE, FLAG
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
 from loader import limit
 from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
+from loader.forms import INTEGERS, TIMES, UNKNOWN
 from loader.limit import allowed, until
 from loader.login import Connection
 from loader.model import Bar, Barred, Column, Listed, Shape, Table
@@ -65,6 +67,22 @@ NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
 DENIED = 1045
 LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
+# What a result says of its columns, see `_result_column`.
+RESULT_TYPES = {
+    FIELD_TYPE.TINY: "tinyint", FIELD_TYPE.SHORT: "smallint", FIELD_TYPE.INT24: "mediumint", FIELD_TYPE.LONG: "int",
+    FIELD_TYPE.LONGLONG: "bigint", FIELD_TYPE.DECIMAL: "decimal", FIELD_TYPE.NEWDECIMAL: "decimal",
+    FIELD_TYPE.FLOAT: "float", FIELD_TYPE.DOUBLE: "double", FIELD_TYPE.BIT: "bit", FIELD_TYPE.YEAR: "year",
+    FIELD_TYPE.DATE: "date", FIELD_TYPE.NEWDATE: "date", FIELD_TYPE.TIME: "time", FIELD_TYPE.DATETIME: "datetime",
+    FIELD_TYPE.TIMESTAMP: "timestamp", FIELD_TYPE.STRING: "char", FIELD_TYPE.VAR_STRING: "varchar",
+    FIELD_TYPE.VARCHAR: "varchar", FIELD_TYPE.TINY_BLOB: "blob", FIELD_TYPE.BLOB: "blob",
+    FIELD_TYPE.MEDIUM_BLOB: "blob", FIELD_TYPE.LONG_BLOB: "blob", FIELD_TYPE.JSON: "json",
+}  # fmt: skip
+BINARY_TYPES = {"char": "binary", "varchar": "varbinary", "blob": "longblob"}
+BINARY_CHARSET = 63  # of bytes and numbers
+UTF8MB4_BYTES = 4  # that a length counts for each character
+NOT_FIXED = 31  # decimals of what may have any number of them
+WORD_FLAGS = FLAG.UNSIGNED | FLAG.BINARY  # which MariaDB sets for a CHAR that is a UUID or an address
+WORD_SIZES = {36: "uuid", 15: "inet4", 39: "inet6"}
 CACHED = 0.1  # seconds for which InnoDB does not look anew at transactions since somebody asked last
 LOOKS = 20  # times that they are asked for until the answer is new
 NO_COLUMN = 1054
@@ -453,11 +471,11 @@ class Source:
         return text if len(numbers) < 2 else f"{len(numbers)}, {crc32(text.encode()):08x}"
 
     def result(self, sql: str, job: str) -> Table:
-        """The columns of a statement's result; a `PlanError` where MySQL does not accept the statement."""
+        """The columns of a statement's result, with the types that it says; a `PlanError` where MySQL refuses it."""
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(sql)
-                return Table(job, tuple(Column(column[0], "", "", None) for column in cursor.description or ()))
+                return Table(job, tuple(map(_result_column, cursor._result.fields or ())))  # noqa: SLF001
         except LoaderError:
             raise
         except Exception as error:
@@ -772,12 +790,35 @@ def _column(row: Sequence[str | None]) -> Column:
     return Column(
         name=str(name),
         type=str(kind).lower(),
-        full_type=str(full).lower(),
+        full_type=str(full),
         charset=charset,
         nullable=nullable == "YES",
         hidden="INVISIBLE" in str(extra),
         collation=collation,
     )
+
+
+def _result_column(field: Any) -> Column:
+    """A column of a result, as its definition describes it; texts come as utf8mb4, whatever they are stored as."""
+    kind, digits = RESULT_TYPES.get(field.type_code, UNKNOWN), ""
+    if kind in {"char", "varchar", "blob"}:
+        kind, digits = _text_type(kind, field)
+    elif kind == "bit" or (kind in INTEGERS and field.flags & FLAG.ZEROFILL):
+        digits = f"({field.length})"
+    elif kind in TIMES | {"timestamp"} and 0 < field.scale < NOT_FIXED:
+        digits = f"({field.scale})"
+    marks = " unsigned" * bool(field.flags & FLAG.UNSIGNED) + " zerofill" * bool(field.flags & FLAG.ZEROFILL)
+    return Column(field.name, kind, f"{kind}{digits}{marks if kind in INTEGERS else ''}", None)
+
+
+def _text_type(kind: str, field: Any) -> tuple[str, str]:
+    """The type of a text or of bytes, and their length in brackets."""
+    if field.charsetnr == BINARY_CHARSET:
+        return BINARY_TYPES[kind], "" if kind == "blob" else f"({field.length})"
+    size = field.length // UTF8MB4_BYTES
+    if kind == "char" and field.flags & WORD_FLAGS == WORD_FLAGS and size in WORD_SIZES:
+        return WORD_SIZES[size], ""
+    return ("longtext", "") if kind == "blob" else ("varchar", f"({size})")
 
 
 def _file_name(name: str) -> str:

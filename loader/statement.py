@@ -130,6 +130,20 @@ def read_select(sql: str, tokens: Sequence[Token], place: str) -> Statement:
     return Statement(place, table, database, key, tuple(fields.items()), _where(sql, rest, owner, database))
 
 
+def hexed_columns(query: str) -> frozenset[str]:
+    """The columns of a query, where it is a plain SELECT, that are nothing but the HEX() of something."""
+    tokens = tokens_of(query)
+    source = _outside(tokens, {"from"})
+    if not tokens or tokens[0].word != "select" or source is None or _outside(tokens, {"union", "except", "intersect"}):
+        return frozenset()
+    found = set()
+    for item in _split(tokens[1:source]):
+        call = item[:-2] if len(item) > 2 and item[-2].word == "as" else item[:-1]
+        if call and call[0].word == "hex" and _is_call(call):
+            found.add(_name(item[-1]))
+    return frozenset(found)
+
+
 def unquoted(token: Token) -> str:
     """The text or name in quotes, as MySQL reads it."""
     quote, inner = token.text[0], token.text[1:-1].replace(token.text[0] * 2, token.text[0])

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from loader.errors import PlanError
+from loader.forms import INTEGERS
 from loader.model import Chunk, KeyValues
-from loader.plan import INTEGERS, Plan, checked
+from loader.plan import Plan, checked
 
 DENSE = 0.5  # rows a key value from which keys are counted off rather than looked up: at most twice the chunks then
 

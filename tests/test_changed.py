@@ -124,7 +124,8 @@ def test_keys_of_two_columns(world):
     [
         ("id int PRIMARY KEY, v varchar(40)", "t_{v}", "all columns of the primary key"),
         ("id int, v varchar(40)", "t_{id}", "all columns of the primary key"),
-        ("id int, v int, PRIMARY KEY (id, v)", "t_{id}{v}", "no two rows share"),
+        ("id int, v int, PRIMARY KEY (id, v)", "t_{id}{v}", "make the same one: put '_' between them, or"),
+        ("id char(36), v char(36), PRIMARY KEY (id, v)", "t_{id}_{v}", "make the same one: leave"),
     ],
 )
 def test_a_key_that_two_rows_may_share_is_refused(world, columns, key, reason):
@@ -134,6 +135,14 @@ def test_a_key_that_two_rows_may_share_is_refused(world, columns, key, reason):
     assert run.exit_code == 2
     assert reason in run.error
     assert "leave changed_only out" in run.error
+
+
+def test_a_key_whose_columns_can_be_told_apart_is_not(world):
+    """Several texts in a key are no harm where none of them but one could hold what stands between."""
+    world.sql("CREATE TABLE t (id enum('a','b_c'), v binary(2), PRIMARY KEY (id, v))")
+    world.sql("INSERT INTO t VALUES ('a', 'xy'), ('b_c', '_')")
+    job = JOB | {"key": "t_{id}_{v}"}
+    assert [world.sync(**job).written for _ in range(2)] == [2, 0]
 
 
 def dying(monkeypatch, at, error):

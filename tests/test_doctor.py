@@ -9,10 +9,13 @@ import pytest
 import redis
 
 from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
+from loader.doctor_job import PLANNED, Planned
 from loader.finding import fail, finding_text
 from loader.lock import Lock
-from loader.model import Chunk, Reject
+from loader.model import Chunk, Column, Reject, Table
+from loader.plan import make_plan
 from loader.server import free_ports, wait
+from loader.settings import Job
 from loader.state import Checkpoint, Rejects, State
 from loader.target import Target
 
@@ -366,3 +369,25 @@ def test_a_shell_command_is_folded_behind_backslashes():
     text = finding_text(fail("seen", shlex.join(words)), None)
     assert max(map(len, text.splitlines())) <= 80
     assert shlex.split(text.partition("fix:")[2].replace("\\\n", "")) == words
+
+
+@pytest.mark.parametrize(
+    ("columns", "primary", "key", "fix", "advice"),
+    [
+        ("a varchar(9), b varchar(9)", "ab", "t_{a}_{b}", None, "a query that selects HEX(`a`) for the key does not"),
+        ("a uuid, b varchar(9), c varchar(9)", "abc", "t_{a}{b}_{c}", None, "selects HEX(`b`) for the key does not"),
+        ("a int, b varchar(9)", "ab", "t_{a}{b}", 'key: "t_{a}_{b}"', "could make the same key"),
+        ("a enum('x_y'), b enum('y_x','x')", "ab", "t_{a}{b}", 'key: "t_{a}_{b}"', "could make the same key"),
+        ("a set('x_y'), b varchar(9)", "ab", "t_{a}_{b}", 'key: "t_{a}:{b}"', "could make the same key"),
+        ("a int, b int", "ab", "t_{a}", 'key: "t_{a}_{b}"', "is not unique"),
+        ("a set('x_y'), b varchar(9)", "ab", "t_{b}", 'key: "t_{a}:{b}"', "is not unique"),
+    ],
+)
+def test_a_key_that_tells_rows_apart_is_named(columns, primary, key, fix, advice):
+    """The columns of the key with a sign that keeps them apart, or the column that has to be hexadecimal."""
+    pairs = [text.split(" ") for text in columns.split(", ")]
+    table = Table("t", tuple(Column(name, kind.partition("(")[0], kind, None) for name, kind in pairs), tuple(primary))
+    job = Job(table="t", key=key)
+    job.take_name("t")
+    found = [*PLANNED["key"](Planned(None, job, None, table, make_plan(job, table)))]
+    assert [(each.fix, advice in each.seen) for each in found] == [(fix, True)]

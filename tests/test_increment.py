@@ -771,6 +771,58 @@ def test_a_changed_plan(world):
     assert world.hashes()[b"t_1"][b"w"] == b"3"
 
 
+ENUMS = ["enum('M','F')", "enum('m','F')"]  # letter case alone is a change, and no stamp tells of it
+ATTRIBUTES = {  # of information_schema.columns: what of them is another plan, and why the others are not
+    "column_name": "the statement has it",
+    "ordinal_position": "the statement has it, where all fields are meant",
+    "data_type": "part of column_type",
+    "column_type": "what values look like: lengths, signs, zeros, members as they are spelled",
+    "character_maximum_length": "part of column_type",
+    "character_octet_length": "part of column_type",
+    "numeric_precision": "part of column_type",
+    "numeric_scale": "part of column_type",
+    "datetime_precision": "part of column_type",
+    "character_set_name": "part of collation_name",
+    "collation_name": "the order that text is walked in, and its character set",
+    "extra": "whether SELECT * has it; how it is generated",
+    "generation_expression": "other values without a new stamp, see Source.identity",
+    "is_generated": "part of generation_expression",
+    "column_default": "for rows to come, which are stamped",
+    "is_nullable": "what makes NULL something else rebuilds the table, which Source.identity tells",
+    "column_comment": "no value",
+    "column_key": "the walk has it",
+    "privileges": "a column that may not be read is an error",
+    "srs_id": "what values it takes; each has its own",
+    "is_system_time_period_start": "part of extra",
+    "is_system_time_period_end": "part of extra",
+    "table_catalog": "the source has it",
+    "table_schema": "the source has it",
+    "table_name": "the statement has it",
+}
+
+
+def test_each_attribute_of_a_column_is_decided(world):
+    """No server says more of a column than what is known to matter to a plan or not to."""
+    told = world.sql(
+        "SELECT LOWER(column_name) FROM information_schema.columns"
+        " WHERE LOWER(table_schema) = 'information_schema' AND LOWER(table_name) = 'columns'"
+    )
+    assert {name for (name,) in told} <= ATTRIBUTES.keys()
+
+
+@pytest.mark.parametrize("kind", ["field", "expression"])
+def test_a_member_that_is_spelled_otherwise(world, kind):
+    """Rows show it at once, and their stamps say nothing: everything is read, be it a field or computed from one."""
+    table(world, more=f", sex {ENUMS[0]} DEFAULT 'M'")
+    more = {"fields": {"v": "v", "sex": "CONCAT('', sex)"}} if kind == "expression" else {}
+    job = Syncing(world, **more)
+    job.ok()
+    world.sql(f"ALTER TABLE t MODIFY sex {ENUMS[1]} DEFAULT 'm'")
+    assert job.ok() == (10, True)
+    assert "column types was " in job.notes[0]
+    assert {fields[b"sex"] for fields in world.hashes().values()} == {b"m"}
+
+
 REPLACED = [  # each leaves names, types and stamps as they were; the last three are seen with the PROCESS right
     ("ALTER TABLE t MODIFY g int AS (v + 2) STORED",),
     ("ALTER TABLE t DROP COLUMN w", "ALTER TABLE t ADD COLUMN w int DEFAULT 2 AFTER v"),

@@ -450,7 +450,7 @@ def test_keys(desk, monkeypatch):
         "CREATE TABLE two (a varchar(9), b varchar(9), PRIMARY KEY (a, b))",
         "CREATE TABLE loose (t datetime, line text)",
         "CREATE TABLE brace (`i{d` int PRIMARY KEY)",
-        "CREATE TABLE made (id int PRIMARY KEY, twice int AS (id * 2) VIRTUAL)",
+        "CREATE TABLE made (id int PRIMARY KEY, twice int AS (id * 2) VIRTUAL, sex ENUM('M','f'))",
         "CREATE VIEW seen AS SELECT * FROM stu",
     )
 
@@ -469,6 +469,7 @@ def test_keys(desk, monkeypatch):
     assert "grid_1_2 is the row whose x is 1 and y is 2" in text
     assert "# key 'two_{a}_{b}' joins columns so that two rows could make the same key" in text
     assert re.search(r"- twice +# int.*, generated", text)
+    assert re.search(r"- sex +# enum\('M','f'\)", text)
     brace = (
         "a key cannot name the column 'i{d': give the table a key of another name, or write"
         ' a query: "SELECT … AS id, …" with key and fields in place of the table'

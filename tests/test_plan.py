@@ -3,9 +3,11 @@
 import pytest
 
 from loader.errors import ConfigError, PlanError
+from loader.joint import Joint
 from loader.model import Chunk, Column, Table
 from loader.plan import as_literal, checked, key_of, make_plan
 from loader.settings import Job
+from loader.statement import hexed_columns
 
 SID = Column("sid", "smallint", "smallint(8) unsigned zerofill", None, nullable=False)
 SNAME = Column("sname", "varchar", "varchar(20)", "utf8mb4", nullable=False)
@@ -89,13 +91,83 @@ def test_a_unique_key_serves_where_the_primary_key_cannot():
         ("{sid}", False),
         ("{sid}:{sname}", False),  # a number ends where the separator begins
         ("{sname}:{address}", True),  # a:b + c is a + b:c
-        ("{sid}{sname}", True),
+        ("{sid}{sname}", False),  # eight digits, then the name
+        ("{sname}{sid}{address}", True),
+        ("{sname}{sid}", False),
+        ("{sname}:{sname}", False),  # one column
     ],
 )
 def test_a_key_that_joins_ambiguously_is_warned_of(key, warned):
     """Columns joined without a telling separator could make the same key of two rows."""
     table = Table("stu", (SID, SNAME, ADDRESS), primary_key=("sid",), unique_keys=(("sname", "address"),))
     assert any("could make the same key" in text for text in make_plan(job(key=key), table).warnings) == warned
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "between", "separator", "to_hex"),
+    [
+        ("uuid", "uuid", "_", None, None),
+        ("inet6", "inet6", ":", "_", ("a",)),
+        ("inet6", "inet6", "_", None, None),
+        ("char(36)", "char(36)", "_", None, ("a",)),  # may hold anything
+        ("char(36)", "int(11)", "_", None, None),
+        ("binary(16)", "binary(16)", "", None, None),
+        ("varbinary(16)", "varbinary(16)", "_", None, ("a",)),
+        ("bit(12)", "varchar(9)", "", None, None),
+        ("date", "varchar(9)", "-", None, None),
+        ("timestamp(3)", "timestamp(3)", " ", None, None),
+        ("time", "time", ":", "_", ("a",)),
+        ("int(11)", "int(11)", "-", "_", ("a",)),
+        ("int(11) unsigned", "int(11)", "-", None, None),
+        ("int(11) unsigned", "int(11) unsigned", "", "_", ("a", "b")),
+        ("int(10) unsigned zerofill", "int(11)", "", None, None),
+        ("smallint(4) unsigned zerofill", "int(11) unsigned", "", "_", ("a", "b")),
+        ("enum('a','b_c')", "enum('x','y')", "_", None, None),
+        ("enum('a','a_b')", "enum('x','b_x')", "_", ":", ("a",)),
+        ("enum('a','a_b')", "varchar(9)", "_", ":", ("a",)),
+        ("enum('a','_','')", "enum('b')", "_", None, None),  # seen from behind
+        ("enum('a','','b_c')", "enum('b')", "_", None, None),
+        ("set('a','b')", "set('c')", ",", "_", ("a",)),
+        ("set('a','b')", "varchar(9)", "_", None, None),
+        ("set('a_b','b')", "varchar(9)", "_", ":", ("a",)),
+        ("float", "double", "_", None, None),
+        ("unknown", "varchar(9)", "_", None, ("a",)),
+    ],
+)
+def test_columns_that_can_be_told_apart(first, second, between, separator, to_hex):
+    """Where one of two has a fixed width, or cannot hold what stands between; else what helps."""
+    columns = tuple(
+        Column(name, kind.partition("(")[0].partition(" ")[0], kind, None)
+        for name, kind in zip("ab", (first, second), strict=True)
+    )
+    joint = Joint(columns, (("t_", "a"), (between, "b")))
+    assert joint.may_clash == (to_hex is not None)
+    if to_hex:
+        assert (joint.separator(columns), joint.to_hex()) == (separator, to_hex)
+
+
+@pytest.mark.parametrize(
+    ("query", "columns"),
+    [
+        ("SELECT HEX(a) AS a, `b`, hex(concat(a, b)) `c` FROM t", {"a", "c"}),
+        ("SELECT HEX(a), HEX(b) + 1 AS b, CONCAT(HEX(a), b) AS c FROM t", set()),
+        ("SELECT HEX(a) AS a FROM t UNION SELECT b FROM t", set()),
+        ("SELECT (SELECT HEX(a) AS a FROM t) AS b FROM t", set()),
+        ("", set()),
+    ],
+)
+def test_columns_of_a_query_that_are_hexadecimal(query, columns):
+    """HEX() of something and a name: that holds no separator."""
+    assert hexed_columns(query) == columns
+
+
+def test_what_is_computed_is_part_of_the_plan():
+    """The types of columns that a field or a condition is computed from count, and members as they are spelled."""
+    sex = Column("sex", "enum", "enum('M','F')", "utf8mb4")
+    settings = {"fields": {"s": "CONCAT('x', Sex)"}, "where": "`address` > ''"}
+    facts = make_plan(job(**settings), Table("stu", (SID, SNAME, ADDRESS, sex), ("sid",))).facts()["column types"]
+    assert "sname" not in facts
+    assert facts.endswith("address varchar(20), sex enum('M','F')")
 
 
 def test_chunks_are_ranges_of_the_key():

@@ -16,7 +16,7 @@ from loader.execute import execute
 from loader.masters import lives
 from loader.model import ChunkLoaded
 from loader.options import Options
-from loader.report import verify_text
+from loader.report import prune_document, prune_text, verify_document, verify_text
 from loader.run import run_job
 from loader.sample import sample
 from loader.slots import SlotMap
@@ -193,7 +193,7 @@ def test_keys_of_others_are_left_alone(world, small):
     world.redis.set("big_00009999", "no hash")
     assert check(small).is_equal
     pruned = prune(small, small.jobs["job"], max_delete=100)
-    assert (pruned.keys, pruned.extra, pruned.deleted) == (1001, 0, 0)
+    assert (pruned.keys, pruned.extra, pruned.deleted, pruned.unsure.count) == (1000, 0, 0, 0)
     assert all(world.redis.exists(key) for key in [*strangers, "big_00009999"])
 
 
@@ -204,7 +204,7 @@ def test_a_job_with_a_longer_prefix_keeps_its_keys(world):
     pair = config.model_copy(
         update={"jobs": {**config.jobs, "other": world.config(table="b", key="a_b_{k}").jobs["job"]}}
     )
-    world.redis.hset("a_b_z", "k", "z")
+    world.redis.hset("a_b_z", "k", "b_z")
     assert check(pair).is_equal
     assert prune(pair, pair.jobs["job"], max_delete=100).extra == 0
     assert seen(check(config)) == {(b"a_b_z", "extra")}
@@ -294,7 +294,7 @@ def test_the_loaders_own_keys_are_left_alone(world):
     """A job whose key is any text makes none that begins with `loader:`."""
     world.sql("CREATE TABLE t (k varchar(40) PRIMARY KEY)", "INSERT INTO t VALUES ('a')")
     config = loaded(world, table="t", key="{k}")
-    world.redis.hset("loader:{other}:rejects", "x_1", "{}")
+    world.redis.hset("loader:{other}:rejects", "k", "loader:{other}:rejects")
     assert check(config).is_equal
     assert prune(config, config.jobs["job"], max_delete=100).extra == 0
     assert world.redis.exists("loader:{other}:rejects")
@@ -411,6 +411,98 @@ def test_a_query_and_a_condition(world, small):
     query = world.config(query="SELECT id, name, note FROM big WHERE id > 5", key="big_{id}")
     assert {key for key, _ in seen(check(query))} == {b"big_%08d" % number for number in range(1, 6)}
     assert check(query, sample=100).different == 0
+
+
+@pytest.mark.parametrize("source", ["table", "query"])
+@pytest.mark.parametrize("prefix", ["t_", ""])
+def test_a_hash_under_a_key_of_text_has_to_show_whose_it_is(world, source, prefix):
+    """Any text fits: by its fields, and the key's column among them, an orphan is the job's; others stay, counted."""
+    world.sql("CREATE TABLE t (k varchar(40) PRIMARY KEY, v int)")
+    world.sql("INSERT INTO t VALUES ('a', 1), ('user:1', 2), ('gone', 3)")
+    job = {"table": "t"} if source == "table" else {"query": "SELECT k, v FROM t"}
+    config = loaded(world, **job, key=f"{prefix}{{k}}")
+    world.sql("DELETE FROM t WHERE k = 'gone'")
+    orphans = {f"{prefix}gone".encode(), f"{prefix}session:abc".encode()}
+    world.redis.hset(f"{prefix}session:abc", mapping={"k": "session:abc", "v": "1"})
+    strangers = {
+        f"{prefix}session:def": {"user": "7", "v": "1"},
+        f"{prefix}session:ghi": {"k": "ghi", "v": "1"},  # the same fields
+        f"{prefix}user:2": {"v": "2"},
+        f"{prefix}user:3": {"k": "user:3", "at": "0"},
+        f"{prefix}user:4": {"k": "user:4", "v": "1", "at": "0"},
+    }
+    for key, fields in strangers.items():
+        world.redis.hset(key, mapping=fields)
+    world.redis.set(f"{prefix}session:string", "x")
+    world.redis.hset(f"{prefix}{'x' * 41}", mapping={"k": "x" * 41, "v": "1"})  # no VARCHAR(40)
+    verdict = check(config)
+    assert (seen(verdict), verdict.unsure.count) == ({(key, "extra") for key in orphans}, 5)
+    assert "  5 more hashes without a row stay, and may be someone else's: " in verify_text(verdict, expires=False)
+    looked = prune(config, config.jobs["job"], dry_run=True)
+    assert (looked.keys, looked.extra, looked.unsure.count) == (4, 2, 5)
+    pruned = prune_document(prune(config, config.jobs["job"], max_delete=50))
+    assert (pruned["deleted"], pruned["unsure"], verify_document(verdict)["unsure"]) == (2, 5, 5)
+    assert check(config, repair=True).repaired == 0
+    assert all(world.redis.exists(key) for key in [*strangers, f"{prefix}session:string", f"{prefix}{'x' * 41}"])
+
+
+def test_a_key_that_says_nothing_of_whose_it_is(world):
+    """Neither a literal before it nor a field that is its column: nothing is deleted, and that is told."""
+    world.sql("CREATE TABLE t (k varchar(40) PRIMARY KEY, v int)", "INSERT INTO t VALUES ('a', 1), ('b', 2)")
+    config = loaded(world, table="t", key="{k}", fields=["v"])
+    world.sql("DELETE FROM t WHERE k = 'b'")
+    pruned = prune(config, config.jobs["job"], max_delete=100)
+    assert (pruned.keys, pruned.extra, pruned.unsure.count, pruned.unsure.first) == (1, 0, 1, b"b")
+    assert prune_text(pruned).endswith("\n  1 more hash without a row stays, and may be someone else's: b")
+
+
+def test_fields_that_the_job_had_show_whose_a_hash_is_too(world):
+    """An orphan from before a field was left out is the job's still."""
+    world.sql(
+        "CREATE TABLE t (k varchar(40) PRIMARY KEY, v int, w int)", "INSERT INTO t VALUES ('a', 1, 1), ('b', 2, 2)"
+    )
+    config = world.config(table="t")
+    assert execute(config, config.jobs["job"], Options(), Ear()).status == "ok"
+    world.sql("DELETE FROM t WHERE k = 'b'")
+    assert seen(check(loaded(world, table="t", fields=["k", "v"]))) == {(b"t_a", "different"), (b"t_b", "extra")}
+
+
+RESULTS = {  # what a query gives: the type of each column, and rows; then keys that none of its rows could make
+    "number": ("int(8) unsigned zerofill", ["5", "7"], ["t_6", "t_session_abc", "t_-0000001"]),
+    "bytes": ("varbinary(4)", ["X'ff00'", "X'0d0a'", "'a_b'"], ["t_12345"]),
+    "fixed": ("binary(2)", ["X'ff00'", "'a'"], ["t_x", "t_xyz"]),
+    "moment": ("datetime(3)", ["'2024-03-31 02:30:00.125'"], ["t_2024-03-31", "t_x"]),
+}
+
+
+@pytest.mark.parametrize("kind", RESULTS)
+def test_a_query_says_what_its_keys_look_like(world, kind):
+    """Its result has types as a table's columns have: its orphans are seen, be they no text, and no other keys."""
+    column, rows, strangers = RESULTS[kind]
+    world.sql(f"CREATE TABLE t (k {column} PRIMARY KEY, v int)")
+    world.sql(f"INSERT INTO t VALUES {', '.join(f'({row}, 1)' for row in rows)}")
+    config = loaded(world, query="SELECT k, v FROM t", key="t_{k}")
+    hashes = set(world.hashes())
+    for key in strangers:
+        world.redis.hset(key, mapping={"k": key[2:], "v": "1"})
+    assert check(config).is_equal
+    world.sql("DELETE FROM t")
+    assert seen(check(config)) == {(key, "extra") for key in hashes}
+    pruned = prune(config, config.jobs["job"], max_delete=100)
+    assert (pruned.keys, pruned.deleted, pruned.unsure.count) == (len(hashes), len(hashes), 0)
+    assert world.hashes().keys() == {key.encode() for key in strangers}
+
+
+def test_character_sets_that_do_not_mix(world):
+    """Shards and samples of a key of texts in latin1 and in gbk: of a table, and of a query that gives both."""
+    world.sql("CREATE TABLE t (a varchar(9) CHARACTER SET latin1, b varchar(9) CHARACTER SET gbk, PRIMARY KEY (a, b))")
+    world.sql("INSERT INTO t VALUES " + ", ".join(f"('é{n}', '张{n}')" for n in range(20)))
+    config = world.config(table="t")
+    runs = [run_job(config, config.jobs["job"], Options(shard=(part, 2)), Ear()) for part in (1, 2)]
+    assert [run.error for run in runs] == [None, None]
+    assert sum(run.read for run in runs) == len(world.hashes()) == 20
+    assert check(config, sample=5).is_equal
+    assert check(world.config(query="SELECT a, b FROM t", key="t_{a}_{b}"), sample=5).is_equal
 
 
 def test_a_sample_finds_what_is_common(world, small):

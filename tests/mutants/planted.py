@@ -347,12 +347,138 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lookup",
+        "forms",
         (
             "zeros before a number do not matter",
             'return rb"[0-9]{%d}|[1-9][0-9]{%d,}" % (width, width)',
             'return rb"[0-9]+"',
             "reconcile::keys_of_others_are_left_alone",
+        ),
+        (
+            "bytes that are no text are looked up",
+            "always UTF-8\n            return False",
+            "always UTF-8\n            return True",
+            "reconcile::a_key_that_is_no_text_is_left_alone",
+        ),
+        (
+            "a text may be longer than its column",
+            "(size is None or len(signs) <= size) and not (is_padded",
+            "not (is_padded",
+            "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
+        ),
+        (
+            "members count in any order",
+            "return min(ranks) >= 0 and all(before < after for before, after in pairwise(ranks))",
+            "return min(ranks) >= 0",
+            "lookup::texts_that_a_column_may_have",
+        ),
+        (
+            "a number of one sign may hold the other",
+            'DIGITS if "unsigned" in column.full_type else DIGITS + b"-"',
+            'DIGITS + b"-"',
+            "plan::columns_that_can_be_told_apart",
+        ),
+    ),
+    *_of(
+        "plan",
+        (
+            "texts of several character sets are joined as they are",
+            "text_of(column) if mixed and column in texts else quote(column.name)",
+            "quote(column.name)",
+            "reconcile::character_sets_that_do_not_mix",
+        ),
+        (
+            "what is computed is no part of the plan",
+            " or column.name.lower() in computed",
+            "",
+            "plan::what_is_computed_is_part_of_the_plan",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "members of an ENUM have no letter case",
+            "        full_type=str(full),\n",
+            "        full_type=str(full).lower(),\n",
+            "increment::a_member_that_is_spelled_otherwise",
+        ),
+        (
+            "a query's bytes are text",
+            "if field.charsetnr == BINARY_CHARSET:",
+            "if False:",
+            "reconcile::a_query_says_what_its_keys_look_like",
+        ),
+        (
+            "a query's numbers are anything",
+            'kind, digits = RESULT_TYPES.get(field.type_code, UNKNOWN), ""',
+            'kind, digits = "varchar", ""',
+            "reconcile::a_query_says_what_its_keys_look_like",
+        ),
+    ),
+    *_of(
+        "both",
+        (
+            "a hash of someone else goes",
+            "own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))",
+            "own = hashes",
+            "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
+        ),
+    ),
+    *_of(
+        "reconcile",
+        (
+            "hashes of others allow more to be deleted",
+            "done.keys -= len(left.unsure) + left.others",
+            "pass",
+            "reconcile::keys_of_others_are_left_alone",
+        ),
+    ),
+    *_of(
+        "joint",
+        (
+            "members that hold the separator are told apart",
+            "return is_prefix_free([member + separator for member in members])",
+            "return True",
+            "plan::columns_that_can_be_told_apart",
+        ),
+        (
+            "hexadecimal is any text",
+            "signs = HEXED if is_hexed else signs_of(column)",
+            "signs = signs_of(column)",
+            "plan::columns_that_can_be_told_apart",
+        ),
+    ),
+    *_of(
+        "lookup",
+        (
+            "a hash of other fields is ours",
+            "if not all(name in names for name in found) or not (self._begins or any(self._shown)):",
+            "if not (self._begins or any(self._shown)):",
+            "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
+        ),
+        (
+            "a hash that says nothing of its key is ours",
+            "or not (self._begins or any(self._shown)):",
+            "or not True:",
+            "reconcile::a_key_that_says_nothing_of_whose_it_is",
+        ),
+        (
+            "what a hash says of its key does not matter",
+            "if None in values or len(values) > 1:",
+            "fields = []\n            if False:",
+            "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
+        ),
+        (
+            "any key that fits is ours",
+            "return self._begins and not any(map(is_any, self._columns))",
+            "return True",
+            "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
+        ),
+        (
+            "the parts of a key are not looked at",
+            "if not check(match[place]):",
+            "if False:",
+            "lookup::each_part_of_a_key_is_looked_at",
         ),
         (
             "longer prefixes of other jobs are ours",
@@ -377,12 +503,6 @@ FAULTS = [
             '    return re.sub(r"([*?\\[\\]\\\\^-])", r"\\\\\\1", text)',
             "    return text",
             "reconcile::a_prefix_that_looks_like_a_pattern",
-        ),
-        (
-            "bytes that are no text are looked up",
-            "return not _is_no_text(key)",
-            "return True",
-            "reconcile::a_key_that_is_no_text_is_left_alone",
         ),
     ),
     *_of(
