@@ -189,14 +189,20 @@ def _add_key(planned: Planned) -> str | None:
     if planned.job.query or planned.table.primary_key or planned.table.is_view:
         return None
     if planned.table.withheld:
-        return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
+        return _grant(planned)
     columns = ", ".join(map(quote, planned.plan.key_columns))
     return planned.alter(f"ADD PRIMARY KEY ({columns})")
+
+
+def _grant(planned: Planned) -> str:
+    return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
 
 
 def _walk_mends(planned: Planned) -> str | None:
     if planned.job.query or planned.table.is_view:
         return None
+    if planned.table.withheld:
+        return _grant(planned)
     mends = walk_mends(planned.table, planned.plan.key_columns)
     return mends and planned.alter(mends)
 
