@@ -16,7 +16,7 @@ from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
 from loader.ends import LEAVE, WELL, Ends, passing, prepare
-from loader.erase import asked
+from loader.erase import asked, made_of
 from loader.errors import Exit, LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, to_last, transfer
@@ -293,17 +293,22 @@ class Both:
 
     def _through(self, way: Any, statement: str, plan: Plan) -> Any:
         """Take the rows of a statement to a writer, or what stands in its place; returns the encoder."""
+        return self._on_source(lambda source: transfer(plan, statement, source, way, self.throttle))
+
+    def _on_source(self, action: Callable[[Source], T]) -> T:
+        """Do something on the connection to MySQL, which is dropped where that fails."""
         self._source = self._source or Source(self._settings.source)
         try:
-            return transfer(plan, statement, self._source, way, self.throttle)
+            return action(self._source)
         except BaseException:
             self._source.close()
             self._source = None
             raise
 
     def _missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        statement = self._keys_only.matching(self.lookup.condition(keys))
-        made = {words[1] for words in self._kept(statement, self._keys_only)}
+        made = self._on_source(
+            lambda source: made_of(keys, self._keys_only, self.lookup, source, self.target, self.throttle)
+        )
         return [key for key in keys if key not in made]
 
     def _send(self, commands: Sequence[tuple[bytes, list[bytes]]], grant: int) -> int:
