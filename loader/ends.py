@@ -66,7 +66,8 @@ class Ends:
             elif self._held:
                 self._let_go(self._held)
         if self._held:
-            self._held.end()
+            if not self._lender:
+                self._held.end()
             self.target.guard = self.throttle.check
         if self._scout:
             self._scout.close()

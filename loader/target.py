@@ -471,6 +471,7 @@ class Target:
 
     def leave_to(self, other: "Target") -> None:
         """Have another target see to it that what may still be carried out of this one's is forgotten."""
+        other.abandoned |= self.abandoned
         for node, names in self._unfenced.items():
             for name in names:
                 other.fence(node, name)
