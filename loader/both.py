@@ -165,16 +165,16 @@ class Both:
 
         return self.steadily(attempt)
 
-    def without_row(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the job's keys that no row makes now."""
-        return self.steadily(lambda: self._missing(keys))
+    def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
+        """Those of the job's keys that no row makes now; to say so for good, the rows have to be `counted` too."""
+        return self.steadily(lambda: self._missing(keys, counted=counted))
 
     def unlink(self, keys: Sequence[bytes]) -> int:
         """Delete the hashes of those keys that no row makes, looked up right before each attempt; how many."""
 
         def attempt() -> int:
             grant = self.throttle.grant()
-            commands = [(key, [b"UNLINK", key]) for key in self._missing(keys)]
+            commands = [(key, [b"UNLINK", key]) for key in self._missing(keys, counted=True)]
             self.throttle.hold(grant)
             sent = self._send(commands, grant)
             moved = {move.slot for move in self._moves}
@@ -305,9 +305,10 @@ class Both:
             self._source = None
             raise
 
-    def _missing(self, keys: Sequence[bytes]) -> list[bytes]:
+    def _missing(self, keys: Sequence[bytes], *, counted: bool) -> list[bytes]:
+        asking = (self.target, self.throttle)
         made = self._on_source(
-            lambda source: made_of(keys, self._keys_only, self.lookup, source, self.target, self.throttle)
+            lambda source: made_of(keys, self._keys_only, self.lookup, source, *asking, counted=counted)
         )
         return [key for key in keys if key not in made]
 
@@ -459,7 +460,7 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[list[byt
     group: dict[bytes, None] = {}
 
     def look(looked: int, keys: Sequence[bytes]) -> Iterator[list[bytes]]:
-        gone = both.without_row(keys) if keys else []
+        gone = both.without_row(keys, counted=looked > 0) if keys else []
         if gone and looked + 1 < looks:
             waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
         elif gone := [key for key in both.hashes_among(gone) if hash(key) not in seen]:

@@ -55,22 +55,29 @@ class Eraser:
 
 
 def made_of(
-    keys: Collection[bytes], plan: Plan, lookup: Lookup, source: Source, target: Target, throttle: Throttle
+    keys: Collection[bytes],
+    plan: Plan,
+    lookup: Lookup,
+    source: Source,
+    target: Target,
+    throttle: Throttle,
+    *,
+    counted: bool = True,
 ) -> set[bytes]:
     """The keys that rows make, of some that fit; `plan` reads the keys alone.
 
-    What no row makes is to be deleted: so where one is missing, it is counted too how many rows there are. Raises a
-    transient `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
+    What no row makes may be deleted: so where one is missing, MySQL has `counted` the rows too. Raises a transient
+    `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
     """
     condition = lookup.condition(list(keys))
     sink = Sink(target, keep=True)
     read = transfer(plan, plan.matching(condition), source, sink, throttle).rows
     made = {words[1] for _, words in sink.kept}
-    if not made.issuperset(keys):
-        (counted,) = source.single(plan.count(condition))
-        if counted != str(read):
+    if counted and not made.issuperset(keys):
+        (count,) = source.single(plan.count(condition))
+        if count != str(read):
             raise SourceError(
-                f"mysql {source.address}: not deleted: {read:,} rows were read where {counted} are counted",
+                f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
                 transient=True,
                 exit_code=Exit.FAILED,
             )

@@ -77,8 +77,8 @@ FAULTS = [
         ),
         (
             "what a cut result lacks is gone",
-            "if counted != str(read):",
-            "if not counted:",
+            "if count != str(read):",
+            "if not count:",
             "session::a_result_that_is_cut_deletes_nothing",
         ),
         (
