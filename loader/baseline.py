@@ -7,19 +7,24 @@ the time: one that was started anew, or whose counters were, may have done so.
 """
 
 import json
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from loader.errors import StateError
+from loader.keys import foreign
 from loader.marker import Markers
 from loader.masters import Life
 from loader.model import Node
+from loader.recall import LATEST, parsed, recalled
 from loader.slots import slot_of
 from loader.state import difference
 from loader.target import Target
 
 VERSION = 2
+VOID = "void"  # all that stands there where a run without a baseline was called in question
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,14 @@ class Baseline:
     more: Mapping[str, Any] = field(default_factory=dict)
     void: str = ""
 
+    @property
+    def began(self) -> float | None:
+        """When its run began, in seconds since 1970; None where it does not say."""
+        began = self.more.get("began")
+        if isinstance(began, int | float) and math.isfinite(began) and 0 <= began <= LATEST:
+            return float(began)
+        return None
+
 
 class Baselines:
     """The baseline of one job in its target."""
@@ -49,15 +62,14 @@ class Baselines:
         self._key = f"loader:{{{job}}}:baseline"
 
     def read(self) -> Baseline | None:
-        """The baseline; None where there is none that this program wrote."""
+        """The baseline; None where there is none, a `StateError` where it is none that this program wrote."""
+        text = self._read()
         try:
-            values = json.loads(self._read() or "")
-            if values.pop("version") != VERSION:
+            if text is None or parsed(text).keys() == {VOID}:
                 return None
-            lives = tuple(Life(**each) for each in values["lives"])
-            return Baseline(**values | {"markers": tuple(values["markers"]), "lives": lives})
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
+            return recalled(Baseline, text, VERSION)
+        except ValueError as error:
+            raise foreign(self._key, f"cannot be read ({error})") from error
 
     def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
         """Why a run with these facts, on these masters, cannot build on it, in words; empty where it can."""
@@ -99,12 +111,15 @@ class Baselines:
 
         What it says of itself stays: an incremental job has to know from when on hashes may have to go.
         """
-        baseline = self.read()
         token = secrets.token_hex(8)
+        try:
+            baseline = self.read()
+        except StateError:  # nothing is built on it, and the next run tells of it
+            baseline = None
         if baseline:
             self._write(replace(baseline, void=token))
         elif under_way:
-            self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"void": token})))
+            self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({VOID: token})))
 
     def _write(self, baseline: Baseline) -> None:
         text = json.dumps({"version": VERSION, **asdict(baseline)})

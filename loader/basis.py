@@ -13,27 +13,30 @@ from typing import Any, Self
 from uuid import uuid4
 
 from loader import increment
-from loader.baseline import Baselines, doubt
+from loader.baseline import Baseline, Baselines, doubt
 from loader.changed import Changes
 from loader.claim import fingerprint
 from loader.digests import Digests
 from loader.ends import Ends, passing
-from loader.errors import ConfigError, Done, StartOver
+from loader.errors import ConfigError, Done, StartOver, StateError
 from loader.finding import SKEW
 from loader.load import check_table
 from loader.marker import LOST, Markers, lacking
 from loader.masters import Life, lives
 from loader.model import Mark, Node, Reject
 from loader.options import Options
+from loader.plan import fits
 from loader.state import Checkpoint, Rejects, State, difference
+from loader.tidy import Tidy
 from loader.watch import check_room
 
 MARKERS_LEAVE = 0.5  # seconds in which the markers of a run that failed are taken away
 MARKERS_EVERY = 5.0  # seconds between two looks at the markers
 LOST_DIGESTS = (
-    "some of what earlier runs have noted of the hashes is lost: those rows are written,"
+    "some of what earlier runs have noted of the hashes in loader:{{{job}}}:digests is lost: those rows are written,"
     " and `loader prune` finds hashes whose rows went meanwhile"
 )
+NAMED = 3  # keys that a note names
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
@@ -52,6 +55,7 @@ class Basis:
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])  # rejects of the runs that this one resumes: how many, some
         self.notes: list[str] = []  # what a person should know before the run goes on
+        self.late_notes: list[str] = []  # what they should know once it is over
         self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
         self.prunes = False  # a prune is due once the run is through
         self._ends = ends
@@ -66,6 +70,7 @@ class Basis:
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
+        self._tidy = Tidy(ends.target, ends.plan.job.name)
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +97,12 @@ class Basis:
         job = self.plan.job
         self._began = self._ends.target.time(f"loader:{{{job.name}}}:slot")
         told = self._check_slot()
+        self._tidy.look()
         self._baselines.begin()
         self._masters = lives(self._ends.target, newest=bool(job.changed_only or job.incremental))
         self._lives = {life.id: life for life in self._masters.values()}
-        self.notes = told + [
+        self.notes = [*self._tidy.told.values(), *told]
+        self.notes += [
             f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
             + (", which takes the loader's own too: checkpoints, pauses, rejects" * life.policy.startswith("allkeys"))
             for node, life in self._masters.items()
@@ -109,7 +116,7 @@ class Basis:
             self.earlier = (saved.rejected, known)
             self._begun = saved
             self.markers = Markers(self._ends.target, self.state.marker, saved.run, saved.markers)
-            self.markers.leave()  # on masters that are new
+            self._leave_markers()  # on masters that are new
             self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
             self._find_changes()
             self._note_fields()
@@ -119,7 +126,7 @@ class Basis:
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
         self.markers = self.state.markers(run)
-        self.markers.leave()
+        self._leave_markers()
         self._begun = Checkpoint(run, facts, self.markers.keys)
         self._find_changes()
         self.begin()
@@ -145,7 +152,7 @@ class Basis:
         if not self.plan.job.incremental or self._options.narrowed:
             return
         ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
-        baseline = None if full else self._baselines.read()
+        baseline = None if full else self._baseline()
         doubt = self._baselines.doubt(baseline, self._facts(), self._masters) if baseline else ""
         begun = ends.scouted(
             lambda source: increment.begin(ends.plan, ends.table, source, baseline, doubt, now=self._began, full=full)
@@ -156,6 +163,22 @@ class Basis:
         if not self.is_full and (listed := self.rejects.count()):
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
+    def _baseline(self) -> Baseline | None:
+        """The baseline that is there; a run that writes nothing leaves one that cannot be read."""
+        try:
+            return self._baselines.read()
+        except StateError as error:
+            self.notes.append(str(error))
+            return None
+
+    def _leave_markers(self) -> None:
+        assert self.markers
+        self.markers.leave()
+        self.notes += [
+            f"{key} was no marker that a loader has written: it was written anew"
+            for key in sorted(self.markers.strange)
+        ]
+
     def _check_slot(self) -> list[str]:
         """End where the slot was done, by another daemon or before, or where the schedule is paused; else what to tell.
 
@@ -164,7 +187,7 @@ class Basis:
         if self._options.slot is None:
             return []
         self.state.check_pause()
-        told, done = [], self.state.slot() or {"slot": 0}
+        told, done = [], self._tidy.read(self.state.slot) or {"slot": 0}
         by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
         if "ahead" in done:
             ahead = f"{_moment(done['ahead'])}, which has not come yet by redis's clock"
@@ -186,15 +209,18 @@ class Basis:
         scheduled = self._options.slot is not None
         try:
             saved = self.state.read()
-        except ConfigError as error:
+            if saved is None:
+                return None
+            before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
+            changed = difference(before, facts)
+            if not changed and not all(fits(self.plan.walk, end) for end in saved.ends):
+                raise self.state.misfit()
+        except StateError as error:
             if not scheduled:
                 raise
-            self.notes.append(str(error))
+            self.notes.append(f"{error.what}: everything is loaded")
             return None
-        if saved is None:
-            return None
-        before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
-        if changed := difference(before, facts):
+        if changed:
             if scheduled:
                 self.notes.append(f"begins from the start, for there is a checkpoint of another run: {changed}")
                 return None
@@ -221,17 +247,18 @@ class Basis:
             if not job.changed_only:
                 Digests(self._ends.target, job.name, "").clear()
             return
-        baseline = self._baselines.read()
+        baseline = self._baseline()
         doubt = self._baselines.doubt(baseline, facts, self._masters) if baseline else ""
         if self._options.full:
             doubt = "--full asks for it"
         self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
+        base = base if isinstance(base, str) else None
         if not self.changes.open(facts, base) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
         elif not self.changes.digests.is_whole:
-            self.notes.append(LOST_DIGESTS)
+            self.notes.append(LOST_DIGESTS.format(job=job.name))
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
@@ -306,6 +333,20 @@ class Basis:
             ends.steadily(lambda: self.state.save_slot(done, begun.run, self._fingerprint))
         if self.is_full and not self.resumed and not self._options.narrowed:
             ends.steadily(lambda: self.rejects.remove_others(self.attempt))
+        self._tell_of_strange()
+
+    def _tell_of_strange(self) -> None:
+        """Tell of entries and digests that no loader has written, as far as the run came upon them."""
+        name = self.plan.job.name
+        if strange := self.rejects.strange:
+            self.late_notes.append(
+                f"{len(strange):,} entries of loader:{{{name}}}:rejects were none that a loader has written: they were"
+                " struck off, or written anew"
+            )
+        if self.changes and (unread := self.changes.digests.unread):
+            named = ", ".join(sorted(key.decode() for key in unread)[:NAMED])
+            lost = LOST_DIGESTS.format(job=name)
+            self.late_notes.append(f"{lost} ({named}: none that a loader has written, and written anew)")
 
     def _owe_prune(self, run: str) -> None:
         """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""

@@ -35,14 +35,20 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         "lag": round(max(0.0, status.now - status.watermark), 1) if status.watermark else None,
         "rejects": status.rejects,
         "paused": None if status.paused is None else moment(status.paused),
-        "problem": problem_of(status),
+        "problem": "; ".join(problems_of(status)) or None,
     }
 
 
-def problem_of(status: JobStatus) -> str | None:
-    """Why what is said of a job may not be so, or not of this one; None where it is."""
+def problems_of(status: JobStatus) -> list[str]:
+    """Why what is said of a job may not be so, or not of this one; none where it is."""
     if status.foreign:
-        return status.foreign
+        return [status.foreign, *status.unread]
+    doubt = _doubt(status)
+    return [*([doubt] if doubt else []), *status.unread]
+
+
+def _doubt(status: JobStatus) -> str | None:
+    """Why a success may not count."""
     if status.success and status.ahead:
         ended, host = moment(status.success.ended), status.success.host
         return (
@@ -106,10 +112,10 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
-    if status.paused is not None:
+    if status.paused:
         lines.append(f"its schedule is paused since {moment(status.paused)}")
-    if problem := problem_of(status):
-        lines.append(problem)
+    if problems := problems_of(status):
+        lines += problems
     elif status.late and status.state != "late":
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:

@@ -17,7 +17,7 @@ from loader.erase import Eraser
 from loader.load import Lane, Way, loaded, to_last, transfer
 from loader.lookup import Lookup
 from loader.model import Batch, Chunk, ChunkLoaded
-from loader.plan import Plan, checked
+from loader.plan import Plan, checked, fits
 from loader.settings import Source as Settings
 from loader.slots import SlotMap
 from loader.target import Target
@@ -56,7 +56,7 @@ class Changes:
 
     def open(self, facts: Mapping[str, str], base: str | None) -> bool:
         """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
-        self._entries = self.digests.open(facts, base)
+        self._entries = self.digests.open(facts, base, partial(fits, self._plan.walk))
         return self.digests.trusted or not self._entries
 
     def chunks(self, rows: int, fetch: Fetch, steadily: "Steadily[Any]") -> Iterator[Chunk]:

@@ -7,9 +7,12 @@ time; what was done for other ones then counts no more, which their *fingerprint
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from loader.errors import Foreign
+from loader.errors import Foreign, StateError
+from loader.keys import foreign
+from loader.recall import recalled
 from loader.settings import Job, Source
 from loader.target import Target
 
@@ -18,6 +21,15 @@ WORDS = {"source": "it reads from", "table": "its table is", "prefix": "its keys
 CONTENT = frozenset({"table", "query", "key", "fields", "where", "soft_delete", "nulls", "ttl"})
 
 Claim = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A claim as it is kept; of a query it has no table."""
+
+    source: str
+    prefix: str
+    table: str | None = None
 
 
 def claim_of(source: Source, job: Job) -> Claim:
@@ -40,7 +52,7 @@ class Claims:
         self._key = f"loader:{{{job}}}:claim"
 
     def refusal(self, own: Claim) -> str:
-        """Why the name is not this config's to use, in words; empty where it is."""
+        """Why the name is not this config's to use, in words; empty where it is, a `StateError` where nobody knows."""
         there = self._read()
         differs = [
             f"{words} {there[name]!r}, and {own[name]!r} here"
@@ -61,14 +73,20 @@ class Claims:
 
     def take(self, own: Claim) -> None:
         """Claim the name, under the job's lock."""
-        if self._read() != own:
+        try:
+            there = self._read()
+        except StateError:  # the job has moved, and a person has said so
+            there = {}
+        if there != own:
             self._target.ask(self._key.encode(), "SET", self._key, json.dumps({"version": VERSION, **own}))
 
     def _read(self) -> dict[str, str]:
-        """What is there; nothing where no run of this version has been."""
+        """What is there; nothing where no run of this version has been, a `StateError` where it is no claim."""
         text = self._target.ask(self._key.encode(), "GET", self._key)[1]
-        try:
-            values = dict(json.loads(text or ""))
-        except (ValueError, TypeError):
+        if text is None:
             return {}
-        return {name: str(value) for name, value in values.items() if name in WORDS}
+        try:
+            kept = asdict(recalled(_Kept, text, VERSION))
+        except ValueError as error:
+            raise foreign(self._key, f"does not say whose the name is ({error})") from error
+        return {name: value for name, value in kept.items() if value is not None}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.errors import LoaderError, Stopped
+from loader.errors import Exit, LoaderError, Stopped
 from loader.notation import plain
-from loader.terminal import Common, Format, JobNames, Output, chosen, say
+from loader.terminal import Common, Format, JobNames, Output, chosen, note, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +34,14 @@ def status(
     named = chosen(config, jobs, every=not jobs)
     color = _colors(context.obj)
     if not watch:
-        say(_statuses(config, named, output, color=color), colored=color)
-        return
+        text, known = _statuses(config, named, output, color=color)
+        say(text, colored=color)
+        raise typer.Exit(Exit.OK if known else Exit.FAILED)
     from loader.progress import redraw
 
     def draw() -> str:
         try:
-            return _statuses(config, named, output, color=color)
+            return _statuses(config, named, output, color=color)[0]
         except Stopped:
             raise
         except LoaderError as error:  # the next look may be luckier
@@ -79,8 +80,13 @@ def runs(
 
     config = context.obj.config()
     named = chosen(config, jobs, every=not jobs)
+    entries = []
     with Target(config.target) as target:
-        entries = [entry for job in named for entry in History(target, job.name).last(last)]
+        for job in named:
+            history = History(target, job.name)
+            entries += history.last(last)
+            if history.odd:
+                note(f"warning: {history.odd}")
     entries = sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
     if output is Format.TEXT:
         color = _colors(context.obj)
@@ -90,7 +96,8 @@ def runs(
         say(dump(runs_document(entry)))
 
 
-def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color: bool) -> str:
+def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color: bool) -> tuple[str, bool]:
+    """What is shown of jobs, and whether all of their state could be read."""
     from loader.board import status_document, status_text
     from loader.report import dump
     from loader.status import job_status
@@ -98,9 +105,10 @@ def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color:
 
     with Target(config.target) as target:
         found = [job_status(target, config.source, job) for job in jobs]
+    known = not any(each.unread for each in found)
     if output is Format.JSON:
-        return "\n".join(dump(status_document(each)) for each in found)
-    return status_text(found, color=color)
+        return "\n".join(dump(status_document(each)) for each in found), known
+    return status_text(found, color=color), known
 
 
 def _colors(shown: Common) -> bool:

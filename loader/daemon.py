@@ -17,7 +17,7 @@ from typing import Any
 
 from loader.clocks import Clocks
 from loader.config import Config, load_config
-from loader.errors import ConfigError, Exit, LoaderError, Paused, TargetError
+from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
 from loader.execute import execute
 from loader.finding import SKEW, clock
 from loader.health import PATIENCE
@@ -186,7 +186,11 @@ class Daemon:
                 with Target(self.config.target) as target:
                     target.refresh(force=True)
                     for name in timed(self.config):
-                        done = State(target, name).slot() or {}
+                        try:
+                            done = State(target, name).slot() or {}
+                        except StateError as error:
+                            self._log.logger(name).warning("what was cut off is not known", error=str(error))
+                            continue
                         if (begun := done.get("begun", 0)) > done.get("slot", 0):
                             self.schedule.take_up(name, begun)
                     return

@@ -10,19 +10,23 @@ import hashlib
 import json
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
 from typing import Any
 
-from loader.errors import StartOver
+from loader.errors import StartOver, StateError
+from loader.keys import foreign
 from loader.model import Chunk, KeyValues
+from loader.recall import built, parsed
 from loader.target import Target
 
 VERSION = 1
 LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
 HEAD = struct.Struct("<BI")  # version, number of rows
 WRITER, BASE, PLAN, SIZE = "run", "base", "plan", "size"  # fields of the index beside the entries, which are numbers
+KNOWN = frozenset({WRITER, BASE, PLAN, SIZE})
+DIGITS = 18  # of a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +112,51 @@ class Digests:
         self._writer = writer
         self.trusted = False
         self.is_whole = True  # nothing is missing of what the last run has left
+        self.unread: set[bytes] = set()  # blobs that were none: which keys their chunks had is not known
 
-    def open(self, facts: Mapping[str, str], base: str | None) -> list[Entry]:
+    def open(
+        self, facts: Mapping[str, str], base: str | None, fits: Callable[[KeyValues], bool] = lambda _: True
+    ) -> list[Entry]:
         """Begin to write, and return the chunks that are there, in the order of their keys.
 
         They are trusted where they are of the plan with those facts, and what the run with that `base` has left; of
-        another plan all are forgotten.
+        another plan all are forgotten, and so are those whose bounds do not fit.
         """
         plan = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         flat = self._ask("HGETALL")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        entries = [entry for name, text in fields.items() if name.isdigit() and (entry := _entry(int(name), text))]
+        strange = [name for name in fields if not _is_number(name) and name.decode(errors="replace") not in KNOWN]
+        if strange:
+            self._ask("HDEL", *strange)
+        numbers = {int(name): text for name, text in fields.items() if _is_number(name)}
+        entries = [
+            entry for number, text in numbers.items() if (entry := _entry(number, text)) and _bounded(entry, fits)
+        ]
         chain = _chain(entries) if fields.get(PLAN.encode()) == plan.encode() else []
         size = b"%d" % len(fields)
-        self.is_whole = len(chain) == sum(map(bytes.isdigit, fields)) and fields.get(SIZE.encode(), size) == size
+        self.is_whole = len(chain) == len(numbers) and not strange and fields.get(SIZE.encode(), size) == size
         self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
         if fields.get(WRITER.encode()) != fields.get(BASE.encode()):
-            chain = self._without(chain, fields.get(WRITER.encode(), b"").decode())
+            chain = self._without(chain, fields.get(WRITER.encode(), b"").decode(errors="replace"))
         kept = {entry.number for entry in chain}
-        self.forget(int(name) for name in fields if name.isdigit() and int(name) not in kept)
+        self.forget(number for number in numbers if number not in kept)
         self._ask("HMSET", WRITER, self._writer, PLAN, plan)
         self._ask("HDEL", SIZE)
         return chain
+
+    def check(self) -> None:
+        """Raise a `StateError` where the index is none at all."""
+        self._ask("HLEN")
+
+    def check_entries(self) -> None:
+        """Raise a `StateError` where the index is none, or an entry of it."""
+        flat = self._ask("HGETALL")
+        for name, text in zip(flat[::2], flat[1::2], strict=True):
+            known = name.decode(errors="replace") in KNOWN
+            if not known and not (_is_number(name) and _entry(int(name), text)):
+                raise foreign(
+                    self._key, f"has an entry {ascii(name[:DIGITS])[1:]} that is none that this program wrote"
+                )
 
     def close(self) -> None:
         """All chunks are written: the next run may build on them, if a baseline with this writer says so."""
@@ -143,8 +170,7 @@ class Digests:
         entry = self.entry(number)
         if entry is None:
             return None, Rows(), False
-        blob = self._blob(number)
-        rows = unpack(blob)
+        blob, rows = self._rows(number)
         known = rows is not None and entry.sum == zlib.crc32(blob or b"") and self._is_trusted(entry)
         return entry, rows or Rows(), known
 
@@ -170,9 +196,8 @@ class Digests:
 
     def fold(self, first: Entry, second: Entry) -> Entry | None:
         """Make one chunk of two neighbours; None where one of them is dirty."""
-        blobs = [self._blob(entry.number) for entry in (first, second)]
-        one, other = map(unpack, blobs)
-        sums = [zlib.crc32(blob or b"") for blob in blobs]
+        (blob, one), (other_blob, other) = (self._rows(entry.number) for entry in (first, second))
+        sums = [zlib.crc32(each or b"") for each in (blob, other_blob)]
         if one is None or other is None or sums != [first.sum, second.sum]:
             return None
         entry = self.write(replace(first, upto=second.upto), one + other, first.by if first.by == second.by else "")
@@ -182,7 +207,7 @@ class Digests:
 
     def rows_of(self, number: int) -> Rows:
         """What the blob of a chunk holds, none where it is not there."""
-        return unpack(self._blob(number)) or Rows()
+        return self._rows(number)[1] or Rows()
 
     def entry(self, number: int) -> Entry | None:
         """The entry of a chunk as it is now."""
@@ -198,9 +223,12 @@ class Digests:
 
     def clear(self) -> None:
         """Forget all there is: the job no longer asks what was changed."""
-        flat = self._ask("HGETALL")
+        try:
+            flat = self._ask("HGETALL")
+        except StateError:
+            flat = [b""]
         if flat:
-            self.forget(int(name) for name in flat[::2] if name.isdigit())
+            self.forget(int(name) for name in flat[::2] if _is_number(name))
             self._ask("DEL")
 
     def _without(self, chain: Sequence[Entry], writer: str) -> list[Entry]:
@@ -220,10 +248,17 @@ class Digests:
     def _blob_key(self, number: int) -> bytes:
         return f"loader:digest:{self._job}:{number}".encode()
 
-    def _blob(self, number: int) -> bytes | None:
+    def _rows(self, number: int) -> tuple[bytes | None, Rows | None]:
+        """The blob of a chunk, and its rows; None for what is not there, or is none."""
         key = self._blob_key(number)
-        blob: bytes | None = self._target.ask(key, "GET", key)[1]
-        return blob
+        try:
+            blob: bytes | None = self._target.ask(key, "GET", key)[1]
+        except StateError:
+            blob = b""
+        rows = unpack(blob)
+        if rows is None and blob is not None:
+            self.unread.add(key)
+        return blob, rows
 
     def _ask(self, command: str, *words: str | bytes | int) -> Any:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]
@@ -235,13 +270,20 @@ def _text(entry: Entry) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
+def _is_number(name: bytes) -> bool:
+    """Whether a field of the index is an entry's: a number as this program writes it."""
+    return name.isdigit() and len(name) <= DIGITS and b"%d" % int(name) == name
+
+
 def _entry(number: int, text: bytes) -> Entry | None:
     try:
-        values = json.loads(text)
-        after, upto = values.pop("after"), tuple(values.pop("upto"))
-        return Entry(number, None if after is None else tuple(after), upto, **values)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return built(Entry, {**parsed(text), "number": number})
+    except ValueError:
         return None
+
+
+def _bounded(entry: Entry, fits: Callable[[KeyValues], bool]) -> bool:
+    return fits(entry.upto) and (entry.after is None or fits(entry.after))
 
 
 def _chain(entries: Iterable[Entry]) -> list[Entry]:

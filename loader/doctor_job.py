@@ -3,21 +3,24 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from loader import increment
+from loader.baseline import Baselines
 from loader.claim import Claims, claim_of
 from loader.config import Config
 from loader.cron import next_times
+from loader.digests import Digests
 from loader.doctor_mysql import Patient as Mysql
 from loader.doctor_redis import Patient as Redis
 from loader.doctor_redis import mebibytes
 from loader.ends import read_plan
-from loader.errors import ConfigError, Exit, LoaderError, SourceError
+from loader.errors import Exit, LoaderError, SourceError, StateError
 from loader.finding import SKEW, Check, Finding, examine, fail, ok, skip, warn
 from loader.history import History
-from loader.lock import holders
+from loader.lock import check_fence, holders
 from loader.lookup import Lookup
 from loader.model import Column, Node, Table
 from loader.options import Options
@@ -304,7 +307,52 @@ def _kinds(facing: Facing, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[
 # the state
 
 
+def _readable(check: Check[Kept]) -> Check[Kept]:
+    """The same check, which fails where a key of the loader's own is none that this program wrote."""
+
+    def look(kept: Kept) -> list[Finding]:
+        try:
+            return list(check(kept))
+        except StateError as error:
+            return [_unreadable(kept, error)]
+
+    return look
+
+
+def _unreadable(kept: Kept, error: StateError) -> Finding:
+    node = kept.redis.target.slots.node_of(slot_of(error.key.encode()))
+    own = error.command.startswith("loader ")
+    return fail(error.what, error.command if own else kept.redis.cli("DEL", error.key, node=node))
+
+
+def _state(kept: Kept) -> Iterator[Finding]:
+    """Whether what runs and people have left can be read."""
+    target, name = kept.redis.target, kept.job.name
+    state, history = State(target, name), History(target, name)
+    wrong = False
+    for read in (
+        history.last,
+        history.success,
+        state.slot,
+        state.paused,
+        state.fields,
+        Baselines(target, name).read,
+        Digests(target, name, "").check_entries,
+    ):
+        try:
+            read()
+        except StateError as error:
+            wrong = True
+            yield _unreadable(kept, error)
+    if history.odd:
+        yield _unreadable(kept, history.odd)
+    elif not wrong:
+        yield ok("what was left of runs can be read")
+
+
+@_readable
 def _lock(kept: Kept) -> Iterator[Finding]:
+    check_fence(kept.redis.target, kept.job.name)
     held = holders(kept.redis.target, kept.job.name)
     for holder in held:
         yield ok(f"held by run {holder.run} (host {holder.host}, pid {holder.pid}) since {holder.since}")
@@ -312,13 +360,10 @@ def _lock(kept: Kept) -> Iterator[Finding]:
         yield ok("nobody holds it")
 
 
+@_readable
 def _checkpoint(kept: Kept) -> Iterator[Finding]:
     name = kept.job.name
-    try:
-        saved = State(kept.redis.target, name).read()
-    except ConfigError as error:
-        yield fail(str(error), f"loader backfill {name} --restart")
-        return
+    saved = State(kept.redis.target, name).read()
     if saved is None:
         yield ok("no backfill is unfinished")
     elif holders(kept.redis.target, name):
@@ -329,8 +374,9 @@ def _checkpoint(kept: Kept) -> Iterator[Finding]:
         yield warn(f"run {saved.run} is unfinished and owes {owed}{more}", f"loader backfill {name}")
 
 
+@_readable
 def _rejects(kept: Kept) -> Iterator[Finding]:
-    count = Rejects(kept.redis.target, kept.job.name).count()
+    count = sum(1 for _ in Rejects(kept.redis.target, kept.job.name).all())
     if count:
         yield warn(
             f"{count:,} row{'' if count == 1 else 's'} could not be written", f"loader rejects list {kept.job.name}"
@@ -339,6 +385,7 @@ def _rejects(kept: Kept) -> Iterator[Finding]:
         yield ok("none are listed")
 
 
+@_readable
 def _name(kept: Kept) -> Iterator[Finding]:
     """Whether the job's name is another config's in this target."""
     refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
@@ -352,9 +399,14 @@ def _times(kept: Kept) -> Iterator[Finding]:
     """Whether what was done is in the future, so by a clock that is or was wrong; the loader's own go by Redis's."""
     state = State(kept.redis.target, kept.job.name)
     history = History(kept.redis.target, kept.job.name)
-    success, now = history.success(), history.now()
+    success = slot = None
+    with suppress(StateError):  # which `_state` tells of
+        success = history.success()
+    with suppress(StateError):
+        slot = state.slot()
+    now = history.now()
     seen = [f"its last success by {success.ended - now:.0f} s"] if success and success.ended > now + SKEW else []
-    if over := (state.slot() or {}).get("ahead"):
+    if over := (slot or {}).get("ahead"):
         seen.append(f"the last slot that was done by {over - now:.0f} s")
     if seen:
         yield warn(
@@ -399,5 +451,6 @@ KEPT: Mapping[str, Check[Kept]] = {
     "lock": _lock,
     "checkpoint": _checkpoint,
     "rejects": _rejects,
+    "state": _state,
 }
 ALONE: Mapping[str, Check[Job]] = {"prefix": _prefix, "schedule": _schedule}

@@ -68,6 +68,18 @@ class TargetError(LoaderError):
     """Redis refused or went away."""
 
 
+class StateError(TargetError):
+    """A key of the loader's own in Redis holds what this program did not write; `command` mends it."""
+
+    exit_code = Exit.CONFIG
+
+    def __init__(self, key: str, what: str, mends: str, command: str) -> None:
+        super().__init__(f"{what}: {mends}")
+        self.key = key
+        self.what = what
+        self.command = command
+
+
 class LabError(LoaderError):
     """The local lab cannot do what was asked."""
 

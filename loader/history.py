@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from loader.baseline import Baselines
 from loader.claim import fingerprint
 from loader.config import Config
-from loader.errors import Exit, LoaderError, Stopped
+from loader.errors import Exit, LoaderError, StateError, Stopped
+from loader.keys import foreign
 from loader.model import Run, Status
 from loader.process import start_thread
+from loader.recall import LATEST, recalled
 from loader.settings import Job, Source
 from loader.settings import Target as TargetSettings
 from loader.state import Rejects
@@ -25,6 +28,7 @@ from loader.target import Target
 
 VERSION = 1
 KEPT = 200  # runs of a job
+COUNTS = ("read", "written", "unchanged", "deleted", "rejected")
 ERROR_KEPT = 500  # characters of an error
 PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits for the run waits for it
 AWAY = 1  # and where it, or MySQL, was not reached by the run
@@ -69,7 +73,6 @@ class Entry:
 
 def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry:
     """What is kept of a run that is over now, by this machine's clock."""
-    counts = ("read", "written", "unchanged", "deleted", "rejected")
     return Entry(
         job=run.job,
         run=run.id,
@@ -82,7 +85,7 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry
         partial=partial,
         resumed=run.resumed,
         slot=run.slot,
-        rows={name: getattr(run, name) for name in counts},
+        rows={name: getattr(run, name) for name in COUNTS},
         bytes=run.bytes,
         chunks={"total": run.chunks, "done": run.chunks_done, "retried": run.chunks_retried},
         error=run.error[:ERROR_KEPT] if run.error else None,
@@ -98,23 +101,36 @@ class History:
         self._target = target
         self._runs = f"loader:{{{job}}}:runs"
         self._success = f"loader:{{{job}}}:success"
+        self.odd: StateError | None = None  # why entries were left out of what was asked for last
 
     def add(self, entry: Entry) -> None:
         """Put a run before the others, and let go of the oldest."""
         text = json.dumps({"version": VERSION, **asdict(entry)})
-        self._ask(self._runs, "LPUSH", text)
-        self._ask(self._runs, "LTRIM", 0, KEPT - 1)
         if entry.is_success:
             self._ask(self._success, "SET", text)
+        self._ask(self._runs, "LPUSH", text)
+        self._ask(self._runs, "LTRIM", 0, KEPT - 1)
 
     def last(self, most: int = 1) -> list[Entry]:
-        """The newest runs, newest first; those that this program did not write are left out."""
-        texts = self._ask(self._runs, "LRANGE", 0, most - 1)
-        return [entry for text in texts if (entry := _read(text))]
+        """The newest runs, newest first; those that this program did not write are left out, which `odd` tells."""
+        texts, entries, why = self._ask(self._runs, "LRANGE", 0, most - 1), [], ""
+        for text in texts:
+            try:
+                entries.append(_read(text))
+            except ValueError as error:
+                why = str(error)
+        left = len(texts) - len(entries)
+        told = f"has {left} of {len(texts)} entries that cannot be read, and are left out ({why})"
+        self.odd = foreign(self._runs, told) if left else None
+        return entries
 
     def success(self) -> Entry | None:
-        """The last run that ended well and was of the whole job."""
-        return _read(self._ask(self._success, "GET"))
+        """The last run that ended well and was of the whole job; a `StateError` where that cannot be read."""
+        text = self._ask(self._success, "GET")
+        try:
+            return None if text is None else _read(text)
+        except ValueError as error:
+            raise foreign(self._success, f"cannot be read ({error})") from error
 
     def now(self) -> float:
         """What time it is by the clock that tells when runs were, in seconds since 1970."""
@@ -125,12 +141,15 @@ class History:
 
 
 @lru_cache(1024)  # who looks at many jobs each second reads the same ones
-def _read(text: bytes | None) -> Entry | None:
-    try:
-        values = json.loads(text or "")
-        return Entry(**values) if values.pop("version") == VERSION else None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+def _read(text: bytes) -> Entry:
+    """An entry; a `ValueError` says why it is none that this program wrote."""
+    entry = recalled(Entry, text, VERSION)
+    Status(entry.status)
+    if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
+        raise ValueError("counts are missing")
+    if (entry.slot or 0) > LATEST:
+        raise ValueError("slot is no time")
+    return entry
 
 
 def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
@@ -149,8 +168,9 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
             with Target(_hasty(settings, patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
-                run.listed = Rejects(target, job.name).count()
-                run.watermark = watermark(target, job)
+                with suppress(StateError):  # which whoever asks for them is told
+                    run.listed = Rejects(target, job.name).count()
+                    run.watermark = watermark(target, job)
                 History(target, job.name).add(timed)
         except Exception as error:  # noqa: BLE001  # it is told of where the run waits
             failures.append(error)
@@ -175,13 +195,10 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
 def watermark(target: Target, job: Job) -> float | None:
     """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
-    In seconds since 1970; None where it is not known.
+    In seconds since 1970; None where it is not known, a `StateError` where it cannot be read.
     """
     baseline = Baselines(target, job.name).read() if job.incremental else None
-    try:
-        return float(baseline.more["began"]) if baseline else None
-    except (KeyError, TypeError, ValueError):
-        return None
+    return baseline.began if baseline else None
 
 
 def _hasty(settings: Config, patience: int = PATIENCE) -> TargetSettings:
@@ -200,8 +217,12 @@ def was_loaded(settings: Config, job: Job) -> bool:
 
 def successes(target: Target, source: Source, jobs: Mapping[str, Job]) -> dict[str, float]:
     """When each job, as it is now, succeeded last, in seconds since 1970; jobs that have not are left out."""
-    found = {name: History(target, name).success() for name in jobs}
-    return {name: entry.ended for name, entry in found.items() if entry and is_of(entry, source, jobs[name])}
+    found = {}
+    for name, job in jobs.items():
+        with suppress(StateError):  # which the status of the job tells of
+            if (entry := History(target, name).success()) and is_of(entry, source, job):
+                found[name] = entry.ended
+    return found
 
 
 def is_of(entry: Entry, source: Source, job: Job) -> bool:

@@ -19,6 +19,7 @@ from loader.lookup import Lookup
 from loader.model import Chunk, Column, Table
 from loader.plan import Plan, as_literal, changed_since, no_longer, quote, within
 from loader.process import clock, elapsed
+from loader.recall import LATEST, built
 from loader.settings import Incremental, Job
 from loader.source import Source
 from loader.target import Target
@@ -76,8 +77,12 @@ def begin(
     if full or baseline is None or is_due(plan.job, baseline, now):
         return everything
     before = restored(baseline.more)
+    if before and mark and before.at > mark.now + NOISE and not set_back(before, mark):
+        before = None
     if doubt or before is None:
-        why = doubt or f"no row had a time in {stamp.name} when the last run began"
+        unread = f"the watermark in the baseline of job {plan.job.name!r} cannot be read"
+        unseen = f"no row had a time in {stamp.name} when the last run began"
+        why = doubt or (unread if MARK in baseline.more else unseen)
         return Beginning(plan, mark, now, f"everything is read: {why}")
     if mark is None:
         return everything
@@ -96,9 +101,13 @@ def kept(mark: Mark | None) -> dict[str, Any]:
 def restored(more: Mapping[str, Any]) -> Mark | None:
     """The mark that was stored; None where there is none."""
     try:
-        return Mark(**more[MARK])
-    except (KeyError, TypeError):
+        mark = built(Mark, more.get(MARK), least=-LATEST, most=LATEST)
+    except ValueError:
         return None
+    told = isinstance(mark.clock.get("boot"), str) and all(
+        isinstance(mark.clock.get(name), int | float) for name in ("uptime", "wall")
+    )
+    return mark if told else None
 
 
 def is_due(job: Job, baseline: Baseline, now: float) -> bool:

@@ -17,30 +17,48 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from loader.errors import Exit, LoaderError, TargetError
+from loader.errors import Exit, LoaderError, StateError, TargetError
+from loader.keys import foreign, of_another_type
 from loader.limit import allowed
+from loader.marker import CALLED
 from loader.process import identity, is_gone, start_thread
+from loader.recall import built, parsed
 from loader.settings import Target as Settings
 from loader.target import FORGET, Target
 
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
+FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was set
+PIDS = 1 << 31  # no process has a number that is greater
+SHOWN = 40  # bytes of a strange entry's name
 RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
 
 # KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead.
-# Gives "held", the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and the token
-# and name of each run that is to be shut out.
+# Gives "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and
+# the token and name of each run that is to be shut out; or "foreign", and the key and entry that no loader has written.
 # Who holds it alone renews it without writing, which a full Redis allows; the key's own end is then the lock's.
 TAKE = """
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 1, 2 do
+  local kind = redis.call('TYPE', KEYS[i])['ok']
+  if kind ~= 'hash' and kind ~= 'none' then return {'foreign', KEYS[i]} end
+end
+local function entry(text)
+  local good, value = pcall(cjson.decode, text)
+  if not good or type(value) ~= 'table' or type(value['token']) ~= 'string' then return nil end
+  local ends = value['until']
+  if type(ends) ~= 'number' or not (ends >= 0 and ends < 9007199254740992) then return nil end
+  return value
+end
 local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
 local held = redis.call('HGETALL', KEYS[1])
 local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
 local dead, live, outcome = {}, {[ARGV[2]] = true}, {'taken'}
 for i = 6, #ARGV do dead[ARGV[i]] = true end
 for i = 1, #held, 2 do
-  local other = cjson.decode(held[i + 1])
+  local other = entry(held[i + 1])
+  if not other or not string.match(held[i], '^%d+/%d+$') then return {'foreign', KEYS[1], held[i]} end
   local left = math.max(other['until'] - now, alone)
   if other['token'] == ARGV[2] and held[i] == ARGV[1] then
     outcome = {'renewed'}
@@ -53,7 +71,7 @@ for i = 1, #held, 2 do
     redis.call('HDEL', KEYS[1], held[i])
   elseif other['token'] ~= ARGV[2] then
     local theirs, of = string.match(held[i], '(%d+)/(%d+)')
-    if of ~= shards or theirs == shard then return {'held', held[i + 1], left} end
+    if of ~= shards or theirs == shard then return {'held', held[i], held[i + 1], left} end
     live[other['token']] = true
     if alone > 0 then
       other['until'] = now + left
@@ -69,6 +87,7 @@ if outcome[1] == 'taken' then
   end
   local listed = redis.call('HGETALL', KEYS[2])
   for i = 1, #listed, 2 do
+    if not string.match(listed[i + 1], '^loader%-%x+$') then return {'foreign', KEYS[2], listed[i]} end
     if not live[listed[i]] then
       outcome[#outcome + 1] = listed[i]
       outcome[#outcome + 1] = listed[i + 1]
@@ -82,11 +101,15 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
 return outcome
 """
-# KEYS: the lock, the fence. ARGV: part, token, tokens to take off the fence.
+# KEYS: the lock, the fence. ARGV: part, token, tokens to take off the fence. What no loader has written stays.
 DROP = """
-local own = redis.call('HGET', KEYS[1], ARGV[1])
-if own and cjson.decode(own)['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
-for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
+if redis.call('TYPE', KEYS[1])['ok'] == 'hash' then
+  local good, own = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]))
+  if good and type(own) == 'table' and own['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+end
+if redis.call('TYPE', KEYS[2])['ok'] == 'hash' then
+  for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
+end
 return 0
 """
 
@@ -103,7 +126,7 @@ class Holder:
 
 
 def holders(target: Target, job: str) -> tuple[Holder, ...]:
-    """Who holds the lock of a job now; nobody where it is none that this program wrote."""
+    """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
     key = f"loader:{{{job}}}:lock"
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     if not flat:
@@ -112,11 +135,19 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
     alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
     found = []
     for part, text in zip(flat[::2], flat[1::2], strict=True):
-        with suppress(ValueError, TypeError, KeyError):
-            held = json.loads(text)
-            if max(held["until"] - now, alone) > 0 and not is_gone(held):
-                found.append(Holder(part.decode(), held["run"], held["host"], int(held["pid"]), held["since"]))
+        held = _holder(key, part, text)
+        if max(held["until"] - now, alone) > 0 and not is_gone(held):
+            found.append(Holder(part.decode(), held["run"], held["host"], held["pid"], held["since"]))
     return tuple(found)
+
+
+def check_fence(target: Target, job: str) -> None:
+    """Raise a `StateError` where the fence of a job is none that this program wrote."""
+    key = f"loader:{{{job}}}:fence"
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    for token, name in zip(flat[::2], flat[1::2], strict=True):
+        if not CALLED.fullmatch(name.decode(errors="replace")):
+            raise _strange(key, token)
 
 
 def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
@@ -128,6 +159,17 @@ def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
 
 
 _under_way: set[str] = set()  # tokens of the locks of this process
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a lock says of its holder, beside its time and what tells its process apart."""
+
+    token: str
+    run: str
+    host: str
+    pid: int
+    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +208,7 @@ class Lock:
         self._lost: LoaderError | None = None
         self._hear: Callable[[LoaderError], None] = lambda _: None
         self._target: Target | None = None  # the run's
-        self._strangers: dict[str, str] = {}  # tokens of runs that are to be shut out, and what they are called
+        self._strangers: dict[bytes, str] = {}  # tokens of runs that are to be shut out, and what they are called
         self._thread: threading.Thread | None = None
         self._asking = threading.Lock()
         self._ended = threading.Event()
@@ -181,7 +223,8 @@ class Lock:
         while held := self._ask(target, dead):
             token = held.holder["token"]
             if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
-                raise LoaderError(f"{_refusal(self._job, held)}: wait for its end", exit_code=Exit.LOCKED)
+                far = f", or `DEL {self._key}` where there is no such run" * (held.left > FAR)
+                raise LoaderError(f"{_refusal(self._job, held)}: wait for its end{far}", exit_code=Exit.LOCKED)
             dead.append(token)
         self._shut_out(target)
 
@@ -252,7 +295,9 @@ class Lock:
         """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
         if not self.leave():  # the renewal would undo this: the lock lapses by itself
             return
-        off = [*self._closed(target), *([self._token] if target.settled and not self.lapsed() else [])]
+        off: list[str | bytes] = [*self._closed(target)]
+        if target.settled and not self.lapsed():
+            off.append(self._token)
         self.end()
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
 
@@ -264,14 +309,14 @@ class Lock:
         try:
             reply, known = target.ask_known(self._key.encode(), "EVAL", TAKE, 2, self._key, self._fence, *words)
             outcome, *more = reply
+            if outcome == b"foreign":
+                raise _foreign(*more)
             if outcome == b"held":
-                return _Held(json.loads(more[0]), int(more[1]))
+                return _Held(_holder(self._key, more[0], more[1]), int(more[2]))
         except (TargetError, ValueError, TypeError, LookupError) as error:
             if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
-            raise LoaderError(
-                f"{self._key} is no lock that this program wrote ({error}): DEL it unless a run is under way"
-            ) from error
+            raise LoaderError(f"the lock {self._key} cannot be taken: {error}") from error
         if outcome == b"taken" or started > self._until:
             self._grants += 1  # also where no replica knows of it yet: it was gone in any case
         if outcome == b"taken":
@@ -279,7 +324,7 @@ class Lock:
                 self.shared, self._sure = True, self._grants
                 self._doubted = self._doubted or self._renewed
             pairs = zip(more[::2], more[1::2], strict=True)
-            self._strangers |= {token.decode(): each.decode() for token, each in pairs}
+            self._strangers |= {token: each.decode() for token, each in pairs}
             if self._target:
                 self._target.shut_out(self._strangers.values())
             self._known = False
@@ -304,7 +349,7 @@ class Lock:
         if closed := self._closed(target):
             target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, "", "", *closed)
 
-    def _closed(self, target: Target) -> list[str]:
+    def _closed(self, target: Target) -> list[bytes]:
         """The runs that are shut out of all masters by now."""
         return list(self._strangers) if target.has_shut_out(self._strangers.values()) else []
 
@@ -333,6 +378,28 @@ class Lock:
                     own = None
         if own:
             own.close()
+
+
+def _holder(key: str, part: bytes, text: bytes) -> dict[str, Any]:
+    """An entry of a lock; a `StateError` where it is none that this program wrote."""
+    try:
+        held = parsed(text)
+        built(_Entry, {name: held.get(name) for name in ("token", "run", "host", "pid", "since")}, most=PIDS)
+        part.decode()
+    except ValueError as error:
+        raise _strange(key, part) from error
+    if not isinstance(ends := held.get("until"), int | float) or not 0 <= ends < 1 << 53:
+        raise _strange(key, part)
+    return held
+
+
+def _foreign(key: bytes, *entry: bytes) -> StateError:
+    """The error that a key is of another type, or has an entry that is none."""
+    return _strange(key.decode(), entry[0]) if entry else of_another_type(key.decode())
+
+
+def _strange(key: str, entry: bytes) -> StateError:
+    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that is none that this program wrote")
 
 
 def _is_over(holder: dict[str, Any]) -> bool:

@@ -8,12 +8,13 @@ else writes. It says what that run's connections are called, too: who comes next
 fence was lost with the lock.
 """
 
+import re
 import secrets
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 
-from loader.errors import StartOver, TargetError
+from loader.errors import StartOver, StateError
 from loader.model import Mark, Node
 from loader.slots import SlotMap, slot_of
 from loader.target import REDIRECT, Target, said
@@ -21,6 +22,8 @@ from loader.target import REDIRECT, Target, said
 GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"
 LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
 RUN, NAME = "run", "name"  # fields with the id of the run, and what its connections are called; others are numbers
+CALLED = re.compile(r"loader-[0-9a-f]+")  # what a run's connections may be called: others are none of the loader's
+DIGITS = 18  # of a number
 END = "end"  # the field that is set when all chunks are loaded
 # KEYS: the marker. ARGV: field, the number before ("" for none), number. Gives whether the number before was there.
 NOTE = """
@@ -40,6 +43,7 @@ class Markers:
         self, target: Target, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
     ) -> None:
         self.run = run
+        self.strange: set[str] = set()  # markers that were none, and are written anew
         self._passing = passing
         self._target = target
         self._prefix = prefix
@@ -134,20 +138,23 @@ class Markers:
         fields = self._fields(key)
         if fields.pop(RUN.encode(), b"") != self.run.encode():
             return None
-        return {name.decode(): int(number) for name, number in fields.items() if number.isdigit()}
+        numbers = {name: text for name, text in fields.items() if text.isdigit() and len(text) <= DIGITS}
+        return {name.decode(errors="replace"): int(text) for name, text in numbers.items()}
 
     def _name_in(self, key: str) -> str:
         """What the connections of another run are called that has left a marker there."""
-        name = self._fields(key).get(NAME.encode(), b"").decode(errors="replace")
-        return "" if name == self._target.name else name
+        fields = self._fields(key)
+        name = fields.get(NAME.encode(), b"").decode(errors="replace")
+        if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields):
+            self.strange.add(key)
+        return name if CALLED.fullmatch(name) and name != self._target.name else ""
 
     def _fields(self, key: str) -> dict[bytes, bytes]:
         """The fields of a marker; none where it is none."""
         try:
             flat = self._target.ask(key.encode(), "HGETALL", key)[1]
-        except TargetError as error:
-            if error.transient or "WRONGTYPE" not in str(error):
-                raise
+        except StateError:
+            self.strange.add(key)
             return {}
         return dict(zip(flat[::2], flat[1::2], strict=True))
 

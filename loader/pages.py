@@ -19,7 +19,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loader.board import problem_of
+from loader.board import problems_of
 from loader.history import Entry
 from loader.view import LISTED, MINUTES, ClusterView, Grid, JobPage, JobView, Overview, RejectsPage, Viewer
 
@@ -132,7 +132,7 @@ class Pages:
             "ranges": ranges,
             "spark": spark,
             "freshness": freshness,
-            "problem_of": problem_of,
+            "problems_of": problems_of,
             "static": self._link,
         }
         names = ("overview", "job", "rejects", "sign_in", "missing")

@@ -24,6 +24,7 @@ BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "
 WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values, written as plain words
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
 
+INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 TIME = re.compile(
@@ -334,10 +335,23 @@ def as_literal(column: Column) -> str:
     return f"CAST({name} AS CHAR)"
 
 
+def is_literal(value: str) -> bool:
+    """Whether a key value is a literal, and no other SQL."""
+    return LITERAL.fullmatch(value) is not None
+
+
+def fits(walk: Sequence[Column], values: KeyValues) -> bool:
+    """Whether key values are literals of the columns that a table is walked along."""
+    return len(values) == len(walk) and all(
+        is_literal(value) and (column.type not in INTEGERS or INTEGER.fullmatch(value))
+        for column, value in zip(walk, values, strict=True)
+    )
+
+
 def checked(values: Sequence[str | None]) -> KeyValues:
     """Literals that came from MySQL, checked to be nothing else."""
     for value in values:
-        if value is None or not LITERAL.fullmatch(value):
+        if value is None or not is_literal(value):
             raise PlanError(f"MySQL gave a key value that is no literal: {value!r}")
     return tuple(map(str, values))
 

@@ -1,7 +1,7 @@
 """A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
@@ -124,10 +124,13 @@ def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, aga
     job = ends.plan.job
     with Basis(ends, options) as basis, Crew(ends, basis, options) as crew:
         take_up = partial(crew.take_up, run.id)
-        persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
+        try:
+            persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
+        except LoaderError:
+            _tell(basis.notes, listener)
+            raise
         listener.expect(basis.plan.expected, ends.throttle)
-        for note in basis.notes:
-            listener.notify(Noted(note))
+        _tell(basis.notes, listener)
         run.resumed, run.full = basis.resumed, basis.is_full
         run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
@@ -141,6 +144,12 @@ def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, aga
         run.deleted += basis.erased
         run.prunes = basis.prunes
         run.error = basis.evicted() or None
+        _tell(basis.late_notes, listener)
+
+
+def _tell(notes: Iterable[str], listener: Listener) -> None:
+    for note in notes:
+        listener.notify(Noted(note))
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:

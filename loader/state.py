@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from loader.errors import ConfigError, Paused
+from loader.errors import Paused, StateError
 from loader.finding import SKEW
+from loader.keys import foreign
 from loader.marker import Markers
 from loader.model import Chunk, KeyValues, Reject
+from loader.plan import is_literal
 from loader.process import identity
+from loader.recall import LATEST, built, listed, parsed, recalled
 from loader.target import Target
 
 VERSION = 3
@@ -47,6 +50,12 @@ class Checkpoint:
     start: Mapping[str, Any] = field(default_factory=dict)
     marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    @property
+    def ends(self) -> tuple[KeyValues, ...]:
+        """The keys at which something owed begins or ends."""
+        ends = (self.after, *(end for chunk in self.owed for end in (chunk.after, chunk.upto)))
+        return tuple(end for end in ends if end is not None)
+
 
 class State:
     """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
@@ -68,36 +77,42 @@ class State:
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
     def read(self) -> Checkpoint | None:
-        """The checkpoint of an unfinished run; a `ConfigError` where it is none that this program wrote."""
+        """The checkpoint of an unfinished run; a `StateError` where it is none that this program wrote."""
         text = self._target.ask(self._key.encode(), "GET", self._key)[1]
         if text is None:
             return None
         try:
-            values = json.loads(text)
-            if values.pop("version") != VERSION:
-                raise ValueError("another version wrote it")  # noqa: TRY301
-            owed = tuple(Chunk(c["number"], _key(c["after"]), _key(c["upto"])) for c in values.pop("owed"))
-            after, markers = _key(values.pop("after")), tuple(values.pop("markers"))
-            return Checkpoint(**values, owed=owed, after=after, markers=markers)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(
-                f"the checkpoint {self._key} cannot be read ({error}): --restart forgets it and loads everything"
-            ) from error
+            saved = recalled(Checkpoint, text, VERSION)
+            if not all(is_literal(value) for end in saved.ends for value in end):
+                raise ValueError("it has a key that is no literal")  # noqa: TRY301
+            if len({chunk.number for chunk in saved.owed}) < len(saved.owed):
+                raise ValueError("it numbers its chunks wrongly")  # noqa: TRY301
+            if "began" in saved.start:
+                built(_Begin, {"since": saved.start["began"]})
+        except ValueError as error:
+            raise foreign(self._key, f"cannot be read ({error})") from error
+        return saved
+
+    def misfit(self) -> StateError:
+        """The error that the checkpoint of this very plan has keys that are none of its table."""
+        return foreign(self._key, "cannot be read (it has a key that does not fit the table)")
 
     def slot(self) -> Mapping[str, Any] | None:
         """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
 
         `begun` is a later one for which a run began that has not ended well; `of` is the fingerprint of what was run.
         A time that has not come yet was done by a wrong clock, or by one that was set back since: it is `ahead`, and
-        `slot` is 0.
+        `slot` is 0. A `StateError` where it is none that this program wrote.
         """
         text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
-        try:
-            done = dict(json.loads(text or ""))
-            if not isinstance(done["slot"], int):
-                return None
-        except (ValueError, TypeError, KeyError):
+        if text is None:
             return None
+        try:
+            done = parsed(text)
+            built(_Slot, {name: done[name] for name in ("slot", "begun") if name in done}, most=LATEST)
+        except ValueError as error:
+            raise foreign(self._slot, f"cannot be read ({error})") from error
+        done.pop("ahead", None)
         if done["slot"] > self._target.time(self._slot) + SKEW:
             done |= {"slot": 0, "ahead": done["slot"]}
         return done
@@ -123,33 +138,45 @@ class State:
         self._target.ask(self._paused.encode(), "DEL", self._paused)
 
     def paused(self) -> float | None:
-        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not."""
+        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not.
+
+        A `StateError` where it is, but not by this program: whoever wrote that meant it.
+        """
         text = self._target.ask(self._paused.encode(), "GET", self._paused)[1]
         if text is None:
             return None
         try:
-            return float(json.loads(text)["since"])
-        except (ValueError, TypeError, KeyError):
-            return 0.0  # whoever wrote it meant it
+            return built(_Begin, {"since": parsed(text).get("since")}).since
+        except ValueError as error:
+            raise foreign(self._paused, f"pauses the schedule, though it cannot be read ({error})") from error
 
     def check_pause(self) -> None:
         """Raise `Paused` where the schedule of the job is."""
-        if (since := self.paused()) is not None:
+        try:
+            since = self.paused()
+        except StateError as error:
+            raise Paused(f"the schedule of the job is paused: {error}") from error
+        if since is not None:
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             raise Paused(f"the schedule of the job is paused since {when}")
 
     def fields(self) -> frozenset[str]:
-        """The fields that hashes of the job may hold, as far as runs have noted it."""
+        """The fields that hashes of the job may hold, as far as runs have noted it.
+
+        A `StateError` where that is none that this program wrote.
+        """
         text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
         try:
-            names = json.loads(text or "[]")
-        except ValueError:
-            return frozenset()
-        return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+            return frozenset() if text is None else frozenset(listed(text))
+        except ValueError as error:
+            raise foreign(self._fields, f"cannot be read ({error})") from error
 
     def add_fields(self, names: frozenset[str]) -> None:
         """Note more fields that hashes of the job may hold."""
-        known = self.fields()
+        try:
+            known = self.fields()
+        except StateError:  # it was written meanwhile
+            known = frozenset()
         if not names <= known:
             self.set_fields(names | known)
 
@@ -162,8 +189,8 @@ class State:
         self._target.ask(self._prune.encode(), "SET", self._prune, run)
 
     def owes_prune(self) -> bool:
-        """Whether a prune is due."""
-        return self._target.ask(self._prune.encode(), "GET", self._prune)[1] is not None
+        """Whether a prune is due, whoever has noted it."""
+        return bool(self._target.ask(self._prune.encode(), "EXISTS", self._prune)[1])
 
     def settle_prune(self) -> None:
         """Note that a prune was carried out, or refused to a person."""
@@ -185,6 +212,21 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class _Slot:
+    """The times of a slot, in seconds since 1970."""
+
+    slot: int
+    begun: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """When a pause, or a run, began, in seconds since 1970."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
 
@@ -199,12 +241,24 @@ class Rejected:
     by: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row of the list of rejects, as it is kept."""
+
+    reason: str
+    first: float
+    last: float
+    attempts: int
+    by: str = ""
+
+
 class Rejects:
     """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
 
     def __init__(self, target: Target, job: str) -> None:
         self._target = target
         self._key = f"loader:{{{job}}}:rejects"
+        self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
 
     def count(self) -> int:
         """How many are listed."""
@@ -221,16 +275,19 @@ class Rejects:
             if known is None and room <= 0:
                 continue
             room -= known is None
-            before = json.loads(known) if known else {"first": now, "attempts": 0}
-            first, attempts = min(before["first"], now), before["attempts"] + 1
+            before = None if known is None else _rejected(reject.key, known)
+            if known is not None and before is None:
+                self.strange.add(reject.key)
+            before = before or Rejected(reject.key, "", now, now, 0)
+            first, attempts = min(before.first, now), before.attempts + 1
             entry = {"reason": reject.reason, "first": first, "last": now, "attempts": attempts, "by": by}
             self._ask("HSET", reject.key, json.dumps(entry))
 
     def all(self) -> Iterator[Rejected]:
-        """Each of them; those listed meanwhile may be missing. A `ConfigError` where one cannot be read."""
+        """Each of them; those listed meanwhile may be missing. A `StateError` where one cannot be read."""
         for key, entry in self._entries():
             if entry is None:
-                raise ConfigError(f"{self._key}: the entry of {key!r} is none: `loader rejects purge` forgets all")
+                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
             yield entry
 
     def remove(self, keys: Sequence[bytes]) -> int:
@@ -239,11 +296,16 @@ class Rejects:
 
     def remove_others(self, by: str) -> None:
         """Strike off the rows that this attempt of a run has not listed: it has written them."""
-        self.remove([key for key, entry in self._entries() if entry is None or entry.by != by])
+        entries = list(self._entries())
+        self.strange |= {key for key, entry in entries if entry is None}
+        self.remove([key for key, entry in entries if entry is None or entry.by != by])
 
     def clear(self) -> int:
         """Forget all; returns how many there were."""
-        count = self.count()
+        try:
+            count = self.count()
+        except StateError:  # it is no list of rejects at all
+            count = 0
         self._ask("DEL")
         return count
 
@@ -253,10 +315,7 @@ class Rejects:
         while True:
             cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
             for key, text in zip(flat[::2], flat[1::2], strict=True):
-                try:
-                    yield key, Rejected(key, **json.loads(text))
-                except (ValueError, TypeError):
-                    yield key, None
+                yield key, _rejected(key, text)
             if cursor == b"0":
                 return
 
@@ -264,8 +323,13 @@ class Rejects:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]
 
 
-def _key(values: Sequence[str] | None) -> KeyValues | None:
-    return None if values is None else tuple(values)
+def _rejected(key: bytes, text: bytes) -> Rejected | None:
+    """An entry of the list of rejects; None for one that this program did not write."""
+    try:
+        entry = built(_Entry, parsed(text))
+    except ValueError:
+        return None
+    return Rejected(key, **asdict(entry))
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:

@@ -1,10 +1,13 @@
 """How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from loader.claim import Claims, claim_of
 from loader.cron import next_times
+from loader.errors import StateError
 from loader.finding import SKEW
 from loader.history import Entry, History, is_of, watermark
 from loader.lock import Holder, holders
@@ -12,6 +15,9 @@ from loader.settings import Job, Schedule, Source
 from loader.state import Rejects, State
 from loader.target import Target, Words
 
+T = TypeVar("T")
+
+UNKNOWN: float | None = 0.0  # since when a schedule is paused where that cannot be read
 OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
 
 
@@ -23,7 +29,8 @@ class JobStatus:
     A job is late where its last success is older than its `max_age`, or, without one, a slot has passed without a
     success; and where its last success is in the future by the target's clock, `ahead` so many seconds: how old it is,
     nobody knows. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
-    another statement than its config has now, or of other fields, is `former`.
+    another statement than its config has now, or of other fields, is `former`. `unread` tells what of its state no
+    loader has written, and what mends it.
     """
 
     job: str
@@ -40,21 +47,35 @@ class JobStatus:
     ahead: float = 0.0
     foreign: str = ""
     former: Entry | None = None
+    unread: tuple[str, ...] = ()
 
 
 def job_status(target: Target, source: Source, job: Job) -> JobStatus:
     """How a job is doing, by its target, which also says what time it is."""
-    history = History(target, job.name)
+    history, unread = History(target, job.name), list[str]()
+
+    def read(ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except StateError as error:
+            unread.append(str(error))
+            return otherwise
+
     now = history.now()
-    foreign = Claims(target, job.name).refusal(claim_of(source, job))
-    last = None if foreign else next(iter(history.last()), None)
-    success = None if foreign else history.success()
+    foreign = read(lambda: Claims(target, job.name).refusal(claim_of(source, job)), "")
+    entries = [] if foreign else read(history.last, list[Entry]())
+    unread += [str(history.odd)] if history.odd else []
+    last, unknown = next(iter(entries), None), bool(unread)
+    success = None if foreign else read(history.success, None)
     former = None if success is None or is_of(success, source, job) else success
     success = None if former else success
-    held = holders(target, job.name)
+    held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     late = is_late(job, last, success, now, former)
-    paused = State(target, job.name).paused()
-    state = "running" if held else "paused" if paused is not None else _state(last, late=late)
+    paused = read(State(target, job.name).paused, UNKNOWN)
+    ended = "unknown" if unknown else _state(last, late=late)
+    state = "running" if held else "paused" if paused is not None else ended
+    mark = read(lambda: watermark(target, job), None)
+    rejects = read(Rejects(target, job.name).count, 0)
     return JobStatus(
         job=job.name,
         now=now,
@@ -64,12 +85,13 @@ def job_status(target: Target, source: Source, job: Job) -> JobStatus:
         last=last,
         success=success,
         due=next_time(job.schedule, now) if job.schedule else None,
-        watermark=watermark(target, job),
-        rejects=Rejects(target, job.name).count(),
+        watermark=mark,
+        rejects=rejects,
         paused=paused,
         ahead=ahead(success, now),
         foreign=foreign,
         former=former,
+        unread=tuple(unread),
     )
 
 
@@ -109,7 +131,7 @@ def is_late(job: Job, last: Entry | None, success: Entry | None, now: float, for
     success = success or former
     if job.schedule is None or success is None:
         return False
-    slot = next_time(job.schedule, success.began)
+    slot = next_time(job.schedule, min(success.began, now))
     return now - slot > OVERDUE + (job.schedule.jitter or 0)
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from heapq import nsmallest
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from loader.board import UNITS
 from loader.config import Config
 from loader.document import as_yaml
-from loader.errors import TargetError
+from loader.errors import StateError, TargetError
 from loader.glimpse import FIRST, Glimpse
 from loader.health import PATIENCE, Health
 from loader.history import KEPT, Entry, History
@@ -75,7 +75,8 @@ class Survey:
     def seed(self, target: Target) -> None:
         """Learn of the runs of the last hour."""
         for name in self.jobs:
-            self._learn(target, name)
+            with suppress(StateError):  # which the status of the job tells of
+                self._learn(target, name)
 
     def close(self) -> None:
         """Ask no more, and leave the target."""
@@ -151,7 +152,7 @@ class Survey:
         self._glimpse.get(end - time.monotonic())
         now, view = self._now(), self._view(job)
         if found is None:  # as many as are known of
-            return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values)
+            return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values, why=listed.problem)
         count, entries, owners = found
         rejects = [
             RejectView(
@@ -271,6 +272,7 @@ class Survey:
                         status = job_status(target, self._config.source, job)
                         self._heard[job.name], self._ahead = time.monotonic(), status.now - time.time()
                         self._statuses[job.name] = status
+                        yield from (f"job {job.name}: {unread}" for unread in status.unread)
                         if status.last and self._seen.get(job.name) != status.last.run:
                             self._learn(target, job.name)
                     except TargetError as error:

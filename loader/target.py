@@ -26,6 +26,7 @@ from redis.retry import Retry
 
 from loader.certificates import PLAIN, UNSHOWN, client_context, meaning
 from loader.errors import Exit, LoaderError, TargetError, is_local
+from loader.keys import kind_of, of_another_type
 from loader.limit import allowed
 from loader.model import Node
 from loader.probe import shake_hands, speaks_tls, wants_certificate
@@ -316,6 +317,8 @@ class Target:
                 return node, reply, replies[-1] if waits else 0
             text = said(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
+                if _code(text) in DATA and kind_of(key.decode(errors="replace")):
+                    raise of_another_type(key.decode())
                 self.mark_stale()
                 raise self.error(self._named(text, commands[-1]) or reply, node)
             if text.startswith("MOVED"):

@@ -137,6 +137,7 @@ class RejectsPage:
     count: int
     rejects: tuple[RejectView, ...]
     masked: bool
+    why: str = ""  # why not all of them are known
 
 
 @dataclass(frozen=True, slots=True)

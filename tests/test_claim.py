@@ -123,10 +123,20 @@ def test_what_the_version_before_has_left_is_accepted(school):
     school.redis.delete("loader:{job}:claim")
     assert run(school, **JOB, slot=slot).elsewhere
     assert status(school, **JOB).success.slot == slot
-    school.redis.set("loader:{job}:claim", b"\xff[")
     assert run(school, **JOB, slot=slot + 1).status == "ok"
     with Target(school.config(**JOB).target) as target:
         assert History(target, "job").success().slot == slot + 1
+
+
+@pytest.mark.parametrize("text", [b"\xff[", b'{"version": 2, "source": "x", "prefix": "stu_", "table": "stu"}'])
+def test_a_claim_that_does_not_say_whose_the_name_is(school, text):
+    """Nothing is written, and what mends it is named; `--restart` says that it is this config's."""
+    school.redis.set("loader:{job}:claim", text)
+    refused = run(school, **JOB)
+    assert (refused.exit_code, refused.read) == (2, 0)
+    assert refused.error.endswith("`DEL loader:{job}:claim` has the next run claim the name of the job")
+    assert run(school, **JOB, restart=True).status == "ok"
+    assert run(school, **JOB).status == "ok"
 
 
 def test_as_typed(world, tmp_path):

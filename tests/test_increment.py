@@ -586,6 +586,7 @@ def test_a_full_run_is_due(world, monkeypatch):
     table(world, rows=100)
     job = Syncing(world, full_every="1d")
     assert job.ok() == (100, True)
+    assert not world.redis.exists("loader:{job}:fence")  # nothing of it is still to be carried out
     world.sql("DELETE FROM t WHERE id = 4", "UPDATE t SET v = 1 WHERE id = 5")
     assert job.ok()[1] is False
     assert 4 in job.values()

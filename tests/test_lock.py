@@ -199,7 +199,7 @@ def test_a_lock_that_is_none(world, target, value):
         world.redis.hset(KEY, "1/1", value)
     else:
         world.redis.set(KEY, "x")
-    with pytest.raises(LoaderError, match=r"loader:\{job\}:lock is no lock that this program wrote .*: DEL it"):
+    with pytest.raises(LoaderError, match=r"loader:\{job\}:lock .* this program .*: `DEL loader:\{job\}:lock`"):
         lock_of(world).take(target)
 
 

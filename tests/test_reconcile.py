@@ -24,7 +24,7 @@ from loader.state import Rejects
 from loader.target import Target
 from world import Ear
 
-ROWS = 200_000
+ROWS = 50_000
 LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
 
 
@@ -78,7 +78,7 @@ def seen(verdict):
 
 
 def corrupt(world, seed):
-    """Corrupt one in a hundred keys, in four ways; what `verify` has to say of it."""
+    """Corrupt some keys, in four ways; what `verify` has to say of it."""
     chance = random.Random(seed)
     numbers = chance.sample(range(1, ROWS + 1), 1500)
     keys = [b"big_%08d" % number for number in numbers]
@@ -99,7 +99,7 @@ def corrupt(world, seed):
 
 
 def test_what_was_corrupted_is_reported_and_repaired_and_nothing_else(world, big):
-    """One key in a hundred of 200,000 rows: each named, no other; `repair` touches these alone; then all is equal."""
+    """One key in twenty-five of 50,000 rows: each named, no other; `repair` touches these alone; then all is equal."""
     clean = check(big)
     assert (clean.rows, clean.is_equal) == (ROWS, True)
     expected = corrupt(world, 1)
@@ -781,15 +781,24 @@ def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):
 
 
 def test_a_list_of_rejects_that_is_none(world, tmp_path):
-    """Said with the key, and what to do; a sync that ends well mends it."""
+    """Said with the key, and what to do; a sync that ends well mends it. What only a person can mend ends in a line."""
     desk = Desk(world, tmp_path)
     world.redis.hset("loader:{stu}:rejects", mapping={"stu_1": "garbage", "stu_2": '{"x": 1}'})
     listed = desk.run("rejects", "list", "stu")
-    assert (listed.code, "`loader rejects purge` forgets all" in listed.err) == (2, True)
+    assert (listed.code, "`loader rejects purge stu` forgets all" in listed.err) == (2, True)
     assert desk.run("rejects", "purge", "stu").out == "stu: 2 forgotten\n"
     world.redis.hset("loader:{stu}:rejects", "stu_1", "garbage")
     assert desk.run("sync", "stu").code == 0
     assert desk.run("rejects", "list", "stu").out == "stu: 0 rejected rows\n"
+    world.redis.hset("loader:{stu}:fence", "x", "y")
+    world.redis.set("loader:{stu}:lock", "x")
+    refused = desk.run("sync", "stu")
+    assert refused.code == 2
+    (line,) = [line for line in refused.messages if line.startswith("error: ")]
+    told = desk.run("status", "stu", "-o", "json")
+    assert (told.code, f"error: {told.document['problem']}") == (1, line)
+    assert line.startswith("error: loader:{stu}:lock is no hash")
+    assert line.endswith("`DEL loader:{stu}:lock` frees the job: not while a run of it is under way")
 
 
 def test_the_values_of_rejects_in_json(world, tmp_path):

@@ -386,7 +386,7 @@ def test_one_broken_job_hides_no_other(desk, survey_of):
     view = survey.overview()
     assert [job.status.state for job in view.jobs] == ["ok", "unknown", "failed", "rejects", "never"]
     assert view.cluster.state == "ok"
-    assert ["WRONGTYPE" in text for text in view.problems if text.startswith("job late: redis ")] == [True]
+    assert ["WRONGTYPE" in text for text in view.problems if text.startswith("job late: loader:{late}:runs ")] == [True]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

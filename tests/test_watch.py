@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from loader.metrics import Metrics
 from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
 from loader.options import Options
 from loader.progress import Log, Reporter
+from loader.recall import LATEST
 from loader.report import run_document
 from loader.server import wait
 from loader.serving import Serving
@@ -260,6 +262,7 @@ def test_late(world):
         assert is_late(job, entry, entry, moment) is late
     assert not is_late(with_age, None, None, 1e10)
     assert is_late(with_age, entry, None, entry.ended)
+    assert not is_late(hourly, entry, replace(entry, began=LATEST), entry.ended)
     for job, late in ((with_age, True), (hourly, True), (plain, False)):
         assert is_late(job, entry, entry, entry.ended - SKEW - 1) is late  # it is in the future
         assert not is_late(job, entry, entry, entry.ended - SKEW + 1)

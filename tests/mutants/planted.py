@@ -533,8 +533,8 @@ FAULTS = [
         ),
         (
             "text after a literal goes through",
-            "not LITERAL.fullmatch(value)",
-            "not LITERAL.match(value)",
+            "LITERAL.fullmatch(value)",
+            "LITERAL.match(value)",
             "plan::literals_hold_no_free_text",
         ),
         (
@@ -830,8 +830,8 @@ FAULTS = [
         ),
         (
             "another's lock is let go",
-            "if own and cjson.decode(own)['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end",
-            "if own then redis.call('HDEL', KEYS[1], ARGV[1]) end",
+            "if good and type(own) == 'table' and own['token'] == ARGV[2] then",
+            "if good and type(own) == 'table' then",
             "lock::a_lock_is_renewed_and_taken_again_if_nobody_has_it",
         ),
         (
@@ -848,8 +848,8 @@ FAULTS = [
         ),
         (
             "the fence of what may still be carried out is taken away",
-            "*([self._token] if target.settled and not self.lapsed() else [])",
-            "self._token",
+            "        if target.settled and not self.lapsed():\n            off.append",
+            "        if True:\n            off.append",
             "lock::a_run_that_left_something_under_way_stays_fenced",
         ),
     ),
@@ -1028,8 +1028,8 @@ FAULTS = [
         ),
         (
             "a checkpoint of another plan is gone on with",
-            "        if changed := difference(before, facts):\n",
-            "        if scheduled and (changed := difference(before, facts)):\n",
+            "        if changed:\n            if scheduled:",
+            "        if scheduled and changed:\n            if scheduled:",
             "backfill::a_changed_plan_is_refused_with_the_reason",
         ),
         (
@@ -1076,8 +1076,8 @@ FAULTS = [
         ),
         (
             "a checkpoint of another version is read",
-            '            if values.pop("version") != VERSION:\n                raise ValueError',
-            '            if values.pop("version") == -VERSION:\n                raise ValueError',
+            "saved = recalled(Checkpoint, text, VERSION)",
+            'saved = recalled(Checkpoint, text, parsed(text).get("version", 0))',
             "backfill::a_checkpoint_of_another_version_is_refused",
         ),
     ),
@@ -1103,8 +1103,8 @@ FAULTS = [
         ),
         (
             "no replica knows that a baseline is void",
-            'self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({"void": token})))',
-            'self._target.ask(self._key.encode(), "SET", self._key, json.dumps({"void": token}))',
+            'self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({VOID: token})))',
+            'self._target.ask(self._key.encode(), "SET", self._key, json.dumps({VOID: token}))',
             "changed::what_a_failover_must_not_undo",
         ),
     ),
@@ -1133,7 +1133,7 @@ FAULTS = [
         ),
         (
             "what a run wrote that did not end is known",
-            'chain = self._without(chain, fields.get(WRITER.encode(), b"").decode())',
+            'chain = self._without(chain, fields.get(WRITER.encode(), b"").decode(errors="replace"))',
             "pass",
             "changed::what_a_run_wrote_that_did_not_end_is_written_again",
         ),
@@ -1532,6 +1532,84 @@ FAULTS = [
             "return Exit.FAILED if gone and",
             "return Exit.FAILED if not gone and",
             "bad_input::s11_a_table_that_is_gone",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "another type under a key of the loader's own is not named",
+            'if _code(text) in DATA and kind_of(key.decode(errors="replace")):',
+            "if not text:",
+            "garbage::garbage_in_each_key",
+        ),
+    ),
+    *_of(
+        "recall",
+        (
+            "what is nested too deeply ends in a traceback",
+            "except RecursionError as error:",
+            "except MemoryError as error:",
+            "garbage::garbage_in_each_key",
+        ),
+        (
+            "any value does",
+            "        if self._is_plain(kind, value):\n",
+            "        if kind in {int, float, str, bool}:\n",
+            "garbage::garbage_in_each_key",
+        ),
+    ),
+    *_of(
+        "claim",
+        (
+            "a claim that nobody can read is none",
+            'raise foreign(self._key, f"does not say whose the name is ({error})") from error',
+            "return {}",
+            "claim::a_claim_that_does_not_say_whose_the_name_is",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "a prune ends the lock of the run that it is part of",
+            "if not self._lender:",
+            "if self._held:",
+            "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "cli_watch",
+        (
+            "a status that cannot be read is all right",
+            "raise typer.Exit(Exit.OK if known else Exit.FAILED)",
+            "raise typer.Exit(Exit.OK)",
+            "reconcile::a_list_of_rejects_that_is_none",
+        ),
+    ),
+    *_of(
+        "state",
+        (
+            "fields that nobody can read are none",
+            'raise foreign(self._fields, f"cannot be read ({error})") from error',
+            "return frozenset()",
+            "garbage::garbage_in_each_key",
+        ),
+    ),
+    *_of(
+        "tidy",
+        (
+            "what was none is taken away in silence",
+            'self.told[error.key] = f"{error.what}: it was taken away, and is written anew"',
+            "pass",
+            "garbage::garbage_in_each_key garbage::what_is_written_anew_is_told_once",
+        ),
+    ),
+    *_of(
+        "lock",
+        (
+            "a name on the fence may be anybody's",
+            "if not string.match(listed[i + 1], '^loader%-%x+$') then",
+            "if not listed[i + 1] then",
+            "garbage::garbage_in_each_key",
         ),
     ),
 ]

@@ -1,0 +1,64 @@
+"""The loader's own keys in Redis: what type each has, and what mends one that this program did not write."""
+
+import re
+from dataclasses import dataclass
+
+from loader.errors import StateError
+
+OWN = re.compile(
+    r"loader:(?:\{(?P<job>.+)\}:(?P<name>[a-z]+)(?::(?P<shard>\d+/\d+))?|(?P<spread>[a-z]+):.+)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of key: its type in Redis, what deleting it leaves behind, and a better command to mend it."""
+
+    type: str
+    then: str
+    command: str = "DEL {key}"
+
+
+KINDS = {
+    "lock": Kind("hash", "frees the job: not while a run of it is under way"),
+    "fence": Kind("hash", "mends it: once no run of the job is under way, nor stands still anywhere"),
+    "runs": Kind("list", "forgets the history of the job"),
+    "success": Kind("string", "mends it, as the next run that ends well does"),
+    "checkpoint": Kind("string", "forgets it and loads everything", "loader backfill {job} --restart"),
+    "claim": Kind("string", "has the next run claim the name of the job"),
+    "fields": Kind("string", "mends it, as the next run does"),
+    "slot": Kind("string", "mends it, as the next run of the schedule does"),
+    "prune": Kind("string", "has it owed no more, as the next prune does"),
+    "paused": Kind("string", "has the schedule go on"),
+    "rejects": Kind("hash", "forgets all", "loader rejects purge {job}"),
+    "baseline": Kind("string", "mends it, as the next run does, which reads everything"),
+    "digests": Kind("hash", "mends it, as the next run does, which writes all rows"),
+    # spread over the masters
+    "marker": Kind("hash", "has the next run begin from the start"),
+    "passing": Kind("hash", "mends it, as the next run does"),
+    "standing": Kind("hash", "has the next run read everything"),
+    "digest": Kind("string", "has the next run write its rows"),
+}
+
+
+def kind_of(key: str) -> Kind | None:
+    """What a key is; None where it is none of the loader's own."""
+    match = OWN.fullmatch(key)
+    return KINDS.get(match["name"] or match["spread"]) if match else None
+
+
+def foreign(key: str, what: str) -> StateError:
+    """The error that a key of the loader's own is none that this program wrote, and the command that mends it."""
+    match, kind = OWN.fullmatch(key), kind_of(key)
+    assert match
+    assert kind
+    command = kind.command.format(key=key, job=match["job"]) + f" --shard {match['shard']}" * bool(match["shard"])
+    called = f"the checkpoint {key}" if match["name"] == "checkpoint" else key
+    return StateError(key, f"{called} {what}", f"`{command}` {kind.then}", command)
+
+
+def of_another_type(key: str, seen: str = "") -> StateError:
+    """The error that a key of the loader's own has not the type that it should, but the one that was seen."""
+    kind = kind_of(key)
+    assert kind
+    return foreign(key, f"is no {kind.type}, as it would be if this program had written it ({seen or 'WRONGTYPE'})")
