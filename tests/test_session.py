@@ -211,3 +211,13 @@ def test_each_variable_is_decided(world):
         else "SELECT variable_name FROM performance_schema.variables_metadata WHERE variable_scope LIKE 'SESSION%'"
     )
     assert {name for (name,) in found} - decided()[0] == set()
+
+
+def test_another_time_zone_of_the_server(rows):
+    """Where the config names none, an increment is not built on what was read in the zone of before."""
+    config = rows.config(table="t", key="t_{id}", fields={"at": "FROM_UNIXTIME(0)"}, **KINDS["incremental"])
+    run(config)
+    assert not run(config).full
+    with globally(rows, time_zone="+05:00"):
+        assert run(config).full
+    assert rows.hashes()[b"t_7"] == {b"at": b"1970-01-01 05:00:00"}

@@ -1003,6 +1003,12 @@ FAULTS = [
     *_of(
         "basis",
         (
+            "the server's own time zone is no matter",
+            '| ({} if named else {"time zone": str(zone)})',
+            "",
+            "session::another_time_zone_of_the_server",
+        ),
+        (
             "an old checkpoint stands beside new markers",
             "            self.state.void()  # else the new markers would vouch for it\n",
             "",
