@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from loader.errors import StateError
-from loader.keys import foreign
+from loader.keys import foreign, own_key, spread_key
 from loader.marker import Markers
 from loader.masters import Life
 from loader.model import Node
@@ -58,8 +58,8 @@ class Baselines:
     def __init__(self, target: Target, job: str) -> None:
         self._text: bytes | None = None  # as it was when the run began
         self._target = target
-        self._marker = f"loader:standing:{job}"
-        self._key = f"loader:{{{job}}}:baseline"
+        self._marker = spread_key("standing", job)
+        self._key = own_key(job, "baseline")
 
     def read(self) -> Baseline | None:
         """The baseline; None where there is none, a `StateError` where it is none that this program wrote."""

@@ -20,6 +20,7 @@ from loader.digests import Digests
 from loader.ends import Ends, passing
 from loader.errors import ConfigError, Done, StartOver, StateError
 from loader.finding import SKEW
+from loader.keys import own_key
 from loader.load import check_table
 from loader.marker import LOST, Markers, lacking
 from loader.masters import Life, lives
@@ -95,7 +96,7 @@ class Basis:
         The job is locked by then.
         """
         job = self.plan.job
-        self._began = self._ends.target.time(f"loader:{{{job.name}}}:slot")
+        self._began = self._ends.target.time(own_key(job.name, "slot"))
         told = self._check_slot()
         self._tidy.look()
         self._baselines.begin()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from loader.errors import Foreign, StateError
-from loader.keys import foreign
+from loader.keys import foreign, own_key
 from loader.recall import recalled
 from loader.settings import Job, Source
 from loader.target import Target
@@ -49,7 +49,7 @@ class Claims:
     def __init__(self, target: Target, job: str) -> None:
         self._target = target
         self._job = job
-        self._key = f"loader:{{{job}}}:claim"
+        self._key = own_key(job, "claim")
 
     def refusal(self, own: Claim) -> str:
         """Why the name is not this config's to use, in words; empty where it is, a `StateError` where nobody knows."""

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loader.document import Document, Keys, Problem, files_of, read_document
+from loader.keys import PREFIX
 from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
 
 __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
 
-STATE_PREFIX = "loader:"  # what the keys of the loader's own state begin with
 NAMED = 3  # jobs that a warning names
 
 NOT_KEYS = {"[list]", "[map]", "[key]"}  # steps of pydantic's locations that no file has
@@ -110,8 +110,8 @@ class Config(Model):
         for name, job in self.jobs.items():
             job.take_name(name)
             before = seen.setdefault(job.prefix, _Namesakes(job))
-            if job.prefix.startswith(STATE_PREFIX):
-                collisions[name] = f"keys begin with {STATE_PREFIX!r} as those of the loader's own state; change it"
+            if job.prefix.startswith(PREFIX):
+                collisions[name] = f"keys begin with {PREFIX!r} as those of the loader's own state; change it"
             elif (other := before.at_odds(job)) and other.table != job.table:
                 collisions[name] = f"keys begin with {job.prefix!r} as those of job {other.name}; change one of them"
             elif other:
@@ -149,9 +149,9 @@ class Config(Model):
         )
         state = (
             f"jobs.{job.name}.key: where text follows its prefix {job.prefix!r}, a row's key may begin with"
-            f" {STATE_PREFIX!r}, as those of the loader's own state"
+            f" {PREFIX!r}, as those of the loader's own state"
             for job in self.jobs.values()
-            if STATE_PREFIX.startswith(job.prefix)
+            if PREFIX.startswith(job.prefix)
         )
         return (*shared, *state)
 

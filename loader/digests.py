@@ -16,7 +16,7 @@ from itertools import compress
 from typing import Any
 
 from loader.errors import StartOver, StateError
-from loader.keys import foreign
+from loader.keys import foreign, own_key, spread_key
 from loader.model import Chunk, KeyValues
 from loader.recall import built, parsed
 from loader.target import Target
@@ -108,7 +108,7 @@ class Digests:
     def __init__(self, target: Target, job: str, writer: str) -> None:
         self._target = target
         self._job = job
-        self._key = f"loader:{{{job}}}:digests"
+        self._key = own_key(job, "digests")
         self._writer = writer
         self.trusted = False
         self.is_whole = True  # nothing is missing of what the last run has left
@@ -246,7 +246,7 @@ class Digests:
             raise StartOver(f"the digests of job {self._job!r} were written by another run, or are gone")
 
     def _blob_key(self, number: int) -> bytes:
-        return f"loader:digest:{self._job}:{number}".encode()
+        return f"{spread_key('digest', self._job)}:{number}".encode()
 
     def _rows(self, number: int) -> tuple[bytes | None, Rows | None]:
         """The blob of a chunk, and its rows; None for what is not there, or is none."""

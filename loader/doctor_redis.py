@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from loader.config import STATE_PREFIX, Config
+from loader.config import Config
 from loader.errors import Exit, LoaderError
 from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, redis_cli, skip, unchecked, warn
+from loader.keys import PREFIX
 from loader.lookup import escape_glob
 from loader.masters import describe_cluster
 from loader.model import Node
@@ -144,7 +145,7 @@ def tls_options(target: Settings) -> list[str]:
 
 def _patterns(settings: Config) -> dict[str, str]:
     """The key patterns that an account needs, by what the keys of each job and of the loader itself begin with."""
-    prefixes = [*(job.prefix for job in settings.jobs.values()), STATE_PREFIX]
+    prefixes = [*(job.prefix for job in settings.jobs.values()), PREFIX]
     return {prefix: f"~{escape_glob(prefix)}*" for prefix in prefixes}
 
 

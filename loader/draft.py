@@ -12,8 +12,8 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
-from loader.config import STATE_PREFIX
 from loader.errors import PlanError
+from loader.keys import PREFIX
 from loader.model import Column, Listed, Table
 from loader.notation import JOB_NAME, KeyParts, key_parts
 from loader.plan import make_plan
@@ -200,9 +200,7 @@ def _prefixes(tables: Sequence[str]) -> list[str]:
     while True:
         prefixes = [prefix(place) for place in range(len(stems))]
         order = sorted(range(len(stems)), key=prefixes.__getitem__)
-        moved = {
-            place for place, own in enumerate(prefixes) if own.startswith(STATE_PREFIX) or STATE_PREFIX.startswith(own)
-        }
+        moved = {place for place, own in enumerate(prefixes) if own.startswith(PREFIX) or PREFIX.startswith(own)}
         for place, after in pairwise(order):
             if prefixes[after].startswith(prefixes[place]):
                 moved.add(after if prefixes[after] == prefixes[place] else place)

@@ -17,7 +17,7 @@ from loader.baseline import Baselines
 from loader.claim import fingerprint
 from loader.config import Config
 from loader.errors import Exit, LoaderError, StateError, Stopped
-from loader.keys import foreign
+from loader.keys import foreign, own_key
 from loader.model import Run, Status
 from loader.process import start_thread
 from loader.recall import LATEST, recalled
@@ -99,8 +99,8 @@ class History:
 
     def __init__(self, target: Target, job: str) -> None:
         self._target = target
-        self._runs = f"loader:{{{job}}}:runs"
-        self._success = f"loader:{{{job}}}:success"
+        self._runs = own_key(job, "runs")
+        self._success = own_key(job, "success")
         self.odd: StateError | None = None  # why entries were left out of what was asked for last
 
     def add(self, entry: Entry) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from loader.errors import StateError
 
+PREFIX = "loader:"  # what all of them begin with
 OWN = re.compile(
-    r"loader:(?:\{(?P<job>.+)\}:(?P<name>[a-z]+)(?::(?P<shard>\d+/\d+))?|(?P<spread>[a-z]+):.+)", re.DOTALL
+    PREFIX + r"(?:\{(?P<job>.+)\}:(?P<name>[a-z]+)(?::(?P<shard>\d+/\d+))?|(?P<spread>[a-z]+):.+)", re.DOTALL
 )
 
 
@@ -39,6 +40,20 @@ KINDS = {
     "standing": Kind("hash", "has the next run read everything"),
     "digest": Kind("string", "has the next run write its rows"),
 }
+
+
+def own_key(job: str, name: str, shard: tuple[int, int] | None = None) -> str:
+    """The key of a kind of state of a job, or of one shard (I, N) of it; all of a job are in one slot."""
+    return f"{PREFIX}{{{job}}}:{name}{_part(shard)}"
+
+
+def spread_key(name: str, job: str, shard: tuple[int, int] | None = None) -> str:
+    """How the keys of a kind begin that a job has on each master, or anywhere."""
+    return f"{PREFIX}{name}:{job}{_part(shard)}"
+
+
+def _part(shard: tuple[int, int] | None) -> str:
+    return f":{shard[0]}/{shard[1]}" if shard else ""
 
 
 def kind_of(key: str) -> Kind | None:

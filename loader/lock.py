@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import Exit, LoaderError, StateError, TargetError
-from loader.keys import foreign, of_another_type
+from loader.keys import foreign, of_another_type, own_key
 from loader.limit import allowed
 from loader.marker import CALLED
 from loader.process import identity, is_gone, start_thread
@@ -127,7 +127,7 @@ class Holder:
 
 def holders(target: Target, job: str) -> tuple[Holder, ...]:
     """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
-    key = f"loader:{{{job}}}:lock"
+    key = own_key(job, "lock")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     if not flat:
         return ()
@@ -143,7 +143,7 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
 
 def check_fence(target: Target, job: str) -> None:
     """Raise a `StateError` where the fence of a job is none that this program wrote."""
-    key = f"loader:{{{job}}}:fence"
+    key = own_key(job, "fence")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     for token, name in zip(flat[::2], flat[1::2], strict=True):
         if not CALLED.fullmatch(name.decode(errors="replace")):
@@ -152,7 +152,7 @@ def check_fence(target: Target, job: str) -> None:
 
 def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
     """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
-    keys = {job: f"loader:{{{job}}}:lock" for job in jobs}
+    keys = {job: own_key(job, "lock") for job in jobs}
     asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
     with target.foreseeing(asked):
         return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
@@ -195,7 +195,7 @@ class Lock:
         self._settings = settings
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
-        self._key, self._fence = f"loader:{{{job}}}:lock", f"loader:{{{job}}}:fence"
+        self._key, self._fence = own_key(job, "lock"), own_key(job, "fence")
         self._token = run
         since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from loader.keys import PREFIX
 from loader.model import Column, Table
 from loader.plan import BINARIES, INTEGERS, NUMBERS, TIMES, WORDS, Plan, quote
 
@@ -17,7 +18,7 @@ TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
 READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
 BYTES = BINARIES | {"bit"}  # of such columns a key has bytes, which need not be text
 PLAIN = NUMBERS | TIMES | WORDS | BYTES  # compared by their values
-RESERVED = b"loader:"  # the loader's own keys
+RESERVED = PREFIX.encode()  # the loader's own keys
 
 DATE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 FRACTION = rb"(?:\.[0-9]{1,6})?"

@@ -12,7 +12,7 @@ from typing import Any
 
 from loader.errors import Paused, StateError
 from loader.finding import SKEW
-from loader.keys import foreign
+from loader.keys import foreign, own_key, spread_key
 from loader.marker import Markers
 from loader.model import Chunk, KeyValues, Reject
 from loader.plan import is_literal
@@ -61,14 +61,13 @@ class State:
     """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
 
     def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True) -> None:
-        part = f":{shard[0]}/{shard[1]}" if shard else ""
         self._target = target
-        self.marker = f"loader:{'marker' if resumes else 'passing'}:{job}{part}"
-        self._key = f"loader:{{{job}}}:checkpoint{part}"
-        self._slot = f"loader:{{{job}}}:slot"
-        self._prune = f"loader:{{{job}}}:prune"
-        self._paused = f"loader:{{{job}}}:paused"
-        self._fields = f"loader:{{{job}}}:fields"
+        self.marker = spread_key("marker" if resumes else "passing", job, shard)
+        self._key = own_key(job, "checkpoint", shard)
+        self._slot = own_key(job, "slot")
+        self._prune = own_key(job, "prune")
+        self._paused = own_key(job, "paused")
+        self._fields = own_key(job, "fields")
         self._resumes = resumes
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -257,7 +256,7 @@ class Rejects:
 
     def __init__(self, target: Target, job: str) -> None:
         self._target = target
-        self._key = f"loader:{{{job}}}:rejects"
+        self._key = own_key(job, "rejects")
         self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
 
     def count(self) -> int:

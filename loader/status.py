@@ -10,6 +10,7 @@ from loader.cron import next_times
 from loader.errors import StateError
 from loader.finding import SKEW
 from loader.history import Entry, History, is_of, watermark
+from loader.keys import own_key
 from loader.lock import Holder, holders
 from loader.settings import Job, Schedule, Source
 from loader.state import Rejects, State
@@ -97,18 +98,18 @@ def job_status(target: Target, source: Source, job: Job) -> JobStatus:
 
 def questions(job: Job) -> list[tuple[bytes, Words]]:
     """What `job_status` asks the target in any case, to be asked at once for many jobs, see `Target.foreseeing`."""
-    state = f"loader:{{{job.name}}}:"
+    runs = own_key(job.name, "runs")
     asked: list[Words] = [
-        ("LRANGE", f"{state}runs", 0, 0),
-        ("GET", f"{state}success"),
-        ("HGETALL", f"{state}lock"),
-        ("HLEN", f"{state}rejects"),
-        ("GET", f"{state}paused"),
-        ("GET", f"{state}claim"),
+        ("LRANGE", runs, 0, 0),
+        ("GET", own_key(job.name, "success")),
+        ("HGETALL", own_key(job.name, "lock")),
+        ("HLEN", own_key(job.name, "rejects")),
+        ("GET", own_key(job.name, "paused")),
+        ("GET", own_key(job.name, "claim")),
     ]
     if job.incremental:
-        asked.append(("GET", f"{state}baseline"))
-    return [(f"{state}runs".encode(), ("TIME",)), *((str(words[1]).encode(), words) for words in asked)]
+        asked.append(("GET", own_key(job.name, "baseline")))
+    return [(runs.encode(), ("TIME",)), *((str(words[1]).encode(), words) for words in asked)]
 
 
 def ahead(success: Entry | None, now: float) -> float:
