@@ -140,10 +140,12 @@ def test_a_result_that_is_cut_deletes_nothing(rows, monkeypatch, way):
 
 def test_what_is_not_kept_is_noticed(world, monkeypatch):
     """A variable that changes results and is not what was set ends the run; of others `doctor` tells."""
-    config, setting = world.config(table="x"), session.setting
+    config, setting = world.config(table="x", where="(SELECT GROUP_CONCAT(1))"), session.setting
     settings = config.source
     monkeypatch.setattr(session, "setting", lambda variables: setting(variables).replace(session.DAY, "7"))
-    (found,) = (each for each in diagnose(config, [], []) if each.check == "mysql.session")
+    seen = {each.check: each for each in diagnose(config, [], [])}
+    assert seen["mysql.packet"].seen.endswith("MiB, where a GROUP_CONCAT is cut")
+    found = seen["mysql.session"]
     assert found.level == "warn"
     assert found.seen.startswith("wait_timeout is '7' where '86400' was set; net_write_timeout is '7'")
     monkeypatch.setattr(session, "setting", lambda variables: setting(variables).replace(session.ALL, "3"))
