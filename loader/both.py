@@ -101,6 +101,7 @@ class Both:
                 self._ends.steadily(self._markers.leave)
                 self._marking = self._markers.field(0)
             self.lookup = self._ends.lookup()
+            self._ends.lanes(1)
         except BaseException:
             self._ends.close()
             raise
@@ -150,10 +151,13 @@ class Both:
         if self._ends.take_doubt() is not None:
             raise LoaderError(f"{SHARED}: repeat the command")
 
-    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G]:
-        """Rows of a statement, and what was gathered of those whose hash is not what it should be."""
+    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G, list[Reject]]:
+        """Rows of a statement, what was gathered of those whose hash is not what it should be, and those without one.
 
-        def attempt() -> tuple[int, G]:
+        The last are rows that no command can be made of.
+        """
+
+        def attempt() -> tuple[int, G, list[Reject]]:
             gathered = gather()
             reader = Reader(self.target, gathered.append, tally)
             try:
@@ -161,7 +165,7 @@ class Both:
                 reader.drain()
             finally:
                 reader.close()
-            return encoder.rows, gathered
+            return encoder.rows, gathered, encoder.rejects
 
         return self.steadily(attempt)
 
@@ -416,6 +420,10 @@ class _Only:
         self.keys = set(keys)
         self._writer = Writer(target, marking=marking)
         self._writer.guard(guard)
+
+    @property
+    def most(self) -> int:
+        return self._writer.most
 
     def begin(self) -> SlotMap:
         return self._writer.begin()

@@ -209,6 +209,10 @@ class _Careful:
         self._first = first
         self._sent = False
 
+    @property
+    def most(self) -> int:
+        return self._writer.most
+
     def begin(self) -> SlotMap:
         return self._writer.begin()
 

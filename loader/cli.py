@@ -31,6 +31,7 @@ from loader.terminal import (
     of_job,
     say,
 )
+from loader.words import counted
 
 app = typer.Typer(
     help="Keeps Redis hashes equal to MySQL rows.",
@@ -157,7 +158,7 @@ def check(context: typer.Context) -> None:
         if server.tls:
             client_context(server, side)
     names = ", ".join(config.jobs)
-    say(f"ok: {len(config.jobs)} job{'s' if len(config.jobs) > 1 else ''}: {names}")
+    say(f"ok: {counted(len(config.jobs), 'job')}: {names}")
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.terminal import note, say
+from loader.words import counted
 
 if TYPE_CHECKING:
     from loader.config import Config
@@ -243,7 +244,7 @@ def _report(files: Sequence[Path], draft: "Draft") -> None:
     from loader.draft import in_comment, wrapped
     from loader.finding import WIDTH
 
-    jobs = f"{len(draft.jobs)} job{'' if len(draft.jobs) == 1 else 's'}" + (": " if draft.jobs else "")
+    jobs = counted(len(draft.jobs), "job") + (": " if draft.jobs else "")
     rest = f" and {len(draft.jobs) - NAMED:,} more" if len(draft.jobs) > NAMED else ""
     say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs[:NAMED])}{rest}) and {files[1]}.")
     for table, why in draft.refused:

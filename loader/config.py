@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from loader.document import Document, Keys, Problem, files_of, read_document
 from loader.keys import PREFIX
 from loader.settings import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
+from loader.words import nouns
 
 __all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
 
@@ -162,7 +163,7 @@ class Config(Model):
         names = [each.name for each in some if each is not job][:NAMED]
         others = len(places) - 1
         more = f" and {others - NAMED:,} more" if others > NAMED else ""
-        return f"job{'' if others == 1 else 's'} {', '.join(names)}{more}" if others else ""
+        return f"{nouns(others, 'job')} {', '.join(names)}{more}" if others else ""
 
 
 def load_config(files: Sequence[Path] = ()) -> Config:
@@ -207,7 +208,11 @@ def _words(kind: str, fault: Mapping[str, Any], reason: object) -> str:
         return str(fault["msg"])
     seen = type(fault["input"])
     words = WORDS[kind].format(**fault.get("ctx", {}), seen=SEEN.get(seen, "text"))
-    return f"{words}; put it in quotes" if kind == "string_type" and seen in QUOTE else words
+    if kind != "string_type":
+        return words
+    if seen is dict:
+        return f"{words}; put text that begins with {{ in quotes"
+    return f"{words}; put it in quotes" if seen in QUOTE else words
 
 
 def _unknown(path: Keys) -> str:

@@ -30,13 +30,14 @@ from loader.throttle import Throttle
 from loader.topology import REFRESH
 from loader.walk import walk
 from loader.watch import Watch
+from loader.words import counted
 from loader.writer import REPLICA_WAIT
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is left to itself
 SAVE = 1.5  # seconds that the checkpoint of a run that has ended has
 LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
-UNKNOWN = "not all of its replicas have what it has of {} chunks, which are lost where such a one takes over"
+UNKNOWN = "not all of its replicas have what it has of {}, which is lost where such a one takes over"
 
 
 class Crew:
@@ -99,7 +100,12 @@ class Crew:
 
         A signal is heard between two steps, so that no chunk is lost between two books.
         """
-        count = self._options.workers if self._basis.plan.walk else 1
+        wanted = self._options.workers if self._basis.plan.walk else 1
+        count = self._ends.lanes(wanted)
+        if count < wanted:
+            listener.notify(
+                Noted(f"{count} of {wanted} workers: the account may have {count + 1} connections to MySQL")
+            )
         self._look()
         for number in range(count):
             self._threads.append(start_thread(self._work, number))
@@ -182,7 +188,7 @@ class Crew:
         if not self._owed:
             masters = set(map(str, target.slots.nodes))
             for name in self._exposed.keys() & masters:
-                listener.notify(Noted(f"redis {name}: {UNKNOWN.format(len(self._exposed[name]))}"))
+                listener.notify(Noted(f"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}"))
 
     def _find_lost(self, listener: Listener, *, now: bool = False) -> Iterator[ChunkOwed]:
         """Have written again what a master has lost, and what another run may have written over.
@@ -209,7 +215,9 @@ class Crew:
         if self._repeats > FRESH:
             told = self._basis.evicted()
             raise LoaderError(f"{why}, and so {FRESH} times before in this run{told and ': '}{told}")
-        listener.notify(Noted(f"{len(events)} {'chunks are' if len(events) > 1 else 'chunk is'} written again: {why}"))
+        listener.notify(
+            Noted(f"{counted(len(events), 'chunk')} {'are' if len(events) > 1 else 'is'} written again: {why}")
+        )
         yield from self._owe(events)
         for event in events:
             if changes := self._basis.changes:

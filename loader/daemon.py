@@ -35,6 +35,7 @@ from loader.settings import Schedule as Timed
 from loader.state import State
 from loader.target import Target
 from loader.throttle import Halt
+from loader.words import counted
 
 ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
 M_ARENA_MAX = -8  # in glibc's malloc.h
@@ -78,7 +79,7 @@ class Daemon:
         self.schedule.start()
         start_thread(self._resume)
         self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
-        notify(READY=1, STATUS=f"{len(timed(self.config))} jobs are scheduled")
+        notify(READY=1, STATUS=_scheduled(timed(self.config)))
         gc.collect()
         gc.freeze()  # what is there now stays: a sweep takes a millisecond then, not fifty
         while (told := self._wait()) in {0, signal.SIGHUP}:
@@ -227,7 +228,7 @@ class Daemon:
         self.schedule.at_once = config.daemon.jobs_at_once
         self.schedule.set(jobs)
         self._say.info("config reloaded", jobs=len(jobs))
-        notify(READY=1, STATUS=f"{len(jobs)} jobs are scheduled")
+        notify(READY=1, STATUS=_scheduled(jobs))
 
     def _stop(self, number: int) -> None:
         """Have the runs finish the chunks they have begun, then end them, then leave them."""
@@ -301,3 +302,7 @@ def timed(config: Config) -> Mapping[str, Timed]:
 def has_checkpoint(job: Job) -> bool:
     """Whether a run of the job can go on where another one was cut off."""
     return not job.incremental and not job.changed_only
+
+
+def _scheduled(jobs: Mapping[str, Timed]) -> str:
+    return f"{counted(len(jobs), 'job')} {'is' if len(jobs) == 1 else 'are'} scheduled"

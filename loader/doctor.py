@@ -15,6 +15,7 @@ from loader.config import Config
 from loader.encoder import COMPILED
 from loader.finding import Check, Finding, examine, ok, warn
 from loader.settings import Job
+from loader.words import counted
 
 SIDE = "config"
 FEW_FILES = 256  # a run of a large cluster needs a socket for each node and worker
@@ -57,7 +58,7 @@ def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[Job]) -> It
 
 def _valid(written: Written) -> Iterator[Finding]:
     count = len(written.settings.jobs)
-    yield ok(f"{', '.join(map(str, written.files))}: valid, {count} job{'' if count == 1 else 's'}")
+    yield ok(f"{', '.join(map(str, written.files))}: valid, {counted(count, 'job')}")
     for warning in written.settings.warnings:
         yield warn(warning)
 

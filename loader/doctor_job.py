@@ -24,13 +24,14 @@ from loader.lock import check_fence, holders
 from loader.lookup import Lookup
 from loader.model import Column, Node, Table
 from loader.options import Options
-from loader.plan import Plan, quote
+from loader.plan import Plan, quote, walk_mends, walkless
 from loader.report import shown
 from loader.settings import Job
 from loader.slots import slot_of
 from loader.state import Rejects, State
 from loader.throttle import Throttle
 from loader.watch import bytes_needed, sample
+from loader.words import counted
 
 SIDE = "job"
 SCANNED = 1000  # keys that SCAN looks at in one command
@@ -55,6 +56,11 @@ class Planned:
     def address(self) -> str:
         """The table as SQL names it anywhere."""
         return f"{quote(self.settings.source.database)}.{quote(self.table.name)}"
+
+    def alter(self, change: str) -> str:
+        """The SQL that alters the table; MariaDB has to be told that its history stays."""
+        keep = "SET STATEMENT system_versioning_alter_history = KEEP FOR " if self.table.has_history else ""
+        return f"{keep}ALTER TABLE {self.address} {change};"
 
 
 @dataclass(slots=True)
@@ -133,22 +139,22 @@ def _plan(settings: Config, job: Job, mysql: Mysql) -> Planned | Finding:
         return Planned(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:
         of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
-        return fail(str(error), f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None)
+        grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None
+        return fail(str(error), f"{error.fix};" if error.fix else grant)
     except LoaderError as error:
         return fail(str(error), f"SHOW TABLES FROM {database};" if error.transient else f"see jobs.{job.name}")
 
 
 def _table(planned: Planned) -> Finding:
     estimate = planned.table.rows_estimate
-    rows = "" if estimate is None else f", about {estimate:,} row{'' if estimate == 1 else 's'}"
-    count = len(planned.table.columns)
-    return ok(f"{planned.job.table or 'the query'}: {count} column{'' if count == 1 else 's'}{rows}")
+    rows = "" if estimate is None else f", about {counted(estimate, 'row')}"
+    return ok(f"{planned.job.table or 'the query'}: {counted(len(planned.table.columns), 'column')}{rows}")
 
 
 def _key(planned: Planned) -> Iterator[Finding]:
     """Whether each row has a key of its own, and the table can be walked in chunks."""
     plan, table = planned.plan, planned.table
-    others, walkless = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
+    others, passes = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
     own = "_".join(f"{{{name}}}" for name in table.primary_key)
     for warning in others:
         better = f'key: "{planned.job.prefix}{own}"'
@@ -158,18 +164,27 @@ def _key(planned: Planned) -> Iterator[Finding]:
             yield warn(f"{warning}; a query that selects HEX({quote(table.primary_key[0])}) for the key does not")
         else:
             yield warn(warning, _add_key(planned))
-    for warning in walkless:
-        yield warn(warning, _add_key(planned))
+    for warning in passes:
+        yield warn(warning, _walk_mends(planned))
     if not plan.warnings:
         along = ", ".join(column.name for column in plan.walk)
-        yield ok(f"unique; read in chunks of {planned.job.chunk_rows:,} rows along {along}")
+        yield ok(f"unique; read in chunks of {counted(planned.job.chunk_rows, 'row')} along {along}")
 
 
 def _add_key(planned: Planned) -> str | None:
-    if planned.job.query or planned.table.rows_estimate is None:  # as of a view
+    if planned.job.query or planned.table.primary_key or planned.table.is_view:
         return None
+    if planned.table.withheld:
+        return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
     columns = ", ".join(map(quote, planned.plan.key_columns))
-    return f"ALTER TABLE {planned.address} ADD PRIMARY KEY ({columns});"
+    return planned.alter(f"ADD PRIMARY KEY ({columns})")
+
+
+def _walk_mends(planned: Planned) -> str | None:
+    if planned.job.query or planned.table.is_view:
+        return None
+    mends = walk_mends(planned.table, planned.plan.key_columns)
+    return mends and planned.alter(mends)
 
 
 def _incremental(planned: Planned) -> Iterator[Finding]:
@@ -180,16 +195,16 @@ def _incremental(planned: Planned) -> Iterator[Finding]:
     column = planned.table.column(incremental.column)
     if column is None or column.type not in increment.STAMPS:
         seen = "there is no such column" if column is None else f"it is a {column.full_type}, no DATETIME or TIMESTAMP"
-        add = f"ALTER TABLE {planned.address} ADD {_stamp('updated_at', 'datetime(6)')}, ADD INDEX (`updated_at`);"
+        add = planned.alter(f"ADD {_stamp('updated_at', 'datetime(6)')}, ADD INDEX (`updated_at`)")
         yield fail(f"column {incremental.column}: {seen}", add)
         return
     if not planned.plan.walk:
-        yield fail("there is no key to walk along, which an incremental sync needs", _add_key(planned))
+        yield fail(f"{walkless(planned.table)}, as an incremental sync has to", _walk_mends(planned))
     yield _index(planned, column, forced=incremental.force)
-    change = f"ALTER TABLE {planned.address} MODIFY {_stamp(column.name, column.full_type)};"
+    change = planned.alter(f"MODIFY {_stamp(column.name, column.full_type)}")
     if column.nullable:
         yield warn(f"column {column.name} may be NULL, and a row without a time is seen by full syncs alone", change)
-    if "on update" not in _extra(planned, column):
+    if not _is_set_anew(planned, column):
         yield warn(f"column {column.name} is not set anew by MySQL where a row is updated: every writer has to", change)
     if not planned.job.soft_delete and not planned.job.full_every:
         yield warn("a row that is deleted leaves its hash until a prune", "full_every: 1d")
@@ -198,19 +213,20 @@ def _incremental(planned: Planned) -> Iterator[Finding]:
 def _index(planned: Planned, column: Column, *, forced: bool) -> Finding:
     if named := increment.index_of(planned.table, column.name):
         return ok(f"column {column.name}, a {column.full_type}, with the index {named}")
-    mends = f"CREATE INDEX {quote(f'by_{column.name}'[:64])} ON {planned.address} ({quote(column.name)});"
-    seen = f"no index begins with column {column.name}: every sync reads the whole table"
+    why, mends = increment.unserved(planned.table, column.name, planned.address)
+    seen = f"{why}: every sync reads the whole table"
     return warn(f"{seen}, as force allows", mends) if forced else fail(seen, mends)
 
 
-def _extra(planned: Planned, column: Column) -> str:
-    """What else MySQL says of a column, in lower case."""
+def _is_set_anew(planned: Planned, column: Column) -> bool:
+    """Whether MySQL itself sets a column with each update of a row."""
     found = planned.mysql.source.fetch(
-        "SELECT extra FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s"
-        " AND column_name = %s",
+        "SELECT CONCAT_WS(' ', extra, generation_expression) FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
         [planned.table.name, column.name],
     )
-    return str(found[0][0] if found else "").lower()
+    told = str(found[0][0] if found else "").lower()
+    return "on update" in told or told.endswith("row start")
 
 
 def _stamp(name: str, full_type: str) -> str:
@@ -243,7 +259,7 @@ def _size(facing: Facing) -> Iterator[Finding]:
         yield ok(f"about {mebibytes(max(needed.values()))} MiB more on each master; there is room")
         return
     worst = max(full, key=lambda node: needed[node] - rooms[node])
-    others = f", and {len(full) - 1} more nodes lack room" if len(full) > 1 else ""
+    others = f", and {counted(len(full) - 1, 'more node')} lack{'s' * (len(full) == 2)} room" if len(full) > 1 else ""
     seen = f"{worst} needs about {mebibytes(needed[worst])} MiB more, and has {mebibytes(rooms[worst])} left{others}"
     mends = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
     evicts = facing.redis.infos[worst].get("maxmemory_policy", "noeviction").startswith("allkeys")
@@ -281,9 +297,11 @@ def _ttl(facing: Facing) -> Iterator[Finding]:
     if not odd:
         yield ok(f"no hash of {seen:,} looked at " + ("lives for longer than the ttl" if most else "expires"))
     elif most:
-        yield warn(f"{odd:,} of {seen:,} hashes looked at never expire, or later than the ttl of the job says", mends)
+        yield warn(
+            f"{odd:,} of {counted(seen, 'hash')} looked at never expire, or later than the ttl of the job says", mends
+        )
     else:
-        yield warn(f"{odd:,} of {seen:,} hashes looked at will expire, though the job has no ttl", mends)
+        yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", mends)
 
 
 def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:
@@ -369,7 +387,7 @@ def _checkpoint(kept: Kept) -> Iterator[Finding]:
     elif holders(kept.redis.target, name):
         yield ok(f"run {saved.run} is under way")
     else:
-        owed = f"{len(saved.owed):,} chunk{'' if len(saved.owed) == 1 else 's'}"
+        owed = counted(len(saved.owed), "chunk")
         more = "" if saved.ended else ", and what follows"
         yield warn(f"run {saved.run} is unfinished and owes {owed}{more}", f"loader backfill {name}")
 
@@ -378,9 +396,7 @@ def _checkpoint(kept: Kept) -> Iterator[Finding]:
 def _rejects(kept: Kept) -> Iterator[Finding]:
     count = sum(1 for _ in Rejects(kept.redis.target, kept.job.name).all())
     if count:
-        yield warn(
-            f"{count:,} row{'' if count == 1 else 's'} could not be written", f"loader rejects list {kept.job.name}"
-        )
+        yield warn(f"{counted(count, 'row')} could not be written", f"loader rejects list {kept.job.name}")
     else:
         yield ok("none are listed")
 

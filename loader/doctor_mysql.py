@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from loader.config import Config
 from loader.errors import Exit, LoaderError, SourceError
 from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
+from loader.options import WORKERS
 from loader.plan import quote
 from loader.settings import Job
 from loader.settings import Source as Settings
@@ -55,6 +56,8 @@ def skipped() -> Iterator[Finding]:
 
 def _login_fix(settings: Settings, error: LoaderError) -> str:
     """What lets the account in, by what the server said."""
+    if error.fix:
+        return f"{error.fix};"
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
     if error.exit_code == Exit.CONFIG and account and "to database" in str(error):
         return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
@@ -141,6 +144,40 @@ def _concatenates(job: Job) -> bool:
     return any("group_concat" in (text or "").lower() for text in (job.query, job.where, *computed))
 
 
+def _connections(patient: Patient) -> Iterator[Finding]:
+    """Whether the account may connect, and send statements, as often as runs do."""
+    settings = patient.settings
+    most = patient.source.most_connections()
+    together = min(settings.daemon.jobs_at_once, sum(bool(job.schedule) for job in settings.jobs.values()))
+    needed, all_needed = 1 + WORKERS, together * (1 + WORKERS) + 1
+    takes = f"a run takes {needed}, one for each of {WORKERS} workers and one beside them"
+    takes += f", the daemon up to {all_needed}" if together else ""
+    mends = f"ALTER USER {patient.account} WITH MAX_USER_CONNECTIONS {max(needed, all_needed)};"
+    if most == 1:
+        yield fail(f"the account may have 1 at a time (max_user_connections), and 2 are the least: {takes}", mends)
+    elif most is not None and most < max(needed, all_needed):
+        yield warn(
+            f"the account may have {most} at a time (max_user_connections): {takes}; runs have fewer workers", mends
+        )
+    else:
+        yield ok(f"{takes}; the account may have {most or 'what the server has'}")
+    for limit, count in re.findall(r"(MAX_(?:QUERIES|CONNECTIONS)_PER_HOUR) ([1-9][0-9]*)", _definition(patient)):
+        yield warn(
+            f"the account has {limit} {count}: a run sends some 50 statements, and two for each chunk",
+            f"ALTER USER {patient.account} WITH {limit} 0;",
+        )
+
+
+def _definition(patient: Patient) -> str:
+    """How the account was made; empty where it may not look at itself."""
+    try:
+        return patient.source.fetch("SHOW CREATE USER CURRENT_USER()")[0][0] or ""
+    except SourceError as error:
+        if error.transient:
+            raise
+        return ""
+
+
 def _transactions(patient: Patient) -> Iterator[Finding]:
     """Whether open transactions and running statements are seen, to whose beginning an incremental sync may read."""
     jobs = [job for job in patient.settings.jobs.values() if job.incremental]
@@ -202,6 +239,7 @@ CHECKS: Mapping[str, Check[Patient]] = {
     "session": _session,
     "time-zone": _time_zone,
     "packet": _packet,
+    "connections": _connections,
     "transactions": _transactions,
     "replica": _replica,
     "clock": _clock,

@@ -18,7 +18,8 @@ from loader.moves import in_words, moves
 from loader.rights import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
 from loader.settings import Target as Settings
 from loader.slots import SLOTS
-from loader.target import ACCOUNT, Target
+from loader.target import ACCOUNT, RENAMED, UNNAME, Target
+from loader.words import counted
 
 SIDE = "redis"
 OWN_KEYS = ", the loader's own too: pauses, owed prunes, rejects, checkpoints"
@@ -120,6 +121,8 @@ def _login_fix(settings: Config, error: LoaderError) -> str:
     """What lets the account in, or shows whether the server is there."""
     target = settings.target
     node = target.unix_socket or f"{target.host}:{target.port}"
+    if error.fix:
+        return error.fix
     if error.exit_code != Exit.CONFIG:
         return redis_cli("PING", node=node, tls=tls_options(target))
     return (str(error).endswith(ACCOUNT) and _account(settings, node)) or "see the target of the config"
@@ -183,7 +186,7 @@ def _nodes(patient: Patient) -> Iterator[Finding]:
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
         if error.exit_code == Exit.CONFIG:
-            yield told(f"{role} {error}", _account(patient.settings, str(node)))
+            yield told(f"{role} {error}", error.fix or _account(patient.settings, str(node)))
         else:
             yield told(f"{role} {error}", patient.cli("PING", node=node))
     if not patient.failures:
@@ -196,7 +199,7 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
         return
     found = describe_cluster(patient.target)
     masters = len(found["masters"])
-    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {masters} master{'' if masters == 1 else 's'}"
+    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {counted(masters, 'master')}"
     node = str(next(iter(patient.infos), patient.target.seeds[0]))
     if found["state"] == "moving" and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))
@@ -292,35 +295,43 @@ def _persistence(patient: Patient) -> Iterator[Finding]:
 def _rights(patient: Patient) -> Iterator[Finding]:
     """Whether the account may send each command that the loader needs, on the keys of each job and its own."""
     found: dict[tuple[str, ...], list[Node]] = defaultdict(list)
+    missing: dict[str, list[Node]] = defaultdict(list)
     for node, info in patient.infos.items():
         if int(info.get("redis_version", "0").partition(".")[0]) < ASKED_SINCE:
             yield unchecked(f"{_version(info)} cannot be asked, see Accounts in the README for what is needed")
             return
-        found[_lacking(patient, node)].append(node)
+        lacking, unknown = _lacking(patient, node)
+        found[lacking].append(node)
+        for command in unknown:
+            missing[command].append(node)
     found.pop((), None)
+    for command, nodes in missing.items():
+        yield fail(f"unknown command {command} on {named(nodes)}: {RENAMED}", f"{UNNAME} {command}")
     for lacking, nodes in found.items():
         where = "" if len(nodes) == len(patient.infos) else f" on {named(nodes)}"
         mends = patient.cli("ACL", "SETUSER", patient.account, *lacking)
         yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", mends)
-    if not found:
+    if not found and not missing:
         yield ok(
             f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings).values())}"
         )
 
 
-def _lacking(patient: Patient, node: Node) -> tuple[str, ...]:
-    """The words of ACL SETUSER that the account lacks at a node."""
+def _lacking(patient: Patient, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of ACL SETUSER that the account lacks at a node, and the commands that the node does not know."""
     patterns = _patterns(patient.settings)
     asked = questions(patterns)
     words = json.dumps(list(asked.values()))
     (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, words]])
     if not isinstance(reply, Exception):
         places = list(asked)
-        return lacking_words({places[number - 1] for number in reply}, list(patterns.values()))
+        refused = lacking_words({places[number - 1] for number in reply if number > 0}, list(patterns.values()))
+        unknown = [places[-number - 1][0][1:].partition("|")[0].upper() for number in reply if number < 0]
+        return refused, tuple(name for name in dict.fromkeys(unknown) if patient.target.cluster or name != "CLUSTER")
     error = patient.target.error(reply, node)
-    if error.exit_code != Exit.CONFIG:
+    if error.exit_code != Exit.CONFIG or error.fix:
         raise error
-    return tuple(REDIS_RIGHTS.split())  # without EVAL no more is to be learned, and those it has do no harm
+    return tuple(REDIS_RIGHTS.split()), ()  # without EVAL no more is to be learned, and those it has do no harm
 
 
 def _clock(patient: Patient) -> Iterator[Finding]:

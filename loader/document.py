@@ -32,6 +32,14 @@ PLAIN = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 SLIPS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the parser's own on broken input
 
+# By what the parser says, what is mostly wrong.
+ADVICE = (
+    ("mapping values are not allowed", "text that holds a colon and a blank has to be in quotes, all of it"),
+    ("parsing a block mapping", "text that begins with a quote has to end with it: put all of it in other quotes"),
+    ("parsing a flow mapping", "text that holds any of : , [ ] { } has to be in quotes, all of it"),
+    ("parsing a flow sequence", "text that holds any of : , [ ] { } has to be in quotes, all of it"),
+)
+
 PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})?", re.ASCII)
 
 
@@ -197,10 +205,8 @@ class _Reader:
                 warnings.simplefilter("ignore")  # an anchor used twice: the later one counts
                 node: Node | None = YAML(pure=True).compose(text)
         except MarkedYAMLError as error:
-            message = ", ".join(filter(None, (error.context, error.problem)))
-            if "undefined alias" in message:  # its name may be a secret that begins with *
-                message = "undefined alias; put text that begins with * in quotes"
-            raise _UnreadableError(self._place(error.problem_mark or error.context_mark), message) from None
+            mark = error.problem_mark or error.context_mark
+            raise _UnreadableError(self._place(mark), _in_words(error.context or "", error.problem or "")) from None
         except ReaderError as error:
             lines = text[: error.position].split("\n")
             place = Place(self.file, len(lines), len(lines[-1]) + 1)
@@ -250,6 +256,18 @@ class _Reader:
 
     def _place(self, mark: StringMark | None) -> Place:
         return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file)
+
+
+def _in_words(context: str, problem: str) -> str:
+    """What the parser says, without what is written there, which may be a secret; and what to do about it."""
+    message = ", ".join(filter(None, (context, problem)))
+    if "undefined alias" in message:
+        return "undefined alias; put text that begins with * in quotes"
+    if "alias" in message:
+        return 'text that begins with * has to be in quotes, like cron: "*/15 * * * *"'
+    if found := re.search(r"character '([@`%])' that cannot start", problem):
+        return f"text that begins with {found[1]} has to be in quotes"
+    return message + next((f"; {advice}" for said, advice in ADVICE if said in message), "")
 
 
 def _text(node: ScalarNode) -> str:

@@ -19,6 +19,7 @@ from loader.notation import JOB_NAME, KeyParts, key_parts
 from loader.plan import make_plan
 from loader.settings import Job
 from loader.statement import Statement
+from loader.words import counted
 
 WIDTH = 100  # columns of a comment
 LONGEST = 60  # characters of a comment of MySQL's that are shown, or of a type
@@ -153,7 +154,7 @@ def size_text(listed: Listed) -> str:
     """How large a table is about, in words."""
     if listed.is_view:
         return "a view"
-    rows = "rows unknown" if listed.rows is None else f"about {listed.rows:,} row{'' if listed.rows == 1 else 's'}"
+    rows = "rows unknown" if listed.rows is None else f"about {counted(listed.rows, 'row')}"
     return rows if listed.bytes is None else f"{rows}, {bytes_text(listed.bytes)}"
 
 

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from loader.baseline import Baselines
 from loader.claim import Claims, claim_of
 from loader.config import Config
-from loader.errors import LoaderError, PlanError
+from loader.errors import Exit, LoaderError, PlanError, SourceError
 from loader.limit import until
 from loader.load import PATIENCE, persist
 from loader.lock import Lock, locked
@@ -17,7 +17,8 @@ from loader.lookup import Lookup
 from loader.masters import expiring
 from loader.model import Table
 from loader.options import Options
-from loader.plan import Plan, make_plan, peek, quote
+from loader.plan import Plan, make_plan, peek, query_of
+from loader.refusals import more_connections
 from loader.settings import Job
 from loader.source import Source
 from loader.target import Target
@@ -122,6 +123,7 @@ class Ends:
     def share(self, other: "Ends") -> None:
         """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
         self._held, self._lender = other.held, other
+        other.rest()
         self.target.shut_out(self._held.strangers)
         self._heed(self._held)
 
@@ -168,6 +170,27 @@ class Ends:
 
         return persist(attempt, self.plan.job.deadline, self.throttle)
 
+    def lanes(self, wanted: int) -> int:
+        """How many connections to MySQL beside its own this may have, of those wanted.
+
+        Raises a `SourceError` where the account may have no second one.
+        """
+        most = self.scouted(lambda source: source.most_connections())
+        if most == 1:
+            source = self.settings.source
+            raise SourceError(
+                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), and this"
+                f" takes {1 + wanted}, or 2 at least: {more_connections(source.user or '', 1 + wanted)}",
+                exit_code=Exit.CONFIG,
+            )
+        return wanted if most is None else min(wanted, most - 1)
+
+    def rest(self) -> None:
+        """Leave MySQL until it is asked for something."""
+        if self._scout:
+            self._scout.close()
+            self._scout = None
+
     def scouted(self, action: Callable[[Source], T]) -> T:
         """Do something on the connection beside the workers', and again while it fails in passing."""
 
@@ -177,8 +200,7 @@ class Ends:
             try:
                 return action(self._scout)
             except LoaderError:
-                self._scout.close()
-                self._scout = None
+                self.rest()
                 raise
 
         self.scouting = True
@@ -259,10 +281,32 @@ def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
 
 def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
     """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
-    table = source.table(job.table) if job.table else source.result(peek(str(job.query), 0), job.name)
-    plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
+    table = source.table(job.table) if job.table else source.result(peek(query_of(job), 0), job.name)
+    try:
+        plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
+    except PlanError:
+        _check_seen(source, job, table, failed=True)
+        raise
+    _check_seen(source, job, table, failed=False)
     source.result(plan.first(0), job.name)
-    if job.table and job.fields is None:
-        # Columns that the account may not read are hidden from it, and would be missed.
-        source.result(f"SELECT * FROM {quote(job.table)} LIMIT 0", job.name)
     return table, plan
+
+
+def _check_seen(source: Source, job: Job, table: Table, *, failed: bool) -> None:
+    """Raise a `SourceError` where a job lacks columns that MySQL hides from the account, or where its plan `failed`."""
+    if not table.withheld:
+        return
+    incremental = [job.incremental.column] if job.incremental else []
+    fields = job.fields if isinstance(job.fields, tuple) else ()
+    key = [name for _, name in job.key_parts if name] or table.primary_key
+    unseen = [name for name in dict.fromkeys([*key, *fields, *incremental]) if table.column(name) is None]
+    whole = failed or job.fields is None
+    if not unseen and not whole:
+        return
+    what = f"column{'s' * (len(unseen) > 1)} {', '.join(unseen)}" if unseen else "all columns"
+    of = f"of table {table.name!r}{', or there is none' if unseen else ', and does not see the others'}"
+    ways = [source.grant(table.name, unseen), *(["name in fields those that it may"] if job.fields is None else [])]
+    raise SourceError(
+        f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",
+        exit_code=Exit.CONFIG,
+    )

@@ -32,6 +32,8 @@ class LoaderError(Exception):
     exit_code = Exit.FAILED
     settles = False  # passes by itself, once the cluster has found out which nodes are gone
     node = ""  # of Redis, where it is one's fault
+    fix = ""  # what mends it, where someone has to do just this
+    brief = False  # passes within a moment, or by nothing that is waited for
     waited = 0.0  # seconds that a server was waited for in vain before this was said
 
     def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:

@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import Any, TypeVar
 
 from loader.errors import Exit, LoaderError
+from loader.words import counted
 
 WIDTH = 80  # columns of a terminal
 SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
@@ -66,8 +67,8 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
         try:
             found = list(check(subject))
         except LoaderError as error:
-            refused = error.exit_code == Exit.CONFIG  # what the account may not see need not be wrong
-            found = [unchecked(error) if refused else fail(str(error))]
+            refused = error.exit_code == Exit.CONFIG and not error.fix  # what the account may not see need not be wrong
+            found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
         for each in found:
@@ -131,8 +132,8 @@ def summary_text(findings: Sequence[Finding]) -> str:
     """All findings in a line."""
     counts = {level: sum(each.level is level for each in findings) for level in Level}
     return (
-        f"\n{worst_of(findings)}: {len(findings)} checks,"
-        f" {counts[Level.WARN]} warning{'' if counts[Level.WARN] == 1 else 's'}, {counts[Level.FAIL]} failed"
+        f"\n{worst_of(findings)}: {counted(len(findings), 'check')},"
+        f" {counted(counts[Level.WARN], 'warning')}, {counts[Level.FAIL]} failed"
     )
 
 

@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from loader.errors import LoaderError
 from loader.settings import Source as SourceSettings
@@ -66,16 +67,16 @@ class Health:
 
     def _ask_target(self, pool: ThreadPoolExecutor, settings: TargetSettings) -> list[str]:
         """One reason a master that does not answer, or one where the topology cannot be had."""
-        try:
+        asked: list[Future[str]] = []
+
+        def ask() -> None:
             with Target(settings) as target:
                 target.refresh(force=True)
-                asked = [
-                    pool.submit(_reason, lambda node=node: target.command(node, "PING"))  # type: ignore[misc]
-                    for node in target.slots.nodes
-                ]
-                return [reason for each in asked if (reason := each.result())]
-        except (LoaderError, OSError) as error:
-            return [str(error)]
+                pings = [partial(target.command, node, "PING") for node in target.slots.nodes]
+                asked.extend(pool.submit(_reason, ping) for ping in pings)
+                wait(asked)
+
+        return [*filter(None, [_reason(ask), *(each.result() for each in asked)])]
 
 
 def _reason(action: Callable[[], object]) -> str:
@@ -84,4 +85,6 @@ def _reason(action: Callable[[], object]) -> str:
         action()
     except (LoaderError, OSError) as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001  # whatever it is, nothing could be done with that server
+        return f"{type(error).__name__}: {error}"
     return ""

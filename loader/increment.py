@@ -16,8 +16,8 @@ from loader.baseline import Baseline
 from loader.erase import Eraser
 from loader.errors import Exit, PlanError
 from loader.lookup import Lookup
-from loader.model import Chunk, Column, Table
-from loader.plan import Plan, as_literal, changed_since, no_longer, quote, within
+from loader.model import Bar, Chunk, Column, Table
+from loader.plan import BARS, Plan, as_literal, changed_since, let_in, no_longer, quote, walkless, within
 from loader.process import clock, elapsed
 from loader.recall import LATEST, built
 from loader.settings import Incremental, Job
@@ -131,16 +131,36 @@ def stamp_of(job: Job, table: Table, walk: tuple[Column, ...]) -> Column:
     if column.type not in STAMPS:
         raise _unfit(job, f"column {column.name!r} is {column.full_type}, and a DATETIME or TIMESTAMP is needed")
     if not walk:
-        raise _unfit(job, f"table {table.name!r} has no key to walk along: give it a primary key")
+        raise _unfit(job, walkless(table) + ("" if table.primary_key else ": give it a primary key"))
     if not index_of(table, column.name) and not setting(job).force:
-        index = f"CREATE INDEX {quote(f'by_{name}'[:64])} ON {quote(table.name)} ({quote(column.name)})"
-        raise _unfit(job, f"no index begins with column {column.name!r}: {index}, or set incremental.force")
+        why, mends = unserved(table, column.name, quote(table.name))
+        raise _unfit(job, f"{why}: {mends.rstrip(';')}, or set incremental.force")
     return column
 
 
 def index_of(table: Table, column: str) -> str | None:
     """The index that finds the changed rows; None where there is none."""
     return next((index for index, first in table.indexes if first.lower() == column.lower()), None)
+
+
+def unserved(table: Table, column: str, address: str) -> tuple[str, str]:
+    """Why no index finds the changed rows, in words, and the SQL that mends it; the address is the table's in SQL."""
+    for barred in table.barred:
+        if barred.columns[0].lower() == column.lower() and barred.bar is not Bar.PREFIX:
+            why = f"index {barred.name!r} begins with column {column!r}, but {BARS[barred.bar]}"
+            change = let_in(barred)
+            return why, f"ALTER TABLE {address} {change};" if change else _new_index(table, column, address)
+    return f"no index begins with column {column!r}", _new_index(table, column, address)
+
+
+def _new_index(table: Table, column: str, address: str) -> str:
+    """The SQL of a new index; one of hashes is what a MEMORY table would make of it unasked."""
+    name = f"by_{column}"[:64]
+    taken = {each.lower() for each in (*(name for name, _ in table.indexes), *(each.name for each in table.barred))}
+    while name.lower() in taken:
+        name = f"{name[:62]}_2"
+    order = " USING BTREE" if any(each.bar is Bar.HASH for each in table.barred) else ""
+    return f"CREATE INDEX {quote(name)}{order} ON {address} ({quote(column)});"
 
 
 def warnings(job: Job, stamp: Column) -> list[str]:

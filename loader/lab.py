@@ -21,6 +21,7 @@ from loader import mysqld
 from loader.errors import Exit, LabError
 from loader.rights import REDIS_RIGHTS
 from loader.server import HOST, Helper, Server, free_ports, program, stop, tail, wait
+from loader.words import counted
 
 MASTERS = 3  # the fewest that can agree on a failover
 JOIN_TRIES = 20
@@ -135,8 +136,9 @@ class Lab:
         """
         if nodes // (replicas + 1) < MASTERS:
             msg = (
-                f"a cluster needs at least {MASTERS} masters: {nodes} nodes with {replicas} replica(s) each make"
-                f" {nodes // (replicas + 1)}; at least {MASTERS * (replicas + 1)} nodes are required"
+                f"a cluster needs at least {MASTERS} masters: {counted(nodes, 'node')} with"
+                f" {counted(replicas, 'replica')} each make {nodes // (replicas + 1)};"
+                f" at least {MASTERS * (replicas + 1)} nodes are required"
             )
             raise LabError(msg, exit_code=Exit.CONFIG)
         if self._file.is_file():
@@ -402,7 +404,11 @@ class Lab:
             joined = (self.directory / server.name / "nodes.conf").exists()
             return "it was in a cluster and still has its files" if joined else ""
         known, keys = len(self._members(server)) - 1, self._ask(server, "DBSIZE").strip()
-        return f"it knows {known} other nodes and holds {keys} keys" if known or keys != "0" else ""
+        return (
+            f"it knows {counted(known, 'other node')} and holds {counted(int(keys), 'key')}"
+            if known or keys != "0"
+            else ""
+        )
 
     def _wipe(self, server: Server) -> None:
         """Stop a node, delete its files except redis.conf and let the others forget it."""

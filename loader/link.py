@@ -13,6 +13,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from loader import frames
@@ -259,6 +260,9 @@ class Links:
                 for data in link.receive():
                     self._take(link, data)
         except OSError as error:
+            with suppress(OSError):  # what it has said before it has closed the connection
+                for data in link.receive():
+                    self._take(link, data)
             raise self._target.error(error, link.node) from error
 
     def _register(self, link: Link) -> None:

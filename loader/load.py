@@ -40,6 +40,10 @@ T = TypeVar("T")
 class Way(Protocol):
     """What takes batches, each for the node of an index."""
 
+    @property
+    def most(self) -> int:
+        """Bytes of a key or value that it takes."""
+
     def begin(self) -> SlotMap:
         """Return the map that holds for the batches to come."""
 
@@ -74,7 +78,8 @@ def transfer(
 ) -> Encoder:
     """Take the rows of a statement from the source through the encoder to the writer; not those that are `known`."""
     slots = writer.begin()
-    encoder = Encoder(plan.layout, slots.owners, len(slots.nodes), known)
+    layout = plan.layout if plan.layout.most <= writer.most else replace(plan.layout, most=writer.most)
+    encoder = Encoder(layout, slots.owners, len(slots.nodes), known)
     paced, grant = 0, throttle.grant()
     with source.stream(statement) as stream:
         check_result(plan, stream)
@@ -295,6 +300,8 @@ def persist(
             if attempt == 1 or moved() - started > patience:
                 failing, fresh = now - error.waited, fresh + 1
                 give_up = failing + patience
+            if error.brief:
+                give_up = min(give_up, failing + PATIENCE)
             if error.settles:
                 give_up = max(give_up, began + settling)
             if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:

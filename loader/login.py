@@ -6,23 +6,29 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase
 """
 
 import ipaddress
+import select
+import time
 from typing import Any
 
 from pymysql import _auth, connections
 from pymysql.constants import CLIENT
 
 from loader.errors import Exit, SourceError
+from loader.limit import LEAST
+from loader.probe import PATIENCE, overhear
+from loader.refusals import CHANGED
 from loader.settings import Source as Settings
+from loader.speech import HEARD, MYSQL, speaker
 
 # Ways to log in by which the server gets the password itself, or a key of its choice encrypts it.
 CLEAR = frozenset({b"mysql_clear_password", b"dialog", b"sha256_password"})
 CACHED = b"caching_sha2_password"  # by a digest, but for the first login after a start, which asks for all of it
 ALL_OF_IT = b"\x04"
 OUTDATED = b"mysql_old_password"
+PROTOCOL = 10  # of MySQL, since 1998
 # What to do about it.
 CLEARTEXT = "source.allow_cleartext where the network is trusted"
 SEALED = ("verified TLS (source.tls, tls_ca)", "a unix_socket in source.url", CLEARTEXT)
-CHANGED = "give the account caching_sha2_password or mysql_native_password"
 
 
 class Connection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
@@ -38,10 +44,12 @@ class Connection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships
 
     @property
     def lacks(self) -> str:
-        """What an account may ask for that the config does not name, and the server offers; empty where nothing."""
-        if not self.server_capabilities & CLIENT.SSL or self._settings.tls_cert:
+        """What an account may ask for and the config does not name, in words; empty where there is nothing."""
+        if self._settings.tls_cert:
             return ""
-        return "a tls_cert" if self._settings.tls else "TLS"
+        if not self.server_capabilities & CLIENT.SSL:
+            return "TLS, which this server does not offer, and an account may need"
+        return f"{'a tls_cert' if self._settings.tls else 'TLS'}, which an account may REQUIRE"
 
     @property
     def is_sealed(self) -> bool:
@@ -50,20 +58,47 @@ class Connection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships
         return bool(settings.unix_socket or (settings.tls and settings.tls_verify) or settings.allow_cleartext)
 
     @property
+    def where(self) -> str:
+        """How a message about this connection begins."""
+        settings = self._settings
+        return f"mysql {settings.unix_socket or f'{settings.host}:{settings.port}'}: cannot connect"
+
+    @property
     def is_near(self) -> bool:
         """Whether what is sent does not leave this machine."""
         return ipaddress.ip_address(self._sock.getpeername()[0].partition("%")[0]).is_loopback
 
     def refusal(self, why: object, *ways: str) -> SourceError:
         """The error that the loader does not log in as the server asks it to, and what would help."""
-        settings = self._settings
-        address = settings.unix_socket or f"{settings.host}:{settings.port}"
-        return SourceError(f"mysql {address}: cannot connect: {why}: {', or '.join(ways)}", exit_code=Exit.CONFIG)
+        return SourceError(f"{self.where}: {why}: {', or '.join(ways)}", exit_code=Exit.CONFIG)
 
     def _get_server_information(self) -> None:
+        self._recognize()
         super()._get_server_information()
+        self._current_timeout = None  # that of the socket may be another one, see `_recognize`
+        if self.protocol_version != PROTOCOL:
+            raise self.refusal(f"the server speaks version {self.protocol_version} of the protocol", "see source.url")
         if self._auth_plugin_name.encode() in CLEAR and not self.is_sealed:
             self._auth_plugin_name = "mysql_native_password"  # under TLS it would be sent with the name of the user
+
+    def _recognize(self) -> None:
+        """Look at what is heard first; a `SourceError` names who else it is, or says that it is nobody."""
+        settings, ends = self._settings, time.monotonic() + self._read_timeout
+        patience = min(PATIENCE, self._read_timeout / 3)
+        if select.select([self._sock], [], [], patience)[0]:
+            heard = self._rfile.peek(HEARD)
+            if not heard:
+                raise SourceError(
+                    f"{self.where}: the connection is closed without a word: see source.url, and what stands before"
+                    " the server",
+                    transient=True,
+                )
+        else:
+            port = 0 if settings.unix_socket else settings.port
+            heard = overhear(settings.unix_socket or settings.host, port, patience)
+            self._sock.settimeout(max(LEAST, ends - time.monotonic()))  # what is left for the greeting
+        if who := speaker(heard, MYSQL):
+            raise self.refusal(f"no MySQL server answers there, but {who}", "see source.url")
 
     def _get_auth_plugin_handler(self, plugin_name: str | bytes) -> "_Login":
         return _Login(self, plugin_name.encode() if isinstance(plugin_name, str) else plugin_name)

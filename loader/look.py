@@ -8,6 +8,7 @@ from loader.moves import in_words, moves
 from loader.slots import SLOTS
 from loader.target import Target, info_of
 from loader.view import ClusterView, NodeView
+from loader.words import counted
 
 NEARLY = 0.95  # of maxmemory: above it a master is all but full
 
@@ -28,7 +29,8 @@ def look_at(target: Target, written: Mapping[str, int]) -> ClusterView:
     free = tuple(_gaps(ranges))
     if free:
         named = ", ".join(f"{first:,} to {last:,}" if last > first else f"{first:,}" for first, last in free[:8])
-        problems.append(f"{sum(last + 1 - first for first, last in free):,} slots have no master: {named}")
+        count = sum(last + 1 - first for first, last in free)
+        problems.append(f"{counted(count, 'slot')} {'has' if count == 1 else 'have'} no master: {named}")
     failed = bool(free) or any(node.keys is None or "cluster_state" in node.problem for node in nodes)
     state = "fail" if failed else "moving" if under_way else "ok"
     return ClusterView(state, target.cluster, tuple(nodes), free, tuple(problems))

@@ -62,9 +62,10 @@ def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
     for node in target.slots.nodes:
         words = (("CLIENT", "ID"), ("INFO",))
         client, text = target.look(node, *words) if newest else target.commands(node, words)
-        for reply in (client, text):
-            if isinstance(reply, Exception) and not said(reply).startswith(UNKNOWN):
-                raise target.error(reply, node)
+        if isinstance(client, Exception) and not said(client).startswith(UNKNOWN):
+            raise target.error(client, node)
+        if isinstance(text, Exception):
+            raise target.error(text, node)
         info = info_of(text)
         if info.get("role") == "slave":
             target.mark_stale()

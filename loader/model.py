@@ -51,10 +51,38 @@ class Table:
     unique_keys: tuple[tuple[str, ...], ...] = ()  # without NULLs; the primary key is not repeated
     rows_estimate: int | None = None
     indexes: tuple[tuple[str, str], ...] = ()  # each that can be walked, and its first column
+    withheld: str = ""  # what MySQL says where the account may not read all columns, and does not see the others
+    barred: tuple["Barred", ...] = ()  # those that cannot
+    is_view: bool = False
+    has_history: bool = False  # system versioning, of MariaDB
 
     def column(self, name: str) -> Column | None:
         """The column of that name, letter case aside as in MySQL; None where there is none."""
         return next((c for c in self.columns if c.name.lower() == name.lower()), None)
+
+    def bar(self, key: tuple[str, ...]) -> "Barred | None":
+        """The index that keeps a key from being walked along; None where none does."""
+        return next((each for each in self.barred if each.unique and each.columns == key), None)
+
+
+class Bar(StrEnum):
+    """Why MySQL does not read along an index."""
+
+    INVISIBLE = "invisible"  # MySQL
+    IGNORED = "ignored"  # MariaDB
+    DISABLED = "disabled"  # MyISAM, Aria
+    HASH = "hash"  # MEMORY, and MariaDB's unique keys that are too long for another
+    PREFIX = "prefix"  # of a value alone is in it
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """An index that MySQL does not read along, and why; `unique` where it tells rows apart all the same."""
+
+    name: str
+    columns: tuple[str, ...]
+    bar: Bar
+    unique: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +119,9 @@ class Node:
         return f"{self.host}:{self.port}" if self.port else self.host
 
 
+MOST = 512 * 1024 * 1024  # bytes of a key or value that Redis takes: proto-max-bulk-len's default
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Which cells of a row make the key and which the fields of its hash.
@@ -105,7 +136,7 @@ class Layout:
     ttl: int | None = None  # seconds
     ttl_jitter: int = 0  # seconds either way
     checks_ttl: bool = False  # without a ttl: whether each hash is asked if it has a time to live all the same
-    most: int = 512 * 1024 * 1024  # bytes of a key or value: proto-max-bulk-len's default; more ends the connection
+    most: int = MOST  # bytes of a key or value: more ends the connection
 
 
 @dataclass(frozen=True, slots=True)

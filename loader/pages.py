@@ -22,6 +22,7 @@ from markupsafe import Markup
 from loader.board import problems_of
 from loader.history import Entry
 from loader.view import LISTED, MINUTES, ClusterView, Grid, JobPage, JobView, Overview, RejectsPage, Viewer
+from loader.words import counted, nouns
 
 HERE = Path(__file__).parent
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -110,6 +111,7 @@ class Pages:
             "span": span,
             "took": took,
             "number": number,
+            "nouns": nouns,
             "size": size,
             "utc": utc,
             "part": part,
@@ -261,7 +263,7 @@ def percent(part: float, whole: float) -> float:
 def ranges(slots: Sequence[tuple[int, int]]) -> str:
     """Slots in words: 0-5460, 16383."""
     words = [f"{first}-{last}" if first < last else f"{first}" for first, last in slots[:RANGES]]
-    return ", ".join([*words, *([f"and {len(slots) - RANGES:,} more ranges"] if len(slots) > RANGES else [])])
+    return ", ".join([*words, *([f"and {counted(len(slots) - RANGES, 'more range')}"] if len(slots) > RANGES else [])])
 
 
 def owned(slots: Sequence[tuple[int, int]]) -> int:

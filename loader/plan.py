@@ -12,8 +12,10 @@ from decimal import Decimal
 from difflib import get_close_matches
 
 from loader.errors import ConfigError, PlanError
-from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
+from loader.model import Bar, Barred, Chunk, Column, KeyValues, Layout, Shape, Table
 from loader.settings import Job
+from loader.statement import no_query, one_statement
+from loader.words import counted
 
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 NUMBERS = INTEGERS | {"decimal", "year"}
@@ -23,6 +25,15 @@ TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtex
 BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
 WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values, written as plain words
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
+
+UNEVEN = {"timestamp": "for which an hour comes twice when clocks are set back"}  # by type, why there is no walk
+BARS = {
+    Bar.INVISIBLE: "is invisible",
+    Bar.IGNORED: "is ignored",
+    Bar.DISABLED: "is disabled",
+    Bar.HASH: "is a hash, which has no order",
+    Bar.PREFIX: "holds the beginning of a value alone",
+}
 
 INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
@@ -237,11 +248,11 @@ def make_plan(
     walk = () if query else _walk(table, columns if job.changed_only else None)
     if job.changed_only:
         _refuse_unsure(job, table, walk, parts)
-    conditions = [f"({text}\n)" for text in (job.where, where) if text]  # a comment may end the text
+    conditions = [f"({text}\n)" for text in (job.where, _condition(where)) if text]  # a comment may end the text
     conditions += [f"({job.soft_delete}\n) IS NOT TRUE"] if job.soft_delete else []
     if (where or key_range or shard) and query:
         raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
-    ranges = () if key_range is None else (_range(job, walk, key_range),)
+    ranges = () if key_range is None else (_range(table, walk, key_range),)
     conditions += ranges
     if shard is not None:
         names = ", ".join(quote(name) for name in [column.name for column in walk] or columns)
@@ -299,6 +310,14 @@ def keys_only(plan: Plan) -> Plan:
     place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
     key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
     return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
+
+
+def query_of(job: Job) -> str:
+    """The query of a job that has one; a `PlanError` where no rows can be selected from it."""
+    query = job.query or ""
+    if why := no_query(query):
+        raise PlanError(f"job {job.name!r}: query: {why}")
+    return query
 
 
 def peek(query: str, rows: int) -> str:
@@ -368,7 +387,9 @@ def key_of(plan: Plan, table: Table, text: str) -> bytes:
     columns = plan.key_columns
     values = text.split(",") if len(columns) > 1 else [text]
     if len(values) != len(columns):
-        raise ConfigError(f"key {text!r}: job {plan.job.name!r} needs {len(columns)} values: {','.join(columns)}")
+        raise ConfigError(
+            f"key {text!r}: job {plan.job.name!r} needs {counted(len(columns), 'value')}: {','.join(columns)}"
+        )
     stored = iter(_as_stored(table, *pair) for pair in zip(columns, values, strict=True))
     return b"".join(
         piece if isinstance(piece, bytes) else next(stored).encode(errors="surrogateescape")
@@ -414,6 +435,13 @@ def _hint(column: Column, sign: str, value: str) -> str:
     steady = f"TIMESTAMPDIFF(SECOND, FROM_UNIXTIME({low}), FROM_UNIXTIME({high})) = {high - low}"
     moment = f"FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))"
     return f" AND {quote(column.name)} {sign} {moment}"
+
+
+def _condition(where: str | None) -> str | None:
+    try:
+        return where and one_statement(where)
+    except ValueError as error:
+        raise ConfigError(f"--where: {error}") from None
 
 
 def _key_template(job: Job, table: Table) -> Sequence[tuple[str, str | None]]:
@@ -462,10 +490,11 @@ def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], parts: Sequen
     """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
     template = "".join(f"{literal}{{{column}}}" if column else literal for literal, column in parts)
     if not walk:
+        why = "" if _walk(table) else f" ({walkless(table)})"
         raise PlanError(
             f"job {job.name!r}: changed_only needs a key that holds all columns of the primary key of table"
-            f" {table.name!r}, or of a unique one that can be walked along, and {template!r} does not: change the key,"
-            " or leave changed_only out"
+            f" {table.name!r}, or of a unique one that can be walked along{why}, and {template!r} does not: change the"
+            " key, or leave changed_only out"
         )
     if _is_ambiguous(table, parts):
         raise PlanError(
@@ -484,9 +513,67 @@ def _walk(table: Table, within: Collection[str] | None = None) -> tuple[Column, 
         if within is not None and not set(key) <= set(within):
             continue
         columns = [column for name in key if (column := table.column(name))]
-        if columns and all(map(_is_walkable, columns)):
+        if columns and not _hindrance(table, key):
             return tuple(columns)
     return ()
+
+
+def walkless(table: Table) -> str:
+    """Why there is no walk along a table, in words; empty where there is one."""
+    if _walk(table):
+        return ""
+    others = [f"the unique one on ({', '.join(key)}), {_hindrance(table, key)}" for key in table.unique_keys]
+    if table.primary_key:
+        why = _hindrance(table, table.primary_key)
+        return ", nor ".join([f"the primary key of table {table.name!r} cannot be walked along, {why}", *others])
+    seen = " that the account may read" * bool(table.withheld)
+    return ": not ".join([f"table {table.name!r} has no key to walk along{seen}", *others])
+
+
+def walk_mends(table: Table, key_columns: Sequence[str]) -> str | None:
+    """What ALTER TABLE has to do for a table to have a walk; None where nothing is sure to give it one."""
+    for key in (table.primary_key, *table.unique_keys):
+        barred = table.bar(key)
+        mends = barred and let_in(barred)
+        if mends and all(map(_is_walkable, filter(None, map(table.column, key)))):
+            return mends
+    columns = [column for name in key_columns if (column := table.column(name))]
+    if table.primary_key or not all(map(_is_walkable, columns)) or any(_is_long(column) for column in columns):
+        return None
+    order = "USING BTREE " if any(each.bar is Bar.HASH for each in table.barred) else ""  # not MEMORY's own
+    return f"ADD PRIMARY KEY {order}({', '.join(map(quote, key_columns))})"
+
+
+def let_in(barred: Barred) -> str | None:
+    """What ALTER TABLE has to do for MySQL to read along an index; None where nothing is sure to."""
+    name, columns = quote(barred.name), ", ".join(map(quote, barred.columns))
+    match barred.bar:
+        case Bar.INVISIBLE:
+            return f"ALTER INDEX {name} VISIBLE"
+        case Bar.IGNORED:
+            return f"ALTER INDEX {name} NOT IGNORED"
+        case Bar.DISABLED:
+            return "ENABLE KEYS"
+        case Bar.HASH if barred.name == "PRIMARY":
+            return f"DROP PRIMARY KEY, ADD PRIMARY KEY USING BTREE ({columns})"
+    return None
+
+
+def _hindrance(table: Table, key: tuple[str, ...]) -> str:
+    """Why a key cannot be walked along, in words; empty where it can."""
+    barred = table.bar(key)
+    if barred:
+        return f"since its index {BARS[barred.bar]}"
+    odd = next((column for name in key if (column := table.column(name)) and not _is_walkable(column)), None)
+    if odd is None:
+        return ""
+    why = UNEVEN.get(odd.type, "which is not compared as it is printed")
+    return f"since column {odd.name!r} is a {odd.type}, {why}"
+
+
+def _is_long(column: Column) -> bool:
+    """Whether a column is too long for a key that holds all of it."""
+    return column.type.endswith(("text", "blob"))
 
 
 def _is_walkable(column: Column) -> bool:
@@ -494,9 +581,9 @@ def _is_walkable(column: Column) -> bool:
     return column.type in WALKABLE and (column.type != "set" or column.full_type.count(",") < 53)
 
 
-def _range(job: Job, walk: tuple[Column, ...], text: str) -> str:
+def _range(table: Table, walk: tuple[Column, ...], text: str) -> str:
     if not walk:
-        raise ConfigError(f"--range: table {job.table!r} has no key to take a range of")
+        raise ConfigError(f"--range goes along a key: {walkless(table)}")
     column = walk[0]
     places = [place for place, char in enumerate(text) if char == ":"]
     if column.type in TIMES:  # whose values hold colons themselves
@@ -559,9 +646,7 @@ def _warnings(
     if _is_ambiguous(table, parts):
         warnings.append(f"key {template!r} joins columns so that two rows could make the same key")
     if job.query is None and not walk:
-        warnings.append(
-            f"table {table.name!r} has no key to walk along: it is read in one pass, and a failure starts it over"
-        )
+        warnings.append(f"{walkless(table)}: it is read in one pass, and a failure starts it over")
     if job.query is not None:
         warnings.append("a query is read in one pass, and a failure starts it over")
     return warnings

@@ -5,6 +5,7 @@ import ssl
 from contextlib import suppress
 
 from loader.certificates import NO_TLS, UNSHOWN, NoTls, meaning
+from loader.speech import GREETING, HEARD
 
 PATIENCE = 1.0  # seconds that what is asked has to say its first word
 
@@ -30,6 +31,27 @@ def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, p
         wrapped.close()
         raise
     return wrapped
+
+
+def overhear(host: str, port: int, patience: float = PATIENCE) -> bytes:
+    """The first bytes of what answers in plaintext, be it spoken to or not; a unix socket is a path, at port 0."""
+    with suppress(OSError), _reach(host, port, patience) as connection:
+        connection.sendall(GREETING)
+        return connection.recv(HEARD)
+    return b""
+
+
+def _reach(host: str, port: int, patience: float) -> socket.socket:
+    if port:
+        return socket.create_connection((host, port), patience)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(patience)
+        connection.connect(host)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def speaks_plain(host: str, port: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from loader.model import ChunkLoaded, News, Noted, Run, RunBegan, RunEnded, Status, Waiting
 from loader.notation import plain
 from loader.throttle import Throttle
+from loader.words import counted
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
 REDRAW_EVERY = 2.0  # seconds between two looks of what is watched
@@ -261,7 +262,7 @@ class Reporter:
         rate = rows / max(now - self._started, 1e-9)
         why = self._waiting or self._throttle.reason
         if self._bar:
-            note = f"{rows:,} rows, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
+            note = f"{counted(rows, 'row')}, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
             self._bar.update(self._task, completed=rows, note=plain(note))
         if self._lines and now - self._said >= LINE_EVERY:
             self._said = now

@@ -49,6 +49,11 @@ class Reader:
         self._links = Links(target, _least, self._take)
         self.slots = target.slots
 
+    @property
+    def most(self) -> int:
+        """Bytes of a value that all nodes take."""
+        return self._target.most
+
     def begin(self) -> SlotMap:
         """Take over the newest topology."""
         self.slots = self._target.slots

@@ -25,6 +25,7 @@ from loader.sample import sample as drawn
 from loader.settings import Job
 from loader.state import Rejects, State
 from loader.walk import walk
+from loader.words import counted
 
 MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
 FEW = 10  # hashes that `repair` may delete even where they are more than that
@@ -122,9 +123,10 @@ class Verify:
     def rows(self, statements: Iterable[str]) -> None:
         """Compare the rows of statements with their hashes."""
         for statement in statements:
-            count, suspects = self._both.look(statement, lambda: _Suspects(self._both), self._present)
+            count, suspects, rejects = self._both.look(statement, lambda: _Suspects(self._both), self._present)
             self.verdict.rows += count
             self._heard(self.verdict.rows)
+            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])
             self._again(1, suspects.keys)
             self._conclude([self._settled(each) for each in suspects.odd])
             for kind, number in suspects.beyond.items():
@@ -173,7 +175,7 @@ class Verify:
         due, looks, keys = self._waiting.popleft()
         self._both.throttle.sleep(due - time.monotonic())
         asked = set(keys)
-        _, unequal = self._both.look(self._both.plan.matching(self._both.lookup.condition(keys)), Found)
+        _, unequal, _ = self._both.look(self._both.plan.matching(self._both.lookup.condition(keys)), Found)
         still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
         if looks + 1 < sides.LOOKS:
             self._again(looks + 1, [each.key for each in still])
@@ -224,7 +226,8 @@ class Verify:
         most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
         if self.verdict.extra > most:
             self.verdict.refused = (
-                f"{self.verdict.extra:,} of {total:,} hashes have no row, and --repair deletes {most:,} at most:"
+                f"{self.verdict.extra:,} of {counted(total, 'hash')} {_have(self.verdict.extra)} no row,"
+                f" and --repair deletes {most:,} at most:"
                 f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
             )
             return
@@ -293,7 +296,8 @@ def prune(
         done.extra = sum(map(len, extras(both, slots))) if slots else 0
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
-                f"{done.extra:,} of {done.keys:,} hashes of job {job.name!r} have no row, which is more than"
+                f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {_have(done.extra)} no row,"
+                " which is more than"
                 f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
             )
         elif done.extra and not done.dry_run:
@@ -355,6 +359,10 @@ def void_baseline(both: Both) -> None:
     if both.plan.job.incremental is None:
         baselines = Baselines(both.target, both.plan.job.name)
         both.steadily(baselines.void)
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _kind(each: Unequal) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from loader.model import Chunk, Node, Run, Status
 from loader.notation import CONTROLS
+from loader.words import counted, nouns
 
 SHOWN_REJECTS = 5
 
@@ -42,7 +43,7 @@ def run_text(run: Run) -> str:
     """The summary of a run for people."""
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
-    counts = f"{run.read:,} rows read, {run.written:,} {verb}, {run.rejected:,} rejected"
+    counts = f"{counted(run.read, 'row')} read, {run.written:,} {verb}, {run.rejected:,} rejected"
     if run.unchanged:
         counts += f", {run.unchanged:,} unchanged"
     if run.deleted:
@@ -50,11 +51,11 @@ def run_text(run: Run) -> str:
     counts += "" if run.full else ", changed rows only,"
     lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
     width = max(map(len, run.nodes), default=0)
-    lines += [f"  {node:{width}}  {rows:>12,} row{_s(rows)}" for node, rows in sorted(run.nodes.items())]
+    lines += [f"  {node:{width}}  {rows:>12,} {nouns(rows, 'row')}" for node, rows in sorted(run.nodes.items())]
     for reject in run.rejects[:SHOWN_REJECTS]:
         lines.append(f"  rejected {shown(reject.key)}: {reject.reason}")
     if run.rejected > SHOWN_REJECTS:
-        lines.append(f"  … and {run.rejected - SHOWN_REJECTS:,} more rejected rows")
+        lines.append(f"  … and {counted(run.rejected - SHOWN_REJECTS, 'more rejected row')}")
     if run.error and run.status is not Status.FAILED:
         lines.append(f"  {run.error}")
     return "\n".join(lines)
@@ -76,11 +77,11 @@ def verify_document(verdict: Any) -> dict[str, Any]:
 
 def verify_text(verdict: Any, *, expires: bool) -> str:
     """A verification for people: counts and first differences; `expires`: a missing hash may be past its TTL."""
-    hashes = "" if verdict.hashes is None else f" and {verdict.hashes:,} hashes"
+    hashes = "" if verdict.hashes is None else f" and {counted(verdict.hashes, 'hash')}"
     counts = f"{verdict.missing:,} missing, {verdict.different:,} different, {verdict.extra:,} extra"
     mended = f", {verdict.repaired:,} repaired" if verdict.repaired else ""
     state = "ok" if verdict.is_equal else "different"
-    lines = [f"{verdict.job}: {state}: {verdict.rows:,} rows{hashes} compared, {counts}{mended}"]
+    lines = [f"{verdict.job}: {state}: {counted(verdict.rows, 'row')}{hashes} compared, {counts}{mended}"]
     width = max((len(shown(each.key)) for each in verdict.shown), default=0)
     lines += [f"  {each.kind:9}  {shown(each.key):{width}}  {each.detail}".rstrip() for each in verdict.shown]
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
@@ -111,7 +112,7 @@ def prune_text(pruned: Any) -> str:
     """A pruning for people."""
     done = "to be deleted" if pruned.dry_run else "deleted"
     count = pruned.extra if pruned.dry_run else pruned.deleted
-    return f"{pruned.job}: {pruned.keys:,} hashes, {pruned.extra:,} without a row, {count:,} {done}"
+    return f"{pruned.job}: {counted(pruned.keys, 'hash')}, {pruned.extra:,} without a row, {count:,} {done}"
 
 
 def rejects_document(job: str, entries: Sequence[Any], commands: Mapping[bytes, Sequence[bytes]]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def rejects_text(job: str, entries: Sequence[Any], commands: Mapping[bytes, Sequ
     lines = [
         f"{shown(entry.key):{width}}  {_moment(entry.last)}  {entry.attempts:>3}x  {entry.reason}" for entry in entries
     ]
-    lines.append(f"{job}: {len(entries):,} rejected row{_s(len(entries))}")
+    lines.append(f"{job}: {counted(len(entries), 'rejected row')}")
     return "\n".join([*lines, *map(command_text, commands.values())])
 
 
@@ -193,7 +194,7 @@ def plan_text(preview: Any) -> str:
     plan = preview.plan
     rows = "unknown" if plan.rows_estimate is None else f"about {plan.rows_estimate:,}"
     walk = ", ".join(column.name for column in plan.walk)
-    way = f"in chunks of {plan.job.chunk_rows:,} rows along {walk}" if walk else "in one pass"
+    way = f"in chunks of {counted(plan.job.chunk_rows, 'row')} along {walk}" if walk else "in one pass"
     statement = plan.select(Chunk(1)).replace("\n", "\n            ")
     lines = [
         f"job         {plan.job.name}",
@@ -220,20 +221,16 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     masters = document["masters"]
     width = max((len(master["node"]) for master in masters), default=0)
     lines = [
-        f"{master['node']:{width}}  {master['slots']:>5} slots  {_count(master['keys']):>12} keys"
-        f"  {master['replicas']} replica{_s(master['replicas'])}"
+        f"{master['node']:{width}}  {master['slots']:>5} {nouns(master['slots'], 'slot')}  {_count(master['keys']):>12}"
+        f" {nouns(master['keys'] or 0, 'key')}  {counted(master['replicas'], 'replica')}"
         for master in masters
     ]
     keys = sum(master["keys"] or 0 for master in masters)
-    total = f"{keys:,} key{_s(keys)} in {len(masters)} master{_s(len(masters))}"
+    total = f"{counted(keys, 'key')} in {counted(len(masters), 'master')}"
     moving = document.get("moving", ())
     lines += [f"slot {move['slot']} is being moved from {move['from']} to {move['to']}" for move in moving]
     lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
     return "\n".join(lines)
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
 
 
 def _count(number: int | None) -> str:

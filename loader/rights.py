@@ -13,12 +13,13 @@ REDIS_RIGHTS = (
 KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
 
 ASKED_SINCE = 7  # the version of Redis whose scripts may ask what their account may do
-# ARGV: commands as JSON. Gives the places of those that the account may not send; none of them is run.
+# ARGV: commands as JSON. Gives the places of those that the account may not send, negative where there is no such
+# command; none of them is run.
 REFUSED = """#!lua flags=no-writes,allow-stale
 local refused = {}
 for place, words in ipairs(cjson.decode(ARGV[1])) do
   local known, allowed = pcall(redis.acl_check_cmd, unpack(words))
-  if known and not allowed then refused[#refused + 1] = place end
+  if not known then refused[#refused + 1] = -place elseif not allowed then refused[#refused + 1] = place end
 end
 return refused
 """

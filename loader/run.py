@@ -186,7 +186,14 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
 
 def preview(settings: Config, job: Job) -> Preview:
     """What a sync would do: the plan, and the commands of the first rows, with their nodes."""
-    with prepare(settings, job, Options()) as ends, Source(settings.source) as source:
+    with prepare(settings, job, Options()) as ends:
+        ends.rest()
+        return _preview(ends)
+
+
+def _preview(ends: Ends) -> Preview:
+    job = ends.plan.job
+    with Source(ends.settings.source) as source:
         sink = Sink(ends.target, keep=True)
         transfer(ends.plan, ends.plan.first(PREVIEW_ROWS), source, sink, ends.throttle)
         if not job.incremental:

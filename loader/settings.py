@@ -25,6 +25,7 @@ from pydantic import (
 
 from loader import certificates, cron
 from loader.notation import JOB_NAME, Address, KeyParts, key_parts, mysql_address, percent, redis_address, seconds
+from loader.statement import one_statement
 
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
 MAX_CHUNK_ROWS = 10_000_000
@@ -101,6 +102,7 @@ def _schema(*kinds: dict[str, Any]) -> WithJsonSchema:
 
 
 Text = Annotated[str, StringConstraints(min_length=1)]
+Sql = Annotated[Text, AfterValidator(one_statement)]
 File = Annotated[Path, BeforeValidator(_file), WithJsonSchema({"type": "string"})]
 Flag = Annotated[bool, BeforeValidator(_plain), _schema({"type": "boolean"})]
 Duration = Annotated[
@@ -406,7 +408,7 @@ class Job(Model):
 
     _name: str = PrivateAttr("")
     table: Text | None = Field(default=None, description="The table to read.")
-    query: Text | None = Field(
+    query: Sql | None = Field(
         default=None, validate_default=True, description="A SELECT to read in place of a table; trusted SQL."
     )
     key: Text | None = Field(
@@ -417,7 +419,7 @@ class Job(Model):
     fields: Fields | None = Field(
         default=None, description="The columns to write, or a map of field: column or SQL expression; all if null."
     )
-    where: Text | None = Field(default=None, description="Which rows of the table; trusted SQL.")
+    where: Sql | None = Field(default=None, description="Which rows of the table; trusted SQL.")
     nulls: Nulls = Field(default="omit", description="Whether a NULL leaves its field out or empty.")
     ttl: Duration | None = Field(default=None, description="When a key expires after its last write; never if null.")
     ttl_jitter: Percent = Field(
@@ -432,7 +434,7 @@ class Job(Model):
     incremental: Incremental | None = Field(
         default=None, description="How a sync finds what was changed; it reads everything if null."
     )
-    soft_delete: Text | None = Field(
+    soft_delete: Sql | None = Field(
         default=None, description="Which rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
     )
     full_every: Duration | None = Field(

@@ -14,9 +14,9 @@ import socket
 import ssl
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, wraps
 from math import inf
@@ -32,8 +32,9 @@ from loader import limit, session
 from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
 from loader.limit import allowed, until
-from loader.login import CHANGED, Connection
-from loader.model import Column, Listed, Shape, Table
+from loader.login import Connection
+from loader.model import Bar, Barred, Column, Listed, Shape, Table
+from loader.refusals import ADVICE, Kind, advice, kind_of, statement
 from loader.settings import Source as Settings
 from loader.writing import may_write
 
@@ -48,44 +49,28 @@ CLIENT_SIDE = 2000  # from here on, errors are not the server's own words
 HEADER = 4
 CONNECTING, AMID_ROWS = "cannot connect", "query ended early"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
+# Why an index is not read along, a word of `Bar`; what older servers do not know stands in comments that they skip.
+BAR = (
+    "CASE WHEN comment = 'disabled' THEN 'disabled'"
+    " /*M!100600 WHEN ignored = 'YES' THEN 'ignored' */"
+    " /*!80000 WHEN is_visible = 'NO' AND NOT FIND_IN_SET('use_invisible_indexes=on', @@optimizer_switch)"
+    " THEN 'invisible' */"
+    " WHEN index_type = 'HASH' THEN 'hash' ELSE '' END"
+)
+ORDERED = frozenset({"BTREE", "LSMTREE"})
+ROW_START, ROW_END = "ROW START", "ROW END"  # what MariaDB says of the columns of a period of system time
 
-# Errors after which the same chunk may succeed on a new connection.
-TRANSIENT = frozenset({
-    1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203,  # server, network
-    1205, 1213, 1317, 1412, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
-    2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
-})  # fmt: skip
-# Errors that someone has to mend first: accounts, rights, authentication, database.
-ACCESS = frozenset({
-    1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1226, 1227, 1251, 1370, 1524, 1698, 2026, 2059, 3118, 3159,
-})  # fmt: skip
-# A table or what a view reads is not there: it comes back where a tool that copies tables has renamed it away.
-GONE = frozenset({1146, 1356})
-NO_SELECT = 1142
+NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
 DENIED = 1045
 LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
 CACHED = 0.1  # seconds for which InnoDB does not look anew at transactions since somebody asked last
 LOOKS = 20  # times that they are asked for until the answer is new
 NO_COLUMN = 1054
+NO_SERVER, LOST = 2003, 2013
 NO_PROCESS = 1227
 SYNTAX = 1064
 IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # what a connection does that runs no statement
-# What to do about it.
-ADVICE = {
-    1044: "GRANT SELECT on it, or see source.url",
-    1045: "see the user in source.url, and source.password",
-    1049: "see source.url",
-    1054: "the table was changed",
-    1142: "GRANT SELECT on it TO the loader's account",
-    1143: "GRANT SELECT on it TO the loader's account",
-    1969: "see chunk_rows, and max_statement_time of the loader's account",
-    3024: "see chunk_rows, and max_execution_time",
-    2003: "see source.url, and whether the server runs",
-    2026: "see source.tls",
-    2059: CHANGED,
-    3159: "source: {tls: true}",
-}
 Row = tuple[str | None, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -344,6 +329,13 @@ class Source:
         return value not in {"0", "OFF"}
 
     @_understood
+    def most_connections(self) -> int | None:
+        """Connections that the account may have at the same time; None where it has no limit of its own."""
+        (value,) = self.single("SELECT @@SESSION.max_user_connections")
+        most = int(value or 0)
+        return most if most > 0 else None
+
+    @_understood
     def listing(self) -> list[Listed]:
         """The tables and views of the database that the account may see, by name."""
         tables = self.fetch(
@@ -357,11 +349,13 @@ class Source:
             " WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"
         ):
             keys[str(table)].append(str(column))
-        for table, column, extra in self.fetch(
-            "SELECT table_name, column_name, LOWER(extra) FROM information_schema.columns"
+        for table, column, extra, made in self.fetch(
+            "SELECT table_name, column_name, LOWER(extra), generation_expression FROM information_schema.columns"
             " WHERE table_schema = DATABASE() AND extra <> '' ORDER BY ordinal_position"
         ):
-            if "on update" in str(extra):
+            if made == ROW_END and column in keys[str(table)]:
+                keys[str(table)].remove(str(column))
+            if "on update" in str(extra) or made == ROW_START:
                 stamps[str(table)].append(str(column))
             if GENERATED.search(str(extra)):
                 generated[str(table)].append(str(column))
@@ -382,57 +376,96 @@ class Source:
     @_understood
     def table(self, name: str) -> Table:
         """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
-        quoted = "`" + name.replace("`", "``") + "`"
+        quoted = _quote(name)
         try:
             self.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
         except SourceError as error:
             code = _code(error.__cause__)
-            if code == NO_SELECT:
+            if code in NO_SELECT:
                 raise SourceError(
                     f"mysql {self.address}: no right to read table {name!r} (or there is no such table): "
-                    f"GRANT SELECT ON {self._database}.{quoted} TO the loader's account",
+                    f"{self.grant(name)}{self._elsewhere(name)}",
                     exit_code=Exit.CONFIG,
                 ) from error
-            if code not in GONE and (error.transient or error.exit_code == Exit.CONFIG):
+            if kind_of(code) is not Kind.GONE and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
-            message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}"
+            message = f"mysql {self.address}: table {name!r}: {_text(error.__cause__)}{self._elsewhere(name)}"
             raise _misfit(message, code) from error
-        estimate = self.fetch(f"SELECT table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
-        rows = int(estimate[0][0]) if len(estimate) == 1 and estimate[0][0] is not None else None
-        return replace(self.definition(name), rows_estimate=rows)
+        # Of a table with a history the estimate counts that too, so it says nothing.
+        found = self.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
+        kind, rows = found[0] if len(found) == 1 else ("", None)
+        has_history = kind == "SYSTEM VERSIONED"
+        return replace(
+            self.definition(name),
+            rows_estimate=None if rows is None or has_history else int(rows),
+            is_view=kind == "VIEW",
+            has_history=has_history,
+            withheld=self._withheld(quoted),
+        )
+
+    def _elsewhere(self, name: str) -> str:
+        """What is to be done where the name may hold that of a database too, in words."""
+        database, dot, table = name.partition(".")
+        if not (database and dot and table):
+            return ""
+        if database == self._database:
+            return f": the database is that of source.url, so write table: {table}"
+        return (
+            f": a table is named without its database, which is {self._database!r} by source.url:"
+            f' name {database!r} there, or write query: "SELECT … FROM {name}"'
+        )
+
+    def _withheld(self, quoted: str) -> str:
+        """Why columns of a table are hidden from an account that may read others; empty where all are seen."""
+        try:
+            self.fetch(f"SELECT * FROM {quoted} LIMIT 0")
+        except SourceError as error:
+            if _code(error.__cause__) not in NO_SELECT:
+                raise
+            return _text(error.__cause__)
+        return ""
+
+    def grant(self, table: str, columns: Sequence[str] = ()) -> str:
+        """The statement that lets the loader read a table, or some of its columns."""
+        which = f" ({', '.join(map(_quote, columns))})" if columns else ""
+        return f"GRANT SELECT{which} ON {self._database}.{_quote(table)} TO the loader's account"
 
     @_understood
     def definition(self, name: str) -> Table:
         """Columns and keys of a table as they are now; no columns where it is not there any more."""
         # The columns come last: where the table goes away in between, it is seen to be gone.
         indexes = self.fetch(
-            "SELECT index_name, column_name, sub_part, nullable, non_unique, seq_in_index, index_type, table_name"
+            f"SELECT index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
             f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
             [name],
         )
         columns = self.fetch(
             "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
-            f" table_name FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
+            " generation_expression, table_name FROM information_schema.columns"
+            f" WHERE {THIS_TABLE} ORDER BY ordinal_position",
             [name],
         )
         # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
         names = {row[-1] for row in columns}
         exact = name if name in names else next(iter(names), name)
-        keys: dict[str, list[str | None]] = {}
-        for index, column, part, nullable, repeats, _, _, owner in indexes:
-            if owner == exact and repeats == "0":
-                usable = part is None and nullable != "YES"  # a prefix or a NULL does not tell rows apart
-                keys.setdefault(str(index), []).append(column if usable else None)
-        unique = {index: tuple(map(str, parts)) for index, parts in keys.items() if None not in parts}
+        made = {str(row[0]): str(row[-2]) for row in columns if row[-1] == exact}
+        parts: dict[str, list[Row]] = {}
+        for row in indexes:
+            if row[-1] == exact:
+                parts.setdefault(str(row[0]), []).append(row[1:-1])
+        each = [_index(index, found, made) for index, found in parts.items()]
+        unique = {index.name: index.columns for index in each if index.is_key}
+        walked = {index.columns for index in each if index.is_key and not index.bar}
         return Table(
             name=name,
             columns=tuple(_column(row) for row in columns if row[-1] == exact),
             primary_key=unique.pop("PRIMARY", ()),
-            unique_keys=tuple(unique.values()),
-            indexes=tuple(
-                (str(index), column)
-                for index, column, _, _, _, place, kind, owner in indexes
-                if owner == exact and place == "1" and kind == "BTREE" and column
+            unique_keys=tuple(dict.fromkeys(unique.values())),
+            indexes=tuple((index.name, index.first) for index in each if index.first and index.is_ordered),
+            barred=tuple(
+                Barred(index.name, index.columns, index.bar, index.is_key)
+                for index in each
+                if index.bar and index.columns and not (index.is_key and index.columns in walked)
             ),
         )
 
@@ -485,7 +518,7 @@ class Source:
             raise
         except Exception as error:
             failure = self._error(error, "query refused")
-            if _code(error) not in GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
+            if kind_of(_code(error)) is not Kind.GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
                 raise failure from error
             message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {_text(error)}"
             raise _misfit(message, _code(error)) from error
@@ -516,27 +549,26 @@ class Source:
         return failure
 
     def _meaning(self, error: Exception, doing: str) -> LoaderError:
-        code = _code(error)
-        text = _text(error)
-        if doing == AMID_ROWS and code not in TRANSIENT | ACCESS | GONE:
+        code, text = _code(error), _text(error)
+        kind = Kind.PASSES if isinstance(error, OSError) else kind_of(code)
+        if doing == AMID_ROWS and kind is Kind.OTHER:
             text = re.sub(r"'[^']*'", "'…'", text)  # may quote a row
         message = f"mysql {self.address}: {doing}: {text}"
         if not isinstance(error, OSError) and (code is None or not isinstance(error, pymysql.MySQLError)):
             return self._nonsense(error, doing)
         if code == DENIED and (lacking := self._connection.lacks):
-            message += f": without {lacking}, which an account may REQUIRE"
-        refused = meaning(error)
-        refused += ": see source.tls" if refused == PLAIN else ""
-        advice = refused or ADVICE.get(code or 0)
-        message += f": {advice}" if advice else ""
-        if refused or code in ACCESS:
-            return SourceError(message, exit_code=Exit.CONFIG)
+            message += f": without {lacking}"
+        if refused := meaning(error):
+            refused += ": see source.tls" if refused == PLAIN else ""
+            return SourceError(f"{message}: {refused}", exit_code=Exit.CONFIG)
+        user = self._settings.user or ""
+        mends = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
+        message += f": {mends}" if mends else ""
         if code == NO_COLUMN:
             return StartOver(message)
-        if code in GONE:
-            return SourceError(message, transient=True, exit_code=Exit.FAILED)
-        passing = code in TRANSIENT or isinstance(error, OSError)
-        return SourceError(message, transient=passing and not is_local(error))
+        failure = SourceError(message, transient=kind.transient and not is_local(error), exit_code=kind.exit_code)
+        failure.fix, failure.brief = statement(code, user), kind is Kind.LIMITED
+        return failure
 
     def _nonsense(self, error: Exception, doing: str) -> SourceError:
         """What it means that an answer makes no sense: it is no MySQL, or one that is broken, or someone in between."""
@@ -551,9 +583,9 @@ class Source:
             return SourceError(f"{message}{error}: see source.url", exit_code=Exit.CONFIG)
         told = isinstance(error, pymysql.MySQLError | _Nonsense)
         why = " ".join(_text(error).split()) if told else f"a packet that cannot be read, {type(error).__name__}"
-        message += f"the answer is none of MySQL ({why}): see source.url"
         if doing == CONNECTING:
-            return SourceError(message, exit_code=Exit.CONFIG)
+            return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", exit_code=Exit.CONFIG)
+        message += f"the answer is none of MySQL ({why}): see source.url"
         return SourceError(message, transient=True, exit_code=Exit.FAILED)
 
 
@@ -751,19 +783,64 @@ def is_login(error: LoaderError) -> bool:
     return _code(error.__cause__) in LOGIN
 
 
+def _quote(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _tls(settings: Settings) -> dict[str, Any]:
     """TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
     return {"ssl": client_context(settings, "source")} if settings.tls else {"ssl_disabled": True}
 
 
 def _misfit(message: str, code: int | None) -> PlanError:
-    error = PlanError(message, transient=code in GONE, exit_code=Exit.CONFIG)
-    error.gone = code in GONE
+    gone = kind_of(code) is Kind.GONE
+    error = PlanError(message, transient=gone, exit_code=Exit.CONFIG)
+    error.gone = gone
     return error
 
 
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index as information_schema has it: `first` is a column that it is ordered by, empty for an expression."""
+
+    name: str
+    columns: tuple[str, ...]
+    first: str
+    is_key: bool
+    is_ordered: bool
+    bar: Bar | None
+
+
+def _index(name: str, parts: Sequence[Row], made: Mapping[str, str]) -> _Index:
+    """An index of these parts; `made` says how columns are computed.
+
+    Of the rows that are not history the end of their period is the same, so a key is one without it; but rows that
+    differ in the beginning of their period alone are not told apart by what a person would call a key. A prefix that
+    tells rows apart is of values that do.
+    """
+    columns = [column for column, *_ in parts]
+    kind, bar = parts[0][-2:]
+    periods = [made.get(str(column), "") for column in columns]
+    of_rows = tuple(str(column or "") for column, period in zip(columns, periods, strict=True) if period != ROW_END)
+    is_key = (
+        bool(of_rows)
+        and None not in columns
+        and ROW_START not in periods
+        and all(nullable != "YES" and repeats == "0" for _, _, nullable, repeats, *_ in parts)
+    )
+    is_prefix = is_key and any(part is not None for _, part, *_ in parts)
+    return _Index(
+        name=name,
+        columns=of_rows,
+        first=str(columns[0] or ""),
+        is_key=is_key,
+        is_ordered=kind in ORDERED and not bar,
+        bar=Bar(bar) if bar else Bar.PREFIX if is_prefix else None,
+    )
+
+
 def _column(row: Sequence[str | None]) -> Column:
-    name, kind, full, charset, nullable, extra, collation, _ = row
+    name, kind, full, charset, nullable, extra, collation, *_ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),

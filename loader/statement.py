@@ -24,6 +24,7 @@ ESCAPES = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a", "
 QUOTES, BLANKS = "\"'", " \t"  # of a line for redis-cli
 WRITES = {"hmset", "hset"}
 ENDS = ("where", "order")
+QUERIES = {"select", "with", "values", "table"}
 FOREIGN = {"group", "having", "limit", "union", "for", "lock", "into", "procedure", "window", "join", "partition"}
 
 
@@ -79,6 +80,31 @@ def statements_in(sql: str) -> Iterator[list[Token]]:
         else:
             statement.append(token)
     yield statement
+
+
+def one_statement(sql: str) -> str:
+    """Some SQL without the semicolon at its end; a ValueError where it is nothing, more than one, or cut off."""
+    tokens = tokens_of(sql)
+    if cut := next((token.text for token in tokens if token.kind == "sign" and token.text in "'\"`"), ""):
+        raise ValueError(f"has a {cut} that is not closed; where YAML took the rest for a comment, put all in quotes")
+    end = len(sql)
+    while tokens and tokens[-1].text == ";":
+        end = tokens.pop().start
+    if not tokens:
+        raise ValueError("must not be empty")
+    if any(token.text == ";" for token in tokens):
+        raise ValueError("has a semicolon within, which ends a statement; keep one statement")
+    return sql if end == len(sql) else sql[:end].rstrip()
+
+
+def no_query(sql: str) -> str:
+    """Why no rows can be selected from a statement, in words; empty where they can."""
+    verb = next((token.text for token in tokens_of(sql) if token.text != "("), "")
+    if verb.lower() == "call":
+        return "it is read like a table, and the rows of a CALL cannot be: write the SELECT of the procedure"
+    if verb.lower() not in QUERIES:
+        return f"it is read like a table, so it has to be a SELECT, and cannot begin with {verb}"
+    return ""
 
 
 def read_select(sql: str, tokens: Sequence[Token], place: str) -> Statement:

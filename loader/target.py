@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from math import inf
 from typing import Any, Self
@@ -28,11 +28,12 @@ from loader.certificates import PLAIN, UNSHOWN, client_context, meaning
 from loader.errors import Exit, LoaderError, TargetError, is_local
 from loader.keys import kind_of, of_another_type
 from loader.limit import allowed
-from loader.model import Node
-from loader.probe import shake_hands, speaks_tls, wants_certificate
+from loader.model import MOST, Node
+from loader.probe import overhear, shake_hands, speaks_tls, wants_certificate
 from loader.replies import is_plausible
 from loader.settings import Target as Settings
 from loader.slots import SlotMap, slot_of
+from loader.speech import REDIS, TLS, speaker
 from loader.topology import Range, Topology
 
 Words = tuple[str | bytes | int, ...]  # of a command
@@ -51,7 +52,8 @@ ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has t
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 # Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
 # Some errors have no word of their own.
-SCRIPT, FORBIDDEN = "ERR Error running script", "ERR The user executing the script can't run"
+SCRIPT = "ERR Error running script"
+FORBIDDEN = ("ERR The user executing the script can't run", "ERR ACL failure in script")  # the latter from Redis 7.2 on
 DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
 NO_CLUSTER = (
     "ERR This instance has cluster support disabled",
@@ -66,7 +68,16 @@ NAMELESS = "ERR without a word"  # what an error says that says nothing
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
 GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word says which
 KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothing"}
+PROTOCOL = "ERR Protocol error"  # what came was too large, or nonsense: the connection ends
+# The settings by which a node takes no larger value, and bytes beside one that count; both are a mebibyte at least.
+LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
+SMALL = 1 << 20
+CUT = "client_query_buffer_limit_disconnections"  # in INFO, of Redis 8
 UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
+NAMELY = re.compile(r"ERR [Uu]nknown (?:sub)?command ['`]([A-Za-z|]+)['`]")  # what follows may be a row
+UNKNOWN_IN_SCRIPT = "Unknown Redis command called from"
+UNNAME = "take out of redis.conf: rename-command"
+RENAMED = "it is disabled or has another name there, see rename-command in redis.conf, and the loader needs it"
 
 
 class _Time:
@@ -174,6 +185,8 @@ class Target:
         self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"
         self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent for now
         self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
+        self.most = MOST  # bytes of a value that every node takes, as far as is known
+        self._cut: dict[Node, int] = {}  # connections that a node says it has closed for the size of what came
         self.abandoned = False  # somebody who sends has not ended, and may have something under way
         self.numbers: Iterator[int] = beside.numbers if beside else count(1)  # of the connections
         self._clients: dict[Node, Connection] = {}
@@ -327,10 +340,13 @@ class Target:
         raise TargetError(f"redis {node}: still redirected after {HOPS} hops", transient=True)
 
     def _named(self, text: str, words: Words) -> str:
-        """The refusal of a script with the command that it may not send, which Redis tells by its line alone."""
-        line = re.search(r"@user_script:([0-9]+)", text) if text.startswith(FORBIDDEN) else None
+        """The refusal of a script with the command that it may or can not send, which Redis tells by its line alone."""
+        unknown = UNKNOWN_IN_SCRIPT in text
+        line = re.search(r"@user_script:\s*([0-9]+)", text) if unknown or text.startswith(FORBIDDEN) else None
         lines = str(words[1]).splitlines() if line and words[0] == "EVAL" else []
         named = re.findall(r"redis\.p?call\('(\w+)'", "".join(lines[int(line[1]) - 1 :][:1])) if line else []
+        if unknown and named:
+            return f"ERR unknown command '{named[0]}'"
         return f"NOPERM a script may not send {' or '.join(dict.fromkeys(named))}" if named else ""
 
     def command(self, node: Node, *words: str | bytes | int) -> Any:
@@ -431,6 +447,10 @@ class Target:
     def _unreached(self, error: Exception, node: Node, began: float) -> TargetError:
         """What a failure to connect means; an address that was never reached may be one for other networks."""
         failure = self.error(error, node, began)
+        if who := self._other_than_redis(error, node):
+            return TargetError(
+                f"redis {node}: no Redis server answers there, but {who}: see target.url", exit_code=Exit.CONFIG
+            )
         if why := self._spoken_wrongly(error, node):
             return TargetError(f"redis {node}: {said(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
         if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
@@ -446,17 +466,42 @@ class Target:
         unreached.node, unreached.waited = str(node), failure.waited
         return unreached
 
+    def _is_odd(self, error: Exception, node: Node) -> bool:
+        """Whether a server that was never reached ends connections, or answers, as Redis does not."""
+        if node in self._topology.reached or is_local(error) or isinstance(error, ANSWERED):
+            return False
+        return isinstance(error, redis.ConnectionError | redis.InvalidResponse)
+
+    def _other_than_redis(self, error: Exception, node: Node) -> str:
+        """Who answers in place of Redis; empty where that cannot be told."""
+        return speaker(overhear(node.host, node.port), REDIS, TLS) if self._is_odd(error, node) else ""
+
     def _spoken_wrongly(self, error: Exception, node: Node) -> str:
         """What a server that was never reached would rather be spoken to in; empty where that cannot be told."""
-        if not node.port or node in self._topology.reached or is_local(error):
-            return ""
-        if not isinstance(error, redis.ConnectionError | redis.InvalidResponse) or isinstance(error, ANSWERED):
+        if not node.port or not self._is_odd(error, node):
             return ""
         if not self._settings.tls:
             return ENCRYPTED if speaks_tls(node.host, node.port) else ""
         if self._settings.tls_cert:
             return ""
         return UNSHOWN if wants_certificate(node.host, node.port, client_context(self._settings, "target")) else ""
+
+    def learn(self, node: Node, size: int, *, refused: bool = False) -> bool:
+        """Note what a node takes that has ended a connection over which a value of so many bytes came; whether it says.
+
+        Where it is not to be asked, and has `refused` that value or counts one more that it did, it takes fewer bytes.
+        """
+        limits: list[int] = []
+        with suppress(TargetError):
+            *replies, info = self.look(node, *(("CONFIG", "GET", name) for name in LIMITS), ("INFO", "stats"))
+            told = [reply[1] if isinstance(reply, list) and len(reply) == 2 else b"" for reply in replies]
+            limits = [int(text) - beside for text, beside in zip(told, LIMITS.values(), strict=True) if text.isdigit()]
+            count = int(info_of(info).get(CUT, 0)) if isinstance(info, bytes) else 0
+            refused |= count > self._cut.setdefault(node, count)
+            self._cut[node] = count
+        most = min([*limits, *([max(SMALL, size - 1)] if refused else [])], default=MOST)
+        self.most = min(self.most, most)
+        return refused or bool(limits)
 
     def fence(self, node: Node, name: str) -> None:
         """Have the server forget a connection of this target, by its name, before anything else is sent there."""
@@ -486,7 +531,7 @@ class Target:
 
     def error(self, error: Exception | str, node: Node, since: float | None = None) -> TargetError:
         """What a driver's exception or an error reply means for the run; since when it was waited for, if it was."""
-        failure = self._meaning(error, node)
+        failure = _unknown(error, node) or self._meaning(error, node)
         failure.node = str(node)
         failure.waited = 0.0 if since is None else time.monotonic() - since
         return failure
@@ -499,14 +544,15 @@ class Target:
             return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
         if isinstance(error, redis.InvalidResponse):
             reached = node in self._topology.reached
+            what = "the answer is none of Redis" if reached else "no Redis server answers there"
             return TargetError(
-                f"redis {node}: the answer is none of Redis ({text.removesuffix('.')}): see target.url",
+                f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
                 transient=reached,
                 exit_code=Exit.FAILED if reached else Exit.CONFIG,
             )
         if isinstance(error, Exception) and is_local(error):
             return TargetError(message)
-        if code in CAPACITY or text.startswith(CLIENTS):
+        if code in CAPACITY or text.startswith((CLIENTS, PROTOCOL)):
             return TargetError(message, transient=True, exit_code=Exit.FAILED)
         lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
         if lost:
@@ -634,6 +680,18 @@ def said(error: Exception) -> str:
         return "a reply does not fit into the memory of this machine, unless the server is broken"
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
+
+
+def _unknown(error: Exception | str, node: Node) -> TargetError | None:
+    """What it means that a node does not know a command; None where it does."""
+    text = said(error) if isinstance(error, Exception) else error
+    named = NAMELY.match(text)
+    if not named or text.startswith(NO_CLUSTER):
+        return None
+    command = named[1].upper()
+    failure = TargetError(f"redis {node}: unknown command {command}: {RENAMED}", exit_code=Exit.CONFIG)
+    failure.fix = f"{UNNAME} {command}"
+    return failure
 
 
 def _advice(error: Exception | str, code: str, text: str) -> str:

@@ -17,7 +17,7 @@ from loader.limit import allowed
 from loader.link import Link, Links
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.slots import SlotMap
-from loader.target import DATA, HOPS, NAMELESS, REDIRECT, Target, said
+from loader.target import DATA, HOPS, LIMITS, NAMELESS, PROTOCOL, REDIRECT, SMALL, Target, said
 
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
 SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
@@ -91,6 +91,11 @@ class Writer:
         """Have this asked before anything is sent."""
         self._links.guard = check
 
+    @property
+    def most(self) -> int:
+        """Bytes of a value that all nodes take."""
+        return self._target.most
+
     def begin(self) -> SlotMap:
         """Take over the newest topology; the map that holds for the batches to come."""
         self.slots = self._target.slots
@@ -99,16 +104,24 @@ class Writer:
     def send(self, index: int, batch: Batch) -> None:
         """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
         link = self._links.to(self.slots.nodes[index])
-        self._links.make_room(link, self._tell)
-        self._queue(link, batch)
-        self._links.send()
+        try:
+            self._links.make_room(link, self._tell)
+            self._queue(link, batch)
+            self._links.send()
+        except TargetError as error:
+            self._learn(error)
+            raise
 
     def drain(self) -> Acks:
         """Wait until every row sent is acknowledged or refused, and say which."""
         started = time.monotonic()
-        while link := self._links.slowest():
-            self._links.turn()
-            self._tell(link.node, time.monotonic() - started)
+        try:
+            while link := self._links.slowest():
+                self._links.turn()
+                self._tell(link.node, time.monotonic() - started)
+        except TargetError as error:
+            self._learn(error)
+            raise
         acks = Acks(dict(self._rows), self._bytes, tuple(self._rejects), tuple(self._expiring))
         self._rows, self._bytes, self._rejects, self._expiring = Counter(), 0, [], []
         return acks
@@ -179,10 +192,33 @@ class Writer:
 
     def _take(self, link: Link, data: bytes) -> None:
         """Account for replies that have come, and for the batches that they complete."""
-        for sent in _count(link, data):
+        done = _count(link, data)
+        if link.awaited and (refused := link.awaited[0].refused):
+            number, text = max(refused.items())
+            if text.startswith(PROTOCOL):  # there will be no more replies
+                raise self._too_large(link.node, list(frames.split_commands(link.awaited[0].batch.data))[number], text)
+        for sent in done:
             then = self._settle(link.node, sent)
             if then and then.replies:
                 self._queue(link, then)
+
+    def _learn(self, error: TargetError) -> None:
+        """Find out whether a node has closed a connection for the size of a value; say so where it cannot be asked."""
+        if not isinstance(error.__cause__, ConnectionError):
+            return
+        for link in self._links:
+            batches = [sent.batch for sent in link.awaited if isinstance(sent, _Sent)]
+            large = [batch.data for batch in batches if len(batch.data) > SMALL]
+            size = max((_largest(words) for data in large for words in frames.split_commands(data)), default=0)
+            if size > SMALL and str(link.node) == error.node and not self._target.learn(link.node, size):
+                hint = f"a value of {size:,} bytes was under way: see {' and '.join(LIMITS)} of redis"
+                error.args = (f"{error}: {hint}",)
+
+    def _too_large(self, node: Node, words: Sequence[bytes], text: str) -> TargetError:
+        """The transient error that a node takes no value of such a size: it is not sent to it again."""
+        size = _largest(words)
+        self._target.learn(node, size, refused=True)
+        return self._target.error(f"{text}, of {size:,} bytes", node)
 
     def _settle(self, node: Node, sent: _Sent) -> Batch | None:
         """Count a batch's rows; what was refused is sent again along its redirection, or is a reject.
@@ -224,6 +260,8 @@ class Writer:
         if code in DATA and redo.row in outcome:
             outcome[redo.row] = Reject(redo.words[1], redo.text)
             return True
+        if redo.text.startswith(PROTOCOL):
+            raise self._too_large(redo.node, redo.words, redo.text)
         raise self._target.error(redo.text, redo.node)
 
     def _again(self, redo: list["_Redo"], hop: int, expects: bytes) -> list["_Redo"]:
@@ -254,6 +292,10 @@ class Writer:
                     self._expiring.append(again.words[1])
                 results.append(_Redo(again.words, again.row, node, text))
         return results
+
+
+def _largest(words: Sequence[bytes]) -> int:
+    return max(map(len, words))
 
 
 def _waits(replicas: int) -> list[list[bytes]]:
@@ -343,9 +385,15 @@ class Sink:
     def __init__(self, target: Target, *, keep: bool = False) -> None:
         self.kept: list[tuple[Node, list[bytes]]] = []
         self._keep = keep
+        self._target = target
         self._slots = target.slots
         self._rows: Counter[str] = Counter()
         self._bytes = 0
+
+    @property
+    def most(self) -> int:
+        """Bytes of a value that would be sent."""
+        return self._target.most
 
     def begin(self) -> SlotMap:
         """The topology that rows would be sent by."""

@@ -122,6 +122,18 @@ def answering(reply):
     return answer
 
 
+def saying(first, then=b""):
+    """A server that says something first, maybe nothing, and then the same to all that it hears."""
+
+    def answer(connection, heard):
+        connection.sendall(first)
+        while data := connection.recv(65536):
+            heard += data
+            connection.sendall(then)
+
+    return answer
+
+
 def result(*rows, columns=1):
     """What a statement is answered with."""
     named = text(b"def", b"", b"t", b"t", b"c", b"c") + b"\x0c\xff\0\0\1\0\0\xfd\0\0\0\0\0"

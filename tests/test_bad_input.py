@@ -162,6 +162,28 @@ def test_no_primary_key(desk):
     assert desk.world.hashes() == {b"log_1": {b"id": b"1", b"text": b"a"}, b"log_2": {b"id": b"2", b"text": b"b"}}
 
 
+def test_what_is_no_table(desk):
+    """The rows of a procedure cannot be selected from, and a table is named without its database."""
+    other = f"table 'other.x': Table '{desk.world.name}.other.x' doesn't exist (1146): a table is named without"
+    own = f"{desk.world.name}.stu"
+    desk.write(
+        {
+            "call": {"query": "(CALL p());", "key": "call_{id}"},
+            "show": {"query": "SHOW TABLES", "key": "show_{id}"},
+            "other": {"table": "other.x", "key": "other_{id}"},
+            "own": {"table": own, "key": "own_{id}"},
+        }
+    )
+    assert desk.run("plan", "call").code == 2
+    checks = desk.run("doctor", "-o", "json").document["checks"]
+    call, show, elsewhere, here = (each["seen"] for each in checks if each["check"] == "job.table")
+    assert "query: it is read like a table, and the rows of a CALL cannot be: write the SELECT" in call
+    assert "query: it is read like a table, so it has to be a SELECT, and cannot begin with SHOW" in show
+    assert other in elsewhere
+    assert elsewhere.endswith("name 'other' there, or write query: \"SELECT … FROM other.x\"")
+    assert here.endswith("the database is that of source.url, so write table: stu")
+
+
 def test_key_is_not_unique(desk):
     """`plan` warns of rows that would overwrite one another."""
     desk.write(job(key="stu_{address}"))

@@ -153,6 +153,7 @@ def test_the_schema_describes_every_key():
     assert silent == []
 
 
+UNCLOSED = "has a ' that is not closed; where YAML took the rest for a comment, put all in quotes"
 BAD_JOBS = [
     ("{}", "5:8: error: jobs.stu.query: a job needs a table or a query"),
     ("", "5:3: error: jobs.stu: must be a mapping of keys to values, not empty"),
@@ -175,6 +176,19 @@ BAD_JOBS = [
     ("{table: 012}", "5:16: error: jobs.stu.table: must be text, not a number; put it in quotes"),
     ("{table: true}", "5:16: error: jobs.stu.table: must be text, not true or false; put it in quotes"),
     ("{table: [a]}", "5:16: error: jobs.stu.table: must be text, not a list"),
+    (
+        "{table: a, key: {b}}",
+        "5:24: error: jobs.stu.key: must be text, not a mapping; put text that begins with { in quotes",
+    ),
+    (
+        '{table: a, where: "b = \'c"}',
+        f"5:26: error: jobs.stu.where: {UNCLOSED}",
+    ),
+    ('{table: a, soft_delete: "; -- b"}', "5:32: error: jobs.stu.soft_delete: must not be empty"),
+    (
+        '{query: "SELECT 1 AS b; SELECT 2", key: "{b}"}',
+        "5:16: error: jobs.stu.query: has a semicolon within, which ends a statement; keep one statement",
+    ),
     ("{table: a, fields: []}", "5:27: error: jobs.stu.fields: must not be empty"),
     ("{table: a, fields: {}}", "5:27: error: jobs.stu.fields: must not be empty"),
     ("{table: a, fields: a}", "5:27: error: jobs.stu.fields: must be a list or a mapping, not text"),
@@ -385,6 +399,8 @@ def test_bad_server(errors, text, line):
     assert errors(text) == [f"a.yaml:{line}"]
 
 
+QUOTED = "text that holds a colon and a blank has to be in quotes, all of it"
+WHOLE = "text that begins with a quote has to end with it: put all of it in other quotes"
 BAD_FILES = [
     ("", "1:1: error: file: it is empty; a config begins with `version: 1`"),
     ("# nothing\n", "1:1: error: file: it is empty; a config begins with `version: 1`"),
@@ -392,6 +408,16 @@ BAD_FILES = [
     ("- a\n", "1:1: error: file: it must be a mapping of keys to values"),
     ("a: 1\nb: 'x\n", "3:1: error: file: while scanning a quoted scalar, found unexpected end of stream"),
     ("a: 1\n---\nb: 1\n", "2:1: error: file: expected a single document in the stream, but found another document"),
+    ("cron: */15 * * * *", '1:13: error: file: text that begins with * has to be in quotes, like cron: "*/15 * * * *"'),
+    ("where: `a` > 1", "1:8: error: file: text that begins with ` has to be in quotes"),
+    (
+        "where: name = 'a: b'",
+        f"1:17: error: file: mapping values are not allowed here; {QUOTED}",
+    ),
+    (
+        "where: 'a' = name",
+        f"1:12: error: file: while parsing a block mapping, expected <block end>, but found '<scalar>'; {WHOLE}",
+    ),
     ("a: *hidden\n", "1:4: error: file: undefined alias; put text that begins with * in quotes"),
     (b"a: 1\nb: \xff\n", "2:4: error: file: it is not UTF-8 text"),
     ("a: 1\nb: x\x01\n", "2:5: error: file: there is a control character here"),
@@ -407,6 +433,20 @@ BAD_FILES = [
 def test_bad_file(errors, text, line):
     """A file that gives no mapping is refused with its reason, in a moment."""
     assert errors(text) == [f"a.yaml:{line}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("SELECT ';' AS a;", "SELECT ';' AS a"),
+        ("SELECT a -- b;\n ;; # c", "SELECT a -- b;"),
+        ("SELECT a /* ; */", "SELECT a /* ; */"),
+    ],
+)
+def test_a_semicolon_at_the_end(load, text, kept):
+    """It ends a statement in a client, and is left out here; elsewhere it is text."""
+    config = load(job(json.dumps({"query": text, "key": "{a}"})) + '  t: {table: t, where: "a > 1 ;"}')
+    assert (config.jobs["stu"].query, config.jobs["t"].where) == (kept, "a > 1")
 
 
 def test_alias_bomb(errors):

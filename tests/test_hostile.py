@@ -1,16 +1,32 @@
 """Servers that want what is not theirs, or are none: they get no password, and one line tells of them."""
 
+import hashlib
+import json
 import re
 from collections import deque
 from types import SimpleNamespace
 
 import pytest
 import redis
+from nacl import bindings
 
-from desk import HOST, MYSQL_PASSWORD, redis_server, start
-from impostor import OK, answering, greeting, impostor, logging_in, packet, result, server_tls, speaking_redis, text
+from desk import HOST, MYSQL_PASSWORD, finish, redis_server, start
+from impostor import (
+    OK,
+    answering,
+    greeting,
+    impostor,
+    logging_in,
+    packet,
+    result,
+    saying,
+    server_tls,
+    speaking_redis,
+    text,
+)
 from loader.config import Config
 from loader.errors import LoaderError
+from loader.health import Health
 from loader.lock import Lock
 from loader.model import Batch
 from loader.rights import REDIS_RIGHTS
@@ -92,16 +108,127 @@ def test_a_key_that_nothing_vouches_for(monkeypatch):
 # what no server says
 
 
-@pytest.mark.parametrize(
-    "hello", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", packet(0, b""), packet(0, b"\x0a8.4")]
-)
-def test_a9_no_mysql(hello):
-    """What answers and is no MySQL is a fault of the url."""
-    with impostor(logging_in(hello=hello)) as (port, _):
+X = b"\x05\0\0\0\x0b\x08\x05\x1a\0"
+HTTP = saying(b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+SSH = saying(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+MEMCACHED = saying(b"", b"ERROR\r\n")
+SOURCES = {
+    "HTTP": (HTTP, ", but an HTTP server: see source.url"),
+    "SSH": (SSH, ", but an SSH server: "),
+    "mail": (saying(b"220 mail.example ESMTP\r\n"), ", but a mail or FTP server: "),
+    "Redis": (saying(b"", b"-NOAUTH Authentication required.\r\n"), ", but Redis: "),
+    "memcached": (MEMCACHED, ", but memcached: "),
+    "TLS": (saying(b"", b"\x15\x03\x01\0\x02\x02\x46"), ", but a server that speaks TLS from its first byte on: "),
+    "X protocol": (saying(X), ", but MySQL's X protocol (its port is 33060, that of MySQL itself 3306): "),
+    "protocol 9": (saying(packet(0, b"\x093.21.33\0\1\0\0\0abcdefgh\0")), ", but a MySQL from before 3.22, "),
+    "empty packet": (saying(packet(0, b"")), " (a packet that cannot be read, IndexError): see source.url"),
+    "half a greeting": (saying(packet(0, greeting()[4:20])), " (a packet that cannot be read, error): see source.url"),
+    "noise": (saying(b"\xde\xad\xbe\xef" * 8), " (Packet sequence number wrong - got 239 expected 0): see source.url"),
+}
+TARGETS = {
+    "HTTP": (HTTP, ", but an HTTP server: see target.url"),
+    "SSH": (SSH, ", but an SSH server: "),
+    "memcached": (MEMCACHED, ", but memcached: "),
+    "MySQL": (saying(greeting(), packet(1, b"\xff\x15\x04#28000no")), ", but MySQL or MariaDB: "),
+    "X protocol": (saying(X), ", but MySQL's X protocol "),
+    "noise": (saying(b"\xde\xad\xbe\xef" * 8), ' (Protocol error, got "\\xde" as reply type byte): see target.url'),
+}
+
+
+@pytest.mark.parametrize(("answer", "who"), SOURCES.values(), ids=SOURCES.keys())
+def test_a9_no_mysql(monkeypatch, answer, who):
+    """Who answers in place of MySQL is named, and is a fault of the url."""
+    monkeypatch.setattr("loader.login.PATIENCE", 0.05)
+    with impostor(answer) as (port, _):
         error = refusal(port)
 
-    assert str(error).startswith(f"mysql {HOST}:{port}: cannot connect: the answer is none of MySQL (")
+    assert str(error).startswith(f"mysql {HOST}:{port}: cannot connect: no MySQL server answers there{who}")
     assert (error.exit_code, error.transient) == (2, False)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(("answer", "who"), TARGETS.values(), ids=TARGETS.keys())
+def test_a9_no_redis(monkeypatch, answer, who, tls):
+    """Who answers in place of Redis is named, and is a fault of the url; whether TLS is asked for or not."""
+    if tls and who.startswith(" ("):
+        who = ""
+    with impostor(answer) as (port, _):
+        config = settings(target=port).target
+        url = config.url.__class__(HOST, port, None, "0", None, tls=tls)
+        with pytest.raises(LoaderError) as raised:
+            Target(config.model_copy(update={"url": url}))
+
+    error = raised.value
+    assert str(error).startswith(f"redis {HOST}:{port}: no Redis server answers there{who}" if who else "redis ")
+    assert (error.exit_code, error.transient) == (2, False)
+
+
+def test_a9_nobody_speaks(monkeypatch):
+    """A connection that is closed without a word may be open again later, on both sides."""
+    with impostor(lambda *_: None) as (port, _):
+        error = refusal(port)
+        with pytest.raises(LoaderError) as raised:
+            Target(settings(target=port).target)
+
+    assert "cannot connect: the connection is closed without a word: see source.url" in str(error)
+    assert [(each.exit_code, each.transient) for each in (error, raised.value)] == [(4, True)] * 2
+
+
+def test_a_greeting_that_ends():
+    """A server that goes away in mid-greeting is told of as one that went away."""
+    with impostor(lambda connection, _: connection.sendall(greeting()[:20])) as (port, _):
+        error = refusal(port)
+
+    assert str(error).endswith("(2013): see source.url, and whether the server runs")
+    assert (error.exit_code, error.transient) == (4, True)
+
+
+def test_ed25519():
+    """MariaDB's ed25519 signs what the server says, by a key that comes of the password."""
+    nonce, clamp = bytes(range(32)), bytearray(hashlib.sha512(MYSQL_PASSWORD.encode()).digest()[:32])
+    clamp[0], clamp[31] = clamp[0] & 248, clamp[31] & 63 | 64
+    public = bindings.crypto_scalarmult_ed25519_base_noclamp(bytes(clamp))
+    with impostor(logging_in(b"\xfeclient_ed25519\0" + nonce)) as (port, heard):
+        Source(settings(port).source).close()
+
+    (signature,) = re.findall(rb"\x40\0\0\x03(.{64})", bytes(heard), re.DOTALL)
+    assert bindings.crypto_sign_open(signature + nonce, public) == nonce
+
+
+COMMANDS = ["sync stu", "verify stu", "doctor", "init", "status"]
+
+
+def test_a9_every_command(tmp_path):
+    """Whatever is typed, who answers in place of a server is told of in a line, with the exit code of the case."""
+    with impostor(HTTP) as (port, _):
+        source, target = f"mysql://u@{HOST}:{port}/d", f"redis://{HOST}:{port}"
+        config = {"version": 1, "source": {"url": source}, "target": {"url": target}, "jobs": {"stu": {"table": "stu"}}}
+        (tmp_path / "loader.yaml").write_text(json.dumps(config))
+        more = {"init": ["--source", source, "--target", target, "--table", "stu", "--output", "new.yaml"]}
+        begun = {words: start(*words.split(), *more.get(words, []), cwd=tmp_path) for words in COMMANDS}
+        done = {words: finish(process) for words, process in begun.items()}
+
+    assert {words: each.code for words, each in done.items()} == dict.fromkeys(begun, 2) | {"doctor": 3}
+    assert [
+        words for words, each in done.items() if "an HTTP server" not in " ".join((each.out + each.err).split())
+    ] == []
+
+
+def test_readiness_of_what_nobody_thought_of(monkeypatch):
+    """Whatever comes of asking a server, it is a reason not to be ready."""
+    with impostor(HTTP) as (port, _):
+        config = settings(port, port)
+        assert sorted(each.partition(" ")[0] for each in Health(config.source, config.target).reasons()) == [
+            "mysql",
+            "redis",
+        ]
+
+    def crash(*_):
+        raise IndexError("index out of range")
+
+    monkeypatch.setattr("loader.health.Source", crash)
+    monkeypatch.setattr("loader.health.Target", crash)
+    assert Health(config.source, config.target).reasons() == ["IndexError: index out of range"] * 2
 
 
 NONSENSE = {

@@ -125,7 +125,7 @@ def test_too_few_nodes(tmp_path):
         Lab(tmp_path / "lab").up(nodes=4, replicas=1)
 
     assert str(caught.value) == (
-        "a cluster needs at least 3 masters: 4 nodes with 1 replica(s) each make 2; at least 6 nodes are required"
+        "a cluster needs at least 3 masters: 4 nodes with 1 replica each make 2; at least 6 nodes are required"
     )
     assert caught.value.exit_code == Exit.CONFIG
     assert not (tmp_path / "lab").exists()
@@ -238,7 +238,7 @@ def test_the_story_of_a_master_that_dies(own_lab):
     assert own_lab.start("n1") is False
     assert own_lab.redis_ports["n1"] == port
     wait_for(lambda: rows_of(own_lab)["n1"].master == heir)
-    with pytest.raises(LabError, match="n1 is not empty: it knows 5 other nodes and holds 1 keys"):
+    with pytest.raises(LabError, match="n1 is not empty: it knows 5 other nodes and holds 1 key"):
         own_lab.add_replica("n1")
     with pytest.raises(LabError, match="owns the slots 0-5460"):
         own_lab.add_replica(heir, wipe=True)

@@ -832,3 +832,14 @@ def test_fields_that_the_job_has_no_more_are_told_of_until_a_repair(world, kind)
     ]
     assert list(map(len, told)) == [0, 1, 1, 0]
     assert "`loader verify job --repair` deletes them" in told[1][0]
+
+
+def test_a_row_whose_key_is_null_has_no_hash(world):
+    """A sync rejects it, and `verify` misses its hash, repaired or not, looked at whole or in a sample."""
+    world.sql("CREATE TABLE t (k int, v int)", "INSERT INTO t VALUES (1, 1), (NULL, 2), (NULL, 3)")
+    config = world.config(table="t", key="t_{k}")
+    assert run_job(config, config.jobs["job"], Options(), Ear()).rejected == 2
+    for options in ({}, {"repair": True}, {"sample": 10}):
+        verdict = check(config, **options)
+        assert (verdict.rows, verdict.missing, verdict.different, verdict.extra) == (3, 2, 0, 0)
+        assert "  missing    t_NULL  a column of the key is NULL" in verify_text(verdict, expires=False)

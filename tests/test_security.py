@@ -185,8 +185,8 @@ def test_an_error_of_redis_tells_no_value(desk, tmp_path):
         desk.write(target={"url": f"redis://{HOST}:{port}", "password": ""})
         result = desk.run(*DEBUG, "json", "sync", "stu")
 
-    assert result.code == 1
-    assert "unknown command" in result.err
+    assert result.code == 2
+    assert "unknown command HMSET" in result.err
     assert VALUE not in result.out + result.err
 
 

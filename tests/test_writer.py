@@ -386,7 +386,10 @@ def test_a_closed_connection_fails_the_chunk(target, nodes):
         ("ERR max number of clients reached", True, Exit.FAILED),
         ("NOPERM this user has no permissions to run the 'hmset' command", False, Exit.CONFIG),
         ("NOAUTH Authentication required.", False, Exit.CONFIG),
-        ("ERR unknown command 'HMSET', with args beginning with: 'a' 'secret'", False, Exit.FAILED),
+        ("ERR Protocol error: invalid bulk length", True, Exit.FAILED),
+        ("ERR unknown command 'HMSET', with args beginning with: 'a' 'secret'", False, Exit.CONFIG),
+        ("ERR unknown command `HMSET`, with args beginning with: `a`, `secret`", False, Exit.CONFIG),
+        ("ERR unknown subcommand 'KILL'. Try CLIENT HELP.", False, Exit.CONFIG),
     ],
 )
 def test_what_a_reply_means(target, reply, transient, code):

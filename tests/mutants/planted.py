@@ -1340,7 +1340,7 @@ FAULTS = [
         ),
         (
             "replicas that lack chunks are not told of",
-            'listener.notify(Noted(f"redis {name}: {UNKNOWN.format(len(self._exposed[name]))}"))',
+            "listener.notify(Noted(f\"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}\"))",
             "pass",
             "losses::a3_after_the_end_of_the_run[changed_only]",
         ),
@@ -1616,6 +1616,120 @@ FAULTS = [
             "if not string.match(listed[i + 1], '^loader%-%x+$') then",
             "if not listed[i + 1] then",
             "garbage::garbage_in_each_key",
+        ),
+    ),
+    *_of(
+        "login",
+        (
+            "whoever answers is taken for MySQL",
+            "        self._recognize()\n        super()",
+            "        super()",
+            "hostile::a9_no_mysql",
+        ),
+    ),
+    *_of(
+        "health",
+        (
+            "what nobody thought of is no reason",
+            "    except Exception as error:",
+            "    except ZeroDivisionError as error:",
+            "hostile::readiness_of_what_nobody_thought_of",
+        ),
+    ),
+    *_of(
+        "refusals",
+        (
+            "a locked account is for a person to mend on one server alone",
+            "3955, 4150, 4151,",
+            "3955, 4150,",
+            "limits::what_numbers_mean",
+        ),
+    ),
+    *_of(
+        "ends",
+        (
+            "a run has more workers than its account may have connections",
+            "return wanted if most is None else min(wanted, most - 1)",
+            "return wanted",
+            "limits::few_connections",
+        ),
+        (
+            "columns that are hidden are taken for missing",
+            "        _check_seen(source, job, table, failed=True)\n        raise",
+            "        raise",
+            "limits::columns_that_are_not_granted",
+        ),
+    ),
+    *_of(
+        "target",
+        (
+            "whoever answers is taken for Redis",
+            "if who := self._other_than_redis(error, node):",
+            'if who := "":',
+            "hostile::a9_no_redis",
+        ),
+        (
+            "what a server takes is not learned",
+            "self.most = min(self.most, most)",
+            "self.most = MOST",
+            "limits::values_that_a_server_does_not_take",
+        ),
+    ),
+    *_of(
+        "rights",
+        (
+            "a command that was renamed away is no matter to doctor",
+            "if not known then refused[#refused + 1] = -place elseif not allowed",
+            "if known and not allowed",
+            "limits::commands_that_a_server_does_not_know",
+        ),
+    ),
+    *_of(
+        "source",
+        (
+            "the end of a row's period is part of its key",
+            "zip(columns, periods, strict=True) if period != ROW_END)",
+            "zip(columns, periods, strict=True))",
+            "indexes::tables_with_a_history",
+        ),
+        (
+            "an index that MySQL does not read along is taken for one",
+            "is_ordered=kind in ORDERED and not bar,",
+            "is_ordered=kind in ORDERED,",
+            "indexes::changed_rows_are_found_by_an_index_that_mysql_reads_along",
+        ),
+        (
+            "history counts as rows",
+            "None if rows is None or has_history else",
+            "None if rows is None else",
+            "indexes::tables_with_a_history",
+        ),
+    ),
+    *_of(
+        "plan",
+        (
+            "a walk goes along any key",
+            '    if barred:\n        return f"since its index',
+            '    if False:\n        return f"since its index',
+            "indexes::a_walk_goes_along_an_index_that_mysql_reads_along",
+        ),
+    ),
+    *_of(
+        "reconcile",
+        (
+            "rows that no key can be made of are not missed",
+            '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
+            "",
+            "reconcile::a_row_whose_key_is_null_has_no_hash",
+        ),
+    ),
+    *_of(
+        "statement",
+        (
+            "a semicolon at the end stays",
+            "return sql if end == len(sql) else sql[:end].rstrip()",
+            "return sql",
+            "config::a_semicolon_at_the_end",
         ),
     ),
 ]

@@ -1,0 +1,101 @@
+"""What MySQL's error numbers mean for a run: whether it may pass, how the run ends, and what mends it. Pure.
+
+See https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
+https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers give some cases numbers of their own.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+
+from loader.errors import Exit
+
+
+class Kind(Enum):
+    """Whose turn it is: the exit code, and whether the same chunk may succeed on a new connection."""
+
+    PASSES = Exit.UNREACHABLE, True  # the server restarts, is too busy, or has ended the statement
+    GONE = Exit.FAILED, True  # what is read is not there: it comes back where a tool that copies tables renamed it away
+    LIMITED = Exit.CONFIG, True  # what the account may have is in use: by others, who may leave
+    MENDED = Exit.CONFIG, False  # someone has to see first to the account, its rights or the config
+    OTHER = Exit.FAILED, False
+
+    def __init__(self, exit_code: Exit, transient: bool) -> None:  # noqa: FBT001  # values of a table
+        self.exit_code = exit_code
+        self.transient = transient
+
+
+KINDS: Mapping[Kind, frozenset[int]] = {
+    Kind.PASSES: frozenset({
+        1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 3032,  # server
+        1205, 1213, 1317, 1412, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
+        2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
+    }),
+    Kind.GONE: frozenset({1146, 1356}),
+    Kind.LIMITED: frozenset({1203, 1226}),
+    Kind.MENDED: frozenset({
+        1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1227, 1251, 1275, 1370, 1524, 1698, 1820, 1862,
+        2026, 2059, 3118, 3159, 3955, 4150, 4151,
+    }),
+}  # fmt: skip
+_KIND = {code: kind for kind, codes in KINDS.items() for code in codes}
+
+CHANGED = "give the account caching_sha2_password or mysql_native_password"
+HOSTS = "from MySQL 8.4 on TRUNCATE TABLE performance_schema.host_cache, and see max_connect_errors"
+# What someone who may has MySQL do; `{account}` is the loader's.
+STATEMENTS = {
+    1129: "FLUSH HOSTS",
+    1130: "CREATE USER {account} IDENTIFIED BY '…'",
+    1203: "SET GLOBAL max_user_connections = 0",
+    1226: "ALTER USER {account} WITH MAX_USER_CONNECTIONS 0 MAX_QUERIES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0",
+    1820: "ALTER USER {account} IDENTIFIED BY '…'",
+    1862: "ALTER USER {account} IDENTIFIED BY '…'",
+    3118: "ALTER USER {account} ACCOUNT UNLOCK",
+    3955: "ALTER USER {account} ACCOUNT UNLOCK",
+    4150: "FLUSH PRIVILEGES",
+    4151: "ALTER USER {account} ACCOUNT UNLOCK",
+}
+# What else to do, or to see.
+ADVICE = {
+    1044: "GRANT SELECT on it, or see source.url",
+    1045: "see the user in source.url, and source.password",
+    1049: "see source.url",
+    1054: "the table was changed",
+    1129: HOSTS,
+    1130: "for a host of which that is one, or see source.url",
+    1142: "GRANT SELECT on it TO the loader's account",
+    1143: "GRANT SELECT on it TO the loader's account",
+    1203: "or have fewer runs, with fewer --workers, at the same time",
+    1226: "or have fewer runs, with fewer --workers, at the same time",
+    1969: "see chunk_rows, and max_statement_time of the loader's account",
+    2003: "see source.url, and whether the server runs",
+    2026: "see source.tls",
+    2059: CHANGED,
+    3024: "see chunk_rows, and max_execution_time",
+    3159: "source: {tls: true}",
+    3955: "once source.password is the right one",
+    4150: "once source.password is the right one",
+}
+
+
+def kind_of(code: int | None) -> Kind:
+    """What an error's number means."""
+    return _KIND.get(code or 0, Kind.OTHER)
+
+
+def statement(code: int | None, user: str) -> str:
+    """What mends it in MySQL, for a user; empty where nothing does, or it cannot be told."""
+    return STATEMENTS.get(code or 0, "").format(account=_account(user))
+
+
+def more_connections(user: str, most: int) -> str:
+    """What lets a user have so many connections at the same time, whatever max_user_connections is."""
+    return f"ALTER USER {_account(user)} WITH MAX_USER_CONNECTIONS {most}"
+
+
+def advice(code: int | None, user: str) -> str:
+    """What mends it, for people; empty where that cannot be told."""
+    return ", ".join(filter(None, [statement(code, user), ADVICE.get(code or 0, "")]))
+
+
+def _account(user: str) -> str:
+    return "'" + user.replace("'", "''") + "'@'%'"

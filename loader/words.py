@@ -1,0 +1,11 @@
+"""How many there are of something, for people."""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: `1 row`, `2,000 hashes`."""
+    return f"{number:,} {nouns(number, noun)}"
+
+
+def nouns(number: int, noun: str) -> str:
+    """A noun as it stands behind a number."""
+    return noun if number == 1 else f"{noun}es" if noun.endswith("h") else f"{noun}s"
