@@ -263,15 +263,20 @@ class Basis:
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
-        return self.plan.facts() | self._identity | {"source": source.address, "time zone": str(source.time_zone)}
+        return self.plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._identity
 
     @cached_property
     def _identity(self) -> dict[str, str]:
-        """Which table it is, as the run began, where rows that were read of another one would be built on."""
+        """Which table it is, as the run began, where rows that were read of another one would be built on.
+
+        And in which time zone it is read, where the server's clients have one that the config does not name.
+        """
         name = self.plan.job.table
         if not name or not (self.plan.job.incremental or self._options.resume):
             return {}
-        return self._ends.scouted(lambda source: source.identity(name))
+        ((zone,),) = self._ends.fetch("SELECT @@SESSION.time_zone")
+        named = self._ends.settings.source.time_zone or zone in {None, "SYSTEM"}
+        return self._ends.scouted(lambda source: source.identity(name)) | ({} if named else {"time zone": str(zone)})
 
     def is_time_to_look(self) -> bool:
         """Whether the markers are to be looked at again."""

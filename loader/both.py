@@ -16,7 +16,7 @@ from loader import frames
 from loader.config import Config
 from loader.encoder import Tally
 from loader.ends import LEAVE, WELL, Ends, passing, prepare
-from loader.erase import asked
+from loader.erase import asked, made_of
 from loader.errors import Exit, LoaderError, TargetError
 from loader.ledger import SHARED, Ledger
 from loader.load import persist, to_last, transfer
@@ -179,16 +179,16 @@ class Both:
 
         return self.steadily(attempt)
 
-    def without_row(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Those of the job's keys that no row makes now."""
-        return self.steadily(lambda: self._missing(keys))
+    def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
+        """Those of the job's keys that no row makes now; to say so for good, the rows have to be `counted` too."""
+        return self.steadily(lambda: self._missing(keys, counted=counted))
 
     def unlink(self, keys: Sequence[bytes]) -> int:
         """Delete the hashes of those keys that no row makes, looked up right before each attempt; how many."""
 
         def attempt() -> int:
             grant = self.throttle.grant()
-            commands = [(key, [b"UNLINK", key]) for key in self._missing(keys)]
+            commands = [(key, [b"UNLINK", key]) for key in self._missing(keys, counted=True)]
             self.throttle.hold(grant)
             sent = self._send(commands, grant)
             moved = {move.slot for move in self._moves}
@@ -307,17 +307,23 @@ class Both:
 
     def _through(self, way: Any, statement: str, plan: Plan) -> Any:
         """Take the rows of a statement to a writer, or what stands in its place; returns the encoder."""
+        return self._on_source(lambda source: transfer(plan, statement, source, way, self.throttle))
+
+    def _on_source(self, action: Callable[[Source], T]) -> T:
+        """Do something on the connection to MySQL, which is dropped where that fails."""
         self._source = self._source or Source(self._settings.source)
         try:
-            return transfer(plan, statement, self._source, way, self.throttle)
+            return action(self._source)
         except BaseException:
             self._source.close()
             self._source = None
             raise
 
-    def _missing(self, keys: Sequence[bytes]) -> list[bytes]:
-        statement = self._keys_only.matching(self.lookup.condition(keys))
-        made = {words[1] for words in self._kept(statement, self._keys_only)}
+    def _missing(self, keys: Sequence[bytes], *, counted: bool) -> list[bytes]:
+        asking = (self.target, self.throttle)
+        made = self._on_source(
+            lambda source: made_of(keys, self._keys_only, self.lookup, source, *asking, counted=counted)
+        )
         return [key for key in keys if key not in made]
 
     def _left_over(self, keys: Sequence[bytes]) -> "Left":
@@ -493,7 +499,7 @@ def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
     group: dict[bytes, None] = {}
 
     def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
-        gone = both.without_row(keys) if keys else []
+        gone = both.without_row(keys, counted=looked > 0) if keys else []
         if gone and looked + 1 < looks:
             waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
         elif gone := [key for key in gone if hash(key) not in seen]:

@@ -10,11 +10,11 @@ from loader.errors import Exit, LoaderError, SourceError
 from loader.finding import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
 from loader.options import WORKERS
 from loader.plan import quote
+from loader.settings import Job
 from loader.settings import Source as Settings
 from loader.source import Source
 
 SIDE = "mysql"
-SESSION_MODE = "ALLOW_INVALID_DATES"  # what `source` sets, and a proxy may lose
 LAG = 60  # seconds that a replica may be behind
 PACKET = 4 << 20  # bytes that a statement may need: 500 keys of 3,072 bytes, in hexadecimal
 ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
@@ -100,15 +100,15 @@ def _tls(patient: Patient) -> Iterator[Finding]:
 
 
 def _session(patient: Patient) -> Iterator[Finding]:
-    charset, collation, mode = patient.ask("SELECT @@character_set_results, @@collation_connection, @@SESSION.sql_mode")
-    seen = f"text as {charset}, {collation}, sql_mode {mode}"
-    if (charset, mode) == ("utf8mb4", SESSION_MODE):
-        yield ok(seen)
-    else:
-        yield fail(
-            f"{seen}, not utf8mb4 and {SESSION_MODE} as was set: what stands between does not keep sessions apart",
+    """Whether the session is still what was set; where results depend on it, logging in has seen to that."""
+    if astray := patient.source.astray():
+        found = fail if any(each.variable.vital for each in astray) else warn
+        yield found(
+            f"{'; '.join(map(str, astray))}: what stands between does not keep sessions apart",
             "name MySQL itself in source.url, or have the proxy pin its connections",
         )
+    else:
+        yield ok("all that results depend on is set")
 
 
 def _time_zone(patient: Patient) -> Iterator[Finding]:
@@ -128,13 +128,20 @@ def _time_zone(patient: Patient) -> Iterator[Finding]:
 
 def _packet(patient: Patient) -> Iterator[Finding]:
     (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
+    cut = ", where a GROUP_CONCAT is cut" if any(map(_concatenates, patient.settings.jobs.values())) else ""
     if most < PACKET:
         yield warn(
-            f"max_allowed_packet is {most:,} bytes: statements of verify may be longer",
+            f"max_allowed_packet is {most:,} bytes{cut}: statements of verify may be longer",
             f"SET GLOBAL max_allowed_packet = {16 << 20};",
         )
     else:
-        yield ok(f"max_allowed_packet is {most >> 20} MiB")
+        yield ok(f"max_allowed_packet is {most >> 20} MiB{cut}")
+
+
+def _concatenates(job: Job) -> bool:
+    """Whether the job's own SQL has a GROUP_CONCAT."""
+    computed = job.fields.values() if isinstance(job.fields, Mapping) else ()
+    return any("group_concat" in (text or "").lower() for text in (job.query, job.where, *computed))
 
 
 def _connections(patient: Patient) -> Iterator[Finding]:

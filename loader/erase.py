@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from loader.errors import Exit, SourceError
 from loader.load import Way, send_each, transfer
 from loader.lookup import TOGETHER, Lookup
 from loader.model import Node
@@ -39,7 +40,7 @@ class Eraser:
             there = [key for key, kind in asked(self._target, "TYPE", part) if kind == b"hash"]
             if not there:
                 continue
-            made = set(self.keys(self._made, self._made.matching(self._lookup.condition(there)), source))
+            made = made_of(there, self._made, self._lookup, source, self._target, self._throttle)
             stay += (key for key in there if key in made)
             self._throttle.hold(grant)
             send_each(b"UNLINK", (key for key in there if key not in made), way or writer, rows=True)
@@ -51,6 +52,36 @@ class Eraser:
         sink = Sink(self._target, keep=True)
         transfer(plan, statement, source, sink, self._throttle)
         yield from dict.fromkeys(words[1] for _, words in sink.kept)
+
+
+def made_of(
+    keys: Collection[bytes],
+    plan: Plan,
+    lookup: Lookup,
+    source: Source,
+    target: Target,
+    throttle: Throttle,
+    *,
+    counted: bool = True,
+) -> set[bytes]:
+    """The keys that rows make, of some that fit; `plan` reads the keys alone.
+
+    What no row makes may be deleted: so where one is missing, MySQL has `counted` the rows too. Raises a transient
+    `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
+    """
+    condition = lookup.condition(list(keys))
+    sink = Sink(target, keep=True)
+    read = transfer(plan, plan.matching(condition), source, sink, throttle).rows
+    made = {words[1] for _, words in sink.kept}
+    if counted and not made.issuperset(keys):
+        (count,) = source.single(plan.count(condition))
+        if count != str(read):
+            raise SourceError(
+                f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
+                transient=True,
+                exit_code=Exit.FAILED,
+            )
+    return made
 
 
 def asked(target: Target, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:

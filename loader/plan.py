@@ -135,11 +135,12 @@ class Plan:
         value = self._statement([as_literal(self.walk[0])], [*self.conditions, self._span(span)])
         return f"{value}\n{self._order} LIMIT 1 OFFSET {rows - 1}"
 
-    def count(self) -> str:
-        """The statement for the number of rows that the job takes."""
+    def count(self, condition: str = "") -> str:
+        """The statement for the number of rows that the job takes; of those alone that satisfy one more condition."""
+        more = [condition] if condition else []
         if self.job.query is not None:
-            return f"SELECT COUNT(*) FROM (\n{self.job.query}\n) AS q"
-        return self._statement(["COUNT(*)"], self.conditions)
+            return "\nWHERE ".join([f"SELECT COUNT(*) FROM (\n{self.job.query}\n) AS q", *more])
+        return self._statement(["COUNT(*)"], [*self.conditions, *more])
 
     def share(self, wanted: tuple[int, int], *without: tuple[int, int]) -> str:
         """The statement for the rows whose key's checksum, divided by a number, leaves another; not those of others."""

@@ -173,7 +173,7 @@ class Verify:
         self.verdict.hashes = len(gone)
         for look in range(sides.LOOKS):
             parts = [gone[start : start + TOGETHER] for start in range(0, len(gone), TOGETHER)]
-            gone = [key for part in parts for key in self._both.without_row(part)]
+            gone = [key for part in parts for key in self._both.without_row(part, counted=look > 0)]
             if gone and look < sides.LOOKS - 1:
                 self._both.throttle.sleep(sides.PAUSE)
         self._left(self._both.left_over(gone))
@@ -342,7 +342,7 @@ def retry(settings: Config, job: Job) -> Retried:
         for start in range(0, len(keys), TOGETHER):
             part = keys[start : start + TOGETHER]
             refused = {reject.key: reject for reject in both.reload(part)[1]}
-            gone = set(both.without_row(part)) - refused.keys()
+            gone = set(both.without_row(part, counted=True)) - refused.keys()
             both.check()
             rejects.add(list(refused.values()), run)
             rejects.remove([key for key in part if key not in refused])

@@ -29,7 +29,7 @@ from pymysql.constants import FIELD_TYPE, FLAG
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
-from loader import limit
+from loader import limit, session
 from loader.certificates import PLAIN, client_context, meaning
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
 from loader.forms import INTEGERS, TIMES, UNKNOWN
@@ -41,7 +41,6 @@ from loader.settings import Source as Settings
 from loader.writing import may_write
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
-NET_TIMEOUT = 600  # seconds that the server waits for us while Redis stalls, in place of its default 60
 # Seconds of idleness before a sign of life, seconds between signs, and signs without an answer that end a connection:
 # what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
@@ -114,8 +113,10 @@ class Source:
     """One MySQL connection, set up so that every server default that could change a value or a result is known.
 
     A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer; a server that is silent
-    for so long that whoever tries has no more time is given up only where it lets nobody else in either.
-    Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account.
+    for so long that whoever tries has no more time is given up only where it lets nobody else in either. Where the
+    server has ended the connection while nothing was asked of it, the next statement goes over a new one.
+    Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account, or where
+    a variable that changes results is not what was set.
     """
 
     def __init__(self, settings: Settings, patience: int = 0) -> None:
@@ -123,6 +124,12 @@ class Source:
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self._database = settings.database
         self._settings = settings
+        self._patience = max(settings.read_timeout, patience)
+        self._open()
+
+    def _open(self) -> None:
+        """Connect, and have the session be what results depend on."""
+        settings = self._settings
         self._began = time.monotonic()
         self._wire: _Wire | None = None  # once it has let us in
         most = allowed(settings.connect_timeout)
@@ -147,18 +154,59 @@ class Source:
             )
             self._connection.connect()
         _keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
-        self._wire = _Wire(self._connection._sock, max(settings.read_timeout, patience), self._lives)  # noqa: SLF001
+        self._wire = _Wire(self._connection._sock, self._patience, self._lives)  # noqa: SLF001
         self._connection._rfile.close()  # noqa: SLF001
         self._reader = _Reader(io.BufferedReader(self._wire))
         self._connection._rfile = self._reader  # noqa: SLF001
-        zone = f", time_zone = {self._connection.escape(settings.time_zone)}" if settings.time_zone else ""
-        # A key may be an invalid date, which MySQL 8 and later refuse to compare with otherwise. The server gives up a
-        # wait for a lock, which is a year by default, before it is taken for dead.
-        self.fetch(
-            f"SET SESSION sql_mode = 'ALLOW_INVALID_DATES', net_write_timeout = {NET_TIMEOUT},"
-            f" lock_wait_timeout = {max(1, settings.read_timeout // 2)}{zone}"
-        )
-        self.fetch("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY")
+        try:
+            self._state()
+        except BaseException:
+            self.close()
+            raise
+
+    def _state(self) -> None:
+        """Set the variables that results depend on, and make sure that they are so."""
+        settings = self._settings
+        wanted = session.stated(mariadb=self.is_mariadb, zone=settings.time_zone, read_timeout=settings.read_timeout)
+        self._stated = wanted if self._sets(wanted) else self._one_by_one(wanted)
+        lost = [each for each in self.astray() if each.variable.vital]
+        if lost:
+            raise SourceError(
+                f"mysql {self.address}: its session cannot be relied on: {'; '.join(map(str, lost))}:"
+                " name MySQL itself in source.url, or have what stands between keep sessions apart",
+                exit_code=Exit.CONFIG,
+            )
+
+    def _sets(self, variables: Sequence[session.Variable]) -> bool:
+        """Set variables, all or none; false where the server has not all of them, or lets nobody set one."""
+        try:
+            self.fetch(session.setting(variables))
+        except SourceError as error:
+            if _code(error.__cause__) in session.UNKNOWN | session.FORBIDDEN and any(each.since for each in variables):
+                return False
+            raise
+        return True
+
+    def _one_by_one(self, wanted: Sequence[session.Variable]) -> tuple[session.Variable, ...]:
+        """Set those that each server has, then each of the others; those that the server has."""
+        each_has = tuple(each for each in wanted if not each.since)
+        self._sets(each_has)
+        found = []
+        for variable in wanted:
+            if variable.since:
+                try:
+                    self.fetch(session.setting([variable]))
+                except SourceError as error:
+                    if _code(error.__cause__) not in session.UNKNOWN | session.FORBIDDEN:
+                        raise
+                    if _code(error.__cause__) in session.UNKNOWN:
+                        continue
+                found.append(variable)
+        return (*each_has, *found)
+
+    def astray(self) -> list[session.Astray]:
+        """The variables that are not what was set."""
+        return session.astray(self._stated, self.single(session.asking(self._stated), len(self._stated)))
 
     def __enter__(self) -> Self:
         return self
@@ -181,9 +229,17 @@ class Source:
         except Exception as error:
             raise self._error(error, doing) from error
 
+    def _cursor(self, kind: Any = None) -> Any:
+        """A cursor, on a new connection where the server has ended this one while it was idle."""
+        wire, connection = self._wire, self._connection
+        if wire and connection.open and wire.is_over():
+            connection._force_close()  # noqa: SLF001
+            self._open()
+        return self._connection.cursor(kind)
+
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[Row]:
         """Rows of a small result, every value as the server's text."""
-        with self.asking(), self._small(), self._connection.cursor() as cursor:
+        with self.asking(), self._cursor() as cursor, self._small():
             cursor.execute(sql, args)
             rows: list[Row] = list(cursor.fetchall())
             columns = len(cursor.description or ())
@@ -204,7 +260,7 @@ class Source:
         """Seconds that this server is behind the one it replicates; None while it does not replicate."""
         for words in ("REPLICA", "SLAVE"):  # the older servers know only the older word
             try:
-                with self._connection.cursor(DictCursor) as cursor:
+                with self._cursor(DictCursor) as cursor:
                     cursor.execute(f"SHOW {words} STATUS")
                     status = cursor.fetchone()
             except (pymysql.MySQLError, OSError) as error:
@@ -473,7 +529,7 @@ class Source:
     def result(self, sql: str, job: str) -> Table:
         """The columns of a statement's result, with the types that it says; a `PlanError` where MySQL refuses it."""
         try:
-            with self._connection.cursor() as cursor:
+            with self._cursor() as cursor:
                 cursor.execute(sql)
                 return Table(job, tuple(map(_result_column, cursor._result.fields or ())))  # noqa: SLF001
         except LoaderError:
@@ -487,8 +543,8 @@ class Source:
 
     def stream(self, sql: str) -> "Stream":
         """Row packets of a statement; the connection does nothing else until the stream is left."""
-        cursor = self._connection.cursor(SSCursor)
         with self.asking():
+            cursor = self._cursor(SSCursor)
             cursor.execute(sql)
         return Stream(self, cursor, self._reader)
 
@@ -650,6 +706,22 @@ class _Wire(io.RawIOBase):
         if self._small:
             self._check(got)
         return got
+
+    def is_over(self) -> bool:
+        """Whether the server has ended the connection, or said farewell, while nothing was asked of it."""
+        if not self._has(0):
+            return False
+        usual = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):  # what came was TLS's own
+            return False
+        except OSError:
+            return True
+        finally:
+            self._socket.settimeout(usual)
+        return True
 
     @contextmanager
     def small(self) -> Iterator[None]:

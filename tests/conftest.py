@@ -13,6 +13,8 @@ STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 
 def pytest_addoption(parser):
     parser.addoption("--every-byte", action="store_true", help="cut connections after every byte, not only some")
+    parser.addoption("--tables", type=int, default=4, help="how many tables are made up")
+    parser.addoption("--table", type=int, default=0, help="the number of the first of them")
 
 
 @pytest.fixture(scope="session")

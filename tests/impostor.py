@@ -6,6 +6,7 @@ import ssl
 import threading
 from contextlib import contextmanager, suppress
 
+from loader import session
 from loader.server import HOST
 
 SSL, PLUGIN = 1 << 11, 1 << 19
@@ -93,14 +94,22 @@ def logging_in(*answers, hello=None, tls=None):
                 _, number = read(connection, heard)
             connection.sendall(packet(number + 1, OK))
             while True:
-                read(connection, heard)
-                connection.sendall(packet(1, OK))
+                asked, _ = read(connection, heard)
+                connection.sendall(kept(asked) or packet(1, OK))
 
     return answer
 
 
+def kept(asked):
+    """The answer that the session is as it was set; nothing to another question."""
+    if b"@@SESSION.sql_mode," not in asked:
+        return b""
+    values = [each.value.encode() for each in session.stated(mariadb=False, zone=None, read_timeout=60)]
+    return result(text(*values), columns=len(values))
+
+
 def answering(reply):
-    """A server that lets everybody in, does what it is told to set, and gives its `reply` to all else."""
+    """A server that lets everybody in, does and keeps what it is told to set, and gives its `reply` to all else."""
 
     def answer(connection, heard):
         connection.sendall(greeting())
@@ -108,7 +117,7 @@ def answering(reply):
         connection.sendall(packet(2, OK))
         while True:
             asked, _ = read(connection, heard)
-            connection.sendall(packet(1, OK) if asked[1:4] == b"SET" else reply)
+            connection.sendall(packet(1, OK) if asked[1:4] == b"SET" else kept(asked) or reply)
 
     return answer
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from loader import both, digests, frames
+from loader import both, digests, erase, frames
 from loader.baseline import Baselines, doubt
 from loader.basis import LOST_DIGESTS, Basis
 from loader.digests import Digests, Entry, Rows, pack, unpack
-from loader.erase import Eraser
 from loader.errors import TargetError
 from loader.lock import Lock
 from loader.marker import Markers
@@ -269,14 +268,14 @@ def test_a_row_that_comes_back_before_its_hash_is_deleted(world, monkeypatch):
     fill(world)
     outcome(world)
     world.sql("DELETE FROM t WHERE id = 25")
-    keys = Eraser.keys
+    made_of = erase.made_of
 
     def late(*args):
         world.sql("INSERT INTO t VALUES (25, 'back')")
-        return keys(*args)
+        return made_of(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Eraser, "keys", late)
+        patch.setattr(erase, "made_of", late)
         run = world.sync(**JOB)
     assert (run.status, run.unchanged, run.deleted) == ("ok", 49, 0)
     assert world.redis.hget("t_25", "v") == b"v25"

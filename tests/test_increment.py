@@ -11,7 +11,7 @@ import pymysql
 import pytest
 
 from desk import Desk
-from loader import increment, reconcile
+from loader import erase, increment, reconcile
 from loader.baseline import Baselines
 from loader.basis import Basis
 from loader.ends import prepare
@@ -559,13 +559,13 @@ def test_a_deletion_that_the_lock_does_not_cover(world, monkeypatch):
     job = Syncing(world)
     job.ok()
     world.sql("DELETE FROM t WHERE id = 3")
-    config, throttle, keys = job.config(), Throttle(), Eraser.keys
+    config, throttle, made_of = job.config(), Throttle(), erase.made_of
 
     def lapse(*args):
-        yield from keys(*args)
         throttle.grant = lambda: 1
+        return made_of(*args)
 
-    monkeypatch.setattr(Eraser, "keys", lapse)
+    monkeypatch.setattr(erase, "made_of", lapse)
     with prepare(config, config.jobs["job"], Options()) as ends, Source(config.source) as source:
         writer = Writer(ends.target)
         try:

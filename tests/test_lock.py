@@ -212,11 +212,11 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     monkeypatch.setattr("loader.lock.RENEW", 0.1)
     without_row = both.Both.without_row
 
-    def steal(self, keys):
+    def steal(self, keys, **how):
         entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
         world.redis.hset(KEY, "1/1", json.dumps(entry))
         wait(lambda: self.throttle.lapsed() is not None, "the loss")
-        return without_row(self, keys)
+        return without_row(self, keys, **how)
 
     monkeypatch.setattr(both.Both, "without_row", steal)
     with pytest.raises(LoaderError, match="lost the lock") as caught:

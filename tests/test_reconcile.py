@@ -149,8 +149,8 @@ def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkey
                 world.redis.hset(f"big_{number:08d}", "name", "new")
         return found
 
-    def without_row_late(*args):
-        found = without_row(*args)
+    def without_row_late(*args, **how):
+        found = without_row(*args, **how)
         if "keys" not in late:
             late.append("keys")
             assert found == [b"big_00001000"]
@@ -322,8 +322,8 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
     world.sql("DELETE FROM big WHERE id <= 2")
     missing, lapsed = both.Both._missing, []
 
-    def late(sides, keys):
-        found = missing(sides, keys)
+    def late(sides, keys, **how):
+        found = missing(sides, keys, **how)
         if not lapsed:
             lapsed.append(world.sql("INSERT INTO big VALUES (1, 'back', NULL)"))
             grant = sides.throttle.grant

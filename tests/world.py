@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import subprocess
+from contextlib import contextmanager
 
 import pymysql
 from redis.cluster import RedisCluster
@@ -167,3 +168,16 @@ class World:
 
     def _keys(self):
         return set(self.redis.keys("*", target_nodes=RedisCluster.PRIMARIES))
+
+
+@contextmanager
+def globally(world, **values):
+    """Global variables set for a while."""
+    before = {name: world.sql(f"SELECT @@GLOBAL.{name}")[0][0] for name in values}
+    try:
+        for name, value in values.items():
+            world.sql(f"SET GLOBAL {name} = %s", args=[value])
+        yield
+    finally:
+        for name, value in before.items():
+            world.sql(f"SET GLOBAL {name} = {'DEFAULT' if value == 'DEFAULT' else world.mysql.escape(value)}")

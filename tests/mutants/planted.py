@@ -71,9 +71,15 @@ FAULTS = [
         ),
         (
             "the row is not looked up right before",
-            "made = set(self.keys(self._made, self._made.matching(self._lookup.condition(there)), source))",
+            "made = made_of(there, self._made, self._lookup, source, self._target, self._throttle)",
             "made = set[bytes]()",
             "increment::a_key_that_another_row_makes_stays",
+        ),
+        (
+            "what a cut result lacks is gone",
+            "if count != str(read):",
+            "if not count:",
+            "session::a_result_that_is_cut_deletes_nothing",
         ),
         (
             "the lock may have lapsed since the row was looked up",
@@ -553,12 +559,6 @@ FAULTS = [
             "sync::a_server_that_closes_amid_rows",
         ),
         (
-            "the time zone is not set",
-            "lock_wait_timeout = {max(1, settings.read_timeout // 2)}{zone}",
-            "lock_wait_timeout = {max(1, settings.read_timeout // 2)}",
-            "increment::x10_a_moment_by_the_clock",
-        ),
-        (
             "an emptied table is the same",
             '" ORDER BY table_id",',
             '" ORDER BY table_id LIMIT 0",',
@@ -583,10 +583,43 @@ FAULTS = [
             "increment::x7_a_statement_that_waits increment::x7_statements_that_compute_before_they_write",
         ),
         (
+            "a session is not what was set",
+            "[each for each in self.astray() if each.variable.vital]",
+            "[each for each in self.astray() if each is None]",
+            "session::what_is_not_kept_is_noticed",
+        ),
+        (
+            "an idle connection that the server has ended is used",
+            "connection.open and wire.is_over():",
+            "not connection.open:",
+            "session::a_connection_that_the_server_ends_while_it_is_idle",
+        ),
+    ),
+    *_of(
+        "session",
+        (
+            "the time zone is not set",
+            "values = {ZONE: zone,",
+            "values = {ZONE: None,",
+            "increment::x10_a_moment_by_the_clock",
+        ),
+        (
             "the session may write",
-            "READ COMMITTED, READ ONLY",
-            "READ COMMITTED",
+            'Variable("tx_read_only", "1",',
+            'Variable("tx_read_only", "0",',
             "sync::a_session_may_not_write",
+        ),
+        (
+            "results may be cut",
+            '    Variable("sql_select_limit", ALL, CUT),\n',
+            "",
+            "session::a6_no_global_changes_a_result",
+        ),
+        (
+            "rows may be those of the past",
+            'Variable("system_versioning_asof", SYSTEM,',
+            'Variable("system_versioning_asof", "2001-01-01 00:00:00.000000",',
+            "session::a6_no_global_changes_a_result",
         ),
     ),
     *_of(
@@ -1089,6 +1122,12 @@ FAULTS = [
     ),
     *_of(
         "basis",
+        (
+            "the server's own time zone is no matter",
+            '| ({} if named else {"time zone": str(zone)})',
+            "",
+            "session::another_time_zone_of_the_server",
+        ),
         (
             "an old checkpoint stands beside new markers",
             "            self.state.void()  # else the new markers would vouch for it\n",
