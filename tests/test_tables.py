@@ -62,7 +62,6 @@ WIDE = {  # of columns that are in no key
     "blob": lambda chance: chance.randbytes(chance.randrange(300)),
     "timestamp": lambda chance: f"20{chance.randrange(10, 30)}-05-{chance.randrange(1, 29):02} 03:04:05",
 }
-BYTES = ("bit", "binary", "varbinary")
 
 
 @pytest.fixture(autouse=True)
