@@ -218,9 +218,10 @@ def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
         ends = {"target": proxy.port} if side == "redis" else {"mysql": proxy.port, "target": port}
         proxy.reset(drip=drip)
         started = time.monotonic()
-        done = run(config(table, **ends, silence="1s" if drip[0] == DOWN else "2s"))
+        silence = {("mysql", UP): "20s", ("redis", UP): "2s"}.get((side, drip[0]), "1s")  # a statement is one thing
+        done = run(config(table, **ends, silence=silence))
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
-    assert time.monotonic() - started > 1.5
+    assert time.monotonic() - started > 1
     assert stored(client) == ROWS
 
 
