@@ -19,12 +19,11 @@ from loader.claim import fingerprint
 from loader.digests import Digests
 from loader.ends import Ends, passing
 from loader.errors import ConfigError, Done, StartOver, StateError
-from loader.finding import SKEW
 from loader.keys import own_key
 from loader.load import check_table
 from loader.marker import LOST, Markers, lacking
 from loader.masters import Life, lives
-from loader.model import Mark, Node, Reject
+from loader.model import SKEW, Mark, Node, Reject
 from loader.options import Options
 from loader.plan import fits
 from loader.state import Checkpoint, Rejects, State, difference

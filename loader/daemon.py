@@ -19,10 +19,10 @@ from loader.clocks import Clocks
 from loader.config import Config, load_config
 from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
 from loader.execute import execute
-from loader.finding import SKEW, clock
+from loader.finding import clock
 from loader.health import PATIENCE
 from loader.lock import holders
-from loader.model import Run
+from loader.model import SKEW, Run
 from loader.notify import notify, watchdog
 from loader.options import Options
 from loader.process import start_thread

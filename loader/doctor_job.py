@@ -18,11 +18,11 @@ from loader.doctor_redis import Patient as Redis
 from loader.doctor_redis import mebibytes
 from loader.ends import read_plan
 from loader.errors import Exit, LoaderError, SourceError, StateError
-from loader.finding import SKEW, Check, Finding, examine, fail, ok, skip, warn
+from loader.finding import Check, Finding, examine, fail, ok, skip, warn
 from loader.history import History
 from loader.lock import check_fence, holders
 from loader.lookup import Lookup
-from loader.model import Column, Node, Table
+from loader.model import SKEW, Column, Node, Table
 from loader.options import Options
 from loader.plan import Plan, quote, walk_mends, walkless
 from loader.report import shown

@@ -9,10 +9,10 @@ from textwrap import wrap
 from typing import Any, TypeVar
 
 from loader.errors import Exit, LoaderError
+from loader.model import SKEW
 from loader.words import counted
 
 WIDTH = 80  # columns of a terminal
-SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
 INDENT = " " * 8
 HEADINGS = {"mysql": "MySQL", "redis": "Redis"}
 

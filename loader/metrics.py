@@ -21,8 +21,7 @@ from prometheus_client import (
 )
 
 from loader.encoder import COMPILED
-from loader.finding import SKEW
-from loader.model import ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
+from loader.model import SKEW, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
 from loader.throttle import Throttle
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -1,5 +1,6 @@
 """The words that travel between the rooms: frozen values, no behaviour beyond naming themselves."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from enum import StrEnum
 
 Key = bytes  # of a hash
 KeyValues = tuple[str, ...]
+LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
 """One primary key as the source carries it between statements: an SQL literal a column, ready to compare with."""
 
 Shape = tuple[tuple[str, int, int, int], ...]
@@ -15,6 +17,13 @@ Shape = tuple[tuple[str, int, int, int], ...]
 
 Mark = tuple[str, str, int]
 """What vouches for rows of a run: the key of a marker, its field, and the least number that has to stand there."""
+
+SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
+
+
+def is_literal(value: str) -> bool:
+    """Whether a key value is a literal, and no other SQL."""
+    return LITERAL.fullmatch(value) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from loader.errors import ConfigError, PlanError
 from loader.forms import BINARIES, BYTES, INDEXED, INTEGERS, NUMBERS, TEXTS, TIMES, WORDS, is_any
 from loader.joint import Joint
-from loader.model import Bar, Barred, Chunk, Column, KeyValues, Layout, Shape, Table
+from loader.model import Bar, Barred, Chunk, Column, KeyValues, Layout, Shape, Table, is_literal
 from loader.notation import KeyParts
 from loader.settings import Job
 from loader.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
@@ -32,7 +32,6 @@ BARS = {
 }
 
 INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
-LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?)?|-?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
@@ -366,11 +365,6 @@ def as_literal(column: Column) -> str:
     if column.type in TIMES | WORDS:
         return f"CONCAT('''', CAST({name} AS CHAR), '''')"
     return f"CAST({name} AS CHAR)"
-
-
-def is_literal(value: str) -> bool:
-    """Whether a key value is a literal, and no other SQL."""
-    return LITERAL.fullmatch(value) is not None
 
 
 def fits(walk: Sequence[Column], values: KeyValues) -> bool:

@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.errors import Paused, StateError
-from loader.finding import SKEW
 from loader.keys import foreign, own_key, spread_key
 from loader.marker import Markers
-from loader.model import Chunk, KeyValues, Reject
-from loader.plan import is_literal
+from loader.model import SKEW, Chunk, KeyValues, Reject, is_literal
 from loader.process import identity
 from loader.recall import LATEST, built, listed, parsed, recalled
 from loader.target import Target

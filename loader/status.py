@@ -8,10 +8,10 @@ from typing import TypeVar
 from loader.claim import Claims, claim_of
 from loader.cron import next_times
 from loader.errors import StateError
-from loader.finding import SKEW
 from loader.history import Entry, History, is_of, watermark
 from loader.keys import own_key
 from loader.lock import Holder, holders
+from loader.model import SKEW
 from loader.settings import Job, Schedule, Source
 from loader.state import Rejects, State
 from loader.target import Target, Words

@@ -24,12 +24,11 @@ from loader import web as room
 from loader.config import load_config
 from loader.errors import LoaderError
 from loader.execute import execute
-from loader.finding import SKEW
 from loader.health import Health
 from loader.history import KEPT, History
 from loader.lock import Lock
 from loader.metrics import Metrics
-from loader.model import ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
+from loader.model import SKEW, ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
 from loader.options import Options
 from loader.progress import Log, Reporter
 from loader.recall import LATEST
