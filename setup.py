@@ -2,4 +2,6 @@
 
 from setuptools import Extension, setup
 
-setup(ext_modules=[Extension("loader._frames", ["loader/_frames.pyx"], optional=True, extra_compile_args=["-O3"])])
+setup(
+    ext_modules=[Extension("loader.wire._codec", ["loader/wire/_codec.pyx"], optional=True, extra_compile_args=["-O3"])]
+)

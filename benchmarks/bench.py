@@ -19,7 +19,7 @@ from pathlib import Path
 import results
 from servers import Run, Servers, as_document, started, tables
 
-from loader.server import program
+from loader.lab.process import program
 
 HERE = Path(__file__).parent
 ELSEWHERE = HERE.parent / "build" / "bench"
@@ -27,7 +27,7 @@ SCRIPT_ROWS = 500
 STARTS = 10  # runs at least of what only starts up
 QUICK = 0.05
 
-PLAIN = "import sys; sys.modules['loader._frames'] = None; from loader.cli import main; main()"
+PLAIN = "import sys; sys.modules['loader.wire._codec'] = None; from loader.cli.main import main; main()"
 SEED = """
 mysql --defaults-extra-file={options} test -e "
     select concat('hmset stu_',sid,' sid ',sid,' sname ',sname,' address ',address) from stu limit {rows};" |

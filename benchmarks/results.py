@@ -11,8 +11,8 @@ from typing import Any
 
 from servers import SAMPLES
 
-from loader.encoder import COMPILED
-from loader.options import WORKERS
+from loader.pipeline.options import WORKERS
+from loader.wire.codec import COMPILED
 
 VARIANTS = {  # case: what a reader calls it
     "script": "shell script, a process a row, 500 rows",

@@ -13,15 +13,15 @@ from pathlib import Path
 import pymysql
 import redis
 
-from loader.config import load_config
-from loader.ends import prepare
-from loader.lab import Lab
-from loader.load import transfer
+from loader.config.load import load_config
+from loader.lab.lab import Lab
+from loader.lab.process import HOST, Server, free_ports, program, stop, wait
 from loader.model import Batch, Chunk
-from loader.options import Options
-from loader.server import HOST, Server, free_ports, program, stop, wait
-from loader.slots import SlotMap
-from loader.source import Source
+from loader.mysql.connection import Source
+from loader.pipeline.job_context import prepare
+from loader.pipeline.options import Options
+from loader.pipeline.transfer import transfer
+from loader.wire.slots import SlotMap
 
 POOL = 1 << 30  # bytes of InnoDB's buffer pool: all tables fit, so that no disk is measured
 SAMPLES = 25  # hashes that are compared after each run

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from oracle import Finding, Judge
 from promises import LOCKED, LONG_AGO, Command, Void, current, oldest, promises
 from stage import Done, Nodes, clock

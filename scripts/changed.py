@@ -16,8 +16,8 @@ from typing import Any
 
 from redis.cluster import RedisCluster
 
-from loader.lab import Lab
-from loader.server import HOST
+from loader.lab.lab import Lab
+from loader.lab.process import HOST
 from stage import Broken, connect, run, verify, write_config
 
 TABLE = """\

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from havoc import Chaos, Script
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from proof import prove
 from stage import Broken, clock, compare
 from workload import TABLES

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from loader.server import HOST, program
+from loader.lab.process import HOST, program
 
 CHAINS = ("INPUT", "OUTPUT")
 

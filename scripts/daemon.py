@@ -24,8 +24,8 @@ from typing import Any
 
 import pymysql
 
-from loader.lab import Lab
-from loader.server import HOST
+from loader.lab.lab import Lab
+from loader.lab.process import HOST
 from stage import Broken, Fleet, connect, start, until, verify, write_config
 
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead

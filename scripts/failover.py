@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from stage import Broken, Done, Fleet, Nodes, Stage, until, verify
 
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead

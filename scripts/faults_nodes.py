@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from redis.crc import key_slot
 
-from loader.server import HOST, program
+from loader.lab.process import HOST, program
 from scene import Draw, Scene, one
 from stage import Broken, until
 

@@ -1,6 +1,6 @@
 """Fuzzes the compiled encoder, comparer and reply counter under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-Two instrumented copies of loader/_frames.pyx are built in a temporary directory: one as it is, and a tight one, whose
+Two instrumented copies of loader/wire/_codec.pyx are built in a temporary directory: one as it is, and a tight one, whose
 buffers have no slack and whose packets are continued from 97 bytes on, so that its rare paths are everyday ones. Row
 packets, batches and replies are made up, mutated, cut into pieces and fed to them; what reaches new code is mutated
 further. Bytes that have not arrived yet are poisoned, so that reading one of them is an error.
@@ -27,10 +27,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from loader import frames
 from loader.errors import SourceError, TargetError
 from loader.model import Batch, Layout
-from loader.slots import SLOTS
+from loader.wire import encoder as frames
+from loader.wire.slots import SLOTS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "loader" / "_frames.pyx"

@@ -19,7 +19,7 @@ from account import Account
 from cut import Cut
 from faults import FAULTS
 from hands import DELETE_ALL, Script, Strike, Typed, Window, commands, strikes
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from promises import GRACE, LONG_AGO, Void
 from stage import Broken, Count, Done, Fleet, clock, run, start, until, write_config
 from verdict import TOLD, counted, wrong_ends

@@ -16,8 +16,8 @@ from pathlib import Path
 import pymysql
 from redis.cluster import RedisCluster
 
-from loader.lab import Lab
-from loader.server import HOST
+from loader.lab.lab import Lab
+from loader.lab.process import HOST
 
 LAG = 1  # seconds
 SAMPLE = 100

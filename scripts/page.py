@@ -19,12 +19,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from loader.config import load_config
-from loader.history import VERSION, entry_of
-from loader.lab import Lab
+from loader.config.load import load_config
+from loader.lab.lab import Lab
+from loader.lab.process import HOST
 from loader.model import Run
-from loader.server import HOST
-from loader.target import Target
+from loader.redis.client import Target
+from loader.state.history import VERSION, entry_of
 from stage import Broken, connect, start, until, write_config
 
 RUNS = 50  # of each job

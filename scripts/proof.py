@@ -10,7 +10,7 @@ from pathlib import Path
 import loader
 from hands import LARGE, SMALL, Script
 from havoc import Chaos
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from stage import Broken, clock
 
 SEED = 1

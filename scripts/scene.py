@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cut import Cut
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from promises import Void
 from stage import Fleet
 

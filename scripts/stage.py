@@ -23,8 +23,8 @@ from pymysql.cursors import SSCursor
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
-from loader.lab import Lab
-from loader.server import HOST
+from loader.lab.lab import Lab
+from loader.lab.process import HOST
 
 CONFIG = """\
 version: 1

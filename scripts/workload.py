@@ -12,7 +12,7 @@ from typing import Any
 
 import pymysql
 
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from oracle import HIDDEN, Rows, State
 from promises import LONG_AGO
 from stage import Broken, clock, connect

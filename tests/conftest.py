@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.lab import Lab
+from loader.lab.lab import Lab
 from pki import issue
 from world import World
 

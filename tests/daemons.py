@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 
 from desk import MARK
-from loader.server import wait
+from loader.lab.process import wait
 
 
 class Running:

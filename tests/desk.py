@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pytest
 import redis
 
-from loader.rights import REDIS_RIGHTS
-from loader.server import HOST, Server, free_ports, program, stop, wait
+from loader.lab.process import HOST, Server, free_ports, program, stop, wait
+from loader.redis.acl import REDIS_RIGHTS
 
 MARK = "S3CR3T"  # every password that a test chooses holds it, and no output ever may
 MYSQL_PASSWORD = f"{MARK}-marker-mysql"

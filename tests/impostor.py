@@ -6,8 +6,8 @@ import ssl
 import threading
 from contextlib import contextmanager, suppress
 
-from loader import session
-from loader.server import HOST
+from loader.lab.process import HOST
+from loader.mysql import session
 
 SSL, PLUGIN = 1 << 11, 1 << 19
 CAPABILITIES = 0xF7FF | PLUGIN | 1 << 21  # as servers have them, but for TLS

@@ -5,11 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from loader.history import Entry
-from loader.lock import Holder
-from loader.pages import Pages
-from loader.status import JobStatus
-from loader.view import (
+from loader.jobs.status import JobStatus
+from loader.state.history import Entry
+from loader.state.lock import Holder
+from loader.web.render import Pages
+from loader.web.views import (
     Cell,
     ClusterView,
     Grid,

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from loader.server import HOST
+from loader.lab.process import HOST
 
 NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from loader.server import HOST
+from loader.lab.process import HOST
 
 UP, DOWN = "up", "down"  # to the server, and back to the loader
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST

@@ -9,15 +9,15 @@ import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
-import loader.lab
-import loader.load
+import loader.lab.lab
+import loader.pipeline.transfer
 from desk import HOST
-from loader.lab import Lab
+from loader.config.models import Target as Settings
+from loader.lab.lab import Lab
+from loader.lab.process import program, wait
 from loader.model import ChunkLoaded, Node, Waiting
-from loader.options import Options
-from loader.run import run_job
-from loader.server import program, wait
-from loader.settings import Target as Settings
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 from world import Ear, World
 
 ROWS = 6_000

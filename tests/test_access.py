@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import access as room
-from loader.access import ADDRESSES, FREE, LASTS, LONGEST, SESSIONS, Access, bearer, is_own_page, local
+from loader.web import auth as room
+from loader.web.auth import ADDRESSES, FREE, LASTS, LONGEST, SESSIONS, Access, bearer, is_own_page, local
 
 TOKEN = "0123456789abcdef"
 HERE = "192.0.2.1"

@@ -10,10 +10,10 @@ import pytest
 
 from daemons import daemon
 from desk import HOST, Desk, finish
-from loader.daemon import FINISH
+from loader.daemon.schedule import Reason, Schedule
+from loader.daemon.service import FINISH
+from loader.lab.process import free_ports, wait
 from loader.model import Run, Status
-from loader.schedule import Reason, Schedule
-from loader.server import free_ports, wait
 
 TOKEN = "a-token-of-the-tests-0123"
 GUARDS = ("Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Resource-Policy")

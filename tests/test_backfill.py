@@ -10,12 +10,12 @@ import redis
 
 from daemons import Running
 from desk import HOST, Desk, finish, redis_server
-from loader.config import load_config
+from loader.config.load import load_config
+from loader.lab.process import wait
 from loader.model import ChunkLoaded
-from loader.options import Options
-from loader.run import run_job
-from loader.server import wait
-from loader.throttle import Throttle
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.throttle import Throttle
 from world import Clock, Ear
 
 ROWS = 60_000
@@ -224,7 +224,7 @@ def test_options_that_are_none(desk, words):
 def test_a_slow_node_is_spared_and_named(monkeypatch):
     """The reason that workers wait is the slow node, for as long as it took."""
     clock = Clock()
-    monkeypatch.setattr("loader.throttle.time", clock)
+    monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     throttle = Throttle()
     assert throttle.reason == ""
     throttle.spare("127.0.0.1:7001", 0.3)
@@ -238,7 +238,7 @@ def test_a_slow_node_is_spared_and_named(monkeypatch):
 def test_a_rate_is_neither_more_nor_less(monkeypatch):
     """So many rows take so long, whatever the parts that they come in."""
     clock = Clock()
-    monkeypatch.setattr("loader.throttle.time", clock)
+    monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     throttle = Throttle(rate=1000)
     for rows in (100, 400, 0, 1500, 1):
         throttle.pace(rows)

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from desk import HOST, MARK, STU, Desk, finish, redis_server, start
-from loader.server import wait
+from loader.lab.process import wait
 
 DEBUG = ("--log-level", "debug")  # where a secret would show first
 CONFIG = """\

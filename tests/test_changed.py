@@ -6,21 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from loader import both, digests, erase, frames
-from loader.baseline import Baselines, doubt
-from loader.basis import LOST_DIGESTS, Basis
-from loader.digests import Digests, Entry, Rows, pack, unpack
 from loader.errors import TargetError
-from loader.lock import Lock
-from loader.marker import Markers
-from loader.masters import Life, lives
+from loader.jobs import session
+from loader.jobs.verify import Pruned, prune, retry, verify
 from loader.model import Noted
-from loader.options import Options
-from loader.reconcile import Pruned, prune, retry, verify
-from loader.report import run_text
-from loader.run import run_job
-from loader.target import Target
-from loader.writer import Writer
+from loader.pipeline import deleter
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.run_state import LOST_DIGESTS, Basis
+from loader.redis.client import Target
+from loader.redis.servers import Life, lives
+from loader.redis.writer import Writer
+from loader.report.documents import run_text
+from loader.state import digests
+from loader.state.baseline import Baselines, doubt
+from loader.state.digests import Digests, Entry, Rows, pack, unpack
+from loader.state.lock import Lock
+from loader.state.markers import Markers
+from loader.wire import encoder
 from world import Ear
 
 JOB = {"table": "t", "key": "t_{id}", "changed_only": True, "chunk_rows": 10}
@@ -62,7 +65,7 @@ def notes(ear):
 def test_only_what_differs_is_written(world, monkeypatch, kind):
     """Changed and new rows are written, wherever they stand; the hashes of rows that are gone are deleted."""
     if kind == "plain":
-        monkeypatch.setattr("loader.load.Encoder", frames.Encoder)
+        monkeypatch.setattr("loader.pipeline.transfer.Encoder", encoder.Encoder)
     fill(world)
     assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
@@ -219,7 +222,7 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     def later(target, **how):
         return {node: replace(life, evicted=life.evicted + 1) for node, life in lives(target).items()}
 
-    monkeypatch.setattr("loader.basis.lives", later)
+    monkeypatch.setattr("loader.pipeline.run_state.lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
     assert any("has thrown keys away" in text for text in notes(ear))
@@ -268,14 +271,14 @@ def test_a_row_that_comes_back_before_its_hash_is_deleted(world, monkeypatch):
     fill(world)
     outcome(world)
     world.sql("DELETE FROM t WHERE id = 25")
-    made_of = erase.made_of
+    made_of = deleter.made_of
 
     def late(*args):
         world.sql("INSERT INTO t VALUES (25, 'back')")
         return made_of(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(erase, "made_of", late)
+        patch.setattr(deleter, "made_of", late)
         run = world.sync(**JOB)
     assert (run.status, run.unchanged, run.deleted) == ("ok", 49, 0)
     assert world.redis.hget("t_25", "v") == b"v25"
@@ -330,7 +333,7 @@ def test_small_neighbours_are_made_one(world):
 
 def test_others_that_write_hashes_void_what_is_known(world, monkeypatch):
     """After `sync --where`, `rejects retry`, `verify --repair`, a deletion by `prune` or without changed_only."""
-    monkeypatch.setattr(both, "PAUSE", 0.01)
+    monkeypatch.setattr(session, "PAUSE", 0.01)
     fill(world)
     config = world.config(**JOB)
     job = config.jobs["job"]
@@ -434,7 +437,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
 
     def keep_late(self, run):
         world.redis.hset("t_25", "v", "v25")
-        monkeypatch.setattr("loader.basis.lives", anew)
+        monkeypatch.setattr("loader.pipeline.run_state.lives", anew)
         keep(self, run)
 
     with monkeypatch.context() as patch:
@@ -478,7 +481,7 @@ def test_a_baseline_that_is_doubtful_once_it_is_kept_is_void(world, monkeypatch)
     def save_late(self, *words):
         save(self, *words)
         monkeypatch.setattr(
-            "loader.basis.lives",
+            "loader.pipeline.run_state.lives",
             lambda target, **how: {n: replace(life, id="another") for n, life in lives(target).items()},
         )
 
@@ -547,7 +550,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Baselines, "save", note)
-        patch.setattr("loader.basis.lives", late)
+        patch.setattr("loader.pipeline.run_state.lives", late)
         run = world.sync(**JOB)
     assert (run.exit_code, run.unchanged) == (3, 50)
     assert "the counters were reset while the run went on" in run.error

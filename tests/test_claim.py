@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from desk import Desk
-from loader.claim import Claims, claim_of, fingerprint
 from loader.errors import Foreign
-from loader.execute import execute
-from loader.history import History
-from loader.options import Options
-from loader.reconcile import Pruned, prune
-from loader.status import job_status
-from loader.target import Target
+from loader.jobs.execute import execute
+from loader.jobs.status import job_status
+from loader.jobs.verify import Pruned, prune
+from loader.pipeline.options import Options
+from loader.redis.client import Target
+from loader.state.claim import Claims, claim_of, fingerprint
+from loader.state.history import History
 from world import Ear
 
 JOB = {"table": "stu", "key": "stu_{sid}"}

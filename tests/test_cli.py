@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from desk import HOST, Desk, finish, start
-from loader import cli
+from loader.cli import main
 
 SCHEMA = Path(__file__).parents[1] / "configs" / "loader.schema.json"
 RUN = [
@@ -228,9 +228,9 @@ def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
     def fail():
         raise MemoryError
 
-    monkeypatch.setattr(cli, "app", fail)
-    monkeypatch.setattr(cli, "SIGNALS", ())
-    monkeypatch.setattr(cli, "GARBAGE", 700)  # as it is
+    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(main, "SIGNALS", ())
+    monkeypatch.setattr(main, "GARBAGE", 700)  # as it is
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, "error: out of memory\n")

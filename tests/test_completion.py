@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.lab import Lab
+from loader.lab.lab import Lab
 
 BIN = Path(sys.executable).parent
 BASH = """\

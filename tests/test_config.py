@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loader import document as document_module
-from loader.config import CHUNK_ROWS, Config, json_schema, load_config
-from loader.document import MAX_BYTES, MAX_VALUES
+from loader.config import files as document_module
+from loader.config.files import MAX_BYTES, MAX_VALUES
+from loader.config.load import CHUNK_ROWS, Config, json_schema, load_config
+from loader.config.models import Job
+from loader.config.parsers import key_parts, redis_address, seconds
 from loader.errors import ConfigError, Exit
-from loader.notation import key_parts, redis_address, seconds
-from loader.settings import Job
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 HEAD = """\

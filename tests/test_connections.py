@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from desk import HOST, REDIS_PASSWORD, Desk, redis_server
-from loader import mysqld
-from loader.rights import REDIS_RIGHTS
-from loader.server import Helper, Server, free_ports, stop, wait
+from loader.lab import mysql
+from loader.lab.process import Helper, Server, free_ports, stop, wait
+from loader.redis.acl import REDIS_RIGHTS
 from pki import NOT_VERIFIED, tls_options
 
 
@@ -160,19 +160,19 @@ def seen_by_doctor(desk, check):
 @pytest.fixture(scope="module")
 def tls_mysql(pki, sockets):
     """A database server that speaks TLS with a certificate of ours: its port."""
-    with Helper(mysqld.install_command(), sockets) as installing:
+    with Helper(mysql.install_command(), sockets) as installing:
         installing.finish()
     init = sockets / "init.sql"
     accounts = "CREATE USER secured@'%' REQUIRE SSL;\nGRANT SELECT ON test.* TO secured@'%';\n"
     rows = "CREATE TABLE test.stu (sid int PRIMARY KEY);\nINSERT INTO test.stu VALUES (1), (2);\n"
     init.write_text(f"CREATE DATABASE test;\n{accounts}{rows}")
     server = Server("mysql", *free_ports(1))
-    command = mysqld.command(sockets / "mysql", server.port, init)
+    command = mysql.command(sockets / "mysql", server.port, init)
     files = {"ca": "ca.crt", "cert": "server.crt", "key": "server.key"}
     command += [f"--ssl-{option}={pki / name}" for option, name in files.items()]
     server.spawn(command, sockets / "mysql.log")
     try:
-        wait(lambda: not server.running or mysqld.answers(sockets / "mysql", server), "mysql to answer")
+        wait(lambda: not server.running or mysql.answers(sockets / "mysql", server), "mysql to answer")
         yield server.port
     finally:
         stop([server])

@@ -10,12 +10,12 @@ import pytest
 import redis
 
 from desk import HOST, redis_server
-from loader import load
-from loader.config import Config
+from loader.config.load import Config
 from loader.model import ChunkLoaded, Waiting
-from loader.options import Options
-from loader.run import run_job
-from loader.source import Source
+from loader.mysql.connection import Source
+from loader.pipeline import transfer
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 from proxy import DOWN, UP, Proxy
 from world import Ear
 
@@ -53,7 +53,7 @@ def table(world):
 @pytest.fixture
 def hasty(monkeypatch):
     """Pauses between two attempts as short as can be."""
-    monkeypatch.setattr(load, "PAUSE_FIRST", 0.001)
+    monkeypatch.setattr(transfer, "PAUSE_FIRST", 0.001)
 
 
 def config(world, mysql=None, target=None, *, silence="10s", **job):

@@ -16,16 +16,16 @@ import pytest
 
 from daemons import daemon
 from desk import HOST, Desk
-from loader.clocks import Clocks
-from loader.config import load_config
-from loader.daemon import FINISH, Daemon
+from loader.config.load import load_config
+from loader.daemon.clocks import Clocks
+from loader.daemon.service import FINISH, Daemon
 from loader.errors import LoaderError
+from loader.lab.process import wait
 from loader.model import ChunkLoaded, Noted, Run, Status
-from loader.options import Options
-from loader.progress import Log
-from loader.run import run_job
-from loader.server import wait
-from loader.throttle import Halt
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.throttle import Halt
+from loader.report.progress import Log
 from world import Ear
 
 SERVICE = Path(__file__).parents[1] / "deploy" / "systemd" / "loader.service"
@@ -244,7 +244,7 @@ def test_a_run_that_begins_while_its_job_is_taken_out(desk, monkeypatch):
     desk.write({"stu": EVERY_SECOND, "other": EVERY_SECOND | {"key": "other_{sid}"}})
     file = desk.directory / "loader.yaml"
     began = Daemon([file], Log("json", "error", color=False), load_config([file]))
-    monkeypatch.setattr("loader.daemon.execute", lambda config, job, *_: Run(job.name, str(len(config.jobs))))
+    monkeypatch.setattr("loader.daemon.service.execute", lambda config, job, *_: Run(job.name, str(len(config.jobs))))
     ran = []
     monkeypatch.setattr(began.serving, "configure", lambda _: None)
     monkeypatch.setattr(began.schedule, "set", lambda _: ran.extend(began._work(job, 1) for job in ("stu", "other")))

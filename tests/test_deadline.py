@@ -12,20 +12,21 @@ import pytest
 import redis
 
 from desk import HOST, STU, Desk, redis_server
-from loader import limit, load
+from loader.config.models import Source as SourceSettings
+from loader.config.models import Target as Settings
 from loader.errors import LoaderError, SourceError, TargetError
-from loader.execute import execute
-from loader.load import Lane, persist
-from loader.lock import Lock
+from loader.jobs.execute import execute
+from loader.jobs.verify import verify
 from loader.model import ChunkLoaded
-from loader.options import Options
-from loader.reconcile import verify
-from loader.run import run_job
-from loader.settings import Source as SourceSettings
-from loader.settings import Target as Settings
-from loader.source import Source
-from loader.target import Target
-from loader.throttle import Throttle
+from loader.mysql.connection import Source
+from loader.net import limit
+from loader.pipeline import transfer
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import Lane, persist
+from loader.redis.client import Target
+from loader.state.lock import Lock
 from proxy import DOWN, Proxy
 from world import Clock, Ear
 
@@ -112,8 +113,8 @@ def test_a_slow_statement_is_no_silence(world):
 def test_who_fell_silent_has_failed_since_then(monkeypatch):
     """What was waited for in vain is no time to try again in; so is that of an inner attempt."""
     clock = Clock()
-    monkeypatch.setattr(load, "time", clock)
-    monkeypatch.setattr("loader.throttle.time", clock)
+    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     tries = []
 
     def silent():

@@ -20,10 +20,10 @@ from redis.cluster import RedisCluster
 from ruamel.yaml import YAML
 
 from desk import finish, start
-from loader.config import load_config
-from loader.metrics import Metrics
-from loader.rights import REDIS_RIGHTS
-from loader.server import HOST, Server, free_ports, program, stop, wait
+from loader.config.load import load_config
+from loader.lab.process import HOST, Server, free_ports, program, stop, wait
+from loader.redis.acl import REDIS_RIGHTS
+from loader.web.metrics import Metrics
 from promtool import promtool, wanted
 
 ROOT = Path(__file__).parents[1]

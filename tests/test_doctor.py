@@ -9,15 +9,15 @@ import pytest
 import redis
 
 from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
-from loader.doctor_job import PLANNED, Planned
-from loader.finding import fail, finding_text
-from loader.lock import Lock
+from loader.config.models import Job
+from loader.doctor.findings import fail, finding_text
+from loader.doctor.job import PLANNED, Planned
+from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
-from loader.plan import make_plan
-from loader.server import free_ports, wait
-from loader.settings import Job
-from loader.state import Checkpoint, Rejects, State
-from loader.target import Target
+from loader.mysql.plan import make_plan
+from loader.redis.client import Target
+from loader.state.checkpoint import Checkpoint, Rejects, State
+from loader.state.lock import Lock
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 import redis
 
 from desk import HOST, redis_server
-from loader import reconcile
 from loader.errors import Exit
-from loader.masters import describe_cluster
-from loader.rights import REDIS_RIGHTS
-from loader.server import wait
-from loader.slots import slot_of
-from loader.target import Target
+from loader.jobs import verify
+from loader.lab.process import wait
+from loader.redis.acl import REDIS_RIGHTS
+from loader.redis.client import Target
+from loader.redis.servers import describe_cluster
+from loader.wire.slots import slot_of
 from storm import ROWS, Migration, broken_lab, storm_on, wait_for_reason
 
 
@@ -201,11 +201,11 @@ def test_t5_a_migration_is_left_open(storm, newcomer):
         storm.world.sql(f"DELETE FROM big WHERE id = {int(gone[4:])}")
         config = storm.config()
         job = config.jobs["job"]
-        assert [each.key for each in reconcile.verify(config, job, show=9).shown] == [gone]
+        assert [each.key for each in verify.verify(config, job, show=9).shown] == [gone]
         with Target(config.target) as target:
             entry = {"node": f"{HOST}:{newcomer}", "slots": 0, "keys": goal.dbsize(), "replicas": 0}
             assert entry in describe_cluster(target)["masters"]
-        reconcile.prune(config, job, done := reconcile.Pruned("job"))
+        verify.prune(config, job, done := verify.Pruned("job"))
         assert (done.keys, done.deleted) == (ROWS, 1)
         migration.finish()
         Migration(goal, source, migration.slots).finish()  # so that the node can leave

@@ -15,19 +15,19 @@ import pytest
 import redis
 
 from desk import HOST, Desk, redis_server
-from loader import load
-from loader.config import Config
-from loader.ends import read_plan
+from loader.config.load import Config
+from loader.config.models import Source as Settings
 from loader.errors import StartOver
-from loader.lab import Lab
+from loader.lab.lab import Lab
+from loader.lab.process import wait
 from loader.model import Chunk, ChunkLoaded, Waiting
-from loader.options import Options
-from loader.run import run_job
-from loader.server import wait
-from loader.settings import Source as Settings
-from loader.source import Source
-from loader.target import Target
-from loader.throttle import Throttle
+from loader.mysql.connection import Source
+from loader.pipeline import transfer
+from loader.pipeline.job_context import read_plan
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.throttle import Throttle
+from loader.redis.client import Target
 from world import Ear, globally
 
 PEAK = """
@@ -85,8 +85,8 @@ def reasons(ear):
 @pytest.fixture
 def stu(world, monkeypatch):
     """A table of 60 rows."""
-    monkeypatch.setattr(load, "PAUSE_FIRST", 0.01)
-    monkeypatch.setattr(load, "LOOK_EVERY", 0)
+    monkeypatch.setattr(transfer, "PAUSE_FIRST", 0.01)
+    monkeypatch.setattr(transfer, "LOOK_EVERY", 0)
     world.sql(STU, "INSERT INTO stu VALUES " + ",".join(f"({n}, 'name {n}', 'x')" for n in range(1, 61)))
     world.sql("ANALYZE TABLE stu")
     return world
@@ -130,7 +130,7 @@ def lane(world, **job):
     settings = world.config(**({"table": "stu"} | job))
     with Source(settings.source) as source, Target(settings.target) as target:
         _, plan = read_plan(source, settings.jobs["job"], Options())
-        lane = load.Lane(settings.source, plan, target, Throttle())
+        lane = transfer.Lane(settings.source, plan, target, Throttle())
         try:
             yield lane
         finally:
@@ -166,7 +166,7 @@ def test_s12_a_type_is_shared_by_all_workers(stu):
     stu.sql("CREATE TABLE other (x varchar(20))", "INSERT INTO other VALUES ('1')")
     expression = "(SELECT MAX(x) FROM other)"
     with lane(stu, fields={"town": expression}) as first, Target(stu.config(table="stu").target) as target:
-        second = load.Lane(first._settings, first._plan, target, Throttle())
+        second = transfer.Lane(first._settings, first._plan, target, Throttle())
         first.load(chunk(1), print)
         stu.sql("ALTER TABLE other MODIFY x int")
         with pytest.raises(StartOver, match=r"\(SELECT MAX\(x\) FROM other\) is of another type"):

@@ -13,10 +13,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from desk import HOST, MARK, redis_server
+from loader.config.models import Target as Settings
 from loader.errors import Exit
+from loader.lab.process import Server, free_ports, program, stop, wait
 from loader.model import ChunkLoaded
-from loader.server import Server, free_ports, program, stop, wait
-from loader.settings import Target as Settings
 from storm import ROWS, broken_lab, storm_on, wait_for_reason
 
 

@@ -9,24 +9,24 @@ import threading
 import pytest
 import redis
 
-import loader.target
+import loader.redis.client
 from desk import HOST, redis_server
-from loader import both
-from loader.baseline import Baselines
-from loader.config import Config
-from loader.crew import Crew
-from loader.ends import Ends
+from loader.config.load import Config
 from loader.errors import LoaderError
-from loader.link import Links
-from loader.load import Lane
-from loader.lock import Lock
-from loader.marker import Markers
+from loader.jobs import session
+from loader.jobs.verify import Pruned, prune, retry, verify
+from loader.lab.process import wait
 from loader.model import ChunkLoaded, Noted
-from loader.options import Options
-from loader.reconcile import Pruned, prune, retry, verify
-from loader.run import run_job
-from loader.server import wait
-from loader.target import FORGET, Target
+from loader.pipeline.job_context import Ends
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.transfer import Lane
+from loader.pipeline.workers import Crew
+from loader.redis.client import FORGET, Target
+from loader.redis.sockets import Links
+from loader.state.baseline import Baselines
+from loader.state.lock import Lock
+from loader.state.markers import Markers
 from proxy import UP, Proxy
 from storm import Load
 from test_cuts import config as to_standalone
@@ -34,7 +34,9 @@ from test_lock import table
 from world import Ear
 
 LOCK, FENCE = "loader:{job}:lock", "loader:{job}:fence"
-IMPATIENT = "import loader.lock; loader.lock.TTL = 3.0; loader.lock.RENEW = 0.3; from loader.cli import main; main()"
+IMPATIENT = (
+    "import loader.state.lock; loader.lock.TTL = 3.0; loader.lock.RENEW = 0.3; from loader.cli.main import main; main()"
+)
 
 
 @pytest.fixture
@@ -71,10 +73,10 @@ def test_rows_under_way_when_the_lock_is_lost_are_read_again(world, alone, monke
         world.sql("UPDATE t SET v = 1000")
         run = run_job(to_standalone(world, target=port), settings.jobs["job"], Options(), Ear())
         assert run.exit_code == 5  # the lock is held
-        monkeypatch.setattr("loader.lock.RENEW", 0.1)
+        monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
         client.delete(LOCK, FENCE)
         grants = load.ear.throttle.grant()
-        monkeypatch.setattr("loader.lock._now", lambda: 10.0**9)
+        monkeypatch.setattr("loader.state.lock._now", lambda: 10.0**9)
         wait(lambda: load.ear.throttle.grant() > grants, "the lock to be taken again")
         monkeypatch.undo()
         proxy.release()
@@ -93,7 +95,7 @@ def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
     def move(self, link, *, receive=True):
         if link.unsent and len(link.unsent[0]) < 20_000_000 and not lapse:
             lapse.append(len(link.unsent[0]))
-            monkeypatch.setattr("loader.lock._now", lambda: 10.0**9)
+            monkeypatch.setattr("loader.state.lock._now", lambda: 10.0**9)
         before = sum(map(len, link.unsent))
         try:
             return original(self, link, receive=receive)
@@ -145,7 +147,7 @@ def test_a_lock_that_goes_while_its_holder_lives(world, kind, gone, monkeypatch)
 def test_chunks_written_while_another_run_may_have_had_the_lock(world, monkeypatch):
     """They are owed again once the lock is found to have been gone, though nobody took it; the baseline is void."""
     table(world, 3000)
-    monkeypatch.setattr("loader.lock.RENEW", 0.5)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.5)
     settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
     load = Load(settings, rate=500)
     load.reach(300)
@@ -183,7 +185,7 @@ def test_a_lock_lost_to_another_run_voids_its_baseline(world, monkeypatch):
     table(world, 3000)
     settings = world.config(table="t", chunk_rows=100, key="t_{id}", changed_only=True)
     assert run_job(settings, settings.jobs["job"], Options(), Ear()).status == "ok"
-    monkeypatch.setattr("loader.lock.RENEW", 0.1)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
     load = Load(settings, rate=500, full=True)
     load.reach(300)
     steal(world)
@@ -310,8 +312,8 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
     settings = world.config(table="t")
     job = settings.jobs["job"]
     assert run_job(settings, job, Options(), Ear()).status == "ok"
-    monkeypatch.setattr("loader.lock.RENEW", 0.1)
-    send, stolen = both._Only.await_replicas, threading.Event()
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
+    send, stolen = session._Only.await_replicas, threading.Event()
 
     def finish(self):
         found = send(self)
@@ -333,7 +335,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
 
         return Of
 
-    monkeypatch.setattr(both._Only, "await_replicas", finish)
+    monkeypatch.setattr(session._Only, "await_replicas", finish)
     if command == "prune":
         world.sql("DELETE FROM t WHERE id > 90")
         act = lambda: prune(settings, job, Pruned("job"), max_delete=100)  # noqa: E731
@@ -408,7 +410,7 @@ def test_a_run_that_stood_still_past_its_lock(world, alone, tmp_path, ended):
 def test_rejects_of_a_chunk_that_is_owed_again_count_once(world, monkeypatch):
     """A row that Redis refuses, in a chunk that is written again after the lock was lost; in the checkpoint as well."""
     table(world, 1000)
-    monkeypatch.setattr("loader.lock.RENEW", 0.5)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.5)
     settings = world.config(table="t", chunk_rows=100)
     world.redis.set("t_5", "foreign")
     load = Load(settings, rate=200, workers=1, resume=True)
@@ -437,7 +439,7 @@ def renewing_late(monkeypatch):
         return None if self._renewed and not begin.is_set() else ask(self, *args)
 
     monkeypatch.setattr(Lock, "_ask", late)
-    monkeypatch.setattr("loader.lock.RENEW", 0.2)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.2)
     return begin
 
 
@@ -576,8 +578,8 @@ def test_a_server_without_client_kill(world, monkeypatch):
     with Target(settings) as dead, Target(settings) as living:
         Lock(settings, "job", "dead").take(dead)
         world.redis.delete(LOCK)
-        monkeypatch.setattr("loader.target._exchange", managed)
-        monkeypatch.setattr("loader.lock.time.sleep", slept.append)
+        monkeypatch.setattr("loader.redis.client._exchange", managed)
+        monkeypatch.setattr("loader.state.lock.time.sleep", slept.append)
         heir = Lock(settings, "job", "heir")
         heir.take(living)
         assert slept == [FORGET]
@@ -605,13 +607,13 @@ def test_a_lock_that_vanished_at_the_end_of_a_repair(world, monkeypatch):
     settings = world.config(table="t")
     assert run_job(settings, settings.jobs["job"], Options(), Ear()).status == "ok"
     world.redis.hset("t_5", "v", "wrong")
-    check = both.Both.check
+    check = session.Both.check
 
     def check_late(self):
         world.redis.delete(LOCK)
         check(self)
 
-    monkeypatch.setattr(both.Both, "check", check_late)
+    monkeypatch.setattr(session.Both, "check", check_late)
     with pytest.raises(LoaderError, match="another run may have had it"):
         verify(settings, settings.jobs["job"], repair=True)
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import _frames, frames
 from loader.errors import SourceError, TargetError
-from loader.frames import PACKET_MAX, ROOM, pack
 from loader.model import Layout, Reject
-from loader.slots import SLOTS, slot_of
+from loader.wire import _codec
+from loader.wire import encoder as frames
+from loader.wire.encoder import PACKET_MAX, ROOM, pack
+from loader.wire.slots import SLOTS, slot_of
 
 EOF_PACKET = b"\x05\0\0\x09\xfe\0\0\2\0"
 ERR_PACKET = b"\x17\0\0\x09\xff\x25\x05#70100Query execution"
@@ -44,7 +45,7 @@ def packets(*cells):
     return b"".join(parts)
 
 
-BOTH = {"plain": frames.Encoder, "compiled": _frames.Encoder}
+BOTH = {"plain": frames.Encoder, "compiled": _codec.Encoder}
 
 
 @pytest.fixture(params=BOTH.values(), ids=BOTH)
@@ -384,10 +385,10 @@ def test_replies_are_counted_alike(replies, ending):
     data = b"".join(reply + ending for reply in replies)
     plain = ending == b"\r\n" and all(reply in {b"+OK", b":0", b":12", b":-1"} for reply in replies)
     expected = len(replies) if plain or not replies else -1
-    assert (frames.count_replies(data), _frames.count_replies(data)) == (expected, expected)
+    assert (frames.count_replies(data), _codec.count_replies(data)) == (expected, expected)
 
 
-SIDES = {"plain": frames, "compiled": _frames}
+SIDES = {"plain": frames, "compiled": _codec}
 
 
 @pytest.fixture(params=SIDES.values(), ids=SIDES)
@@ -728,7 +729,7 @@ def test_the_twins_see_the_same_differences(case):
 @given(st.lists(st.binary(max_size=60), max_size=20))
 def test_the_twins_sum_the_same(keys):
     """Slots and checksums are the same, of any keys."""
-    one, other = frames.Tally(), _frames.Tally()
+    one, other = frames.Tally(), _codec.Tally()
     one.add(keys)
     other.add(keys)
     for slot in {slot_of(key) for key in keys}:

@@ -8,26 +8,26 @@ import pytest
 import redis
 
 from desk import redis_server
-from loader import reconcile
-from loader.config import Config
-from loader.daemon import Daemon
-from loader.doctor_job import KEPT, Kept
-from loader.doctor_redis import Patient
+from loader.config.load import Config
+from loader.daemon.service import Daemon
+from loader.doctor.findings import examine
+from loader.doctor.job import KEPT, Kept
+from loader.doctor.redis import Patient
 from loader.errors import LoaderError
-from loader.execute import execute
-from loader.finding import examine
-from loader.health import Health
-from loader.keys import KINDS, OWN, kind_of
-from loader.lock import Lock
+from loader.jobs import verify
+from loader.jobs.execute import execute
+from loader.jobs.status import job_status
 from loader.model import ChunkLoaded, Noted
-from loader.options import Options
-from loader.recall import LATEST
-from loader.record import Record
-from loader.status import job_status
-from loader.survey import Survey
-from loader.target import Target
-from loader.throttle import Halt
-from loader.tidy import Tidy
+from loader.pipeline.options import Options
+from loader.pipeline.throttle import Halt
+from loader.redis.client import Target
+from loader.state.lock import Lock
+from loader.state.recall import LATEST
+from loader.state.tidy import Tidy
+from loader.state_keys import KINDS, OWN, kind_of
+from loader.web.activity import Record
+from loader.web.dashboard import Survey
+from loader.web.health import Health
 from world import Ear
 
 JOBS = {
@@ -230,13 +230,13 @@ def backfill(lab, name):
 
 
 def repair(lab, name):
-    reconcile.verify(lab.config, lab.config.jobs[name], repair=True)
+    verify.verify(lab.config, lab.config.jobs[name], repair=True)
     assert lab.is_right(name)
     return []
 
 
 def retry(lab, name):
-    reconcile.retry(lab.config, lab.config.jobs[name])
+    verify.retry(lab.config, lab.config.jobs[name])
     return []
 
 
@@ -362,7 +362,7 @@ def test_every_kind_is_tried(lab_of_state):
 def test_garbage_in_each_key(lab_of_state, monkeypatch):
     """No command fails of it but with one line that names the key and what mends it; where it says ok, all is right."""
     lab, tried = lab_of_state, Counter()
-    monkeypatch.setattr("loader.both.PAUSE", 0)
+    monkeypatch.setattr("loader.jobs.session.PAUSE", 0)
     for kind, key in [*lab.own.items(), ("baseline", "loader:{inc}:baseline")]:
         for name, place, total in cases(lab, kind, key):
             for look, said in looks(lab, key, kind, place):

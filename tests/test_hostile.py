@@ -24,15 +24,15 @@ from impostor import (
     speaking_redis,
     text,
 )
-from loader.config import Config
+from loader.config.load import Config
 from loader.errors import LoaderError
-from loader.health import Health
-from loader.lock import Lock
 from loader.model import Batch
-from loader.rights import REDIS_RIGHTS
-from loader.source import Source
-from loader.target import NAMELESS, Target
-from loader.writer import _count, _Sent
+from loader.mysql.connection import Source
+from loader.redis.acl import REDIS_RIGHTS
+from loader.redis.client import NAMELESS, Target
+from loader.redis.writer import _count, _Sent
+from loader.state.lock import Lock
+from loader.web.health import Health
 from pki import tls_options
 
 SWITCH = b"\xfe%b\0abcdefghijklmnopqrst\0"
@@ -96,7 +96,7 @@ def test_allow_cleartext():
 
 def test_a_key_that_nothing_vouches_for(monkeypatch):
     """From elsewhere the server's own key for the password is not taken: TLS, or a key in a file, is asked for."""
-    monkeypatch.setattr("loader.login.Connection.is_near", False)
+    monkeypatch.setattr("loader.mysql.login.Connection.is_near", False)
     with impostor(logging_in(b"\1\4", b"\1no key", hello=greeting(CACHED))) as (port, heard):
         error = refusal(port)
 
@@ -138,7 +138,7 @@ TARGETS = {
 @pytest.mark.parametrize(("answer", "who"), SOURCES.values(), ids=SOURCES.keys())
 def test_a9_no_mysql(monkeypatch, answer, who):
     """Who answers in place of MySQL is named, and is a fault of the url."""
-    monkeypatch.setattr("loader.login.PATIENCE", 0.05)
+    monkeypatch.setattr("loader.mysql.login.PATIENCE", 0.05)
     with impostor(answer) as (port, _):
         error = refusal(port)
 
@@ -226,8 +226,8 @@ def test_readiness_of_what_nobody_thought_of(monkeypatch):
     def crash(*_):
         raise IndexError("index out of range")
 
-    monkeypatch.setattr("loader.health.Source", crash)
-    monkeypatch.setattr("loader.health.Target", crash)
+    monkeypatch.setattr("loader.web.health.Source", crash)
+    monkeypatch.setattr("loader.web.health.Target", crash)
     assert Health(config.source, config.target).reasons() == ["IndexError: index out of range"] * 2
 
 

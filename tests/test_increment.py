@@ -11,21 +11,22 @@ import pymysql
 import pytest
 
 from desk import Desk
-from loader import erase, increment, reconcile
-from loader.baseline import Baselines
-from loader.basis import Basis
-from loader.ends import prepare
-from loader.erase import Eraser
 from loader.errors import ConfigError, LoaderError, TargetError
-from loader.execute import execute
+from loader.jobs import verify as reconcile
+from loader.jobs.execute import execute
+from loader.jobs.verify import verify
 from loader.model import ChunkLoaded, Noted
-from loader.options import Options
-from loader.reconcile import verify
-from loader.source import Source
-from loader.state import ANOTHER_TABLE
-from loader.target import Target
-from loader.throttle import Throttle
-from loader.writer import Writer
+from loader.mysql.connection import Source
+from loader.pipeline import deleter, incremental
+from loader.pipeline.deleter import Eraser
+from loader.pipeline.job_context import prepare
+from loader.pipeline.options import Options
+from loader.pipeline.run_state import Basis
+from loader.pipeline.throttle import Throttle
+from loader.redis.client import Target
+from loader.redis.writer import Writer
+from loader.state.baseline import Baselines
+from loader.state.checkpoint import ANOTHER_TABLE
 from world import Ear
 
 KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
@@ -171,10 +172,12 @@ def test_a_replica_that_stood_still(world):
 
 def test_runs_every_second():
     """The clock of a quiet table goes on under them too, less a second now and then, and never back."""
-    mark = increment.Mark(1000, 1000, 2000, 2000, {"boot": "", "wall": 0.0})
+    mark = incremental.Mark(1000, 1000, 2000, 2000, {"boot": "", "wall": 0.0})
     for second in range(1, 61):
-        now = increment.Mark(1000, 1000, 2000 + second, 2000 + second, {"boot": "", "wall": second - second % 2 * 0.1})
-        before, mark = mark, increment._advanced(mark, now)
+        now = incremental.Mark(
+            1000, 1000, 2000 + second, 2000 + second, {"boot": "", "wall": second - second % 2 * 0.1}
+        )
+        before, mark = mark, incremental._advanced(mark, now)
         assert before.at <= mark.at <= 1000 + second
     assert mark.at >= 1040
 
@@ -489,7 +492,7 @@ def test_a_full_run_forgets_none_of_them(world, options):
 @pytest.mark.parametrize("value", ["0", "NULL"])
 def test_a_row_that_leaves_the_where(world, monkeypatch, value):
     """Its hash goes, also where the condition is neither true nor false, and a few at a time are in memory."""
-    monkeypatch.setattr(increment, "PART", 70)
+    monkeypatch.setattr(incremental, "PART", 70)
     table(world, rows=700)
     world.sql("UPDATE t SET v = 5")
     job = Syncing(world, where="v > 0 -- those alone", chunk_rows=100)
@@ -559,13 +562,13 @@ def test_a_deletion_that_the_lock_does_not_cover(world, monkeypatch):
     job = Syncing(world)
     job.ok()
     world.sql("DELETE FROM t WHERE id = 3")
-    config, throttle, made_of = job.config(), Throttle(), erase.made_of
+    config, throttle, made_of = job.config(), Throttle(), deleter.made_of
 
     def lapse(*args):
         throttle.grant = lambda: 1
         return made_of(*args)
 
-    monkeypatch.setattr(erase, "made_of", lapse)
+    monkeypatch.setattr(deleter, "made_of", lapse)
     with prepare(config, config.jobs["job"], Options()) as ends, Source(config.source) as source:
         writer = Writer(ends.target)
         try:

@@ -3,12 +3,13 @@
 import pytest
 
 from desk import Desk
-from loader import both, increment
-from loader.execute import execute
-from loader.options import Options
-from loader.plan import changed_since, make_plan, walk_mends
-from loader.reconcile import Pruned, prune, verify
-from loader.source import Source
+from loader.jobs import session
+from loader.jobs.execute import execute
+from loader.jobs.verify import Pruned, prune, verify
+from loader.mysql.connection import Source
+from loader.mysql.plan import changed_since, make_plan, walk_mends
+from loader.pipeline import incremental
+from loader.pipeline.options import Options
 from world import Ear
 
 BOTH = {  # what stands in CREATE TABLE behind the columns `id`, `u` and `at`, and why it is not read along
@@ -73,12 +74,12 @@ def test_changed_rows_are_found_by_an_index_that_mysql_reads_along(world):
             table, plan = planned(world, key="{id}", incremental={"column": "at"})
             changed = changed_since(plan, table.column("at"), "'1970-01-12 00:00:00'")
             statement = f"SELECT at FROM t WHERE {changed.conditions[-1]} ORDER BY at LIMIT 2"
-            return table, increment.index_of(table, "at"), reads_along(world, statement)
+            return table, incremental.index_of(table, "at"), reads_along(world, statement)
 
         table, index, is_used = served()
         assert (bool(index), is_used) == (not bar, not bar), definition
         if bar:
-            why, mends = increment.unserved(table, "at", "t")
+            why, mends = incremental.unserved(table, "at", "t")
             assert ("no index begins with" if bar == "none" else bar) in why
             world.sql(mends)
             assert served()[1:] == (mends.split("`")[1] if "`" in mends else "i", True), mends
@@ -171,7 +172,7 @@ def test_tables_with_a_history(world, monkeypatch, kind):
     """The end of a row's period is no part of its key: chunks, increments and prunes are as without it."""
     if not world.is_mariadb:
         return
-    monkeypatch.setattr(both, "PAUSE", 0.02)
+    monkeypatch.setattr(session, "PAUSE", 0.02)
     world.sql(
         "CREATE TABLE t (id int PRIMARY KEY, v int, at datetime(6) NOT NULL DEFAULT NOW(6) ON UPDATE NOW(6), INDEX (at)"
         f"{PERIODS[kind]}) WITH SYSTEM VERSIONING",

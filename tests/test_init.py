@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from desk import HOST, MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk, Result, finish, redis_server, start
-from loader.cli_init import _write
-from loader.config import load_config
-from loader.document import read_document
-from loader.draft import Wanted, draft_config
-from loader.interview import without_password
+from loader.cli.init.command import _write
+from loader.cli.init.config_writer import Wanted, draft_config
+from loader.cli.init.prompts import without_password
+from loader.cli.init.script import read_script
+from loader.config.files import read_document
+from loader.config.load import load_config
+from loader.lab.process import program
 from loader.model import Column, Listed, Table
-from loader.rights import REDIS_RIGHTS
-from loader.script import read_script
-from loader.server import program
+from loader.redis.acl import REDIS_RIGHTS
 
 PASSWORDS = {"MYSQL_PASSWORD": MYSQL_PASSWORD, "REDIS_PASSWORD": REDIS_PASSWORD}
 HINT = re.compile(r"^    # (?=(?:incremental|soft_delete|changed_only|schedule|max_age): )", re.MULTILINE)

@@ -11,12 +11,12 @@ import pymysql
 import pytest
 import redis
 
-from loader import lab as lab_module
-from loader import server as server_module
 from loader.errors import Exit, LabError
-from loader.lab import Lab
-from loader.mysqld import install_command, one_line_each
-from loader.rights import REDIS_RIGHTS
+from loader.lab import lab as lab_module
+from loader.lab import process as server_module
+from loader.lab.lab import Lab
+from loader.lab.mysql import install_command, one_line_each
+from loader.redis.acl import REDIS_RIGHTS
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from loader import ledger
 from loader.errors import StartOver
-from loader.ledger import Ledger
-from loader.marker import lacking
 from loader.model import Chunk, ChunkLoaded, Reject
+from loader.pipeline import ledger
+from loader.pipeline.ledger import Ledger
+from loader.state.markers import lacking
 
 
 def loaded(number, *marks, rejects=()):

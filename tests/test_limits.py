@@ -4,14 +4,14 @@ import pytest
 import redis
 
 from desk import HOST, redis_server
-from loader.doctor import diagnose
+from loader.doctor.diagnose import diagnose
+from loader.doctor.findings import Level
 from loader.errors import Exit
-from loader.execute import execute
-from loader.finding import Level
-from loader.options import Options
-from loader.reconcile import retry, verify
-from loader.refusals import Kind, advice, kind_of, statement
-from loader.run import preview, run_job
+from loader.jobs.execute import execute
+from loader.jobs.verify import retry, verify
+from loader.mysql.errors import Kind, advice, kind_of, statement
+from loader.pipeline.options import Options
+from loader.pipeline.run import preview, run_job
 from world import Ear
 
 PASSWORD = "pw"

@@ -4,14 +4,14 @@ import pytest
 import redis
 
 from loader.errors import LoaderError, TargetError
-from loader.frames import pack
-from loader.link import Links
-from loader.marker import Markers
+from loader.lab.process import wait
 from loader.model import Batch
-from loader.server import wait
-from loader.slots import slot_of
-from loader.target import Target
-from loader.writer import Writer
+from loader.redis.client import Target
+from loader.redis.sockets import Links
+from loader.redis.writer import Writer
+from loader.state.markers import Markers
+from loader.wire.encoder import pack
+from loader.wire.slots import slot_of
 
 KEY = b"links_1"
 

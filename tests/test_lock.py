@@ -10,18 +10,18 @@ import pytest
 import redis
 
 from desk import redis_server
-from loader import both, reconcile
-from loader.config import Config
+from loader.config.load import Config
+from loader.config.models import Target as Settings
 from loader.errors import LoaderError
-from loader.lock import Lock
+from loader.jobs import session, verify
+from loader.lab.process import wait
 from loader.model import ChunkLoaded
-from loader.options import Options
-from loader.run import run_job
-from loader.server import wait
-from loader.settings import Target as Settings
-from loader.slots import slot_of
-from loader.state import State
-from loader.target import Target
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.redis.client import Target
+from loader.state.checkpoint import State
+from loader.state.lock import Lock
+from loader.wire.slots import slot_of
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 from world import Ear
 
@@ -97,8 +97,8 @@ def test_an_owner_that_may_live_is_not_taken_over(world, target, change):
 def test_a_lock_ends_by_itself(world, target, monkeypatch):
     """Not renewed for its time: the next may have it, and the first may not write any more."""
     now = [time.monotonic()]
-    monkeypatch.setattr("loader.lock._now", lambda: now[0])
-    monkeypatch.setattr("loader.lock.TTL", 0.3)
+    monkeypatch.setattr("loader.state.lock._now", lambda: now[0])
+    monkeypatch.setattr("loader.state.lock.TTL", 0.3)
     first = lock_of(world)
     first.take(target)
     assert first.lapsed() is None
@@ -110,7 +110,7 @@ def test_a_lock_ends_by_itself(world, target, monkeypatch):
 
 def test_a_lock_is_renewed_and_taken_again_if_nobody_has_it(world, target, monkeypatch):
     """Renewal goes on; a lock that was lost with its key is simply taken again."""
-    monkeypatch.setattr("loader.lock.RENEW", 0.1)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
     lost = []
     first = lock_of(world)
     first.take(target)
@@ -209,8 +209,8 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     config = world.config(table="t")
     run_job(config, config.jobs["job"], Options(), Ear())
     world.sql("DELETE FROM t")
-    monkeypatch.setattr("loader.lock.RENEW", 0.1)
-    without_row = both.Both.without_row
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
+    without_row = session.Both.without_row
 
     def steal(self, keys, **how):
         entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
@@ -218,9 +218,9 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
         wait(lambda: self.throttle.lapsed() is not None, "the loss")
         return without_row(self, keys, **how)
 
-    monkeypatch.setattr(both.Both, "without_row", steal)
+    monkeypatch.setattr(session.Both, "without_row", steal)
     with pytest.raises(LoaderError, match="lost the lock") as caught:
-        reconcile.prune(config, config.jobs["job"], reconcile.Pruned("job"), max_delete=100)
+        verify.prune(config, config.jobs["job"], verify.Pruned("job"), max_delete=100)
     assert caught.value.exit_code == 5
     assert len(world.hashes()) == 100
 
@@ -297,7 +297,7 @@ def test_x1_an_owner_that_slept_too_long_stops(world, monkeypatch):
         def notify(self, event):
             super().notify(event)
             if len(self.events) == 10:
-                monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
+                monkeypatch.setattr("loader.state.lock._now", lambda: time.monotonic() + 100_000)
                 entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
                 world.redis.hset(KEY, "1/1", json.dumps(entry))
                 wait(lambda: is_still(world), "what is under way to arrive")
@@ -319,13 +319,13 @@ def test_rows_that_were_read_before_the_lock_lapsed_are_not_written(world, monke
     def sleep(self, seconds, *_):
         if not slept:
             slept.append(seconds)
-            monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000)
+            monkeypatch.setattr("loader.state.lock._now", lambda: time.monotonic() + 100_000)
             world.redis.delete(KEY)
             world.sql("UPDATE t SET v = 1000")
             wait(lambda: world.redis.exists(KEY), "the lock to be taken again")
 
-    monkeypatch.setattr("loader.lock.RENEW", 0.1)
-    monkeypatch.setattr("loader.throttle.Throttle.sleep", sleep)
+    monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
+    monkeypatch.setattr("loader.pipeline.throttle.Throttle.sleep", sleep)
     ear = Ear()
     run = run_job(config, config.jobs["job"], Options(rate=10**6, workers=1), ear)
     assert (run.status, run.written, run.chunks_retried) == ("ok", 100, 1), run.error
@@ -342,7 +342,7 @@ def test_a_pause_that_nobody_used_is_survived(world, monkeypatch):
         def notify(self, event):
             super().notify(event)
             if len(self.events) == 10 and not slept:
-                slept.append(monkeypatch.setattr("loader.lock._now", lambda: time.monotonic() + 100_000))
+                slept.append(monkeypatch.setattr("loader.state.lock._now", lambda: time.monotonic() + 100_000))
                 world.redis.delete(KEY)
 
     run = run_job(config, config.jobs["job"], Options(rate=5000), Sleep())

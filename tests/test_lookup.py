@@ -2,11 +2,11 @@
 
 import pytest
 
-from loader.forms import checker
-from loader.lookup import Lookup
+from loader.config.models import Job
 from loader.model import Column, Table
-from loader.plan import make_plan
-from loader.settings import Job
+from loader.mysql.forms import checker
+from loader.mysql.keys import Lookup
+from loader.mysql.plan import make_plan
 
 ENUM = "enum('M','it''s','a\\\\b','x\\ny','é')"  # as information_schema writes it
 

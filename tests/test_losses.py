@@ -7,17 +7,17 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-import loader.lab
+import loader.lab.lab
 from desk import HOST, redis_server
-from loader import both
-from loader.basis import Basis
-from loader.lab import Lab
-from loader.marker import GONE, LOST, Markers
-from loader.masters import lives
+from loader.jobs import session
+from loader.jobs.verify import Retried, retry, verify
+from loader.lab.lab import Lab
+from loader.lab.process import Server, program, stop, wait
 from loader.model import ChunkLoaded, Noted
-from loader.reconcile import Retried, retry, verify
-from loader.server import Server, program, stop, wait
-from loader.slots import slot_of
+from loader.pipeline.run_state import Basis
+from loader.redis.servers import lives
+from loader.state.markers import GONE, LOST, Markers
+from loader.wire.slots import slot_of
 from storm import ROWS, Load, storm_on
 
 KINDS = {
@@ -426,7 +426,7 @@ def test_a2_amid_a_repair(storm, monkeypatch, marked):
     assert load(storm, rate=None).finish().status == "ok"
     settings = config(storm)
     name = away_from_state(storm)
-    check, leave = both.Both.check, Markers.leave
+    check, leave = session.Both.check, Markers.leave
     with no_failover(storm):
         with storm.client(name) as client:
             keys = client.keys("big_*")[:50]
@@ -444,7 +444,7 @@ def test_a2_amid_a_repair(storm, monkeypatch, marked):
             restart(storm, name)
             check(self)
 
-        monkeypatch.setattr(both.Both, "check", check_late)
+        monkeypatch.setattr(session.Both, "check", check_late)
         if marked:
             monkeypatch.setattr(Markers, "leave", leave_and_save)
         with pytest.raises(loader.errors.LoaderError, match=LOST if marked else GONE):
@@ -465,7 +465,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
         client.set(key, "foreign")
         assert load(storm, rate=None).finish().exit_code == 3
         client.delete(key)
-    check = both.Both.check
+    check = session.Both.check
 
     def check_late(self):
         monkeypatch.undo()
@@ -475,7 +475,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
     with no_failover(storm):
         with storm.client(name) as client:
             save(client)
-        monkeypatch.setattr(both.Both, "check", check_late)
+        monkeypatch.setattr(session.Both, "check", check_late)
         with pytest.raises(loader.errors.LoaderError, match=GONE):
             retry(settings, settings.jobs["job"])
     storm.settle()

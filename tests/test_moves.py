@@ -6,11 +6,11 @@ import pytest
 import redis
 
 from desk import HOST, Desk
-from loader import both
 from loader.errors import TargetError
-from loader.look import look_at
-from loader.slots import slot_of
-from loader.target import Target
+from loader.jobs import session
+from loader.redis.client import Target
+from loader.web.cluster import look_at
+from loader.wire.slots import slot_of
 from storm import Migration
 from test_doctor import checkup, one
 from test_reconcile import check, fill, loaded, prune, seen
@@ -22,7 +22,7 @@ SLOT = slot_of(ORPHAN)
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(both, "PAUSE", 0.02)
+    monkeypatch.setattr(session, "PAUSE", 0.02)
     return monkeypatch
 
 
@@ -137,7 +137,7 @@ def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
     check(small, repair=True)
     world.redis.hset(f"big_{number:08d}", "id", number)
     words, times = WAYS[way]
-    scan, steps = both.Both._scan_node, words * times
+    scan, steps = session.Both._scan_node, words * times
 
     def scan_node(self, *where):
         yield from scan(self, *where)
@@ -149,7 +149,7 @@ def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
 
     with moving(small, b"big_%08d" % number) as there:
         back = Migration(there.goal, there.source, there.slots, begins=False)
-        pause.setattr(both.Both, "_scan_node", scan_node)
+        pause.setattr(session.Both, "_scan_node", scan_node)
         if times > 1:
             with pytest.raises(TargetError, match=r"not checked: .* moved while") as caught:
                 prune(small, small.jobs["job"])

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-import loader.lab
+import loader.lab.lab
 from conftest import STU_SQL
 from desk import Desk, finish
-from loader.lab import Lab
-from loader.server import wait
+from loader.lab.lab import Lab
+from loader.lab.process import wait
 from netns import needs_network, network
 from proxy import Proxy
 from world import World

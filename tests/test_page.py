@@ -9,7 +9,7 @@ import pytest
 
 from daemons import daemon
 from desk import HOST, Desk
-from loader.server import free_ports, wait
+from loader.lab.process import free_ports, wait
 from world import World
 
 playwright = pytest.importorskip("playwright.sync_api")

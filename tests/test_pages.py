@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 import looks
-from loader.pages import STATES, Pages, number, ranges, size, span, spark, took
-from loader.view import Cell, ClusterView, Grid, NodeView, Viewer
+from loader.web.render import STATES, Pages, number, ranges, size, span, spark, took
+from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
 from looks import NOW, entry, job
 
 INLINE = {"a", "b", "bdi", "code", "span", "time"}

@@ -2,12 +2,12 @@
 
 import pytest
 
+from loader.config.models import Job
+from loader.config.statement import hexed_columns
 from loader.errors import ConfigError, PlanError
-from loader.joint import Joint
 from loader.model import Chunk, Column, Table
-from loader.plan import as_literal, checked, key_of, make_plan
-from loader.settings import Job
-from loader.statement import hexed_columns
+from loader.mysql.joint import Joint
+from loader.mysql.plan import as_literal, checked, key_of, make_plan
 
 SID = Column("sid", "smallint", "smallint(8) unsigned zerofill", None, nullable=False)
 SNAME = Column("sname", "varchar", "varchar(20)", "utf8mb4", nullable=False)

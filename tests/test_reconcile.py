@@ -10,18 +10,18 @@ import pytest
 from redis.cluster import RedisCluster
 
 from desk import Desk
-from loader import both, reconcile
 from loader.errors import ConfigError, TargetError
-from loader.execute import execute
-from loader.masters import lives
+from loader.jobs import session, verify
+from loader.jobs.execute import execute
 from loader.model import ChunkLoaded
-from loader.options import Options
-from loader.report import prune_document, prune_text, verify_document, verify_text
-from loader.run import run_job
-from loader.sample import sample
-from loader.slots import SlotMap
-from loader.state import Rejects
-from loader.target import Target
+from loader.mysql.sample import sample
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.redis.client import Target
+from loader.redis.servers import lives
+from loader.report.documents import prune_document, prune_text, verify_document, verify_text
+from loader.state.checkpoint import Rejects
+from loader.wire.slots import SlotMap
 from world import Ear
 
 ROWS = 50_000
@@ -31,7 +31,7 @@ LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(both, "PAUSE", 0.02)
+    monkeypatch.setattr(session, "PAUSE", 0.02)
     return monkeypatch
 
 
@@ -64,13 +64,13 @@ def big(world):
 
 
 def prune(config, job, **options):
-    done = reconcile.Pruned(job.name, dry_run=options.pop("dry_run", False))
-    reconcile.prune(config, job, done, **options)
+    done = verify.Pruned(job.name, dry_run=options.pop("dry_run", False))
+    verify.prune(config, job, done, **options)
     return done
 
 
 def check(config, **options):
-    return reconcile.verify(config, config.jobs["job"], show=10**6, **options)
+    return verify.verify(config, config.jobs["job"], show=10**6, **options)
 
 
 def seen(verdict):
@@ -139,7 +139,7 @@ def small(world):
 
 def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkeypatch):
     """What differs is looked at again: a row that reaches Redis between two looks was never different."""
-    look, without_row, late = both.Both.look, both.Both.without_row, []
+    look, without_row, late = session.Both.look, session.Both.without_row, []
 
     def look_late(*args):
         found = look(*args)
@@ -157,8 +157,8 @@ def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkey
             world.sql("INSERT INTO big VALUES (1000, 'name 1000', 'note 1000')")
         return found
 
-    monkeypatch.setattr(both.Both, "look", look_late)
-    monkeypatch.setattr(both.Both, "without_row", without_row_late)
+    monkeypatch.setattr(session.Both, "look", look_late)
+    monkeypatch.setattr(session.Both, "without_row", without_row_late)
     world.sql("UPDATE big SET name = 'new' WHERE id <= 10", "DELETE FROM big WHERE id = 1000")
 
     verdict = check(small)
@@ -239,13 +239,13 @@ def test_a_table_that_is_empty_by_mistake_empties_nothing(world, small):
 def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
     """Looked up again right before deletion: an insert between the first look and the last is seen."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    first = reconcile.delete
+    first = verify.delete
 
     def late(*args):
         world.sql("INSERT INTO big VALUES (7, 'back', NULL)")
         first(*args)
 
-    monkeypatch.setattr(reconcile, "delete", late)
+    monkeypatch.setattr(verify, "delete", late)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
 
@@ -260,8 +260,8 @@ def test_no_more_is_deleted_than_is_allowed(most):
             gone.extend(keys)
             return len(keys)
 
-    done = reconcile.Pruned("job")
-    reconcile.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
+    done = verify.Pruned("job")
+    verify.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
     assert (done.deleted, gone) == (most, [b"a", b"b", b"c", b"d"][:most])
 
 
@@ -320,7 +320,7 @@ def test_a_key_that_is_no_text_is_left_alone(world):
 def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
     """The lock lapses between the last look and the deletion, and is had again: the row is looked up anew."""
     world.sql("DELETE FROM big WHERE id <= 2")
-    missing, lapsed = both.Both._missing, []
+    missing, lapsed = session.Both._missing, []
 
     def late(sides, keys, **how):
         found = missing(sides, keys, **how)
@@ -330,8 +330,8 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
             sides.throttle.grant = lambda: grant() + 1
         return found
 
-    monkeypatch.setattr(both.Both, "_missing", late)
-    with both.Both(small, small.jobs["job"], "run") as sides:
+    monkeypatch.setattr(session.Both, "_missing", late)
+    with session.Both(small, small.jobs["job"], "run") as sides:
         assert sides.unlink([b"big_00000001", b"big_00000002"]) == 1
     assert lapsed
     assert world.redis.exists("big_00000001")
@@ -340,7 +340,7 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
 def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
     """A deletion that has to be tried again looks the row up again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    send, failures = both.Both._send, []
+    send, failures = session.Both._send, []
 
     def failing(self, commands, grant):
         if not failures:
@@ -348,7 +348,7 @@ def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
             raise TargetError("gone", transient=True)
         return send(self, commands, grant)
 
-    monkeypatch.setattr(both.Both, "_send", failing)
+    monkeypatch.setattr(session.Both, "_send", failing)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
 
@@ -519,7 +519,7 @@ def test_a_sample_finds_what_is_common(world, small):
 def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     """However few of the table these are, and wherever: some are compared, and none but where there is none."""
     if kind == "number":  # as if there were too many keys of others
-        pause.setattr(both, "PAGES", 0)
+        pause.setattr(session, "PAGES", 0)
     key, primary = ("k", "k") if kind != "two" else ("g}_{k", "g, k")
     column = "varchar(20)" if kind == "text" else "int"
     soft = kind == "soft"
@@ -543,7 +543,7 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     equal = check(config, sample=20)
     assert equal.is_equal
     assert 10 <= equal.rows <= 50 >= equal.hashes >= 1
-    with both.Both(config, config.jobs["job"]) as sides:
+    with session.Both(config, config.jobs["job"]) as sides:
         for _ in range(30):
             assert drawn(world, sides, 1)
     world.sql("UPDATE t SET v = 2")
@@ -567,7 +567,7 @@ def drawn(world, sides, count):
 def test_a_sample_of_a_large_table_reads_little(world, small):
     """Where the key is a number, not more rows than were asked for, from all over the table."""
     before = reads(world)
-    with both.Both(small, small.jobs["job"]) as sides:
+    with session.Both(small, small.jobs["job"]) as sides:
         rows = drawn(world, sides, 40)
     assert len(rows) == len(set(rows)) == 40
     assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
@@ -585,7 +585,7 @@ def test_jobs_that_write_the_same_hashes_are_refused(world):
     config = world.config(table="big", fields=["name"])
     two = config.model_copy(update={"jobs": {**config.jobs, "other": world.config(table="big").jobs["job"]}})
     with pytest.raises(ConfigError, match="under the same prefix"):
-        reconcile.verify(two, two.jobs["job"])
+        verify.verify(two, two.jobs["job"])
 
 
 def test_as_typed(world, tmp_path):
@@ -680,7 +680,7 @@ def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
 def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
     """Nobody comes in between; what it has under way is shut out with the run; and then the lock is free."""
     world.sql("DELETE FROM big WHERE id = 7")
-    unlink, rivals, fences = both.Both.unlink, [], []
+    unlink, rivals, fences = session.Both.unlink, [], []
 
     def rival():
         return run_job(small, small.jobs["job"], Options(), Ear())
@@ -691,15 +691,15 @@ def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
         fences.append(world.redis.hvals("loader:{job}:fence"))
         return unlink(sides, keys)
 
-    begin = reconcile.prune
+    begin = verify.prune
 
     def at_once(*args, **how):
         rivals.append(rival())
         fences.append(world.redis.hvals("loader:{job}:fence"))
         begin(*args, **how)
 
-    monkeypatch.setattr(reconcile, "prune", at_once)
-    monkeypatch.setattr(both.Both, "unlink", late)
+    monkeypatch.setattr(verify, "prune", at_once)
+    monkeypatch.setattr(session.Both, "unlink", late)
     run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
     assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)
     assert [(each.exit_code, run.id in each.error) for each in rivals] == [(5, True), (5, True)]
@@ -789,7 +789,7 @@ def test_a_key_under_another_jobs_prefix_is_missing_all_the_same(world):
 
 def test_more_differences_than_are_remembered(world, pause):
     """A table that is read in one statement: what is beyond the limit is counted at once, and memory stays flat."""
-    pause.setattr(both, "PENDING", 100)
+    pause.setattr(session, "PENDING", 100)
     world.sql("CREATE TABLE heap (id int, v int)")
     world.sql("INSERT INTO heap VALUES " + ", ".join(f"({number}, 1)" for number in range(1000)))
     config = world.config(table="heap", key="heap_{id}")
@@ -812,7 +812,7 @@ def test_rows_that_share_a_key_are_retried_as_one(world, tmp_path):
 def test_a_master_that_fails_amid_a_scan(world, small, pause):
     """All masters are gone over again: nothing is counted twice, nothing is left out."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan = both.Both._scan_node
+    scan = session.Both._scan_node
     failures = []
 
     def failing(self, node):
@@ -822,8 +822,8 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
                 raise TargetError("gone", transient=True)
             yield keys
 
-    pause.setattr(both, "PAGE", 50)
-    pause.setattr(both.Both, "_scan_node", failing)
+    pause.setattr(session, "PAGE", 50)
+    pause.setattr(session.Both, "_scan_node", failing)
     done = prune(small, small.jobs["job"])
     assert (len(failures), done.keys, done.extra, done.deleted) == (2, 1000, 30, 30)
 
@@ -831,7 +831,7 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
 def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatch):
     """It may have stood in for it with less than it had: all masters are gone over again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan, scanned, asked = both.Both._scan_node, [], []
+    scan, scanned, asked = session.Both._scan_node, [], []
 
     def scan_node(self, node):
         scanned.append(node)
@@ -841,8 +841,8 @@ def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatc
         asked.append(1)
         return {n: replace(life, id="before") if len(asked) == 1 else life for n, life in lives(target, **how).items()}
 
-    monkeypatch.setattr(both.Both, "_scan_node", scan_node)
-    monkeypatch.setattr(both, "lives", ids)
+    monkeypatch.setattr(session.Both, "_scan_node", scan_node)
+    monkeypatch.setattr(session, "lives", ids)
     done = prune(small, small.jobs["job"])
     assert (done.keys, done.extra, done.deleted) == (1000, 30, 30)
 
@@ -916,7 +916,7 @@ def test_fields_that_the_job_has_no_more_are_told_of_until_a_repair(world, kind)
     execute(before, before.jobs["job"], Options(), ears[0])
     for ear in ears[1:3]:
         assert execute(now, now.jobs["job"], Options(), ear).status == "ok"
-    assert reconcile.verify(now, now.jobs["job"], repair=True).repaired == 2
+    assert verify.verify(now, now.jobs["job"], repair=True).repaired == 2
     assert {frozenset(fields) for fields in world.hashes().values()} == {frozenset({b"id", b"x"})}
     execute(now, now.jobs["job"], Options(), ears[3])
     told = [

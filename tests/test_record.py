@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader import record as room
-from loader.history import KEPT, entry_of
 from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Status, Waiting
-from loader.record import Record
-from loader.throttle import Throttle
-from loader.view import CELLS, MINUTES
+from loader.pipeline.throttle import Throttle
+from loader.state.history import KEPT, entry_of
+from loader.web import activity as room
+from loader.web.activity import Record
+from loader.web.views import CELLS, MINUTES
 
 
 def loaded(number, rows=10, *, rejects=0, retried=0, nodes=None):

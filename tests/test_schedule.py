@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 
-from loader import schedule as module
+from loader.config.models import Schedule as Timed
+from loader.daemon import schedule as module
+from loader.daemon.schedule import Reason, Schedule, Tally, _Clock
 from loader.errors import Exit
+from loader.lab.process import wait
 from loader.model import Run, Status
-from loader.schedule import Reason, Schedule, Tally, _Clock
-from loader.server import wait
-from loader.settings import Schedule as Timed
 
 SECOND = Timed(every="1s")
 NEVER = Timed(cron="0 0 29 2 *")  # not within a test, but for one day in four years

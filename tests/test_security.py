@@ -12,12 +12,12 @@ import redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from desk import HOST, MARK, REDIS_PASSWORD, RIGHTS, STU, Desk, finish, redis_server, shell
-from loader.config import load_config
+from loader.config.load import load_config
+from loader.lab.process import wait
 from loader.model import Node
-from loader.rights import REDIS_RIGHTS
-from loader.server import wait
-from loader.slots import slot_of
-from loader.target import Target
+from loader.redis.acl import REDIS_RIGHTS
+from loader.redis.client import Target
+from loader.wire.slots import slot_of
 from pki import tls_options
 
 PAGE = Path(__file__).parents[1] / "docs" / "security.md"

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from loader import both, reconcile, session
-from loader.doctor import diagnose
+from loader.doctor.diagnose import diagnose
 from loader.errors import SourceError
-from loader.options import Options
-from loader.run import run_job
-from loader.source import Source
+from loader.jobs import session as both
+from loader.jobs import verify
+from loader.mysql import session
+from loader.mysql.connection import Source
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 from world import Ear, globally
 
 ROWS = 50
@@ -92,8 +94,8 @@ def run(config, **options):
 
 
 def pruned(config, **options):
-    done = reconcile.Pruned("job")
-    reconcile.prune(config, config.jobs["job"], done, max_delete=100, **options)
+    done = verify.Pruned("job")
+    verify.prune(config, config.jobs["job"], done, max_delete=100, **options)
     return done
 
 
@@ -109,7 +111,7 @@ def test_a6_no_global_changes_a_result(rows, kind):
         done = run(config)
         assert done.full or done.read >= 20
         assert pruned(config).extra == (kind != "changed")
-        verdict = reconcile.verify(config, config.jobs["job"])
+        verdict = verify.verify(config, config.jobs["job"])
         assert (verdict.rows, verdict.is_equal) == (ROWS - 1, True)
     expected = {key: fields | {b"v": b"new"} if int(fields[b"id"]) >= 30 else fields for key, fields in before.items()}
     del expected[b"t_8"]
@@ -131,7 +133,7 @@ def test_a_result_that_is_cut_deletes_nothing(rows, monkeypatch, way):
             error = done.error
         else:
             with pytest.raises(SourceError) as caught:
-                pruned(config) if way == "prune" else reconcile.verify(config, config.jobs["job"], repair=True)
+                pruned(config) if way == "prune" else verify.verify(config, config.jobs["job"], repair=True)
             assert caught.value.exit_code == 1
             error = str(caught.value)
     assert re.search("not deleted: 3 rows were read where [0-9]+ are counted", error)

@@ -4,7 +4,7 @@ import pytest
 
 from loader.errors import Exit, TargetError
 from loader.model import Node
-from loader.slots import SLOTS, SlotMap, slot_of
+from loader.wire.slots import SLOTS, SlotMap, slot_of
 
 A, B = Node("10.0.0.1", 7001), Node("10.0.0.2", 7002)
 

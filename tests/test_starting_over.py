@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from desk import Desk, redis_server
-from loader.options import Options
-from loader.run import run_job
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 from test_lock import table
 from world import Ear, World
 

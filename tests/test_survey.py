@@ -14,23 +14,23 @@ import pytest
 import redis
 
 from desk import HOST, Desk, redis_server
-from loader.config import load_config
-from loader.execute import execute
-from loader.health import Health
-from loader.history import History, entry_of
-from loader.lab import Lab
+from loader.config.load import load_config
+from loader.jobs.execute import execute
+from loader.jobs.status import job_status, questions
+from loader.lab.lab import Lab
+from loader.lab.process import wait
 from loader.model import Run
-from loader.options import Options
-from loader.pages import Pages
-from loader.record import Record
-from loader.server import wait
-from loader.serving import Serving
-from loader.slots import slot_of
-from loader.state import Rejects
-from loader.status import job_status, questions
-from loader.survey import Survey, effective
-from loader.target import Target
-from loader.view import LISTED, Viewer
+from loader.pipeline.options import Options
+from loader.redis.client import Target
+from loader.state.checkpoint import Rejects
+from loader.state.history import History, entry_of
+from loader.web.activity import Record
+from loader.web.app import Serving
+from loader.web.dashboard import Survey, effective
+from loader.web.health import Health
+from loader.web.render import Pages
+from loader.web.views import LISTED, Viewer
+from loader.wire.slots import slot_of
 from world import Ear, Nobody
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
@@ -212,7 +212,7 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
 
 def test_nobody_looks_nothing_is_asked(desk, survey_of, monkeypatch):
     """Only who looks has servers asked, once a second however often; soon after the last look it ends."""
-    monkeypatch.setattr("loader.glimpse.LOOKED", 1.0)
+    monkeypatch.setattr("loader.web.poller.LOOKED", 1.0)
     config = prepare(desk)
     survey, _ = survey_of(config)
     with redis.Redis(HOST, desk.redis_port) as node:
@@ -268,7 +268,7 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
             assert f"redis {HOST}:{port}" in survey.overview().problems[0]
             assert took(lambda: survey.job("job"))[0] < SOON
             assert took(lambda: survey.rejects("job"))[0] < SOON
-            monkeypatch.setattr("loader.survey.STALE", 0.5)
+            monkeypatch.setattr("loader.web.dashboard.STALE", 0.5)
             view = survey.overview()
             assert view.jobs[0].status.state == "unknown"
             assert view.cluster.state in {"fail", "unknown"}  # by a look that met the silence, or by none since
@@ -473,7 +473,7 @@ def test_the_api_does_not_queue_for_a_target_that_hangs(hanging):
 
 def test_a_sample_that_failed_is_tried_again(desk, survey_of, monkeypatch):
     """Soon, whereas one that is there stands for minutes."""
-    monkeypatch.setattr("loader.glimpse.AGAIN", 0.2)
+    monkeypatch.setattr("loader.web.poller.AGAIN", 0.2)
     desk.write({"job": {"table": "later", "key": "later_{id}", "deadline": "1s"}})
     survey, _ = survey_of(load_config([desk.directory / "loader.yaml"]))
     wait(lambda: "later" in survey.job("job").why, "why there is no sample")

@@ -10,20 +10,20 @@ import time
 import pytest
 
 from desk import Desk
-from loader.config import load_config
+from loader.config.load import load_config
+from loader.config.models import Source as Settings
 from loader.errors import SourceError, TargetError
-from loader.lab import Lab
-from loader.load import persist
+from loader.jobs.verify import retry, verify
+from loader.lab.lab import Lab
 from loader.model import ChunkLoaded, Waiting
-from loader.options import Options
-from loader.reconcile import retry, verify
-from loader.run import run_job
-from loader.settings import Source as Settings
-from loader.slots import slot_of
-from loader.source import Source
-from loader.target import Target
-from loader.throttle import Throttle
-from loader.writer import Writer
+from loader.mysql.connection import Source
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import persist
+from loader.redis.client import Target
+from loader.redis.writer import Writer
+from loader.wire.slots import slot_of
 from world import Clock, Ear
 
 SEED = {  # section by section, the table of the seed document
@@ -336,8 +336,8 @@ def test_redis_py_lends_its_socket(world):
 def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
     """A transient failure is tried again after a growing pause; any other is raised at once."""
     clock = Clock()
-    monkeypatch.setattr("loader.load.time", clock)
-    monkeypatch.setattr("loader.throttle.time", clock)
+    monkeypatch.setattr("loader.pipeline.transfer.time", clock)
+    monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     tries = []
 
     def fail(transient):

@@ -10,9 +10,9 @@ import pymysql
 import pytest
 from pymysql.converters import conversions
 
-from loader import both, reconcile
-from loader.options import Options
-from loader.run import run_job
+from loader.jobs import session, verify
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 from test_session import HOSTILE, OF_MARIADB, OF_MYSQL
 from world import Ear, globally
 
@@ -67,7 +67,7 @@ WIDE = {  # of columns that are in no key
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(both, "PAUSE", 0.001)
+    monkeypatch.setattr(session, "PAUSE", 0.001)
 
 
 class Trial:
@@ -161,14 +161,14 @@ class Trial:
             now = self.expected()
             gone = before.keys() - now.keys()
             assert self.hashes() == {**{key: before[key] for key in gone}, **now}
-            verdict = reconcile.verify(self.config, job, show=9)
+            verdict = verify.verify(self.config, job, show=9)
             assert (verdict.rows, verdict.missing, verdict.different) == (len(now), 0, 0), verdict.shown
             assert verdict.extra == len(gone)
-            done = reconcile.Pruned("job")
-            reconcile.prune(self.config, job, done, max_delete=100)
+            done = verify.Pruned("job")
+            verify.prune(self.config, job, done, max_delete=100)
             assert (done.deleted, done.refused) == (len(gone), "")
             assert self.hashes() == now
-            assert reconcile.verify(self.config, job).is_equal
+            assert verify.verify(self.config, job).is_equal
 
     def synced(self):
         done = run_job(self.config, self.config.jobs["job"], Options(restart=True), Ear())

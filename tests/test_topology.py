@@ -2,10 +2,10 @@
 
 import pytest
 
-from loader import topology
 from loader.errors import TargetError
 from loader.model import Node
-from loader.topology import Topology
+from loader.redis import topology
+from loader.redis.topology import Topology
 
 ONE, TWO, THREE = (Node("10.0.0.1", port) for port in (7001, 7002, 7003))
 OK, FAIL = b"cluster_state:ok\r\n", b"cluster_state:fail\r\n"

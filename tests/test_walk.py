@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loader.config.models import Job
 from loader.model import Column, Table
-from loader.plan import make_plan
-from loader.settings import Job
-from loader.walk import walk
+from loader.mysql.chunker import walk
+from loader.mysql.plan import make_plan
 
 ID = Column("id", "bigint", "bigint(20) unsigned", None, nullable=False)
 

@@ -19,26 +19,26 @@ import pytest
 import redis
 
 from desk import HOST, Desk, finish, redis_server
-from loader import progress
-from loader import web as room
-from loader.config import load_config
+from loader.config.load import load_config
 from loader.errors import LoaderError
-from loader.execute import execute
-from loader.health import Health
-from loader.history import KEPT, History
-from loader.lock import Lock
-from loader.metrics import Metrics
+from loader.jobs.execute import execute
+from loader.jobs.status import OVERDUE, is_late, next_time
+from loader.lab.process import wait
 from loader.model import SKEW, ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
-from loader.options import Options
-from loader.progress import Log, Reporter
-from loader.recall import LATEST
-from loader.report import run_document
-from loader.server import wait
-from loader.serving import Serving
-from loader.status import OVERDUE, is_late, next_time
-from loader.target import Target
-from loader.throttle import Throttle
-from loader.web import Web, routes
+from loader.pipeline.options import Options
+from loader.pipeline.throttle import Throttle
+from loader.redis.client import Target
+from loader.report import progress
+from loader.report.documents import run_document
+from loader.report.progress import Log, Reporter
+from loader.state.history import KEPT, History
+from loader.state.lock import Lock
+from loader.state.recall import LATEST
+from loader.web import server as room
+from loader.web.app import Serving
+from loader.web.health import Health
+from loader.web.metrics import Metrics
+from loader.web.server import Web, routes
 from promtool import PROMTOOL, promtool
 from world import Ear, Nobody
 
@@ -329,7 +329,7 @@ def test_library_lines():
     """What a library logs takes the same form as our own lines, with its traceback."""
     program = (
         "import logging\n"
-        "from loader.progress import Log\n"
+        "from loader.report.progress import Log\n"
         "Log('json', 'info', False).take_over()\n"
         "logging.getLogger('some.library').info('quiet')\n"
         "try:\n  1 / 0\n"
@@ -380,7 +380,7 @@ def test_fault_of_ours(world, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("a row's value")
 
-    monkeypatch.setattr("loader.execute.run_job", broken)
+    monkeypatch.setattr("loader.jobs.execute.run_job", broken)
     ear = Ear()
 
     with pytest.raises(ZeroDivisionError):

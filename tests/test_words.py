@@ -2,9 +2,9 @@
 
 import pytest
 
+from loader.jobs.verify import Pruned, Verdict
 from loader.model import Run
-from loader.reconcile import Pruned, Verdict
-from loader.report import cluster_text, prune_text, run_text, verify_text
+from loader.report.documents import cluster_text, prune_text, run_text, verify_text
 from loader.words import counted
 
 

@@ -10,17 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
+from loader.config.models import Target as Settings
 from loader.errors import Exit, TargetError
-from loader.frames import NEVER, SET, pack
-from loader.lab import Lab
-from loader.lock import RENEW, TTL
-from loader.masters import lives
+from loader.lab.lab import Lab
+from loader.lab.process import HOST, wait
 from loader.model import Batch, Node
-from loader.server import HOST, wait
-from loader.settings import Target as Settings
-from loader.slots import SLOTS, SlotMap, slot_of
-from loader.target import Target
-from loader.writer import Writer
+from loader.redis.client import Target
+from loader.redis.servers import lives
+from loader.redis.writer import Writer
+from loader.state.lock import RENEW, TTL
+from loader.wire.encoder import NEVER, SET, pack
+from loader.wire.slots import SLOTS, SlotMap, slot_of
 
 
 @pytest.fixture(scope="module")

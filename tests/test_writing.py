@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.writing import may_write
+from loader.mysql.write_statements import may_write
 
 READS = [
     "SELECT * FROM t",

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pymysql
 from redis.cluster import RedisCluster
 
-from loader.config import Config
-from loader.options import Options
-from loader.run import run_job
+from loader.config.load import Config
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
 
 
 class Nobody:

@@ -1,0 +1,18 @@
+"""The command that stays: daemon.
+
+Modules are imported inside the commands, so that `loader --help` stays quick.
+"""
+
+import typer
+
+
+def daemon(context: typer.Context) -> None:
+    """Run jobs at the times of their schedules.
+
+    SIGTERM ends it once running chunks are finished; SIGHUP has it read the config anew.
+    """
+    from loader.daemon.service import Daemon
+    from loader.report.progress import Log
+
+    shown = context.obj
+    Daemon(shown.files, Log(shown.log_format, shown.log_level, shown.color), shown.config()).run()

@@ -1,0 +1,300 @@
+"""The command that writes a config by looking at live tables. Modules are imported inside it, for a quick `--help`."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.cli.common import note, say
+from loader.errors import ConfigError, Exit, LoaderError
+from loader.words import counted
+
+if TYPE_CHECKING:
+    from loader.cli.init.config_writer import Draft, Wanted
+    from loader.cli.init.script import Script
+    from loader.config.load import Config
+    from loader.mysql.connection import Source
+
+ENVIRONMENT = ".env.example"
+NAMED = 8  # jobs that are told of one by one
+MOST_BYTES = 1 << 20  # of a script
+
+
+def init(
+    context: typer.Context,
+    *,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="LOADER_SOURCE",
+            show_envvar=False,
+            help="MySQL, as mysql://user@host:3306/database; else $MYSQL_URL, else asked.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="LOADER_TARGET",
+            show_envvar=False,
+            help="Redis, as redis://host:6379; else $REDIS_URL, else asked.",
+        ),
+    ] = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            envvar="LOADER_TABLE",
+            show_envvar=False,
+            help="A table, or several: 'user*'; again for more.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",  # $LOADER_OUTPUT is the form of results
+            help="The config to write; .env.example goes beside it.",
+        ),
+    ] = Path("loader.yaml"),
+    from_script: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="LOADER_FROM_SCRIPT",
+            show_envvar=False,
+            help="A script that feeds mysql's output to redis-cli: its statements become jobs.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Write over files that exist.")
+    ] = False,
+) -> None:
+    """Write a config by looking at live tables.
+
+    It ends with what to type next. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are
+    never written.
+    """
+    from loader.cli.init.config_writer import draft_config, environment_text
+    from loader.cli.init.prompts import addresses, check_target, open_source
+    from loader.cli.init.script import Script
+    from loader.config.files import MAX_BYTES
+
+    if context.obj.files:
+        raise ConfigError("init reads no config; name the file to write with --output")
+    if from_script and table:
+        raise ConfigError("give --table or --from-script, not both: a script names its tables itself")
+    files = (output, output.parent / ENVIRONMENT)
+    _refuse(files, force=force)
+    script = _script(from_script) if from_script else Script()
+    found = {"source": script.source_url(min(script.databases, default=None)), "target": script.target_url()}
+    urls = addresses({"source": source, "target": target}, found)
+    if from_script:
+        _tell_of_script(script, urls)
+    with open_source(urls["source"]) as opened:
+        check_target(urls["target"])
+        database = str(opened.single("SELECT DATABASE()")[0])
+        wanted = _of_script(opened, script, database) if from_script else _of_tables(opened, table or [], database)
+        draft = draft_config(f"database {database} at {opened.address}", wanted)
+    if from_script and draft.refused:
+        raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
+    if len(draft.text.encode()) > MAX_BYTES:
+        raise ConfigError(f"{len(wanted)} tables make too large a config; choose fewer of them with --table")
+    os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
+    _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])}, check=bool(draft.jobs))
+    _report(files, draft)
+    if not draft.jobs:
+        raise ConfigError(f"{output} has no job yet: choose a key for one in it, and take the # away")
+    fine = _examine(output)
+    say("\nNext:" if fine else "\nNext, once what failed above is mended:")
+    for line in _next(output, draft.jobs):
+        say(f"  {line}")
+
+
+def _refuse(files: Sequence[Path], *, force: bool) -> None:
+    """Refuse what cannot be written, before anything is asked."""
+    for file in files:
+        if file.is_dir() or not file.parent.is_dir():
+            raise ConfigError(f"{file}: {'is a directory' if file.is_dir() else 'there is no such directory'}")
+        if not force and os.path.lexists(file):
+            raise ConfigError(f"{file} exists; --force writes over it, --output FILE writes elsewhere")
+
+
+def _script(files: Sequence[Path]) -> "Script":
+    """What the scripts do; an error that names all that cannot be read."""
+    from loader.cli.init.script import read_script
+
+    texts = {}
+    for file in files:
+        try:
+            with file.open("rb") as stream:
+                data = stream.read(MOST_BYTES + 1)
+            texts[str(file)] = data.decode()
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise ConfigError(
+                f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}"
+            ) from None
+        if len(data) > MOST_BYTES:
+            raise ConfigError(f"{file}: larger than {MOST_BYTES} bytes, too large for a script")
+    script = read_script(texts)
+    if script.faults:
+        raise ConfigError(
+            "\n".join(fault.replace(": ", ": error: ", 1) for fault in script.faults)
+            + "\nnothing is written; take out of a copy what is no job, or write these jobs by hand"
+        )
+    if len(script.databases) > 1:
+        raise ConfigError(
+            f"the script reads several databases, {', '.join(sorted(script.databases))}; a config has one"
+        )
+    return script
+
+
+def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
+    note(f"From {urls['source']} to {urls['target']}.")
+    if script.passwords:
+        note("The password in the script is not taken over: it belongs into .env.")
+
+
+def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list["Wanted"]:
+    from loader.cli.init.config_writer import Wanted
+    from loader.cli.init.prompts import tables
+
+    wanted = []
+    for listed in tables(source.listing(), patterns, database):
+        try:
+            wanted.append(Wanted(listed, source.table(listed.name)))
+        except LoaderError as error:
+            if error.exit_code != Exit.CONFIG:
+                raise
+            wanted.append(Wanted(listed, None, str(error)))
+    return wanted
+
+
+def _of_script(source: "Source", script: "Script", database: str) -> list["Wanted"]:
+    from loader.cli.init.config_writer import Wanted
+    from loader.cli.init.script import stray_databases
+    from loader.model import Listed
+
+    if strays := list(stray_databases(script, database)):
+        raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
+    there = {listed.name.lower(): listed for listed in source.listing()}
+    there |= {listed.name: listed for listed in there.values()}
+    wanted = []
+    if twice := list(_shared(script)):
+        raise ConfigError("\n".join(twice))
+    for statement in script.statements:
+        listed = there.get(statement.table) or there.get(statement.table.lower()) or Listed(statement.table)
+        try:
+            wanted.append(Wanted(listed, source.table(listed.name), statement=statement))
+        except LoaderError as error:
+            if error.exit_code != Exit.CONFIG:
+                raise
+            wanted.append(Wanted(listed, None, str(error), statement))
+    return wanted
+
+
+def _shared(script: "Script") -> Iterator[str]:
+    """Faults of statements that write hashes under the prefix of another one: whose a hash is could not be told."""
+    first: dict[str, str] = {}
+    for statement in script.statements:
+        prefix = statement.key[0][0]
+        if (other := first.setdefault(prefix, statement.place)) != statement.place:
+            yield f"{statement.place}: error: makes keys {prefix}… as {other} does; one job makes them, with all fields"
+
+
+def _write(texts: Mapping[Path, str], *, check: bool) -> None:
+    """Write all files or none: first beside where they belong, open to their owner alone, as copies will be.
+
+    The first is a config, which has to be one.
+    """
+    from loader.config.load import load_config
+
+    with _drafts(texts) as drafts:
+        for file, text in texts.items():
+            drafts[file].touch(mode=0o600, exist_ok=False)
+            drafts[file].write_text(text, encoding="utf-8")
+        file, draft = next(iter(drafts.items()))
+        try:
+            if check:
+                load_config([draft])
+        except ConfigError as error:
+            raise ConfigError(f"nothing is written: {str(error).replace(str(draft), str(file))}") from None
+        for file, draft in drafts.items():
+            draft.replace(file)
+
+
+@contextmanager
+def _drafts(files: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
+    drafts = {file: file.with_name(f".{file.name}.{os.getpid()}") for file in files}
+    try:
+        yield drafts
+    finally:
+        for draft in drafts.values():
+            with suppress(OSError):
+                draft.unlink()
+
+
+def _report(files: Sequence[Path], draft: "Draft") -> None:
+    from loader.cli.init.config_writer import in_comment, wrapped
+    from loader.doctor.findings import WIDTH
+
+    jobs = counted(len(draft.jobs), "job") + (": " if draft.jobs else "")
+    rest = f" and {len(draft.jobs) - NAMED:,} more" if len(draft.jobs) > NAMED else ""
+    say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs[:NAMED])}{rest}) and {files[1]}.")
+    for table, why in draft.refused:
+        for line in wrapped(f"warning: {in_comment(table)}: no job yet, commented out: {why}", "", "  ", WIDTH):
+            note(line)
+
+
+def _examine(output: Path) -> bool:
+    """Read what was written, and say what doctor finds; whether no check failed."""
+    from loader.config.load import load_config
+    from loader.doctor.diagnose import diagnose
+    from loader.doctor.findings import Finding, Level, finding_text, summary_text, worst_of
+
+    config: Config = load_config([output])
+    findings: list[Finding] = []
+    say("")
+    for finding in diagnose(config, [output], list(config.jobs.values())):
+        if len(config.jobs) <= NAMED or finding.level is not Level.OK:
+            say(finding_text(finding, findings[-1] if findings else None))
+        findings.append(finding)
+    say(summary_text(findings))
+    return worst_of(findings) is not Level.FAIL
+
+
+def _next(output: Path, jobs: Sequence[str]) -> list[str]:
+    """What to type next, literally."""
+    found = output == Path("loader.yaml") and not os.environ.get("LOADER_CONFIG")
+    program = _program() + ("" if found else f" -c {shlex.quote(str(output))}")
+    beside = output.parent if str(output.parent) != "." else Path()
+    example, filled = shlex.quote(str(beside / ENVIRONMENT)), shlex.quote(str(beside / ".env"))
+    dotted = filled if filled.lstrip("'").startswith("/") else f"./{filled}"
+    is_there = (beside / ".env").exists()
+    lines = [
+        f"# put into {filled} what {example} has, with the passwords"
+        if is_there
+        else f"cp {example} {filled}    # then fill in the passwords",
+        f"set -a; . {dotted}; set +a",
+        *(f"{program} {command} {jobs[0]}" for command in ("plan", "sync", "verify")),
+    ]
+    if len(jobs) > 1:
+        lines.append(f"{program} sync --all    # all {len(jobs)} jobs")
+    return lines
+
+
+def _program() -> str:
+    """How this program is called from here."""
+    called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return shlex.join([sys.executable, "-m", "loader"])
+    found = shutil.which(Path(called).name)
+    if found and Path(found).resolve() == Path(called).resolve():
+        return Path(called).name
+    return shlex.quote(called)

@@ -1,0 +1,210 @@
+"""What `loader init` has to know before it can write: addresses, passwords, tables. From options, else from a person.
+
+Questions go to stderr. Where no terminal is there to answer, what is missing is an error that says how to give it.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from getpass import getpass
+from unicodedata import east_asian_width
+
+from loader.cli.common import note
+from loader.cli.init.config_writer import in_comment, size_text
+from loader.config.models import Source as SourceSettings
+from loader.config.models import Target as TargetSettings
+from loader.config.parsers import Address, mysql_address, redis_address
+from loader.errors import ConfigError, Exit, LoaderError
+from loader.model import Listed
+from loader.mysql.connection import Source, is_login
+from loader.redis.client import ACCOUNT, Target
+
+TRIES = 3  # passwords that are asked for
+SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"
+READERS: Mapping[str, Callable[[object], Address]] = {"source": mysql_address, "target": redis_address}
+EXAMPLES = {"source": SOURCE_URL, "target": TARGET_URL}
+SERVERS = {"source": "MySQL", "target": "Redis"}
+VARIABLES = {"source": "MYSQL", "target": "REDIS"}
+SHOWN = 20  # tables that a message names
+WIDTH = 80  # columns of a terminal
+WIDEST = 28  # characters of a table's name that are shown
+
+
+def is_attended() -> bool:
+    """Whether a person sits there who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def addresses(given: Mapping[str, str | None], found: Mapping[str, str | None]) -> dict[str, str]:
+    """The urls of both sides: from the options, the environment, what a script says, or a person; without passwords.
+
+    A password in a url becomes that of the environment, where this process alone reads it.
+    """
+    urls: dict[str, str] = {}
+    missing = []
+    for side in READERS:
+        variable = f"{VARIABLES[side]}_URL"
+        url = given[side] or os.environ.get(variable) or found[side]
+        if url:
+            urls[side] = _checked(side, url, f"--{side}" if given[side] else f"${variable}")
+        elif is_attended():
+            urls[side] = _asked(side)
+        else:
+            missing.append(f"--{side} {EXAMPLES[side]} (or ${variable})")
+    if missing:
+        raise ConfigError(f"there is no terminal to ask on; give {' and '.join(missing)}")
+    return urls
+
+
+def _asked(side: str) -> str:
+    while True:
+        answer = ask(f"Where is {SERVERS[side]}? {EXAMPLES[side]}: ")
+        try:
+            return _checked(side, answer, SERVERS[side])
+        except ConfigError as error:
+            note(str(error))
+
+
+def _checked(side: str, url: str, whence: str) -> str:
+    """The url without its password, which goes into the environment."""
+    try:
+        address = READERS[side](url.strip())
+    except ValueError as error:
+        raise ConfigError(f"{whence}: {error}") from None
+    if address.password:
+        os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
+        note(f"The password in the url of {SERVERS[side]} is used now, and written nowhere: it belongs into .env.")
+    return without_password(url.strip())
+
+
+def without_password(url: str) -> str:
+    """A url with no more than the user in front of its host; the last @ ends them, as in `notation`."""
+    match = re.match(r"([^/]*//)([^/?#]*)@", url)
+    if match is None:
+        return url
+    user = match[2].partition(":")[0]
+    return match[1] + (f"{user}@" if user else "") + url[match.end() :]
+
+
+def ask(question: str) -> str:
+    """What a person answers; the end of input is an error."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer:
+        note("")
+        raise ConfigError("the input ended; nothing is written")
+    return answer.strip()
+
+
+def _ask_password(side: str) -> None:
+    try:
+        os.environ[f"{VARIABLES[side]}_PASSWORD"] = getpass(f"Password for {SERVERS[side]} (not shown): ")
+    except (EOFError, ValueError):
+        note("")
+        raise ConfigError("the input ended; nothing is written") from None
+
+
+def open_source(url: str) -> Source:
+    """A connection to MySQL; asks for the password where the server refuses without."""
+    tries = TRIES if is_attended() else 0
+    while True:
+        try:
+            return Source(SourceSettings.model_validate({"url": url, "password": password("source")}))
+        except LoaderError as error:
+            if not is_login(error):
+                raise
+            if not tries:
+                raise ConfigError(f"{error}; the password is taken from $MYSQL_PASSWORD") from error
+            if password("source"):
+                note(str(error))
+        tries -= 1
+        _ask_password("source")
+
+
+def check_target(url: str) -> None:
+    """Look whether Redis answers; asks for the password where it refuses without."""
+    tries = TRIES if is_attended() else 0
+    while True:
+        try:
+            with Target(TargetSettings.model_validate({"url": url, "password": password("target")})) as target:
+                target.refresh(force=True)
+        except LoaderError as error:
+            if error.exit_code != Exit.CONFIG or ACCOUNT not in str(error):
+                raise
+            if not tries:
+                raise ConfigError(f"{error}; the password is taken from $REDIS_PASSWORD") from error
+            if password("target"):
+                note(str(error))
+        else:
+            return
+        tries -= 1
+        _ask_password("target")
+
+
+def password(side: str) -> str:
+    """The password as the environment has it; empty where it has none."""
+    return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
+
+
+def tables(listing: Sequence[Listed], patterns: Sequence[str], database: str) -> list[Listed]:
+    """Those of the tables that were named, or that a person chooses; all where there is no one to ask."""
+    if not listing:
+        raise ConfigError(
+            f"database {database!r} has no tables that this account may see: see GRANT SELECT, or the url"
+        )
+    if patterns:
+        return matching(listing, patterns)
+    if not is_attended():
+        return list(listing)
+    note(f"\nTables of {in_comment(database)}:")
+    for line in listing_lines(listing):
+        note(line)
+    while True:
+        answer = ask("Which? Numbers (1,3-5) or names (stu*), all if empty: ")
+        try:
+            return matching(listing, [each.strip() for each in answer.split(",") if each.strip()], numbered=True)
+        except ConfigError as error:
+            note(str(error))
+
+
+def listing_lines(listing: Sequence[Listed]) -> list[str]:
+    """A line for each table that fits a terminal: its number, name, size and key."""
+    names = [in_comment(table.name, WIDEST) for table in listing]
+    sizes = [size_text(table) for table in listing]
+    name_width, size_width = max(map(_width, names)), max(map(len, sizes))
+    lines = []
+    for number, (table, name, size) in enumerate(zip(listing, names, sizes, strict=True), 1):
+        key = "" if table.is_view else f"key {', '.join(table.primary_key)}" if table.primary_key else "no primary key"
+        line = f"{number:4}  {name}{' ' * (name_width - _width(name))}  {size:{size_width}}"
+        lines.append(f"{line}  {in_comment(key, max(WIDTH - _width(line) - 2, 8))}".rstrip())
+    return lines
+
+
+def _width(text: str) -> int:
+    """Columns that a text takes on a terminal: two for each sign of Chinese and the like."""
+    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+
+
+def matching(listing: Sequence[Listed], patterns: Iterable[str], *, numbered: bool = False) -> list[Listed]:
+    """The tables that are meant, in the order of the list; all where nothing is said."""
+    patterns = list(patterns)
+    meant: set[str] = set()
+    names = [table.name for table in listing]
+    for pattern in patterns:
+        span = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", pattern) if numbered else None
+        if pattern in names:
+            found = {pattern}
+        elif span:
+            found = set(names[max(int(span[1]) - 1, 0) : int(span[2] or span[1])]) if int(span[1]) else set()
+        else:
+            found = {name for name in names if fnmatchcase(name, pattern)}
+        if not found:
+            close = get_close_matches(pattern, names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(map(in_comment, names[:SHOWN]))
+            raise ConfigError(f"no table {pattern!r}: {hint}")
+        meant |= found
+    return [table for table in listing if table.name in meant or not patterns]

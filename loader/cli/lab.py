@@ -1,0 +1,104 @@
+"""The commands of the lab. Modules are imported inside them, so that `loader --help` stays quick."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loader.cli.common import say
+from loader.errors import LoaderError
+
+app = typer.Typer(
+    help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def _names(context: typer.Context) -> list[str]:
+    """The servers of the lab, for completion; none where there is no lab."""
+    from loader.lab.lab import Lab
+
+    with suppress(LoaderError, OSError, ValueError):
+        return Lab(context.params["directory"]).names
+    return []
+
+
+Directory = Annotated[
+    Path,
+    typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Where the lab keeps its servers' files."),
+]
+Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.", autocompletion=_names)]
+
+
+@app.command()
+def up(
+    *,
+    nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
+    replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
+    sql: Annotated[list[Path] | None, typer.Option(help="Tables to make; default sql/stu.sql if it is there.")] = None,
+    directory: Directory = Path(".lab"),
+) -> None:
+    """Start the servers, make the cluster, load the tables, write a config."""
+    from loader.lab.lab import Lab
+
+    if sql is None:
+        sql = [path for path in [Path("sql/stu.sql")] if path.exists()]
+    lab = Lab(directory)
+    started = lab.up(nodes, replicas, sql)
+    say(f"started {', '.join(started)}" if started else "the lab was up already")
+    say(f"config: {lab.config}\nstop it with: loader lab down")
+
+
+@app.command()
+def down(*, directory: Directory = Path(".lab")) -> None:
+    """Stop the servers and delete their files."""
+    from loader.lab.lab import Lab
+
+    say("the lab is gone" if Lab(directory).down() else "there was no lab")
+
+
+@app.command()
+def status(*, directory: Directory = Path(".lab")) -> None:
+    """Show the servers."""
+    from loader.lab.lab import Lab
+
+    for row in Lab(directory).status():
+        state = "up" if row.running else "down"
+        of = f" of {row.master}" if row.master else ""
+        slots = f", {row.slots} slots" if row.slots else ""
+        say(f"{row.name:6}  {state:4}  {row.address:21}  pid {row.pid:<7}  {row.role}{of}{slots}")
+
+
+@app.command()
+def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
+    """Kill a server as a crash would (SIGKILL)."""
+    from loader.lab.lab import Lab
+
+    Lab(directory).kill(node)
+    say(f"{node} is dead")
+
+
+@app.command()
+def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
+    """Start a server that was killed, with the files it had."""
+    from loader.lab.lab import Lab
+
+    say(f"{node} is up" if Lab(directory).start(node) else f"{node} was up already")
+
+
+@app.command("add-replica")
+def add_replica(
+    node: Annotated[
+        str | None, typer.Argument(metavar="[NODE]", help="A killed node; default a new one.", autocompletion=_names)
+    ] = None,
+    *,
+    master: Annotated[
+        str | None, typer.Option(help="Its master; default the one with the fewest replicas.", autocompletion=_names)
+    ] = None,
+    wipe: Annotated[bool, typer.Option(help="Empty the node first.")] = False,
+    directory: Directory = Path(".lab"),
+) -> None:
+    """Add a node to the cluster as a replica."""
+    from loader.lab.lab import Lab
+
+    say(Lab(directory).add_replica(node, master, wipe=wipe))

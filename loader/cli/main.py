@@ -1,0 +1,245 @@
+"""The command line: words from a person in, one room called, the result printed, an exit code out.
+
+Modules are imported inside the commands, so that `loader --help` and completion stay quick.
+"""
+
+import gc
+import os
+import signal
+import sys
+from contextlib import suppress
+from importlib.metadata import version
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from loader.cli import daemon, doctor, lab, run, status, verify
+from loader.cli.common import (
+    Common,
+    Every,
+    Format,
+    JobArgument,
+    JobNames,
+    LogFormat,
+    LogLevel,
+    Output,
+    chosen,
+    note,
+    of_job,
+    say,
+)
+from loader.cli.init import command as cli_init
+from loader.errors import Exit, LoaderError, Stopped, text_of
+from loader.words import counted
+
+app = typer.Typer(
+    help="Keeps Redis hashes equal to MySQL rows.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    epilog="Options are also environment variables: --workers 4 is LOADER_WORKERS=4.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COMPLETE = "_LOADER_COMPLETE"
+GARBAGE = 50_000  # objects between two collections, in place of 700: imports leave none, and take a twentieth less time
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
+    code = 0
+    gc.set_threshold(GARBAGE)
+    _open_streams()
+    try:
+        for number in SIGNALS:
+            signal.signal(number, _stop)
+        for stream in (sys.stdout, sys.stderr):  # in the locale C too, values are shown as they are
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        if COMPLETE in os.environ:  # set by the shells; to register in all cases would add two options to every --help
+            from typer.completion import completion_init  # type: ignore[attr-defined]
+
+            completion_init()
+        app()
+    except LoaderError as error:
+        code, text = int(error.exit_code), str(error)
+        _complain(text if ": error: " in text else f"error: {text}")
+    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
+        code = int(Exit.FAILED)
+        _complain(f"error: {text_of(error)}")
+    finally:
+        _leave_streams()
+    sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    """Say why the command ends; how it ends does not depend on whether that can be said."""
+    with suppress(OSError):
+        note(text)
+
+
+def _leave_streams() -> None:
+    """Have what a stream no longer takes, as on a full disk, be no other end of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_streams() -> None:
+    """Have a stream that was closed, as by `2>&-`, lead nowhere: the next socket would take its place otherwise."""
+    if None in {sys.stdin, sys.stdout, sys.stderr}:
+        while (taken := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(taken)
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115  # for good
+
+
+def _stop(number: int, _: object) -> None:
+    """End at the next safe moment; a second signal ends at once."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    name = signal.Signals(number).name
+    raise Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from loader.wire.codec import COMPILED
+
+        say(f"loader {version('mysql-redis-loader')}, {'compiled' if COMPILED else 'plain Python'} encoder")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    *,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Config file; again for more, the later wins."),
+    ] = None,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="LOADER_LOG_FORMAT", show_envvar=False, help="auto, console or json.", metavar="FORM"),
+    ] = LogFormat.AUTO,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="LOADER_LOG_LEVEL", show_envvar=False, help="debug, info, warning or error.", metavar="LEVEL"
+        ),
+    ] = LogLevel.INFO,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", show_envvar=False, help="As NO_COLOR.")
+    ] = False,
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Keep Redis hashes equal to MySQL rows."""
+    color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
+    context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
+
+
+app.command()(cli_init.init)
+
+
+@app.command()
+def check(context: typer.Context) -> None:
+    """Validate the config, offline."""
+    from loader.net.tls import client_context
+
+    config = context.obj.config()
+    for side, server in (("source", config.source), ("target", config.target)):
+        if server.tls:
+            client_context(server, side)
+    names = ", ".join(config.jobs)
+    say(f"ok: {counted(len(config.jobs), 'job')}: {names}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the config."""
+    import json
+
+    from loader.config.load import json_schema
+
+    say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Every = False,
+) -> None:
+    """Show what a sync would do; nothing is written."""
+    from loader.pipeline.run import preview
+    from loader.report.documents import plan_text
+
+    config = context.obj.config()
+    for number, job in enumerate(chosen(config, jobs, every=every)):
+        try:
+            shown = preview(config, job)
+        except LoaderError as error:
+            error.args = (of_job(job.name, str(error), several=number > 0 or every or len(jobs or ()) > 1),)
+            raise
+        say(("\n" if number else "") + plan_text(shown))
+        for warning in shown.plan.warnings:
+            note(f"warning: {warning}")
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    job: JobArgument,
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY", help="Primary keys (a,b where composite), or whole keys.")
+    ],
+    *,
+    output: Output = Format.TEXT,
+) -> None:
+    """Read hashes back, with the slot and the node that holds them."""
+    from loader.pipeline.run import read_back
+    from loader.report.documents import dump, hash_document, hash_text
+
+    config = context.obj.config()
+    missing = False
+    for found in read_back(config, chosen(config, [job])[0], keys):
+        say(dump(hash_document(*found)) if output is Format.JSON else hash_text(*found))
+        missing |= found[-1] is None
+    raise typer.Exit(Exit.FAILED if missing else Exit.OK)
+
+
+@app.command()
+def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
+    """Show masters, slots, keys and replicas."""
+    from loader.redis.client import Target
+    from loader.redis.servers import describe_cluster
+    from loader.report.documents import cluster_text, dump
+
+    with Target(context.obj.config().target) as target:
+        document = describe_cluster(target)
+    say(dump(document) if output is Format.JSON else cluster_text(document))
+    raise typer.Exit(Exit.FAILED if document["state"] == "fail" else Exit.OK)
+
+
+for command in (
+    doctor.doctor,
+    run.sync,
+    run.backfill,
+    daemon.daemon,
+    verify.verify,
+    verify.prune,
+    status.status,
+    status.runs,
+):
+    app.command()(command)
+app.add_typer(verify.rejects_app, name="rejects")
+app.add_typer(lab.app, name="lab")

@@ -1,0 +1,115 @@
+"""The commands that look back: status, runs.
+
+Modules are imported inside the commands, so that `loader --help` and completion stay quick.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.cli.common import Common, Format, JobNames, Output, chosen, note, say
+from loader.config.parsers import plain
+from loader.errors import Exit, LoaderError, Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loader.config.load import Config
+    from loader.config.models import Job
+
+
+def status(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", envvar="LOADER_WATCH", show_envvar=False, help="Look again every two seconds."),
+    ] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Show how jobs are doing: last run, next, age, lag."""
+    config = context.obj.config()
+    named = chosen(config, jobs, every=not jobs)
+    color = _colors(context.obj)
+    if not watch:
+        text, known = _statuses(config, named, output, color=color)
+        say(text, colored=color)
+        raise typer.Exit(Exit.OK if known else Exit.FAILED)
+    from loader.report.progress import redraw
+
+    def draw() -> str:
+        try:
+            return _statuses(config, named, output, color=color)[0]
+        except Stopped:
+            raise
+        except LoaderError as error:  # the next look may be luckier
+            return plain(f"error: {error}")
+
+    try:
+        redraw(draw, color=color)
+    except Stopped as stop:
+        raise typer.Exit(stop.exit_code) from None
+
+
+def runs(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    last: Annotated[
+        int,
+        typer.Option(
+            "--last",
+            "-n",
+            min=1,
+            max=1000,
+            metavar="N",
+            envvar="LOADER_LAST",
+            show_envvar=False,
+            help="The newest N runs.",
+        ),
+    ] = 20,
+    output: Output = Format.TEXT,
+) -> None:
+    """Show the history of jobs, newest first."""
+    from loader.redis.client import Target
+    from loader.report.documents import dump
+    from loader.report.status import runs_document, runs_text
+    from loader.state.history import History
+
+    config = context.obj.config()
+    named = chosen(config, jobs, every=not jobs)
+    entries = []
+    with Target(config.target) as target:
+        for job in named:
+            history = History(target, job.name)
+            entries += history.last(last)
+            if history.odd:
+                note(f"warning: {history.odd}")
+    entries = sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
+    if output is Format.TEXT:
+        color = _colors(context.obj)
+        say(runs_text(entries, color=color), colored=color)
+        return
+    for entry in entries:
+        say(dump(runs_document(entry)))
+
+
+def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color: bool) -> tuple[str, bool]:
+    """What is shown of jobs, and whether all of their state could be read."""
+    from loader.jobs.status import job_status
+    from loader.redis.client import Target
+    from loader.report.documents import dump
+    from loader.report.status import status_document, status_text
+
+    with Target(config.target) as target:
+        found = [job_status(target, config.source, job) for job in jobs]
+    known = not any(each.unread for each in found)
+    if output is Format.JSON:
+        return "\n".join(dump(status_document(each)) for each in found), known
+    return status_text(found, color=color), known
+
+
+def _colors(shown: Common) -> bool:
+    return shown.color and sys.stdout.isatty()

@@ -1,0 +1,178 @@
+"""The commands that hold both sides against each other: verify, prune, rejects.
+
+Modules are imported inside the commands, so that `loader --help` and completion stay quick.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from loader.cli.common import (
+    Every,
+    Format,
+    JobArgument,
+    JobNames,
+    MaxDelete,
+    Output,
+    Progress,
+    Show,
+    chosen,
+    note,
+    of_job,
+    reporter,
+    say,
+    share,
+    worst,
+)
+from loader.errors import Exit, LoaderError, Stopped
+
+if TYPE_CHECKING:
+    from loader.config.models import Job
+
+
+def verify(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Every = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", envvar="LOADER_SAMPLE", show_envvar=False, help="Only about N rows and N hashes."
+        ),
+    ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            envvar="LOADER_REPAIR",
+            show_envvar=False,
+            help="Mend what differs; delete 5% of the hashes at most.",
+        ),
+    ] = False,
+    show: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", envvar="LOADER_SHOW", show_envvar=False, help="Name the first N differences."),
+    ] = 20,
+    progress: Progress = Show.AUTO,
+    output: Output = Format.TEXT,
+) -> None:
+    """Compare MySQL and Redis, both ways."""
+    from loader.jobs import verify as reconcile
+    from loader.report.documents import dump, verify_document, verify_text
+
+    config = context.obj.config()
+
+    def one(job: "Job") -> int:
+        with reporter(job, progress, context.obj, "verifying") as shows:
+            verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows.count)
+        text = verify_text(verdict, expires=job.ttl is not None)
+        say(dump(verify_document(verdict)) if output is Format.JSON else text)
+        if verdict.refused:
+            note(f"warning: {verdict.refused}")
+        return Exit.OK if verdict.is_equal else Exit.REJECTS
+
+    _each(chosen(config, jobs, every=every), one)
+
+
+def prune(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Every = False,
+    max_delete: MaxDelete = "5%",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", show_envvar=False, help="Count, delete nothing.")
+    ] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Delete hashes whose row is gone."""
+    from loader.jobs import verify as reconcile
+    from loader.report.documents import dump, prune_document, prune_text
+
+    config = context.obj.config()
+
+    def one(job: "Job") -> int:
+        pruned = reconcile.Pruned(job.name, dry_run=dry_run)
+        reconcile.prune(config, job, pruned, max_delete=share(max_delete))
+        say(dump(prune_document(pruned)) if output is Format.JSON else prune_text(pruned))
+        if pruned.refused:
+            note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
+        return Exit.FAILED if pruned.refused and not dry_run else Exit.OK
+
+    _each(chosen(config, jobs, every=every), one)
+
+
+def _each(jobs: "Sequence[Job]", one: "Callable[[Job], int]") -> NoReturn:
+    """Do the same to each job: what one of them fails of does not keep the others from it."""
+    codes = []
+    for job in jobs:
+        try:
+            codes.append(one(job))
+        except Stopped:
+            raise
+        except LoaderError as error:
+            note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
+            codes.append(error.exit_code)
+    raise typer.Exit(worst(codes))
+
+
+rejects_app = typer.Typer(help="Rows that could not be written.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@rejects_app.command("list")
+def rejects_list(
+    context: typer.Context,
+    job: JobArgument,
+    *,
+    values: Annotated[
+        bool,
+        typer.Option(
+            "--values",
+            envvar="LOADER_VALUES",
+            show_envvar=False,
+            help="Show the command of each row too, with its values.",
+        ),
+    ] = False,
+    output: Output = Format.TEXT,
+) -> None:
+    """Show the rejected rows of a job: key, time, attempts, reason."""
+    from loader.jobs.verify import commands_of
+    from loader.redis.client import Target
+    from loader.report.documents import dump, rejects_document, rejects_text
+    from loader.state.checkpoint import Rejects
+
+    config = context.obj.config()
+    named = chosen(config, [job])[0]
+    with Target(config.target) as target:
+        entries = sorted(Rejects(target, named.name).all(), key=lambda entry: (entry.last, entry.key))
+    commands = commands_of(config, named, [entry.key for entry in entries]) if values else {}
+    form = rejects_document if output is Format.JSON else rejects_text
+    shown = form(named.name, entries, commands)
+    say(shown if isinstance(shown, str) else dump(shown))
+
+
+@rejects_app.command("retry")
+def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = Format.TEXT) -> None:
+    """Load the rejected rows again."""
+    from loader.jobs import verify as reconcile
+    from loader.report.documents import dump, retry_document, retry_text
+
+    config = context.obj.config()
+    retried = reconcile.retry(config, chosen(config, [job])[0])
+    say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
+    raise typer.Exit(Exit.REJECTS if retried.rejects or retried.nameless else Exit.OK)
+
+
+@rejects_app.command("purge")
+def rejects_purge(context: typer.Context, job: JobArgument) -> None:
+    """Forget the rejected rows."""
+    from loader.redis.client import Target
+    from loader.state.checkpoint import Rejects
+
+    config = context.obj.config()
+    named = chosen(config, [job])[0]
+    with Target(config.target) as target:
+        count = Rejects(target, named.name).clear()
+    say(f"{named.name}: {count:,} forgotten")

@@ -1,0 +1,70 @@
+"""What time it is by the target's masters: a clock that all daemons share, however their own are set meanwhile."""
+
+import threading
+import time
+from collections.abc import Mapping
+
+from loader.config.models import Target as Settings
+from loader.model import Node
+from loader.process import ticks
+from loader.redis.client import Target
+from loader.web.health import PATIENCE
+from loader.wire.slots import SlotMap, slot_of
+
+PRECISE = 1.0  # seconds within which a node has to answer, else its answer is too old
+
+
+class Clocks:
+    """The clock of each master, as far ahead of this machine's ticks as it was when it was asked last."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()  # or it was tried in vain
+        self._own = time.time() - ticks()  # until a node has been asked
+        self._ahead: dict[Node, float] = {}  # of the ticks
+        self._slots: SlotMap | None = None
+        self._nodes: dict[str, Node] = {}  # by job
+        self._target: Target | None = None
+        self._opened: Settings | None = None  # what it was opened with
+
+    def now(self, job: str) -> float:
+        """What time it is where the state of a job is, in seconds since 1970."""
+        slots = self._slots
+        if slots and job not in self._nodes:
+            self._nodes[job] = slots.node_of(slot_of(f"{{{job}}}".encode()))
+        node = self._nodes.get(job)
+        return ticks() + (self._own if node is None else self._ahead.get(node, self._own))
+
+    def look(self, settings: Settings) -> Mapping[Node, float]:
+        """Ask each master; by how many seconds it is ahead of this machine's clock.
+
+        A `LoaderError` where one does not answer.
+        """
+        try:
+            target = self._open(settings)
+            target.refresh(force=True)
+            for node in target.slots.nodes:
+                before = ticks()
+                seconds, micros = target.command(node, "TIME")
+                after = ticks()
+                if after - before < PRECISE:
+                    self._ahead[node] = int(seconds) + int(micros) / 1e6 - (before + after) / 2
+            self._slots, self._nodes = target.slots, {}
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            self.asked.set()
+        own = time.time() - ticks()
+        return {node: self._ahead.get(node, self._own) - own for node in target.slots.nodes}
+
+    def _open(self, settings: Settings) -> Target:
+        if self._target is None or self._opened is not settings:
+            self._close()
+            short = settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})
+            self._target, self._opened = Target(short), settings
+        return self._target
+
+    def _close(self) -> None:
+        if self._target:
+            self._target.close()
+        self._target = None

@@ -1,0 +1,308 @@
+"""The daemon: jobs at their times, until it is told to stop; its config can be read anew while it runs."""
+
+import ctypes
+import gc
+import os
+import queue
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loader.config.load import Config, load_config
+from loader.config.models import Job
+from loader.config.models import Schedule as Timed
+from loader.daemon.clocks import Clocks
+from loader.daemon.schedule import Listener, Reason, Schedule
+from loader.daemon.systemd import notify, watchdog
+from loader.doctor.findings import clock
+from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
+from loader.jobs.execute import execute
+from loader.jobs.verify import retry
+from loader.model import SKEW, Run
+from loader.pipeline.options import Options
+from loader.pipeline.throttle import Halt
+from loader.process import start_thread
+from loader.redis.client import Target
+from loader.report.progress import Log, Reporter
+from loader.state.checkpoint import State
+from loader.state.lock import holders
+from loader.web.app import Serving
+from loader.web.health import PATIENCE
+from loader.words import counted
+
+ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
+M_ARENA_MAX = -8  # in glibc's malloc.h
+RESUME_EVERY = 10.0  # seconds between two looks for what was cut off, while the target is away
+CLOCKS_EVERY = 5.0  # seconds between two looks at the target's clocks
+BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
+STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
+SWEEP = 10.0  # seconds between two collections: clients that are done refer to themselves, and hold on to buffers
+FINISH = 12.0  # seconds that chunks under way have to finish once the daemon is stopped
+LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
+
+
+class Daemon:
+    """Runs the jobs of a config that have a schedule."""
+
+    def __init__(self, files: Sequence[Path], log: Log, config: Config) -> None:
+        self.config = self._before = config
+        timed(config)
+        self.serving = Serving(config, self)
+        self._clocks = Clocks()
+        listeners: list[Listener] = [Told(log), self.serving.metrics, self.serving.record]
+        self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
+        self._files = files
+        self._log = log
+        self._say = log.logger()
+        self._halt = Halt()
+        self._swept = time.monotonic()
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Run until SIGTERM or SIGINT."""
+        _limit_arenas()
+        _raise_files()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._hear)
+        self._log.take_over()
+        self.serving.start()
+        start_thread(self._keep_clocks)
+        self._clocks.asked.wait(PATIENCE)
+        self.schedule.set(timed(self.config))
+        self.schedule.start()
+        start_thread(self._resume)
+        self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
+        notify(READY=1, STATUS=_scheduled(timed(self.config)))
+        gc.collect()
+        gc.freeze()  # what is there now stays: a sweep takes a millisecond then, not fifty
+        while (told := self._wait()) in {0, signal.SIGHUP}:
+            if told:
+                self._reload()
+            self._beat()
+        self._stop(told)
+        self.serving.stop()
+        self._say.info("daemon stopped")
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(0)  # a thread may wait for a server that hangs
+
+    def _hear(self, number: int, _: object) -> None:
+        """Take note of a signal; a second one that asks to stop ends the process at once."""
+        if number != signal.SIGHUP:
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, signal.SIG_DFL)
+        self._signals.put(number)
+
+    def _wait(self) -> int:
+        """The next signal; 0 after a second without one."""
+        try:
+            return self._signals.get(timeout=BEAT)
+        except queue.Empty:
+            return 0
+
+    def _beat(self) -> None:
+        self.schedule.beat()
+        if time.monotonic() - self._swept > SWEEP:
+            gc.collect()
+            self._swept = time.monotonic()
+        if watchdog() and time.monotonic() - self.schedule.turned < STALLED:
+            notify(WATCHDOG=1)
+
+    def _work(self, name: str, slot: int) -> Run:
+        """One run of a job for a slot of its schedule.
+
+        A job that reads all its rows keeps a checkpoint, so that what was cut off goes on when the slot is tried again.
+        """
+        config = self.config
+        if name not in config.jobs:  # a reload takes it out while it begins
+            config = self._before
+        job = config.jobs[name]
+        try:
+            short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
+            with suppress(TargetError, OSError), Target(short) as target:
+                State(target, name).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
+        except Paused as paused:
+            return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
+        options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
+        return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
+
+    def knows(self, job: str) -> bool:
+        """Whether the config has such a job."""
+        return job in self.config.jobs
+
+    def act(self, job: str, action: str, by: str) -> bool:
+        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
+
+        Raises a `LoaderError` where the target cannot be told.
+        """
+        config, done = self.config, True
+        if action in {"run", "retry"}:
+            with Target(config.target) as target:
+                if holders(target, job):
+                    return False
+            done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
+        else:
+            with Target(config.target) as target:
+                state = State(target, job)
+                (state.pause if action == "pause" else state.resume)()
+        self._log.logger(job).info("action", action=action, by=by, done=done)
+        return done
+
+    def _by_hand(self, name: str, action: str) -> None:
+        """Do what was asked for, as the config is by now."""
+        config = self.config
+        if name not in config.jobs:
+            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
+        elif action == "run":
+            self._run(config, name)
+        else:
+            self._retry(config, name)
+
+    def _run(self, config: Config, name: str) -> None:
+        listener = self.serving.listen(name, Reporter(name, "log", self._log))
+        execute(config, config.jobs[name], Options(halt=self._halt), listener)
+
+    def _retry(self, config: Config, name: str) -> None:
+        say = self._log.logger(name)
+        try:
+            done = retry(config, config.jobs[name])
+        except (LoaderError, OSError) as error:
+            say.error("rejects were not tried again", error=str(error))
+        else:
+            left = len(done.rejects) + done.nameless
+            say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
+
+    def _resume(self) -> None:
+        """Go on with runs that were cut off or failed with their slot not done, as by a restart of the daemon."""
+        while not self._halt.asked:
+            try:
+                with Target(self.config.target) as target:
+                    target.refresh(force=True)
+                    for name in timed(self.config):
+                        try:
+                            done = State(target, name).slot() or {}
+                        except StateError as error:
+                            self._log.logger(name).warning("what was cut off is not known", error=str(error))
+                            continue
+                        if (begun := done.get("begun", 0)) > done.get("slot", 0):
+                            self.schedule.take_up(name, begun)
+                    return
+            except (LoaderError, OSError):
+                time.sleep(RESUME_EVERY)
+
+    def _keep_clocks(self) -> None:
+        """Have slots come by the target's clock, and say where it is another one than this machine's."""
+        told = 0.0
+        while not self._halt.asked:
+            with suppress(LoaderError, OSError):
+                found = self._clocks.look(self.config.target)
+                node, ahead = max(found.items(), key=lambda each: abs(each[1]))
+                if abs(ahead - told) > SKEW:
+                    told = ahead
+                    self._say.warning(f"slots come by redis's clock: {clock(ahead, str(node)).seen}")
+            time.sleep(CLOCKS_EVERY)
+
+    def _reload(self) -> None:
+        """Read the config anew; a broken one is refused, and the old one kept."""
+        notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+        try:
+            config = load_config(self._files)
+            jobs = timed(config)
+        except (LoaderError, OSError) as error:
+            for line in str(error).splitlines():
+                self._say.error("config refused, the old one is kept", error=line)
+            notify(READY=1, STATUS="the config is broken, the one before is kept")
+            return
+        if config.daemon.listen != self.config.daemon.listen:
+            self._say.warning("daemon.listen takes effect when the daemon is started anew")
+        self._before, self.config = self.config, config
+        self.serving.configure(config)
+        self.schedule.at_once = config.daemon.jobs_at_once
+        self.schedule.set(jobs)
+        self._say.info("config reloaded", jobs=len(jobs))
+        notify(READY=1, STATUS=_scheduled(jobs))
+
+    def _stop(self, number: int) -> None:
+        """Have the runs finish the chunks they have begun, then end them, then leave them."""
+        began = time.monotonic()
+        notify(STOPPING=1, STATUS="stopping")
+        self._say.info("daemon stopping", signal=signal.Signals(number).name)
+        self.serving.leave()
+        self.schedule.stop()
+        self._halt.asked = True
+        if not self.schedule.wait(FINISH):
+            self._halt.now = True
+            if not self.schedule.wait(began + LEAVE - time.monotonic()):
+                self._say.warning("runs are left behind: a server does not answer")
+
+
+class Told:
+    """Log lines of what becomes of slots and runs."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def started(self, job: str, slot: int, late: float) -> None:
+        """A run begins; its own lines say so."""
+
+    def ended(self, run: Run, slot: int) -> None:
+        """A run ended; its own last line has told of it, unless it had nothing to do."""
+        if run.exit_code == Exit.LOCKED:
+            event = "paused" if run.paused else "done elsewhere" if run.elsewhere else "locked, looked at again soon"
+            self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
+
+    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
+        """Slots are settled without a run."""
+        if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # `ended` has told of it
+            self._line(job, slot).warning("slot skipped", reason=reason.value, count=count)
+
+    def rescheduled(self, job: str, due: float | None) -> None:
+        """The next time is known."""
+        when = datetime.fromtimestamp(due, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if due else None
+        self._log.logger(job).debug("next run", at=when)
+
+    def crashed(self, job: str, slot: int, error: BaseException) -> None:
+        """A fault of the program."""
+        trace = "".join(traceback.format_exception(error))
+        self._line(job, slot).error("run crashed: please report this", error=str(error), trace=trace)
+
+    def _line(self, job: str, slot: int) -> Any:
+        return self._log.logger(job).bind(slot=datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _limit_arenas() -> None:
+    """Have glibc allocate from few arenas, see mallopt(3); elsewhere nothing is done."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+
+
+def _raise_files() -> None:
+    """Have as many file descriptors as this process may."""
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def timed(config: Config) -> Mapping[str, Timed]:
+    """The schedules of a config by job; a `ConfigError` where it has none."""
+    found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
+    if not found:
+        raise ConfigError("no job has a schedule: give one to a job, like `schedule: {every: 30s}`")
+    return found
+
+
+def has_checkpoint(job: Job) -> bool:
+    """Whether a run of the job can go on where another one was cut off."""
+    return not job.incremental and not job.changed_only
+
+
+def _scheduled(jobs: Mapping[str, Timed]) -> str:
+    return f"{counted(len(jobs), 'job')} {'is' if len(jobs) == 1 else 'are'} scheduled"

@@ -1,0 +1,1 @@
+"""Read-only checks of both servers and of the jobs, each finding with its fix."""

@@ -1,0 +1,246 @@
+"""What `doctor` looks at in MySQL: the account, the connection, the server."""
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from loader.config.load import Config
+from loader.config.models import Job
+from loader.config.models import Source as Settings
+from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
+from loader.errors import Exit, LoaderError, SourceError
+from loader.mysql.connection import Source
+from loader.mysql.plan import quote
+from loader.pipeline.options import WORKERS
+
+SIDE = "mysql"
+LAG = 60  # seconds that a replica may be behind
+PACKET = 4 << 20  # bytes that a statement may need: 500 keys of 3,072 bytes, in hexadecimal
+ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A connection to MySQL, and whose it is, as an account is written in SQL."""
+
+    settings: Config
+    source: Source
+    account: str
+
+    def ask(self, sql: str) -> tuple[str, ...]:
+        """The only row of a statement; NULL is empty."""
+        (row,) = self.source.fetch(sql)
+        return tuple(value or "" for value in row)
+
+
+def reach(settings: Config) -> Patient | Finding:
+    """Log in; else the finding that says why not."""
+    try:
+        source = Source(settings.source)
+        (account,) = source.single("SELECT CURRENT_USER()")
+    except LoaderError as error:
+        return fail(str(error), _login_fix(settings.source, error))
+    return Patient(settings, source, _quoted(str(account)))
+
+
+def checked(patient: Patient) -> Iterator[Finding]:
+    """All that can be seen in MySQL without a job."""
+    return examine(SIDE, CHECKS, patient)
+
+
+def skipped() -> Iterator[Finding]:
+    """What could not be seen."""
+    return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
+
+
+def _login_fix(settings: Settings, error: LoaderError) -> str:
+    """What lets the account in, by what the server said."""
+    if error.fix:
+        return f"{error.fix};"
+    account = re.search(r"user ('[^']*'@'[^']*')", str(error))
+    if error.exit_code == Exit.CONFIG and account and "to database" in str(error):
+        return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
+    if account and "REQUIRE" in str(error):
+        own = f"{account[1].partition('@')[0]}@'%'"
+        wants = "tls_cert and tls_key" if settings.tls else "source.tls, and X509 tls_cert and tls_key too"
+        return f"SHOW CREATE USER {own};  -- REQUIRE wants {wants}; without it ALTER USER {own} IDENTIFIED BY '…';"
+    if error.exit_code == Exit.CONFIG and account:
+        return f"ALTER USER {account[1].partition('@')[0]}@'%' IDENTIFIED BY '…';"
+    if settings.unix_socket:
+        return f"mysql -S {settings.unix_socket} -u {settings.user} -p -e 'SELECT 1'"
+    return f"mysql -h {settings.host} -P {settings.port} -u {settings.user} -p -e 'SELECT 1'"
+
+
+def _quoted(account: str) -> str:
+    """An account as GRANT takes it."""
+    user, _, host = account.rpartition("@")
+    return "@".join("'" + part.replace("'", "''") + "'" for part in (user, host))
+
+
+def _login(patient: Patient) -> Iterator[Finding]:
+    (version,) = patient.ask("SELECT VERSION()")
+    name = version if "MariaDB" in version else f"MySQL {version}"
+    yield ok(f"{patient.source.address} as {patient.account}, {name}")
+
+
+def _tls(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.source
+    _, cipher = patient.ask("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    if cipher and settings.tls_verify:
+        yield ok(f"in use, {cipher}")
+    elif cipher:
+        yield warn(f"in use, {cipher}, but the server's certificate is not checked", "tls_verify: true")
+    elif settings.tls:
+        yield fail("the config asks for TLS, and it is not in use", "see ssl_cert and ssl_key of the server")
+    elif settings.unix_socket or is_loopback(settings.host):
+        yield ok("not in use; the connection does not leave this machine")
+    else:
+        yield warn("not in use: passwords and rows cross the network as they are", "source: {tls: true}")
+
+
+def _session(patient: Patient) -> Iterator[Finding]:
+    """Whether the session is still what was set; where results depend on it, logging in has seen to that."""
+    if astray := patient.source.astray():
+        found = fail if any(each.variable.vital for each in astray) else warn
+        yield found(
+            f"{'; '.join(map(str, astray))}: what stands between does not keep sessions apart",
+            "name MySQL itself in source.url, or have the proxy pin its connections",
+        )
+    else:
+        yield ok("all that results depend on is set")
+
+
+def _time_zone(patient: Patient) -> Iterator[Finding]:
+    zone, system, named = patient.ask(
+        "SELECT @@SESSION.time_zone, @@system_time_zone, CONVERT_TZ('2000-01-01 00:00:00', 'UTC', 'Europe/Berlin')"
+    )
+    known = "named zones work" if named else "named zones are not loaded"
+    here = f"SYSTEM, which is {system}" if zone == "SYSTEM" else zone
+    if patient.settings.source.time_zone or (system if zone == "SYSTEM" else zone) in ZONES:
+        yield ok(f"{here}; {known}")
+    else:
+        yield warn(
+            f"{here}; {known}: TIMESTAMP columns are read in that zone, where an hour may come twice a year",
+            'source: {time_zone: "+00:00"}',
+        )
+
+
+def _packet(patient: Patient) -> Iterator[Finding]:
+    (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
+    cut = ", where a GROUP_CONCAT is cut" if any(map(_concatenates, patient.settings.jobs.values())) else ""
+    if most < PACKET:
+        yield warn(
+            f"max_allowed_packet is {most:,} bytes{cut}: statements of verify may be longer",
+            f"SET GLOBAL max_allowed_packet = {16 << 20};",
+        )
+    else:
+        yield ok(f"max_allowed_packet is {most >> 20} MiB{cut}")
+
+
+def _concatenates(job: Job) -> bool:
+    """Whether the job's own SQL has a GROUP_CONCAT."""
+    computed = job.fields.values() if isinstance(job.fields, Mapping) else ()
+    return any("group_concat" in (text or "").lower() for text in (job.query, job.where, *computed))
+
+
+def _connections(patient: Patient) -> Iterator[Finding]:
+    """Whether the account may connect, and send statements, as often as runs do."""
+    settings = patient.settings
+    most = patient.source.most_connections()
+    together = min(settings.daemon.jobs_at_once, sum(bool(job.schedule) for job in settings.jobs.values()))
+    needed, all_needed = 1 + WORKERS, together * (1 + WORKERS) + 1
+    takes = f"a run takes {needed}, one for each of {WORKERS} workers and one beside them"
+    takes += f", the daemon up to {all_needed}" if together else ""
+    mends = f"ALTER USER {patient.account} WITH MAX_USER_CONNECTIONS {max(needed, all_needed)};"
+    if most == 1:
+        yield fail(f"the account may have 1 at a time (max_user_connections), and 2 are the least: {takes}", mends)
+    elif most is not None and most < max(needed, all_needed):
+        yield warn(
+            f"the account may have {most} at a time (max_user_connections): {takes}; runs have fewer workers", mends
+        )
+    else:
+        yield ok(f"{takes}; the account may have {most or 'what the server has'}")
+    for limit, count in re.findall(r"(MAX_(?:QUERIES|CONNECTIONS)_PER_HOUR) ([1-9][0-9]*)", _definition(patient)):
+        yield warn(
+            f"the account has {limit} {count}: a run sends some 50 statements, and two for each chunk",
+            f"ALTER USER {patient.account} WITH {limit} 0;",
+        )
+
+
+def _definition(patient: Patient) -> str:
+    """How the account was made; empty where it may not look at itself."""
+    try:
+        return patient.source.fetch("SHOW CREATE USER CURRENT_USER()")[0][0] or ""
+    except SourceError as error:
+        if error.transient:
+            raise
+        return ""
+
+
+def _transactions(patient: Patient) -> Iterator[Finding]:
+    """Whether open transactions and running statements are seen, to whose beginning an incremental sync may read."""
+    jobs = [job for job in patient.settings.jobs.values() if job.incremental]
+    if not jobs:
+        return
+    names = ", ".join(job.name for job in jobs)
+    try:
+        patient.source.fetch("SELECT 1 FROM information_schema.innodb_trx LIMIT 1")
+    except SourceError as error:
+        if error.exit_code != Exit.CONFIG:
+            raise
+        yield warn(
+            "no PROCESS right: neither open transactions nor running statements of others are seen, so rows of one that"
+            f" takes longer than the lag of {names} may be missed until the next full sync",
+            f"GRANT PROCESS ON *.* TO {patient.account};",
+        )
+    else:
+        yield ok("open transactions and running statements are seen (PROCESS)")
+    if patient.source.is_read_only():
+        yield warn(
+            "a replica, by its read_only: what runs on the server that it replicates is not seen here, so the lag of"
+            f" {names} has to be longer than any transaction or statement there and the delay of the replica together,"
+            " else rows may be missed until the next full sync",
+            *([] if all(job.full_every for job in jobs) else ["full_every: 1d"]),
+        )
+
+
+def _replica(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.source.at_replica()
+    if settings is None:
+        return
+    right = "REPLICA MONITOR" if "MariaDB" in patient.ask("SELECT VERSION()")[0] else "REPLICATION CLIENT"
+    grant = f"GRANT {right} ON *.* TO {patient.account};"
+    try:
+        with Source(settings) as replica:
+            lag = replica.lag()
+    except LoaderError as error:
+        refused = isinstance(error, SourceError) and error.exit_code == Exit.CONFIG
+        yield fail(str(error), grant if refused else "see source.replica")
+        return
+    where = f"{settings.host}:{settings.port}"
+    if lag is None:
+        yield fail(f"{where} does not replicate", "START REPLICA;")
+    elif lag > LAG:
+        yield warn(f"{where} is {lag:,} s behind: --max-lag would wait for it")
+    else:
+        yield ok(f"{where} is {lag} s behind")
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    before = time.time()
+    (theirs,) = map(float, patient.ask("SELECT UNIX_TIMESTAMP(NOW(6))"))
+    yield clock(theirs - (before + time.time()) / 2, "MySQL")
+
+
+CHECKS: Mapping[str, Check[Patient]] = {
+    "login": _login,
+    "tls": _tls,
+    "session": _session,
+    "time-zone": _time_zone,
+    "packet": _packet,
+    "connections": _connections,
+    "transactions": _transactions,
+    "replica": _replica,
+    "clock": _clock,
+}

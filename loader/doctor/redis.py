@@ -1,0 +1,365 @@
+"""What `doctor` looks at in Redis: the account, each node, and whether the cluster holds together."""
+
+import json
+import shlex
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from loader.config.load import Config
+from loader.config.models import Target as Settings
+from loader.doctor.findings import (
+    Check,
+    Finding,
+    clock,
+    examine,
+    fail,
+    is_loopback,
+    ok,
+    redis_cli,
+    skip,
+    unchecked,
+    warn,
+)
+from loader.errors import Exit, LoaderError
+from loader.model import Node
+from loader.mysql.keys import escape_glob
+from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
+from loader.redis.client import ACCOUNT, RENAMED, UNNAME, Target
+from loader.redis.migrations import in_words, moves
+from loader.redis.servers import describe_cluster
+from loader.state_keys import PREFIX
+from loader.wire.slots import SLOTS
+from loader.words import counted
+
+SIDE = "redis"
+OWN_KEYS = ", the loader's own too: pauses, owed prunes, rejects, checkpoints"
+NAMED = 3  # nodes that a finding names
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """A target, its masters with their replicas, and what each node said of itself, or why it said nothing."""
+
+    settings: Config
+    target: Target
+    groups: Mapping[Node, tuple[Node, ...]]
+    infos: Mapping[Node, dict[str, str]]
+    failures: Mapping[Node, LoaderError]
+    clocks: Mapping[Node, float]  # seconds ahead of ours
+
+    @property
+    def account(self) -> str:
+        """Who the loader is in Redis."""
+        return self.settings.target.user or "default"
+
+    @property
+    def masters(self) -> Mapping[Node, dict[str, str]]:
+        """What the masters said."""
+        return {node: self.infos[node] for node in self.groups if node in self.infos}
+
+    def cli(self, *words: str, node: Node | None = None) -> str:
+        """The shell command that sends a command to a node, or to all."""
+        everywhere = node is None and self.target.cluster
+        at = node or next(iter(self.groups), self.target.seeds[0])
+        return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
+
+
+def reach(settings: Config) -> Patient | Finding:
+    """Log in; else the finding that says why not."""
+    try:
+        target = Target(settings.target)
+    except LoaderError as error:
+        return fail(str(error), _login_fix(settings, error))
+    try:
+        target.refresh(force=True)
+    except LoaderError as error:
+        if not error.transient:
+            target.close()
+            return fail(str(error), _login_fix(settings, error))
+    try:
+        return _look(settings, target)
+    except LoaderError as error:
+        target.close()
+        return fail(str(error), _login_fix(settings, error))
+
+
+def checked(patient: Patient) -> Iterator[Finding]:
+    """All that can be seen in Redis without a job's table."""
+    return examine(SIDE, CHECKS, patient)
+
+
+def skipped() -> Iterator[Finding]:
+    """What could not be seen."""
+    return skip(SIDE, list(CHECKS)[1:], "there is no connection to Redis")
+
+
+def _look(settings: Config, target: Target) -> Patient:
+    """Ask each node what it has to say."""
+    groups: dict[Node, tuple[Node, ...]] = {}
+    alone = [(0, SLOTS - 1, [target.seeds[0]])]
+    for _, _, (master, *replicas) in (target.ranges() if target.cluster else alone) or alone:
+        groups[master] = tuple(replicas)
+    if target.cluster:
+        groups = {master: replicas or _newest(target, master) for master, replicas in groups.items()}
+    infos: dict[Node, dict[str, str]] = {}
+    failures: dict[Node, LoaderError] = {}
+    clocks: dict[Node, float] = {}
+    for node in dict.fromkeys([*groups, *(node for replicas in groups.values() for node in replicas)]):
+        try:
+            infos[node] = target.info(node)
+            before = time.time()
+            seconds, micros = target.command(node, "TIME")
+        except LoaderError as error:
+            failures[node] = error
+        else:
+            clocks[node] = int(seconds) + int(micros) / 1e6 - (before + time.time()) / 2
+    return Patient(settings, target, groups, infos, failures, clocks)
+
+
+def _newest(target: Target, master: Node) -> tuple[Node, ...]:
+    """The replicas that a master itself names: CLUSTER SLOTS leaves out one that has received nothing yet."""
+    try:
+        info = target.info(master)
+    except LoaderError:
+        return ()
+    lines = [info.get(f"slave{number}", "") for number in range(int(info.get("connected_slaves", 0)))]
+    known = [dict(word.partition("=")[::2] for word in line.split(",")) for line in lines]
+    return tuple(Node(each["ip"], int(each["port"])) for each in known if each.get("port"))
+
+
+def _login_fix(settings: Config, error: LoaderError) -> str:
+    """What lets the account in, or shows whether the server is there."""
+    target = settings.target
+    node = target.unix_socket or f"{target.host}:{target.port}"
+    if error.fix:
+        return error.fix
+    if error.exit_code != Exit.CONFIG:
+        return redis_cli("PING", node=node, tls=tls_options(target))
+    return (str(error).endswith(ACCOUNT) and _account(settings, node)) or "see the target of the config"
+
+
+def _account(settings: Config, node: str) -> str | None:
+    """What makes the account at a node what it has to be; None for the one that everybody shares."""
+    target = settings.target
+    if not target.user:
+        return None
+    words = ["on", ">…", "resetkeys", *_patterns(settings).values(), *REDIS_RIGHTS.split()]
+    return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=tls_options(target))
+
+
+def tls_options(target: Settings) -> list[str]:
+    """The options by which redis-cli speaks TLS as the loader does."""
+    if not target.tls:
+        return []
+    files = {"--cacert": target.tls_ca, "--cert": target.tls_cert, "--key": target.tls_key}
+    named = [word for option, file in files.items() if file for word in (option, str(file))]
+    return ["--tls", *named, *([] if target.tls_verify else ["--insecure"])]
+
+
+def _patterns(settings: Config) -> dict[str, str]:
+    """The key patterns that an account needs, by what the keys of each job and of the loader itself begin with."""
+    prefixes = [*(job.prefix for job in settings.jobs.values()), PREFIX]
+    return {prefix: f"~{escape_glob(prefix)}*" for prefix in prefixes}
+
+
+def _login(patient: Patient) -> Iterator[Finding]:
+    versions = sorted({_version(info) for info in patient.infos.values()})
+    what = "a cluster" if patient.target.cluster else "a standalone server"
+    if not versions:
+        raise next(iter(patient.failures.values()))
+    yield ok(f"{patient.target.seeds[0]} as {patient.account!r}, {what}, {' and '.join(versions)}")
+    if len(versions) > 1:
+        yield warn("the nodes are of different versions")
+
+
+def _version(info: Mapping[str, str]) -> str:
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '?')}"
+
+
+def _tls(patient: Patient) -> Iterator[Finding]:
+    settings = patient.settings.target
+    if settings.tls and settings.tls_verify:
+        yield ok("in use")
+    elif settings.tls:
+        yield warn("in use, but the servers' certificates are not checked", "tls_verify: true")
+    elif all(not node.port or is_loopback(node.host) for node in patient.groups):
+        yield ok("not in use; the connections do not leave this machine")
+    else:
+        yield warn("not in use: passwords and rows cross the network as they are", "write rediss:// in target.url")
+
+
+def _nodes(patient: Patient) -> Iterator[Finding]:
+    """Whether every node answers under the address that the cluster tells."""
+    for node, error in patient.failures.items():
+        told = fail if node in patient.groups else warn
+        role = "master" if node in patient.groups else "replica"
+        if error.exit_code == Exit.CONFIG:
+            yield told(f"{role} {error}", error.fix or _account(patient.settings, str(node)))
+        else:
+            yield told(f"{role} {error}", patient.cli("PING", node=node))
+    if not patient.failures:
+        count = len(patient.infos)
+        yield ok(f"{count} answer{'s' if count == 1 else ''} under the address that is announced")
+
+
+def _cluster(patient: Patient) -> Iterator[Finding]:
+    if not patient.target.cluster:
+        return
+    found = describe_cluster(patient.target)
+    masters = len(found["masters"])
+    seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {counted(masters, 'master')}"
+    node = str(next(iter(patient.infos), patient.target.seeds[0]))
+    if found["state"] == "moving" and found["slots"] == SLOTS:
+        under_way = in_words(moves(patient.target, patient.groups))
+        yield warn(f"{under_way}: where nobody is at it any more, end it", _cluster_command(patient, "fix", node))
+    elif found["state"] == "ok" and found["slots"] == SLOTS:
+        yield ok(seen)
+    else:
+        word = "check" if found["slots"] == SLOTS else "fix"
+        yield fail(seen, _cluster_command(patient, word, node))
+
+
+def _replicas(patient: Patient) -> Iterator[Finding]:
+    """Whether each master has a replica that follows it."""
+    alone = [node for node, info in patient.masters.items() if not int(info.get("connected_slaves", 0))]
+    if alone:
+        what = "has no replica: where it is lost" if len(alone) == 1 else "have no replica: where one is lost"
+        yield warn(f"{named(alone)} {what}, its hashes are", _new_replica(patient, alone[0]))
+    fine = not alone
+    for replica in (node for replicas in patient.groups.values() for node in replicas if node in patient.infos):
+        info = patient.infos[replica]
+        if info.get("master_link_status", "up") != "up":
+            fine = False
+            master_of = f"{info.get('master_host')}:{info.get('master_port')}"
+            yield warn(
+                f"{replica} does not reach its master {master_of}", patient.cli("INFO", "replication", node=replica)
+            )
+    if fine:
+        yield ok("each master has one that follows it")
+
+
+def _cluster_command(patient: Patient, *words: str) -> str:
+    return shlex.join(["redis-cli", *tls_options(patient.settings.target), "--cluster", *words])
+
+
+def _new_replica(patient: Patient, master: Node) -> str:
+    if patient.target.cluster:
+        return _cluster_command(patient, "add-node", "NEWHOST:PORT", str(master), "--cluster-slave")
+    return redis_cli("REPLICAOF", master.host, str(master.port), node="NEWHOST:6379")
+
+
+def _memory(patient: Patient) -> Iterator[Finding]:
+    """Whether keys are thrown away once a node is full."""
+    expire = any(job.ttl for job in patient.settings.jobs.values())
+    used: list[tuple[float, str]] = []
+    evicting: dict[str, list[Node]] = defaultdict(list)
+    for node, info in patient.masters.items():
+        most, policy = int(info.get("maxmemory", 0)), info.get("maxmemory_policy", "noeviction")
+        now = int(info.get("used_memory", 0))
+        limit = f"of {mebibytes(most)} MiB" if most else "MiB, without a limit"
+        used.append((now / most if most else 0, f"{node} uses {mebibytes(now)} {limit}"))
+        if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):
+            evicting[policy].append(node)
+    for policy, nodes in evicting.items():
+        mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        own = OWN_KEYS if policy.startswith("allkeys") else ""
+        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", mends)
+    if used and not evicting:
+        yield ok(f"{max(used)[1]}; no hash is thrown away")
+
+
+def named(nodes: Sequence[Node]) -> str:
+    """Nodes for people: the first of them, and how many more."""
+    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
+    return ", ".join(map(str, nodes[:NAMED])) + more
+
+
+def mebibytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / (1 << 20):,.1f}"
+
+
+def _persistence(patient: Patient) -> Iterator[Finding]:
+    """Whether a node refuses writes because it cannot save, or is still loading."""
+    fine = True
+    for node, info in patient.infos.items():
+        failed = [
+            f"{name} is {info[name]}"
+            for name in ("rdb_last_bgsave_status", "aof_last_write_status")
+            if info.get(name, "ok") != "ok"
+        ]
+        if info.get("loading") == "1":
+            failed.append("it is still loading its data")
+        if failed:
+            fine = False
+            yield fail(
+                f"{node}: {', '.join(failed)}: it refuses to write (MISCONF) until it can save: see its log and disk",
+                patient.cli("BGSAVE", node=node),
+            )
+    if fine:
+        yield ok("no node failed to save")
+
+
+def _rights(patient: Patient) -> Iterator[Finding]:
+    """Whether the account may send each command that the loader needs, on the keys of each job and its own."""
+    found: dict[tuple[str, ...], list[Node]] = defaultdict(list)
+    missing: dict[str, list[Node]] = defaultdict(list)
+    for node, info in patient.infos.items():
+        if int(info.get("redis_version", "0").partition(".")[0]) < ASKED_SINCE:
+            yield unchecked(f"{_version(info)} cannot be asked, see docs/security.md for the rights it needs")
+            return
+        lacking, unknown = _lacking(patient, node)
+        found[lacking].append(node)
+        for command in unknown:
+            missing[command].append(node)
+    found.pop((), None)
+    for command, nodes in missing.items():
+        yield fail(f"unknown command {command} on {named(nodes)}: {RENAMED}", f"{UNNAME} {command}")
+    for lacking, nodes in found.items():
+        where = "" if len(nodes) == len(patient.infos) else f" on {named(nodes)}"
+        mends = patient.cli("ACL", "SETUSER", patient.account, *lacking)
+        yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", mends)
+    if not found and not missing:
+        yield ok(
+            f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings).values())}"
+        )
+
+
+def _lacking(patient: Patient, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of ACL SETUSER that the account lacks at a node, and the commands that the node does not know."""
+    patterns = _patterns(patient.settings)
+    asked = questions(patterns)
+    words = json.dumps(list(asked.values()))
+    (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, words]])
+    if not isinstance(reply, Exception):
+        places = list(asked)
+        refused = lacking_words({places[number - 1] for number in reply if number > 0}, list(patterns.values()))
+        unknown = [places[-number - 1][0][1:].partition("|")[0].upper() for number in reply if number < 0]
+        return refused, tuple(name for name in dict.fromkeys(unknown) if patient.target.cluster or name != "CLUSTER")
+    error = patient.target.error(reply, node)
+    if error.exit_code != Exit.CONFIG or error.fix:
+        raise error
+    return tuple(REDIS_RIGHTS.split()), ()  # without EVAL no more is to be learned, and those it has do no harm
+
+
+def _clock(patient: Patient) -> Iterator[Finding]:
+    if patient.clocks:
+        node = max(patient.clocks, key=lambda node: abs(patient.clocks[node]))
+        yield clock(patient.clocks[node], str(node))
+
+
+CHECKS: Mapping[str, Check[Patient]] = {
+    "login": _login,
+    "tls": _tls,
+    "nodes": _nodes,
+    "cluster": _cluster,
+    "replicas": _replicas,
+    "memory": _memory,
+    "persistence": _persistence,
+    "rights": _rights,
+    "clock": _clock,
+}

@@ -1,0 +1,67 @@
+"""A job, carried out: a run, what belongs to it after its last chunk, and its place in the history."""
+
+from loader.config.load import Config
+from loader.config.models import Job
+from loader.errors import Exit, LoaderError
+from loader.jobs import verify
+from loader.jobs.verify import MAX_DELETE, Pruned
+from loader.model import Noted, Run, RunBegan, RunEnded, Status
+from loader.pipeline.events import Listener
+from loader.pipeline.job_context import Ends, passing
+from loader.pipeline.options import Options
+from loader.pipeline.run import new_id, run_job
+from loader.state import history
+from loader.state.checkpoint import State
+from loader.state.claim import Claims, claim_of
+
+
+def execute(settings: Config, job: Job, options: Options, listener: Listener, *, prune: float | None = None) -> Run:
+    """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them.
+
+    Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
+    too: it prunes as `loader prune` does, and where that fails or is cut off, the next run does.
+
+    The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
+    the lock. Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    """
+    name = new_id()
+    listener.notify(RunBegan(job.name, name, options.slot))
+    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot)
+    try:
+        run = run_job(settings, job, options, listener, name, lambda run, ends: _finish(run, ends, prune))
+        run.slot = options.slot
+    except Exception as error:  # a fault of this program; its text may quote a row
+        began.status, began.exit_code, began.error = Status.FAILED, Exit.FAILED, f"unexpected {type(error).__name__}"
+        _close(settings, job, options, listener, began)
+        raise
+    _close(settings, job, options, listener, run)
+    return run
+
+
+def _close(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
+    """Keep a run in the history, and tell of its end."""
+    run.refused = run.exit_code == Exit.LOCKED and not run.chunks
+    kept = not (run.dry_run or run.refused or run.foreign)
+    if kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
+        listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
+    listener.notify(RunEnded(run))
+
+
+def _finish(run: Run, ends: Ends, prune: float | None) -> None:
+    """Claim the job's name, note its fields, and delete hashes without a row, where that was asked for or is due."""
+    if run.dry_run:
+        return
+    settings, job = ends.settings, ends.plan.job
+    with passing():  # the next run does it
+        Claims(ends.target, job.name).take(claim_of(settings.source, job))
+        State(ends.target, job.name).add_fields(ends.plan.field_names)
+    most = MAX_DELETE if prune is None and run.prunes else prune
+    if most is None:
+        return
+    pruned = Pruned(job.name)
+    try:
+        verify.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
+    finally:
+        run.deleted += pruned.deleted
+    if pruned.refused:
+        raise LoaderError(pruned.refused)

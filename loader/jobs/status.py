@@ -1,0 +1,147 @@
+"""How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from loader.config.cron import next_times
+from loader.config.models import Job, Schedule, Source
+from loader.errors import StateError
+from loader.model import SKEW
+from loader.redis.client import Target, Words
+from loader.state.checkpoint import Rejects, State
+from loader.state.claim import Claims, claim_of
+from loader.state.history import Entry, History, is_of, watermark
+from loader.state.lock import Holder, holders
+from loader.state_keys import own_key
+
+T = TypeVar("T")
+
+UNKNOWN: float | None = 0.0  # since when a schedule is paused where that cannot be read
+OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """One job at one moment; times are seconds since 1970.
+
+    `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is told beside it too.
+    A job is late where its last success is older than its `max_age`, or, without one, a slot has passed without a
+    success; and where its last success is in the future by the target's clock, `ahead` so many seconds: how old it is,
+    nobody knows. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
+    another statement than its config has now, or of other fields, is `former`. `unread` tells what of its state no
+    loader has written, and what mends it.
+    """
+
+    job: str
+    now: float
+    state: str
+    late: bool
+    holders: tuple[Holder, ...]
+    last: Entry | None
+    success: Entry | None
+    due: float | None  # the next slot
+    watermark: float | None
+    rejects: int
+    paused: float | None = None  # since when its schedule is
+    ahead: float = 0.0
+    foreign: str = ""
+    former: Entry | None = None
+    unread: tuple[str, ...] = ()
+
+
+def job_status(target: Target, source: Source, job: Job) -> JobStatus:
+    """How a job is doing, by its target, which also says what time it is."""
+    history, unread = History(target, job.name), list[str]()
+
+    def read(ask: Callable[[], T], otherwise: T) -> T:
+        try:
+            return ask()
+        except StateError as error:
+            unread.append(str(error))
+            return otherwise
+
+    now = history.now()
+    foreign = read(lambda: Claims(target, job.name).refusal(claim_of(source, job)), "")
+    entries = [] if foreign else read(history.last, list[Entry]())
+    unread += [str(history.odd)] if history.odd else []
+    last, unknown = next(iter(entries), None), bool(unread)
+    success = None if foreign else read(history.success, None)
+    former = None if success is None or is_of(success, source, job) else success
+    success = None if former else success
+    held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
+    late = is_late(job, last, success, now, former)
+    paused = read(State(target, job.name).paused, UNKNOWN)
+    ended = "unknown" if unknown else _state(last, late=late)
+    state = "running" if held else "paused" if paused is not None else ended
+    mark = read(lambda: watermark(target, job), None)
+    rejects = read(Rejects(target, job.name).count, 0)
+    return JobStatus(
+        job=job.name,
+        now=now,
+        state="failed" if foreign else state,
+        late=late,
+        holders=held,
+        last=last,
+        success=success,
+        due=next_time(job.schedule, now) if job.schedule else None,
+        watermark=mark,
+        rejects=rejects,
+        paused=paused,
+        ahead=ahead(success, now),
+        foreign=foreign,
+        former=former,
+        unread=tuple(unread),
+    )
+
+
+def questions(job: Job) -> list[tuple[bytes, Words]]:
+    """What `job_status` asks the target in any case, to be asked at once for many jobs, see `Target.foreseeing`."""
+    runs = own_key(job.name, "runs")
+    asked: list[Words] = [
+        ("LRANGE", runs, 0, 0),
+        ("GET", own_key(job.name, "success")),
+        ("HGETALL", own_key(job.name, "lock")),
+        ("HLEN", own_key(job.name, "rejects")),
+        ("GET", own_key(job.name, "paused")),
+        ("GET", own_key(job.name, "claim")),
+    ]
+    if job.incremental:
+        asked.append(("GET", own_key(job.name, "baseline")))
+    return [(runs.encode(), ("TIME",)), *((str(words[1]).encode(), words) for words in asked)]
+
+
+def ahead(success: Entry | None, now: float) -> float:
+    """Seconds by which a success is in the future: a clock is wrong, or was; 0 where it is not."""
+    beyond = success.ended - now if success else 0.0
+    return beyond if beyond > SKEW else 0.0
+
+
+def is_late(job: Job, last: Entry | None, success: Entry | None, now: float, former: Entry | None = None) -> bool:
+    """Whether a job has gone without a success for too long; not before it has run at all.
+
+    `former` is a success of what its config was before.
+    """
+    if last is None:
+        return False
+    if ahead(success, now):
+        return job.max_age is not None or job.schedule is not None
+    if job.max_age is not None:
+        return success is None or now - success.ended > job.max_age
+    success = success or former
+    if job.schedule is None or success is None:
+        return False
+    slot = next_time(job.schedule, min(success.began, now))
+    return now - slot > OVERDUE + (job.schedule.jitter or 0)
+
+
+def next_time(schedule: Schedule, after: float) -> float:
+    """The first slot after a moment."""
+    return next_times(schedule, datetime.fromtimestamp(after, UTC), 1)[0].timestamp()
+
+
+def _state(last: Entry | None, *, late: bool) -> str:
+    if last is None:
+        return "never"
+    return "late" if late and last.status in {"ok", "rejects"} else last.status

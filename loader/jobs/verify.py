@@ -1,0 +1,411 @@
+"""Both sides held against each other: hashes that are missing, different or left over, and how that is mended.
+
+Rows go to Redis by the way that loads them, with a `Reader` in the writer's place. For the other direction SCAN goes
+over each master; its keys are told apart by slot, so that only the slots whose keys do not add up are looked up in
+MySQL. What differs is looked at again after a pause, and counts when it still does: a row may change meanwhile.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from loader.config.load import Config
+from loader.config.models import Job
+from loader.errors import ConfigError
+from loader.jobs import session as sides
+from loader.jobs.session import Both, Found, Left, extras
+from loader.model import Reject
+from loader.mysql.chunker import walk
+from loader.mysql.keys import TOGETHER
+from loader.mysql.sample import sample as drawn
+from loader.pipeline.job_context import Ends
+from loader.pipeline.run import new_id
+from loader.redis.checker import Unequal
+from loader.state.baseline import Baselines
+from loader.state.checkpoint import Rejects, State
+from loader.wire.codec import Tally
+from loader.words import counted
+
+MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
+FEW = 10  # hashes that `repair` may delete even where they are more than that
+NULL_KEY = "a column of the key is NULL"  # what such a row is rejected for
+
+Heard = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A hash that is not what its row says: `kind` is missing, different or extra; `detail` names the fields."""
+
+    key: bytes
+    kind: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Unsure:
+    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
+
+    count: int = 0
+    first: bytes = b""
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Count some."""
+        self.first = self.first or next(iter(keys), b"")
+        self.count += len(keys)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What `verify` found: `rows` of MySQL were compared, `shown` are the first differences."""
+
+    job: str
+    rows: int = 0
+    missing: int = 0
+    different: int = 0
+    extra: int = 0
+    repaired: int = 0
+    hashes: int | None = None  # of a sample
+    unsure: Unsure = field(default_factory=Unsure)
+    shown: list[Difference] = field(default_factory=list)
+    refused: str = ""  # why extra hashes were not deleted
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing differed."""
+        return not (self.missing or self.different or self.extra)
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What `prune` did: of `keys` hashes of the job `extra` had no row, and `deleted` are gone."""
+
+    job: str
+    keys: int = 0
+    extra: int = 0
+    deleted: int = 0
+    unsure: Unsure = field(default_factory=Unsure)
+    dry_run: bool = False
+    refused: str = ""  # why nothing was deleted
+
+
+@dataclass(slots=True)
+class Retried:
+    """What came of the rejected rows: written, still rejected, gone from MySQL, or not to be found by a key."""
+
+    job: str
+    written: int = 0
+    gone: int = 0
+    nameless: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+
+
+class _Suspects:
+    """Rows whose hash was not what it should be at a first look, in flat memory.
+
+    Their `keys` are to be looked at again; `odd` are those whose row cannot be looked up by its key; of what is beyond
+    `PENDING`, the kinds are counted.
+    """
+
+    def __init__(self, both: Both) -> None:
+        self._fits = both.lookup.fits
+        self.keys: list[bytes] = []
+        self.odd: list[Unequal] = []
+        self.beyond: Counter[str] = Counter()
+
+    def append(self, each: Unequal) -> None:
+        if len(self.keys) + len(self.odd) >= sides.PENDING:
+            self.beyond[_kind(each)] += 1
+        elif self._fits(each.key):
+            self.keys.append(each.key)
+        else:
+            self.odd.append(each)
+
+
+class Verify:
+    """One verification; see `verify`."""
+
+    def __init__(self, both: Both, *, repair: bool, show: int, heard: Heard) -> None:
+        self.verdict = Verdict(both.plan.job.name)
+        self._both = both
+        self._repair = repair
+        self._show = show
+        self._heard = heard
+        self._waiting: deque[tuple[float, int, list[bytes]]] = deque()  # due, looks so far, keys
+        self._present = Tally()
+
+    def rows(self, statements: Iterable[str]) -> None:
+        """Compare the rows of statements with their hashes."""
+        for statement in statements:
+            count, suspects, rejects = self._both.look(statement, lambda: _Suspects(self._both), self._present)
+            self.verdict.rows += count
+            self._heard(self.verdict.rows)
+            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])
+            self._again(1, suspects.keys)
+            self._conclude([self._settled(each) for each in suspects.odd])
+            for kind, number in suspects.beyond.items():
+                self._count(kind, number)
+            while self._waiting and (self._waiting[0][0] <= time.monotonic() or self._pending() > sides.PENDING):
+                self._look_again()
+        while self._waiting:
+            self._look_again()
+
+    def keys(self) -> None:
+        """Find the hashes that no row makes."""
+        scanned, moved = Tally(), set[int]()
+        for page in self._both.scan(moved):
+            if page:
+                scanned.add(page.keys)
+            else:
+                scanned = Tally()
+        slots = moved.union(self._present.differing(scanned))
+        if not slots:
+            return
+        for left in extras(self._both, slots):
+            self._left(left)
+        if self._repair and self.verdict.extra:
+            self._delete(slots)
+
+    def sampled_keys(self, count: int) -> None:
+        """Find hashes that no row makes among so many keys taken at random."""
+        gone = self._both.random_keys(count)
+        self.verdict.hashes = len(gone)
+        for look in range(sides.LOOKS):
+            parts = [gone[start : start + TOGETHER] for start in range(0, len(gone), TOGETHER)]
+            gone = [key for part in parts for key in self._both.without_row(part, counted=look > 0)]
+            if gone and look < sides.LOOKS - 1:
+                self._both.throttle.sleep(sides.PAUSE)
+        self._left(self._both.left_over(gone))
+
+    def _left(self, left: Left) -> None:
+        self._note("extra", [Difference(key, "extra", "no row makes it") for key in left.own])
+        self.verdict.unsure.add(left.unsure)
+
+    def _pending(self) -> int:
+        return sum(len(keys) for _, _, keys in self._waiting)
+
+    def _again(self, looks: int, keys: list[bytes]) -> None:
+        for start in range(0, len(keys), TOGETHER):
+            self._waiting.append((time.monotonic() + sides.PAUSE, looks, keys[start : start + TOGETHER]))
+
+    def _look_again(self) -> None:
+        due, looks, keys = self._waiting.popleft()
+        self._both.throttle.sleep(due - time.monotonic())
+        asked = set(keys)
+        _, unequal, _ = self._both.look(self._both.plan.matching(self._both.lookup.condition(keys)), Found)
+        still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
+        if looks + 1 < sides.LOOKS:
+            self._again(looks + 1, [each.key for each in still])
+        else:
+            self._conclude(still)
+
+    def _settled(self, each: Unequal) -> Unequal:
+        """Follow the redirection of a key that its node could not show."""
+        if each.found is not None or each.reason:
+            return each
+        return replace(each, found=self._both.hash_of(each.key))
+
+    def _conclude(self, unequal: list[Unequal]) -> None:
+        """Count what differs, and mend it if that is wanted."""
+        unequal = [each for each in unequal if each.is_unequal]
+        for kind in ("missing", "different"):
+            found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
+            self._note(kind, found)
+        if self._repair and unequal:
+            self.verdict.repaired += self._mend(unequal)
+
+    def _note(self, kind: str, found: list[Difference]) -> None:
+        self._count(kind, len(found))
+        self.verdict.shown += found[: max(0, self._show - len(self.verdict.shown))]
+
+    def _count(self, kind: str, number: int) -> None:
+        setattr(self.verdict, kind, getattr(self.verdict, kind) + number)
+
+    def _mend(self, unequal: list[Unequal]) -> int:
+        """Write what is missing or wrong, and delete the fields that no column has; how many hashes are right now."""
+        keys = [each.key for each in unequal if self._both.lookup.fits(each.key)]
+        if not keys:
+            return 0
+        _, rejects = self._both.reload(keys)
+        refused = {reject.key for reject in rejects}
+        fields = {name for name, _ in self._both.plan.layout.fields}
+        stale = [
+            (each.key, [b"HDEL", each.key, *gone])
+            for each in unequal
+            if each.key not in refused and (gone := set(each.found or ()) - fields)
+        ]
+        if stale:
+            self._both.send(stale)
+        return len(set(keys) - refused - set(self._both.without_row(keys)))
+
+    def _delete(self, slots: set[int]) -> None:
+        total = self.verdict.rows - self.verdict.missing + self.verdict.extra
+        most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
+        if self.verdict.extra > most:
+            self.verdict.refused = (
+                f"{self.verdict.extra:,} of {counted(total, 'hash')} {_have(self.verdict.extra)} no row,"
+                f" and --repair deletes {most:,} at most:"
+                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
+            )
+            return
+        deleted = Pruned(self.verdict.job)
+        delete(self._both, (left.own for left in extras(self._both, slots, looks=1)), most, deleted)
+        self.verdict.repaired += deleted.deleted
+
+
+def verify(
+    settings: Config,
+    job: Job,
+    *,
+    sample: int | None = None,
+    repair: bool = False,
+    show: int = 0,
+    heard: Heard = lambda _: None,
+) -> Verdict:
+    """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, mend what differs.
+
+    A sample is of nothing only where the job has neither rows nor hashes.
+
+    The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
+    """
+    refuse_shared(settings, job)
+    with Both(settings, job, new_id() if repair else "") as both:
+        if repair:
+            void_baseline(both)
+        audit = Verify(both, repair=repair, show=show, heard=heard)
+        if sample is None:
+            audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
+            audit.keys()
+        else:
+            audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
+            audit.sampled_keys(sample)
+        both.check()
+        if repair and sample is None and not audit.verdict.refused:
+            both.steadily(lambda: State(both.target, job.name).set_fields(both.plan.field_names))
+        return audit.verdict
+
+
+def prune(
+    settings: Config,
+    job: Job,
+    done: Pruned,
+    *,
+    max_delete: float = MAX_DELETE,
+    run: str = "",
+    within: Ends | None = None,
+) -> None:
+    """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
+
+    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
+    whose ends it goes on, under the same lock.
+    """
+    refuse_shared(settings, job)
+    with Both(settings, job, "" if done.dry_run else run or new_id(), within) as both:
+        made, scanned, moved = Tally(), Tally(), set[int]()
+        both.tally_rows(made)
+        for page in both.scan(moved):
+            if page is None:
+                scanned, done.keys = Tally(), 0
+                continue
+            scanned.add(page.keys)
+            done.keys += sum(map(both.lookup.owns, page.reached()))
+        slots = moved.union(made.differing(scanned))
+        for left in extras(both, slots) if slots else ():
+            done.extra += len(left.own)
+            done.keys -= len(left.unsure) + left.others
+            done.unsure.add(left.unsure)
+        if done.extra > done.keys * max_delete / 100:
+            done.refused = (
+                f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {_have(done.extra)} no row,"
+                " which is more than"
+                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
+            )
+        elif done.extra and not done.dry_run:
+            void_baseline(both)
+            delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
+            both.check()
+        if job.full_every and not done.dry_run:
+            both.steadily(State(both.target, job.name).settle_prune)
+
+
+def retry(settings: Config, job: Job) -> Retried:
+    """Load the rejected rows of a job again, from MySQL as it is now."""
+    done = Retried(job.name)
+    run = new_id()
+    with Both(settings, job, run) as both:
+        void_baseline(both)
+        rejects = Rejects(both.target, job.name)
+        listed = list(rejects.all())
+        keys = [entry.key for entry in listed if entry.reason != NULL_KEY and both.lookup.owns(entry.key)]
+        done.nameless = len(listed) - len(keys)
+        for start in range(0, len(keys), TOGETHER):
+            part = keys[start : start + TOGETHER]
+            refused = {reject.key: reject for reject in both.reload(part)[1]}
+            gone = set(both.without_row(part, counted=True)) - refused.keys()
+            both.check()
+            rejects.add(list(refused.values()), run)
+            rejects.remove([key for key in part if key not in refused])
+            done.rejects += refused.values()
+            done.gone += len(gone)
+            done.written += len(part) - len(refused) - len(gone)
+    return done
+
+
+def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """The HMSET that would write the hash of each key, from its row as it is now; none where the row is gone."""
+    found: dict[bytes, list[bytes]] = {}
+    with Both(settings, job) as both:
+        owned = [key for key in keys if both.lookup.owns(key)]
+        for start in range(0, len(owned), TOGETHER):
+            part = owned[start : start + TOGETHER]
+            found |= {words[1]: words for words in both.commands(part) if words[0] == b"HMSET" and words[1] in part}
+    return found
+
+
+def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
+    """Unlink hashes right after they were looked up once more, and never more than so many."""
+    for keys in found:
+        part = keys[: most - done.deleted]
+        done.deleted += both.unlink(part)
+        if done.deleted >= most:
+            return
+
+
+def void_baseline(both: Both) -> None:
+    """Have the next run write everything: hashes change here that it would take for what the last one has left.
+
+    Not that of an incremental job, which takes nothing for so.
+    """
+    if both.plan.job.incremental is None:
+        baselines = Baselines(both.target, both.plan.job.name)
+        both.steadily(baselines.void)
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _kind(each: Unequal) -> str:
+    return "different" if each.found or each.reason else "missing"
+
+
+def _detail(each: Unequal) -> str:
+    """Which fields differ, are missing, or are of no column; nothing where there is no hash."""
+    if each.reason or not each.found:
+        return f"it holds {each.reason}" if each.reason else ""
+    found = each.found
+    wrong = [name for name, value in each.wanted.items() if name in found and found[name] != value]
+    absent = [name for name in each.wanted if name not in found]
+    stale = [name for name in found if name not in each.wanted]
+    kinds = (("wrong", wrong), ("missing", absent), ("stale", stale))
+    return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
+
+
+def refuse_shared(settings: Config, job: Job) -> None:
+    """Two jobs that write the same hashes cannot be told apart from outside."""
+    if other := settings.sharing(job):
+        raise ConfigError(
+            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
+            " or a field belongs to cannot be told; give each a prefix of its own"
+        )

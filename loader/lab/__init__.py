@@ -1,0 +1,1 @@
+"""Throwaway MySQL and Redis servers on free ports of this machine."""

@@ -1,0 +1,1 @@
+"""MySQL: connections, the catalog, statements, keys and chunks. Only this package imports PyMySQL."""

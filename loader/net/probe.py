@@ -1,0 +1,87 @@
+"""What answers at an address where connecting failed: in plaintext or under TLS, and what it wants to be shown."""
+
+import socket
+import ssl
+from contextlib import suppress
+
+from loader.net.greetings import GREETING, HEARD
+from loader.net.tls import NO_TLS, UNSHOWN, NoTls, meaning
+
+PATIENCE = 1.0  # seconds that what is asked has to say its first word
+
+
+def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
+    """Turn a connection into one under TLS; `NoTls` where who is silent does answer in plaintext.
+
+    A Redis without TLS takes the first words of TLS for a line that does not end, and says nothing.
+    """
+    patience = connection.gettimeout()
+    wrapped = context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        wrapped.settimeout(min(PATIENCE, patience or PATIENCE))
+        try:
+            wrapped.do_handshake()
+        except TimeoutError:
+            if speaks_plain(host, port):
+                raise NoTls("it answers in plaintext") from None
+            wrapped.settimeout(patience)
+            wrapped.do_handshake()
+        wrapped.settimeout(patience)
+    except BaseException:
+        wrapped.close()
+        raise
+    return wrapped
+
+
+def overhear(host: str, port: int, patience: float = PATIENCE) -> bytes:
+    """The first bytes of what answers in plaintext, be it spoken to or not; a unix socket is a path, at port 0."""
+    with suppress(OSError), _reach(host, port, patience) as connection:
+        connection.sendall(GREETING)
+        return connection.recv(HEARD)
+    return b""
+
+
+def _reach(host: str, port: int, patience: float) -> socket.socket:
+    if port:
+        return socket.create_connection((host, port), patience)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(patience)
+        connection.connect(host)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def speaks_plain(host: str, port: int) -> bool:
+    """Whether a Redis answers without TLS."""
+    with suppress(OSError), socket.create_connection((host, port), PATIENCE) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(1) in {b"+", b"-"}
+    return False
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a server answers under TLS, whatever it then thinks of us."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), PATIENCE) as connection:
+            context.wrap_socket(connection, server_hostname=host).close()
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "") and error.reason not in NO_TLS
+    except OSError:
+        return False
+    return True
+
+
+def wants_certificate(host: str, port: int, context: ssl.SSLContext) -> bool:
+    """Whether a server closes a connection under TLS for want of a certificate that it trusts."""
+    try:
+        connection = socket.create_connection((host, port), PATIENCE)
+        with connection, context.wrap_socket(connection, server_hostname=host) as wrapped:
+            wrapped.recv(1)  # nothing was said: what comes is why it closes
+    except OSError as error:
+        return meaning(error) == UNSHOWN
+    return False

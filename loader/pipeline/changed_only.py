@@ -1,0 +1,223 @@
+"""Writing only what was changed: chunks that stay the same from run to run, rows left out, hashes of rows gone.
+
+A chunk's hashes have to be those of its rows alone, so the key that a job walks along is part of each hash's key. What
+a run finds of a chunk counts once all of it is acknowledged; from its first write until then the chunk is dirty, and
+whoever comes next writes it whole.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from loader.config.models import Source as Settings
+from loader.model import Batch, Chunk, ChunkLoaded
+from loader.mysql.chunker import Fetch, walk
+from loader.mysql.keys import Lookup
+from loader.mysql.plan import Plan, checked, fits
+from loader.pipeline.deleter import Eraser
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import Lane, Way, loaded, to_last, transfer
+from loader.redis.client import Target
+from loader.redis.writer import Kept, Marking
+from loader.state.digests import Digests, Entry, Rows
+from loader.wire.slots import SlotMap
+
+GROWN = 2  # times the rows of a chunk from which on it is made several
+UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
+
+T = TypeVar("T")
+Steadily = Callable[[Callable[[], T]], T]
+
+
+@dataclass(slots=True)
+class Family:
+    """The chunks that take the place of one that has grown, and those of them that are written."""
+
+    old: Entry
+    numbers: frozenset[int]
+    done: dict[int, Entry] = field(default_factory=dict)
+
+
+class Changes:
+    """What the workers of a run share: the digests, the way back from a key, and the chunks that have grown."""
+
+    def __init__(self, target: Target, plan: Plan, lookup: Lookup, writer: str) -> None:
+        self.digests = Digests(target, plan.job.name, writer)
+        self.writer = writer
+        self.lookup = lookup
+        self.lock = threading.Lock()
+        self.families: dict[int, Family] = {}
+        self._plan = plan
+        self._target = target
+        self._entries: list[Entry] = []
+
+    def open(self, facts: Mapping[str, str], base: str | None) -> bool:
+        """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
+        self._entries = self.digests.open(facts, base, partial(fits, self._plan.walk))
+        return self.digests.trusted or not self._entries
+
+    def chunks(self, rows: int, fetch: Fetch, steadily: "Steadily[Any]") -> Iterator[Chunk]:
+        """The chunks that are kept, then the rest of the table in new ones, up to the greatest key that there is."""
+        number = 1 + max((entry.number for entry in self._entries), default=0)
+        entries = self._folded(rows, steadily)
+        for entry in entries:
+            parts = self._parts(entry, rows, number, fetch) if entry.rows > GROWN * rows else [entry.chunk]
+            if len(parts) > 1:
+                number += len(parts)
+                family = Family(entry, frozenset(part.number for part in parts))
+                self.families |= dict.fromkeys(family.numbers, family)
+                steadily(partial(self.digests.soil, entry))
+            yield from parts
+        after = entries[-1].upto if entries else None
+        for chunk in self._closed(walk(self._plan, rows, fetch, after=after, number=number), fetch):
+            assert chunk.upto is not None
+            steadily(partial(self.digests.put, Entry(chunk.number, chunk.after, chunk.upto)))
+            yield chunk
+
+    def soil(self, number: int) -> None:
+        """Have a chunk written whole when it comes again: what was written of it is lost."""
+        with self.lock:
+            if family := self.families.get(number):
+                family.done.pop(number, None)
+            if entry := self.digests.entry(number):
+                self.digests.soil(entry)
+
+    def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
+        """Close the open chunk at the greatest key that there is, so that it is the same in the next run.
+
+        Rows that come beyond it meanwhile are the next run's: nothing is written that is not kept account of.
+        """
+        for chunk in chunks:
+            if chunk.upto is not None:
+                yield chunk
+            elif found := fetch(self._plan.last(chunk.after)):
+                yield replace(chunk, upto=checked(found[0]))
+
+    def _folded(self, rows: int, steadily: "Steadily[Any]") -> list[Entry]:
+        """The chunks that are kept, small neighbours made one: else deletions and appended rows would leave many."""
+        folded: list[Entry] = []
+        for entry in self._entries:
+            last, both = folded[-1] if folded else None, None
+            if last and None not in {last.sum, entry.sum} and last.rows + entry.rows <= rows:
+                both = steadily(partial(self.digests.fold, last, entry))
+            folded[len(folded) - bool(both) :] = [both or entry]
+        return folded
+
+    def _parts(self, entry: Entry, rows: int, number: int, fetch: Fetch) -> list[Chunk]:
+        """The chunks that a chunk falls into, as its rows are now."""
+        parts: list[Chunk] = []
+        after = entry.after
+        while found := fetch(self._plan.bound(after, rows, entry.upto)):
+            upto = checked(found[0])
+            if upto == entry.upto:
+                break
+            parts.append(Chunk(number + len(parts), after, upto))
+            after = upto
+        return [*parts, Chunk(number + len(parts), after, entry.upto)] if parts else [entry.chunk]
+
+
+class ChangedLane(Lane):
+    """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
+
+    _found: tuple[int, Entry | None, Rows, bool]  # of the chunk under way: see `_carry`
+
+    def __init__(
+        self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle, marking: Marking
+    ) -> None:
+        super().__init__(settings, plan, target, throttle, marking=marking)
+        self._changes = changes
+        self._eraser = Eraser(plan, changes.lookup, target, throttle)
+
+    def _carry(self, chunk: Chunk) -> ChunkLoaded:
+        """Bring over the rows of a chunk that are not known; as ever, and all of them, where it is dirty."""
+        assert self._source
+        assert self._writer
+        started, grant = time.monotonic(), self._throttle.grant()
+        digests = self._changes.digests
+        entry, before, known = digests.read(chunk.number)
+        way = _Careful(self._writer, lambda: digests.soil(entry) if entry else None)
+        statement = self._plan.select(chunk)
+        digests_known = before.digests if known else b""
+        bring = partial(transfer, self._plan, statement, self._source, way, self._throttle, digests_known)
+        encoder, acks = to_last(self._plan, bring, way, self._writer.drain)
+        event = loaded(chunk, encoder, acks, started)
+        rows = Rows(encoder.digests, encoder.keys).without({reject.key for reject in acks.rejects})
+        same = known and encoder.rows == encoder.unchanged == len(before)
+        if not same:
+            gone = set(before.split_keys()).difference(rows.split_keys())
+            deleted, stay = self._eraser.erase(gone, self._source, self._writer, way)
+            event = replace(event, deleted=deleted)
+            rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
+        self._found = grant, entry, rows, same
+        return event
+
+    def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
+        """Keep what the chunk was written from."""
+        grant, entry, rows, same = self._found
+        if same:
+            return event
+        self._throttle.hold(grant)
+        chunk, digests = event.chunk, self._changes.digests
+        with self._changes.lock:
+            family = self._changes.families.get(chunk.number)
+            entry = entry or digests.entry(chunk.number)
+            if entry is None and family and chunk.upto is not None:
+                entry = Entry(chunk.number, chunk.after, chunk.upto)
+            if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
+                return event
+            kept = digests.write(entry, rows)
+            if family is None:
+                digests.put(kept)
+                return event
+            family.done[chunk.number] = kept
+            if family.done.keys() < family.numbers:
+                return event
+            deleted, kept_by = self._end(family, grant)
+            return replace(
+                event,
+                deleted=event.deleted + deleted,
+                marks=event.marks + kept_by.marks,
+                exposed=event.exposed | frozenset(map(str, kept_by.exposed)),
+            )
+
+    def _end(self, family: Family, grant: int) -> tuple[int, Kept]:
+        """Have the parts of a chunk take its place, once the hashes are deleted that none of them has a row of."""
+        digests = self._changes.digests
+        gone = set(digests.rows_of(family.old.number).split_keys())
+        for number in family.numbers:
+            gone.difference_update(digests.rows_of(number).split_keys())
+        assert self._source
+        assert self._writer
+        deleted, _ = self._eraser.erase(gone, self._source, self._writer)
+        kept = self._writer.await_replicas()
+        self._throttle.hold(grant)
+        digests.put(*family.done.values())
+        digests.forget([family.old.number])
+        for number in family.numbers:
+            del self._changes.families[number]
+        return deleted, kept
+
+
+class _Careful:
+    """A writer that has something done before anything is sent."""
+
+    def __init__(self, writer: Way, first: Callable[[], None]) -> None:
+        self._writer = writer
+        self._first = first
+        self._sent = False
+
+    @property
+    def most(self) -> int:
+        return self._writer.most
+
+    def begin(self) -> SlotMap:
+        return self._writer.begin()
+
+    def send(self, index: int, batch: Batch) -> None:
+        if not self._sent:
+            self._first()
+            self._sent = True
+        self._writer.send(index, batch)

@@ -1,0 +1,97 @@
+"""Deleting the hashes of keys whose row is gone: each key is looked up in MySQL right before, and other types stay."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from loader.errors import Exit, SourceError
+from loader.model import Node
+from loader.mysql.connection import Source
+from loader.mysql.keys import TOGETHER, Lookup
+from loader.mysql.plan import Plan, keys_only
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import Way, send_each, transfer
+from loader.redis.client import Target
+from loader.redis.writer import Sink, Writer
+from loader.wire.slots import slot_of
+
+PAGE = 1000  # keys that one node is asked about at a time
+
+
+class Eraser:
+    """Deletes hashes of a job; `plan` reads all its rows, `lookup` says which keys are its own, and no other job's."""
+
+    def __init__(self, plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> None:
+        self._made = keys_only(plan)
+        self._lookup = lookup
+        self._target = target
+        self._throttle = throttle
+
+    def erase(
+        self, keys: Collection[bytes], source: Source, writer: Writer | Sink, way: Way | None = None
+    ) -> tuple[int, list[bytes]]:
+        """Delete the hashes of those keys that no row makes; how many there were, and which stay.
+
+        `way` takes what the writer is to send. Raises a transient `LoaderError` where the lock has lapsed meanwhile.
+        """
+        deleted, stay = 0, list[bytes]()
+        owned = sorted(filter(self._lookup.owns, keys))
+        for start in range(0, len(owned), TOGETHER):
+            part, grant = owned[start : start + TOGETHER], self._throttle.grant()
+            there = [key for key, kind in asked(self._target, "TYPE", part) if kind == b"hash"]
+            if not there:
+                continue
+            made = made_of(there, self._made, self._lookup, source, self._target, self._throttle)
+            stay += (key for key in there if key in made)
+            self._throttle.hold(grant)
+            send_each(b"UNLINK", (key for key in there if key not in made), way or writer, rows=True)
+            deleted += sum(writer.drain().rows.values())
+        return deleted, stay
+
+    def keys(self, plan: Plan, statement: str, source: Source) -> Iterator[bytes]:
+        """The keys that the rows of a statement make."""
+        sink = Sink(self._target, keep=True)
+        transfer(plan, statement, source, sink, self._throttle)
+        yield from dict.fromkeys(words[1] for _, words in sink.kept)
+
+
+def made_of(
+    keys: Collection[bytes],
+    plan: Plan,
+    lookup: Lookup,
+    source: Source,
+    target: Target,
+    throttle: Throttle,
+    *,
+    counted: bool = True,
+) -> set[bytes]:
+    """The keys that rows make, of some that fit; `plan` reads the keys alone.
+
+    What no row makes may be deleted: so where one is missing, MySQL has `counted` the rows too. Raises a transient
+    `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
+    """
+    condition = lookup.condition(list(keys))
+    sink = Sink(target, keep=True)
+    read = transfer(plan, plan.matching(condition), source, sink, throttle).rows
+    made = {words[1] for _, words in sink.kept}
+    if counted and not made.issuperset(keys):
+        (count,) = source.single(plan.count(condition))
+        if count != str(read):
+            raise SourceError(
+                f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
+                transient=True,
+                exit_code=Exit.FAILED,
+            )
+    return made
+
+
+def asked(target: Target, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
+    """Each key with the reply to a command about it, in no order."""
+    groups: dict[Node, list[bytes]] = {}
+    for key in keys:
+        groups.setdefault(target.slots.node_of(slot_of(key)), []).append(key)
+    for node, group in groups.items():
+        for start in range(0, len(group), PAGE):
+            part = group[start : start + PAGE]
+            replies = target.commands(node, [[command, key] for key in part])
+            for key, reply in zip(part, replies, strict=True):
+                yield key, target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply

@@ -1,0 +1,308 @@
+"""Reading only what was changed: from which moment on, and what becomes of rows that the job no longer takes.
+
+A run notes, before it reads the first row, up to which moment all rows are sure to be seen: the watermark. It is kept
+with the baseline once all is through, and the next run reads every row stamped then or later, however late: rows
+stamped in the future, and those changed meanwhile, are there too, and no row is missed for being read twice.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from loader.config.models import Incremental, Job
+from loader.errors import Exit, PlanError
+from loader.model import Bar, Chunk, Column, Table
+from loader.mysql.chunker import walk
+from loader.mysql.connection import Source
+from loader.mysql.keys import Lookup
+from loader.mysql.plan import BARS, Plan, as_literal, changed_since, let_in, no_longer, quote, walkless, within
+from loader.pipeline.deleter import Eraser
+from loader.pipeline.throttle import Throttle
+from loader.process import clock, elapsed
+from loader.redis.client import Target
+from loader.redis.writer import Writer
+from loader.state.baseline import Baseline
+from loader.state.recall import LATEST, built
+
+STAMPS = ("datetime", "timestamp")
+EARLY = 0.95  # of full_every: a schedule of the same interval would come too early every other time
+NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
+HELD = 600  # seconds for which a transaction is open, or a statement runs, from which a person is told
+ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
+PART = 20_000  # keys of rows that are gone in memory: about 10 MB
+MARK = "mark"  # what a baseline adds
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
+
+    `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
+    transaction or running statement began, at most MySQL's time, which is `now`; `clock` is this machine's.
+    """
+
+    at: int
+    newest: int
+    limit: int
+    now: int
+    clock: dict[str, str | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a run of an incremental job begins: its plan, its mark (None: no row has a stamp), when all was read last.
+
+    `note` says why so much is read, where a person may wonder.
+    """
+
+    plan: Plan
+    mark: Mark | None
+    full: float
+    note: str = ""
+
+
+def begin(
+    plan: Plan, table: Table, source: Source, baseline: Baseline | None, doubt: str, *, now: float, full: bool
+) -> Beginning:
+    """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline.
+
+    `now` is the time by a clock that all who run the job share, in seconds since 1970.
+    """
+    stamp = stamp_of(plan.job, table, plan.walk)
+    mark = take_mark(source, plan, stamp, now)
+    everything = Beginning(plan, mark, now)
+    if full or baseline is None or is_due(plan.job, baseline, now):
+        return everything
+    before = restored(baseline.more)
+    if before and mark and before.at > mark.now + NOISE and not set_back(before, mark):
+        before = None
+    if doubt or before is None:
+        unread = f"the watermark in the baseline of job {plan.job.name!r} cannot be read"
+        unseen = f"no row had a time in {stamp.name} when the last run began"
+        why = doubt or (unread if MARK in baseline.more else unseen)
+        return Beginning(plan, mark, now, f"everything is read: {why}")
+    if mark is None:
+        return everything
+    changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
+    held = mark.now - mark.limit
+    note = f"changes of the last {held // 60} minutes are read again: a transaction or a statement began then in MySQL"
+    mark = mark if source.is_read_only() else _advanced(before, mark)
+    return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
+
+
+def kept(mark: Mark | None) -> dict[str, Any]:
+    """A mark as it is stored."""
+    return {} if mark is None else {MARK: asdict(mark)}
+
+
+def restored(more: Mapping[str, Any]) -> Mark | None:
+    """The mark that was stored; None where there is none."""
+    try:
+        mark = built(Mark, more.get(MARK), least=-LATEST, most=LATEST)
+    except ValueError:
+        return None
+    told = isinstance(mark.clock.get("boot"), str) and all(
+        isinstance(mark.clock.get(name), int | float) for name in ("uptime", "wall")
+    )
+    return mark if told else None
+
+
+def is_due(job: Job, baseline: Baseline, now: float) -> bool:
+    """Whether everything is to be read again by `full_every`; also where it was read in the future."""
+    return job.full_every is not None and not 0 <= now - baseline.full < job.full_every * EARLY
+
+
+def setting(job: Job) -> Incremental:
+    """The `incremental` of a job that has one."""
+    assert job.incremental
+    return job.incremental
+
+
+def stamp_of(job: Job, table: Table, walk: tuple[Column, ...]) -> Column:
+    """The column that says when a row was changed; a `PlanError` where it cannot serve."""
+    name = setting(job).column
+    column = table.column(name)
+    if column is None:
+        there = ", ".join(each.name for each in table.columns)
+        raise _unfit(job, f"table {table.name!r} has no column {name!r}: there are {there}")
+    if column.type not in STAMPS:
+        raise _unfit(job, f"column {column.name!r} is {column.full_type}, and a DATETIME or TIMESTAMP is needed")
+    if not walk:
+        raise _unfit(job, walkless(table) + ("" if table.primary_key else ": give it a primary key"))
+    if not index_of(table, column.name) and not setting(job).force:
+        why, mends = unserved(table, column.name, quote(table.name))
+        raise _unfit(job, f"{why}: {mends.rstrip(';')}, or set incremental.force")
+    return column
+
+
+def index_of(table: Table, column: str) -> str | None:
+    """The index that finds the changed rows; None where there is none."""
+    return next((index for index, first in table.indexes if first.lower() == column.lower()), None)
+
+
+def unserved(table: Table, column: str, address: str) -> tuple[str, str]:
+    """Why no index finds the changed rows, in words, and the SQL that mends it; the address is the table's in SQL."""
+    for barred in table.barred:
+        if barred.columns[0].lower() == column.lower() and barred.bar is not Bar.PREFIX:
+            why = f"index {barred.name!r} begins with column {column!r}, but {BARS[barred.bar]}"
+            change = let_in(barred)
+            return why, f"ALTER TABLE {address} {change};" if change else _new_index(table, column, address)
+    return f"no index begins with column {column!r}", _new_index(table, column, address)
+
+
+def _new_index(table: Table, column: str, address: str) -> str:
+    """The SQL of a new index; one of hashes is what a MEMORY table would make of it unasked."""
+    name = f"by_{column}"[:64]
+    taken = {each.lower() for each in (*(name for name, _ in table.indexes), *(each.name for each in table.barred))}
+    while name.lower() in taken:
+        name = f"{name[:62]}_2"
+    order = " USING BTREE" if any(each.bar is Bar.HASH for each in table.barred) else ""
+    return f"CREATE INDEX {quote(name)}{order} ON {address} ({quote(column)});"
+
+
+def warnings(job: Job, stamp: Column) -> list[str]:
+    """What a person should know of an incremental job."""
+    told = []
+    if stamp.nullable:
+        told.append(f"column {stamp.name!r} may be NULL: changed rows without a stamp are found by a full sync alone")
+    if not job.soft_delete and not job.full_every:
+        told.append("rows that are deleted keep their hash until a prune: see soft_delete and full_every")
+    return told
+
+
+def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]:
+    """The plan of a run that would follow one that begins now, and the index that serves it."""
+    stamp = stamp_of(plan.job, table, plan.walk)
+    mark = take_mark(source, plan, stamp)
+    moment = _literal(stamp, mark.at - setting(plan.job).lag if mark else 0)
+    return changed_since(plan, stamp, moment), index_of(table, stamp.name)
+
+
+def take_mark(source: Source, plan: Plan, stamp: Column, wall: float | None = None) -> Mark | None:
+    """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
+
+    That is MySQL's time, or the beginning of the oldest transaction or statement that may still commit a row, or the
+    newest stamp so far: who writes stamps in another time zone than the session's would otherwise be hours behind the
+    watermark. A TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
+    """
+    ours = clock(wall)
+    now = "UNIX_TIMESTAMP()" if stamp.type == "timestamp" else "NOW()"
+    newest = (
+        f"SELECT {as_literal(stamp)} FROM {quote(plan.job.table or '')}"
+        f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
+    )
+    text, at = source.single(f"SELECT CAST({now} AS CHAR), ({newest})", 2)
+    age = source.oldest_writer()  # asked last: what commits before is there when rows are read
+    seconds = _seconds(text)
+    last = None if at is None else _seconds(at.strip("'"))
+    if seconds is None or last is None:
+        return None
+    limit = seconds - (age or 0)
+    return Mark(min(last, limit), last, limit, seconds, ours)
+
+
+def set_back(before: Mark, now: Mark) -> int:
+    """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
+    behind = elapsed(before.clock, now.clock) - (now.now - before.now)
+    return math.ceil(behind) if behind > NOISE else 0
+
+
+def _advanced(before: Mark, now: Mark) -> Mark:
+    """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
+
+    Otherwise a million rows with one stamp would be read again by every run. Not so at a replica: it may have stood
+    still alone, and the rows that it lacks have stamps of that time.
+
+    Runs that follow one another closely keep the mark, which is as good: a second is lost whenever it goes on.
+    """
+    if now.newest != before.newest or set_back(before, now):
+        return now
+    passed = int(min(now.now - before.now, elapsed(before.clock, now.clock))) - 1  # of whole seconds
+    return before if passed < ADVANCE else replace(now, at=max(now.at, min(now.limit, before.at + passed)))
+
+
+class Erasing:
+    """Deletes the hashes of changed rows that the job does not take, or no longer does."""
+
+    def __init__(self, gone: Plan, eraser: Eraser) -> None:
+        self._gone = gone
+        self._eraser = eraser
+
+    def __call__(self, chunk: Chunk, source: Source, writer: Writer) -> int:
+        """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
+        gone, deleted = self._gone, 0
+        if chunk.upto is not None:
+            gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
+        for part in walk(gone, PART, source.fetch, after=chunk.after):
+            keys = list(self._eraser.keys(gone, gone.select(part), source))
+            deleted += self._eraser.erase(keys, source, writer)[0]
+        return deleted
+
+
+def sweep(
+    lookup: Lookup, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
+) -> int:
+    """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
+
+    The rows that the job took then and no longer takes are not met by who reads all that it takes.
+    """
+    plan, old = lookup.plan, restored(before.more)
+    if before.facts.get("incremental") != setting(plan.job).column:
+        return 0
+    stamp = stamp_of(plan.job, table, plan.walk)
+    moment = _since(plan.job, stamp, old, mark) if old else _literal(stamp, 0)
+    erase = erasing(changed_since(plan, stamp, moment), lookup, target, throttle)
+    if erase is None:
+        return 0
+    writer, grant = Writer(target), throttle.grant()
+    writer.guard(partial(throttle.hold, grant))
+    try:
+        deleted = erase(Chunk(0), source, writer)
+        writer.await_replicas()
+        throttle.hold(grant)
+    finally:
+        writer.close()
+    return deleted
+
+
+def erasing(plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> Erasing | None:
+    """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all.
+
+    `lookup` says which keys are the job's, and no other's.
+    """
+    gone = no_longer(plan)
+    return Erasing(gone, Eraser(plan.whole or plan, lookup, target, throttle)) if gone else None
+
+
+def _unfit(job: Job, why: str) -> PlanError:
+    return PlanError(f"job {job.name!r}: incremental: {why}", exit_code=Exit.CONFIG)
+
+
+def _seconds(text: str | None) -> int | None:
+    """Seconds of a number, or of a time since 1970 by its own clock, without their fraction; None for no real date."""
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            return int(datetime.fromisoformat(text[:19]).replace(tzinfo=UTC).timestamp())
+        return int(text.partition(".")[0])
+    except ValueError:
+        return None
+
+
+def _since(job: Job, stamp: Column, before: Mark, now: Mark) -> str:
+    """The moment from which on rows may have been changed since a mark."""
+    return _literal(stamp, before.at - setting(job).lag - set_back(before, now))
+
+
+def _literal(stamp: Column, seconds: int) -> str:
+    if stamp.type == "timestamp":
+        return str(max(0, seconds))
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)  # noqa: DTZ001  # by MySQL's clock
+    except OverflowError:
+        moment = datetime.min  # noqa: DTZ901
+    return f"'{moment.isoformat(' ')}'"

@@ -1,0 +1,312 @@
+"""A job's two ends, open: its table and plan, Redis, the job's lock, and a connection to MySQL beside the workers'."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Self, TypeVar
+
+from loader.config.load import Config
+from loader.config.models import Job
+from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.model import Table
+from loader.mysql.connection import Source
+from loader.mysql.errors import more_connections
+from loader.mysql.keys import Lookup
+from loader.mysql.plan import Plan, make_plan, peek, query_of
+from loader.net.limit import until
+from loader.pipeline.options import Options
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import PATIENCE, persist
+from loader.redis.client import Target
+from loader.redis.servers import expiring
+from loader.state.baseline import Baselines
+from loader.state.claim import Claims, claim_of
+from loader.state.lock import Lock, locked
+
+LEAVE = 1.0  # seconds in which a run that failed tells Redis so: what a silent node does not hear lapses by itself
+WELL = 5.0  # and one that did not, whose servers have answered all the time
+EACH = 0.5  # seconds of them that each thing told has in any case
+SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
+
+T = TypeVar("T")
+
+
+class Ends:
+    """What is open of one job; `plan` takes all of its rows that the options leave.
+
+    `scouting` says that MySQL is being waited for beside the workers.
+    """
+
+    def __init__(
+        self, settings: Config, plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.table = table
+        self.target = target
+        self.throttle = throttle
+        self.scouting = False
+        self._scout: Source | None = source
+        self._held: Lock | None = None
+        self._lender: Ends | None = None  # whose the lock is, and who lets it go
+        self._over: float | None = None  # until when Redis is told that the run is over, on the monotonic clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close(well=kind is None)
+
+    def close(self, *, well: bool = False) -> None:
+        """Let the lock go, and leave both servers."""
+        self.target.guard = lambda: None
+        with passing(), self.leaving(WELL if well else LEAVE):  # a lock lapses by itself
+            if self._lender:
+                self.target.leave_to(self._lender.target)
+            elif self._held:
+                self._let_go(self._held)
+        if self._held:
+            if not self._lender:
+                self._held.end()
+            self.target.guard = self.throttle.check
+        if self._scout:
+            self._scout.close()
+        self.target.close()
+
+    @contextmanager
+    def leaving(self, most: float = LEAVE) -> Iterator[None]:
+        """Have Redis be told that the run is over, in the time that there is for all of that, and `most` for this."""
+        now = time.monotonic()
+        self._over = self._over or now + max(most, LEAVE)
+        with until(max(now + EACH, min(self._over, now + most))):
+            yield
+
+    def _let_go(self, held: Lock) -> None:
+        """Leave the lock; where it was shared, whatever vouches for what is there now may be wrong."""
+        if not held.grant():  # it was never this run's, or the answer was lost
+            held.drop(self.target)
+            return
+        try:
+            held.confirm()
+        except LoaderError as error:
+            if error.transient:
+                held.leave()
+                raise
+        if held.shared and (self.plan.job.incremental or self.plan.job.changed_only):
+            Baselines(self.target, self.plan.job.name).void(under_way=True)
+        held.drop(self.target)
+
+    def lock(
+        self,
+        run: str,
+        shard: tuple[int, int] | None = None,
+        lost: Callable[[LoaderError], None] = lambda _: None,
+        *,
+        moved: bool = False,
+    ) -> None:
+        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it. `lost` hears of its loss.
+
+        Where the answer is lost, the lock may be held all the same: the same one asks again, and lets it go at the end.
+        Under the lock it is made sure that the job's name is no other config's, unless the job has `moved`.
+        """
+        if self._held is None:
+            self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
+        if self.throttle.lapsed != self._held.lapsed:
+            self._held.take(self.target)
+            self._heed(self._held)
+            self._held.keep(lost)
+        if not moved:
+            job = self.plan.job
+            Claims(self.target, job.name).check(claim_of(self.settings.source, job))
+
+    def share(self, other: "Ends") -> None:
+        """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
+        self._held, self._lender = other.held, other
+        other.rest()
+        self.target.shut_out(self._held.strangers)
+        self._heed(self._held)
+
+    @property
+    def held(self) -> Lock:
+        """The job's lock, which a run has taken."""
+        assert self._held
+        return self._held
+
+    def _heed(self, held: Lock) -> None:
+        """Write only while a lock is held."""
+        self.throttle.lapsed, self.throttle.grant = held.lapsed, held.grant
+        self.throttle.confirm = held.confirm
+        self.target.guard = self.throttle.check
+
+    @property
+    def shared(self) -> bool:
+        """Whether another run has the job's lock, or may have had it, while this one took it for its own."""
+        return self._held is not None and self._held.shared
+
+    def take_doubt(self) -> float | None:
+        """Since when another run may have held the job's lock too; on the monotonic clock, and asked for once."""
+        return self._held.take_doubt() if self._held else None
+
+    def is_doubtful(self, grant: int) -> bool:
+        """Whether another run may have had the job's lock since it was granted for the so manieth time."""
+        return bool(self._held and self._held.is_doubtful(grant))
+
+    def lookup(self) -> Lookup:
+        """The way back from a key that is the job's, and no other job's."""
+        return Lookup(self.plan, self.table, self.settings.longer(self.plan.job))
+
+    def steadily(self, action: Callable[[], T]) -> T:
+        """Do something, and again while it fails in passing; where the job is locked, only while it is."""
+        failures = 0
+
+        def attempt() -> T:
+            nonlocal failures
+            self.target.guard()
+            if failures:  # another node may own the slot by now
+                self.target.refresh(force=True)
+            failures += 1
+            return action()
+
+        return persist(attempt, self.plan.job.deadline, self.throttle)
+
+    def lanes(self, wanted: int) -> int:
+        """How many connections to MySQL beside its own this may have, of those wanted.
+
+        Raises a `SourceError` where the account may have no second one.
+        """
+        most = self.scouted(lambda source: source.most_connections())
+        if most == 1:
+            source = self.settings.source
+            raise SourceError(
+                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), and this"
+                f" takes {1 + wanted}, or 2 at least: {more_connections(source.user or '', 1 + wanted)}",
+                exit_code=Exit.CONFIG,
+            )
+        return wanted if most is None else min(wanted, most - 1)
+
+    def rest(self) -> None:
+        """Leave MySQL until it is asked for something."""
+        if self._scout:
+            self._scout.close()
+            self._scout = None
+
+    def scouted(self, action: Callable[[Source], T]) -> T:
+        """Do something on the connection beside the workers', and again while it fails in passing."""
+
+        def attempt() -> T:
+            if self._scout is None:
+                self._scout = Source(self.settings.source, SCOUT_PATIENCE)
+            try:
+                return action(self._scout)
+            except LoaderError:
+                self.rest()
+                raise
+
+        self.scouting = True
+        try:
+            return self.steadily(attempt)
+        finally:
+            self.scouting = False
+
+    def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
+        """Rows of a small result, tried again while MySQL is away in passing."""
+        return self.scouted(lambda source: source.fetch(sql, args))
+
+
+@contextmanager
+def passing() -> Iterator[None]:
+    """Let a failure that passes be: the run is over."""
+    try:
+        yield
+    except LoaderError as error:
+        if not error.transient:
+            raise
+
+
+def patience(job: Job, *, again: bool = False) -> float:
+    """Seconds of trying before the first row: a person waits, unless the run begins `again` and has its job's."""
+    return job.deadline if again else PATIENCE
+
+
+def prepare(settings: Config, job: Job, options: Options, *, again: bool = False, beside: Target | None = None) -> Ends:
+    """Connect to both sides and plan; an unreachable server is tried for as long as there is `patience`.
+
+    Where a run begins `again`, a table that is not there may be on its way back. Redis is reached `beside` another
+    target, see `Target`.
+    """
+    throttle = Throttle(options.rate, options.halt)
+
+    def look() -> tuple[Source, Table, Plan]:
+        source = Source(settings.source)
+        try:
+            return source, *read_plan(source, job, options)
+        except BaseException as error:
+            source.close()
+            if isinstance(error, PlanError):
+                error.transient &= again
+            raise
+
+    most = patience(job, again=again)
+    source, table, plan = persist(look, most, throttle, bearing=job.deadline)
+    try:
+        target, plan = persist(lambda: _reached(settings, plan, beside), most, throttle, bearing=job.deadline)
+    except BaseException:
+        source.close()
+        raise
+    return Ends(settings, plan, table, source, target, throttle)
+
+
+def _reached(settings: Config, plan: Plan, beside: Target | None) -> tuple[Target, Plan]:
+    """The target, and the plan as it is to be where keys expire there."""
+    target = Target(settings.target, beside=beside)
+    try:
+        target.refresh(force=True)
+        if plan.layout.ttl is None and _has_mortal(target, settings.jobs):
+            plan = replace(plan, layout=replace(plan.layout, checks_ttl=True))
+    except LoaderError:
+        target.close()
+        raise
+    return target, plan
+
+
+def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
+    """Whether keys have a time to live that are not the locks of these jobs; hashes of a job may be among them."""
+    mortal = expiring(target)
+    if not 0 < mortal <= len(jobs):
+        return mortal > 0
+    locks = locked(target, jobs)
+    return expiring(target) > len(locks & locked(target, jobs))
+
+
+def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
+    """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
+    table = source.table(job.table) if job.table else source.result(peek(query_of(job), 0), job.name)
+    try:
+        plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
+    except PlanError:
+        _check_seen(source, job, table, failed=True)
+        raise
+    _check_seen(source, job, table, failed=False)
+    source.result(plan.first(0), job.name)
+    return table, plan
+
+
+def _check_seen(source: Source, job: Job, table: Table, *, failed: bool) -> None:
+    """Raise a `SourceError` where a job lacks columns that MySQL hides from the account, or where its plan `failed`."""
+    if not table.withheld:
+        return
+    incremental = [job.incremental.column] if job.incremental else []
+    fields = job.fields if isinstance(job.fields, tuple) else ()
+    key = [name for _, name in job.key_parts if name] or table.primary_key
+    unseen = [name for name in dict.fromkeys([*key, *fields, *incremental]) if table.column(name) is None]
+    whole = failed or job.fields is None
+    if not unseen and not whole:
+        return
+    what = f"column{'s' * (len(unseen) > 1)} {', '.join(unseen)}" if unseen else "all columns"
+    of = f"of table {table.name!r}{', or there is none' if unseen else ', and does not see the others'}"
+    ways = [source.grant(table.name, unseen), *(["name in fields those that it may"] if job.fields is None else [])]
+    raise SourceError(
+        f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",
+        exit_code=Exit.CONFIG,
+    )

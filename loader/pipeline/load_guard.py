@@ -1,0 +1,118 @@
+"""What a run looks at beside its rows: whether MySQL has too much to do, and whether Redis has room."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from loader.config.models import Source as Settings
+from loader.errors import ConfigError, SourceError, TargetError
+from loader.model import Node
+from loader.mysql.connection import Source
+from loader.mysql.plan import Plan
+from loader.net.limit import until
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import PATIENCE, transfer
+from loader.redis.client import Target
+from loader.redis.servers import headroom
+from loader.redis.writer import Sink
+from loader.wire.slots import SLOTS
+
+SAMPLE_ROWS = 200
+OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
+COMPACT = 64  # bytes of the longest value in a small hash, unless hash-max-listpack-value says otherwise
+FIELD = 65  # bytes that each field of any other hash takes beside that: 60 to 78 measured
+
+Fetch = Callable[[str, Sequence[str]], list[tuple[str | None, ...]]]
+
+
+class Watch:
+    """Why workers have to wait for MySQL: a status variable above its limit, or a replica too far behind.
+
+    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` asks MySQL.
+    """
+
+    def __init__(self, settings: Settings, fetch: Fetch, max_load: tuple[str, int] | None, max_lag: int | None) -> None:
+        self._settings = settings
+        self._fetch = fetch
+        self._max_load = max_load
+        self._max_lag = max_lag
+        self._replica: Source | None = None
+
+    def busy(self) -> str:
+        """What to wait for; empty where nothing."""
+        return self._overload() or self._lag()
+
+    def close(self) -> None:
+        """Leave the replica."""
+        if self._replica:
+            self._replica.close()
+
+    def _overload(self) -> str:
+        if not self._max_load:
+            return ""
+        name, most = self._max_load
+        found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
+        if not found or not str(found[0][-1]).isdecimal():
+            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
+        value = int(str(found[0][-1]))
+        return f"--max-load {name}={most}: it is {value}" if value > most else ""
+
+    def _lag(self) -> str:
+        most = self._max_lag
+        if most is None:
+            return ""
+        settings = self._settings.at_replica()
+        if settings is None:
+            raise ConfigError("--max-lag: the config names no source.replica to watch")
+        try:
+            with until(time.monotonic() + PATIENCE):
+                self._replica = self._replica or Source(settings)
+                lag = self._replica.lag()
+        except SourceError as error:
+            if not error.transient:
+                raise
+            self._replica = None
+            return f"--max-lag {most}: {error}"
+        if lag is None:
+            return f"--max-lag {most}: the replica does not replicate"
+        return f"--max-lag {most}: the replica is {lag} s behind" if lag > most else ""
+
+
+def check_room(plan: Plan, settings: Settings, target: Target, throttle: Throttle) -> None:
+    """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it."""
+    rooms = headroom(target)
+    if not rooms or not plan.expected:
+        return
+    with Source(settings) as source:
+        rows = sample(plan, source, target, throttle)
+    for node, need in bytes_needed(plan, rows, target).items():
+        if need > rooms.get(node, need):
+            raise TargetError(
+                f"redis {node}: about {need:,} bytes are needed and {rooms[node]:,} are left below maxmemory:"
+                " raise maxmemory, add a master, or load fewer fields"
+            )
+
+
+def sample(plan: Plan, source: Source, target: Target, throttle: Throttle) -> list[list[bytes]]:
+    """The HMSET commands that the first rows of a job make."""
+    sink = Sink(target, keep=True)
+    transfer(plan, plan.first(SAMPLE_ROWS), source, sink, throttle)
+    return [words for _, words in sink.kept if words[0] == b"HMSET"]
+
+
+def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: Target) -> dict[Node, int]:
+    """Bytes that each master needs for the rows of a job that are not in Redis yet; nothing where it cannot be told.
+
+    The estimate is MySQL's count of rows times what a sample of them takes, for which `rows` are the commands.
+    """
+    if not rows or not plan.expected:
+        return {}
+    new = [words for words in rows if not target.ask(words[1], "EXISTS", words[1])[1]]
+    each = sum(map(_memory, new)) / len(rows)
+    return {node: int(each * plan.expected * slots / SLOTS) for node, slots in target.slots.counts().items()}
+
+
+def _memory(words: Sequence[bytes]) -> int:
+    """Bytes that the hash of an HMSET takes, about."""
+    lengths = [len(word) for word in words[1:]]
+    fields = len(lengths) // 2
+    return OVERHEAD + sum(lengths) + (FIELD * fields if max(lengths[1:]) > COMPACT else 0)

@@ -1,0 +1,41 @@
+"""The options of one run, and what they are unless a person says otherwise."""
+
+from dataclasses import dataclass, field
+
+from loader.pipeline.throttle import Halt
+
+WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one run does differently from the job's config.
+
+    `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
+    variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
+    rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica; `full`
+    reads everything where a run would read what was changed.
+
+    `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
+    another one, or of another plan, is forgotten. `halt` may be asked by another thread to end the run.
+    """
+
+    where: str | None = None
+    key_range: str | None = None
+    chunk_rows: int | None = None
+    dry_run: bool = False
+    workers: int = WORKERS
+    resume: bool = False
+    restart: bool = False
+    shard: tuple[int, int] | None = None
+    rate: int | None = None
+    max_load: tuple[str, int] | None = None
+    max_lag: int | None = None
+    full: bool = False
+    slot: int | None = None
+    halt: Halt = field(default_factory=Halt)
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some of the job's rows are read, by what was typed."""
+        return bool(self.where or self.key_range or self.shard)

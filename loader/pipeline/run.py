@@ -1,0 +1,216 @@
+"""A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import uuid4
+
+from loader.config.load import Config
+from loader.config.models import Job
+from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped, text_of
+from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
+from loader.mysql.connection import Source
+from loader.mysql.plan import Plan, key_of
+from loader.pipeline import incremental
+from loader.pipeline.events import Listener
+from loader.pipeline.job_context import Ends, patience, prepare
+from loader.pipeline.options import Options
+from loader.pipeline.run_state import Basis
+from loader.pipeline.transfer import persist, transfer
+from loader.pipeline.workers import Crew
+from loader.redis.writer import Sink
+from loader.state import history
+from loader.wire.slots import slot_of
+
+PREVIEW_ROWS = 5
+REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
+STARTS = 3  # how often a run begins, where its table or its target is changed under it
+
+Then = Callable[[Run, Ends], None]
+Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan, and the commands it makes of the first rows."""
+
+    plan: Plan
+    table: Table
+    commands: list[tuple[Node, list[bytes]]]
+    changed: Plan | None = None  # of a later run that reads what was changed
+    index: str | None = None  # that finds what was changed
+
+
+def new_id() -> str:
+    """The id of a run."""
+    return uuid4().hex[:12]
+
+
+def run_job(
+    settings: Config, job: Job, options: Options, listener: Listener, name: str = "", then: Then | None = None
+) -> Run:
+    """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
+
+    Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    """
+    run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
+    try:
+        for start in range(STARTS):
+            try:
+                load(settings, job, options, listener, run, again=start > 0, then=then)
+                break
+            except StartOver as change:
+                if start == STARTS - 1:
+                    raise
+                listener.notify(Noted(f"the run starts over: {change}"))
+                run = Run(
+                    job=job.name,
+                    id=run.id,
+                    dry_run=options.dry_run,
+                    began=run.began,
+                    started=run.started,
+                    starts=run.starts + 1,
+                    waits=run.waits,
+                )
+                options = replace(options, restart=True)
+    except (Done, Paused) as nothing:
+        run.elsewhere, run.paused = isinstance(nothing, Done), isinstance(nothing, Paused)
+        run.exit_code, run.error = nothing.exit_code, str(nothing)
+    except Stopped as stop:
+        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
+    except LoaderError as error:
+        run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
+        run.foreign = isinstance(error, Foreign)
+    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
+        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, text_of(error)
+    else:
+        if run.rejected or run.error:
+            run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
+    run.seconds = run.seconds or time.monotonic() - run.started
+    return run
+
+
+def _code_of(error: LoaderError, settings: Config, job: Job, run: Run) -> Exit:
+    """How a run ends that has failed: a table that was there once is no fault of the config."""
+    gone = isinstance(error, PlanError) and error.gone
+    return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
+
+
+def load(
+    settings: Config,
+    job: Job,
+    options: Options,
+    listener: Listener,
+    run: Run,
+    *,
+    again: bool,
+    then: Then | None = None,
+) -> None:
+    """Load a job from its plan to its last chunk, count it into the run, and do what is to be done then."""
+    with prepare(settings, job, options, again=again) as ends:
+        _transfer(ends, options, listener, run, again=again)
+        if run.read != run.written + run.unchanged + run.rejected:
+            raise LoaderError(
+                f"rows do not add up: {run.read} read, {run.written} written,"
+                f" {run.unchanged} unchanged, {run.rejected} rejected"
+            )
+        run.seconds = time.monotonic() - run.started
+        if then:
+            then(run, ends)
+
+
+def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
+    """Have a crew load all chunks."""
+    job = ends.plan.job
+    with Basis(ends, options) as basis, Crew(ends, basis, options) as crew:
+        take_up = partial(crew.take_up, run.id)
+        try:
+            persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
+        except LoaderError:
+            _tell(basis.notes, listener)
+            raise
+        listener.expect(basis.plan.expected, ends.throttle)
+        _tell(basis.notes, listener)
+        run.resumed, run.full = basis.resumed, basis.is_full
+        run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
+        run.read = run.rejected
+        try:
+            for event in crew.events(listener):
+                add(run, event)
+        finally:
+            run.chunks = run.chunks_done + crew.owed
+            for reason, seconds in ends.throttle.waited().items():
+                run.waits[reason] = run.waits.get(reason, 0.0) + seconds
+        run.deleted += basis.erased
+        run.prunes = basis.prunes
+        run.error = basis.evicted() or None
+        _tell(basis.late_notes, listener)
+
+
+def _tell(notes: Iterable[str], listener: Listener) -> None:
+    for note in notes:
+        listener.notify(Noted(note))
+
+
+def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
+    """Count a chunk into its run, or out of it."""
+    if isinstance(event, ChunkOwed):
+        take_back(run, event.event)
+        return
+    run.read += event.read
+    run.written += event.written
+    run.unchanged += event.unchanged
+    run.deleted += event.deleted
+    run.rejected += len(event.rejects)
+    run.rejects += event.rejects[: REJECTS_KEPT - len(run.rejects)]
+    run.bytes += event.bytes
+    run.chunks_done += 1
+    run.chunks_retried += event.retried
+    for node, rows in event.nodes.items():
+        run.nodes[node] = run.nodes.get(node, 0) + rows
+
+
+def take_back(run: Run, event: ChunkLoaded) -> None:
+    """Count a chunk out of its run: it will be loaded once more."""
+    run.read -= event.read
+    run.written -= event.written
+    run.unchanged -= event.unchanged
+    run.deleted -= event.deleted
+    run.rejected -= len(event.rejects)
+    run.rejects = [reject for reject in run.rejects if reject not in event.rejects]
+    run.chunks_done -= 1
+    run.chunks_retried += 1
+    for node, rows in event.nodes.items():
+        run.nodes[node] -= rows
+
+
+def preview(settings: Config, job: Job) -> Preview:
+    """What a sync would do: the plan, and the commands of the first rows, with their nodes."""
+    with prepare(settings, job, Options()) as ends:
+        ends.rest()
+        return _preview(ends)
+
+
+def _preview(ends: Ends) -> Preview:
+    job = ends.plan.job
+    with Source(ends.settings.source) as source:
+        sink = Sink(ends.target, keep=True)
+        transfer(ends.plan, ends.plan.first(PREVIEW_ROWS), source, sink, ends.throttle)
+        if not job.incremental:
+            return Preview(ends.plan, ends.table, sink.kept)
+        changed, index = incremental.example(ends.plan, ends.table, source)
+        told = incremental.warnings(job, changed.walk[0])
+        plan = replace(ends.plan, warnings=(*ends.plan.warnings, *told))
+        return Preview(plan, ends.table, sink.kept, changed, index)
+
+
+def read_back(settings: Config, job: Job, keys: Sequence[str]) -> Iterator[Found]:
+    """The hashes of a job's keys as they are in Redis: key, slot, node, seconds to live, fields (None: no such key)."""
+    with prepare(settings, job, Options()) as ends:
+        for text in keys:
+            key = key_of(ends.plan, ends.table, text)
+            node, flat = ends.target.ask(key, "HGETALL", key)
+            _, ttl = ends.target.ask(key, "TTL", key)
+            fields = dict(zip(flat[::2], flat[1::2], strict=True)) or None
+            yield key, slot_of(key), node, ttl if ttl >= 0 else None, fields

@@ -1,0 +1,114 @@
+"""Asks the nodes for the hashes of rows, all at the same time, and compares each with its row.
+
+It stands where `Writer` stands: the rows of a chunk come as the commands that would write them, and in place of being
+sent they are what the replies are held against.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from loader.model import Batch, Node
+from loader.redis.client import DATA, NAMELESS, REDIRECT, Target
+from loader.redis.sockets import Link, Links
+from loader.wire import encoder
+from loader.wire.codec import Comparer, Tally, reads
+from loader.wire.slots import SlotMap
+
+SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
+
+
+@dataclass(frozen=True, slots=True)
+class Unequal:
+    """A row whose hash is not what it should be: the words that would write it, and the fields that are there.
+
+    `found` is None where the node could not say: the key is another node's for now, or holds no hash (`reason`).
+    """
+
+    key: bytes
+    wanted: dict[bytes, bytes]
+    found: dict[bytes, bytes] | None
+    reason: str = ""
+
+    @property
+    def is_unequal(self) -> bool:
+        """Whether it still is, once `found` is known."""
+        return bool(self.reason) or self.found != self.wanted
+
+
+class Reader:
+    """Compares the hashes of batches with their rows; serves one worker.
+
+    Each row whose hash is not what it should be is handed to `found`, and the keys of all hashes that are there are
+    added to `tally`. After a `TargetError` it is of no more use.
+    """
+
+    def __init__(self, target: Target, found: Callable[[Unequal], None], tally: Tally | None = None) -> None:
+        self._target = target
+        self._found = found
+        self._tally = tally
+        self._links = Links(target, _least, self._take)
+        self.slots = target.slots
+
+    @property
+    def most(self) -> int:
+        """Bytes of a value that all nodes take."""
+        return self._target.most
+
+    def begin(self) -> SlotMap:
+        """Take over the newest topology."""
+        self.slots = self._target.slots
+        return self.slots
+
+    def send(self, index: int, batch: Batch) -> None:
+        """Ask for the hashes of a batch; waits while `WINDOW` batches are under way to that node."""
+        link = self._links.to(self.slots.nodes[index])
+        self._links.make_room(link)
+        if batch.rows:
+            self._links.queue(link, reads(batch.data), Comparer(batch.data, batch.rows, self._tally))
+        self._links.send()
+
+    def drain(self) -> None:
+        """Wait for all replies."""
+        while self._links.busy:
+            self._links.turn()
+
+    def close(self) -> None:
+        """Leave all nodes."""
+        self._links.close()
+
+    def _take(self, link: Link, data: bytes) -> None:
+        """Compare what is all there; a long reply is not looked at again with each piece of it."""
+        tail = link.tail = bytearray(link.tail) if isinstance(link.tail, bytes) else link.tail
+        tail += data
+        at = 0
+        while link.awaited and len(tail) - at >= max(1, link.awaited[0].wanted):
+            comparer: Comparer = link.awaited[0]
+            at = comparer.feed(tail, at, len(tail))
+            if comparer.left:
+                break
+            link.awaited.popleft()
+            for command, reply in comparer.differences:
+                self._found(self._explain(link.node, command, reply))
+        if at < len(tail) and not link.awaited:
+            raise ConnectionError("more replies than commands")
+        del tail[:at]
+
+    def _explain(self, node: Node, command: bytes, reply: bytes) -> Unequal:
+        name, key, *words = next(encoder.split_commands(command))
+        wanted = dict(zip(words[::2], words[1::2], strict=True)) if name == b"HMSET" else {}
+        if not reply.startswith(b"-"):
+            fields = list(next(encoder.split_commands(reply), []))
+            return Unequal(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
+        text = reply[1:].decode(errors="replace").strip() or NAMELESS
+        code = text.split()[0]
+        if code == "MOVED":
+            self._target.mark_stale()
+        if code not in REDIRECT | DATA:
+            raise self._target.error(text, node)
+        return Unequal(key, wanted, None, "" if code in REDIRECT else "no hash")
+
+
+def _least(link: Link) -> int:
+    """Bytes that come at least until the oldest batch is answered."""
+    comparer: Comparer = link.awaited[0]
+    return max(1, max(comparer.left * SHORTEST, comparer.wanted) - len(link.tail))

@@ -1,0 +1,123 @@
+"""The masters of a target, asked one by one: what they own, hold, throw away and have room for."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from loader.errors import TargetError
+from loader.model import Node
+from loader.redis.client import UNKNOWN, Target, info_of, said
+from loader.redis.migrations import moves
+from loader.wire.slots import SLOTS
+
+
+def headroom(target: Target) -> dict[Node, int]:
+    """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
+    rooms = {}
+    for node in target.slots.nodes:
+        info = info_of(target.command(node, "INFO", "memory"))
+        most = int(info.get("maxmemory", 0))
+        if most and info.get("maxmemory_policy", "noeviction") == "noeviction":
+            rooms[node] = max(0, most - int(info.get("used_memory", 0)))
+    return rooms
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A master from its start to its end, as it was at one moment: what it has thrown away by then, and its policy.
+
+    `id` is that of its process and of its replication: one that was a replica meanwhile has begun another life.
+    `policy` is empty where it throws nothing away. `connections` counts those that came, and starts again with the
+    other counters (CONFIG RESETSTAT); `client` is the id of the newest connection, which never does.
+    """
+
+    id: str
+    evicted: int
+    policy: str
+    connections: int
+    client: int
+
+    @property
+    def process(self) -> str:
+        """The id of its process alone, which counts what it throws away from its start on."""
+        return self.id.partition(" ")[0]
+
+    def evicted_since(self, before: "Life | None") -> int:
+        """Keys thrown away since then, at least; all there were where the counter does not go back to then."""
+        if before is None or before.process != self.process or self.connections < before.connections:
+            return self.evicted
+        return self.evicted - before.evicted
+
+    def has_lost_count(self, before: "Life") -> bool:
+        """Whether the counters have started again since then: fewer connections are counted than came since."""
+        return self.connections < before.connections or self.connections <= self.client - before.client
+
+
+def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
+    """The lives of all masters; where the `newest` ids are not needed, which new connections have, in less time.
+
+    Raises a transient `TargetError` where one is a replica by now.
+    """
+    found = {}
+    for node in target.slots.nodes:
+        words = (("CLIENT", "ID"), ("INFO",))
+        client, text = target.look(node, *words) if newest else target.commands(node, words)
+        if isinstance(client, Exception) and not said(client).startswith(UNKNOWN):
+            raise target.error(client, node)
+        if isinstance(text, Exception):
+            raise target.error(text, node)
+        info = info_of(text)
+        if info.get("role") == "slave":
+            target.mark_stale()
+            raise TargetError(f"redis {node}: is no longer a master", transient=True)
+        target.note_replicas(node, int(info.get("connected_slaves", 0)))
+        policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
+        found[node] = Life(
+            f"{info.get('run_id', '')} {info.get('master_replid', '')}",
+            int(info.get("evicted_keys", 0)),
+            "" if policy == "noeviction" else policy,
+            int(info.get("total_connections_received", 0)),
+            client if isinstance(client, int) else 0,  # before Redis 5 they have no ids
+        )
+    return found
+
+
+def expiring(target: Target) -> int:
+    """Keys that have a time to live, on all masters, whoever's they are."""
+    infos = [target.command(node, "INFO", "keyspace").decode() for node in target.slots.nodes]
+    return sum(int(count) for info in infos for count in re.findall(r"expires=([0-9]+)", info))
+
+
+def describe_cluster(target: Target) -> dict[str, Any]:
+    """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas.
+
+    Where slots are being moved, the state is `moving` at best, and they are listed; who takes them counts as a master.
+    """
+    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
+    masters: dict[Node, dict[str, Any]] = {}
+    for first, last, (master, *replicas) in ranges:
+        entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
+        entry["slots"] += last + 1 - first
+    under_way = moves(target, masters)
+    for move in under_way:
+        masters.setdefault(move.taker, {"node": str(move.taker), "slots": 0, "keys": None, "replicas": 0})
+    state = ("moving" if under_way else "ok") if masters else "fail"
+    for node, entry in masters.items():
+        try:
+            entry["keys"] = target.command(node, "DBSIZE")
+            # CLUSTER SLOTS leaves out a replica that has received nothing yet.
+            entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
+            if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
+                state = "fail"
+        except TargetError as error:
+            if not error.transient:
+                raise
+            state = "fail"
+    document = {
+        "schema": "loader.cluster/v1",
+        "state": state,
+        "slots": sum(entry["slots"] for entry in masters.values()),
+        "masters": sorted(masters.values(), key=lambda entry: str(entry["node"])),
+    }
+    moving = [{"slot": move.slot, "from": str(move.giver), "to": str(move.taker)} for move in under_way]
+    return document | ({"moving": moving} if moving else {})

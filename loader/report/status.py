@@ -1,0 +1,202 @@
+"""Jobs and runs as tables for people and as documents for programs: `loader status` and `loader runs`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from textwrap import wrap
+from typing import Any
+
+from loader.config.parsers import plain
+from loader.jobs.status import JobStatus
+from loader.state.history import Entry
+
+WIDTH = 80
+NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
+COLORS = {"ok": 32, "running": 36, "rejects": 33, "late": 33, "paused": 33, "stopped": 33, "failed": 31}
+UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
+
+
+def status_document(status: JobStatus) -> dict[str, Any]:
+    """The JSON document of a job's state, `loader.status/v1`; ages in seconds."""
+    success = status.success
+    return {
+        "schema": "loader.status/v1",
+        "job": status.job,
+        "state": status.state,
+        "late": status.late,
+        "running": [
+            {"run": held.run, "part": held.part, "host": held.host, "pid": held.pid, "since": held.since}
+            for held in status.holders
+        ],
+        "last": _facts(status.last) if status.last else None,
+        "success": success
+        and {"run": success.run, "ended": moment(success.ended), "age": round(max(0.0, status.now - success.ended), 1)},
+        "next": moment(status.due) if status.due else None,
+        "watermark": moment(status.watermark) if status.watermark else None,
+        "lag": round(max(0.0, status.now - status.watermark), 1) if status.watermark else None,
+        "rejects": status.rejects,
+        "paused": None if status.paused is None else moment(status.paused),
+        "problem": "; ".join(problems_of(status)) or None,
+    }
+
+
+def problems_of(status: JobStatus) -> list[str]:
+    """Why what is said of a job may not be so, or not of this one; none where it is."""
+    if status.foreign:
+        return [status.foreign, *status.unread]
+    doubt = _doubt(status)
+    return [*([doubt] if doubt else []), *status.unread]
+
+
+def _doubt(status: JobStatus) -> str | None:
+    """Why a success may not count."""
+    if status.success and status.ahead:
+        ended, host = moment(status.success.ended), status.success.host
+        return (
+            f"its last success, at {ended} on {host}, is {age(status.ahead)} in the future by redis's clock, so how old"
+            " it is nobody knows: a clock is or was wrong, there or in redis"
+        )
+    if status.former:
+        ended = moment(status.former.ended)
+        return f"its config was changed since its last success, at {ended} by run {status.former.run}"
+    return None
+
+
+def runs_document(entry: Entry) -> dict[str, Any]:
+    """The JSON document of a run of the history, `loader.runs/v1`."""
+    return {"schema": "loader.runs/v1", "job": entry.job, **_facts(entry)}
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "run": entry.run,
+        "began": moment(entry.began),
+        "ended": moment(entry.ended),
+        "by": entry.by,
+        "slot": moment(entry.slot) if entry.slot else None,
+        "status": entry.status,
+        "exit_code": entry.exit_code,
+        "full": entry.full,
+        "partial": entry.partial,
+        "resumed": entry.resumed,
+        "rows": dict(entry.rows),
+        "bytes": entry.bytes,
+        "seconds": entry.seconds,
+        "chunks": dict(entry.chunks),
+        "error": entry.error,
+        "host": entry.host,
+    }
+
+
+def status_text(statuses: Sequence[JobStatus], *, color: bool = False) -> str:
+    """The jobs for people, a line each, and below it who runs it, or what failed."""
+    head = ("job", "state", "last run", "rows", "took", "success", "next", "lag", "rejects")
+    rows = [_status_cells(each) for each in statuses]
+    below = [_below(each) for each in statuses]
+    return _table(head, rows, below, right=frozenset({3, 4, 8}), color=color)
+
+
+def _status_cells(status: JobStatus) -> tuple[str, ...]:
+    last, success, now = status.last, status.success, status.now
+    return (
+        _name(status.job),
+        status.state,
+        f"{age(now - last.ended)} ago" if last else "-",
+        f"{last.rows['read']:,}" if last else "-",
+        took(last.seconds) if last else "-",
+        f"{age(now - success.ended)} ago" if success else "-",
+        f"in {age(status.due - now)}" if status.due else "-",
+        age(now - status.watermark) if status.watermark else "-",
+        f"{status.rejects:,}",
+    )
+
+
+def _below(status: JobStatus) -> list[str]:
+    lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
+    if status.paused:
+        lines.append(f"its schedule is paused since {moment(status.paused)}")
+    if problems := problems_of(status):
+        lines += problems
+    elif status.late and status.state != "late":
+        lines.append("late: its last success is too long ago")
+    if status.last and status.last.error and not status.holders:
+        lines.append(status.last.error)
+    return lines
+
+
+def runs_text(entries: Sequence[Entry], *, color: bool = False) -> str:
+    """Runs for people, a line each, and below it what failed."""
+    head = ("began", "job", "run", "state", "by", "read", "written", "took")
+    rows = [
+        (
+            datetime.fromtimestamp(entry.began, UTC).strftime("%m-%d %H:%M:%S"),
+            _name(entry.job),
+            entry.run,
+            entry.status,
+            entry.by,
+            f"{entry.rows['read']:,}",
+            f"{entry.rows['written']:,}",
+            took(entry.seconds),
+        )
+        for entry in entries
+    ]
+    if not rows:
+        return "no runs yet"
+    below = [[entry.error] if entry.error else [] for entry in entries]
+    return _table(head, rows, below, right=frozenset({5, 6, 7}), color=color)
+
+
+def _table(
+    head: tuple[str, ...],
+    rows: Sequence[tuple[str, ...]],
+    below: Sequence[Sequence[str]],
+    *,
+    right: frozenset[int],
+    color: bool,
+) -> str:
+    """Columns as wide as what is in them, two spaces between where a line then fits, else one; `right` are numbers."""
+    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if number in right else _paint(cell, head[number], width, color=color)
+            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return gap.join(padded).rstrip()
+
+    lines = [line(head)]
+    for cells, under in zip(rows, below, strict=True):
+        lines.append(line([plain(cell) for cell in cells]))
+        lines += [line for each in under for line in _wrapped(plain(each))]
+    return "\n".join(lines)
+
+
+def _paint(cell: str, column: str, width: int, *, color: bool) -> str:
+    padding = " " * (width - len(cell))
+    code = COLORS.get(cell) if color and column == "state" else None
+    return f"\x1b[{code}m{cell}\x1b[0m{padding}" if code else cell + padding
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _name(job: str) -> str:
+    half = NAME_WIDTH // 2
+    return job if len(job) <= NAME_WIDTH else f"{job[: half - 1]}…{job[-half:]}"
+
+
+def age(seconds: float) -> str:
+    """A span of time in its largest whole unit: 5s, 12m, 3h, 2d."""
+    whole = max(0, round(seconds))
+    return next((f"{whole // size}{unit}" for size, unit in UNITS if whole >= size), f"{whole}s")
+
+
+def took(seconds: float) -> str:
+    """How long a run took: 0.25s, 59s, 12m."""
+    return f"{seconds:.2f}s" if seconds < 10 else age(seconds)
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""What the loader remembers in the target: checkpoints, markers, locks, baselines, digests, history."""

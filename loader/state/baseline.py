@@ -1,0 +1,139 @@
+"""What a later run may build on: that the target still holds all that the runs before it have written.
+
+A run that leaves rows out, because they were not changed, needs to know. The baseline of a job, under
+`loader:{job}:baseline`, says what its last run was planned from; it stands as long as that is still the plan, the
+markers of that run are on every master, and no master has thrown keys away since, as far as it has counted them all
+the time: one that was started anew, or whose counters were, may have done so.
+"""
+
+import json
+import math
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from loader.errors import StateError
+from loader.model import Node
+from loader.redis.client import Target
+from loader.redis.servers import Life
+from loader.state.checkpoint import difference
+from loader.state.markers import Markers
+from loader.state.recall import LATEST, parsed, recalled
+from loader.state_keys import foreign, own_key, spread_key
+from loader.wire.slots import slot_of
+
+VERSION = 2
+VOID = "void"  # all that stands there where a run without a baseline was called in question
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A run that ended well: its id, what it was planned from, its markers, and the masters as they were then.
+
+    `full` is when everything was read last, in seconds since 1970; `more` is what the way of reading adds; `void` is
+    empty as long as nobody has called it in question.
+    """
+
+    run: str
+    facts: Mapping[str, str]
+    markers: tuple[str, ...]
+    lives: tuple[Life, ...]
+    full: float
+    more: Mapping[str, Any] = field(default_factory=dict)
+    void: str = ""
+
+    @property
+    def began(self) -> float | None:
+        """When its run began, in seconds since 1970; None where it does not say."""
+        began = self.more.get("began")
+        if isinstance(began, int | float) and math.isfinite(began) and 0 <= began <= LATEST:
+            return float(began)
+        return None
+
+
+class Baselines:
+    """The baseline of one job in its target."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self._text: bytes | None = None  # as it was when the run began
+        self._target = target
+        self._marker = spread_key("standing", job)
+        self._key = own_key(job, "baseline")
+
+    def read(self) -> Baseline | None:
+        """The baseline; None where there is none, a `StateError` where it is none that this program wrote."""
+        text = self._read()
+        try:
+            if text is None or parsed(text).keys() == {VOID}:
+                return None
+            return recalled(Baseline, text, VERSION)
+        except ValueError as error:
+            raise foreign(self._key, f"cannot be read ({error})") from error
+
+    def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
+        """Why a run with these facts, on these masters, cannot build on it, in words; empty where it can."""
+        if baseline.void:
+            return "what the last run has left was called in question since"
+        if changed := difference(baseline.facts, facts):
+            return f"the plan was changed: {changed}"
+        seen = Markers(self._target, self._marker, baseline.run, baseline.markers, passing=False).read()
+        if lost := [key for key, there in seen.items() if there is None]:
+            return f"the target was emptied, in part or whole: markers are gone ({', '.join(lost)})"
+        slots = self._target.slots
+        vouched = {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
+        if strange := (set(slots.nodes) | masters.keys()) - vouched:
+            return f"masters are new: {', '.join(sorted(map(str, strange)))}"
+        before = {life.id: life for life in baseline.lives}
+        doubts = ((node, doubt(life, before.get(life.id))) for node, life in masters.items())
+        return next((f"redis {node} {why}" for node, why in doubts if why), "")
+
+    def save(
+        self, run: str, facts: Mapping[str, str], masters: Iterable[Life], full: float, more: Mapping[str, Any]
+    ) -> None:
+        """Have a run that ended well be what the next one builds on; the masters as they were since it began.
+
+        Not where it was called in question since.
+        """
+        if self._read() != self._text:
+            return
+        markers = Markers(self._target, self._marker, run, passing=False)
+        markers.leave()
+        baseline = Baseline(run, facts, markers.keys, tuple(masters), full, more)
+        self._write(baseline)
+
+    def begin(self) -> None:
+        """Note what is there: where it is another thing at the end, it was called in question meanwhile."""
+        self._text = self._read()
+
+    def void(self, *, under_way: bool = False) -> None:
+        """Have the next run read and write everything, and another one that is `under_way` leave nothing to build on.
+
+        What it says of itself stays: an incremental job has to know from when on hashes may have to go.
+        """
+        token = secrets.token_hex(8)
+        try:
+            baseline = self.read()
+        except StateError:  # nothing is built on it, and the next run tells of it
+            baseline = None
+        if baseline:
+            self._write(replace(baseline, void=token))
+        elif under_way:
+            self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({VOID: token})))
+
+    def _write(self, baseline: Baseline) -> None:
+        text = json.dumps({"version": VERSION, **asdict(baseline)})
+        self._target.keep(self._key.encode(), ("SET", self._key, text))
+
+    def _read(self) -> bytes | None:
+        text: bytes | None = self._target.ask(self._key.encode(), "GET", self._key)[1]
+        return text
+
+
+def doubt(now: Life, before: Life | None) -> str:
+    """Why a master may have thrown keys away since then, in words; empty where it has not."""
+    if before is None:
+        return "was started anew, has taken over, or replicates anew: it may have thrown keys away before"
+    if now.has_lost_count(before):
+        return "has had its counters reset, and may have thrown keys away before"
+    return "has thrown keys away" if now.evicted != before.evicted else ""

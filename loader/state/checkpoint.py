@@ -1,0 +1,343 @@
+"""What a run leaves in the target: checkpoint, markers, slot, owed prune and rejects, under `loader:{job}:…`.
+
+State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
+that are gone. Markers tell of a master that was emptied alone, see `marker`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from loader.errors import Paused, StateError
+from loader.model import SKEW, Chunk, KeyValues, Reject, is_literal
+from loader.process import identity
+from loader.redis.client import Target
+from loader.state.markers import Markers
+from loader.state.recall import LATEST, built, listed, parsed, recalled
+from loader.state_keys import foreign, own_key, spread_key
+
+VERSION = 3
+REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
+ANOTHER_TABLE = {  # what of `Source.identity` may differ, and what it means
+    "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
+    "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
+    "generated": "the generated columns",
+}
+PAGE = 1000  # rejects read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
+
+    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters, and
+    `marks` what has to stand there, by key and field, as long as no chunk is lost that is not owed; `rejected` counts
+    the rows it could not write; `start` is what a later run needs to know of the run's beginning.
+    """
+
+    run: str
+    facts: Mapping[str, str]
+    markers: tuple[str, ...]
+    owed: tuple[Chunk, ...] = ()
+    after: KeyValues | None = None
+    ended: bool = False
+    number: int = 1  # of the next chunk
+    rejected: int = 0
+    start: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def ends(self) -> tuple[KeyValues, ...]:
+        """The keys at which something owed begins or ends."""
+        ends = (self.after, *(end for chunk in self.owed for end in (chunk.after, chunk.upto)))
+        return tuple(end for end in ends if end is not None)
+
+
+class State:
+    """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
+
+    def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True) -> None:
+        self._target = target
+        self.marker = spread_key("marker" if resumes else "passing", job, shard)
+        self._key = own_key(job, "checkpoint", shard)
+        self._slot = own_key(job, "slot")
+        self._prune = own_key(job, "prune")
+        self._paused = own_key(job, "paused")
+        self._fields = own_key(job, "fields")
+        self._resumes = resumes
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint, in one command."""
+        text = json.dumps({"version": VERSION, **asdict(checkpoint)})
+        self._target.ask(self._key.encode(), "SET", self._key, text)
+
+    def read(self) -> Checkpoint | None:
+        """The checkpoint of an unfinished run; a `StateError` where it is none that this program wrote."""
+        text = self._target.ask(self._key.encode(), "GET", self._key)[1]
+        if text is None:
+            return None
+        try:
+            saved = recalled(Checkpoint, text, VERSION)
+            if not all(is_literal(value) for end in saved.ends for value in end):
+                raise ValueError("it has a key that is no literal")  # noqa: TRY301
+            if len({chunk.number for chunk in saved.owed}) < len(saved.owed):
+                raise ValueError("it numbers its chunks wrongly")  # noqa: TRY301
+            if "began" in saved.start:
+                built(_Begin, {"since": saved.start["began"]})
+        except ValueError as error:
+            raise foreign(self._key, f"cannot be read ({error})") from error
+        return saved
+
+    def misfit(self) -> StateError:
+        """The error that the checkpoint of this very plan has keys that are none of its table."""
+        return foreign(self._key, "cannot be read (it has a key that does not fit the table)")
+
+    def slot(self) -> Mapping[str, Any] | None:
+        """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
+
+        `begun` is a later one for which a run began that has not ended well; `of` is the fingerprint of what was run.
+        A time that has not come yet was done by a wrong clock, or by one that was set back since: it is `ahead`, and
+        `slot` is 0. A `StateError` where it is none that this program wrote.
+        """
+        text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
+        if text is None:
+            return None
+        try:
+            done = parsed(text)
+            built(_Slot, {name: done[name] for name in ("slot", "begun") if name in done}, most=LATEST)
+        except ValueError as error:
+            raise foreign(self._slot, f"cannot be read ({error})") from error
+        done.pop("ahead", None)
+        if done["slot"] > self._target.time(self._slot) + SKEW:
+            done |= {"slot": 0, "ahead": done["slot"]}
+        return done
+
+    def begin_slot(self, slot: int) -> None:
+        """Note that a run begins for a time of the job's schedule: who comes after a kill takes it up."""
+        done = {name: value for name, value in (self.slot() or {"slot": 0}).items() if name != "ahead"}
+        text = json.dumps({**done, "begun": slot})
+        self._target.ask(self._slot.encode(), "SET", self._slot, text)
+
+    def save_slot(self, slot: int, run: str, of: str) -> None:
+        """Note that a time of the job's schedule is done, and by the fingerprint `of` what."""
+        text = json.dumps({"slot": slot, "run": run, "of": of, **identity()})
+        self._target.ask(self._slot.encode(), "SET", self._slot, text)
+
+    def pause(self) -> None:
+        """Have no daemon run the job by its schedule, until `resume`; who has paused it before stays named."""
+        text = json.dumps({"since": round(self._target.time(self._paused), 3), **identity()})
+        self._target.ask(self._paused.encode(), "SET", self._paused, text, "NX")
+
+    def resume(self) -> None:
+        """Have the schedule of the job go on."""
+        self._target.ask(self._paused.encode(), "DEL", self._paused)
+
+    def paused(self) -> float | None:
+        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not.
+
+        A `StateError` where it is, but not by this program: whoever wrote that meant it.
+        """
+        text = self._target.ask(self._paused.encode(), "GET", self._paused)[1]
+        if text is None:
+            return None
+        try:
+            return built(_Begin, {"since": parsed(text).get("since")}).since
+        except ValueError as error:
+            raise foreign(self._paused, f"pauses the schedule, though it cannot be read ({error})") from error
+
+    def check_pause(self) -> None:
+        """Raise `Paused` where the schedule of the job is."""
+        try:
+            since = self.paused()
+        except StateError as error:
+            raise Paused(f"the schedule of the job is paused: {error}") from error
+        if since is not None:
+            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            raise Paused(f"the schedule of the job is paused since {when}")
+
+    def fields(self) -> frozenset[str]:
+        """The fields that hashes of the job may hold, as far as runs have noted it.
+
+        A `StateError` where that is none that this program wrote.
+        """
+        text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
+        try:
+            return frozenset() if text is None else frozenset(listed(text))
+        except ValueError as error:
+            raise foreign(self._fields, f"cannot be read ({error})") from error
+
+    def add_fields(self, names: frozenset[str]) -> None:
+        """Note more fields that hashes of the job may hold."""
+        try:
+            known = self.fields()
+        except StateError:  # it was written meanwhile
+            known = frozenset()
+        if not names <= known:
+            self.set_fields(names | known)
+
+    def set_fields(self, names: frozenset[str]) -> None:
+        """Note which fields hashes of the job may hold, and no others."""
+        self._target.ask(self._fields.encode(), "SET", self._fields, json.dumps(sorted(names)))
+
+    def owe_prune(self, run: str) -> None:
+        """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""
+        self._target.ask(self._prune.encode(), "SET", self._prune, run)
+
+    def owes_prune(self) -> bool:
+        """Whether a prune is due, whoever has noted it."""
+        return bool(self._target.ask(self._prune.encode(), "EXISTS", self._prune)[1])
+
+    def settle_prune(self) -> None:
+        """Note that a prune was carried out, or refused to a person."""
+        self._target.ask(self._prune.encode(), "DEL", self._prune)
+
+    def markers(self, run: str) -> Markers:
+        """The markers of a run, that has left them or is about to."""
+        return Markers(self._target, self.marker, run)
+
+    def void(self) -> None:
+        """Delete the checkpoint of an earlier run, for good: the markers of a new one must not vouch for it."""
+        self._target.keep(self._key.encode(), ("DEL", self._key))
+
+    def forget(self, markers: Markers) -> None:
+        """Delete the checkpoint, where the run has one, and its markers."""
+        if self._resumes:
+            self._target.ask(self._key.encode(), "DEL", self._key)
+        markers.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The times of a slot, in seconds since 1970."""
+
+    slot: int
+    begun: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """When a pause, or a run, began, in seconds since 1970."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
+
+    `by` is the attempt of a run that has listed it last; empty where another version of this program has.
+    """
+
+    key: bytes
+    reason: str
+    first: float
+    last: float
+    attempts: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row of the list of rejects, as it is kept."""
+
+    reason: str
+    first: float
+    last: float
+    attempts: int
+    by: str = ""
+
+
+class Rejects:
+    """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self._target = target
+        self._key = own_key(job, "rejects")
+        self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
+
+    def count(self) -> int:
+        """How many are listed."""
+        return int(self._ask("HLEN"))
+
+    def add(self, rejects: Sequence[Reject], by: str) -> None:
+        """List rows, or list them again, for an attempt of a run; at most `REJECTS_KEPT` in all."""
+        if not rejects:
+            return
+        room = REJECTS_KEPT - self.count()
+        now = self._target.time(self._key)
+        for reject in rejects[:REJECTS_KEPT]:
+            known = self._ask("HGET", reject.key)
+            if known is None and room <= 0:
+                continue
+            room -= known is None
+            before = None if known is None else _rejected(reject.key, known)
+            if known is not None and before is None:
+                self.strange.add(reject.key)
+            before = before or Rejected(reject.key, "", now, now, 0)
+            first, attempts = min(before.first, now), before.attempts + 1
+            entry = {"reason": reject.reason, "first": first, "last": now, "attempts": attempts, "by": by}
+            self._ask("HSET", reject.key, json.dumps(entry))
+
+    def all(self) -> Iterator[Rejected]:
+        """Each of them; those listed meanwhile may be missing. A `StateError` where one cannot be read."""
+        for key, entry in self._entries():
+            if entry is None:
+                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
+            yield entry
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Strike rows off the list; returns how many were on it."""
+        return sum(int(self._ask("HDEL", *keys[i : i + PAGE])) for i in range(0, len(keys), PAGE))
+
+    def remove_others(self, by: str) -> None:
+        """Strike off the rows that this attempt of a run has not listed: it has written them."""
+        entries = list(self._entries())
+        self.strange |= {key for key, entry in entries if entry is None}
+        self.remove([key for key, entry in entries if entry is None or entry.by != by])
+
+    def clear(self) -> int:
+        """Forget all; returns how many there were."""
+        try:
+            count = self.count()
+        except StateError:  # it is no list of rejects at all
+            count = 0
+        self._ask("DEL")
+        return count
+
+    def _entries(self) -> Iterator[tuple[bytes, Rejected | None]]:
+        """Each entry by its key; None for one that this program did not write."""
+        cursor = b"0"
+        while True:
+            cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
+            for key, text in zip(flat[::2], flat[1::2], strict=True):
+                yield key, _rejected(key, text)
+            if cursor == b"0":
+                return
+
+    def _ask(self, command: str, *words: str | bytes | int) -> Any:
+        return self._target.ask(self._key.encode(), command, self._key, *words)[1]
+
+
+def _rejected(key: bytes, text: bytes) -> Rejected | None:
+    """An entry of the list of rejects; None for one that this program did not write."""
+    try:
+        entry = built(_Entry, parsed(text))
+    except ValueError:
+        return None
+    return Rejected(key, **asdict(entry))
+
+
+def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """What of a plan has changed since a checkpoint, in words; None where nothing has.
+
+    What tells a table from another may be unknown on either side, and says nothing then.
+    """
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    changed = [name for name in names if name not in ANOTHER_TABLE or (name in before and name in now)]
+    if not changed:
+        return None
+    return "; ".join(
+        f"{ANOTHER_TABLE.get(name, name)} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed
+    )

@@ -1,0 +1,297 @@
+"""What a job's hashes were written from: a digest of each row, kept in the target chunk by chunk.
+
+A chunk's digests and keys are one blob under `loader:digest:{job}:{number}`, without a hash tag, so that chunks spread
+over the masters. The index `loader:{job}:digests`, a hash, has an entry a chunk with its bounds and the checksum of its
+blob: a blob that is not the one its entry speaks of is no more than a list of keys. An entry without a checksum is
+dirty: the chunk may hold anything, and is written whole.
+"""
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import compress
+from typing import Any
+
+from loader.errors import StartOver, StateError
+from loader.model import Chunk, KeyValues
+from loader.redis.client import Target
+from loader.state.recall import built, parsed
+from loader.state_keys import foreign, own_key, spread_key
+
+VERSION = 1
+LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
+HEAD = struct.Struct("<BI")  # version, number of rows
+WRITER, BASE, PLAN, SIZE = "run", "base", "plan", "size"  # fields of the index beside the entries, which are numbers
+KNOWN = frozenset({WRITER, BASE, PLAN, SIZE})
+DIGITS = 18  # of a number
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Digests of some rows, eight bytes each, and their keys, each behind its length in four bytes."""
+
+    digests: bytes = b""
+    keys: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.digests) // 8
+
+    def __add__(self, other: "Rows") -> "Rows":
+        return Rows(self.digests + other.digests, self.keys + other.keys)
+
+    def split_keys(self) -> Iterator[bytes]:
+        """The keys, in order."""
+        at = 0
+        while at < len(self.keys):
+            size = int.from_bytes(self.keys[at : at + 4], "little")
+            yield self.keys[at + 4 : at + 4 + size]
+            at += 4 + size
+
+    def without(self, keys: Collection[bytes]) -> "Rows":
+        """These rows, but for those of some keys."""
+        if not keys:
+            return self
+        return self._only([key not in keys for key in self.split_keys()])
+
+    def _each(self) -> Iterator[bytes]:
+        return (self.digests[at : at + 8] for at in range(0, len(self.digests), 8))
+
+    def _only(self, wanted: Iterable[bool]) -> "Rows":
+        rows = list(compress(zip(self._each(), self.split_keys(), strict=True), wanted))
+        keys = b"".join(len(key).to_bytes(4, "little") + key for _, key in rows)
+        return Rows(b"".join(digest for digest, _ in rows), keys)
+
+
+def pack(rows: Rows) -> bytes:
+    """The blob of rows."""
+    return HEAD.pack(VERSION, len(rows)) + rows.digests + zlib.compress(rows.keys, LEVEL)
+
+
+def unpack(blob: bytes | None) -> Rows | None:
+    """The rows of a blob; None where it is none that this program wrote."""
+    try:
+        version, count = HEAD.unpack_from(blob or b"")
+        end = HEAD.size + 8 * count
+        rows = Rows(blob[HEAD.size : end], zlib.decompress(blob[end:])) if blob else Rows()
+    except (struct.error, zlib.error):
+        return None
+    return rows if version == VERSION and len(rows) == count else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A chunk of the index: its bounds, its rows, the checksum of its blob (None: it is dirty) and who wrote that."""
+
+    number: int
+    after: KeyValues | None
+    upto: KeyValues
+    rows: int = 0
+    sum: int | None = None
+    by: str = ""
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk to load."""
+        return Chunk(self.number, self.after, self.upto)
+
+
+class Digests:
+    """The digests of one job in its target, while `writer` runs.
+
+    Unless what is there is `trusted`, only chunks that the writer itself has written count as known. Raises `StartOver`
+    where another run writes meanwhile.
+    """
+
+    def __init__(self, target: Target, job: str, writer: str) -> None:
+        self._target = target
+        self._job = job
+        self._key = own_key(job, "digests")
+        self._writer = writer
+        self.trusted = False
+        self.is_whole = True  # nothing is missing of what the last run has left
+        self.unread: set[bytes] = set()  # blobs that were none: which keys their chunks had is not known
+
+    def open(
+        self, facts: Mapping[str, str], base: str | None, fits: Callable[[KeyValues], bool] = lambda _: True
+    ) -> list[Entry]:
+        """Begin to write, and return the chunks that are there, in the order of their keys.
+
+        They are trusted where they are of the plan with those facts, and what the run with that `base` has left; of
+        another plan all are forgotten, and so are those whose bounds do not fit.
+        """
+        plan = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        flat = self._ask("HGETALL")
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        strange = [name for name in fields if not _is_number(name) and name.decode(errors="replace") not in KNOWN]
+        if strange:
+            self._ask("HDEL", *strange)
+        numbers = {int(name): text for name, text in fields.items() if _is_number(name)}
+        entries = [
+            entry for number, text in numbers.items() if (entry := _entry(number, text)) and _bounded(entry, fits)
+        ]
+        chain = _chain(entries) if fields.get(PLAN.encode()) == plan.encode() else []
+        size = b"%d" % len(fields)
+        self.is_whole = len(chain) == len(numbers) and not strange and fields.get(SIZE.encode(), size) == size
+        self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
+        if fields.get(WRITER.encode()) != fields.get(BASE.encode()):
+            chain = self._without(chain, fields.get(WRITER.encode(), b"").decode(errors="replace"))
+        kept = {entry.number for entry in chain}
+        self.forget(number for number in numbers if number not in kept)
+        self._ask("HMSET", WRITER, self._writer, PLAN, plan)
+        self._ask("HDEL", SIZE)
+        return chain
+
+    def check(self) -> None:
+        """Raise a `StateError` where the index is none at all."""
+        self._ask("HLEN")
+
+    def check_entries(self) -> None:
+        """Raise a `StateError` where the index is none, or an entry of it."""
+        flat = self._ask("HGETALL")
+        for name, text in zip(flat[::2], flat[1::2], strict=True):
+            known = name.decode(errors="replace") in KNOWN
+            if not known and not (_is_number(name) and _entry(int(name), text)):
+                raise foreign(
+                    self._key, f"has an entry {ascii(name[:DIGITS])[1:]} that is none that this program wrote"
+                )
+
+    def close(self) -> None:
+        """All chunks are written: the next run may build on them, if a baseline with this writer says so."""
+        self._check_writer()
+        self._ask("HMSET", BASE, self._writer, SIZE, "")
+        self._ask("HSET", SIZE, self._ask("HLEN"))
+
+    def read(self, number: int) -> tuple[Entry | None, Rows, bool]:
+        """The entry of a chunk as it is now, what its rows were, and whether its hashes are known to be theirs."""
+        self._check_writer()
+        entry = self.entry(number)
+        if entry is None:
+            return None, Rows(), False
+        blob, rows = self._rows(number)
+        known = rows is not None and entry.sum == zlib.crc32(blob or b"") and self._is_trusted(entry)
+        return entry, rows or Rows(), known
+
+    def soil(self, entry: Entry) -> None:
+        """Have a chunk count as dirty, before anything of it is written; a replica knows it too."""
+        if entry.sum is None:
+            return
+        self.put(replace(entry, sum=None))
+
+    def write(self, entry: Entry, rows: Rows, by: str | None = None) -> Entry:
+        """Write the blob of a chunk; the entry that then makes it known."""
+        blob = pack(rows)
+        key = self._blob_key(entry.number)
+        self._target.ask(key, "SET", key, blob)
+        return replace(entry, rows=len(rows), sum=zlib.crc32(blob), by=self._writer if by is None else by)
+
+    def put(self, *entries: Entry) -> None:
+        """Have the index say this of chunks, in one command that a failover does not undo."""
+        words: list[str | int] = []
+        for entry in entries:
+            words += entry.number, _text(entry)
+        self._target.keep(self._key.encode(), ("HMSET", self._key, *words))
+
+    def fold(self, first: Entry, second: Entry) -> Entry | None:
+        """Make one chunk of two neighbours; None where one of them is dirty."""
+        (blob, one), (other_blob, other) = (self._rows(entry.number) for entry in (first, second))
+        sums = [zlib.crc32(each or b"") for each in (blob, other_blob)]
+        if one is None or other is None or sums != [first.sum, second.sum]:
+            return None
+        entry = self.write(replace(first, upto=second.upto), one + other, first.by if first.by == second.by else "")
+        self.put(entry)
+        self.forget([second.number])
+        return entry
+
+    def rows_of(self, number: int) -> Rows:
+        """What the blob of a chunk holds, none where it is not there."""
+        return self._rows(number)[1] or Rows()
+
+    def entry(self, number: int) -> Entry | None:
+        """The entry of a chunk as it is now."""
+        text = self._ask("HGET", number)
+        return None if text is None else _entry(number, text)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Forget chunks, blob and entry."""
+        for number in numbers:
+            self._ask("HDEL", number)
+            key = self._blob_key(number)
+            self._target.ask(key, "UNLINK", key)
+
+    def clear(self) -> None:
+        """Forget all there is: the job no longer asks what was changed."""
+        try:
+            flat = self._ask("HGETALL")
+        except StateError:
+            flat = [b""]
+        if flat:
+            self.forget(int(name) for name in flat[::2] if _is_number(name))
+            self._ask("DEL")
+
+    def _without(self, chain: Sequence[Entry], writer: str) -> list[Entry]:
+        """The chunks, dirty where a run wrote them that did not end: no baseline vouches for its last writes."""
+        dirty = [replace(entry, sum=None) if entry.by == writer else entry for entry in chain]
+        if changed := [entry for entry, before in zip(dirty, chain, strict=True) if entry != before]:
+            self.put(*changed)
+        return dirty
+
+    def _is_trusted(self, entry: Entry) -> bool:
+        return self.trusted or entry.by == self._writer
+
+    def _check_writer(self) -> None:
+        if self._ask("HGET", WRITER) != self._writer.encode():
+            raise StartOver(f"the digests of job {self._job!r} were written by another run, or are gone")
+
+    def _blob_key(self, number: int) -> bytes:
+        return f"{spread_key('digest', self._job)}:{number}".encode()
+
+    def _rows(self, number: int) -> tuple[bytes | None, Rows | None]:
+        """The blob of a chunk, and its rows; None for what is not there, or is none."""
+        key = self._blob_key(number)
+        try:
+            blob: bytes | None = self._target.ask(key, "GET", key)[1]
+        except StateError:
+            blob = b""
+        rows = unpack(blob)
+        if rows is None and blob is not None:
+            self.unread.add(key)
+        return blob, rows
+
+    def _ask(self, command: str, *words: str | bytes | int) -> Any:
+        return self._target.ask(self._key.encode(), command, self._key, *words)[1]
+
+
+def _text(entry: Entry) -> str:
+    values = asdict(entry)
+    del values["number"]
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _is_number(name: bytes) -> bool:
+    """Whether a field of the index is an entry's: a number as this program writes it."""
+    return name.isdigit() and len(name) <= DIGITS and b"%d" % int(name) == name
+
+
+def _entry(number: int, text: bytes) -> Entry | None:
+    try:
+        return built(Entry, {**parsed(text), "number": number})
+    except ValueError:
+        return None
+
+
+def _bounded(entry: Entry, fits: Callable[[KeyValues], bool]) -> bool:
+    return fits(entry.upto) and (entry.after is None or fits(entry.after))
+
+
+def _chain(entries: Iterable[Entry]) -> list[Entry]:
+    """The chunks that follow one another from the start of the table on."""
+    following = {entry.after: entry for entry in entries}
+    chain: list[Entry] = []
+    after: KeyValues | None = None
+    while entry := following.pop(after, None):
+        chain.append(entry)
+        after = entry.upto
+    return chain

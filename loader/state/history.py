@@ -1,0 +1,230 @@
+"""The runs of a job that are over, newest first, in its target under `loader:{job}:runs`; and the last good one apart.
+
+`loader:{job}:success` has the last run that ended well and loaded all that the job asks for: failures may be more than
+the list holds.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from loader.config.load import Config
+from loader.config.models import Job, Source
+from loader.config.models import Target as TargetSettings
+from loader.errors import Exit, LoaderError, StateError, Stopped
+from loader.model import Run, Status
+from loader.process import start_thread
+from loader.redis.client import Target
+from loader.state.baseline import Baselines
+from loader.state.checkpoint import Rejects
+from loader.state.claim import fingerprint
+from loader.state.recall import LATEST, recalled
+from loader.state_keys import foreign, own_key
+
+VERSION = 1
+KEPT = 200  # runs of a job
+COUNTS = ("read", "written", "unchanged", "deleted", "rejected")
+ERROR_KEPT = 500  # characters of an error
+PATIENCE = 2  # seconds that a target has to take a run's entry: whoever waits for the run waits for it
+AWAY = 1  # and where it, or MySQL, was not reached by the run
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run that is over. Times are in seconds since 1970; `seconds` are those from its plan to its last chunk.
+
+    `partial` says that options left rows of the job out; `of` is the fingerprint of what the job was then, None where
+    it is not known.
+    """
+
+    job: str
+    run: str
+    began: float
+    ended: float
+    seconds: float
+    status: str
+    exit_code: int
+    full: bool
+    partial: bool
+    resumed: bool
+    slot: int | None
+    rows: Mapping[str, int]
+    bytes: int
+    chunks: Mapping[str, int]
+    error: str | None
+    host: str
+    of: str | None = None
+
+    @property
+    def by(self) -> str:
+        """Who began it."""
+        return "hand" if self.slot is None else "schedule"
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it ended well, rejected rows aside, and was of the whole job."""
+        return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
+
+
+def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry:
+    """What is kept of a run that is over now, by this machine's clock."""
+    return Entry(
+        job=run.job,
+        run=run.id,
+        began=round(run.began, 3),
+        ended=round(time.time(), 3),
+        seconds=round(run.seconds, 3),
+        status=run.status.value,
+        exit_code=int(run.exit_code),
+        full=run.full,
+        partial=partial,
+        resumed=run.resumed,
+        slot=run.slot,
+        rows={name: getattr(run, name) for name in COUNTS},
+        bytes=run.bytes,
+        chunks={"total": run.chunks, "done": run.chunks_done, "retried": run.chunks_retried},
+        error=run.error[:ERROR_KEPT] if run.error else None,
+        host=socket.gethostname(),
+        of=of,
+    )
+
+
+class History:
+    """The history of one job in its target."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self._target = target
+        self._runs = own_key(job, "runs")
+        self._success = own_key(job, "success")
+        self.odd: StateError | None = None  # why entries were left out of what was asked for last
+
+    def add(self, entry: Entry) -> None:
+        """Put a run before the others, and let go of the oldest."""
+        text = json.dumps({"version": VERSION, **asdict(entry)})
+        if entry.is_success:
+            self._ask(self._success, "SET", text)
+        self._ask(self._runs, "LPUSH", text)
+        self._ask(self._runs, "LTRIM", 0, KEPT - 1)
+
+    def last(self, most: int = 1) -> list[Entry]:
+        """The newest runs, newest first; those that this program did not write are left out, which `odd` tells."""
+        texts, entries, why = self._ask(self._runs, "LRANGE", 0, most - 1), [], ""
+        for text in texts:
+            try:
+                entries.append(_read(text))
+            except ValueError as error:
+                why = str(error)
+        left = len(texts) - len(entries)
+        told = f"has {left} of {len(texts)} entries that cannot be read, and are left out ({why})"
+        self.odd = foreign(self._runs, told) if left else None
+        return entries
+
+    def success(self) -> Entry | None:
+        """The last run that ended well and was of the whole job; a `StateError` where that cannot be read."""
+        text = self._ask(self._success, "GET")
+        try:
+            return None if text is None else _read(text)
+        except ValueError as error:
+            raise foreign(self._success, f"cannot be read ({error})") from error
+
+    def now(self) -> float:
+        """What time it is by the clock that tells when runs were, in seconds since 1970."""
+        return self._target.time(self._runs)
+
+    def _ask(self, key: str, command: str, *words: str | int) -> Any:
+        return self._target.ask(key.encode(), command, key, *words)[1]
+
+
+@lru_cache(1024)  # who looks at many jobs each second reads the same ones
+def _read(text: bytes) -> Entry:
+    """An entry; a `ValueError` says why it is none that this program wrote."""
+    entry = recalled(Entry, text, VERSION)
+    Status(entry.status)
+    if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
+        raise ValueError("counts are missing")
+    if (entry.slot or 0) > LATEST:
+        raise ValueError("slot is no time")
+    return entry
+
+
+def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
+    """Put a run into its job's history, and note what the target knows of the job; say why that could not be done.
+
+    When it was is told by the target's clock, which whoever asks for its age goes by. Nothing of how the run ended
+    depends on it, but for a signal that comes meanwhile.
+    """
+    failures: list[Exception] = []
+    patience = AWAY if run.exit_code == Exit.UNREACHABLE else PATIENCE
+    entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
+    took = time.monotonic() - run.started
+
+    def write() -> None:
+        try:
+            with Target(_hasty(settings, patience)) as target:
+                ended = History(target, job.name).now()
+                timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
+                with suppress(StateError):  # which whoever asks for them is told
+                    run.listed = Rejects(target, job.name).count()
+                    run.watermark = watermark(target, job)
+                History(target, job.name).add(timed)
+        except Exception as error:  # noqa: BLE001  # it is told of where the run waits
+            failures.append(error)
+
+    try:
+        thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
+        thread.join(patience + 1)
+    except Stopped as stop:
+        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
+        return ""
+    except LoaderError as error:  # no more threads
+        failures.append(error)
+    else:
+        if thread.is_alive():
+            failures.append(LoaderError("redis does not answer"))
+    if failures and not isinstance(failures[0], LoaderError | OSError):
+        raise failures[0]
+    told = run.exit_code in {Exit.OK, Exit.REJECTS}  # a run that failed has said so itself
+    return str(failures[0]) if failures and told else ""
+
+
+def watermark(target: Target, job: Job) -> float | None:
+    """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
+
+    In seconds since 1970; None where it is not known, a `StateError` where it cannot be read.
+    """
+    baseline = Baselines(target, job.name).read() if job.incremental else None
+    return baseline.began if baseline else None
+
+
+def _hasty(settings: Config, patience: int = PATIENCE) -> TargetSettings:
+    """The target, which has little time to answer."""
+    return settings.target.model_copy(update={"timeout": min(patience, settings.target.timeout)})
+
+
+def was_loaded(settings: Config, job: Job) -> bool:
+    """Whether a job has ever ended well; false where the target does not say so at once."""
+    try:
+        with Target(_hasty(settings)) as target:
+            return History(target, job.name).success() is not None
+    except LoaderError:
+        return False
+
+
+def successes(target: Target, source: Source, jobs: Mapping[str, Job]) -> dict[str, float]:
+    """When each job, as it is now, succeeded last, in seconds since 1970; jobs that have not are left out."""
+    found = {}
+    for name, job in jobs.items():
+        with suppress(StateError):  # which the status of the job tells of
+            if (entry := History(target, name).success()) and is_of(entry, source, job):
+                found[name] = entry.ended
+    return found
+
+
+def is_of(entry: Entry, source: Source, job: Job) -> bool:
+    """Whether a run was of the job as it is now, as far as is known."""
+    return entry.of in {None, fingerprint(source, job)}

@@ -1,0 +1,421 @@
+"""One run per job: a lock in the target, which its owner renews and which lapses when its owner is gone.
+
+The lock is one hash, `loader:{job}:lock`, with a field for each part of the job that a run holds: `1/1` is all of it,
+`2/4` the second of four shards. Two parts exclude each other unless they are different shards of the same number.
+Every step is one script, so that two runs never both hold it; times are the server's.
+
+A run that did not let its lock go may still have commands under way. `loader:{job}:fence`, a hash without a time to
+live, has what the connections of each run are called, from its lock on until it has left nothing behind. Who takes the
+lock shuts out all that are listed there and hold no lock now, before it writes.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from loader.config.models import Target as Settings
+from loader.errors import Exit, LoaderError, StateError, TargetError
+from loader.net.limit import allowed
+from loader.process import identity, is_gone, start_thread
+from loader.redis.client import FORGET, Target
+from loader.state.markers import CALLED
+from loader.state.recall import built, parsed
+from loader.state_keys import foreign, of_another_type, own_key
+
+TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
+FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was set
+PIDS = 1 << 31  # no process has a number that is greater
+SHOWN = 40  # bytes of a strange entry's name
+RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
+
+# KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead.
+# Gives "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and
+# the token and name of each run that is to be shut out; or "foreign", and the key and entry that no loader has written.
+# Who holds it alone renews it without writing, which a full Redis allows; the key's own end is then the lock's.
+TAKE = """
+if redis.replicate_commands then redis.replicate_commands() end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i = 1, 2 do
+  local kind = redis.call('TYPE', KEYS[i])['ok']
+  if kind ~= 'hash' and kind ~= 'none' then return {'foreign', KEYS[i]} end
+end
+local function entry(text)
+  local good, value = pcall(cjson.decode, text)
+  if not good or type(value) ~= 'table' or type(value['token']) ~= 'string' then return nil end
+  local ends = value['until']
+  if type(ends) ~= 'number' or not (ends >= 0 and ends < 9007199254740992) then return nil end
+  return value
+end
+local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
+local held = redis.call('HGETALL', KEYS[1])
+local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
+local dead, live, outcome = {}, {[ARGV[2]] = true}, {'taken'}
+for i = 6, #ARGV do dead[ARGV[i]] = true end
+for i = 1, #held, 2 do
+  local other = entry(held[i + 1])
+  if not other or not string.match(held[i], '^%d+/%d+$') then return {'foreign', KEYS[1], held[i]} end
+  local left = math.max(other['until'] - now, alone)
+  if other['token'] == ARGV[2] and held[i] == ARGV[1] then
+    outcome = {'renewed'}
+    if #held == 2 then
+      if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[5] then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
+      redis.call('PEXPIRE', KEYS[1], ARGV[3])
+      return outcome
+    end
+  elseif left <= 0 or dead[other['token']] then
+    redis.call('HDEL', KEYS[1], held[i])
+  elseif other['token'] ~= ARGV[2] then
+    local theirs, of = string.match(held[i], '(%d+)/(%d+)')
+    if of ~= shards or theirs == shard then return {'held', held[i], held[i + 1], left} end
+    live[other['token']] = true
+    if alone > 0 then
+      other['until'] = now + left
+      redis.call('HSET', KEYS[1], held[i], cjson.encode(other))
+    end
+  end
+end
+if outcome[1] == 'taken' then
+  local before = redis.call('HGET', KEYS[2], ARGV[2])
+  if before and before ~= ARGV[5] then
+    outcome[#outcome + 1] = ARGV[2] .. ':before'
+    outcome[#outcome + 1] = before
+  end
+  local listed = redis.call('HGETALL', KEYS[2])
+  for i = 1, #listed, 2 do
+    if not string.match(listed[i + 1], '^loader%-%x+$') then return {'foreign', KEYS[2], listed[i]} end
+    if not live[listed[i]] then
+      outcome[#outcome + 1] = listed[i]
+      outcome[#outcome + 1] = listed[i + 1]
+    end
+  end
+end
+local own = cjson.decode(ARGV[4])
+own['until'] = now + ARGV[3]
+redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(own))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
+return outcome
+"""
+# KEYS: the lock, the fence. ARGV: part, token, tokens to take off the fence. What no loader has written stays.
+DROP = """
+if redis.call('TYPE', KEYS[1])['ok'] == 'hash' then
+  local good, own = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]))
+  if good and type(own) == 'table' and own['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
+end
+if redis.call('TYPE', KEYS[2])['ok'] == 'hash' then
+  for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
+end
+return 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock now: the part of the job, the run, where, and since when (ISO 8601)."""
+
+    part: str
+    run: str
+    host: str
+    pid: int
+    since: str
+
+
+def holders(target: Target, job: str) -> tuple[Holder, ...]:
+    """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
+    key = own_key(job, "lock")
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    if not flat:
+        return ()
+    now = target.time(key) * 1000
+    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
+    found = []
+    for part, text in zip(flat[::2], flat[1::2], strict=True):
+        held = _holder(key, part, text)
+        if max(held["until"] - now, alone) > 0 and not is_gone(held):
+            found.append(Holder(part.decode(), held["run"], held["host"], held["pid"], held["since"]))
+    return tuple(found)
+
+
+def check_fence(target: Target, job: str) -> None:
+    """Raise a `StateError` where the fence of a job is none that this program wrote."""
+    key = own_key(job, "fence")
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    for token, name in zip(flat[::2], flat[1::2], strict=True):
+        if not CALLED.fullmatch(name.decode(errors="replace")):
+            raise _strange(key, token)
+
+
+def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
+    """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
+    keys = {job: own_key(job, "lock") for job in jobs}
+    asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
+    with target.foreseeing(asked):
+        return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
+
+
+_under_way: set[str] = set()  # tokens of the locks of this process
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a lock says of its holder, beside its time and what tells its process apart."""
+
+    token: str
+    run: str
+    host: str
+    pid: int
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Who is in the way, and the milliseconds that its lock still has."""
+
+    holder: dict[str, Any]
+    left: int
+
+
+class Lock:
+    """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
+
+    `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this
+    process or while the target is away, or another run has the lock; then `lost` is called too. A run may take its own
+    lock again, which it then has `shared`: see `take_doubt`.
+    """
+
+    def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
+        self.shared = False  # another run has, or may have had it while this one took it for its own
+        self._doubted: float | None = None  # since when, on the monotonic clock
+        self._sure = 0  # the grant from which on it is this run's alone
+        self._settings = settings
+        self._job = job
+        self._part = "{}/{}".format(*(shard or (1, 1)))
+        self._key, self._fence = own_key(job, "lock"), own_key(job, "fence")
+        self._token = run
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
+        _under_way.add(self._token)
+        self._until = 0.0
+        self._renewed = 0.0  # when it was surely held, on the monotonic clock
+        self._grants = 0
+        self._known = False  # by a replica, where there is one: a failover gives it to no other run
+        self._failure: LoaderError | None = None  # of the last renewal
+        self._lost: LoaderError | None = None
+        self._hear: Callable[[LoaderError], None] = lambda _: None
+        self._target: Target | None = None  # the run's
+        self._strangers: dict[bytes, str] = {}  # tokens of runs that are to be shut out, and what they are called
+        self._thread: threading.Thread | None = None
+        self._asking = threading.Lock()
+        self._ended = threading.Event()
+
+    def take(self, target: Target) -> None:
+        """Take the lock, and shut out who may still write; a `LoaderError` with exit code 5 names who has it.
+
+        The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other.
+        """
+        self._target = target
+        dead: list[str] = []
+        while held := self._ask(target, dead):
+            token = held.holder["token"]
+            if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
+                far = f", or `DEL {self._key}` where there is no such run" * (held.left > FAR)
+                raise LoaderError(f"{_refusal(self._job, held)}: wait for its end{far}", exit_code=Exit.LOCKED)
+            dead.append(token)
+        self._shut_out(target)
+
+    @property
+    def strangers(self) -> Iterable[str]:
+        """What the connections are called of runs that must not write any more."""
+        return self._strangers.values()
+
+    def keep(self, lost: Callable[[LoaderError], None]) -> None:
+        """Renew the lock from now on, in a thread of its own."""
+        self._hear = lost
+        self._thread = start_thread(self._renew)
+
+    def grant(self) -> int:
+        """How often the lock was granted anew: what was read before it lapsed must not be written after."""
+        return self._grants
+
+    def lapsed(self) -> LoaderError | None:
+        """Why nothing may be written now; None while the lock is held."""
+        over = _now() - self._until
+        if self._lost or over <= 0:
+            return self._lost
+        why = f": {self._failure}" if self._failure else ""
+        return LoaderError(
+            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}",
+            transient=True,
+            exit_code=self._failure.exit_code if self._failure else None,
+        )
+
+    def confirm(self) -> None:
+        """Make sure that the lock is held now: a connection that failed may have been closed by who took it over."""
+        assert self._target
+        if not self._asking.acquire(timeout=allowed(TTL)):
+            raise LoaderError(f"redis does not answer the renewal of the lock of job {self._job!r}", transient=True)
+        try:
+            if not self._lost:
+                self._hear_of(self._ask(self._target))
+        finally:
+            self._asking.release()
+        if self._lost:
+            raise self._lost
+
+    def take_doubt(self) -> float | None:
+        """Since when another run may have held the lock too, on the monotonic clock; asked for once.
+
+        What was written since then may be older than what that one has written.
+        """
+        doubted, self._doubted = self._doubted, None
+        return doubted
+
+    def is_doubtful(self, grant: int) -> bool:
+        """Whether another run may have had the lock since it was granted for the so manieth time."""
+        return grant < self._sure
+
+    def leave(self) -> bool:
+        """Renew the lock no more; false where a renewal is under way that may still do so."""
+        self._ended.set()
+        _under_way.discard(self._token)
+        if self._thread:
+            self._thread.join(allowed(RENEW))
+        return not (self._thread and self._thread.is_alive())
+
+    def end(self) -> None:
+        """Have nothing more be written, whoever of the run is still at work."""
+        self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
+
+    def drop(self, target: Target) -> None:
+        """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
+        if not self.leave():  # the renewal would undo this: the lock lapses by itself
+            return
+        off: list[str | bytes] = [*self._closed(target)]
+        if target.settled and not self.lapsed():
+            off.append(self._token)
+        self.end()
+        target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
+
+    def _ask(self, target: Target, dead: Sequence[str] = ()) -> _Held | None:
+        """Take or renew the lock; who is in the way."""
+        started, clock = _now(), time.monotonic()
+        name = self._target.name if self._target else target.name
+        words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, name, *dead]
+        try:
+            reply, known = target.ask_known(self._key.encode(), "EVAL", TAKE, 2, self._key, self._fence, *words)
+            outcome, *more = reply
+            if outcome == b"foreign":
+                raise _foreign(*more)
+            if outcome == b"held":
+                return _Held(_holder(self._key, more[0], more[1]), int(more[2]))
+        except (TargetError, ValueError, TypeError, LookupError) as error:
+            if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
+                raise
+            raise LoaderError(f"the lock {self._key} cannot be taken: {error}") from error
+        if outcome == b"taken" or started > self._until:
+            self._grants += 1  # also where no replica knows of it yet: it was gone in any case
+        if outcome == b"taken":
+            if self._grants > 1:
+                self.shared, self._sure = True, self._grants
+                self._doubted = self._doubted or self._renewed
+            pairs = zip(more[::2], more[1::2], strict=True)
+            self._strangers |= {token: each.decode() for token, each in pairs}
+            if self._target:
+                self._target.shut_out(self._strangers.values())
+            self._known = False
+        self._known = self._known or known
+        if not self._known:
+            raise target.unknown(f"the lock of job {self._job!r}")
+        self._until, self._renewed = started + TTL, clock
+        return None
+
+    def _shut_out(self, target: Target) -> None:
+        """Have the masters close the connections of runs that left their lock without a word; some may do so later.
+
+        Where a master cannot be told to, what the host of such a run still holds is waited for.
+        """
+        if not self._strangers:
+            return
+        for node in target.slots.nodes:
+            with suppress(TargetError):  # nothing is sent there before it has
+                target.command(node, "PING")
+        if target.unkillable:
+            time.sleep(FORGET)
+        if closed := self._closed(target):
+            target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, "", "", *closed)
+
+    def _closed(self, target: Target) -> list[bytes]:
+        """The runs that are shut out of all masters by now."""
+        return list(self._strangers) if target.has_shut_out(self._strangers.values()) else []
+
+    def _hear_of(self, held: _Held | None) -> None:
+        """Note who is in the way of a renewal."""
+        self._failure = None
+        if held:
+            self.shared = True
+            self._lost = LoaderError(f"lost the lock: {_refusal(self._job, held)}", exit_code=Exit.LOCKED)
+            self._hear(self._lost)
+
+    def _renew(self) -> None:
+        """Renew until the end; a lock that lapsed is taken again if nobody has it."""
+        own: Target | None = None  # a worker's command to a node that hangs must not hold up the renewal behind it
+        while not self._lost and not self._ended.wait(RENEW if not self.lapsed() else 0.5):
+            with self._asking:
+                if self._lost or self._ended.is_set():
+                    break
+                try:
+                    own = own or Target(self._settings, again=True)
+                    self._hear_of(self._ask(own))
+                except LoaderError as error:
+                    self._failure = error
+                    if own:
+                        own.close()
+                    own = None
+        if own:
+            own.close()
+
+
+def _holder(key: str, part: bytes, text: bytes) -> dict[str, Any]:
+    """An entry of a lock; a `StateError` where it is none that this program wrote."""
+    try:
+        held = parsed(text)
+        built(_Entry, {name: held.get(name) for name in ("token", "run", "host", "pid", "since")}, most=PIDS)
+        part.decode()
+    except ValueError as error:
+        raise _strange(key, part) from error
+    if not isinstance(ends := held.get("until"), int | float) or not 0 <= ends < 1 << 53:
+        raise _strange(key, part)
+    return held
+
+
+def _foreign(key: bytes, *entry: bytes) -> StateError:
+    """The error that a key is of another type, or has an entry that is none."""
+    return _strange(key.decode(), entry[0]) if entry else of_another_type(key.decode())
+
+
+def _strange(key: str, entry: bytes) -> StateError:
+    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that is none that this program wrote")
+
+
+def _is_over(holder: dict[str, Any]) -> bool:
+    """Whether the holder is a run of this very process that has ended, while its lock could not be let go."""
+    own = identity()
+    return all(holder.get(name) == value for name, value in own.items()) and holder["token"] not in _under_way
+
+
+def _refusal(job: str, held: _Held) -> str:
+    holder = held.holder
+    return (
+        f"job {job!r} is locked by run {holder['run']} (host {holder['host']}, pid {holder['pid']}, since"
+        f" {holder['since']}), whose lock ends {held.left / 1000:.0f} s from now unless it is renewed"
+    )
+
+
+def _now() -> float:
+    """Seconds that go on while this process, or the machine, is asleep."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,219 @@
+"""Markers: a key of a run on every master, by which it is noticed that a master has lost some of what was written.
+
+Redis loses its newest writes at a time: a replica that takes over lacks what it had not received yet, a server that is
+started again has what it had saved by then. So each worker has the masters note a number behind each of its chunks, in
+a field of its own of every marker, and only where the number before is still there. As long as a number stands there,
+nothing is lost that was written before it. Without its marker a master was emptied; with one of another run, someone
+else writes. It says what that run's connections are called, too: who comes next and finds it shuts them out, though the
+fence was lost with the lock.
+"""
+
+import re
+import secrets
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+
+from loader.errors import StartOver, StateError
+from loader.model import Mark, Node
+from loader.redis.client import REDIRECT, Target, said
+from loader.wire.slots import SlotMap, slot_of
+
+GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"
+LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
+RUN, NAME = "run", "name"  # fields with the id of the run, and what its connections are called; others are numbers
+CALLED = re.compile(r"loader-[0-9a-f]+")  # what a run's connections may be called: others are none of the loader's
+DIGITS = 18  # of a number
+END = "end"  # the field that is set when all chunks are loaded
+# KEYS: the marker. ARGV: field, the number before ("" for none), number. Gives whether the number before was there.
+NOTE = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+
+
+class Markers:
+    """The markers of one run, whose keys begin with `prefix`; `left` are those of an earlier process of that run.
+
+    They are `passing` where they go when the run is over.
+    """
+
+    def __init__(
+        self, target: Target, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
+    ) -> None:
+        self.run = run
+        self.strange: set[str] = set()  # markers that were none, and are written anew
+        self._passing = passing
+        self._target = target
+        self._prefix = prefix
+        self._keys = list(left)
+        self._life = secrets.token_hex(2)  # an earlier process of the run has counted in fields of its own
+        self._numbers = count(1)
+        self._moved = self.field("moved")
+        self._slots: SlotMap | None = None
+        self._places: dict[Node, str] = {}
+        self._moves: set[str] = set()  # markers whose slot is being moved
+        self._lock = threading.Lock()
+        self._leaving = threading.Lock()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all markers."""
+        return tuple(self._keys)
+
+    def leave(self) -> None:
+        """Leave a marker on every master that has none, and have a replica of each know it."""
+        with self._leaving:
+            slots = self._target.slots
+            without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
+            for key in self._free(without, slots):
+                told = [("HSET", key, NAME, self._target.name)] if self._passing else []
+                if self._passing and (other := self._name_in(key)):
+                    self._target.shut_out([other])
+                self._target.keep(key.encode(), ("DEL", key), *told, ("HSET", key, RUN, self.run))
+                self._keys.append(key)
+
+    def place(self, node: Node) -> str | None:
+        """The key of a master's marker; None where it has none."""
+        slots = self._target.slots
+        with self._lock:
+            if slots is not self._slots:
+                self._places = {slots.node_of(slot_of(key.encode())): key for key in self._usable()}
+                self._slots = slots
+            return self._places.get(node)
+
+    def move(self, node: Node) -> None:
+        """Have a master keep its marker in another slot, as its own is being moved."""
+        with self._lock:
+            key = self._places.pop(node, None)
+            self._moves |= {key} if key else set()
+            self._slots = None
+        self.leave()
+        self._slots = None
+
+    def field(self, name: object) -> "Field":
+        """What one worker notes in all markers."""
+        return Field(self, f"{self._life}.{name}")
+
+    def note_moves(self) -> tuple[Mark, ...]:
+        """Have every master note that slots have moved; the marks that vouch for all that was written before."""
+        self.leave()
+        marks = self._moved.begin(self._target.slots.nodes)
+        for mark in marks.values():
+            if not self._target.ask(mark[0].encode(), *self._moved.command(mark))[1]:
+                raise StartOver(LOST)
+        self._moved.end(marks)
+        return tuple(marks.values())
+
+    def reach_all(self, node: Node, seconds: float) -> bool:
+        """Whether all replicas of a master have what it has, or have it within so many seconds."""
+        key, replicas = self.place(node), self._target.replicas(node)
+        if key is None or not replicas:
+            return False
+        mark = ("HSET", key, f"{self._life}.{END}", next(self._numbers))
+        *marked, count = self._target.commands(node, [mark, ("WAIT", replicas, int(seconds * 1000))])
+        for reply in (*marked, count):
+            if isinstance(reply, Exception):
+                if said(reply).partition(" ")[0] in REDIRECT:
+                    self._target.mark_stale()
+                    self.move(node)
+                raise self._target.error(reply, node)
+        return int(count) >= replicas
+
+    def read(self) -> dict[str, dict[str, int] | None]:
+        """What stands in each marker, by field; None for one that is gone, or is another run's."""
+        return {key: self._read(key) for key in self.keys}
+
+    def next(self) -> int:
+        """A number that is greater than all before."""
+        return next(self._numbers)
+
+    def forget(self) -> None:
+        """Take the markers away."""
+        for key in self.keys:
+            self._target.ask(key.encode(), "DEL", key)
+
+    def _read(self, key: str) -> dict[str, int] | None:
+        fields = self._fields(key)
+        if fields.pop(RUN.encode(), b"") != self.run.encode():
+            return None
+        numbers = {name: text for name, text in fields.items() if text.isdigit() and len(text) <= DIGITS}
+        return {name.decode(errors="replace"): int(text) for name, text in numbers.items()}
+
+    def _name_in(self, key: str) -> str:
+        """What the connections of another run are called that has left a marker there."""
+        fields = self._fields(key)
+        name = fields.get(NAME.encode(), b"").decode(errors="replace")
+        if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields):
+            self.strange.add(key)
+        return name if CALLED.fullmatch(name) and name != self._target.name else ""
+
+    def _fields(self, key: str) -> dict[bytes, bytes]:
+        """The fields of a marker; none where it is none."""
+        try:
+            flat = self._target.ask(key.encode(), "HGETALL", key)[1]
+        except StateError:
+            self.strange.add(key)
+            return {}
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def _usable(self) -> list[str]:
+        return [key for key in self._keys if key not in self._moves]
+
+    def _free(self, nodes: set[Node], slots: SlotMap) -> list[str]:
+        """A key for each of these masters, in a slot that it owns."""
+        found: dict[Node, str] = {}
+        for number in count() if nodes else ():
+            key = f"{self._prefix}:{{{number}}}"
+            node = slots.node_of(slot_of(key.encode()))
+            if node in nodes and key not in self._keys:
+                found.setdefault(node, key)
+            if len(found) == len(nodes):
+                break
+        return list(found.values())
+
+
+class Field:
+    """The field that one worker has of all markers; another one where it is not known what stands there."""
+
+    def __init__(self, markers: Markers, name: str) -> None:
+        self._markers = markers
+        self._name = name
+        self._epoch = 0
+        self._before: dict[str, int] = {}  # what stands there, by the key of the marker
+        self._open = False
+
+    def begin(self, nodes: Iterable[Node]) -> dict[Node, Mark]:
+        """What masters are to note, where they have a marker."""
+        if self._open:  # the last time was not seen through
+            self._epoch += 1
+            self._before = {}
+        self._open = True
+        field, number = f"{self._name}.{self._epoch}", self._markers.next()
+        places = ((node, self._markers.place(node)) for node in nodes)
+        return {node: (key, field, number) for node, key in places if key}
+
+    def command(self, mark: Mark) -> list[bytes]:
+        """The command that has it noted, which is replied with 0 where what was noted before is lost."""
+        key, field, number = mark
+        words = ["EVAL", NOTE, 1, key, field, self._before.get(key, ""), number]
+        return [str(word).encode() for word in words]
+
+    def end(self, marks: Mapping[Node, Mark]) -> None:
+        """All masters have noted it."""
+        self._before |= {key: number for key, _, number in marks.values()}
+        self._open = False
+
+    def move(self, node: Node) -> None:
+        """Have a master keep its marker in another slot."""
+        self._markers.move(node)
+
+
+def lacking(seen: Mapping[str, Mapping[str, int] | None], marks: Iterable[Mark]) -> bool:
+    """Whether something that these marks vouch for is lost, by what stands in the markers that are there."""
+    for key, field, number in marks:
+        there = seen.get(key)
+        if there is not None and there.get(field, 0) < number:
+            return True
+    return False

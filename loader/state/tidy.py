@@ -1,0 +1,47 @@
+"""State that a run does without and writes anew: where it is none that a loader has written, it is taken away."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from loader.errors import StateError
+from loader.redis.client import Target
+from loader.state.baseline import Baselines
+from loader.state.checkpoint import Rejects, State
+from loader.state.digests import Digests
+from loader.state.history import History
+
+T = TypeVar("T")
+
+
+class Tidy:
+    """The state of one job, as a run that has locked it finds it; `told` is what was none, in words by its key."""
+
+    def __init__(self, target: Target, job: str) -> None:
+        self.told: dict[str, str] = {}
+        self._target = target
+        self._job = job
+
+    def look(self) -> None:
+        """Take away all that is none, but for what only a person can mend."""
+        target, job = self._target, self._job
+        history = History(target, job)
+        for read in (
+            history.success,
+            history.last,
+            Rejects(target, job).count,
+            Baselines(target, job).read,
+            Digests(target, job, "").check,
+            State(target, job).fields,
+        ):
+            self.read(read)
+        if history.odd:
+            self.told[history.odd.key] = str(history.odd)
+
+    def read(self, ask: Callable[[], T]) -> T | None:
+        """What is there; None where it was none, and is gone."""
+        try:
+            return ask()
+        except StateError as error:
+            self._target.ask(error.key.encode(), "DEL", error.key)
+            self.told[error.key] = f"{error.what}: it was taken away, and is written anew"
+            return None

@@ -1,0 +1,1 @@
+"""All that is served over HTTP: the page, its API, health and metrics."""

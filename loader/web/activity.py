@@ -1,0 +1,326 @@
+"""What this daemon has heard of its jobs, for the status page: runs, chunks, rows a minute, due times. No I/O.
+
+The record listens to the schedule, and has a listener for each run. What other processes have done it learns from the
+history. Any thread may tell and ask.
+"""
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from loader.model import Chunk, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
+from loader.pipeline.throttle import Throttle
+from loader.state.history import KEPT, Entry
+from loader.web.views import CELLS, MINUTES, Cell, Grid, Progress
+
+LATELY = 10.0  # seconds over which the rate of a run under way is taken
+LEAST = 10.0  # seconds of the minute that goes on, below which its rate would jump
+REMEMBERED = 2 * KEPT  # runs of a job whose rows are counted: none that the history still has is counted twice
+
+
+class Record:
+    """What was heard of each job."""
+
+    def __init__(self) -> None:
+        self.since = time.time()  # in seconds since 1970
+        self._lock = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        self._due: dict[str, float] = {}
+        self._nodes: Counter[str] = Counter()
+
+    def listen(self, job: str) -> "Listener":
+        """A listener for one run of a job."""
+        return Listener(self, job)
+
+    def keep(self, jobs: Collection[str]) -> None:
+        """Forget all jobs but these."""
+        with self._lock:
+            for name in self._jobs.keys() - set(jobs):
+                del self._jobs[name]
+
+    def learn(self, job: str, entries: Sequence[Entry]) -> None:
+        """Count the rows of runs of the history, newest first, unless they are known, into the minutes they took."""
+        with self._lock:
+            heard = self._of(job)
+            for entry in reversed(entries):
+                if entry.run not in heard.runs:
+                    heard.remember(entry.run)
+                    heard.spread(entry)
+
+    def due(self, job: str) -> float | None:
+        """When the schedule begins the job next, jitter included; None: never."""
+        with self._lock:
+            return self._due.get(job)
+
+    def rates(self, job: str, now: float) -> tuple[float, ...]:
+        """Rows a second of each of the last minutes, oldest first."""
+        with self._lock:
+            return self._of(job).rates(now)
+
+    def progress(self, job: str) -> Progress | None:
+        """How the run of a job that is under way here goes on; None where none is."""
+        with self._lock:
+            going = self._of(job).going
+            return going.progress(time.monotonic()) if going else None
+
+    def grid(self, job: str) -> Grid | None:
+        """The chunks of the job's run under way here, or of its last one; None where none was heard of."""
+        with self._lock:
+            return self._of(job).chunks.grid()
+
+    def written(self) -> dict[str, int]:
+        """Rows that runs here have written, by node."""
+        with self._lock:
+            return dict(self._nodes)
+
+    def started(self, job: str, slot: int, late: float) -> None:
+        """A run of a slot begins; its own listener hears more."""
+
+    def ended(self, run: Run, slot: int) -> None:
+        """A run of a slot is over; its own listener has heard more."""
+
+    def skipped(self, job: str, slot: int, reason: str, count: int) -> None:
+        """Slots go without a run here."""
+
+    def crashed(self, job: str, slot: int, error: BaseException) -> None:
+        """A run has shown a fault of this program; its own listener has heard of its end."""
+
+    def rescheduled(self, job: str, due: float | None) -> None:
+        """When the next run of a job is due; None: never."""
+        with self._lock:
+            if due is None:
+                self._due.pop(job, None)
+            else:
+                self._due[job] = due
+
+    def note(self, job: str, event: News | None, listener: "Listener") -> None:
+        """Take note of an event of a run, or of its rows so far."""
+        with self._lock:
+            heard = self._of(job)
+            if isinstance(event, RunBegan):
+                heard.going = listener.going = _Going(event.run)
+                heard.remember(event.run)
+            elif isinstance(event, RunEnded):
+                if heard.going is listener.going:
+                    heard.going = None
+                if not event.run.refused and heard.chunks.run == event.run.id:
+                    heard.chunks.end(event.run)
+            elif listener.going:
+                self._count(heard, listener.going, event)
+
+    def expect(self, job: str, rows: int | None, throttle: Throttle, listener: "Listener") -> None:
+        """Take note that a run begins to load, or begins again."""
+        with self._lock:
+            if listener.going:
+                listener.going.expect(rows, throttle)
+                self._of(job).chunks = _Chunks(listener.going.run)
+
+    def _count(self, heard: "_Job", going: "_Going", event: News | None) -> None:
+        if isinstance(event, Waiting):
+            going.waits = event.reason
+            heard.chunks.wait(event.chunk)
+        elif isinstance(event, ChunkLoaded):
+            going.load(event)
+            heard.chunks.load(event)
+            heard.minutes[int(time.time() // 60)] += event.read
+            heard.forget(time.time())
+            self._nodes.update(event.nodes)
+        going.look(time.monotonic())
+
+    def _of(self, job: str) -> "_Job":
+        return self._jobs.setdefault(job, _Job())
+
+
+class Listener:
+    """Tells the record of one run."""
+
+    def __init__(self, record: Record, job: str) -> None:
+        self.going: _Going | None = None
+        self._record = record
+        self._job = job
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Take note of how many rows are to come, and of what says why workers wait."""
+        self._record.expect(self._job, rows, throttle, self)
+
+    def notify(self, event: News | None) -> None:
+        """Take note of an event, or that a second passed without one."""
+        self._record.note(self._job, event, self)
+
+
+class _Going:
+    """A run under way."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.waits = ""
+        self._began = time.time()
+        self._expected: int | None = None
+        self._throttle = Throttle()
+        self._rows = self._chunks = 0
+        self._looks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        self._expected, self._throttle = rows, throttle
+        self._rows = self._chunks = 0
+        self._looks = deque([(time.monotonic(), 0)])
+
+    def load(self, event: ChunkLoaded) -> None:
+        self._rows += event.read
+        self._chunks += 1
+        self.waits = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows so far, those of chunks under way too."""
+        return max(self._rows, self._throttle.rows)
+
+    def look(self, now: float) -> None:
+        """Note how many rows there are."""
+        if now - self._looks[-1][0] >= 0.5:
+            self._looks.append((now, self.rows))
+        while len(self._looks) > 2 and now - self._looks[1][0] > LATELY:
+            self._looks.popleft()
+
+    def progress(self, now: float) -> Progress:
+        """The same as a value."""
+        rows, (then, before) = self.rows, self._looks[0]
+        rate = max(0.0, (rows - before) / max(now - then, 1e-3))
+        left = max(0, self._expected - rows) if self._expected else None
+        return Progress(
+            run=self.run,
+            began=self._began,
+            rows=rows,
+            expected=self._expected,
+            rate=rate,
+            eta=left / rate if left and rate else None,
+            chunks=self._chunks,
+            waits=self.waits or self._throttle.reason,
+        )
+
+
+@dataclass(slots=True)
+class _Cell:
+    loaded: int = 0
+    retried: bool = False
+    waiting: bool = False
+    rows: int = 0
+    rejects: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: "_Cell") -> None:
+        self.loaded += other.loaded
+        self.retried |= other.retried
+        self.waiting |= other.waiting
+        self.rows += other.rows
+        self.rejects += other.rejects
+        self.seconds += other.seconds
+
+    def state(self, chunks: int) -> str:
+        """The state of so many chunks together."""
+        if self.waiting:
+            return "waiting"
+        if self.loaded < chunks:
+            return "owed"
+        return "rejects" if self.rejects else "retried" if self.retried else "loaded"
+
+
+class _Chunks:
+    """The chunks of one run, several to a cell once they are many."""
+
+    def __init__(self, run: str = "") -> None:
+        self.run = run
+        self._each = 1  # chunks of a cell
+        self._cells: dict[int, _Cell] = {}
+        self._last = 0  # the greatest number heard of
+        self._ended = False
+        self._whole = False  # it ended well: what was not heard of here, an earlier run had loaded
+
+    def load(self, event: ChunkLoaded) -> None:
+        cell = self._cell(event.chunk)
+        cell.waiting = False
+        retried = event.retried > 0
+        cell.add(_Cell(1, retried, False, event.read, len(event.rejects), event.seconds))  # noqa: FBT003
+
+    def wait(self, chunk: Chunk) -> None:
+        self._cell(chunk).waiting = True
+
+    def end(self, run: Run) -> None:
+        """The run is over; chunks that it owes were never loaded."""
+        self._ended, self._whole = True, run.resumed and run.status in {Status.OK, Status.REJECTS}
+        if not run.resumed:
+            self._reach(run.chunks)
+        for cell in self._cells.values():
+            cell.waiting = False
+
+    def grid(self) -> Grid | None:
+        """The same as a value; None where no chunk was heard of."""
+        if not self._cells:
+            return None
+        cells = []
+        for index in range(min(self._cells), (self._last - 1) // self._each + 1):
+            first = index * self._each + 1
+            last = min(first + self._each - 1, self._last)
+            cell = self._cells.get(index, _Cell())
+            state = cell.state(0 if self._whole else last + 1 - first)
+            cells.append(Cell(first, last, state, cell.rows, cell.rejects, cell.seconds))
+        return Grid(self.run, self._ended, self._last if self._ended else None, tuple(cells))
+
+    def _cell(self, chunk: Chunk) -> _Cell:
+        self._reach(chunk.number)
+        return self._cells.setdefault((chunk.number - 1) // self._each, _Cell())
+
+    def _reach(self, number: int) -> None:
+        """Have room for chunks up to a number."""
+        self._last = max(self._last, number)
+        while (self._last - 1) // self._each >= CELLS:
+            self._each *= 2
+            merged: dict[int, _Cell] = {}
+            for index, cell in self._cells.items():
+                merged.setdefault(index // 2, _Cell()).add(cell)
+            self._cells = merged
+
+
+@dataclass(slots=True)
+class _Job:
+    """What was heard of one job."""
+
+    going: _Going | None = None
+    chunks: _Chunks = field(default_factory=_Chunks)
+    minutes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # rows, by minutes since 1970
+    runs: dict[str, None] = field(default_factory=dict)  # whose rows are counted, the latest last
+
+    def remember(self, run: str) -> None:
+        """Take note that the rows of a run are counted."""
+        self.runs[run] = None
+        while len(self.runs) > REMEMBERED:
+            del self.runs[next(iter(self.runs))]
+
+    def spread(self, entry: Entry) -> None:
+        """Count the rows of a run into the minutes that it took."""
+        rows, now = entry.rows.get("read", 0), time.time()
+        took = entry.ended - entry.began
+        if took <= 0:  # a clock was set meanwhile
+            self.minutes[int(entry.ended // 60)] += rows
+        for minute in range(int(max(entry.began, now - 60 * MINUTES) // 60), int(min(entry.ended, now) // 60) + 1):
+            share = min(entry.ended, 60 * minute + 60) - max(entry.began, 60 * minute)
+            self.minutes[minute] += rows * max(0.0, share) / took if took > 0 else 0
+        self.forget(now)
+
+    def forget(self, now: float) -> None:
+        """Forget the minutes that are too old."""
+        last = int(now // 60)
+        if len(self.minutes) > MINUTES:
+            for minute in [minute for minute in self.minutes if minute <= last - MINUTES]:
+                del self.minutes[minute]
+
+    def rates(self, now: float) -> tuple[float, ...]:
+        """Rows a second of each of the last minutes."""
+        last = int(now // 60)
+        passed = max(LEAST, now - last * 60)
+        return tuple(
+            self.minutes.get(minute, 0) / (passed if minute == last else 60)
+            for minute in range(last + 1 - MINUTES, last + 1)
+        )

@@ -1,0 +1,86 @@
+"""The documents of the command line over HTTP: `/api/v1/status`, `runs`, `cluster`, `rejects`."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from loader.config.models import Job
+from loader.errors import LoaderError
+from loader.report.documents import rejects_document
+from loader.report.status import runs_document, status_document
+from loader.web.dashboard import Survey, masked
+from loader.web.server import NO_STORE
+
+RUNS, MOST_RUNS = 20, 1000  # of an answer
+
+
+def api(survey: Survey) -> list[Route]:
+    """The routes of `/api/v1/`: a document of one job, or a list of those of several."""
+
+    def status(request: Request) -> Any:
+        return [status_document(each) for each in survey.statuses(_named(survey, request))]
+
+    def runs(request: Request) -> Any:
+        return [runs_document(entry) for entry in survey.runs(_named(survey, request), _last(request))]
+
+    def cluster(_: Request) -> Any:
+        return survey.cluster()
+
+    def rejects(request: Request) -> Any:
+        (name,) = _named(survey, request)
+        document = rejects_document(name, survey.rejected(name), {})
+        return document if survey.shows_values else _masked(document, survey.jobs[name])
+
+    def nothing(_: Request) -> Any:
+        raise HTTPException(404, "there is nothing here: see /api/v1/status, runs, cluster, rejects/JOB")
+
+    return [
+        Route("/api/v1/status", _answer(status)),
+        Route("/api/v1/status/{job}", _answer(lambda request: status(request)[0])),
+        Route("/api/v1/runs", _answer(runs)),
+        Route("/api/v1/runs/{job}", _answer(runs)),
+        Route("/api/v1/cluster", _answer(cluster)),
+        Route("/api/v1/rejects/{job}", _answer(rejects)),
+        Route("/api/{rest:path}", _answer(nothing)),
+    ]
+
+
+def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
+    """An answer in JSON: what `form` makes, or why it cannot be had."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return JSONResponse(form(request), headers=NO_STORE)
+        except HTTPException as error:
+            return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=NO_STORE)
+        except (LoaderError, OSError) as error:
+            return JSONResponse({"error": str(error)}, status_code=503, headers=NO_STORE)
+
+    return answer
+
+
+def _named(survey: Survey, request: Request) -> list[str]:
+    """The job of the path, or all."""
+    name = request.path_params.get("job")
+    if name is None:
+        return list(survey.jobs)
+    if name not in survey.jobs:
+        raise HTTPException(404, f"no job {name!r} in the config")
+    return [name]
+
+
+def _last(request: Request) -> int:
+    text = request.query_params.get("last", str(RUNS))
+    if not re.fullmatch("[0-9]{1,4}", text, re.ASCII) or not 1 <= int(text) <= MOST_RUNS:
+        raise HTTPException(400, f"last: write a number from 1 to {MOST_RUNS}")
+    return int(text)
+
+
+def _masked(document: dict[str, Any], job: Job) -> dict[str, Any]:
+    """The same without the keys of rows."""
+    return document | {"masked": True, "rejects": [each | {"key": masked(job)} for each in document["rejects"]]}

@@ -1,0 +1,271 @@
+"""What Prometheus reads of the runs, and the only room that knows its client library.
+
+`Metrics` hears of runs through one listener each, and of the schedule directly; what it counts lasts as long as the
+process does, as Prometheus expects.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from loader.model import SKEW, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
+from loader.pipeline.throttle import Throttle
+from loader.wire.codec import COMPILED
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+DURATIONS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+DELAYS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+OUTCOMES = ("written", "unchanged", "rejected")
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody reads
+
+
+class Metrics:
+    """The metrics of one process; any thread may count and read."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._jobs: frozenset[str] | None = None  # those of the config; None: any
+        self._under_way: dict[str, int] = {}  # runs, also of jobs that a reload took away
+        self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"loader_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"loader_{name}", text, labels, registry=registry)
+
+        self._runs = counter("runs_total", "Runs that are over.", "job", "status")
+        self._read = counter("read_rows_total", "Rows read from MySQL.", "job")
+        self._rows = counter("rows_total", "Rows read from MySQL, by what became of them.", "job", "outcome")
+        self._deleted = counter("deleted_hashes_total", "Hashes deleted because their row is gone.", "job")
+        self._bytes = counter("written_bytes_total", "Bytes of commands sent to Redis.", "job")
+        self._retried = counter("retried_chunks_total", "Chunks that were loaded again.", "job")
+        self._waited = counter("throttled_seconds_total", "Seconds that workers waited.", "job", "reason")
+        self._skipped = counter("skipped_runs_total", "Slots of the schedule without a run.", "job", "reason")
+        self._node_rows = counter("node_rows_total", "Rows written, by master.", "job", "node")
+        self._node_errors = counter("node_errors_total", "Failures of a chunk that a node of Redis caused.", "node")
+        self._seconds = Histogram(
+            "loader_run_duration_seconds", "How long runs took.", ("job",), buckets=DURATIONS, registry=registry
+        )
+        self._delay = Histogram(
+            "loader_run_delay_seconds", "How late runs began.", ("job",), buckets=DELAYS, registry=registry
+        )
+        self._running = gauge("running", "Runs under way.", "job")
+        self._rejects = gauge("rejects", "Rows on the list of rejects.", "job")
+        self._success = gauge("last_success_timestamp_seconds", "When the last success ended.", "job")
+        self._max_age = gauge("max_age_seconds", "How old the last success may be before the job is late.", "job")
+        self._next = gauge("next_run_timestamp_seconds", "When the next run is due.", "job")
+        self._watermark = gauge("watermark_timestamp_seconds", "Up to when all changes are in Redis.", "job")
+        build = gauge("build_info", "This program.", "version", "encoder")
+        build.labels(version("mysql-redis-loader"), "compiled" if COMPILED else "python").set(1)
+        ProcessCollector(registry=registry)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def listen(self, job: str) -> "Listener":
+        """A listener for one run of a job."""
+        return Listener(self, job)
+
+    def keep(self, max_ages: Mapping[str, float | None]) -> None:
+        """Have series of these jobs alone, each with its `max_age`; those that may be counted up begin at 0."""
+        jobs = frozenset(max_ages)
+        with self._lock:
+            gone = (self._jobs or frozenset()) - jobs
+            self._jobs = jobs
+        for job in gone:
+            for metric in self._of_jobs():
+                metric.remove_by_labels({"job": job})
+        for job, max_age in max_ages.items():
+            for status in Status:
+                self._runs.labels(job, status.value)
+            for outcome in OUTCOMES:
+                self._rows.labels(job, outcome)
+            for metric in (self._read, self._deleted, self._bytes, self._retried, self._seconds):
+                metric.labels(job)
+            self._set_running(job, 0)
+            if max_age is None:
+                self._max_age.remove_by_labels({"job": job})
+            else:
+                self._max_age.labels(job).set(max_age)
+
+    def recall(self, successes: Mapping[str, float]) -> None:
+        """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
+        for job, moment in successes.items():
+            if moment <= time.time() + SKEW:  # else by a wrong clock, and nobody knows when
+                self._succeed(job, moment)
+
+    def started(self, job: str, slot: int, late: float) -> None:
+        """A run of a slot begins, so many seconds late."""
+        del slot
+        if self._knows(job):
+            self._delay.labels(job).observe(max(0.0, late))
+
+    def ended(self, run: Run, slot: int) -> None:
+        """A run of a slot is over; its own listener has heard more."""
+
+    def crashed(self, job: str, slot: int, error: BaseException) -> None:
+        """A run has shown a fault of this program; its own listener has heard of its end."""
+
+    def skipped(self, job: str, slot: int, reason: str, count: int) -> None:
+        """So many slots, of which this is the first, go without a run here; one done elsewhere is a success."""
+        if self._knows(job):
+            self._skipped.labels(job, str(reason)).inc(count)
+        if reason == "elsewhere":
+            self._succeed(job, slot)
+
+    def rescheduled(self, job: str, due: float | None) -> None:
+        """When the next run of a job is due, in seconds since 1970; None: never."""
+        if due is None:
+            self._next.remove_by_labels({"job": job})
+        elif self._knows(job):
+            self._next.labels(job).set(due)
+
+    def _set_running(self, job: str, change: int) -> None:
+        with self._lock:
+            self._under_way[job] = count = self._under_way.get(job, 0) + change
+        if self._knows(job):
+            self._running.labels(job).set(count)
+
+    def _succeed(self, job: str, moment: float) -> None:
+        with self._lock:
+            self._successes[job] = moment = min(time.time(), max(moment, self._successes.get(job, 0.0)))
+        if self._knows(job):
+            self._success.labels(job).set(moment)
+
+    def _knows(self, job: str) -> bool:
+        return self._jobs is None or job in self._jobs
+
+    def _of_jobs(self) -> tuple[Counter | Gauge | Histogram, ...]:
+        return (
+            *(self._runs, self._read, self._rows, self._deleted, self._bytes, self._retried, self._waited),
+            *(self._skipped, self._node_rows, self._seconds, self._delay),
+            *(self._running, self._rejects, self._success, self._max_age, self._next, self._watermark),
+        )
+
+    def begin(self, job: str) -> None:
+        """A run begins."""
+        self._set_running(job, 1)
+
+    def fail(self, node: str) -> None:
+        """A node failed a chunk."""
+        self._node_errors.labels(node).inc()
+
+    def count(self, job: str, more: "Counts") -> None:
+        """Count what is new of a run."""
+        if not self._knows(job):
+            return
+        self._read.labels(job).inc(more.read)
+        for outcome, rows in zip(OUTCOMES, (more.written, more.unchanged, more.rejected), strict=True):
+            self._rows.labels(job, outcome).inc(rows)
+        self._deleted.labels(job).inc(more.deleted)
+        self._bytes.labels(job).inc(more.bytes)
+        for node, rows in more.nodes.items():
+            self._node_rows.labels(job, node).inc(rows)
+        for reason, seconds in more.waits.items():
+            self._waited.labels(job, reason).inc(seconds)
+
+    def end(self, run: Run) -> None:
+        """A run is over."""
+        job = run.job
+        self._set_running(job, -1)
+        if not self._knows(job):
+            return
+        if run.refused:  # the schedule tells what became of its slot
+            return
+        self._runs.labels(job, run.status.value).inc()
+        self._seconds.labels(job).observe(run.seconds)
+        self._retried.labels(job).inc(run.chunks_retried)
+        if run.status in {Status.OK, Status.REJECTS}:
+            self._succeed(job, time.time())
+        if run.listed is not None:
+            self._rejects.labels(job).set(run.listed)
+        if run.watermark is not None:
+            self._watermark.labels(job).set(run.watermark)
+
+
+class Counts:
+    """What was counted of a run so far."""
+
+    def __init__(self) -> None:
+        self.read = self.written = self.unchanged = self.rejected = self.deleted = self.bytes = 0
+        self.nodes: dict[str, int] = {}
+        self.waits: dict[str, float] = {}
+
+    def add(self, event: ChunkLoaded) -> None:
+        """Count a chunk."""
+        self.read += event.read
+        self.written += event.written
+        self.unchanged += event.unchanged
+        self.rejected += len(event.rejects)
+        self.deleted += event.deleted
+        self.bytes += event.bytes
+        for node, rows in event.nodes.items():
+            self.nodes[node] = self.nodes.get(node, 0) + rows
+
+    def rest(self, run: Run) -> "Counts":
+        """What a run that is over has beyond that; a chunk that was loaded twice is counted twice."""
+        rest = Counts()
+        for name in ("read", "written", "unchanged", "rejected", "deleted", "bytes"):
+            setattr(rest, name, max(0, getattr(run, name) - getattr(self, name)))
+        rest.nodes = {node: max(0, rows - self.nodes.get(node, 0)) for node, rows in run.nodes.items()}
+        rest.waits = {reason: max(0.0, s - self.waits.get(reason, 0.0)) for reason, s in run.waits.items()}
+        return rest
+
+    def wait(self, before: Mapping[str, float], now: Mapping[str, float]) -> "Counts":
+        """Count what was waited since a look, and give it."""
+        more = Counts()
+        more.waits = {reason: s - before.get(reason, 0.0) for reason, s in now.items()}
+        for reason, seconds in more.waits.items():
+            self.waits[reason] = self.waits.get(reason, 0.0) + seconds
+        return more
+
+
+class Listener:
+    """Counts one run into the metrics: chunks as they are loaded, the rest at its end."""
+
+    def __init__(self, metrics: Metrics, job: str) -> None:
+        self._metrics = metrics
+        self._job = job
+        self._counted = Counts()
+        self._throttle = Throttle()
+        self._waited: Mapping[str, float] = {}  # by this throttle, when it was looked at
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Take note of what counts the waiting; a run that starts over has another one."""
+        del rows
+        self._throttle, self._waited = throttle, {}
+
+    def notify(self, event: News | None) -> None:
+        """Count an event, and what was waited until then."""
+        waited = self._throttle.waited()
+        if waited != self._waited:
+            self._metrics.count(self._job, self._counted.wait(self._waited, waited))
+            self._waited = waited
+        if isinstance(event, RunBegan):
+            self._metrics.begin(self._job)
+        elif isinstance(event, Waiting) and event.node:
+            self._metrics.fail(event.node)
+        elif isinstance(event, ChunkLoaded):
+            self._counted.add(event)
+            counts = Counts()
+            counts.add(event)
+            self._metrics.count(self._job, counts)
+        elif isinstance(event, RunEnded):
+            self._metrics.count(self._job, self._counted.rest(event.run))
+            self._metrics.end(event.run)

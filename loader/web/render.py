@@ -1,0 +1,342 @@
+"""Views as HTML, and the only room that knows Jinja. No I/O once templates and static files have been read.
+
+All that comes from elsewhere (names, errors, rows) is escaped, and what cannot be seen in it is spelled out.
+Pages hold no inline style or script, so that browsers may be told to run none.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from math import sqrt
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from loader.report.status import problems_of
+from loader.state.history import Entry
+from loader.web.views import LISTED, MINUTES, ClusterView, Grid, JobPage, JobView, Overview, RejectsPage, Viewer
+from loader.words import counted, nouns
+
+HERE = Path(__file__).parent
+TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+SLOTS = 16384
+RUNS = 50  # bars of a job's history
+NEWEST = 10  # runs of the table that are always open
+RANGES = 12  # of slots that are told in words
+COLORS = 8  # of nodes: beyond, they come again, and the number tells them apart
+NUMBERED = 3.0  # percent of the strip that a node's number needs
+LINKED = 12  # jobs that the summary names
+HEIGHT, WIDTH = 24, 96  # of a sparkline
+NEAR = 0.75  # of max_age: from there on a job is nearly late
+UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 0, ""))
+BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+# What would be invisible, or would turn the text around it, C0 and C1, bidi controls and halves of characters.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+
+STATES = {
+    "ok": "its last run ended well",
+    "running": "a run is under way",
+    "rejects": "its last run left rows that could not be written",
+    "late": "its last success is too long ago",
+    "failed": "its last run failed",
+    "stopped": "its last run was stopped",
+    "never": "it has not run yet",
+    "paused": "its schedule is paused",
+    "unknown": "the target has not been asked yet, or does not answer",
+}
+CELLS = {
+    "loaded": "loaded",
+    "retried": "loaded, not at the first try",
+    "rejects": "loaded, with rejected rows",
+    "waiting": "waiting",
+    "owed": "still owed",
+}
+NOTICES = {
+    "run": ("good", "The run was asked for. It begins as soon as there is room for it."),
+    "pause": ("good", "The schedule is paused. A run under way goes on to its end."),
+    "resume": ("good", "The schedule goes on."),
+    "retry": ("good", "The rejected rows are tried again."),
+    "busy": ("bad", "Nothing was begun: a run of this job is under way."),
+    "away": ("bad", "Nothing was done: the target does not answer."),
+    "refused": ("bad", "That is not the token."),
+    "wait": ("bad", "There were too many wrong tokens: wait half a minute."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A run in the chart of runs; place and width in percent, height in pixels."""
+
+    x: float
+    width: float
+    height: float
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Slots of one owner in the strip; place and width in percent. `node` is its place in the list; None: unowned."""
+
+    x: float
+    width: float
+    node: int | None
+    text: str
+
+
+class Pages:
+    """The pages of the daemon, drawn from views; `static` gives what they link to."""
+
+    def __init__(self) -> None:
+        self._static = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in (HERE / "static").iterdir()}
+        jinja = Environment(
+            loader=FileSystemLoader(HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            finalize=_visible,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        jinja.filters |= {
+            "span": span,
+            "took": took,
+            "number": number,
+            "nouns": nouns,
+            "size": size,
+            "utc": utc,
+            "part": part,
+            "owned": owned,
+        }
+        jinja.globals |= {
+            "STATES": STATES,
+            "CELLS": CELLS,
+            "SLOTS": SLOTS,
+            "MINUTES": MINUTES,
+            "LISTED": LISTED,
+            "COLORS": COLORS,
+            "NEWEST": NEWEST,
+            "NUMBERED": NUMBERED,
+            "version": version("mysql-redis-loader"),
+            "most": max,
+            "when": when,
+            "stamp": stamp,
+            "percent": percent,
+            "ranges": ranges,
+            "spark": spark,
+            "freshness": freshness,
+            "problems_of": problems_of,
+            "static": self._link,
+        }
+        names = ("overview", "job", "rejects", "sign_in", "missing")
+        self._templates = {name: jinja.get_template(f"{name}.html") for name in names}
+
+    def overview(self, view: Overview, viewer: Viewer) -> str:
+        """All jobs and the cluster."""
+        counts = Counter(each.status.state for each in view.jobs)
+        bad = [each.status for each in view.jobs if each.status.state == "failed" or each.status.late]
+        return self._draw(
+            "overview",
+            viewer,
+            "/",
+            view=view,
+            now=view.now,
+            counts=counts,
+            late=sum(each.status.late for each in view.jobs),
+            rejects=sum(each.status.rejects for each in view.jobs),
+            bad=sorted(bad, key=lambda status: status.state != "failed")[:LINKED],
+            more=max(0, len(bad) - LINKED),
+            strip=strip(view.cluster) if view.cluster else [],
+            total=_total(view.cluster) if view.cluster else {},
+        )
+
+    def job(self, page: JobPage, viewer: Viewer) -> str:
+        """One job in full: its runs, its chunks, its config and its statement."""
+        cells = _cells(page.grid) if page.grid else {}
+        return self._draw_one("job", page, viewer, bars=chart(page.entries), cells=cells)
+
+    def rejects(self, page: RejectsPage, viewer: Viewer) -> str:
+        """The rows of a job that could not be written."""
+        return self._draw_one("rejects", page, viewer)
+
+    def sign_in(self, viewer: Viewer, onward: str = "/") -> str:
+        """Where the token is asked for; `onward` is the page to go to then."""
+        return self._draw("sign_in", viewer, "/sign-in", onward=onward)
+
+    def missing(self, what: str, viewer: Viewer) -> str:
+        """That there is no such page; `what` is what was looked for, like "job x"."""
+        return self._draw("missing", viewer, "/", what=what)
+
+    def static(self, name: str) -> tuple[bytes, str] | None:
+        """A file that pages link to, and its media type."""
+        return self._static.get(name)
+
+    def _draw_one(self, name: str, page: JobPage | RejectsPage, viewer: Viewer, **facts: Any) -> str:
+        status = page.view.status
+        here = f"/jobs/{part(status.job)}{'' if name == 'job' else '/rejects'}"
+        return self._draw(name, viewer, here, page=page, view=page.view, status=status, now=page.now, **facts)
+
+    def _draw(self, name: str, viewer: Viewer, here: str, **facts: Any) -> str:
+        notice = NOTICES.get(viewer.notice)
+        return self._templates[name].render(viewer=viewer, here=here, notice=notice, **facts)
+
+    def _link(self, name: str) -> str:
+        """The address of a static file, which changes with its content: browsers may keep it as long as they like."""
+        return f"/static/{name}?{sha256(self._static[name][0]).hexdigest()[:8]}"
+
+
+def _visible(value: Any) -> Any:
+    """What stands in a page for a value: what cannot be seen in a text is spelled out."""
+    if type(value) is str and UNSEEN.search(value):
+        return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return value
+
+
+def part(name: str) -> str:
+    """A name as a part of an address."""
+    return quote(name, safe="", errors="replace")
+
+
+def span(seconds: float) -> str:
+    """A span of time in its two largest units: 12 s, 4 min, 1 h 5 min, 2 d 3 h."""
+    whole = max(0, round(seconds))
+    for unit, name, lesser, below in UNITS:
+        if whole >= unit:
+            rest = whole % unit // lesser if lesser else 0
+            return f"{whole // unit} {name} {rest} {below}" if rest else f"{whole // unit} {name}"
+    return f"{whole} s"
+
+
+def took(seconds: float) -> str:
+    """How long a run takes: 0.25 s, 1.2 s, 4 min 5 s, 1 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if rest and 0 < minutes < 60 else span(seconds)
+
+
+def number(value: float) -> str:
+    """A number with its thousands apart; a digit behind the point where there is but one before it."""
+    return f"{value:.1f}" if isinstance(value, float) and 0 < value < 9.95 else f"{value:,.0f}"
+
+
+def size(count: float) -> str:
+    """A size in the unit that leaves it two or three digits: 512 B, 1.2 GiB."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    power = next((power for power in range(1, len(BINARY)) if count < 999.5 * 1024**power), len(BINARY))
+    shown = count / 1024**power
+    return f"{shown:.1f} {BINARY[power - 1]}" if shown < 99.95 else f"{shown:,.0f} {BINARY[power - 1]}"
+
+
+def utc(seconds: float) -> str:
+    """A moment for people: 2026-02-03 04:05:06 UTC."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def when(seconds: float, now: float) -> Markup:
+    """A moment as seen from now, with the exact one beside it: 3 min ago, in 12 s."""
+    away = seconds - now
+    return stamp(seconds, "now" if abs(away) < 0.5 else f"in {span(away)}" if away > 0 else f"{span(-away)} ago")
+
+
+def stamp(seconds: float, words: str) -> Markup:
+    """Words for a moment, with the exact one beside them; words that need no escaping."""
+    text = utc(seconds)
+    return Markup(f'<time datetime="{text[:10]}T{text[11:19]}Z" title="{text}">{words}</time>')  # noqa: S704  # as said
+
+
+def percent(part: float, whole: float) -> float:
+    """How much of a whole, within 0 and 100."""
+    return round(min(100.0, max(0.0, 100 * part / whole)), 2) if whole > 0 else 0.0
+
+
+def ranges(slots: Sequence[tuple[int, int]]) -> str:
+    """Slots in words: 0-5460, 16383."""
+    words = [f"{first}-{last}" if first < last else f"{first}" for first, last in slots[:RANGES]]
+    return ", ".join([*words, *([f"and {counted(len(slots) - RANGES, 'more range')}"] if len(slots) > RANGES else [])])
+
+
+def owned(slots: Sequence[tuple[int, int]]) -> int:
+    """How many slots there are."""
+    return sum(last - first + 1 for first, last in slots)
+
+
+def freshness(view: JobView) -> str:
+    """How the age of the last success stands to `max_age`: fresh, near or late; empty where that is not known."""
+    success = view.status.success
+    if view.max_age is None or success is None:
+        return "late" if view.status.late else ""
+    share = (view.status.now - success.ended) / view.max_age
+    return "late" if share > 1 or view.status.late else "near" if share > NEAR else "fresh"
+
+
+def spark(rates: Sequence[float]) -> str:
+    """The path of a line through rates, as wide as WIDTH and as high as HEIGHT; it begins and ends at the ground."""
+    most = max(rates, default=0)
+    if most <= 0:
+        return ""
+    step, scale = WIDTH / max(1, len(rates) - 1), (HEIGHT - 3) / most
+    points = [f"L{at * step:.0f} {HEIGHT - 1 - rate * scale:.1f}" for at, rate in enumerate(rates)]
+    return f"M0 {HEIGHT}{''.join(points)}L{WIDTH} {HEIGHT}"
+
+
+def chart(entries: Sequence[Entry]) -> list[Bar]:
+    """Runs as bars, the oldest first and the newest at the right end; the longest run is the highest."""
+    width = 100 / RUNS
+    shown = entries[:RUNS]
+    longest = max((entry.seconds for entry in shown), default=0) or 1  # roots: one long run hides no other
+    return [
+        Bar(
+            round(100 - width * (at + 0.9), 2),
+            round(width * 0.8, 2),
+            max(3.0, round(72 * sqrt(entry.seconds / longest), 1)),
+            entry,
+        )
+        for at, entry in reversed(list(enumerate(shown)))
+    ]
+
+
+def strip(cluster: ClusterView) -> list[Stretch]:
+    """The slots from first to last, a stretch for each range of an owner."""
+    stretches: list[tuple[int, int, int | None, str]] = [
+        (first, last, at, f"{node.node}: slots {first} to {last}")
+        for at, node in enumerate(cluster.nodes)
+        for first, last in node.ranges
+    ]
+    stretches += [(first, last, None, f"nobody: slots {first} to {last}") for first, last in cluster.unowned]
+    share = 100 / SLOTS
+    return [
+        Stretch(round(first * share, 3), round((last - first + 1) * share, 3), at, text)
+        for first, last, at, text in sorted(stretches, key=lambda stretch: stretch[:2])
+    ]
+
+
+def _total(cluster: ClusterView) -> dict[str, int]:
+    """What the masters have together, as far as they answered."""
+    nodes = cluster.nodes
+    return {
+        "slots": sum(owned(node.ranges) for node in nodes),
+        "keys": sum(node.keys or 0 for node in nodes),
+        "used": sum(node.used or 0 for node in nodes),
+        "replicas": sum(node.replicas or 0 for node in nodes),
+        "written": sum(node.written for node in nodes),
+        "silent": sum(node.keys is None for node in nodes),
+    }
+
+
+def _cells(grid: Grid) -> dict[str, int]:
+    """How many chunks there are of each state."""
+    counts = dict.fromkeys(CELLS, 0)
+    for cell in grid.cells:
+        counts[cell.state] += cell.last - cell.first + 1
+    return counts

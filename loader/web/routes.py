@@ -1,0 +1,69 @@
+"""What a browser is shown of the daemon: the status page."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from loader.web.dashboard import Survey
+from loader.web.server import NO_STORE
+from loader.web.views import JobPage, Overview, RejectsPage, Viewer
+
+CHECKED = {"Cache-Control": "no-cache"}  # kept, and asked for again: the page may be of another version
+
+
+class Pages(Protocol):
+    """Who draws what a browser is shown."""
+
+    def overview(self, view: Overview, viewer: Viewer) -> str:
+        """The page of all jobs."""
+
+    def job(self, page: JobPage, viewer: Viewer) -> str:
+        """The page of a job."""
+
+    def rejects(self, page: RejectsPage, viewer: Viewer) -> str:
+        """The page of a job's rejects."""
+
+    def missing(self, what: str, viewer: Viewer) -> str:
+        """The page that says that there is no such thing."""
+
+    def static(self, name: str) -> tuple[bytes, str] | None:
+        """A file of the pages, with its media type."""
+
+
+def site(survey: Survey, pages: Pages, viewer: Callable[[Request], Viewer]) -> list[Route]:
+    """The routes of the pages."""
+
+    def overview(request: Request) -> Response:
+        return _html(pages.overview(survey.overview(), viewer(request)))
+
+    def job(request: Request) -> Response:
+        page = survey.job(request.path_params["job"])
+        return _html(pages.job(page, viewer(request))) if page else missing(request)
+
+    def rejects(request: Request) -> Response:
+        page = survey.rejects(request.path_params["job"])
+        return _html(pages.rejects(page, viewer(request))) if page else missing(request)
+
+    def missing(request: Request) -> Response:
+        return _html(pages.missing(request.path_params["job"], viewer(request)), 404)
+
+    def static(request: Request) -> Response:
+        found = pages.static(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        return Response(found[0], media_type=found[1], headers=CHECKED)
+
+    return [
+        Route("/", overview),
+        Route("/jobs/{job}", job),
+        Route("/jobs/{job}/rejects", rejects),
+        Route("/static/{name}", static),
+    ]
+
+
+def _html(text: str, status: int = 200) -> Response:
+    return HTMLResponse(text, status, NO_STORE)

@@ -1,0 +1,14 @@
+"""The encoder in use: the compiled twin where it was built, else the plain one; they make the same bytes."""
+
+from loader.wire import encoder
+
+try:
+    from loader.wire._codec import Comparer, Encoder, Tally, count_replies, reads
+
+    COMPILED = True
+except ImportError:  # installed without a compiler
+    Comparer, Encoder, Tally = encoder.Comparer, encoder.Encoder, encoder.Tally  # type: ignore[assignment,misc]
+    count_replies, reads = encoder.count_replies, encoder.reads
+    COMPILED = False
+
+__all__ = ["COMPILED", "Comparer", "Encoder", "Tally", "count_replies", "reads"]
