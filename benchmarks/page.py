@@ -23,7 +23,7 @@ from loader.config.load import load_config
 from loader.lab.lab import Lab
 from loader.lab.process import HOST
 from loader.model import Run
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.history import VERSION, entry_of
 from stage import Broken, connect, start, until, write_config
 
@@ -87,7 +87,7 @@ def measure(lab: Lab, count: int, pairs: int) -> int:
 def remember(lab: Lab, names: list[str]) -> None:
     """Give each job a history."""
     entry = entry_of(Run(job="", id="0123456789ab", read=1000, written=1000, seconds=1.5))
-    with Target(load_config([lab.config]).target) as target:
+    with RedisClient(load_config([lab.config]).target) as target:
         for name in names:
             text = json.dumps({"version": VERSION, **asdict(replace(entry, job=name))})
             for key, words in (("runs", ["LPUSH", *[text] * RUNS]), ("success", ["SET", text])):

@@ -17,8 +17,8 @@ from loader.config.load import load_config
 from loader.lab.lab import Lab
 from loader.lab.process import HOST, Server, free_ports, program, stop, wait
 from loader.model import Batch, Chunk
-from loader.mysql.connection import Source
-from loader.pipeline.job_context import prepare
+from loader.mysql.connection import Connection
+from loader.pipeline.job_context import open_job
 from loader.pipeline.options import Options
 from loader.pipeline.transfer import transfer
 from loader.wire.slots import SlotMap
@@ -200,7 +200,7 @@ class Servers:
         paths = {port: self.directory / f"{table}-{port}.resp" for port in self.masters["cluster"]}
         if not all(path.exists() for path in paths.values()):
             settings = load_config([self.config(table, "cluster")])
-            with prepare(settings, settings.jobs[table], Options()) as ends, Source(settings.source) as source:
+            with open_job(settings, settings.jobs[table], Options()) as ends, Connection(settings.source) as source:
                 writer = _Files(ends.target.slots, paths)
                 transfer(ends.plan, ends.plan.select(Chunk(1)), source, writer, ends.throttle)
                 writer.close()

@@ -95,7 +95,7 @@ class Barred:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class TableSummary:
     """A table or view as the list of its database shows it; rows are MySQL's estimate, None where it has none."""
 
     name: str
@@ -223,7 +223,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Notice:
     """Something a person should know of, while the run goes on."""
 
     text: str
@@ -297,5 +297,5 @@ class Run:
         return "hand" if self.slot is None else "schedule"
 
 
-News = ChunkLoaded | Waiting | Noted | RunBegan | RunEnded
+RunEvent = ChunkLoaded | Waiting | Notice | RunBegan | RunEnded
 """All that a listener may be told of."""

@@ -518,7 +518,7 @@ class Runner:
         with self._sizes(TIGHT_COPY):
             self._tight = import_module("tight")
         # Of the copy as it is and of the tight one, with what it should be; these are never emptied.
-        self._tallies = [(module.Tally(), frames.Tally()) for module in (self._asis, self._tight)]
+        self._tallies = [(module.SlotChecksums(), frames.SlotChecksums()) for module in (self._asis, self._tight)]
 
     def run(self, case: Case) -> None:
         """Run an input; a `Finding` says what is wrong with what became of it."""

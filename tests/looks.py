@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from loader.jobs.status import JobStatus
-from loader.state.history import Entry
+from loader.state.history import RunRecord
 from loader.state.lock import Holder
-from loader.web.render import Pages
+from loader.web.render import Renderer
 from loader.web.views import (
     Cell,
     ClusterView,
@@ -46,7 +46,7 @@ max_age: 10m
 def entry(job="orders", ago=190.0, seconds=1.2, status="ok", read=182_340, **facts):
     rows = {"read": read, "written": 1_204, "unchanged": read - 1_204 - 0, "deleted": 3, "rejected": 0}
     codes = {"ok": 0, "failed": 1, "rejects": 3, "stopped": 143}
-    made = Entry(
+    made = RunRecord(
         job=job,
         run=f"{int(ago * 7919) & 0xFFFFFFFF:08x}",
         began=NOW - ago - seconds,
@@ -290,7 +290,7 @@ def rejects(**facts):
 
 def written():
     """Every page that there is to look at, by the name of its file."""
-    pages = Pages()
+    pages = Renderer()
     someone, guest, clerk = Viewer(), Viewer(actions=True), Viewer(actions=True, signed_in=True)
     return {
         "overview": pages.overview(overview(), guest),

@@ -12,7 +12,7 @@ from redis.cluster import ClusterNode, RedisCluster
 import loader.lab.lab
 import loader.pipeline.transfer
 from desk import HOST
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.lab.lab import Lab
 from loader.lab.process import program, wait
 from loader.model import ChunkLoaded, Node, Waiting
@@ -86,7 +86,7 @@ class Storm:
 
     def config(self, **target):
         account = {"url": self.url.replace("//", "//loader@"), "password": self.lab.redis_password}
-        settings = Settings.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
+        settings = TargetConfig.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
         return self.world.config(table="big", deadline=self.deadline).model_copy(update={"target": settings})
 
     def load(self, rate=800, *, target=None, **options):

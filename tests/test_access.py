@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.web import auth as room
-from loader.web.auth import ADDRESSES, FREE, LASTS, LONGEST, SESSIONS, Access, bearer, is_own_page, local
+from loader.web.auth import ADDRESSES, FREE, LASTS, LONGEST, SESSIONS, Auth, bearer, is_own_page, local
 
 TOKEN = "0123456789abcdef"
 HERE = "192.0.2.1"
@@ -24,14 +24,14 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def access():
-    access = Access()
+    access = Auth()
     access.configure(TOKEN)
     return access
 
 
 def test_without_a_token_there_is_nothing():
     """Nothing fits, an empty one neither."""
-    access = Access()
+    access = Auth()
     assert not access.exists
     assert not access.fits("", HERE)
     access.configure(TOKEN)

@@ -9,18 +9,18 @@ import pytest
 from loader.errors import TargetError
 from loader.jobs import session
 from loader.jobs.verify import Pruned, prune, retry, verify
-from loader.model import Noted
+from loader.model import Notice
 from loader.pipeline import deleter
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.pipeline.run_state import LOST_DIGESTS, Basis
-from loader.redis.client import Target
+from loader.pipeline.run_state import LOST_DIGESTS, RunState
+from loader.redis.client import RedisClient
 from loader.redis.servers import Life, lives
-from loader.redis.writer import Writer
+from loader.redis.writer import PipelineWriter
 from loader.report.documents import run_text
 from loader.state import digests
 from loader.state.baseline import Baselines, doubt
-from loader.state.digests import Digests, Entry, Rows, pack, unpack
+from loader.state.digests import ChunkEntry, Digests, Rows, pack, unpack
 from loader.state.lock import Lock
 from loader.state.markers import Markers
 from loader.wire import encoder
@@ -150,7 +150,7 @@ def test_a_key_whose_columns_can_be_told_apart_is_not(world):
 def dying(monkeypatch, at, error):
     """Have the writer fail after rows were sent: the so manieth time that it is drained with any."""
     count = 0
-    drain = Writer.drain
+    drain = PipelineWriter.drain
 
     def drain_and_fail(self):
         nonlocal count
@@ -160,7 +160,7 @@ def dying(monkeypatch, at, error):
             raise error
         return acks
 
-    monkeypatch.setattr(Writer, "drain", drain_and_fail)
+    monkeypatch.setattr(PipelineWriter, "drain", drain_and_fail)
 
 
 def test_a_row_that_is_again_what_it_was_after_a_run_that_died(world, monkeypatch):
@@ -400,11 +400,11 @@ def test_an_entry_that_is_lost(world, number):
     ear = Ear()
     run = world.sync(ear, **JOB | {"chunk_rows": 10})
     assert (run.status, run.written, run.unchanged) == ("ok", 59 - number * 10, number * 10 - 10)
-    assert LOST_DIGESTS.format(job="job") in [event.text for event in ear.events if isinstance(event, Noted)]
+    assert LOST_DIGESTS.format(job="job") in [event.text for event in ear.events if isinstance(event, Notice)]
     world.redis.delete(f"t_{number * 10 - 5}")
     ear = Ear()
     assert outcome(world, ear, chunk_rows=10) == (0, 49, 0)
-    assert not [event for event in ear.events if isinstance(event, Noted)]
+    assert not [event for event in ear.events if isinstance(event, Notice)]
 
 
 def test_one_hash_that_expires_among_many(world):
@@ -430,7 +430,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
     fill(world)
     outcome(world)
     world.sql("UPDATE t SET v = 'B' WHERE id = 25")
-    keep, node = Basis._keep_baseline, str(world.redis.get_node_from_key("t_25").port)
+    keep, node = RunState._keep_baseline, str(world.redis.get_node_from_key("t_25").port)
 
     def anew(target, **how):
         return {n: replace(life, id="another") if str(n).endswith(node) else life for n, life in lives(target).items()}
@@ -441,7 +441,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
         keep(self, run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Basis, "_keep_baseline", keep_late)
+        patch.setattr(RunState, "_keep_baseline", keep_late)
         assert world.sync(**JOB).written == 1
     assert outcome(world) == (50, 0, 0)
     assert outcome(world) == (0, 50, 0)
@@ -512,7 +512,7 @@ def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch)
 
 def test_what_a_failover_must_not_undo(world, monkeypatch):
     """A lock, markers, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
-    commands, asked = Target.commands, []
+    commands, asked = RedisClient.commands, []
 
     def unheard(target, node, words, **how):
         listed = [tuple(each) for each in words]
@@ -521,10 +521,10 @@ def test_what_a_failover_must_not_undo(world, monkeypatch):
         return [0 if each[0] == "WAIT" else reply for each, reply in zip(listed, replies, strict=True)]
 
     settings = world.config(table="t").target
-    with Target(settings) as target:
-        monkeypatch.setattr(Target, "commands", unheard)
+    with RedisClient(settings) as target:
+        monkeypatch.setattr(RedisClient, "commands", unheard)
         for action in (
-            lambda: Digests(target, "job", "w").soil(Entry(1, None, ("9",), 5, 77, "w")),
+            lambda: Digests(target, "job", "w").mark_dirty(ChunkEntry(1, None, ("9",), 5, 77, "w")),
             lambda: Baselines(target, "job").void(under_way=True),
             lambda: Markers(target, "loader:passing:job", "run").leave(),
             lambda: Lock(settings, "job", "run").take(target),

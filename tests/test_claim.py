@@ -12,7 +12,7 @@ from loader.jobs.execute import execute
 from loader.jobs.status import job_status
 from loader.jobs.verify import Pruned, prune
 from loader.pipeline.options import Options
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.claim import Claims, claim_of, fingerprint
 from loader.state.history import History
 from world import Ear
@@ -35,7 +35,7 @@ def run(world, **job):
 
 def status(world, **job):
     config = world.config(**job)
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         return job_status(target, config.source, config.jobs["job"])
 
 
@@ -78,7 +78,7 @@ def test_another_source_is_another_job(school):
     config = school.config(**JOB)
     there = config.source.model_copy(update={"url": replace(config.source.url, database="other")})
     job = config.jobs["job"]
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         claims = Claims(target, "job")
         claims.take(claim_of(config.source, job))
         assert claims.refusal(claim_of(config.source, job)) == ""
@@ -124,7 +124,7 @@ def test_what_the_version_before_has_left_is_accepted(school):
     assert run(school, **JOB, slot=slot).elsewhere
     assert status(school, **JOB).success.slot == slot
     assert run(school, **JOB, slot=slot + 1).status == "ok"
-    with Target(school.config(**JOB).target) as target:
+    with RedisClient(school.config(**JOB).target) as target:
         assert History(target, "job").success().slot == slot + 1
 
 

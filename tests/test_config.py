@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loader.config import files as document_module
 from loader.config.files import MAX_BYTES, MAX_VALUES
 from loader.config.load import CHUNK_ROWS, Config, json_schema, load_config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.config.parsers import key_parts, redis_address, seconds
 from loader.errors import ConfigError, Exit
 
@@ -714,8 +714,8 @@ def test_jobs_are_held_against_each_other_as_if_each_with_each(drawn):
 @pytest.mark.parametrize("key", ["{}_{{id}}", "t_{{id}}", "t{}_{{id}}"])
 def test_thousands_of_jobs_take_no_more_looks_than_a_few_each(monkeypatch, key):
     """Each with each would be millions of looks at prefixes."""
-    looks, prefix = [], Job.prefix.fget
-    monkeypatch.setattr(Job, "prefix", property(lambda job: looks.append(1) or prefix(job)))
+    looks, prefix = [], JobConfig.prefix.fget
+    monkeypatch.setattr(JobConfig, "prefix", property(lambda job: looks.append(1) or prefix(job)))
     config = configured({f"j{n}": {"table": "t", "key": key.format(n)} for n in range(3000)})
     assert len(config.warnings) in {0, len(config.jobs)}
     for job in config.jobs.values():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loader.config.cron import next_times
-from loader.config.models import Schedule
+from loader.config.models import ScheduleConfig
 
 MINUTE = timedelta(minutes=1)
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -26,7 +26,7 @@ ZONES = [
 
 
 def cron(text, zone="UTC"):
-    return Schedule(cron=text, timezone=zone)
+    return ScheduleConfig(cron=text, timezone=zone)
 
 
 def shown(text, after, count, zone="UTC"):
@@ -193,10 +193,10 @@ def test_a_crontab_line_means_what_cron_makes_of_it(text, zone, after, expected)
 
 def test_an_interval_comes_at_multiples_since_1970():
     """Two daemons that started at different moments mean the same slots."""
-    times = next_times(Schedule(every="40s"), datetime(2026, 1, 1, 0, 0, 1, 5, tzinfo=UTC), 2)
+    times = next_times(ScheduleConfig(every="40s"), datetime(2026, 1, 1, 0, 0, 1, 5, tzinfo=UTC), 2)
     assert [time.timestamp() % 40 for time in times] == [0, 0]
     assert times[0] - datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC) <= timedelta(seconds=40)
-    assert next_times(Schedule(every="40s"), times[0], 1) == times[1:]
+    assert next_times(ScheduleConfig(every="40s"), times[0], 1) == times[1:]
 
 
 @pytest.mark.parametrize(

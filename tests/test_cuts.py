@@ -12,7 +12,7 @@ import redis
 from desk import HOST, redis_server
 from loader.config.load import Config
 from loader.model import ChunkLoaded, Waiting
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.pipeline import transfer
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
@@ -131,7 +131,7 @@ def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, r
 def statement_and_rows(proxy, settings):
     """How many bytes went each way when a worker has logged in, and when it has read a chunk."""
     proxy.reset()
-    with Source(settings.source) as source:
+    with Connection(settings.source) as source:
         before = Counter(proxy.seen)
         source.fetch("SELECT `id`, `name`, `note`\nFROM `t`")
         return before, Counter(proxy.seen)

@@ -21,10 +21,10 @@ from loader.daemon.clocks import Clocks
 from loader.daemon.service import FINISH, Daemon
 from loader.errors import LoaderError
 from loader.lab.process import wait
-from loader.model import ChunkLoaded, Noted, Run, Status
+from loader.model import ChunkLoaded, Notice, Run, Status
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.pipeline.throttle import Halt
+from loader.pipeline.throttle import StopRequest
 from loader.report.progress import Log
 from world import Ear
 
@@ -178,7 +178,7 @@ def test_a_slot_is_done_once_whatever_the_clocks_say(world):
     def run(slot):
         ear = Ear()
         done = run_job(config, config.jobs["job"], Options(slot=slot, resume=True), ear)
-        return done, [event.text for event in ear.events if isinstance(event, Noted)]
+        return done, [event.text for event in ear.events if isinstance(event, Notice)]
 
     now = int(time.time())
     assert run(now)[0].written == 5
@@ -220,7 +220,7 @@ def test_a_checkpoint_of_another_slot_is_forgotten(world):
     def run(slot, halt_after=None, fields=None, **more):
         job = config.jobs["job"].model_copy(update={"fields": fields})
         job.take_name("job")
-        halt, ear = Halt(), Ear()
+        halt, ear = StopRequest(), Ear()
         ear.notify = lambda event: setattr(halt, "asked", halt_after is not None and isinstance(event, ChunkLoaded))
         return run_job(config, job, Options(slot=slot, halt=halt, workers=1, **{"resume": True} | more), ear)
 

@@ -12,20 +12,19 @@ import pytest
 import redis
 
 from desk import HOST, STU, Desk, redis_server
-from loader.config.models import Source as SourceSettings
-from loader.config.models import Target as Settings
+from loader.config.models import SourceConfig, TargetConfig
 from loader.errors import LoaderError, SourceError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify
 from loader.model import ChunkLoaded
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.net import limit
 from loader.pipeline import transfer
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import Lane, persist
-from loader.redis.client import Target
+from loader.pipeline.transfer import ChunkWorker, retry_transient
+from loader.redis.client import RedisClient
 from loader.state.lock import Lock
 from proxy import DOWN, Proxy
 from world import Clock, Ear
@@ -43,7 +42,7 @@ class Servers:
             self._redis = client.info("server")["process_id"]
         world.sql("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t VALUES (1,1),(2,2),(3,3),(4,4)")
         config = world.config(table="t", chunk_rows=1, deadline=f"{DEADLINE}s")
-        target = Settings.model_validate({"url": f"redis://{HOST}:{port}"})
+        target = TargetConfig.model_validate({"url": f"redis://{HOST}:{port}"})
         self.config = config.model_copy(update={"target": target})
         self.job = self.config.jobs["job"]
 
@@ -106,7 +105,7 @@ def test_what_is_silent_from_the_start(servers):
 
 def test_a_slow_statement_is_no_silence(world):
     """A server that lets others in is at work, and may take its time; one that does not has failed."""
-    with Source(world.config(table="t").source) as source, limit.trying(1.0):
+    with Connection(world.config(table="t").source) as source, limit.trying(1.0):
         assert source.fetch("SELECT SLEEP(1.6)") == [("0",)]
 
 
@@ -125,12 +124,12 @@ def test_who_fell_silent_has_failed_since_then(monkeypatch):
         raise error
 
     with pytest.raises(TargetError) as caught:
-        persist(silent, 10.0, Throttle())
+        retry_transient(silent, 10.0, Throttle())
     assert tries[-1] - 1000 < 10
     assert caught.value.waited >= 10
     tries.clear()
     with pytest.raises(TargetError):
-        persist(lambda: persist(silent, 10.0, Throttle()), 8.0, Throttle())
+        retry_transient(lambda: retry_transient(silent, 10.0, Throttle()), 8.0, Throttle())
     assert len(tries) == 3
 
 
@@ -143,7 +142,7 @@ def test_nothing_is_tried_again_once_a_worker_has_failed():
         raise TargetError("no", transient=True)
 
     with pytest.raises(LoaderError, match="the first"):
-        persist(fail, 10.0, throttle)
+        retry_transient(fail, 10.0, throttle)
 
 
 def test_what_may_be_waited_for():
@@ -169,7 +168,7 @@ def test_redis_drips(world, tmp_path):
         proxy.reset(drip=(DOWN, b"# Cluster", 0.2))
         began = time.monotonic()
         with pytest.raises(TargetError, match="Timeout") as caught:
-            Target(Settings.model_validate({"url": f"redis://{HOST}:{proxy.port}", "timeout": "1s"}))
+            RedisClient(TargetConfig.model_validate({"url": f"redis://{HOST}:{proxy.port}", "timeout": "1s"}))
         assert caught.value.transient
         assert time.monotonic() - began < 2
 
@@ -178,9 +177,9 @@ def test_mysql_drips(world):
     """So has a small result; rows may come one by one."""
     with Proxy(world.lab.mysql_port) as proxy:
         account = {"password": world.lab.password, "read_timeout": "1s"}
-        settings = SourceSettings.model_validate({"url": f"mysql://loader@{HOST}:{proxy.port}/{world.name}"} | account)
+        settings = SourceConfig.model_validate({"url": f"mysql://loader@{HOST}:{proxy.port}/{world.name}"} | account)
         proxy.reset(drip=(DOWN, b"drip", 0.2))
-        with Source(settings) as source:
+        with Connection(settings) as source:
             began = time.monotonic()
             with pytest.raises(SourceError, match="timed out"):
                 source.fetch("SELECT 'dripping for a long time'")
@@ -236,7 +235,7 @@ def test_a_worker_that_does_not_end_leaves_the_fence(world, monkeypatch):
             refused.append(str(error))
         go.clear()
 
-    monkeypatch.setattr(Lane, "load", hang)
+    monkeypatch.setattr(ChunkWorker, "load", hang)
     config = world.config(table="t", chunk_rows=1)
     run = run_job(config, config.jobs["job"], Options(workers=2), Ear())
     assert run.error == "the other one fails"
@@ -247,7 +246,7 @@ def test_a_worker_that_does_not_end_leaves_the_fence(world, monkeypatch):
     while go.is_set() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert refused == ["the run of job 'job' is over"]
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         lock = Lock(config.target, "job", "next")
         lock.take(target)
         lock.drop(target)

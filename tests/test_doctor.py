@@ -9,14 +9,14 @@ import pytest
 import redis
 
 from desk import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.doctor.findings import fail, finding_text
-from loader.doctor.job import PLANNED, Planned
+from loader.doctor.job import PLANNED, PlannedJob
 from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
 from loader.mysql.plan import make_plan
-from loader.redis.client import Target
-from loader.state.checkpoint import Checkpoint, Rejects, State
+from loader.redis.client import RedisClient
+from loader.state.checkpoint import Checkpoint, Rejects, StateStore
 from loader.state.lock import Lock
 
 
@@ -344,8 +344,8 @@ def test_hashes_that_expire(desk):
 
 def test_what_runs_left(desk):
     """A backfill that is unfinished, a checkpoint that is none, rows that were rejected."""
-    with Target(desk.world.config(**STU["stu"]).target) as target:
-        state = State(target, "stu")
+    with RedisClient(desk.world.config(**STU["stu"]).target) as target:
+        state = StateStore(target, "stu")
         Rejects(target, "stu").add([Reject(b"stu_1", "too large")], "x")
         state.save(Checkpoint("abc", {}, (), (Chunk(1),), None, ended=True))
         found = checkup(desk)[1]
@@ -387,7 +387,7 @@ def test_a_key_that_tells_rows_apart_is_named(columns, primary, key, fix, advice
     """The columns of the key with a sign that keeps them apart, or the column that has to be hexadecimal."""
     pairs = [text.split(" ") for text in columns.split(", ")]
     table = Table("t", tuple(Column(name, kind.partition("(")[0], kind, None) for name, kind in pairs), tuple(primary))
-    job = Job(table="t", key=key)
+    job = JobConfig(table="t", key=key)
     job.take_name("t")
-    found = [*PLANNED["key"](Planned(None, job, None, table, make_plan(job, table)))]
+    found = [*PLANNED["key"](PlannedJob(None, job, None, table, make_plan(job, table)))]
     assert [(each.fix, advice in each.seen) for each in found] == [(fix, True)]

@@ -11,7 +11,7 @@ from loader.errors import Exit
 from loader.jobs import verify
 from loader.lab.process import wait
 from loader.redis.acl import REDIS_RIGHTS
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import describe_cluster
 from loader.wire.slots import slot_of
 from storm import ROWS, Migration, broken_lab, storm_on, wait_for_reason
@@ -152,7 +152,7 @@ def test_t6_resharding(storm):
 
 def slots_of(storm, name, count):
     """The first slots that a master owns."""
-    with Target(storm.config().target) as target:
+    with RedisClient(storm.config().target) as target:
         mine = target.slots.nodes.index(storm.node(name))
         return [slot for slot, owner in enumerate(target.slots.owners) if owner == mine][:count]
 
@@ -202,7 +202,7 @@ def test_t5_a_migration_is_left_open(storm, newcomer):
         config = storm.config()
         job = config.jobs["job"]
         assert [each.key for each in verify.verify(config, job, show=9).shown] == [gone]
-        with Target(config.target) as target:
+        with RedisClient(config.target) as target:
             entry = {"node": f"{HOST}:{newcomer}", "slots": 0, "keys": goal.dbsize(), "replicas": 0}
             assert entry in describe_cluster(target)["masters"]
         verify.prune(config, job, done := verify.Pruned("job"))
@@ -302,7 +302,7 @@ def test_a_node_that_is_cut_off_is_not_believed(storm, tmp_path):
 def test_t7_nodes_disagree_about_a_slot(storm):
     """Two nodes point at each other: the chunk is tried again, not for ever in one go, until they agree."""
     slot = slot_of(b"big_%d" % ROWS)
-    with Target(storm.config().target) as target:
+    with RedisClient(storm.config().target) as target:
         owner = target.slots.node_of(slot)
         other = next(node for node in target.slots.nodes if node != owner)
     with redis.Redis(owner.host, owner.port) as client, redis.Redis(other.host, other.port) as wrong:

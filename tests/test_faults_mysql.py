@@ -16,18 +16,18 @@ import redis
 
 from desk import HOST, Desk, redis_server
 from loader.config.load import Config
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import StartOver
 from loader.lab.lab import Lab
 from loader.lab.process import wait
 from loader.model import Chunk, ChunkLoaded, Waiting
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.pipeline import transfer
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from world import Ear, globally
 
 PEAK = """
@@ -128,9 +128,9 @@ CHANGES = [
 def lane(world, **job):
     """A worker of a run that was planned now."""
     settings = world.config(**({"table": "stu"} | job))
-    with Source(settings.source) as source, Target(settings.target) as target:
+    with Connection(settings.source) as source, RedisClient(settings.target) as target:
         _, plan = read_plan(source, settings.jobs["job"], Options())
-        lane = transfer.Lane(settings.source, plan, target, Throttle())
+        lane = transfer.ChunkWorker(settings.source, plan, target, Throttle())
         try:
             yield lane
         finally:
@@ -165,8 +165,8 @@ def test_s12_a_type_is_shared_by_all_workers(stu):
     """An expression's type, which no column tells, is that of the run's first result, whoever read it."""
     stu.sql("CREATE TABLE other (x varchar(20))", "INSERT INTO other VALUES ('1')")
     expression = "(SELECT MAX(x) FROM other)"
-    with lane(stu, fields={"town": expression}) as first, Target(stu.config(table="stu").target) as target:
-        second = transfer.Lane(first._settings, first._plan, target, Throttle())
+    with lane(stu, fields={"town": expression}) as first, RedisClient(stu.config(table="stu").target) as target:
+        second = transfer.ChunkWorker(first._settings, first._plan, target, Throttle())
         first.load(chunk(1), print)
         stu.sql("ALTER TABLE other MODIFY x int")
         with pytest.raises(StartOver, match=r"\(SELECT MAX\(x\) FROM other\) is of another type"):
@@ -396,7 +396,7 @@ def test_s2_the_server_stands_still_for_good(own, read_timeout):
 
 def test_n6_the_kernel_looks_after_idle_connections(world):
     """A connection to MySQL that was forgotten in between ends within a minute, however long a reply may take."""
-    with Source(world.config(table="x").source, patience=600) as source:
+    with Connection(world.config(table="x").source, patience=600) as source:
         with socket.socket(fileno=os.dup(source._reader._reader.fileno())) as connection:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
@@ -453,6 +453,6 @@ def test_s16_the_time_zone(own):
     base = {"url": f"mysql://loader@{HOST}:{own.mysql_port}/test", "password": own.password}
     hours = []
     for zone in (None, "+00:00", "+09:00"):
-        with Source(Settings.model_validate(base | {"time_zone": zone})) as source:
+        with Connection(SourceConfig.model_validate(base | {"time_zone": zone})) as source:
             hours.append(source.fetch(sql)[0][0])
     assert hours == ["-5", "0", "9"]

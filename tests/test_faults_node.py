@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from desk import HOST, MARK, redis_server
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.errors import Exit
 from loader.lab.process import Server, free_ports, program, stop, wait
 from loader.model import ChunkLoaded
@@ -231,7 +231,7 @@ def test_r9_a_password_file_that_is_gone(tmp_path):
     """What it held last counts until it can be read again; it is shown nowhere."""
     file = tmp_path / "password"
     file.write_text(f"{MARK}-old\n")
-    settings = Settings.model_validate({"url": f"redis://{HOST}:1", "password_file": str(file)})
+    settings = TargetConfig.model_validate({"url": f"redis://{HOST}:1", "password_file": str(file)})
     for change in (lambda: None, file.unlink, lambda: file.write_text("")):
         change()
         assert settings.secret == f"{MARK}-old"

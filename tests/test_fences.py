@@ -16,14 +16,14 @@ from loader.errors import LoaderError
 from loader.jobs import session
 from loader.jobs.verify import Pruned, prune, retry, verify
 from loader.lab.process import wait
-from loader.model import ChunkLoaded, Noted
-from loader.pipeline.job_context import Ends
+from loader.model import ChunkLoaded, Notice
+from loader.pipeline.job_context import JobContext
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.pipeline.transfer import Lane
-from loader.pipeline.workers import Crew
-from loader.redis.client import FORGET, Target
-from loader.redis.sockets import Links
+from loader.pipeline.transfer import ChunkWorker
+from loader.pipeline.workers import WorkerPool
+from loader.redis.client import FORGET, RedisClient
+from loader.redis.sockets import NodePool
 from loader.state.baseline import Baselines
 from loader.state.lock import Lock
 from loader.state.markers import Markers
@@ -48,7 +48,7 @@ def alone(tmp_path):
 
 
 def told(load, text):
-    return any(text in event.text for event in load.ear.events if isinstance(event, Noted))
+    return any(text in event.text for event in load.ear.events if isinstance(event, Notice))
 
 
 def values(world):
@@ -103,8 +103,8 @@ def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
             if lapse and load.ear.throttle.lapsed():
                 assert sum(map(len, link.unsent)) == before
 
-    original = Links._move
-    monkeypatch.setattr(Links, "_move", move)
+    original = NodePool._move
+    monkeypatch.setattr(NodePool, "_move", move)
     load = Load(settings, workers=1)
     wait(lambda: load.reasons or not load.running, "the chunk to fail")
     monkeypatch.undo()
@@ -155,7 +155,7 @@ def test_chunks_written_while_another_run_may_have_had_the_lock(world, monkeypat
     wait(lambda: told(load, "written again: the lock was lost"), "chunks to be owed again")
     run = load.finish()
     assert (run.status, run.written, len(world.hashes())) == ("ok", 3000, 3000)
-    with Target(settings.target) as target:
+    with RedisClient(settings.target) as target:
         left = Baselines(target, "job").read()
         assert left is None or left.void
 
@@ -164,7 +164,7 @@ def test_a_lock_that_went_since_its_last_renewal(world, monkeypatch):
     """It is asked for once more when all is written: what was written meanwhile is written again."""
     table(world, 300)
     settings = world.config(table="t", chunk_rows=100)
-    loaded = Lane.load
+    loaded = ChunkWorker.load
 
     def load_and_lose(self, chunk, notify):
         event = loaded(self, chunk, notify)
@@ -173,7 +173,7 @@ def test_a_lock_that_went_since_its_last_renewal(world, monkeypatch):
             world.redis.delete(LOCK)
         return event
 
-    monkeypatch.setattr(Lane, "load", load_and_lose)
+    monkeypatch.setattr(ChunkWorker, "load", load_and_lose)
     load = Load(settings, workers=1)
     run = load.finish()
     assert (run.status, run.written, run.chunks_retried > 0) == ("ok", 300, True)
@@ -191,14 +191,14 @@ def test_a_lock_lost_to_another_run_voids_its_baseline(world, monkeypatch):
     steal(world)
     run = load.finish()
     assert (run.status, run.exit_code) == ("failed", 5)
-    with Target(settings.target) as target:
+    with RedisClient(settings.target) as target:
         assert Baselines(target, "job").read().void
     world.redis.delete(LOCK)
 
 
 def test_p11_two_dead_holders(world):
     """Both shards of a job were killed: the next run takes both over at once."""
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         for number in (1, 2):
             Lock(world.config(table="t").target, "job", f"shard{number}", (number, 2)).take(target)
         for part in ("1/2", "2/2"):
@@ -224,7 +224,7 @@ def clients(node):
 def test_who_takes_a_lock_over_closes_the_connections_of_its_holder(world):
     """On every master, before anything else; the fence is taken away once all have done so."""
     settings = world.config(table="t").target
-    with Target(settings) as dead, Target(settings) as living:
+    with RedisClient(settings) as dead, RedisClient(settings) as living:
         Lock(settings, "job", "dead").take(dead)
         links = [dead.open(node) for node in dead.slots.nodes]
         assert world.redis.hgetall(FENCE) == {b"dead": dead.name.encode()}
@@ -242,7 +242,7 @@ def test_who_takes_a_lock_over_closes_the_connections_of_its_holder(world):
 def test_a_live_shard_is_not_shut_out(world):
     """Only who holds no lock is."""
     settings = world.config(table="t").target
-    with Target(settings) as one, Target(settings) as other:
+    with RedisClient(settings) as one, RedisClient(settings) as other:
         first, second = Lock(settings, "job", "one", (1, 2)), Lock(settings, "job", "two", (2, 2))
         first.take(one)
         second.take(other)
@@ -256,14 +256,14 @@ def test_a_live_shard_is_not_shut_out(world):
 def test_who_leaves_something_under_way_stays_on_the_fence(world):
     """The lock is free, but a command may still be carried out: whoever comes next shuts it out first."""
     settings = world.config(table="t").target
-    with Target(settings) as target:
+    with RedisClient(settings) as target:
         held = Lock(settings, "job", "one")
         held.take(target)
         target.fence(target.slots.nodes[1], f"{target.name}-2")
         held.drop(target)
         assert not world.redis.exists(LOCK)
         assert set(world.redis.hgetall(FENCE)) == {b"one"}
-    with Target(settings) as target:
+    with RedisClient(settings) as target:
         heir = Lock(settings, "job", "heir")
         heir.take(target)
         assert set(world.redis.hgetall(FENCE)) == {b"heir"}
@@ -273,10 +273,10 @@ def test_who_leaves_something_under_way_stays_on_the_fence(world):
 def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
     """Else a failover might give it to two: what is raised passes, and is waited for."""
     settings = world.config(table="t").target
-    with Target(settings) as target:
+    with RedisClient(settings) as target:
         held = Lock(settings, "job", "one")
         with monkeypatch.context() as patch:
-            patch.setattr(Target, "ask_known", lambda self, key, *words: (self.ask(key, *words)[1], False))
+            patch.setattr(RedisClient, "ask_known", lambda self, key, *words: (self.ask(key, *words)[1], False))
             for _ in range(2):
                 with pytest.raises(LoaderError, match="no replica acknowledged the lock of job 'job'") as caught:
                     held.take(target)
@@ -313,7 +313,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
     job = settings.jobs["job"]
     assert run_job(settings, job, Options(), Ear()).status == "ok"
     monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
-    send, stolen = session._Only.await_replicas, threading.Event()
+    send, stolen = session._KeyFilterWriter.await_replicas, threading.Event()
 
     def finish(self):
         found = send(self)
@@ -335,7 +335,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
 
         return Of
 
-    monkeypatch.setattr(session._Only, "await_replicas", finish)
+    monkeypatch.setattr(session._KeyFilterWriter, "await_replicas", finish)
     if command == "prune":
         world.sql("DELETE FROM t WHERE id > 90")
         act = lambda: prune(settings, job, Pruned("job"), max_delete=100)  # noqa: E731
@@ -448,7 +448,7 @@ def test_a_chunk_that_is_heard_of_after_the_doubt(world, monkeypatch):
     table(world, 300)
     renewing = renewing_late(monkeypatch)
     doubts, chunks = [], []
-    take_doubt, load = Ends.take_doubt, Lane.load
+    take_doubt, load = JobContext.take_doubt, ChunkWorker.load
 
     def taken(self):
         since = take_doubt(self)
@@ -466,8 +466,8 @@ def test_a_chunk_that_is_heard_of_after_the_doubt(world, monkeypatch):
                 world.redis.hset(key, "v", "another run's")
         return event
 
-    monkeypatch.setattr(Ends, "take_doubt", taken)
-    monkeypatch.setattr(Lane, "load", late)
+    monkeypatch.setattr(JobContext, "take_doubt", taken)
+    monkeypatch.setattr(ChunkWorker, "load", late)
     run = Load(world.config(table="t", chunk_rows=100, key="t_{id}"), workers=1).finish()
     assert (run.status, run.read, run.written) == ("ok", 300, 300)
     assert chunks.count(2) == 2
@@ -477,7 +477,7 @@ def test_a_chunk_that_is_heard_of_after_the_doubt(world, monkeypatch):
 def test_a_lock_that_goes_again_and_again(world, monkeypatch):
     """A full Redis that throws the lock away with every chunk: the run says so, and does not go on for ever."""
     table(world, 300)
-    doubts, load = [], Lane.load
+    doubts, load = [], ChunkWorker.load
 
     def taken(self):
         return doubts.pop() if doubts else None
@@ -486,8 +486,8 @@ def test_a_lock_that_goes_again_and_again(world, monkeypatch):
         doubts.append(0.0)
         return load(self, chunk, notify)
 
-    monkeypatch.setattr(Ends, "take_doubt", taken)
-    monkeypatch.setattr(Lane, "load", again)
+    monkeypatch.setattr(JobContext, "take_doubt", taken)
+    monkeypatch.setattr(ChunkWorker, "load", again)
     run = Load(world.config(table="t"), workers=1).finish()
     assert (run.status, run.exit_code) == ("failed", 1)
     assert "another run may have had it, and so 20 times before in this run" in run.error
@@ -502,7 +502,7 @@ def test_a_part_of_a_chunk_that_has_grown(world, monkeypatch):
     assert Load(settings).finish().status == "ok"
     world.sql("INSERT INTO t SELECT id - 1, v FROM t", "INSERT INTO t SELECT id - 2, v FROM t WHERE id % 3 = 0")
     assert Load(settings).finish().status == "ok"  # the run after one that has met so many rows makes parts
-    load, doubts, chunks, take_doubt = Lane.load, [], [], Ends.take_doubt
+    load, doubts, chunks, take_doubt = ChunkWorker.load, [], [], JobContext.take_doubt
 
     def taken(self):
         doubts.append(take_doubt(self))
@@ -518,8 +518,8 @@ def test_a_part_of_a_chunk_that_has_grown(world, monkeypatch):
                 world.redis.hset(key, "v", "another run's")
         return load(self, chunk, notify)
 
-    monkeypatch.setattr(Ends, "take_doubt", taken)
-    monkeypatch.setattr(Lane, "load", disturbed)
+    monkeypatch.setattr(JobContext, "take_doubt", taken)
+    monkeypatch.setattr(ChunkWorker, "load", disturbed)
     run = Load(settings, workers=1).finish()
     assert run.status == "ok"
     assert chunks.count(chunks[0]) == 2, chunks
@@ -532,7 +532,7 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
     table(world, 1000)
     renewing = renewing_late(monkeypatch)
     settings = world.config(table="t", chunk_rows=100, key="t_{id}")
-    find, load, shared = Crew._find_lost, Lane.load, []
+    find, load, shared = WorkerPool._find_lost, ChunkWorker.load, []
 
     def fail(self, chunk, notify):
         if chunk.number == 5:
@@ -548,12 +548,12 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
         shared.append(self._ends)
         yield from ()
 
-    monkeypatch.setattr(Crew, "_find_lost", blind)
-    monkeypatch.setattr(Lane, "load", fail)
+    monkeypatch.setattr(WorkerPool, "_find_lost", blind)
+    monkeypatch.setattr(ChunkWorker, "load", fail)
     first = Load(settings, workers=1, resume=True).finish()
     assert (first.status, first.error) == ("failed", "out of order")
-    monkeypatch.setattr(Crew, "_find_lost", find)
-    monkeypatch.setattr(Lane, "load", load)
+    monkeypatch.setattr(WorkerPool, "_find_lost", find)
+    monkeypatch.setattr(ChunkWorker, "load", load)
     second = Load(settings, workers=1, resume=True).finish()
     assert (second.status, second.resumed) == ("ok", True)
     assert b"another run's" not in values(world)
@@ -575,7 +575,7 @@ def test_a_server_without_client_kill(world, monkeypatch):
             refusal if now is not before else reply for now, before, reply in zip(known, listed, replies, strict=True)
         ]
 
-    with Target(settings) as dead, Target(settings) as living:
+    with RedisClient(settings) as dead, RedisClient(settings) as living:
         Lock(settings, "job", "dead").take(dead)
         world.redis.delete(LOCK)
         monkeypatch.setattr("loader.redis.client._exchange", managed)
@@ -607,20 +607,20 @@ def test_a_lock_that_vanished_at_the_end_of_a_repair(world, monkeypatch):
     settings = world.config(table="t")
     assert run_job(settings, settings.jobs["job"], Options(), Ear()).status == "ok"
     world.redis.hset("t_5", "v", "wrong")
-    check = session.Both.check
+    check = session.JobSession.check
 
     def check_late(self):
         world.redis.delete(LOCK)
         check(self)
 
-    monkeypatch.setattr(session.Both, "check", check_late)
+    monkeypatch.setattr(session.JobSession, "check", check_late)
     with pytest.raises(LoaderError, match="another run may have had it"):
         verify(settings, settings.jobs["job"], repair=True)
 
 
 def test_markers_of_a_run_that_is_resumed(world):
     """Its chunks are marked from the first one on."""
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         first = Markers(target, "loader:marker:job", "run")
         first.leave()
         again = Markers(target, "loader:marker:job", "run", first.keys)

@@ -456,7 +456,7 @@ def test_each_row_is_read(side):
 )
 def test_a_hash_has_the_fields_of_its_row_and_no_other(side, batch, got, equal):
     """Fields in any order; a field too many, too few or with another value is a difference, told as it came."""
-    tally, expected = side.Tally(), side.Tally()
+    tally, expected = side.SlotChecksums(), side.SlotChecksums()
     one = compare(side, [*batch, NEXT], got + reply(b"a", b"1"), tally)
     assert one.differences == ([] if equal else [(pack(batch[0]), got)])
     there = [batch[0][1]] * (got[:1] == b"*" and got != reply()) + [b"l"]
@@ -590,7 +590,7 @@ def test_a_batch_with_fewer_rows_than_said_is_no_batch(side):
 )
 def test_a_tally_counts_keys_by_slot(side, key, slot, number):
     """A slot has the number of its keys and the sum of their checksums, modulo 2**64."""
-    tally = side.Tally()
+    tally = side.SlotChecksums()
     tally.add([key] * 3)
     assert tally.of(slot) == (3, 3 * number % 2**64)
 
@@ -598,7 +598,7 @@ def test_a_tally_counts_keys_by_slot(side, key, slot, number):
 def test_tallies_tell_slots_apart(side):
     """The order of keys does not matter; a key more, a key less, another key and a key twice do."""
     keys = [b"{%d}%d" % (number % 50, number) for number in range(1000)]
-    one = side.Tally()
+    one = side.SlotChecksums()
     one.add(keys)
     for change, others in {
         b"": keys[::-1],
@@ -607,7 +607,7 @@ def test_tallies_tell_slots_apart(side):
         b"{3}": [b"{3}x" if key == b"{3}3" else key for key in keys],
         b"{4}": [*keys, b"{4}4"],
     }.items():
-        other = side.Tally()
+        other = side.SlotChecksums()
         other.add(others[:500])
         other.add(others[500:])
         assert one.differing(other) == other.differing(one) == [slot_of(change)] * bool(change)
@@ -711,7 +711,7 @@ def test_the_twins_see_the_same_differences(case):
     data = b"".join(map(pack, batch))
     seen = []
     for side in SIDES.values():
-        tally = side.Tally()
+        tally = side.SlotChecksums()
         one = side.Comparer(data, len(set(frames.number_rows(batch))), tally)
         position = 0
         steps = []
@@ -729,7 +729,7 @@ def test_the_twins_see_the_same_differences(case):
 @given(st.lists(st.binary(max_size=60), max_size=20))
 def test_the_twins_sum_the_same(keys):
     """Slots and checksums are the same, of any keys."""
-    one, other = frames.Tally(), _codec.Tally()
+    one, other = frames.SlotChecksums(), _codec.SlotChecksums()
     one.add(keys)
     other.add(keys)
     for slot in {slot_of(key) for key in keys}:

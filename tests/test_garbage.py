@@ -11,22 +11,22 @@ from desk import redis_server
 from loader.config.load import Config
 from loader.daemon.service import Daemon
 from loader.doctor.findings import examine
-from loader.doctor.job import KEPT, Kept
-from loader.doctor.redis import Patient
+from loader.doctor.job import KEPT, JobState
+from loader.doctor.redis import RedisProbe
 from loader.errors import LoaderError
 from loader.jobs import verify
 from loader.jobs.execute import execute
 from loader.jobs.status import job_status
-from loader.model import ChunkLoaded, Noted
+from loader.model import ChunkLoaded, Notice
 from loader.pipeline.options import Options
-from loader.pipeline.throttle import Halt
-from loader.redis.client import Target
+from loader.pipeline.throttle import StopRequest
+from loader.redis.client import RedisClient
 from loader.state.lock import Lock
 from loader.state.recall import LATEST
 from loader.state.tidy import Tidy
 from loader.state_keys import KINDS, OWN, kind_of
-from loader.web.activity import Record
-from loader.web.dashboard import Survey
+from loader.web.activity import RunTracker
+from loader.web.dashboard import Dashboard
 from loader.web.health import Health
 from world import Ear
 
@@ -122,7 +122,7 @@ class Lab:
         client.set("plain_1", "foreign")
         assert self.sync("plain", Options(slot=SLOT, resume=True))[0].exit_code == 3
         self.stop_halfway()
-        with Target(self.config.target) as target:
+        with RedisClient(self.config.target) as target:
             Lock(self.config.target, "plain", "gone").take(target)
             client.hset("loader:{plain}:fence", "gone", target.name)
         client.delete("plain_1")
@@ -138,7 +138,7 @@ class Lab:
         for key in sorted(key.decode() for key in self.kept if key.startswith(b"loader:")):
             self.own.setdefault(OWN.fullmatch(key)["name"] or OWN.fullmatch(key)["spread"], key)
         self.own["slot"], self.own["digests"] = "loader:{plain}:slot", "loader:{changed}:digests"
-        self.target = Target(self.config.target)
+        self.target = RedisClient(self.config.target)
 
     def __enter__(self):
         return self
@@ -148,7 +148,7 @@ class Lab:
 
     def stop_halfway(self):
         """Leave the checkpoint of a backfill that was told to stop behind its first chunk."""
-        halt = Halt()
+        halt = StopRequest()
 
         class Stop(Ear):
             def notify(self, event):
@@ -167,7 +167,7 @@ class Lab:
         """A run, and what was said."""
         ear = ear or Ear()
         run = execute(self.config, self.config.jobs[name], options or Options(), ear)
-        said = [event.text for event in ear.events if isinstance(event, Noted)]
+        said = [event.text for event in ear.events if isinstance(event, Notice)]
         return run, [*said, *([run.error] if run.error else [])]
 
     def hashes(self, name):
@@ -182,8 +182,8 @@ def status(lab, name):
 
 
 def doctor(lab, name):
-    patient = Patient(lab.config, lab.target, dict.fromkeys(lab.target.slots.nodes, ()), {}, {}, {})
-    found = examine("job", KEPT, Kept(lab.config, lab.config.jobs[name], patient), name)
+    patient = RedisProbe(lab.config, lab.target, dict.fromkeys(lab.target.slots.nodes, ()), {}, {}, {})
+    found = examine("job", KEPT, JobState(lab.config, lab.config.jobs[name], patient), name)
     return [f"{each.seen} {each.fix or ''}" for each in found if each.level == "fail"]
 
 
@@ -195,7 +195,7 @@ def tidy(lab, name):
 
 
 def page(lab, name):
-    survey = Survey(lab.config, Record(), Health(lab.config.source, lab.config.target))
+    survey = Dashboard(lab.config, RunTracker(), Health(lab.config.source, lab.config.target))
     try:
         with survey._open() as target:
             survey.seed(target)
@@ -211,7 +211,7 @@ def resume(lab, name):
     said = []
     log = SimpleNamespace(logger=lambda _: SimpleNamespace(warning=lambda _, error: said.append(error)))
     taken = SimpleNamespace(take_up=lambda name, slot: said.append(f"takes up {slot}"))
-    Daemon._resume(SimpleNamespace(config=lab.config, schedule=taken, _halt=Halt(), _log=log))
+    Daemon._resume(SimpleNamespace(config=lab.config, schedule=taken, _halt=StopRequest(), _log=log))
     return said
 
 

@@ -27,9 +27,9 @@ from impostor import (
 from loader.config.load import Config
 from loader.errors import LoaderError
 from loader.model import Batch
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.redis.acl import REDIS_RIGHTS
-from loader.redis.client import NAMELESS, Target
+from loader.redis.client import NAMELESS, RedisClient
 from loader.redis.writer import _count, _Sent
 from loader.state.lock import Lock
 from loader.web.health import Health
@@ -53,7 +53,7 @@ def settings(port=1, target=1, **source):
 
 def refusal(port, ask=lambda source: None, **source):
     """What comes of asking what answers at a port for MySQL."""
-    with pytest.raises(LoaderError) as raised, Source(settings(port, **source).source) as opened:
+    with pytest.raises(LoaderError) as raised, Connection(settings(port, **source).source) as opened:
         ask(opened)
     assert "\n" not in str(raised.value)
     return raised.value
@@ -82,21 +82,21 @@ def test_the_password_under_tls(pki, way):
     with impostor(answer) as (port, heard):
         error = refusal(port, tls=True, tls_verify=False)
         assert (error.exit_code, MYSQL_PASSWORD.encode() in heard) == (2, False)
-        Source(settings(port, tls=True, tls_ca=str(pki / "ca.crt")).source).close()
+        Connection(settings(port, tls=True, tls_ca=str(pki / "ca.crt")).source).close()
         assert MYSQL_PASSWORD.encode() in heard
 
 
 def test_allow_cleartext():
     """A config may have it given to anybody."""
     with impostor(logging_in(SWITCH % b"mysql_clear_password")) as (port, heard):
-        Source(settings(port, allow_cleartext=True).source).close()
+        Connection(settings(port, allow_cleartext=True).source).close()
 
     assert MYSQL_PASSWORD.encode() in heard
 
 
 def test_a_key_that_nothing_vouches_for(monkeypatch):
     """From elsewhere the server's own key for the password is not taken: TLS, or a key in a file, is asked for."""
-    monkeypatch.setattr("loader.mysql.login.Connection.is_near", False)
+    monkeypatch.setattr("loader.mysql.login.LoginConnection.is_near", False)
     with impostor(logging_in(b"\1\4", b"\1no key", hello=greeting(CACHED))) as (port, heard):
         error = refusal(port)
 
@@ -156,7 +156,7 @@ def test_a9_no_redis(monkeypatch, answer, who, tls):
         config = settings(target=port).target
         url = config.url.__class__(HOST, port, None, "0", None, tls=tls)
         with pytest.raises(LoaderError) as raised:
-            Target(config.model_copy(update={"url": url}))
+            RedisClient(config.model_copy(update={"url": url}))
 
     error = raised.value
     assert str(error).startswith(f"redis {HOST}:{port}: no Redis server answers there{who}" if who else "redis ")
@@ -168,7 +168,7 @@ def test_a9_nobody_speaks(monkeypatch):
     with impostor(lambda *_: None) as (port, _):
         error = refusal(port)
         with pytest.raises(LoaderError) as raised:
-            Target(settings(target=port).target)
+            RedisClient(settings(target=port).target)
 
     assert "cannot connect: the connection is closed without a word: see source.url" in str(error)
     assert [(each.exit_code, each.transient) for each in (error, raised.value)] == [(4, True)] * 2
@@ -189,7 +189,7 @@ def test_ed25519():
     clamp[0], clamp[31] = clamp[0] & 248, clamp[31] & 63 | 64
     public = bindings.crypto_scalarmult_ed25519_base_noclamp(bytes(clamp))
     with impostor(logging_in(b"\xfeclient_ed25519\0" + nonce)) as (port, heard):
-        Source(settings(port).source).close()
+        Connection(settings(port).source).close()
 
     (signature,) = re.findall(rb"\x40\0\0\x03(.{64})", bytes(heard), re.DOTALL)
     assert bindings.crypto_sign_open(signature + nonce, public) == nonce
@@ -271,7 +271,7 @@ def test_a_file_is_asked_for():
 
 def test_a_row_that_ends_without_sense():
     """The packet behind the last row is looked at too, and leaves nothing behind to wait for."""
-    with impostor(answering(NONSENSE["half an end"])) as (port, _), Source(settings(port).source) as source:
+    with impostor(answering(NONSENSE["half an end"])) as (port, _), Connection(settings(port).source) as source:
         stream = source.stream("SELECT 1")
         stream.fill(0)
         stream.start += 6
@@ -298,7 +298,7 @@ def test_replies_without_sense(reply):
     asked = [("HGETALL", "k"), ("GET", "k"), ("TIME",), ("SCAN", 0), ("CLUSTER", "SLOTS"), ("INFO",), ("TTL", "k")]
     with impostor(speaking_redis(reply + b"\r\n")) as (port, _):
         config = settings(target=port).target.model_copy(update={"cluster": False})
-        with Target(config) as target:
+        with RedisClient(config) as target:
             outcomes = [outcome(target, *words) for words in asked]
             assert sum(isinstance(each, LoaderError) for each in outcomes) >= len(asked) - 4
             assert [each for each in outcomes if "\n" in str(each)] == []
@@ -358,7 +358,7 @@ def test_files_that_do_not_do(pki, tmp_path, side, files, told):
     config[side] |= {name: str(pki / file) for name, file in files.items()}
     settings = Config.model_validate(config)
     with pytest.raises(LoaderError) as raised:
-        _ = Source(settings.source) if side == "source" else Target(settings.target)
+        _ = Connection(settings.source) if side == "source" else RedisClient(settings.target)
 
     assert (raised.value.exit_code, str(raised.value)) == (2, f"{side}.{told.format(pki)}")
 
@@ -374,7 +374,7 @@ def test_a_certificate_is_wanted(pki, tmp_path):
         target = settings().target.model_copy(update={"tls_ca": pki / "ca.crt"})
         address = target.url.__class__(HOST, port, None, "0", None, tls=True)
         with pytest.raises(LoaderError, match="wants a certificate that it trusts: see tls_cert and tls_key") as raised:
-            Target(target.model_copy(update={"url": address}))
+            RedisClient(target.model_copy(update={"url": address}))
 
     assert raised.value.exit_code == 2
 
@@ -396,7 +396,7 @@ def test_a_right_that_the_lock_lacks(tmp_path):
     with redis_server(tmp_path) as port, redis.Redis(HOST, port) as node:
         node.execute_command("ACL", "SETUSER", "default", "-@all", *REDIS_RIGHTS.split(), "-pexpire", "+info")
         with (
-            Target(settings(target=port).target) as target,
+            RedisClient(settings(target=port).target) as target,
             pytest.raises(LoaderError, match="NOPERM a script may not send PEXPIRE: see the user") as raised,
         ):
             Lock(settings(target=port).target, "stu", "run").take(target)

@@ -15,16 +15,16 @@ from loader.errors import ConfigError, LoaderError, TargetError
 from loader.jobs import verify as reconcile
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify
-from loader.model import ChunkLoaded, Noted
-from loader.mysql.connection import Source
+from loader.model import ChunkLoaded, Notice
+from loader.mysql.connection import Connection
 from loader.pipeline import deleter, incremental
-from loader.pipeline.deleter import Eraser
-from loader.pipeline.job_context import prepare
+from loader.pipeline.deleter import HashDeleter
+from loader.pipeline.job_context import open_job
 from loader.pipeline.options import Options
-from loader.pipeline.run_state import Basis
+from loader.pipeline.run_state import RunState
 from loader.pipeline.throttle import Throttle
-from loader.redis.client import Target
-from loader.redis.writer import Writer
+from loader.redis.client import RedisClient
+from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import ANOTHER_TABLE
 from world import Ear
@@ -80,7 +80,7 @@ class Syncing:
 
     @property
     def notes(self):
-        return [event.text for event in self.ear.events if isinstance(event, Noted)]
+        return [event.text for event in self.ear.events if isinstance(event, Notice)]
 
     def values(self):
         return {int(key[2:]): int(fields[b"v"]) for key, fields in self.world.hashes().items()}
@@ -172,9 +172,9 @@ def test_a_replica_that_stood_still(world):
 
 def test_runs_every_second():
     """The clock of a quiet table goes on under them too, less a second now and then, and never back."""
-    mark = incremental.Mark(1000, 1000, 2000, 2000, {"boot": "", "wall": 0.0})
+    mark = incremental.Watermark(1000, 1000, 2000, 2000, {"boot": "", "wall": 0.0})
     for second in range(1, 61):
-        now = incremental.Mark(
+        now = incremental.Watermark(
             1000, 1000, 2000 + second, 2000 + second, {"boot": "", "wall": second - second % 2 * 0.1}
         )
         before, mark = mark, incremental._advanced(mark, now)
@@ -228,7 +228,7 @@ def test_x7_a_commit_later_than_the_lag(world, kind):
         time.sleep(2.5)
         world.sql("UPDATE t SET v = 2 WHERE id = 4")
         job.ok()
-        with Source(job.config().source) as source:
+        with Connection(job.config().source) as source:
             assert 2 <= source.oldest_writer() <= time.time() - began + 2
         late.commit()
     assert job.ok() == (2, False)
@@ -238,10 +238,10 @@ def test_x7_a_commit_later_than_the_lag(world, kind):
 def test_open_transactions_without_the_right(world):
     """Without PROCESS it is not known what is open; with it, who has only read does not count, but who has locked."""
     table(world)
-    with Source(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
+    with Connection(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT * FROM t")
         assert source.oldest_writer() is None
-        with process_right(world), Source(world.config(table="t").source) as allowed:
+        with process_right(world), Connection(world.config(table="t").source) as allowed:
             time.sleep(0.2)  # the server remembers for 0.1 s what it told last
             assert allowed.oldest_writer() == 0
             cursor.execute("SELECT * FROM t FOR UPDATE")
@@ -254,7 +254,7 @@ def test_a_transaction_that_is_left_open(world, monkeypatch):
     table(world)
     job = Syncing(world)
     job.ok()
-    monkeypatch.setattr(Source, "oldest_writer", lambda _: 7200)
+    monkeypatch.setattr(Connection, "oldest_writer", lambda _: 7200)
     assert job.ok()[1] is False
     assert job.notes == [
         "changes of the last 120 minutes are read again: a transaction or a statement began then in MySQL"
@@ -273,7 +273,7 @@ def test_x7_a_statement_that_waits(world, held):
         late = threading.Thread(target=waiter.cursor().execute, args=("UPDATE t SET v = 1 WHERE id = 3",))
         late.start()
         try:
-            with Source(world.config(table="t").source) as source:
+            with Connection(world.config(table="t").source) as source:
                 end = time.monotonic() + 60
                 while (age := source.oldest_writer()) < 2:
                     assert time.monotonic() < end, age
@@ -340,7 +340,7 @@ def test_an_old_answer_about_transactions(world):
     table(world)
     with process_right(world), other(world) as writer:
         settings = world.config(table="t").source
-        with Source(settings) as one, Source(settings) as another:
+        with Connection(settings) as one, Connection(settings) as another:
             assert one.oldest_writer() == 0
             writer.cursor().execute("UPDATE t SET v = 1 WHERE id = 3")
             assert another.oldest_writer() > 0
@@ -509,9 +509,9 @@ def test_deletions_of_an_attempt_that_failed_count(world, monkeypatch):
     job = Syncing(world, where="v = 0")
     job.ok()
     world.sql("UPDATE t SET v = 1 WHERE id IN (3, 4)")
-    await_replicas, failing = Writer.await_replicas, iter([True])
+    await_replicas, failing = PipelineWriter.await_replicas, iter([True])
     monkeypatch.setattr(
-        Writer, "await_replicas", lambda each: cut_off() if next(failing, False) else await_replicas(each)
+        PipelineWriter, "await_replicas", lambda each: cut_off() if next(failing, False) else await_replicas(each)
     )
     run = job.run()
     assert (run.chunks_retried, run.deleted) == (1, 2)
@@ -569,11 +569,11 @@ def test_a_deletion_that_the_lock_does_not_cover(world, monkeypatch):
         return made_of(*args)
 
     monkeypatch.setattr(deleter, "made_of", lapse)
-    with prepare(config, config.jobs["job"], Options()) as ends, Source(config.source) as source:
-        writer = Writer(ends.target)
+    with open_job(config, config.jobs["job"], Options()) as ends, Connection(config.source) as source:
+        writer = PipelineWriter(ends.target)
         try:
             with pytest.raises(LoaderError, match="lapsed meanwhile") as caught:
-                Eraser(ends.plan, ends.lookup(), ends.target, throttle).erase([b"t_3"], source, writer)
+                HashDeleter(ends.plan, ends.lookup(), ends.target, throttle).erase([b"t_3"], source, writer)
         finally:
             writer.close()
     assert caught.value.transient
@@ -961,7 +961,7 @@ def test_a_baseline_that_was_called_in_question(world):
     }
     assert world.sync(**job).written == 3
     world.sql("UPDATE t SET gone = 1 WHERE id = 2")
-    with Target(world.config(**job).target) as target:
+    with RedisClient(world.config(**job).target) as target:
         Baselines(target, "job").void()
     ear = Ear()
     run = world.sync(ear, **job)
@@ -978,16 +978,16 @@ def test_a_run_leaves_no_baseline_where_it_was_called_in_question(world, monkeyp
         "INSERT INTO t (id) VALUES (1), (2)",
     )
     job = {"table": "t", "incremental": {"column": "at", "lag": "1s"}}
-    sweep = Basis._sweep
+    sweep = RunState._sweep
 
     def sweep_late(self):
-        with Target(world.config(**job).target) as target:
+        with RedisClient(world.config(**job).target) as target:
             Baselines(target, "job").void(under_way=True)
         sweep(self)
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(Basis, "_sweep", sweep_late)
+            patch.setattr(RunState, "_sweep", sweep_late)
             assert world.sync(**job).full
     assert world.sync(**job).full
     assert not world.sync(**job).full

@@ -6,7 +6,7 @@ from desk import Desk
 from loader.jobs import session
 from loader.jobs.execute import execute
 from loader.jobs.verify import Pruned, prune, verify
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.mysql.plan import changed_since, make_plan, walk_mends
 from loader.pipeline import incremental
 from loader.pipeline.options import Options
@@ -50,7 +50,7 @@ def make(world, columns, definition):
 def planned(world, **job):
     """The table as it is now, and the plan of a job of it."""
     config = world.config(table="t", **job)
-    with Source(config.source) as source:
+    with Connection(config.source) as source:
         table = source.table("t")
     return table, make_plan(config.jobs["job"], table)
 
@@ -190,7 +190,7 @@ def test_tables_with_a_history(world, monkeypatch, kind):
     def rows():
         return dict(world.sql("SELECT id, v FROM t"))
 
-    with Source(world.config(table="t").source) as source:
+    with Connection(world.config(table="t").source) as source:
         (listed,) = source.listing()
         assert (listed.primary_key, listed.rows is None) == (("id",), False)
         assert source.table("t").rows_estimate is None
@@ -232,6 +232,6 @@ def test_keys_of_other_periods(world):
         b"t_1_2024-03-01_2024-02-01",
         b"t_2_2025-01-01_2024-01-01",
     }
-    with Source(world.config(table="t").source) as source:
+    with Connection(world.config(table="t").source) as source:
         versions = source.table("versions")
     assert (versions.primary_key, versions.unique_keys) == ((), ())

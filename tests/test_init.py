@@ -25,7 +25,7 @@ from loader.cli.init.script import read_script
 from loader.config.files import read_document
 from loader.config.load import load_config
 from loader.lab.process import program
-from loader.model import Column, Listed, Table
+from loader.model import Column, Table, TableSummary
 from loader.redis.acl import REDIS_RIGHTS
 
 PASSWORDS = {"MYSQL_PASSWORD": MYSQL_PASSWORD, "REDIS_PASSWORD": REDIS_PASSWORD}
@@ -415,9 +415,9 @@ def test_any_names(table, names, comment):
     """A config for any names reads back as exactly these, or the job is commented out; comments stay comments."""
     columns = tuple(Column(name, "int", f"int {comment}", None, nullable=False) for name in names)
     wanted = [
-        Wanted(Listed(table, comment=comment), Table(table, columns, (names[0],))),
-        Wanted(Listed("last"), Table("last", columns[:1], (names[0],))),
-        Wanted(Listed("stu"), Table("stu", (Column("sid", "int", "int", None),), ("sid",))),
+        Wanted(TableSummary(table, comment=comment), Table(table, columns, (names[0],))),
+        Wanted(TableSummary("last"), Table("last", columns[:1], (names[0],))),
+        Wanted(TableSummary("stu"), Table("stu", (Column("sid", "int", "int", None),), ("sid",))),
     ]
     draft = draft_config(comment, wanted)
     with NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
@@ -548,7 +548,7 @@ def test_hints(desk, monkeypatch):
 def test_prefixes(names, prefixes, tmp_path, monkeypatch):
     """No job's keys begin as another's do, nor as the loader's own; nothing in them is a pattern."""
     column = Column("id", "int", "int(11)", None, nullable=False)
-    wanted = [Wanted(Listed(name, rows=1, bytes=1), Table(name, (column,), ("id",))) for name in names]
+    wanted = [Wanted(TableSummary(name, rows=1, bytes=1), Table(name, (column,), ("id",))) for name in names]
 
     (tmp_path / "c.yaml").write_text(draft_config("here", wanted).text)
     config = loaded(monkeypatch, tmp_path / "c.yaml")

@@ -6,9 +6,9 @@ import redis
 from loader.errors import LoaderError, TargetError
 from loader.lab.process import wait
 from loader.model import Batch
-from loader.redis.client import Target
-from loader.redis.sockets import Links
-from loader.redis.writer import Writer
+from loader.redis.client import RedisClient
+from loader.redis.sockets import NodePool
+from loader.redis.writer import PipelineWriter
 from loader.state.markers import Markers
 from loader.wire.encoder import pack
 from loader.wire.slots import slot_of
@@ -18,7 +18,7 @@ KEY = b"links_1"
 
 @pytest.fixture
 def target(world):
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
 
         def replicated():  # CLUSTER SLOTS leaves out a replica that has received nothing yet
             target.refresh(force=True)
@@ -37,7 +37,7 @@ def send(writer, value):
 
 def test_what_is_under_way_when_a_writer_is_closed_is_fenced(world, target):
     """It may be carried out later: before anything else is sent there, the server forgets the connection."""
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     node = send(writer, b"old")
     (link,) = writer._links
     name = link.name
@@ -45,7 +45,7 @@ def test_what_is_under_way_when_a_writer_is_closed_is_fenced(world, target):
     assert target._unfenced[node] == [name]
     target.command(node, "PING")
     assert target.settled
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     send(writer, b"new")
     writer.drain()
     writer.close()
@@ -55,7 +55,7 @@ def test_what_is_under_way_when_a_writer_is_closed_is_fenced(world, target):
 def test_a_wait_that_timed_out_is_fenced(target):
     """What a node has not answered it may carry out later."""
     node = target.slots.nodes[0]
-    links = Links(target, lambda _: 1, lambda *_: None)
+    links = NodePool(target, lambda _: 1, lambda *_: None)
     with pytest.raises(TargetError, match="no reply for"):
         list(links.numbers({node: [[b"WAIT", b"9", b"3000"]]}, 0.1))
     links.close()
@@ -68,8 +68,8 @@ def test_a_chunk_that_no_replica_has_is_not_counted(target, monkeypatch):
     def unheard(links, commands, *_):
         return ((node, [0] * len(words)) for node, words in commands.items())
 
-    monkeypatch.setattr(Links, "numbers", unheard)
-    writer = Writer(target)
+    monkeypatch.setattr(NodePool, "numbers", unheard)
+    writer = PipelineWriter(target)
     send(writer, b"one")
     writer.drain()
     with pytest.raises(TargetError, match="no replica acknowledged") as caught:
@@ -108,7 +108,7 @@ def test_nothing_is_sent_that_the_guard_refuses(world, target):
         if answers and (error := answers.pop(0)):
             raise error
 
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     writer.guard(guard)
     with pytest.raises(LoaderError, match="has lapsed"):
         send(writer, b"late")
@@ -121,7 +121,7 @@ def test_a_mark_that_is_lost_fails_the_chunk(world, target):
     """A master that came back from an older snapshot has not the number that was noted before."""
     markers = Markers(target, "loader:passing:job", "run")
     markers.leave()
-    writer = Writer(target, marking=markers.field(0))
+    writer = PipelineWriter(target, marking=markers.field(0))
     send(writer, b"one")
     writer.drain()
     ((key, field, number),) = writer.await_replicas().marks

@@ -11,15 +11,15 @@ import redis
 
 from desk import redis_server
 from loader.config.load import Config
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.errors import LoaderError
 from loader.jobs import session, verify
 from loader.lab.process import wait
 from loader.model import ChunkLoaded
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.redis.client import Target
-from loader.state.checkpoint import State
+from loader.redis.client import RedisClient
+from loader.state.checkpoint import StateStore
 from loader.state.lock import Lock
 from loader.wire.slots import slot_of
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture
@@ -30,13 +30,13 @@ KEY = "loader:{job}:lock"
 
 @pytest.fixture
 def target(world):
-    with Target(settings(world)) as target:
+    with RedisClient(settings(world)) as target:
         yield target
 
 
 def settings(world):
     config: Config = world.config(table="t")
-    target: Settings = config.target
+    target: TargetConfig = config.target
     return target
 
 
@@ -167,8 +167,8 @@ def test_the_lock_of_a_run_of_this_process_that_is_over(world, target, monkeypat
 def test_a_full_redis_lets_the_lock_be_renewed(tmp_path):
     """Renewing takes no memory: who waits for room keeps the lock."""
     with redis_server(tmp_path) as port, redis.Redis("127.0.0.1", port) as client:
-        alone = Settings(url=f"redis://127.0.0.1:{port}")
-        with Target(alone) as target:
+        alone = TargetConfig(url=f"redis://127.0.0.1:{port}")
+        with RedisClient(alone) as target:
             held = Lock(alone, "job", "one")
             held.take(target)
             client.hset(KEY, "1/1", json.dumps(json.loads(client.hget(KEY, "1/1")) | {"until": 0}))  # as after its time
@@ -210,7 +210,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     run_job(config, config.jobs["job"], Options(), Ear())
     world.sql("DELETE FROM t")
     monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
-    without_row = session.Both.without_row
+    without_row = session.JobSession.without_row
 
     def steal(self, keys, **how):
         entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
@@ -218,7 +218,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
         wait(lambda: self.throttle.lapsed() is not None, "the loss")
         return without_row(self, keys, **how)
 
-    monkeypatch.setattr(session.Both, "without_row", steal)
+    monkeypatch.setattr(session.JobSession, "without_row", steal)
     with pytest.raises(LoaderError, match="lost the lock") as caught:
         verify.prune(config, config.jobs["job"], verify.Pruned("job"), max_delete=100)
     assert caught.value.exit_code == 5
@@ -242,7 +242,7 @@ def test_x1_two_runs_of_a_job(big_desk):  # noqa: F811
 
 def test_who_left_its_lock_without_a_word_is_shut_out(world, target):
     """What its connections may still have under way is forgotten before the next run writes."""
-    with Target(settings(world)) as dead:
+    with RedisClient(settings(world)) as dead:
         lock_of(world, "dead").take(dead)
         nodes = dead.slots.nodes
         for node in nodes:
@@ -391,7 +391,7 @@ def test_a_run_whose_markers_stay_lets_its_lock_go(world, monkeypatch):
         raise LoaderError("no")
 
     with monkeypatch.context() as patched:
-        patched.setattr(State, "forget", refuse)
+        patched.setattr(StateStore, "forget", refuse)
         failed = run_job(config, config.jobs["job"], Options(), Ear())
 
     assert (failed.exit_code, failed.error) == (1, "no")

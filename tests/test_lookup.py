@@ -2,10 +2,10 @@
 
 import pytest
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.model import Column, Table
 from loader.mysql.forms import checker
-from loader.mysql.keys import Lookup
+from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import make_plan
 
 ENUM = "enum('M','it''s','a\\\\b','x\\ny','é')"  # as information_schema writes it
@@ -16,10 +16,10 @@ def column(full_type, charset=None, name="k"):
 
 
 def lookup(*columns, key="t_{k}", **job):
-    made = Job(table="t", key=key, **job)
+    made = JobConfig(table="t", key=key, **job)
     made.take_name("t")
     table = Table("t", columns, (columns[0].name,))
-    return Lookup(make_plan(made, table), table)
+    return KeyMatcher(make_plan(made, table), table)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from loader.jobs import session
 from loader.jobs.verify import Retried, retry, verify
 from loader.lab.lab import Lab
 from loader.lab.process import Server, program, stop, wait
-from loader.model import ChunkLoaded, Noted
-from loader.pipeline.run_state import Basis
+from loader.model import ChunkLoaded, Notice
+from loader.pipeline.run_state import RunState
 from loader.redis.servers import lives
 from loader.state.markers import GONE, LOST, Markers
 from loader.wire.slots import slot_of
@@ -66,7 +66,7 @@ def load(storm, kind="sync", rate=1500, **options):
 
 
 def told(load, text):
-    return any(text in event.text for event in load.ear.events if isinstance(event, Noted))
+    return any(text in event.text for event in load.ear.events if isinstance(event, Notice))
 
 
 def check(storm, run):
@@ -161,7 +161,7 @@ def test_a2_two_lives_in_one_run(storm):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a2_between_the_last_chunk_and_the_end(storm, monkeypatch, kind):
     """All is counted, and then some of it is lost: the run starts over, and a baseline vouches for nothing else."""
-    finish, name = Basis.finish, storm.names("master")[0]
+    finish, name = RunState.finish, storm.names("master")[0]
 
     def finish_late(self, marks):
         monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_a2_between_the_last_chunk_and_the_end(storm, monkeypatch, kind):
     with no_failover(storm):
         with storm.client(name) as client:
             save(client)
-        monkeypatch.setattr(Basis, "finish", finish_late)
+        monkeypatch.setattr(RunState, "finish", finish_late)
         run = running.finish()
     assert told(running, "the run starts over: a master has lost writes of this run")
     check(storm, run)
@@ -426,7 +426,7 @@ def test_a2_amid_a_repair(storm, monkeypatch, marked):
     assert load(storm, rate=None).finish().status == "ok"
     settings = config(storm)
     name = away_from_state(storm)
-    check, leave = session.Both.check, Markers.leave
+    check, leave = session.JobSession.check, Markers.leave
     with no_failover(storm):
         with storm.client(name) as client:
             keys = client.keys("big_*")[:50]
@@ -444,7 +444,7 @@ def test_a2_amid_a_repair(storm, monkeypatch, marked):
             restart(storm, name)
             check(self)
 
-        monkeypatch.setattr(session.Both, "check", check_late)
+        monkeypatch.setattr(session.JobSession, "check", check_late)
         if marked:
             monkeypatch.setattr(Markers, "leave", leave_and_save)
         with pytest.raises(loader.errors.LoaderError, match=LOST if marked else GONE):
@@ -465,7 +465,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
         client.set(key, "foreign")
         assert load(storm, rate=None).finish().exit_code == 3
         client.delete(key)
-    check = session.Both.check
+    check = session.JobSession.check
 
     def check_late(self):
         monkeypatch.undo()
@@ -475,7 +475,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
     with no_failover(storm):
         with storm.client(name) as client:
             save(client)
-        monkeypatch.setattr(session.Both, "check", check_late)
+        monkeypatch.setattr(session.JobSession, "check", check_late)
         with pytest.raises(loader.errors.LoaderError, match=GONE):
             retry(settings, settings.jobs["job"])
     storm.settle()

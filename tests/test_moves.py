@@ -8,7 +8,7 @@ import redis
 from desk import HOST, Desk
 from loader.errors import TargetError
 from loader.jobs import session
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.web.cluster import look_at
 from loader.wire.slots import slot_of
 from storm import Migration
@@ -38,7 +38,7 @@ def small(world):
 @contextmanager
 def moving(config, key):
     """Have the slot of a key move from its master to the first of the others; all is undone at the end."""
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         giver = target.slots.node_of(slot_of(key))
         taker = next(node for node in target.slots.nodes if node != giver)
     with redis.Redis(HOST, giver.port) as source, redis.Redis(HOST, taker.port) as goal:
@@ -102,7 +102,7 @@ def test_a_slot_that_only_one_side_takes_for_open(world, small):
 def test_open_slots_are_shown(world, small, tmp_path):
     """By `cluster`, `doctor` and the page, with both ends."""
     desk = Desk(world, tmp_path)
-    with moving(small, ORPHAN) as migration, Target(small.target) as target:
+    with moving(small, ORPHAN) as migration, RedisClient(small.target) as target:
         ends = [
             f"{HOST}:{each.connection_pool.connection_kwargs['port']}" for each in (migration.source, migration.goal)
         ]
@@ -130,14 +130,14 @@ WAYS = {  # what becomes of the slot of a hash without a row, as masters are gon
 @pytest.mark.parametrize("way", WAYS)
 def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
     """To a master that was gone over from one that is yet to be: found by looking again, or not called fine."""
-    with Target(small.target) as target:
+    with RedisClient(small.target) as target:
         last = target.slots.nodes[-1]
         number = next(n for n in range(1000, 8, -1) if target.slots.node_of(slot_of(b"big_%08d" % n)) == last)
     world.sql("INSERT INTO big SELECT 7, name, NULL FROM big WHERE id = 8", f"DELETE FROM big WHERE id = {number}")
     check(small, repair=True)
     world.redis.hset(f"big_{number:08d}", "id", number)
     words, times = WAYS[way]
-    scan, steps = session.Both._scan_node, words * times
+    scan, steps = session.JobSession._scan_node, words * times
 
     def scan_node(self, *where):
         yield from scan(self, *where)
@@ -149,7 +149,7 @@ def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
 
     with moving(small, b"big_%08d" % number) as there:
         back = Migration(there.goal, there.source, there.slots, begins=False)
-        pause.setattr(session.Both, "_scan_node", scan_node)
+        pause.setattr(session.JobSession, "_scan_node", scan_node)
         if times > 1:
             with pytest.raises(TargetError, match=r"not checked: .* moved while") as caught:
                 prune(small, small.jobs["job"])

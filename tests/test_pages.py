@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 import looks
-from loader.web.render import STATES, Pages, number, ranges, size, span, spark, took
+from loader.web.render import STATES, Renderer, number, ranges, size, span, spark, took
 from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
 from looks import NOW, entry, job
 
@@ -58,7 +58,7 @@ class Read(HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages():
-    return Pages()
+    return Renderer()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.config.statement import hexed_columns
 from loader.errors import ConfigError, PlanError
 from loader.model import Chunk, Column, Table
@@ -16,7 +16,7 @@ STU = Table("stu", (SID, SNAME, ADDRESS), primary_key=("sid",), rows_estimate=5)
 
 
 def job(**settings):
-    made = Job(**({"table": "stu"} | settings))
+    made = JobConfig(**({"table": "stu"} | settings))
     made.take_name("stu")
     return made
 

@@ -17,7 +17,7 @@ from loader.model import ChunkLoaded
 from loader.mysql.sample import sample
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import lives
 from loader.report.documents import prune_document, prune_text, verify_document, verify_text
 from loader.state.checkpoint import Rejects
@@ -139,7 +139,7 @@ def small(world):
 
 def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkeypatch):
     """What differs is looked at again: a row that reaches Redis between two looks was never different."""
-    look, without_row, late = session.Both.look, session.Both.without_row, []
+    look, without_row, late = session.JobSession.look, session.JobSession.without_row, []
 
     def look_late(*args):
         found = look(*args)
@@ -157,8 +157,8 @@ def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkey
             world.sql("INSERT INTO big VALUES (1000, 'name 1000', 'note 1000')")
         return found
 
-    monkeypatch.setattr(session.Both, "look", look_late)
-    monkeypatch.setattr(session.Both, "without_row", without_row_late)
+    monkeypatch.setattr(session.JobSession, "look", look_late)
+    monkeypatch.setattr(session.JobSession, "without_row", without_row_late)
     world.sql("UPDATE big SET name = 'new' WHERE id <= 10", "DELETE FROM big WHERE id = 1000")
 
     verdict = check(small)
@@ -320,7 +320,7 @@ def test_a_key_that_is_no_text_is_left_alone(world):
 def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
     """The lock lapses between the last look and the deletion, and is had again: the row is looked up anew."""
     world.sql("DELETE FROM big WHERE id <= 2")
-    missing, lapsed = session.Both._missing, []
+    missing, lapsed = session.JobSession._missing, []
 
     def late(sides, keys, **how):
         found = missing(sides, keys, **how)
@@ -330,8 +330,8 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
             sides.throttle.grant = lambda: grant() + 1
         return found
 
-    monkeypatch.setattr(session.Both, "_missing", late)
-    with session.Both(small, small.jobs["job"], "run") as sides:
+    monkeypatch.setattr(session.JobSession, "_missing", late)
+    with session.JobSession(small, small.jobs["job"], "run") as sides:
         assert sides.unlink([b"big_00000001", b"big_00000002"]) == 1
     assert lapsed
     assert world.redis.exists("big_00000001")
@@ -340,7 +340,7 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
 def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
     """A deletion that has to be tried again looks the row up again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    send, failures = session.Both._send, []
+    send, failures = session.JobSession._send, []
 
     def failing(self, commands, grant):
         if not failures:
@@ -348,7 +348,7 @@ def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
             raise TargetError("gone", transient=True)
         return send(self, commands, grant)
 
-    monkeypatch.setattr(session.Both, "_send", failing)
+    monkeypatch.setattr(session.JobSession, "_send", failing)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
 
@@ -543,7 +543,7 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     equal = check(config, sample=20)
     assert equal.is_equal
     assert 10 <= equal.rows <= 50 >= equal.hashes >= 1
-    with session.Both(config, config.jobs["job"]) as sides:
+    with session.JobSession(config, config.jobs["job"]) as sides:
         for _ in range(30):
             assert drawn(world, sides, 1)
     world.sql("UPDATE t SET v = 2")
@@ -567,7 +567,7 @@ def drawn(world, sides, count):
 def test_a_sample_of_a_large_table_reads_little(world, small):
     """Where the key is a number, not more rows than were asked for, from all over the table."""
     before = reads(world)
-    with session.Both(small, small.jobs["job"]) as sides:
+    with session.JobSession(small, small.jobs["job"]) as sides:
         rows = drawn(world, sides, 40)
     assert len(rows) == len(set(rows)) == 40
     assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
@@ -670,9 +670,9 @@ def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
     world.redis.set("big_00000005", "mine")
     world.redis.hset("loader:{job}:rejects", "big_00000006", json.dumps(LISTED | {"last": time.time() + 1e6}))
     hours = count()
-    monkeypatch.setattr(Target, "time", lambda *_: 1e9 - 3600 * next(hours))
+    monkeypatch.setattr(RedisClient, "time", lambda *_: 1e9 - 3600 * next(hours))
     assert run_job(small, small.jobs["job"], Options(), Ear()).status == "rejects"
-    with Target(small.target) as target:
+    with RedisClient(small.target) as target:
         (entry,) = Rejects(target, "job").all()
     assert (entry.key, entry.attempts, entry.first <= entry.last) == (b"big_00000005", 1, True)
 
@@ -680,7 +680,7 @@ def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
 def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
     """Nobody comes in between; what it has under way is shut out with the run; and then the lock is free."""
     world.sql("DELETE FROM big WHERE id = 7")
-    unlink, rivals, fences = session.Both.unlink, [], []
+    unlink, rivals, fences = session.JobSession.unlink, [], []
 
     def rival():
         return run_job(small, small.jobs["job"], Options(), Ear())
@@ -699,7 +699,7 @@ def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
         begin(*args, **how)
 
     monkeypatch.setattr(verify, "prune", at_once)
-    monkeypatch.setattr(session.Both, "unlink", late)
+    monkeypatch.setattr(session.JobSession, "unlink", late)
     run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
     assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)
     assert [(each.exit_code, run.id in each.error) for each in rivals] == [(5, True), (5, True)]
@@ -812,7 +812,7 @@ def test_rows_that_share_a_key_are_retried_as_one(world, tmp_path):
 def test_a_master_that_fails_amid_a_scan(world, small, pause):
     """All masters are gone over again: nothing is counted twice, nothing is left out."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan = session.Both._scan_node
+    scan = session.JobSession._scan_node
     failures = []
 
     def failing(self, node):
@@ -823,7 +823,7 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
             yield keys
 
     pause.setattr(session, "PAGE", 50)
-    pause.setattr(session.Both, "_scan_node", failing)
+    pause.setattr(session.JobSession, "_scan_node", failing)
     done = prune(small, small.jobs["job"])
     assert (len(failures), done.keys, done.extra, done.deleted) == (2, 1000, 30, 30)
 
@@ -831,7 +831,7 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
 def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatch):
     """It may have stood in for it with less than it had: all masters are gone over again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan, scanned, asked = session.Both._scan_node, [], []
+    scan, scanned, asked = session.JobSession._scan_node, [], []
 
     def scan_node(self, node):
         scanned.append(node)
@@ -841,7 +841,7 @@ def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatc
         asked.append(1)
         return {n: replace(life, id="before") if len(asked) == 1 else life for n, life in lives(target, **how).items()}
 
-    monkeypatch.setattr(session.Both, "_scan_node", scan_node)
+    monkeypatch.setattr(session.JobSession, "_scan_node", scan_node)
     monkeypatch.setattr(session, "lives", ids)
     done = prune(small, small.jobs["job"])
     assert (done.keys, done.extra, done.deleted) == (1000, 30, 30)
@@ -849,7 +849,7 @@ def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatc
 
 def test_a_replica_that_is_taken_for_a_master(world):
     """What it has is not what its master has: it passes, once the new master is known."""
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         target.refresh(force=True)
         replica = next(node for _, _, nodes in target.ranges() for node in nodes[1:])
         target._topology.slots = SlotMap.single(replica)

@@ -12,7 +12,7 @@ from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, St
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, entry_of
 from loader.web import activity as room
-from loader.web.activity import Record
+from loader.web.activity import RunTracker
 from loader.web.views import CELLS, MINUTES
 
 
@@ -48,7 +48,7 @@ def end(ear, run="r", **facts):
 
 def test_progress(clock):
     """The rate is that of the last seconds, not of the whole run; a wait is told until it is over."""
-    record = Record()
+    record = RunTracker()
     throttle = Throttle()
     ear = begin(record, expected=1000, throttle=throttle)
     assert record.progress("job").rows == 0
@@ -73,7 +73,7 @@ def test_progress(clock):
 
 def test_a_run_that_starts_over_and_one_that_is_refused(clock):
     """The first begins at 0 again, in the grid too; the second disturbs nothing of the one under way."""
-    record = Record()
+    record = RunTracker()
     ear = begin(record)
     ear.notify(loaded(1))
     ear.notify(loaded(2))
@@ -93,7 +93,7 @@ def test_a_run_that_starts_over_and_one_that_is_refused(clock):
 
 def test_states_of_chunks(clock):
     """Each chunk is told as what became of it; those that a run leaves are owed."""
-    record = Record()
+    record = RunTracker()
     ear = begin(record)
     ear.notify(loaded(1))
     ear.notify(loaded(2, retried=1))
@@ -111,7 +111,7 @@ def test_states_of_chunks(clock):
 @given(st.integers(1, 5000), st.randoms(use_true_random=False))
 def test_the_grid_is_bounded(count, random):
     """However many chunks, in whatever order: each is in one cell, rows and rejects add up, and cells are few."""
-    record = Record()
+    record = RunTracker()
     ear = begin(record)
     numbers = list(range(1, count + 1))
     for at in range(0, count, 8):  # workers end in any order, but near to one another
@@ -131,7 +131,7 @@ def test_the_grid_is_bounded(count, random):
 
 def test_rows_a_minute(clock):
     """Each run counts once, heard of here or learned from the history, in the minutes that it took."""
-    record = Record()
+    record = RunTracker()
     clock.now = 1_000_000_020.0 - 1_000_000_020.0 % 60 + 30
     ear = begin(record)
     ear.notify(loaded(1, 600))
@@ -151,7 +151,7 @@ def test_rows_a_minute(clock):
 
 def test_nodes_and_due_times(clock):
     """Rows by node are those of all jobs; a time that is taken away is gone."""
-    record = Record()
+    record = RunTracker()
     begin(record).notify(loaded(1, 10, nodes={"n1": 4, "n2": 6}))
     begin(record, "s").notify(loaded(1, 10, nodes={"n1": 1}))
     assert record.written() == {"n1": 5, "n2": 6}
@@ -165,7 +165,7 @@ def test_nodes_and_due_times(clock):
 
 def test_memory_is_bounded(clock):
     """A job that runs every second for days, at whose page nobody looks, and one of 100,000 chunks, stay small."""
-    record = Record()
+    record = RunTracker()
     for number in range(10_000):
         clock.now += 30
         ear = begin(record, f"r{number}")
@@ -187,7 +187,7 @@ def test_memory_is_bounded(clock):
 
 def test_a_run_that_goes_on_where_another_was_cut_off(clock):
     """It hears of the chunks that were owed alone: once it has ended well, those in between are loaded too."""
-    record = Record()
+    record = RunTracker()
     for status, states in ((Status.OK, ["loaded"] * 4), (Status.FAILED, ["loaded", "owed", "loaded", "loaded"])):
         ear = begin(record)
         for number in (3, 5, 6):
@@ -200,7 +200,7 @@ def test_a_run_that_goes_on_where_another_was_cut_off(clock):
 
 def test_many_threads():
     """Runs tell while pages read; nothing is lost."""
-    record = Record()
+    record = RunTracker()
     ears = [begin(record, f"r{number}") for number in range(4)]
     end_at = time.monotonic() + 60
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from loader.config.models import Schedule as Timed
+from loader.config.models import ScheduleConfig
 from loader.daemon import schedule as module
-from loader.daemon.schedule import Reason, Schedule, Tally, _Clock
+from loader.daemon.schedule import Reason, Schedule, SlotCounts, _Clock
 from loader.errors import Exit
 from loader.lab.process import wait
 from loader.model import Run, Status
 
-SECOND = Timed(every="1s")
-NEVER = Timed(cron="0 0 29 2 *")  # not within a test, but for one day in four years
+SECOND = ScheduleConfig(every="1s")
+NEVER = ScheduleConfig(cron="0 0 29 2 *")  # not within a test, but for one day in four years
 
 
 class Heard:
@@ -86,7 +86,7 @@ def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch
     waited = [two - one for one, two in pairwise(moments)]
     assert all(least < seconds for least, seconds in zip((0.07, 0.14, 0.28), waited, strict=True))
     assert pauses["fail"] == [0.1, 0.2, 0.4]
-    wait(lambda: schedule.tallies()["fail"] == Tally(due=1, run=1, again=3), "the last to end")
+    wait(lambda: schedule.tallies()["fail"] == SlotCounts(due=1, run=1, again=3), "the last to end")
     assert {str(error) for _, _, error in heard.of("crashed")} == {"boom"}
     assert next(run.error for run, _ in heard.of("ended") if run.job == "crash") == "RuntimeError: boom"
     assert schedule.tallies()["crash"].run == 1
@@ -129,7 +129,7 @@ def test_a_job_that_is_locked_elsewhere_is_looked_at_again(begin, monkeypatch):
         schedule.take_up(name, 77)
     wait(lambda: answers == {"over": [], "done": []}, "all answers")
     wait(lambda: len(heard.of("ended")) == 5, "the last to end")
-    assert schedule.tallies() == {"over": Tally(due=1, run=1), "done": Tally(due=1, elsewhere=1)}
+    assert schedule.tallies() == {"over": SlotCounts(due=1, run=1), "done": SlotCounts(due=1, elsewhere=1)}
 
 
 def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
@@ -168,15 +168,17 @@ def test_a_listener_that_fails_harms_no_job(begin):
         schedule.take_up("a", slot)
         wait(lambda slot=slot: len(ran) == slot and schedule.wait(0), "the run")
     heard.told = []
-    assert schedule.tallies()["a"] == Tally(due=2, run=2)
+    assert schedule.tallies()["a"] == SlotCounts(due=2, run=2)
 
 
 def test_jobs_come_and_go(begin):
     """What is taken out comes no more, what is put in comes, and who stays keeps its next time."""
     ran = []
-    schedule, heard = begin(lambda job, _: ran.append(job) or Run(job, "x"), {"a": SECOND, "c": Timed(every="1h")})
+    schedule, heard = begin(
+        lambda job, _: ran.append(job) or Run(job, "x"), {"a": SECOND, "c": ScheduleConfig(every="1h")}
+    )
     wait(lambda: "a" in ran, "the first run")
-    schedule.set({"b": SECOND, "c": Timed(every="1h")})
+    schedule.set({"b": SECOND, "c": ScheduleConfig(every="1h")})
     told = len(heard.of("rescheduled"))
     del ran[:]
     wait(lambda: "b" in ran, "the new job")
@@ -187,7 +189,7 @@ def test_jobs_come_and_go(begin):
 
 def test_the_clock_set_back_does_not_stall_a_job(begin, monkeypatch):
     """An hour back: the next time is reckoned from what the clock says now."""
-    schedule, heard = begin(lambda job, _: Run(job, "x"), {"a": Timed(every="1h")})
+    schedule, heard = begin(lambda job, _: Run(job, "x"), {"a": ScheduleConfig(every="1h")})
     now = time.time()
     schedule.beat()
     monkeypatch.setattr(module.time, "time", lambda: now - 7200)
@@ -236,9 +238,9 @@ def test_the_pause_of_an_attempt_stands_a_clock_that_is_set(begin, monkeypatch):
 @pytest.mark.parametrize(
     ("timed", "first", "after", "passed"),
     [
-        (Timed(every="10s"), 1000, 1039, [1000, 1010, 1020, 1030]),
-        (Timed(every="10s"), 1000, 1000, [1000]),
-        (Timed(cron="*/2 * * * *"), 1080, 1400, [1080, 1200, 1320]),
+        (ScheduleConfig(every="10s"), 1000, 1039, [1000, 1010, 1020, 1030]),
+        (ScheduleConfig(every="10s"), 1000, 1000, [1000]),
+        (ScheduleConfig(cron="*/2 * * * *"), 1080, 1400, [1080, 1200, 1320]),
     ],
 )
 def test_slots_that_passed_are_counted_by_the_schedule_itself(timed, first, after, passed):
@@ -259,10 +261,10 @@ def test_a_gap_of_years_is_counted_in_no_time():
 
 def test_jitter_moves_the_start_and_stays_before_the_next_slot():
     """Uniform from the slot on, up to the jitter or the next slot."""
-    starts = [_Clock(Timed(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
+    starts = [_Clock(ScheduleConfig(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
     assert 1010 <= min(starts) < 1011
     assert 1013 < max(starts) <= 1014
-    starts = [_Clock(Timed(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
+    starts = [_Clock(ScheduleConfig(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
     assert 1018 < max(starts) < 1020
 
 
@@ -304,7 +306,7 @@ def test_a_slot_that_comes_amid_work_by_hand_is_done_once_after_it(begin, monkey
         schedule._came(schedule._entries["a"], [78])
     assert ran == []
     free.set()
-    wait(lambda: schedule.tallies()["a"] == Tally(due=2, run=1, running=1), "the slot")
+    wait(lambda: schedule.tallies()["a"] == SlotCounts(due=2, run=1, running=1), "the slot")
     assert ran == [78]
     assert heard.of("skipped") == [["a", 77, Reason.RUNNING, 1]]
 
@@ -333,7 +335,7 @@ def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
     wait(lambda: schedule._by_hand["a"].delays, "the attempt to come")
     assert len(answers) == 1
     free.set()
-    wait(lambda: schedule.tallies()["a"] == Tally(due=1, run=1), "the attempt")
+    wait(lambda: schedule.tallies()["a"] == SlotCounts(due=1, run=1), "the attempt")
 
 
 def test_what_crashes_by_hand_gives_its_place_back(begin):
@@ -377,5 +379,5 @@ def test_a_slot_of_a_paused_job_is_settled_and_not_tried_again(begin):
     schedule.take_up("a", 77)
     wait(lambda: heard.of("skipped"), "the slot to be skipped")
     assert heard.of("skipped") == [["a", 77, Reason.PAUSED, 1]]
-    assert schedule.tallies()["a"] == Tally(due=1, paused=1)
+    assert schedule.tallies()["a"] == SlotCounts(due=1, paused=1)
     assert schedule._scheduler.get_job("a:again") is None

@@ -16,7 +16,7 @@ from loader.config.load import load_config
 from loader.lab.process import wait
 from loader.model import Node
 from loader.redis.acl import REDIS_RIGHTS
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.wire.slots import slot_of
 from pki import tls_options
 
@@ -77,7 +77,7 @@ def test_the_rights_are_enough(desk):
     world.redis.delete("stu_00000003")
     with open_migration(world, slot_of(b"stu_00000001")):
         assert desk.run("sync", "stu").code == 0
-    target = Target(load_config([desk.directory / "loader.yaml"]).target)
+    target = RedisClient(load_config([desk.directory / "loader.yaml"]).target)
     node = Node(HOST, desk.redis_port)
     with target:
         connection, _, name = target.open(node)

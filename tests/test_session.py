@@ -10,7 +10,7 @@ from loader.errors import SourceError
 from loader.jobs import session as both
 from loader.jobs import verify
 from loader.mysql import session
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from world import Ear, globally
@@ -152,7 +152,7 @@ def test_what_is_not_kept_is_noticed(world, monkeypatch):
     assert found.seen.startswith("wait_timeout is '7' where '86400' was set; net_write_timeout is '7'")
     monkeypatch.setattr(session, "setting", lambda variables: setting(variables).replace(session.ALL, "3"))
     with pytest.raises(SourceError, match=f"sql_select_limit is '3' where '{session.ALL}' was set") as caught:
-        Source(settings)
+        Connection(settings)
     assert caught.value.exit_code == 2
 
 
@@ -161,17 +161,17 @@ def test_what_a_server_does_not_have(world, monkeypatch):
     late = session.Variable("of_a_later_server", "1", "", since="99")
     monkeypatch.setattr(session, "STATED", (late, *session.STATED))
     settings = world.config(table="x").source
-    with Source(settings) as source:
+    with Connection(settings) as source:
         assert source.astray() == []
         assert source.single("SELECT @@sql_select_limit, @@max_sort_length", 2) == (session.ALL, "8192")
     monkeypatch.setattr(session, "STATED", (session.Variable("of_no_server", "1", ""),))
     with pytest.raises(SourceError, match="of_no_server"):
-        Source(settings)
+        Connection(settings)
 
 
 def test_a_connection_that_the_server_ends_while_it_is_idle(world):
     """The next statement goes over a new one; also where the end came behind rows that were not read yet."""
-    with Source(world.config(table="x").source) as source:
+    with Connection(world.config(table="x").source) as source:
         (first,) = source.single("SELECT CONNECTION_ID()")
         world.sql(f"KILL {first}")
         (second,) = source.single("SELECT CONNECTION_ID()")

@@ -21,14 +21,14 @@ from loader.lab.lab import Lab
 from loader.lab.process import wait
 from loader.model import Run
 from loader.pipeline.options import Options
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.checkpoint import Rejects
 from loader.state.history import History, entry_of
-from loader.web.activity import Record
+from loader.web.activity import RunTracker
 from loader.web.app import Serving
-from loader.web.dashboard import Survey, effective
+from loader.web.dashboard import Dashboard, effective
 from loader.web.health import Health
-from loader.web.render import Pages
+from loader.web.render import Renderer
 from loader.web.views import LISTED, Viewer
 from loader.wire.slots import slot_of
 from world import Ear, Nobody
@@ -48,8 +48,8 @@ def survey_of():
     surveys = []
 
     def make(config):
-        record = Record()
-        surveys.append(Survey(config, record, Health(config.source, config.target)))
+        record = RunTracker()
+        surveys.append(Dashboard(config, record, Health(config.source, config.target)))
         return surveys[-1], record
 
     yield make
@@ -90,7 +90,7 @@ def test_overview(desk, survey_of):
     survey, _ = survey_of(config)
     view = survey.overview()
     assert [job.status.job for job in view.jobs] == list(config.jobs)
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         for job in view.jobs:
             assert shape(job.status) == shape(job_status(target, config.source, config.jobs[job.status.job]))
     assert [job.status.state for job in view.jobs] == ["ok", "late", "failed", "rejects", "never"]
@@ -147,7 +147,7 @@ def test_rejects(desk, survey_of):
     assert reject.attempts == 1
     survey.configure(config.model_copy(update={"daemon": config.daemon.model_copy(update={"show_values": True})}))
     assert [(each.key, each.slot) for each in survey.rejects("score").rejects] == [("score_2", slot_of(b"score_2"))]
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         listed = Rejects(target, "score")
         listed.add([type("R", (), {"key": b"k%d" % n, "reason": "why"})() for n in range(LISTED + 5)], "x")
     wait(lambda: survey.rejects("score").count == LISTED + 6, "the list")
@@ -191,19 +191,21 @@ def test_a_run_under_way(desk, survey_of):
 def test_what_status_asks_is_foreseen(desk, monkeypatch):
     """One pipeline has all that the state of a job takes; what is left over answers nobody later."""
     config = prepare(desk)
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         asked = []
-        commands = Target.commands
+        commands = RedisClient.commands
         monkeypatch.setattr(
-            Target, "commands", lambda self, node, words, **how: asked.append(1) or commands(self, node, words, **how)
+            RedisClient,
+            "commands",
+            lambda self, node, words, **how: asked.append(1) or commands(self, node, words, **how),
         )
         for job in config.jobs.values():
-            with target.foreseeing(questions(job)):
+            with target.prefetching(questions(job)):
                 asked.clear()
                 job_status(target, config.source, job)
                 assert asked == []
         key = "loader:{stu}:runs"
-        with target.foreseeing([(key.encode(), ("LRANGE", key, 0, -1))]):
+        with target.prefetching([(key.encode(), ("LRANGE", key, 0, -1))]):
             before = len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1])
             History(target, "stu").add(entry_of(Run(job="stu", id="x")))
             assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
@@ -282,7 +284,7 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
     assert view.jobs[0].status.state == "unknown"
     wait(lambda: fresh.overview().problems, "what is wrong")
     assert view.cluster is None
-    assert "unknown" in Pages().overview(fresh.overview(), Viewer())
+    assert "unknown" in Renderer().overview(fresh.overview(), Viewer())
     with pytest.raises(Exception, match=f"redis {HOST}:{port}"):
         fresh.statuses(["job"])
 
@@ -492,7 +494,7 @@ def test_runs_elsewhere_are_learned(desk, survey_of):
     survey.overview()
     before = record.rates("stu", time.time())
     run = entry_of(Run(job="stu", id="x", read=60, began=time.time() - 1))
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         for number in range(50):
             History(target, "stu").add(replace(run, run=f"x{number}"))
 
@@ -535,13 +537,13 @@ def test_two_hundred_jobs(desk, survey_of):
     desk.write(jobs)
     config = load_config([desk.directory / "loader.yaml"])
     entry = entry_of(Run(job="job", id="r", read=5, written=5))
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         for name in jobs:
             text = json.dumps({"version": 1, **asdict(replace(entry, job=name))})
             key = f"loader:{{{name}}}:runs"
             target.ask(key.encode(), "LPUSH", key, *[text] * 50)
     survey, _ = survey_of(config)
-    pages = Pages()
+    pages = Renderer()
     survey.overview()
     assert len(survey.job("job7").entries) == 50
     seconds, views, details = [], [], []

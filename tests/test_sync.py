@@ -11,18 +11,18 @@ import pytest
 
 from desk import Desk
 from loader.config.load import load_config
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import SourceError, TargetError
 from loader.jobs.verify import retry, verify
 from loader.lab.lab import Lab
 from loader.model import ChunkLoaded, Waiting
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import persist
-from loader.redis.client import Target
-from loader.redis.writer import Writer
+from loader.pipeline.transfer import retry_transient
+from loader.redis.client import RedisClient
+from loader.redis.writer import PipelineWriter
 from loader.wire.slots import slot_of
 from world import Clock, Ear
 
@@ -131,14 +131,14 @@ def test_a_hash_that_expires_while_it_is_written(world, monkeypatch, way, ttl):
         world.redis.set("t_1", "foreign")
         assert run_job(settings, settings.jobs["job"], Options(), Ear()).exit_code == 3
         world.redis.delete("t_1")
-    queue, gone = Writer._queue, []
+    queue, gone = PipelineWriter._queue, []
 
     def expire(self, link, batch):
         if not batch.rows and not gone:
             gone.append(world.redis.delete("t_1"))
         queue(self, link, batch)
 
-    monkeypatch.setattr(Writer, "_queue", expire)
+    monkeypatch.setattr(PipelineWriter, "_queue", expire)
     match way:
         case "sync":
             assert run_job(settings, settings.jobs["job"], Options(), Ear()).written == 2
@@ -249,7 +249,7 @@ def run_while(lab, fault, **options):
 
 
 def total_keys(lab):
-    with Target(load_config([lab.config]).target) as target:
+    with RedisClient(load_config([lab.config]).target) as target:
         return sum(target.command(node, "DBSIZE") for node in target.slots.nodes)
 
 
@@ -280,7 +280,7 @@ def test_t2_master_killed(own):
 def test_pymysql_lends_its_reader(world):
     """Contract: the reader is where packets are taken from, and the closing packet's number is what is awaited."""
     config = world.config(table="x")
-    with Source(config.source) as source:
+    with Connection(config.source) as source:
         assert source._connection._rfile is source._reader
         for columns in (1, 3, 300):
             with source.stream("SELECT " + ", ".join(["1"] * columns)) as stream:
@@ -295,7 +295,7 @@ def test_pymysql_lends_its_reader(world):
 def test_a_stream_left_early_drops_its_connection(world):
     """Draining would read the rest of the table, so nothing is drained, and nothing is said at the end of it."""
     config = world.config(table="x")
-    with Source(config.source) as source:
+    with Connection(config.source) as source:
         with source.stream("SELECT 1 UNION ALL SELECT 2") as stream:
             stream.fill(0)
         assert not source._connection.open
@@ -303,7 +303,7 @@ def test_a_stream_left_early_drops_its_connection(world):
 
 def test_a_server_that_closes_amid_rows(world, monkeypatch):
     """The end of the connection is not that of the result: the chunk is read again."""
-    with Source(world.config(table="x").source) as source, source.stream("SELECT 1") as stream:
+    with Connection(world.config(table="x").source) as source, source.stream("SELECT 1") as stream:
         monkeypatch.setattr(stream._reader, "readinto1", lambda free: 0)
         with pytest.raises(SourceError, match="closed the connection amid rows") as caught:
             stream.fill(0)
@@ -314,7 +314,7 @@ def test_a_session_may_not_write(world):
     """Whatever the account may do, and whatever a `where` or a `query` asks for."""
     world.sql("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
     url = f"mysql://owner@127.0.0.1:{world.lab.mysql_port}/{world.name}"
-    with Source(Settings(url=url, password=world.lab.owner_password)) as source:
+    with Connection(SourceConfig(url=url, password=world.lab.owner_password)) as source:
         for statement in ("INSERT INTO t VALUES (2)", "DELETE FROM t", "CREATE TABLE u (id int)"):
             with pytest.raises(SourceError, match="READ ONLY"):
                 source.fetch(statement)
@@ -323,7 +323,7 @@ def test_a_session_may_not_write(world):
 
 def test_redis_py_lends_its_socket(world):
     """Contract: a connection has its socket from `connect` on, and nothing in its reader."""
-    with Target(world.config(table="x").target) as target:
+    with RedisClient(world.config(table="x").target) as target:
         connection, socket, name = target.open(target.seeds[0])
         assert name == connection.client_name
         assert socket is connection._sock.made
@@ -345,12 +345,12 @@ def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
         raise TargetError("no", transient=transient)
 
     with pytest.raises(TargetError):
-        persist(lambda: fail(transient=True), 1.0, Throttle())
+        retry_transient(lambda: fail(transient=True), 1.0, Throttle())
     assert 3 <= len(tries) <= 6
     assert tries[-1] - tries[0] <= 1.0
     tries.clear()
     with pytest.raises(TargetError):
-        persist(lambda: fail(transient=False), 1.0, Throttle())
+        retry_transient(lambda: fail(transient=False), 1.0, Throttle())
     assert len(tries) == 1
     tries.clear()
 
@@ -360,8 +360,8 @@ def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
         clock.sleep(0.6)
         return fail(transient=True)
 
-    assert persist(late, 0.5, Throttle(), moved=clock.monotonic) == "done"  # each attempt had come somewhere
+    assert retry_transient(late, 0.5, Throttle(), moved=clock.monotonic) == "done"  # each attempt had come somewhere
     tries.clear()
     with pytest.raises(TargetError):
-        persist(late, 0.5, Throttle())
+        retry_transient(late, 0.5, Throttle())
     assert len(tries) == 2  # waiting is no progress

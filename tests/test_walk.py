@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.model import Column, Table
-from loader.mysql.chunker import walk
+from loader.mysql.chunker import chunk_ranges
 from loader.mysql.plan import make_plan
 
 ID = Column("id", "bigint", "bigint(20) unsigned", None, nullable=False)
@@ -13,7 +13,7 @@ ID = Column("id", "bigint", "bigint(20) unsigned", None, nullable=False)
 
 def plan_of(keys, column=ID, where=None):
     table = Table("t", (column,), ("id",), rows_estimate=len(keys))
-    job = Job(table="t", where=where)
+    job = JobConfig(table="t", where=where)
     job.take_name("t")
     return make_plan(job, table)
 
@@ -41,7 +41,7 @@ def members(chunk, keys):
 @given(st.sets(st.integers(0, 300) | st.integers(2**63, 2**64 - 1), max_size=60), st.integers(1, 20), st.booleans())
 def test_every_row_is_in_exactly_one_chunk(keys, rows, filtered):
     """Counted off or looked up, the chunks follow one another without a gap, and none is larger than asked."""
-    chunks = list(walk(plan_of(keys, where="1" if filtered else None), rows, server(keys)))
+    chunks = list(chunk_ranges(plan_of(keys, where="1" if filtered else None), rows, server(keys)))
     assert [chunk.number for chunk in chunks] == list(range(1, len(chunks) + 1))
     assert [chunk.after for chunk in chunks] == [None, *[chunk.upto for chunk in chunks[:-1]]]
     assert chunks[-1].upto is None
@@ -54,7 +54,7 @@ def test_every_row_is_in_exactly_one_chunk(keys, rows, filtered):
 def test_a_walk_goes_on_from_any_key(keys, rows, data):
     """Started after a key, the walk has exactly the rows beyond it, and goes on counting."""
     after = data.draw(st.sampled_from(sorted(keys)))
-    chunks = list(walk(plan_of(keys), rows, server(keys), after=(str(after),), number=7))
+    chunks = list(chunk_ranges(plan_of(keys), rows, server(keys), after=(str(after),), number=7))
     assert chunks[0].number == 7
     assert [key for chunk in chunks for key in members(chunk, keys)] == [key for key in sorted(keys) if key > after]
 
@@ -68,7 +68,7 @@ def test_a_dense_integer_key_is_counted_off():
         asked.append(sql)
         return server(keys)(sql)
 
-    chunks = list(walk(plan_of(keys), 100, fetch))
+    chunks = list(chunk_ranges(plan_of(keys), 100, fetch))
     assert [chunk.upto for chunk in chunks[:-1]] == [(str(100 * n),) for n in range(1, 10)]
     assert all("MIN(" in sql for sql in asked)
 
@@ -82,12 +82,12 @@ def test_a_table_that_is_filtered_is_not_counted_off():
         asked.append(sql)
         return server(keys)(sql)
 
-    assert len(list(walk(plan_of(keys, where="1"), 100, fetch))) == 11
+    assert len(list(chunk_ranges(plan_of(keys, where="1"), 100, fetch))) == 11
     assert not any("MIN(" in sql for sql in asked)
 
 
 def test_a_table_without_a_walk_is_one_chunk():
     """One pass: a single chunk, open at both ends."""
     column = Column("id", "float", "float", None)
-    ((only),) = walk(plan_of({1, 2}, column), 1, server({1, 2}))
+    ((only),) = chunk_ranges(plan_of({1, 2}, column), 1, server({1, 2}))
     assert (only.number, only.after, only.upto) == (1, None, None)

@@ -24,10 +24,10 @@ from loader.errors import LoaderError
 from loader.jobs.execute import execute
 from loader.jobs.status import OVERDUE, is_late, next_time
 from loader.lab.process import wait
-from loader.model import SKEW, ChunkLoaded, Noted, Run, RunBegan, RunEnded, Waiting
+from loader.model import SKEW, ChunkLoaded, Notice, Run, RunBegan, RunEnded, Waiting
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.report import progress
 from loader.report.documents import run_document
 from loader.report.progress import Log, Reporter
@@ -60,7 +60,7 @@ def sync(desk, job, **options):
 
 
 def history(world):
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         return History(target, "job")
 
 
@@ -146,7 +146,7 @@ def test_stopped_and_bounded(world):
     failed = carry_out(world, table="none")
 
     assert (stopped.status, stopped.exit_code) == ("stopped", 143)
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         entries = History(target, "job").last(KEPT)
         assert [entry.run for entry in entries] == [failed.id]
         assert History(target, "job").success() == success
@@ -171,11 +171,11 @@ def test_history_is_no_condition(world):
 
     run = carry_out(world, ear, table="t")
 
-    (note,) = [event.text for event in ear.events if isinstance(event, Noted)]
+    (note,) = [event.text for event in ear.events if isinstance(event, Notice)]
     assert (run.status, run.exit_code, "WRONGTYPE" in note) == ("ok", 0, True)
     world.redis.delete("loader:{job}:runs")
     settings = world.config(table="t").target
-    with Target(settings) as target:
+    with RedisClient(settings) as target:
         lock = Lock(settings, "job", "another")
         lock.take(target)
         assert carry_out(world, table="t").exit_code == 5
@@ -197,7 +197,7 @@ def test_status(desk):
     settings = world.config(table="t").target
 
     stu, long, fresh = desk.run("status", "-o", "json").documents
-    with Target(settings) as target:
+    with RedisClient(settings) as target:
         lock = Lock(settings, "stu", "run-under-way")
         lock.take(target)
         running = desk.run("status", "stu", "-o", "json").document
@@ -245,7 +245,7 @@ def test_late(world):
     plain = world.config(table="t").jobs["job"]
     world.sql("CREATE TABLE t (id INT PRIMARY KEY)")
     carry_out(world, table="t")
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         entry = History(target, "job").success()
     slot = next_time(hourly.schedule, entry.began)
 
@@ -369,7 +369,7 @@ def test_events_of_a_run(world):
     assert ear.events[0] == RunBegan("job", run.id, 120)
     assert ear.events[-1] == RunEnded(run)
     assert (run.by, run.slot) == ("schedule", 120)
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         (entry,) = History(target, "job").last()
     assert (entry.run, entry.by, entry.slot, entry.rows["written"]) == (run.id, "schedule", 120, 1)
 
@@ -387,7 +387,7 @@ def test_fault_of_ours(world, monkeypatch):
         carry_out(world, ear, table="t")
 
     assert (ear.events[-1].run.status, ear.events[-1].run.error) == ("failed", "unexpected ZeroDivisionError")
-    with Target(world.config(table="t").target) as target:
+    with RedisClient(world.config(table="t").target) as target:
         assert History(target, "job").last()[0].error == "unexpected ZeroDivisionError"
 
 

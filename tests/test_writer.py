@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.errors import Exit, TargetError
 from loader.lab.lab import Lab
 from loader.lab.process import HOST, wait
 from loader.model import Batch, Node
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import lives
-from loader.redis.writer import Writer
+from loader.redis.writer import PipelineWriter
 from loader.state.lock import RENEW, TTL
 from loader.wire.encoder import NEVER, SET, pack
 from loader.wire.slots import SLOTS, SlotMap, slot_of
@@ -46,7 +46,7 @@ def nodes(trio):
 def target(trio):
     """The target under test, patient for two seconds."""
     url = f"redis://loader@{HOST}:{trio.redis_ports['n1']}"
-    with Target(Settings(url=url, password=trio.redis_password, timeout="2s")) as target:
+    with RedisClient(TargetConfig(url=url, password=trio.redis_password, timeout="2s")) as target:
         yield target
 
 
@@ -72,7 +72,7 @@ def row(key):
 
 def test_rows_are_counted_by_the_node_that_acknowledged_them(target, nodes):
     """All nodes at once, several batches each; every row is there and counted."""
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     for index, node in enumerate(writer.begin().nodes):
         for group in range(4):
             keys = keys_in(target.slots, node, 400)[group * 100 : group * 100 + 100]
@@ -90,7 +90,7 @@ def test_a_foreign_key_is_a_reject_and_stays(target, nodes):
     node = target.slots.nodes[0]
     first, foreign, last = keys_in(target.slots, node, 3)
     nodes[node].rpush(foreign, "mine")
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     hdel = [b"HDEL", foreign, b"g"]
     then = batch(*([b"EXPIRE", key, b"100"] for key in (first, foreign, last)))
     sent = batch(row(first), row(foreign), hdel, row(last), rows=3)
@@ -115,7 +115,7 @@ def test_hashes_that_do_not_live_as_long_as_they_are_to(target, nodes, command, 
         nodes[node].hset(key, "f", "v")
     for key in odd:
         nodes[node].delete(key) if command == b"EXPIRE" else nodes[node].expire(key, 1000)
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     index = writer.begin().nodes.index(other if moved else node)
     for start in range(0, 300, 75):
         words = [[command, key, *([b"1000"] if command == b"EXPIRE" else [])] for key in keys[start : start + 75]]
@@ -131,7 +131,7 @@ def test_a_command_sent_to_the_wrong_node_follows_moved(target, nodes):
     right = target.slots
     wrong = SlotMap((slot, slot, right.nodes[(right.owners[slot] + 1) % 3]) for slot in range(SLOTS))
     wrong.owners = array("H", [wrong.nodes.index(right.nodes[(owner + 1) % 3]) for owner in right.owners])
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     writer.slots = wrong
     keys = [b"moved:%d" % number for number in range(300)]
     for index, node in enumerate(wrong.nodes):
@@ -162,7 +162,7 @@ def test_a_migrating_slot_is_followed_by_ask_to_a_node_without_slots(trio, targe
     empty.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[nodes[source]])
     nodes[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[empty])
     try:
-        writer = Writer(target)
+        writer = PipelineWriter(target)
         index = writer.begin().nodes.index(source)
         writer.send(index, batch(row(stays), row(key)))
         acks = writer.drain()
@@ -188,7 +188,7 @@ def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
     node = Node(HOST, trio.redis_ports[name])
     key = keys_in(target.slots, node, 1)[0]
     told = []
-    writer = Writer(target, lambda *words: told.append(words))
+    writer = PipelineWriter(target, lambda *words: told.append(words))
     index = writer.begin().nodes.index(node)
     writer.send(index, batch(row(key)))
     writer.drain()
@@ -201,7 +201,7 @@ def test_a_silent_node_fails_the_chunk_and_is_fenced(trio, target, nodes):
     assert told[0][1] > 1
     writer.close()
     trio.kill(name, signal.SIGCONT)
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     writer.begin()
     writer.send(index, batch([b"HMSET", key, b"f", b"new"]))
     assert writer.drain().rows == {str(node): 1}
@@ -252,7 +252,7 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
 def test_who_is_shut_out_has_no_connection_left(trio, target, nodes):
     """Before anything is sent to a node, it has closed all connections of the other, those that come later as well."""
     settings = target._settings
-    with Target(settings) as dead:
+    with RedisClient(settings) as dead:
         for node in dead.slots.nodes:
             dead.command(node, "PING")
         links = [dead.open(node) for node in dead.slots.nodes]
@@ -302,7 +302,7 @@ def test_a_silent_node_holds_up_nothing_else(trio, target, nodes):
 
 def test_what_was_written_to_a_master_that_is_none_any_more(target, nodes):
     """It may be lost with it: the chunk is written again, whatever its replicas say."""
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     node = writer.begin().nodes[0]
     writer.send(0, batch(*map(row, keys_in(target.slots, node, 10))))
     writer.drain()
@@ -356,7 +356,7 @@ def test_counters_that_were_reset(target, nodes, since):
 
 def test_a_closed_connection_fails_the_chunk(target, nodes):
     """CLIENT KILL in the middle: the error is one that passes."""
-    writer = Writer(target)
+    writer = PipelineWriter(target)
     node = writer.begin().nodes[0]
     key = keys_in(target.slots, node, 1)[0]
     writer.send(0, batch(row(key)))

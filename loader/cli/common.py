@@ -17,7 +17,7 @@ from loader.errors import ConfigError, Exit, LoaderError
 
 if TYPE_CHECKING:
     from loader.config.load import Config
-    from loader.config.models import Job
+    from loader.config.models import JobConfig
     from loader.report.progress import Reporter
 
 
@@ -142,7 +142,7 @@ def of_job(job: str, error: str, *, several: bool) -> str:
     return f"job {job!r}: {error}" if several and f"job {job!r}" not in error else error
 
 
-def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["Job"]:
+def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["JobConfig"]:
     """The jobs that were named, or all; a name that is none is an error with the nearest one."""
     from difflib import get_close_matches
 
@@ -172,7 +172,7 @@ def worst(codes: Sequence[int]) -> int:
 
 
 @contextmanager
-def reporter(job: "Job", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
+def reporter(job: "JobConfig", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
     """Show how a job goes on, while the block runs."""
     from loader.report.progress import Log, Reporter
 

@@ -220,11 +220,11 @@ def get(
 @app.command()
 def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
-    from loader.redis.client import Target
+    from loader.redis.client import RedisClient
     from loader.redis.servers import describe_cluster
     from loader.report.documents import cluster_text, dump
 
-    with Target(context.obj.config().target) as target:
+    with RedisClient(context.obj.config().target) as target:
         document = describe_cluster(target)
     say(dump(document) if output is Format.JSON else cluster_text(document))
     raise typer.Exit(Exit.FAILED if document["state"] == "fail" else Exit.OK)

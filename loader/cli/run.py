@@ -31,7 +31,7 @@ from loader.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from loader.config.load import Config
-    from loader.config.models import Job
+    from loader.config.models import JobConfig
     from loader.model import Run
     from loader.pipeline.options import Options
 
@@ -269,8 +269,8 @@ def _limit(max_load: str | None) -> tuple[str, int] | None:
 
 
 def _run_all(
-    jobs: "Sequence[Job]",
-    run_one: "Callable[[Job], Run]",
+    jobs: "Sequence[JobConfig]",
+    run_one: "Callable[[JobConfig], Run]",
     output: Format,
 ) -> NoReturn:
     """Run jobs one after the other, until a signal; the exit code is the worst of theirs."""
@@ -287,7 +287,7 @@ def _run_all(
 
 
 def _run(
-    config: "Config", job: "Job", options: "Options", progress: Show, shown: Common, *, prune: float | None = None
+    config: "Config", job: "JobConfig", options: "Options", progress: Show, shown: Common, *, prune: float | None = None
 ) -> "Run":
     from loader.jobs.execute import execute
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from loader.config.load import Config
-    from loader.config.models import Job
+    from loader.config.models import JobConfig
 
 
 def status(
@@ -73,7 +73,7 @@ def runs(
     output: Output = Format.TEXT,
 ) -> None:
     """Show the history of jobs, newest first."""
-    from loader.redis.client import Target
+    from loader.redis.client import RedisClient
     from loader.report.documents import dump
     from loader.report.status import runs_document, runs_text
     from loader.state.history import History
@@ -81,7 +81,7 @@ def runs(
     config = context.obj.config()
     named = chosen(config, jobs, every=not jobs)
     entries = []
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         for job in named:
             history = History(target, job.name)
             entries += history.last(last)
@@ -96,14 +96,14 @@ def runs(
         say(dump(runs_document(entry)))
 
 
-def _statuses(config: "Config", jobs: "Sequence[Job]", output: Format, *, color: bool) -> tuple[str, bool]:
+def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool) -> tuple[str, bool]:
     """What is shown of jobs, and whether all of their state could be read."""
     from loader.jobs.status import job_status
-    from loader.redis.client import Target
+    from loader.redis.client import RedisClient
     from loader.report.documents import dump
     from loader.report.status import status_document, status_text
 
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         found = [job_status(target, config.source, job) for job in jobs]
     known = not any(each.unread for each in found)
     if output is Format.JSON:

@@ -28,7 +28,7 @@ from loader.cli.common import (
 from loader.errors import Exit, LoaderError, Stopped
 
 if TYPE_CHECKING:
-    from loader.config.models import Job
+    from loader.config.models import JobConfig
 
 
 def verify(
@@ -64,7 +64,7 @@ def verify(
 
     config = context.obj.config()
 
-    def one(job: "Job") -> int:
+    def one(job: "JobConfig") -> int:
         with reporter(job, progress, context.obj, "verifying") as shows:
             verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows.count)
         text = verify_text(verdict, expires=job.ttl is not None)
@@ -93,7 +93,7 @@ def prune(
 
     config = context.obj.config()
 
-    def one(job: "Job") -> int:
+    def one(job: "JobConfig") -> int:
         pruned = reconcile.Pruned(job.name, dry_run=dry_run)
         reconcile.prune(config, job, pruned, max_delete=share(max_delete))
         say(dump(prune_document(pruned)) if output is Format.JSON else prune_text(pruned))
@@ -104,7 +104,7 @@ def prune(
     _each(chosen(config, jobs, every=every), one)
 
 
-def _each(jobs: "Sequence[Job]", one: "Callable[[Job], int]") -> NoReturn:
+def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], int]") -> NoReturn:
     """Do the same to each job: what one of them fails of does not keep the others from it."""
     codes = []
     for job in jobs:
@@ -139,13 +139,13 @@ def rejects_list(
 ) -> None:
     """Show the rejected rows of a job: key, time, attempts, reason."""
     from loader.jobs.verify import commands_of
-    from loader.redis.client import Target
+    from loader.redis.client import RedisClient
     from loader.report.documents import dump, rejects_document, rejects_text
     from loader.state.checkpoint import Rejects
 
     config = context.obj.config()
     named = chosen(config, [job])[0]
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         entries = sorted(Rejects(target, named.name).all(), key=lambda entry: (entry.last, entry.key))
     commands = commands_of(config, named, [entry.key for entry in entries]) if values else {}
     form = rejects_document if output is Format.JSON else rejects_text
@@ -168,11 +168,11 @@ def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = 
 @rejects_app.command("purge")
 def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     """Forget the rejected rows."""
-    from loader.redis.client import Target
+    from loader.redis.client import RedisClient
     from loader.state.checkpoint import Rejects
 
     config = context.obj.config()
     named = chosen(config, [job])[0]
-    with Target(config.target) as target:
+    with RedisClient(config.target) as target:
         count = Rejects(target, named.name).clear()
     say(f"{named.name}: {count:,} forgotten")

@@ -12,11 +12,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loader.config.files import Document, Keys, Problem, files_of, read_document
-from loader.config.models import CHUNK_ROWS, Daemon, Incremental, Job, Model, Name, Schedule, Source, Target
+from loader.config.models import (
+    CHUNK_ROWS,
+    DaemonConfig,
+    IncrementalConfig,
+    JobConfig,
+    Model,
+    Name,
+    ScheduleConfig,
+    SourceConfig,
+    TargetConfig,
+)
 from loader.state_keys import PREFIX
 from loader.words import nouns
 
-__all__ = ["CHUNK_ROWS", "Config", "Job", "Source", "Target", "json_schema", "load_config"]
+__all__ = ["CHUNK_ROWS", "Config", "JobConfig", "SourceConfig", "TargetConfig", "json_schema", "load_config"]
 
 NAMED = 3  # jobs that a warning names
 
@@ -53,7 +63,7 @@ class _CollisionError(ValueError):
 class _Ordered:
     """Jobs in the order of their prefixes: those whose keys begin alike stand together."""
 
-    def __init__(self, jobs: Mapping[str, Job]) -> None:
+    def __init__(self, jobs: Mapping[str, JobConfig]) -> None:
         self.of = jobs
         self.jobs = sorted(jobs.values(), key=lambda job: job.prefix)
         self._prefixes = [job.prefix for job in self.jobs]
@@ -75,10 +85,10 @@ class _Ordered:
 class _Namesakes:
     """Jobs whose keys begin alike: the first, and the first that another of its table could not stand beside."""
 
-    first: Job
-    odd: Job | None = None
+    first: JobConfig
+    odd: JobConfig | None = None
 
-    def at_odds(self, job: Job) -> Job | None:
+    def at_odds(self, job: JobConfig) -> JobConfig | None:
         """The first of those before a job whose hashes it must not share; None where it may share all."""
         if job is self.first:
             return None
@@ -93,10 +103,10 @@ class Config(Model):
 
     _ordered: _Ordered | None = PrivateAttr(None)
     version: Literal[1] = Field(description="The version of this file format.")
-    source: Source
-    target: Target
-    daemon: Daemon = Field(default_factory=Daemon)
-    jobs: Annotated[dict[Name, Job], Field(min_length=1)] = Field(description="The jobs by name.")
+    source: SourceConfig
+    target: TargetConfig
+    daemon: DaemonConfig = Field(default_factory=DaemonConfig)
+    jobs: Annotated[dict[Name, JobConfig], Field(min_length=1)] = Field(description="The jobs by name.")
 
     @model_validator(mode="after")
     def _jobs_apart(self) -> Self:
@@ -124,11 +134,11 @@ class Config(Model):
             raise _CollisionError(collisions)
         return self
 
-    def longer(self, job: Job) -> list[str]:
+    def longer(self, job: JobConfig) -> list[str]:
         """Longer prefixes than the job's, under which other jobs have their keys; not those that begin with another."""
         return list(self._by_prefix.longer(job.prefix))
 
-    def sharing(self, job: Job) -> Job | None:
+    def sharing(self, job: JobConfig) -> JobConfig | None:
         """Another job that writes under the very prefix of a job; None where there is none."""
         places = self._by_prefix.under(job.prefix)
         same = (each for each in self._by_prefix.jobs[places.start : places.start + 2] if each.prefix == job.prefix)
@@ -156,7 +166,7 @@ class Config(Model):
         )
         return (*shared, *state)
 
-    def _others_under(self, job: Job) -> str:
+    def _others_under(self, job: JobConfig) -> str:
         """The other jobs whose keys begin with a job's prefix, for people; empty where there are none."""
         places = self._by_prefix.under(job.prefix)
         some = (self._by_prefix.jobs[place] for place in places[: NAMED + 1])
@@ -216,10 +226,10 @@ def _words(kind: str, fault: Mapping[str, Any], reason: object) -> str:
 
 
 def _unknown(path: Keys) -> str:
-    tops: dict[object, type[Model]] = {"source": Source, "target": Target, "daemon": Daemon}
-    parts: dict[object, type[Model]] = {"incremental": Incremental, "schedule": Schedule}
+    tops: dict[object, type[Model]] = {"source": SourceConfig, "target": TargetConfig, "daemon": DaemonConfig}
+    parts: dict[object, type[Model]] = {"incremental": IncrementalConfig, "schedule": ScheduleConfig}
     if path[0] == "jobs":
-        model = Job if len(path) == len(("jobs", "name", "key")) else parts[path[2]]
+        model = JobConfig if len(path) == len(("jobs", "name", "key")) else parts[path[2]]
     else:
         model = Config if len(path) == 1 else tops[path[0]]
     known = list(model.model_fields)

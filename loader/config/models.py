@@ -1,4 +1,4 @@
-"""The words of a config file, as models: `Source`, `Target`, `Job`. What one key may hold is decided here."""
+"""The words of a config file, as models: `SourceConfig`, `TargetConfig`, `JobConfig`. What one key may hold is decided here."""
 
 import re
 from contextlib import suppress
@@ -224,7 +224,7 @@ def _replica(url: object) -> Address | None:
     return None if url is None else mysql_address(url)
 
 
-class Source(_Server):
+class SourceConfig(_Server):
     """The MySQL or MariaDB server to read from."""
 
     url: Annotated[Address, PlainValidator(mysql_address), WithJsonSchema({"type": "string"})] = Field(
@@ -274,12 +274,12 @@ class Source(_Server):
         """The server and the database, for people."""
         return f"{self.unix_socket or f'{self.host}:{self.port}'}/{self.database}"
 
-    def at_replica(self) -> "Source | None":
+    def at_replica(self) -> "SourceConfig | None":
         """The same account at the replica; None where none is configured."""
         return self.model_copy(update={"url": self.replica}) if self.replica else None
 
 
-class Target(_Server):
+class TargetConfig(_Server):
     """The Redis or Valkey server, or any node of the cluster, to write to."""
 
     url: Annotated[Address, PlainValidator(redis_address), WithJsonSchema({"type": "string"})] = Field(
@@ -319,7 +319,7 @@ class Target(_Server):
         return int(self.url.database)
 
 
-class Incremental(Model):
+class IncrementalConfig(Model):
     """How a sync finds the rows that were changed since the one before."""
 
     column: Text = Field(description="A DATETIME or TIMESTAMP that every change of a row sets anew; with an index.")
@@ -331,7 +331,7 @@ class Incremental(Model):
     force: Flag = Field(default=False, description="Whether to do without an index on the column.")
 
 
-class Schedule(Model):
+class ScheduleConfig(Model):
     """When the daemon runs a job."""
 
     cron: Text | None = Field(
@@ -365,7 +365,7 @@ class Schedule(Model):
         return every
 
 
-class Daemon(Model):
+class DaemonConfig(Model):
     """How `loader daemon` runs."""
 
     listen: Listen | None = Field(
@@ -404,7 +404,7 @@ class Daemon(Model):
         return given[0] if given else None
 
 
-class Job(Model):
+class JobConfig(Model):
     """One table, or query, and how its rows become hashes."""
 
     _name: str = PrivateAttr("")
@@ -432,7 +432,7 @@ class Job(Model):
         description="How long what may pass is tried again in vain before a run gives up.",
         json_schema_extra={"default": "120s"},
     )
-    incremental: Incremental | None = Field(
+    incremental: IncrementalConfig | None = Field(
         default=None, description="How a sync finds what was changed; it reads everything if null."
     )
     soft_delete: Sql | None = Field(
@@ -446,7 +446,7 @@ class Job(Model):
     changed_only: Flag = Field(
         default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
     )
-    schedule: Schedule | None = Field(default=None, description="When the daemon runs the job; never if null.")
+    schedule: ScheduleConfig | None = Field(default=None, description="When the daemon runs the job; never if null.")
     max_age: Duration | None = Field(
         default=None, description="How old the last success may be before the job counts as late."
     )

@@ -4,10 +4,10 @@ import threading
 import time
 from collections.abc import Mapping
 
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.model import Node
 from loader.process import ticks
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.web.health import PATIENCE
 from loader.wire.slots import SlotMap, slot_of
 
@@ -23,8 +23,8 @@ class Clocks:
         self._ahead: dict[Node, float] = {}  # of the ticks
         self._slots: SlotMap | None = None
         self._nodes: dict[str, Node] = {}  # by job
-        self._target: Target | None = None
-        self._opened: Settings | None = None  # what it was opened with
+        self._target: RedisClient | None = None
+        self._opened: TargetConfig | None = None  # what it was opened with
 
     def now(self, job: str) -> float:
         """What time it is where the state of a job is, in seconds since 1970."""
@@ -34,7 +34,7 @@ class Clocks:
         node = self._nodes.get(job)
         return ticks() + (self._own if node is None else self._ahead.get(node, self._own))
 
-    def look(self, settings: Settings) -> Mapping[Node, float]:
+    def look(self, settings: TargetConfig) -> Mapping[Node, float]:
         """Ask each master; by how many seconds it is ahead of this machine's clock.
 
         A `LoaderError` where one does not answer.
@@ -57,11 +57,11 @@ class Clocks:
         own = time.time() - ticks()
         return {node: self._ahead.get(node, self._own) - own for node in target.slots.nodes}
 
-    def _open(self, settings: Settings) -> Target:
+    def _open(self, settings: TargetConfig) -> RedisClient:
         if self._target is None or self._opened is not settings:
             self._close()
             short = settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})
-            self._target, self._opened = Target(short), settings
+            self._target, self._opened = RedisClient(short), settings
         return self._target
 
     def _close(self) -> None:

@@ -58,7 +58,7 @@ class Reason(StrEnum):
     STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
 
 
-class Listener(Protocol):
+class SlotListener(Protocol):
     """Who is told of slots and runs; called from several threads, under the schedule's lock: be quick."""
 
     def started(self, job: str, slot: int, late: float) -> None:
@@ -78,7 +78,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SlotCounts:
     """What became of a job's slots: `due` is the sum of the others and of one that is open; `again` counts retries."""
 
     due: int = 0
@@ -90,7 +90,7 @@ class Tally:
     stopping: int = 0
     again: int = 0
 
-    def plus(self, **counts: int) -> "Tally":
+    def plus(self, **counts: int) -> "SlotCounts":
         """The same with more of what is named."""
         return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
 
@@ -137,7 +137,7 @@ class _Clock(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
         return self.fire + self.shift
 
 
-class _Hand(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
+class _ManualRun(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
     """Hands what is due to the schedule, which has places and threads of its own."""
 
     def __init__(self, due: Callable[[str], None]) -> None:
@@ -185,11 +185,11 @@ class _Entry:
     again: int = 0  # the slot of the next attempt
     at: float = 0.0  # when that is due, in ticks
     seen: float = 0.0  # what time it was last
-    tally: Tally = Tally()
+    tally: SlotCounts = SlotCounts()
 
 
 @dataclass(slots=True, eq=False)
-class _Hands:
+class _Executor:
     """What was begun by hand: it takes a place as a run of a slot does, and has no slot."""
 
     name: str
@@ -207,7 +207,7 @@ class Schedule:
     def __init__(
         self,
         work: Callable[[str, int], Run],
-        listeners: Sequence[Listener],
+        listeners: Sequence[SlotListener],
         at_once: int,
         clock: Callable[[str], float] = lambda _: time.time(),
     ) -> None:
@@ -217,8 +217,8 @@ class Schedule:
         self._listeners = tuple(listeners)
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
-        self._waiting: deque[tuple[_Entry | _Hands, int]] = deque()
-        self._by_hand: dict[str, _Hands] = {}
+        self._waiting: deque[tuple[_Entry | _Executor, int]] = deque()
+        self._by_hand: dict[str, _Executor] = {}
         self._dropped: set[_Entry] = set()  # jobs taken out whose run goes on
         self._running = 0
         self._stopping = False
@@ -228,7 +228,7 @@ class Schedule:
         self._scheduler = _Turning(
             self._lock,
             timezone=UTC,
-            executors={"default": _Hand(self._due)},
+            executors={"default": _ManualRun(self._due)},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
 
@@ -241,7 +241,7 @@ class Schedule:
         """When the clock's thread has last come round, on the monotonic clock."""
         return self._scheduler.turned
 
-    def tallies(self) -> dict[str, Tally]:
+    def tallies(self) -> dict[str, SlotCounts]:
         """What became of each job's slots since the start."""
         with self._lock:
             return {name: entry.tally for name, entry in self._entries.items()}
@@ -281,7 +281,7 @@ class Schedule:
         with self._lock:
             if self._stopping or self._is_busy(name):
                 return False
-            self._by_hand[name] = hands = _Hands(name, work)
+            self._by_hand[name] = hands = _Executor(name, work)
             self._waiting.append((hands, 0))
             self._fill()
             return True
@@ -392,7 +392,7 @@ class Schedule:
             entry, slot = self._waiting.popleft()
             self._running += 1
             self._idle.clear()
-            if isinstance(entry, _Hands):
+            if isinstance(entry, _Executor):
                 self._start_by_hand(entry)
                 continue
             try:
@@ -401,14 +401,14 @@ class Schedule:
                 self._tell("started", entry.name, slot, max(0.0, self._clock(entry.name) - slot))
                 self._ended(entry, slot, _failed(entry.name, str(error)))
 
-    def _start_by_hand(self, hands: _Hands) -> None:
+    def _start_by_hand(self, hands: _Executor) -> None:
         try:
             start_thread(self._run_by_hand, hands)
         except LoaderError:
             LOG.exception("job %s was not begun by hand", hands.name)
             self._leave(hands)
 
-    def _run_by_hand(self, hands: _Hands) -> None:
+    def _run_by_hand(self, hands: _Executor) -> None:
         """What the thread of one begun by hand does."""
         try:
             hands.work()
@@ -418,7 +418,7 @@ class Schedule:
             self._leave(hands)
             self._fill()
 
-    def _leave(self, hands: _Hands) -> None:
+    def _leave(self, hands: _Executor) -> None:
         """Give the place back."""
         self._running -= 1
         del self._by_hand[hands.name]
@@ -499,7 +499,7 @@ AGAIN = ":again"  # no name of a job has a colon
 
 
 def _nothing() -> None:
-    """What APScheduler would call; `_Hand` takes its place."""
+    """What APScheduler would call; `_ManualRun` takes its place."""
 
 
 def _after(pause: float) -> datetime:

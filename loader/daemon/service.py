@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from loader.config.load import Config, load_config
-from loader.config.models import Job
-from loader.config.models import Schedule as Timed
+from loader.config.models import JobConfig, ScheduleConfig
 from loader.daemon.clocks import Clocks
-from loader.daemon.schedule import Listener, Reason, Schedule
+from loader.daemon.schedule import Reason, Schedule, SlotListener
 from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
 from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
@@ -27,11 +26,11 @@ from loader.jobs.execute import execute
 from loader.jobs.verify import retry
 from loader.model import SKEW, Run
 from loader.pipeline.options import Options
-from loader.pipeline.throttle import Halt
+from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.report.progress import Log, Reporter
-from loader.state.checkpoint import State
+from loader.state.checkpoint import StateStore
 from loader.state.lock import holders
 from loader.web.app import Serving
 from loader.web.health import PATIENCE
@@ -56,12 +55,12 @@ class Daemon:
         timed(config)
         self.serving = Serving(config, self)
         self._clocks = Clocks()
-        listeners: list[Listener] = [Told(log), self.serving.metrics, self.serving.record]
+        listeners: list[SlotListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
         self._files = files
         self._log = log
         self._say = log.logger()
-        self._halt = Halt()
+        self._halt = StopRequest()
         self._swept = time.monotonic()
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -127,8 +126,10 @@ class Daemon:
         job = config.jobs[name]
         try:
             short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
-            with suppress(TargetError, OSError), Target(short) as target:
-                State(target, name).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
+            with suppress(TargetError, OSError), RedisClient(short) as target:
+                StateStore(
+                    target, name
+                ).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
         except Paused as paused:
             return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
@@ -145,13 +146,13 @@ class Daemon:
         """
         config, done = self.config, True
         if action in {"run", "retry"}:
-            with Target(config.target) as target:
+            with RedisClient(config.target) as target:
                 if holders(target, job):
                     return False
             done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
         else:
-            with Target(config.target) as target:
-                state = State(target, job)
+            with RedisClient(config.target) as target:
+                state = StateStore(target, job)
                 (state.pause if action == "pause" else state.resume)()
         self._log.logger(job).info("action", action=action, by=by, done=done)
         return done
@@ -184,11 +185,11 @@ class Daemon:
         """Go on with runs that were cut off or failed with their slot not done, as by a restart of the daemon."""
         while not self._halt.asked:
             try:
-                with Target(self.config.target) as target:
+                with RedisClient(self.config.target) as target:
                     target.refresh(force=True)
                     for name in timed(self.config):
                         try:
-                            done = State(target, name).slot() or {}
+                            done = StateStore(target, name).slot() or {}
                         except StateError as error:
                             self._log.logger(name).warning("what was cut off is not known", error=str(error))
                             continue
@@ -244,7 +245,7 @@ class Daemon:
                 self._say.warning("runs are left behind: a server does not answer")
 
 
-class Told:
+class ScheduleLogger:
     """Log lines of what becomes of slots and runs."""
 
     def __init__(self, log: Log) -> None:
@@ -291,7 +292,7 @@ def _raise_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def timed(config: Config) -> Mapping[str, Timed]:
+def timed(config: Config) -> Mapping[str, ScheduleConfig]:
     """The schedules of a config by job; a `ConfigError` where it has none."""
     found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
     if not found:
@@ -299,10 +300,10 @@ def timed(config: Config) -> Mapping[str, Timed]:
     return found
 
 
-def has_checkpoint(job: Job) -> bool:
+def has_checkpoint(job: JobConfig) -> bool:
     """Whether a run of the job can go on where another one was cut off."""
     return not job.incremental and not job.changed_only
 
 
-def _scheduled(jobs: Mapping[str, Timed]) -> str:
+def _scheduled(jobs: Mapping[str, ScheduleConfig]) -> str:
     return f"{counted(len(jobs), 'job')} {'is' if len(jobs) == 1 else 'are'} scheduled"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.doctor import job as doctor_job
 from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
@@ -31,7 +31,7 @@ class Written:
     files: Sequence[Path]
 
 
-def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[Job]) -> Iterator[Finding]:
+def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig]) -> Iterator[Finding]:
     """Each finding as it is made: of the config, of MySQL, of Redis, of each job."""
     yield from examine(SIDE, CHECKS, Written(settings, files))
     with ExitStack() as stack:

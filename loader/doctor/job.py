@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 
 from loader.config.cron import next_times
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.doctor.findings import Check, Finding, examine, fail, ok, skip, warn
-from loader.doctor.mysql import Patient as Mysql
-from loader.doctor.redis import Patient as Redis
-from loader.doctor.redis import mebibytes
+from loader.doctor.mysql import MysqlProbe
+from loader.doctor.redis import RedisProbe, mebibytes
 from loader.errors import Exit, LoaderError, SourceError, StateError
 from loader.model import SKEW, Column, Node, Table
-from loader.mysql.keys import Lookup
+from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan, quote, walk_mends, walkless
 from loader.pipeline import incremental as increment
 from loader.pipeline.job_context import read_plan
@@ -25,7 +24,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
 from loader.report.documents import shown
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, State
+from loader.state.checkpoint import Rejects, StateStore
 from loader.state.claim import Claims, claim_of
 from loader.state.digests import Digests
 from loader.state.history import History
@@ -43,12 +42,12 @@ SPARE = 1.25  # what a limit of memory should be, as a multiple of what will be 
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PlannedJob:
     """A job that fits its table."""
 
     settings: Config
-    job: Job
-    mysql: Mysql
+    job: JobConfig
+    mysql: MysqlProbe
     table: Table
     plan: Plan
 
@@ -64,11 +63,11 @@ class Planned:
 
 
 @dataclass(slots=True)
-class Facing:
+class JobOnRedis:
     """A job that fits its table, and the Redis it writes to."""
 
-    planned: Planned
-    redis: Redis
+    planned: PlannedJob
+    redis: RedisProbe
     _rows: list[list[bytes]] | None = field(default=None)
     _keys: dict[Node, list[bytes]] | None = field(default=None)
 
@@ -86,7 +85,7 @@ class Facing:
             target, found = self.redis.target, defaultdict[Node, set[bytes]](set)
             for words in self.rows:
                 found[target.slots.node_of(slot_of(words[1]))].add(words[1])
-            lookup = Lookup(self.planned.plan, self.planned.table, self.planned.settings.longer(self.planned.job))
+            lookup = KeyMatcher(self.planned.plan, self.planned.table, self.planned.settings.longer(self.planned.job))
             for node in target.slots.nodes if lookup.is_certain else ():  # else other keys look like the job's
                 found[node].update(key for key in _scanned(self, node, lookup.pattern) if lookup.owns(key))
             self._keys = {node: sorted(each) for node, each in found.items()}
@@ -94,22 +93,22 @@ class Facing:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class JobState:
     """A job, and the Redis that its state is in."""
 
     settings: Config
-    job: Job
-    redis: Redis
+    job: JobConfig
+    redis: RedisProbe
 
 
-def checked(settings: Config, job: Job, mysql: Mysql | None, redis: Redis | None) -> Iterator[Finding]:
+def checked(settings: Config, job: JobConfig, mysql: MysqlProbe | None, redis: RedisProbe | None) -> Iterator[Finding]:
     """All that can be seen of a job, where MySQL and Redis were reached or only one of them."""
-    planned: Planned | None = None
+    planned: PlannedJob | None = None
     why = "there is no connection to MySQL"
     if mysql:
         found = _plan(settings, job, mysql)
-        planned = found if isinstance(found, Planned) else None
-        finding = _table(found) if isinstance(found, Planned) else found
+        planned = found if isinstance(found, PlannedJob) else None
+        finding = _table(found) if isinstance(found, PlannedJob) else found
         yield replace(finding, check=f"{SIDE}.table", job=job.name)
         why = "the table cannot be read as the job says"
     else:
@@ -119,11 +118,11 @@ def checked(settings: Config, job: Job, mysql: Mysql | None, redis: Redis | None
     else:
         yield from skip(SIDE, PLANNED, why, job.name)
     if planned and redis:
-        yield from examine(SIDE, FACING, Facing(planned, redis), job.name)
+        yield from examine(SIDE, FACING, JobOnRedis(planned, redis), job.name)
     else:
         yield from skip(SIDE, FACING, why if not planned else "there is no connection to Redis", job.name)
     if redis:
-        yield from examine(SIDE, KEPT, Kept(settings, job, redis), job.name)
+        yield from examine(SIDE, KEPT, JobState(settings, job, redis), job.name)
     else:
         yield from skip(SIDE, KEPT, "there is no connection to Redis", job.name)
     yield from examine(SIDE, ALONE, job, job.name)
@@ -132,11 +131,11 @@ def checked(settings: Config, job: Job, mysql: Mysql | None, redis: Redis | None
 # the table
 
 
-def _plan(settings: Config, job: Job, mysql: Mysql) -> Planned | Finding:
+def _plan(settings: Config, job: JobConfig, mysql: MysqlProbe) -> PlannedJob | Finding:
     """The job fitted to its table, or why it does not fit."""
     database = quote(settings.source.database)
     try:
-        return Planned(settings, job, mysql, *read_plan(mysql.source, job, Options()))
+        return PlannedJob(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:
         of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
         grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None
@@ -145,13 +144,13 @@ def _plan(settings: Config, job: Job, mysql: Mysql) -> Planned | Finding:
         return fail(str(error), f"SHOW TABLES FROM {database};" if error.transient else f"see jobs.{job.name}")
 
 
-def _table(planned: Planned) -> Finding:
+def _table(planned: PlannedJob) -> Finding:
     estimate = planned.table.rows_estimate
     rows = "" if estimate is None else f", about {counted(estimate, 'row')}"
     return ok(f"{planned.job.table or 'the query'}: {counted(len(planned.table.columns), 'column')}{rows}")
 
 
-def _key(planned: Planned) -> Iterator[Finding]:
+def _key(planned: PlannedJob) -> Iterator[Finding]:
     """Whether each row has a key of its own, and the table can be walked in chunks."""
     plan, table = planned.plan, planned.table
     others, passes = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
@@ -169,7 +168,7 @@ def _key(planned: Planned) -> Iterator[Finding]:
         yield ok(f"unique; read in chunks of {counted(planned.job.chunk_rows, 'row')} along {along}")
 
 
-def _apart(planned: Planned, warning: str) -> Finding:
+def _apart(planned: PlannedJob, warning: str) -> Finding:
     """What has the columns of a key be told apart: another sign between them, or the fewest in hexadecimal."""
     if key := _better_key(planned, planned.plan.key_columns):
         return warn(warning, key)
@@ -177,7 +176,7 @@ def _apart(planned: Planned, warning: str) -> Finding:
     return warn(f"{warning}; a query that selects {names} for the key does not")
 
 
-def _better_key(planned: Planned, names: Sequence[str]) -> str | None:
+def _better_key(planned: PlannedJob, names: Sequence[str]) -> str | None:
     """A key of these columns that no two rows share; None where no sign keeps them apart."""
     columns = [column for name in names if (column := planned.table.column(name))]
     separator = planned.plan.joint.separator(columns)
@@ -185,7 +184,7 @@ def _better_key(planned: Planned, names: Sequence[str]) -> str | None:
     return own and f'key: "{planned.job.prefix}{own}"'
 
 
-def _add_key(planned: Planned) -> str | None:
+def _add_key(planned: PlannedJob) -> str | None:
     if planned.job.query or planned.table.primary_key or planned.table.is_view:
         return None
     if planned.table.withheld:
@@ -194,11 +193,11 @@ def _add_key(planned: Planned) -> str | None:
     return planned.alter(f"ADD PRIMARY KEY ({columns})")
 
 
-def _grant(planned: Planned) -> str:
+def _grant(planned: PlannedJob) -> str:
     return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
 
 
-def _walk_mends(planned: Planned) -> str | None:
+def _walk_mends(planned: PlannedJob) -> str | None:
     if planned.job.query or planned.table.is_view:
         return None
     if planned.table.withheld:
@@ -207,7 +206,7 @@ def _walk_mends(planned: Planned) -> str | None:
     return mends and planned.alter(mends)
 
 
-def _incremental(planned: Planned) -> Iterator[Finding]:
+def _incremental(planned: PlannedJob) -> Iterator[Finding]:
     """Whether the column of an incremental job tells what was changed, and has an index."""
     incremental = planned.job.incremental
     if incremental is None:
@@ -230,7 +229,7 @@ def _incremental(planned: Planned) -> Iterator[Finding]:
         yield warn("a row that is deleted leaves its hash until a prune", "full_every: 1d")
 
 
-def _index(planned: Planned, column: Column, *, forced: bool) -> Finding:
+def _index(planned: PlannedJob, column: Column, *, forced: bool) -> Finding:
     if named := increment.index_of(planned.table, column.name):
         return ok(f"column {column.name}, a {column.full_type}, with the index {named}")
     why, mends = increment.unserved(planned.table, column.name, planned.address)
@@ -238,7 +237,7 @@ def _index(planned: Planned, column: Column, *, forced: bool) -> Finding:
     return warn(f"{seen}, as force allows", mends) if forced else fail(seen, mends)
 
 
-def _is_set_anew(planned: Planned, column: Column) -> bool:
+def _is_set_anew(planned: PlannedJob, column: Column) -> bool:
     """Whether MySQL itself sets a column with each update of a row."""
     found = planned.mysql.source.fetch(
         "SELECT CONCAT_WS(' ', extra, generation_expression) FROM information_schema.columns"
@@ -259,7 +258,7 @@ def _stamp(name: str, full_type: str) -> str:
 # the rows in Redis
 
 
-def _size(facing: Facing) -> Iterator[Finding]:
+def _size(facing: JobOnRedis) -> Iterator[Finding]:
     """Whether the rows that are not in Redis yet fit below maxmemory."""
     needed = bytes_needed(facing.planned.plan, facing.rows, facing.redis.target)
     if not needed:
@@ -286,7 +285,7 @@ def _size(facing: Facing) -> Iterator[Finding]:
     yield warn(f"{seen}: keys will be thrown away", mends) if evicts else fail(seen, mends)
 
 
-def _types(facing: Facing) -> Iterator[Finding]:
+def _types(facing: JobOnRedis) -> Iterator[Finding]:
     """Whether keys of the job hold something else than a hash, in a sample."""
     wrong = [(node, key, kind) for node, each in facing.keys.items() for key, kind in _kinds(facing, node, each)]
     if not wrong:
@@ -303,7 +302,7 @@ def _types(facing: Facing) -> Iterator[Finding]:
     )
 
 
-def _ttl(facing: Facing) -> Iterator[Finding]:
+def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
     """Whether hashes of the job expire though they are not to, or do not though they are, in a sample."""
     job, odd, seen = facing.planned.job, 0, 0
     layout = facing.planned.plan.layout
@@ -324,7 +323,7 @@ def _ttl(facing: Facing) -> Iterator[Finding]:
         yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", mends)
 
 
-def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:
+def _scanned(facing: JobOnRedis, node: Node, pattern: str) -> Iterator[bytes]:
     """Keys of a master that fit a pattern, from anywhere on."""
     cursor = str(random.getrandbits(48))  # where a sample begins is no secret
     for _ in range(SCANS):
@@ -333,7 +332,7 @@ def _scanned(facing: Facing, node: Node, pattern: str) -> Iterator[bytes]:
         cursor = found.decode()
 
 
-def _kinds(facing: Facing, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
+def _kinds(facing: JobOnRedis, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
     """The keys that hold no hash, and what they hold."""
     replies = facing.redis.target.commands(node, [["TYPE", key] for key in keys]) if keys else []
     for key, reply in zip(keys, replies, strict=True):
@@ -345,10 +344,10 @@ def _kinds(facing: Facing, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[
 # the state
 
 
-def _readable(check: Check[Kept]) -> Check[Kept]:
+def _readable(check: Check[JobState]) -> Check[JobState]:
     """The same check, which fails where a key of the loader's own is none that this program wrote."""
 
-    def look(kept: Kept) -> list[Finding]:
+    def look(kept: JobState) -> list[Finding]:
         try:
             return list(check(kept))
         except StateError as error:
@@ -357,16 +356,16 @@ def _readable(check: Check[Kept]) -> Check[Kept]:
     return look
 
 
-def _unreadable(kept: Kept, error: StateError) -> Finding:
+def _unreadable(kept: JobState, error: StateError) -> Finding:
     node = kept.redis.target.slots.node_of(slot_of(error.key.encode()))
     own = error.command.startswith("loader ")
     return fail(error.what, error.command if own else kept.redis.cli("DEL", error.key, node=node))
 
 
-def _state(kept: Kept) -> Iterator[Finding]:
+def _state(kept: JobState) -> Iterator[Finding]:
     """Whether what runs and people have left can be read."""
     target, name = kept.redis.target, kept.job.name
-    state, history = State(target, name), History(target, name)
+    state, history = StateStore(target, name), History(target, name)
     wrong = False
     for read in (
         history.last,
@@ -389,7 +388,7 @@ def _state(kept: Kept) -> Iterator[Finding]:
 
 
 @_readable
-def _lock(kept: Kept) -> Iterator[Finding]:
+def _lock(kept: JobState) -> Iterator[Finding]:
     check_fence(kept.redis.target, kept.job.name)
     held = holders(kept.redis.target, kept.job.name)
     for holder in held:
@@ -399,9 +398,9 @@ def _lock(kept: Kept) -> Iterator[Finding]:
 
 
 @_readable
-def _checkpoint(kept: Kept) -> Iterator[Finding]:
+def _checkpoint(kept: JobState) -> Iterator[Finding]:
     name = kept.job.name
-    saved = State(kept.redis.target, name).read()
+    saved = StateStore(kept.redis.target, name).read()
     if saved is None:
         yield ok("no backfill is unfinished")
     elif holders(kept.redis.target, name):
@@ -413,7 +412,7 @@ def _checkpoint(kept: Kept) -> Iterator[Finding]:
 
 
 @_readable
-def _rejects(kept: Kept) -> Iterator[Finding]:
+def _rejects(kept: JobState) -> Iterator[Finding]:
     count = sum(1 for _ in Rejects(kept.redis.target, kept.job.name).all())
     if count:
         yield warn(f"{counted(count, 'row')} could not be written", f"loader rejects list {kept.job.name}")
@@ -422,7 +421,7 @@ def _rejects(kept: Kept) -> Iterator[Finding]:
 
 
 @_readable
-def _name(kept: Kept) -> Iterator[Finding]:
+def _name(kept: JobState) -> Iterator[Finding]:
     """Whether the job's name is another config's in this target."""
     refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
     if refusal:
@@ -431,9 +430,9 @@ def _name(kept: Kept) -> Iterator[Finding]:
         yield ok("no other config's")
 
 
-def _times(kept: Kept) -> Iterator[Finding]:
+def _times(kept: JobState) -> Iterator[Finding]:
     """Whether what was done is in the future, so by a clock that is or was wrong; the loader's own go by Redis's."""
-    state = State(kept.redis.target, kept.job.name)
+    state = StateStore(kept.redis.target, kept.job.name)
     history = History(kept.redis.target, kept.job.name)
     success = slot = None
     with suppress(StateError):  # which `_state` tells of
@@ -456,7 +455,7 @@ def _times(kept: Kept) -> Iterator[Finding]:
 # the config alone
 
 
-def _prefix(job: Job) -> Iterator[Finding]:
+def _prefix(job: JobConfig) -> Iterator[Finding]:
     before, _, inside = job.prefix.partition("{")
     tag, closed, after = inside.partition("}")
     if tag and closed:
@@ -469,7 +468,7 @@ def _prefix(job: Job) -> Iterator[Finding]:
         yield ok(f"{job.prefix!r}")
 
 
-def _schedule(job: Job) -> Iterator[Finding]:
+def _schedule(job: JobConfig) -> Iterator[Finding]:
     if job.schedule is None:
         return
     times = next_times(job.schedule, datetime.now(UTC), TIMES)
@@ -479,9 +478,9 @@ def _schedule(job: Job) -> Iterator[Finding]:
     yield ok(f"{said}: {shows}{late}")
 
 
-PLANNED: Mapping[str, Check[Planned]] = {"key": _key, "incremental": _incremental}
-FACING: Mapping[str, Check[Facing]] = {"size": _size, "types": _types, "ttl": _ttl}
-KEPT: Mapping[str, Check[Kept]] = {
+PLANNED: Mapping[str, Check[PlannedJob]] = {"key": _key, "incremental": _incremental}
+FACING: Mapping[str, Check[JobOnRedis]] = {"size": _size, "types": _types, "ttl": _ttl}
+KEPT: Mapping[str, Check[JobState]] = {
     "name": _name,
     "times": _times,
     "lock": _lock,
@@ -489,4 +488,4 @@ KEPT: Mapping[str, Check[Kept]] = {
     "rejects": _rejects,
     "state": _state,
 }
-ALONE: Mapping[str, Check[Job]] = {"prefix": _prefix, "schedule": _schedule}
+ALONE: Mapping[str, Check[JobConfig]] = {"prefix": _prefix, "schedule": _schedule}

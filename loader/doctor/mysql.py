@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from loader.config.load import Config
-from loader.config.models import Job
-from loader.config.models import Source as Settings
+from loader.config.models import JobConfig, SourceConfig
 from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
 from loader.errors import Exit, LoaderError, SourceError
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.mysql.plan import quote
 from loader.pipeline.options import WORKERS
 
@@ -21,11 +20,11 @@ ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class MysqlProbe:
     """A connection to MySQL, and whose it is, as an account is written in SQL."""
 
     settings: Config
-    source: Source
+    source: Connection
     account: str
 
     def ask(self, sql: str) -> tuple[str, ...]:
@@ -34,17 +33,17 @@ class Patient:
         return tuple(value or "" for value in row)
 
 
-def reach(settings: Config) -> Patient | Finding:
+def reach(settings: Config) -> MysqlProbe | Finding:
     """Log in; else the finding that says why not."""
     try:
-        source = Source(settings.source)
+        source = Connection(settings.source)
         (account,) = source.single("SELECT CURRENT_USER()")
     except LoaderError as error:
         return fail(str(error), _login_fix(settings.source, error))
-    return Patient(settings, source, _quoted(str(account)))
+    return MysqlProbe(settings, source, _quoted(str(account)))
 
 
-def checked(patient: Patient) -> Iterator[Finding]:
+def checked(patient: MysqlProbe) -> Iterator[Finding]:
     """All that can be seen in MySQL without a job."""
     return examine(SIDE, CHECKS, patient)
 
@@ -54,7 +53,7 @@ def skipped() -> Iterator[Finding]:
     return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
 
 
-def _login_fix(settings: Settings, error: LoaderError) -> str:
+def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
     """What lets the account in, by what the server said."""
     if error.fix:
         return f"{error.fix};"
@@ -78,13 +77,13 @@ def _quoted(account: str) -> str:
     return "@".join("'" + part.replace("'", "''") + "'" for part in (user, host))
 
 
-def _login(patient: Patient) -> Iterator[Finding]:
+def _login(patient: MysqlProbe) -> Iterator[Finding]:
     (version,) = patient.ask("SELECT VERSION()")
     name = version if "MariaDB" in version else f"MySQL {version}"
     yield ok(f"{patient.source.address} as {patient.account}, {name}")
 
 
-def _tls(patient: Patient) -> Iterator[Finding]:
+def _tls(patient: MysqlProbe) -> Iterator[Finding]:
     settings = patient.settings.source
     _, cipher = patient.ask("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
     if cipher and settings.tls_verify:
@@ -99,7 +98,7 @@ def _tls(patient: Patient) -> Iterator[Finding]:
         yield warn("not in use: passwords and rows cross the network as they are", "source: {tls: true}")
 
 
-def _session(patient: Patient) -> Iterator[Finding]:
+def _session(patient: MysqlProbe) -> Iterator[Finding]:
     """Whether the session is still what was set; where results depend on it, logging in has seen to that."""
     if astray := patient.source.astray():
         found = fail if any(each.variable.vital for each in astray) else warn
@@ -111,7 +110,7 @@ def _session(patient: Patient) -> Iterator[Finding]:
         yield ok("all that results depend on is set")
 
 
-def _time_zone(patient: Patient) -> Iterator[Finding]:
+def _time_zone(patient: MysqlProbe) -> Iterator[Finding]:
     zone, system, named = patient.ask(
         "SELECT @@SESSION.time_zone, @@system_time_zone, CONVERT_TZ('2000-01-01 00:00:00', 'UTC', 'Europe/Berlin')"
     )
@@ -126,7 +125,7 @@ def _time_zone(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _packet(patient: Patient) -> Iterator[Finding]:
+def _packet(patient: MysqlProbe) -> Iterator[Finding]:
     (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
     cut = ", where a GROUP_CONCAT is cut" if any(map(_concatenates, patient.settings.jobs.values())) else ""
     if most < PACKET:
@@ -138,13 +137,13 @@ def _packet(patient: Patient) -> Iterator[Finding]:
         yield ok(f"max_allowed_packet is {most >> 20} MiB{cut}")
 
 
-def _concatenates(job: Job) -> bool:
+def _concatenates(job: JobConfig) -> bool:
     """Whether the job's own SQL has a GROUP_CONCAT."""
     computed = job.fields.values() if isinstance(job.fields, Mapping) else ()
     return any("group_concat" in (text or "").lower() for text in (job.query, job.where, *computed))
 
 
-def _connections(patient: Patient) -> Iterator[Finding]:
+def _connections(patient: MysqlProbe) -> Iterator[Finding]:
     """Whether the account may connect, and send statements, as often as runs do."""
     settings = patient.settings
     most = patient.source.most_connections()
@@ -168,7 +167,7 @@ def _connections(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _definition(patient: Patient) -> str:
+def _definition(patient: MysqlProbe) -> str:
     """How the account was made; empty where it may not look at itself."""
     try:
         return patient.source.fetch("SHOW CREATE USER CURRENT_USER()")[0][0] or ""
@@ -178,7 +177,7 @@ def _definition(patient: Patient) -> str:
         return ""
 
 
-def _transactions(patient: Patient) -> Iterator[Finding]:
+def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
     """Whether open transactions and running statements are seen, to whose beginning an incremental sync may read."""
     jobs = [job for job in patient.settings.jobs.values() if job.incremental]
     if not jobs:
@@ -205,14 +204,14 @@ def _transactions(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _replica(patient: Patient) -> Iterator[Finding]:
+def _replica(patient: MysqlProbe) -> Iterator[Finding]:
     settings = patient.settings.source.at_replica()
     if settings is None:
         return
     right = "REPLICA MONITOR" if "MariaDB" in patient.ask("SELECT VERSION()")[0] else "REPLICATION CLIENT"
     grant = f"GRANT {right} ON *.* TO {patient.account};"
     try:
-        with Source(settings) as replica:
+        with Connection(settings) as replica:
             lag = replica.lag()
     except LoaderError as error:
         refused = isinstance(error, SourceError) and error.exit_code == Exit.CONFIG
@@ -227,13 +226,13 @@ def _replica(patient: Patient) -> Iterator[Finding]:
         yield ok(f"{where} is {lag} s behind")
 
 
-def _clock(patient: Patient) -> Iterator[Finding]:
+def _clock(patient: MysqlProbe) -> Iterator[Finding]:
     before = time.time()
     (theirs,) = map(float, patient.ask("SELECT UNIX_TIMESTAMP(NOW(6))"))
     yield clock(theirs - (before + time.time()) / 2, "MySQL")
 
 
-CHECKS: Mapping[str, Check[Patient]] = {
+CHECKS: Mapping[str, Check[MysqlProbe]] = {
     "login": _login,
     "tls": _tls,
     "session": _session,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from loader.config.load import Config
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.doctor.findings import (
     Check,
     Finding,
@@ -26,7 +26,7 @@ from loader.errors import Exit, LoaderError
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
-from loader.redis.client import ACCOUNT, RENAMED, UNNAME, Target
+from loader.redis.client import ACCOUNT, RENAMED, UNNAME, RedisClient
 from loader.redis.migrations import in_words, moves
 from loader.redis.servers import describe_cluster
 from loader.state_keys import PREFIX
@@ -39,11 +39,11 @@ NAMED = 3  # nodes that a finding names
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class RedisProbe:
     """A target, its masters with their replicas, and what each node said of itself, or why it said nothing."""
 
     settings: Config
-    target: Target
+    target: RedisClient
     groups: Mapping[Node, tuple[Node, ...]]
     infos: Mapping[Node, dict[str, str]]
     failures: Mapping[Node, LoaderError]
@@ -66,10 +66,10 @@ class Patient:
         return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
 
 
-def reach(settings: Config) -> Patient | Finding:
+def reach(settings: Config) -> RedisProbe | Finding:
     """Log in; else the finding that says why not."""
     try:
-        target = Target(settings.target)
+        target = RedisClient(settings.target)
     except LoaderError as error:
         return fail(str(error), _login_fix(settings, error))
     try:
@@ -85,7 +85,7 @@ def reach(settings: Config) -> Patient | Finding:
         return fail(str(error), _login_fix(settings, error))
 
 
-def checked(patient: Patient) -> Iterator[Finding]:
+def checked(patient: RedisProbe) -> Iterator[Finding]:
     """All that can be seen in Redis without a job's table."""
     return examine(SIDE, CHECKS, patient)
 
@@ -95,7 +95,7 @@ def skipped() -> Iterator[Finding]:
     return skip(SIDE, list(CHECKS)[1:], "there is no connection to Redis")
 
 
-def _look(settings: Config, target: Target) -> Patient:
+def _look(settings: Config, target: RedisClient) -> RedisProbe:
     """Ask each node what it has to say."""
     groups: dict[Node, tuple[Node, ...]] = {}
     alone = [(0, SLOTS - 1, [target.seeds[0]])]
@@ -115,10 +115,10 @@ def _look(settings: Config, target: Target) -> Patient:
             failures[node] = error
         else:
             clocks[node] = int(seconds) + int(micros) / 1e6 - (before + time.time()) / 2
-    return Patient(settings, target, groups, infos, failures, clocks)
+    return RedisProbe(settings, target, groups, infos, failures, clocks)
 
 
-def _newest(target: Target, master: Node) -> tuple[Node, ...]:
+def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
     """The replicas that a master itself names: CLUSTER SLOTS leaves out one that has received nothing yet."""
     try:
         info = target.info(master)
@@ -149,7 +149,7 @@ def _account(settings: Config, node: str) -> str | None:
     return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=tls_options(target))
 
 
-def tls_options(target: Settings) -> list[str]:
+def tls_options(target: TargetConfig) -> list[str]:
     """The options by which redis-cli speaks TLS as the loader does."""
     if not target.tls:
         return []
@@ -164,7 +164,7 @@ def _patterns(settings: Config) -> dict[str, str]:
     return {prefix: f"~{escape_glob(prefix)}*" for prefix in prefixes}
 
 
-def _login(patient: Patient) -> Iterator[Finding]:
+def _login(patient: RedisProbe) -> Iterator[Finding]:
     versions = sorted({_version(info) for info in patient.infos.values()})
     what = "a cluster" if patient.target.cluster else "a standalone server"
     if not versions:
@@ -180,7 +180,7 @@ def _version(info: Mapping[str, str]) -> str:
     return f"Redis {info.get('redis_version', '?')}"
 
 
-def _tls(patient: Patient) -> Iterator[Finding]:
+def _tls(patient: RedisProbe) -> Iterator[Finding]:
     settings = patient.settings.target
     if settings.tls and settings.tls_verify:
         yield ok("in use")
@@ -192,7 +192,7 @@ def _tls(patient: Patient) -> Iterator[Finding]:
         yield warn("not in use: passwords and rows cross the network as they are", "write rediss:// in target.url")
 
 
-def _nodes(patient: Patient) -> Iterator[Finding]:
+def _nodes(patient: RedisProbe) -> Iterator[Finding]:
     """Whether every node answers under the address that the cluster tells."""
     for node, error in patient.failures.items():
         told = fail if node in patient.groups else warn
@@ -206,7 +206,7 @@ def _nodes(patient: Patient) -> Iterator[Finding]:
         yield ok(f"{count} answer{'s' if count == 1 else ''} under the address that is announced")
 
 
-def _cluster(patient: Patient) -> Iterator[Finding]:
+def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     if not patient.target.cluster:
         return
     found = describe_cluster(patient.target)
@@ -223,7 +223,7 @@ def _cluster(patient: Patient) -> Iterator[Finding]:
         yield fail(seen, _cluster_command(patient, word, node))
 
 
-def _replicas(patient: Patient) -> Iterator[Finding]:
+def _replicas(patient: RedisProbe) -> Iterator[Finding]:
     """Whether each master has a replica that follows it."""
     alone = [node for node, info in patient.masters.items() if not int(info.get("connected_slaves", 0))]
     if alone:
@@ -242,17 +242,17 @@ def _replicas(patient: Patient) -> Iterator[Finding]:
         yield ok("each master has one that follows it")
 
 
-def _cluster_command(patient: Patient, *words: str) -> str:
+def _cluster_command(patient: RedisProbe, *words: str) -> str:
     return shlex.join(["redis-cli", *tls_options(patient.settings.target), "--cluster", *words])
 
 
-def _new_replica(patient: Patient, master: Node) -> str:
+def _new_replica(patient: RedisProbe, master: Node) -> str:
     if patient.target.cluster:
         return _cluster_command(patient, "add-node", "NEWHOST:PORT", str(master), "--cluster-slave")
     return redis_cli("REPLICAOF", master.host, str(master.port), node="NEWHOST:6379")
 
 
-def _memory(patient: Patient) -> Iterator[Finding]:
+def _memory(patient: RedisProbe) -> Iterator[Finding]:
     """Whether keys are thrown away once a node is full."""
     expire = any(job.ttl for job in patient.settings.jobs.values())
     used: list[tuple[float, str]] = []
@@ -283,7 +283,7 @@ def mebibytes(count: int) -> str:
     return f"{count / (1 << 20):,.1f}"
 
 
-def _persistence(patient: Patient) -> Iterator[Finding]:
+def _persistence(patient: RedisProbe) -> Iterator[Finding]:
     """Whether a node refuses writes because it cannot save, or is still loading."""
     fine = True
     for node, info in patient.infos.items():
@@ -304,7 +304,7 @@ def _persistence(patient: Patient) -> Iterator[Finding]:
         yield ok("no node failed to save")
 
 
-def _rights(patient: Patient) -> Iterator[Finding]:
+def _rights(patient: RedisProbe) -> Iterator[Finding]:
     """Whether the account may send each command that the loader needs, on the keys of each job and its own."""
     found: dict[tuple[str, ...], list[Node]] = defaultdict(list)
     missing: dict[str, list[Node]] = defaultdict(list)
@@ -329,7 +329,7 @@ def _rights(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _lacking(patient: Patient, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _lacking(patient: RedisProbe, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of ACL SETUSER that the account lacks at a node, and the commands that the node does not know."""
     patterns = _patterns(patient.settings)
     asked = questions(patterns)
@@ -346,13 +346,13 @@ def _lacking(patient: Patient, node: Node) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(REDIS_RIGHTS.split()), ()  # without EVAL no more is to be learned, and those it has do no harm
 
 
-def _clock(patient: Patient) -> Iterator[Finding]:
+def _clock(patient: RedisProbe) -> Iterator[Finding]:
     if patient.clocks:
         node = max(patient.clocks, key=lambda node: abs(patient.clocks[node]))
         yield clock(patient.clocks[node], str(node))
 
 
-CHECKS: Mapping[str, Check[Patient]] = {
+CHECKS: Mapping[str, Check[RedisProbe]] = {
     "login": _login,
     "tls": _tls,
     "nodes": _nodes,

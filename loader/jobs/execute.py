@@ -1,21 +1,23 @@
 """A job, carried out: a run, what belongs to it after its last chunk, and its place in the history."""
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import Exit, LoaderError
 from loader.jobs import verify
 from loader.jobs.verify import MAX_DELETE, Pruned
-from loader.model import Noted, Run, RunBegan, RunEnded, Status
-from loader.pipeline.events import Listener
-from loader.pipeline.job_context import Ends, passing
+from loader.model import Notice, Run, RunBegan, RunEnded, Status
+from loader.pipeline.events import RunListener
+from loader.pipeline.job_context import JobContext, passing
 from loader.pipeline.options import Options
 from loader.pipeline.run import new_id, run_job
 from loader.state import history
-from loader.state.checkpoint import State
+from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of
 
 
-def execute(settings: Config, job: Job, options: Options, listener: Listener, *, prune: float | None = None) -> Run:
+def execute(
+    settings: Config, job: JobConfig, options: Options, listener: RunListener, *, prune: float | None = None
+) -> Run:
     """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them.
 
     Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
@@ -38,23 +40,23 @@ def execute(settings: Config, job: Job, options: Options, listener: Listener, *,
     return run
 
 
-def _close(settings: Config, job: Job, options: Options, listener: Listener, run: Run) -> None:
+def _close(settings: Config, job: JobConfig, options: Options, listener: RunListener, run: Run) -> None:
     """Keep a run in the history, and tell of its end."""
     run.refused = run.exit_code == Exit.LOCKED and not run.chunks
     kept = not (run.dry_run or run.refused or run.foreign)
     if kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
-        listener.notify(Noted(f"the run is not in the history of its job: {missing}"))
+        listener.notify(Notice(f"the run is not in the history of its job: {missing}"))
     listener.notify(RunEnded(run))
 
 
-def _finish(run: Run, ends: Ends, prune: float | None) -> None:
+def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
     """Claim the job's name, note its fields, and delete hashes without a row, where that was asked for or is due."""
     if run.dry_run:
         return
     settings, job = ends.settings, ends.plan.job
     with passing():  # the next run does it
         Claims(ends.target, job.name).take(claim_of(settings.source, job))
-        State(ends.target, job.name).add_fields(ends.plan.field_names)
+        StateStore(ends.target, job.name).add_fields(ends.plan.field_names)
     most = MAX_DELETE if prune is None and run.prunes else prune
     if most is None:
         return

@@ -13,27 +13,27 @@ from itertools import islice
 from typing import Any, Protocol, Self, TypeVar
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import Exit, LoaderError, TargetError
 from loader.model import Acks, Batch, Node, Reject
-from loader.mysql.chunker import walk
-from loader.mysql.connection import Source
+from loader.mysql.chunker import chunk_ranges
+from loader.mysql.connection import Connection
 from loader.mysql.keys import TOGETHER
 from loader.mysql.plan import Plan, keys_only
 from loader.pipeline.deleter import asked, made_of
-from loader.pipeline.job_context import LEAVE, WELL, Ends, passing, prepare
+from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passing
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.options import Options
-from loader.pipeline.transfer import persist, to_last, transfer
-from loader.redis.checker import Reader, Unequal
-from loader.redis.client import Target
+from loader.pipeline.transfer import retry_transient, to_last, transfer
+from loader.redis.checker import HashChecker, Mismatch
+from loader.redis.client import RedisClient
 from loader.redis.migrations import Move, Standing, in_words, standing
 from loader.redis.servers import lives
-from loader.redis.writer import Kept, Marking, Sink, Writer
-from loader.state.checkpoint import State
+from loader.redis.writer import CollectingWriter, Kept, Marking, PipelineWriter
+from loader.state.checkpoint import StateStore
 from loader.state.markers import GONE, LOST, Field, Markers, lacking
 from loader.wire import encoder as frames
-from loader.wire.codec import Tally
+from loader.wire.codec import SlotChecksums
 from loader.wire.slots import SlotMap, slot_of
 
 LOOKS = 3  # a difference counts when it is seen so many times
@@ -47,17 +47,17 @@ SCANS = 3  # times that all masters are gone over, where they change meanwhile
 TURNS = 5  # times that the keys of slots are looked for that are moved meanwhile
 
 T = TypeVar("T")
-G = TypeVar("G", bound="Gathered")
+G = TypeVar("G", bound="MismatchSink")
 
 
-class Gathered(Protocol):
+class MismatchSink(Protocol):
     """Takes rows whose hash is not what it should be."""
 
-    def append(self, each: Unequal, /) -> None:
+    def append(self, each: Mismatch, /) -> None:
         """Take one."""
 
 
-class Found(list[Unequal]):
+class Found(list[Mismatch]):
     """Rows whose hash is not what it should be."""
 
 
@@ -86,16 +86,16 @@ class Left:
     others: int
 
 
-class Both:
+class JobSession:
     """The two sides of a job, open; what fails in passing is tried again on new connections.
 
     With the id of a `run`, the job is locked for it: only one run may write its hashes at a time. A run that goes on
     `within` its ends has locked it already.
     """
 
-    def __init__(self, settings: Config, job: Job, run: str = "", within: Ends | None = None) -> None:
+    def __init__(self, settings: Config, job: JobConfig, run: str = "", within: JobContext | None = None) -> None:
         self._settings = settings
-        self._ends = prepare(settings, job, Options(), beside=within.target if within else None)
+        self._ends = open_job(settings, job, Options(), beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
         self._ledger = Ledger()
@@ -104,10 +104,10 @@ class Both:
             if within:
                 self._ends.share(within)
             elif run:
-                self._ends.steadily(lambda: self._ends.lock(run))
+                self._ends.with_retry(lambda: self._ends.lock(run))
             if run:
-                self._markers = State(self._ends.target, job.name, resumes=False).markers(run)
-                self._ends.steadily(self._markers.leave)
+                self._markers = StateStore(self._ends.target, job.name, resumes=False).markers(run)
+                self._ends.with_retry(self._markers.leave)
                 self._marking = self._markers.field(0)
             self.lookup = self._ends.lookup()
             self._ends.lanes(1)
@@ -118,7 +118,7 @@ class Both:
         self.target = self._ends.target
         self.throttle = self._ends.throttle
         self.fetch = self._ends.fetch
-        self._source: Source | None = None
+        self._source: Connection | None = None
         self._keys_only = keys_only(self.plan)
         self._names: frozenset[bytes] | None = None  # of fields that the job has or had
 
@@ -133,7 +133,7 @@ class Both:
                 self._markers.forget()
         self._ends.close(well=kind is None)
 
-    def steadily(self, attempt: Callable[[], T]) -> T:
+    def with_retry(self, attempt: Callable[[], T]) -> T:
         """Do something, and again while it fails in passing."""
         failures = 0
 
@@ -146,14 +146,14 @@ class Both:
             failures += 1
             return attempt()
 
-        return persist(once, self.plan.job.deadline, self.throttle)
+        return retry_transient(once, self.plan.job.deadline, self.throttle)
 
     def check(self) -> None:
         """Make sure that all that was written is there still; a `LoaderError` where a master has lost some of it."""
         if not self._markers:
             return
-        self._ends.steadily(self.throttle.confirm)
-        seen = self._ends.steadily(self._markers.read)
+        self._ends.with_retry(self.throttle.confirm)
+        seen = self._ends.with_retry(self._markers.read)
         if None in seen.values():
             raise LoaderError(f"{GONE}: repeat the command")
         if lacking(seen, self._ledger.marks()):
@@ -161,7 +161,9 @@ class Both:
         if self._ends.take_doubt() is not None:
             raise LoaderError(f"{SHARED}: repeat the command")
 
-    def look(self, statement: str, gather: Callable[[], G], tally: Tally | None = None) -> tuple[int, G, list[Reject]]:
+    def look(
+        self, statement: str, gather: Callable[[], G], tally: SlotChecksums | None = None
+    ) -> tuple[int, G, list[Reject]]:
         """Rows of a statement, what was gathered of those whose hash is not what it should be, and those without one.
 
         The last are rows that no command can be made of.
@@ -169,7 +171,7 @@ class Both:
 
         def attempt() -> tuple[int, G, list[Reject]]:
             gathered = gather()
-            reader = Reader(self.target, gathered.append, tally)
+            reader = HashChecker(self.target, gathered.append, tally)
             try:
                 encoder = self._through(reader, statement, self.plan)
                 reader.drain()
@@ -177,11 +179,11 @@ class Both:
                 reader.close()
             return encoder.rows, gathered, encoder.rejects
 
-        return self.steadily(attempt)
+        return self.with_retry(attempt)
 
     def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
         """Those of the job's keys that no row makes now; to say so for good, the rows have to be `counted` too."""
-        return self.steadily(lambda: self._missing(keys, counted=counted))
+        return self.with_retry(lambda: self._missing(keys, counted=counted))
 
     def unlink(self, keys: Sequence[bytes]) -> int:
         """Delete the hashes of those keys that no row makes, looked up right before each attempt; how many."""
@@ -196,17 +198,17 @@ class Both:
                 self._send(copies, grant)  # of a move that was cut off between two steps both sides have the key
             return sent
 
-        return self.steadily(attempt)
+        return self.with_retry(attempt)
 
     def commands(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         """The commands that would write the hashes of keys, and maybe of others, from their rows as they are now."""
-        return self.steadily(lambda: self._kept(self.plan.matching(self.lookup.condition(keys)), self.plan))
+        return self.with_retry(lambda: self._kept(self.plan.matching(self.lookup.condition(keys)), self.plan))
 
-    def tally_rows(self, tally: Tally) -> None:
+    def tally_rows(self, tally: SlotChecksums) -> None:
         """Add the keys that the rows make now; more than once where it has to be begun again."""
-        for chunk in walk(self._keys_only, self.plan.job.chunk_rows, self.fetch):
+        for chunk in chunk_ranges(self._keys_only, self.plan.job.chunk_rows, self.fetch):
             statement = self._keys_only.select(chunk)
-            self.steadily(lambda: self._through(_Keys(self.target, tally), statement, self._keys_only))  # noqa: B023
+            self.with_retry(lambda: self._through(_Keys(self.target, tally), statement, self._keys_only))  # noqa: B023
 
     def reload(self, keys: Sequence[bytes]) -> tuple[Acks, list[Reject]]:
         """Write the hashes of keys from their rows as they are now; what was acknowledged, and all rejects."""
@@ -223,20 +225,20 @@ class Both:
                 only.close()
             return acks, [*(r for r in encoder.rejects if r.key in only.keys), *acks.rejects]
 
-        return self.steadily(attempt)
+        return self.with_retry(attempt)
 
     def send(self, commands: Iterable[tuple[bytes, list[bytes]]]) -> int:
         """Send single commands, each to the owner of its key; how many were carried out."""
         listed = list(commands)
-        return self.steadily(lambda: self._send(listed, self.throttle.grant()))
+        return self.with_retry(lambda: self._send(listed, self.throttle.grant()))
 
     def left_over(self, keys: Sequence[bytes]) -> "Left":
         """The keys that no row makes, told apart by whose they are."""
-        return self.steadily(lambda: self._left_over(keys))
+        return self.with_retry(lambda: self._left_over(keys))
 
     def hash_of(self, key: bytes) -> dict[bytes, bytes]:
         """The fields of a hash, wherever it is now."""
-        flat = self.steadily(lambda: self.target.ask(key, "HGETALL", key)[1])
+        flat = self.with_retry(lambda: self.target.ask(key, "HGETALL", key)[1])
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def scan(self, moved: set[int]) -> Iterator[Page | None]:
@@ -257,7 +259,7 @@ class Both:
             except TargetError as error:
                 if not error.transient or last:
                     raise
-                self.steadily(self._find_masters)
+                self.with_retry(self._find_masters)
             else:
                 return
             yield None
@@ -296,22 +298,22 @@ class Both:
                     return
 
         for node in nodes:
-            self.steadily(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
+            self.with_retry(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
         for node in nodes:
             goal = min(count, len(found) + each)
             for start in (random.getrandbits(48), 0):  # where it begins is no secret
-                self.steadily(lambda: look(node, goal, start, PAGES))  # noqa: B023
+                self.with_retry(lambda: look(node, goal, start, PAGES))  # noqa: B023
         for node in () if found else nodes:
-            self.steadily(lambda: look(node, count))  # noqa: B023
+            self.with_retry(lambda: look(node, count))  # noqa: B023
         return list(found)
 
     def _through(self, way: Any, statement: str, plan: Plan) -> Any:
         """Take the rows of a statement to a writer, or what stands in its place; returns the encoder."""
         return self._on_source(lambda source: transfer(plan, statement, source, way, self.throttle))
 
-    def _on_source(self, action: Callable[[Source], T]) -> T:
+    def _on_source(self, action: Callable[[Connection], T]) -> T:
         """Do something on the connection to MySQL, which is dropped where that fails."""
-        self._source = self._source or Source(self._settings.source)
+        self._source = self._source or Connection(self._settings.source)
         try:
             return action(self._source)
         except BaseException:
@@ -338,7 +340,7 @@ class Both:
     def _proven(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys whose hash shows that the job has written it; a hash of more fields is not read."""
         if self._names is None:
-            known = State(self.target, self.plan.job.name).fields() | self.plan.field_names
+            known = StateStore(self.target, self.plan.job.name).fields() | self.plan.field_names
             self._names = frozenset(name.encode() for name in known)
         small = [key for key, size in asked(self.target, "HLEN", keys) if size <= len(self._names)]
         proven = set()
@@ -357,10 +359,10 @@ class Both:
         finally:
             only.close()
 
-    def _only(self, grant: int, keys: Sequence[bytes]) -> "_Only":
-        return _Only(self.target, keys, self._marking, partial(self.throttle.hold, grant))
+    def _only(self, grant: int, keys: Sequence[bytes]) -> "_KeyFilterWriter":
+        return _KeyFilterWriter(self.target, keys, self._marking, partial(self.throttle.hold, grant))
 
-    def _finish(self, only: "_Only", grant: int) -> None:
+    def _finish(self, only: "_KeyFilterWriter", grant: int) -> None:
         """Make sure that what was acknowledged is known to replicas, and the lock was held all the time."""
         kept = only.await_replicas()
         self.throttle.hold(grant)
@@ -368,7 +370,7 @@ class Both:
 
     def _kept(self, statement: str, plan: Plan) -> list[list[bytes]]:
         """The commands that the rows of a statement become."""
-        sink = Sink(self.target, keep=True)
+        sink = CollectingWriter(self.target, keep=True)
         self._through(sink, statement, plan)
         return [words for _, words in sink.kept]
 
@@ -382,7 +384,7 @@ class Both:
         return TargetError(f"redis: not checked: {told}: {advice}", exit_code=Exit.FAILED)
 
     def _standing(self) -> Standing:
-        stood = self.steadily(lambda: standing(self.target))
+        stood = self.with_retry(lambda: standing(self.target))
         self._moves = stood.moves
         return stood
 
@@ -430,10 +432,10 @@ class Both:
         return {node: life.id for node, life in lives(self.target, newest=False).items()}
 
 
-class _Keys(Sink):
+class _Keys(CollectingWriter):
     """A sink that adds the keys of rows to a tally."""
 
-    def __init__(self, target: Target, tally: Tally) -> None:
+    def __init__(self, target: RedisClient, tally: SlotChecksums) -> None:
         super().__init__(target)
         self._tally = tally
 
@@ -442,14 +444,14 @@ class _Keys(Sink):
         self._tally.add([words[1] for words in frames.split_commands(batch.data)])
 
 
-class _Only:
+class _KeyFilterWriter:
     """A writer that leaves out the rows of other keys, which a collation may bring with those asked for."""
 
     def __init__(
-        self, target: Target, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
+        self, target: RedisClient, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
     ) -> None:
         self.keys = set(keys)
-        self._writer = Writer(target, marking=marking)
+        self._writer = PipelineWriter(target, marking=marking)
         self._writer.guard(guard)
 
     @property
@@ -492,7 +494,7 @@ def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
     return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then, batch.expects)
 
 
-def extras(both: Both, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
+def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
     """Keys that may be the job's, in some slots, and that no row makes: in groups, each seen so many times."""
     waiting: deque[tuple[float, int, list[bytes]]] = deque()
     seen: set[int] = set()

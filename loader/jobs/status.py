@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from loader.config.cron import next_times
-from loader.config.models import Job, Schedule, Source
+from loader.config.models import JobConfig, ScheduleConfig, SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
-from loader.redis.client import Target, Words
-from loader.state.checkpoint import Rejects, State
+from loader.redis.client import RedisClient, Words
+from loader.state.checkpoint import Rejects, StateStore
 from loader.state.claim import Claims, claim_of
-from loader.state.history import Entry, History, is_of, watermark
+from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.lock import Holder, holders
 from loader.state_keys import own_key
 
@@ -39,19 +39,19 @@ class JobStatus:
     state: str
     late: bool
     holders: tuple[Holder, ...]
-    last: Entry | None
-    success: Entry | None
+    last: RunRecord | None
+    success: RunRecord | None
     due: float | None  # the next slot
     watermark: float | None
     rejects: int
     paused: float | None = None  # since when its schedule is
     ahead: float = 0.0
     foreign: str = ""
-    former: Entry | None = None
+    former: RunRecord | None = None
     unread: tuple[str, ...] = ()
 
 
-def job_status(target: Target, source: Source, job: Job) -> JobStatus:
+def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> JobStatus:
     """How a job is doing, by its target, which also says what time it is."""
     history, unread = History(target, job.name), list[str]()
 
@@ -64,7 +64,7 @@ def job_status(target: Target, source: Source, job: Job) -> JobStatus:
 
     now = history.now()
     foreign = read(lambda: Claims(target, job.name).refusal(claim_of(source, job)), "")
-    entries = [] if foreign else read(history.last, list[Entry]())
+    entries = [] if foreign else read(history.last, list[RunRecord]())
     unread += [str(history.odd)] if history.odd else []
     last, unknown = next(iter(entries), None), bool(unread)
     success = None if foreign else read(history.success, None)
@@ -72,7 +72,7 @@ def job_status(target: Target, source: Source, job: Job) -> JobStatus:
     success = None if former else success
     held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     late = is_late(job, last, success, now, former)
-    paused = read(State(target, job.name).paused, UNKNOWN)
+    paused = read(StateStore(target, job.name).paused, UNKNOWN)
     ended = "unknown" if unknown else _state(last, late=late)
     state = "running" if held else "paused" if paused is not None else ended
     mark = read(lambda: watermark(target, job), None)
@@ -96,8 +96,8 @@ def job_status(target: Target, source: Source, job: Job) -> JobStatus:
     )
 
 
-def questions(job: Job) -> list[tuple[bytes, Words]]:
-    """What `job_status` asks the target in any case, to be asked at once for many jobs, see `Target.foreseeing`."""
+def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
+    """What `job_status` asks the target in any case, to be asked at once for many jobs, see `RedisClient.foreseeing`."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [
         ("LRANGE", runs, 0, 0),
@@ -112,13 +112,15 @@ def questions(job: Job) -> list[tuple[bytes, Words]]:
     return [(runs.encode(), ("TIME",)), *((str(words[1]).encode(), words) for words in asked)]
 
 
-def ahead(success: Entry | None, now: float) -> float:
+def ahead(success: RunRecord | None, now: float) -> float:
     """Seconds by which a success is in the future: a clock is wrong, or was; 0 where it is not."""
     beyond = success.ended - now if success else 0.0
     return beyond if beyond > SKEW else 0.0
 
 
-def is_late(job: Job, last: Entry | None, success: Entry | None, now: float, former: Entry | None = None) -> bool:
+def is_late(
+    job: JobConfig, last: RunRecord | None, success: RunRecord | None, now: float, former: RunRecord | None = None
+) -> bool:
     """Whether a job has gone without a success for too long; not before it has run at all.
 
     `former` is a success of what its config was before.
@@ -136,12 +138,12 @@ def is_late(job: Job, last: Entry | None, success: Entry | None, now: float, for
     return now - slot > OVERDUE + (job.schedule.jitter or 0)
 
 
-def next_time(schedule: Schedule, after: float) -> float:
+def next_time(schedule: ScheduleConfig, after: float) -> float:
     """The first slot after a moment."""
     return next_times(schedule, datetime.fromtimestamp(after, UTC), 1)[0].timestamp()
 
 
-def _state(last: Entry | None, *, late: bool) -> str:
+def _state(last: RunRecord | None, *, late: bool) -> str:
     if last is None:
         return "never"
     return "late" if late and last.status in {"ok", "rejects"} else last.status

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import ConfigError
 from loader.jobs import session as sides
-from loader.jobs.session import Both, Found, Left, extras
+from loader.jobs.session import Found, JobSession, Left, extras
 from loader.model import Reject
-from loader.mysql.chunker import walk
+from loader.mysql.chunker import chunk_ranges
 from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
-from loader.pipeline.job_context import Ends
+from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
-from loader.redis.checker import Unequal
+from loader.redis.checker import Mismatch
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, State
-from loader.wire.codec import Tally
+from loader.state.checkpoint import Rejects, StateStore
+from loader.wire.codec import SlotChecksums
 from loader.words import counted
 
 MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
@@ -108,13 +108,13 @@ class _Suspects:
     `PENDING`, the kinds are counted.
     """
 
-    def __init__(self, both: Both) -> None:
+    def __init__(self, both: JobSession) -> None:
         self._fits = both.lookup.fits
         self.keys: list[bytes] = []
-        self.odd: list[Unequal] = []
+        self.odd: list[Mismatch] = []
         self.beyond: Counter[str] = Counter()
 
-    def append(self, each: Unequal) -> None:
+    def append(self, each: Mismatch) -> None:
         if len(self.keys) + len(self.odd) >= sides.PENDING:
             self.beyond[_kind(each)] += 1
         elif self._fits(each.key):
@@ -126,14 +126,14 @@ class _Suspects:
 class Verify:
     """One verification; see `verify`."""
 
-    def __init__(self, both: Both, *, repair: bool, show: int, heard: Heard) -> None:
+    def __init__(self, both: JobSession, *, repair: bool, show: int, heard: Heard) -> None:
         self.verdict = Verdict(both.plan.job.name)
         self._both = both
         self._repair = repair
         self._show = show
         self._heard = heard
         self._waiting: deque[tuple[float, int, list[bytes]]] = deque()  # due, looks so far, keys
-        self._present = Tally()
+        self._present = SlotChecksums()
 
     def rows(self, statements: Iterable[str]) -> None:
         """Compare the rows of statements with their hashes."""
@@ -153,12 +153,12 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes that no row makes."""
-        scanned, moved = Tally(), set[int]()
+        scanned, moved = SlotChecksums(), set[int]()
         for page in self._both.scan(moved):
             if page:
                 scanned.add(page.keys)
             else:
-                scanned = Tally()
+                scanned = SlotChecksums()
         slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
@@ -200,13 +200,13 @@ class Verify:
         else:
             self._conclude(still)
 
-    def _settled(self, each: Unequal) -> Unequal:
+    def _settled(self, each: Mismatch) -> Mismatch:
         """Follow the redirection of a key that its node could not show."""
         if each.found is not None or each.reason:
             return each
         return replace(each, found=self._both.hash_of(each.key))
 
-    def _conclude(self, unequal: list[Unequal]) -> None:
+    def _conclude(self, unequal: list[Mismatch]) -> None:
         """Count what differs, and mend it if that is wanted."""
         unequal = [each for each in unequal if each.is_unequal]
         for kind in ("missing", "different"):
@@ -222,7 +222,7 @@ class Verify:
     def _count(self, kind: str, number: int) -> None:
         setattr(self.verdict, kind, getattr(self.verdict, kind) + number)
 
-    def _mend(self, unequal: list[Unequal]) -> int:
+    def _mend(self, unequal: list[Mismatch]) -> int:
         """Write what is missing or wrong, and delete the fields that no column has; how many hashes are right now."""
         keys = [each.key for each in unequal if self._both.lookup.fits(each.key)]
         if not keys:
@@ -256,7 +256,7 @@ class Verify:
 
 def verify(
     settings: Config,
-    job: Job,
+    job: JobConfig,
     *,
     sample: int | None = None,
     repair: bool = False,
@@ -270,30 +270,30 @@ def verify(
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
     refuse_shared(settings, job)
-    with Both(settings, job, new_id() if repair else "") as both:
+    with JobSession(settings, job, new_id() if repair else "") as both:
         if repair:
             void_baseline(both)
         audit = Verify(both, repair=repair, show=show, heard=heard)
         if sample is None:
-            audit.rows(both.plan.select(chunk) for chunk in walk(both.plan, job.chunk_rows, both.fetch))
+            audit.rows(both.plan.select(chunk) for chunk in chunk_ranges(both.plan, job.chunk_rows, both.fetch))
             audit.keys()
         else:
             audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
         both.check()
         if repair and sample is None and not audit.verdict.refused:
-            both.steadily(lambda: State(both.target, job.name).set_fields(both.plan.field_names))
+            both.with_retry(lambda: StateStore(both.target, job.name).set_fields(both.plan.field_names))
         return audit.verdict
 
 
 def prune(
     settings: Config,
-    job: Job,
+    job: JobConfig,
     done: Pruned,
     *,
     max_delete: float = MAX_DELETE,
     run: str = "",
-    within: Ends | None = None,
+    within: JobContext | None = None,
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
@@ -301,12 +301,12 @@ def prune(
     whose ends it goes on, under the same lock.
     """
     refuse_shared(settings, job)
-    with Both(settings, job, "" if done.dry_run else run or new_id(), within) as both:
-        made, scanned, moved = Tally(), Tally(), set[int]()
+    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as both:
+        made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
         both.tally_rows(made)
         for page in both.scan(moved):
             if page is None:
-                scanned, done.keys = Tally(), 0
+                scanned, done.keys = SlotChecksums(), 0
                 continue
             scanned.add(page.keys)
             done.keys += sum(map(both.lookup.owns, page.reached()))
@@ -326,14 +326,14 @@ def prune(
             delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
             both.check()
         if job.full_every and not done.dry_run:
-            both.steadily(State(both.target, job.name).settle_prune)
+            both.with_retry(StateStore(both.target, job.name).settle_prune)
 
 
-def retry(settings: Config, job: Job) -> Retried:
+def retry(settings: Config, job: JobConfig) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
     run = new_id()
-    with Both(settings, job, run) as both:
+    with JobSession(settings, job, run) as both:
         void_baseline(both)
         rejects = Rejects(both.target, job.name)
         listed = list(rejects.all())
@@ -352,10 +352,10 @@ def retry(settings: Config, job: Job) -> Retried:
     return done
 
 
-def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+def commands_of(settings: Config, job: JobConfig, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     """The HMSET that would write the hash of each key, from its row as it is now; none where the row is gone."""
     found: dict[bytes, list[bytes]] = {}
-    with Both(settings, job) as both:
+    with JobSession(settings, job) as both:
         owned = [key for key in keys if both.lookup.owns(key)]
         for start in range(0, len(owned), TOGETHER):
             part = owned[start : start + TOGETHER]
@@ -363,7 +363,7 @@ def commands_of(settings: Config, job: Job, keys: Sequence[bytes]) -> dict[bytes
     return found
 
 
-def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
+def delete(both: JobSession, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
     """Unlink hashes right after they were looked up once more, and never more than so many."""
     for keys in found:
         part = keys[: most - done.deleted]
@@ -372,25 +372,25 @@ def delete(both: Both, found: Iterator[list[bytes]], most: int, done: Pruned) ->
             return
 
 
-def void_baseline(both: Both) -> None:
+def void_baseline(both: JobSession) -> None:
     """Have the next run write everything: hashes change here that it would take for what the last one has left.
 
     Not that of an incremental job, which takes nothing for so.
     """
     if both.plan.job.incremental is None:
         baselines = Baselines(both.target, both.plan.job.name)
-        both.steadily(baselines.void)
+        both.with_retry(baselines.void)
 
 
 def _have(count: int) -> str:
     return "has" if count == 1 else "have"
 
 
-def _kind(each: Unequal) -> str:
+def _kind(each: Mismatch) -> str:
     return "different" if each.found or each.reason else "missing"
 
 
-def _detail(each: Unequal) -> str:
+def _detail(each: Mismatch) -> str:
     """Which fields differ, are missing, or are of no column; nothing where there is no hash."""
     if each.reason or not each.found:
         return f"it holds {each.reason}" if each.reason else ""
@@ -402,7 +402,7 @@ def _detail(each: Unequal) -> str:
     return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
 
 
-def refuse_shared(settings: Config, job: Job) -> None:
+def refuse_shared(settings: Config, job: JobConfig) -> None:
     """Two jobs that write the same hashes cannot be told apart from outside."""
     if other := settings.sharing(job):
         raise ConfigError(

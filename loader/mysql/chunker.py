@@ -12,7 +12,9 @@ DENSE = 0.5  # rows a key value from which keys are counted off rather than look
 Fetch = Callable[[str], Sequence[Sequence[str | None]]]
 
 
-def walk(plan: Plan, rows: int, fetch: Fetch, *, after: KeyValues | None = None, number: int = 1) -> Iterator[Chunk]:
+def chunk_ranges(
+    plan: Plan, rows: int, fetch: Fetch, *, after: KeyValues | None = None, number: int = 1
+) -> Iterator[Chunk]:
     """Chunks of at most `rows` rows each, from `after` to the end, whose last chunk is open.
 
     Looking a bound up costs MySQL a walk over the chunk's index entries. Where the key is one integer without large

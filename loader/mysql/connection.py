@@ -1,7 +1,7 @@
 """MySQL, and with `login` the only room that knows PyMySQL.
 
 PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row
-packets as they come, from the connection's buffered reader (`Connection._rfile`), and gives the closing packet back, so
+packets as they come, from the connection's buffered reader (`LoginConnection._rfile`), and gives the closing packet back, so
 that PyMySQL ends the result itself and raises what the server said. Whatever else it raises is an answer of no MySQL.
 """
 
@@ -29,13 +29,13 @@ from pymysql.constants import FIELD_TYPE, FLAG
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import ConfigError, Exit, LoaderError, PlanError, SourceError, StartOver, is_local
-from loader.model import Bar, Barred, Column, Listed, Shape, Table
+from loader.model import Bar, Barred, Column, Shape, Table, TableSummary
 from loader.mysql import session
 from loader.mysql.errors import ADVICE, Kind, advice, kind_of, statement
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
-from loader.mysql.login import Connection
+from loader.mysql.login import LoginConnection
 from loader.mysql.write_statements import may_write
 from loader.net import limit
 from loader.net.limit import allowed, until
@@ -99,18 +99,18 @@ class _Nonsense(Exception):
     """A server's answer that MySQL would not give."""
 
 
-def _understood(method: Callable[Concatenate["Source", P], T]) -> Callable[Concatenate["Source", P], T]:
-    """Have an answer that makes no sense to a method of `Source` be the server's fault."""
+def _understood(method: Callable[Concatenate["Connection", P], T]) -> Callable[Concatenate["Connection", P], T]:
+    """Have an answer that makes no sense to a method of `Connection` be the server's fault."""
 
     @wraps(method)
-    def wrapped(source: "Source", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(source: "Connection", /, *args: P.args, **kwargs: P.kwargs) -> T:
         with source.asking():
             return method(source, *args, **kwargs)
 
     return wrapped
 
 
-class Source:
+class Connection:
     """One MySQL connection, set up so that every server default that could change a value or a result is known.
 
     A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer; a server that is silent
@@ -120,7 +120,7 @@ class Source:
     a variable that changes results is not what was set.
     """
 
-    def __init__(self, settings: Settings, patience: int = 0) -> None:
+    def __init__(self, settings: SourceConfig, patience: int = 0) -> None:
         self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self._database = settings.database
@@ -132,10 +132,10 @@ class Source:
         """Connect, and have the session be what results depend on."""
         settings = self._settings
         self._began = time.monotonic()
-        self._wire: _Wire | None = None  # once it has let us in
+        self._wire: _Socket | None = None  # once it has let us in
         most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
-            self._connection = Connection(
+            self._connection = LoginConnection(
                 settings,
                 host=settings.host,
                 port=settings.port,
@@ -146,7 +146,7 @@ class Source:
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=most,
-                read_timeout=min(most, settings.read_timeout),  # of the login: after that, see `_Wire`
+                read_timeout=min(most, settings.read_timeout),  # of the login: after that, see `_Socket`
                 write_timeout=settings.read_timeout,
                 conv={key: value for key, value in conversions.items() if type(key) is not int},  # text stays text
                 program_name="loader",
@@ -155,7 +155,7 @@ class Source:
             )
             self._connection.connect()
         _keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
-        self._wire = _Wire(self._connection._sock, self._patience, self._lives)  # noqa: SLF001
+        self._wire = _Socket(self._connection._sock, self._patience, self._lives)  # noqa: SLF001
         self._connection._rfile.close()  # noqa: SLF001
         self._reader = _Reader(io.BufferedReader(self._wire))
         self._connection._rfile = self._reader  # noqa: SLF001
@@ -355,7 +355,7 @@ class Source:
         return most if most > 0 else None
 
     @_understood
-    def listing(self) -> list[Listed]:
+    def listing(self) -> list[TableSummary]:
         """The tables and views of the database that the account may see, by name."""
         tables = self.fetch(
             "SELECT table_name, table_type, table_rows, data_length + index_length, table_comment"
@@ -379,7 +379,7 @@ class Source:
             if GENERATED.search(str(extra)):
                 generated[str(table)].append(str(column))
         return [
-            Listed(
+            TableSummary(
                 name=str(name),
                 is_view=kind == "VIEW",
                 rows=None if rows is None else int(rows),
@@ -556,7 +556,7 @@ class Source:
         """Whether the server lets somebody else in: then it is at work, and silent for that."""
         try:
             with until(time.monotonic() + seconds):
-                Source(self._settings).close()
+                Connection(self._settings).close()
         except LoaderError as error:
             code = _code(error.__cause__)
             return code is not None and code < CLIENT_SIDE
@@ -614,7 +614,7 @@ class Stream:
     Left without `finish`, it drops the connection: draining would read the rest of the table.
     """
 
-    def __init__(self, source: Source, cursor: Any, reader: "_Reader") -> None:
+    def __init__(self, source: Connection, cursor: Any, reader: "_Reader") -> None:
         described = cursor.description or ()
         self.names: tuple[str, ...] = tuple(column[0] for column in described)
         self.shape: Shape = tuple((name, kind, size, scale) for name, kind, _, size, _, scale, _ in described)
@@ -678,7 +678,7 @@ class Stream:
         self._cursor.close()
 
 
-class _Wire(io.RawIOBase):
+class _Socket(io.RawIOBase):
     """What comes from a server once it has let us in: it may be silent for so many seconds.
 
     Where less is allowed, it has to `live`, as another connection tells.
@@ -806,7 +806,7 @@ def _quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def _tls(settings: Settings) -> dict[str, Any]:
+def _tls(settings: SourceConfig) -> dict[str, Any]:
     """TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
     return {"ssl": client_context(settings, "source")} if settings.tls else {"ssl_disabled": True}
 

@@ -25,7 +25,7 @@ EXACT = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "ucs2", "utf
 # character sets whose text is the same after the way to UTF-8 and back
 
 
-class Lookup:
+class KeyMatcher:
     """The way back from the keys of a job; `others` are longer prefixes under which other jobs have their keys."""
 
     def __init__(self, plan: Plan, table: Table, others: Sequence[str] = ()) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pymysql import _auth, connections
 from pymysql.constants import CLIENT
 
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import Exit, SourceError
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker
@@ -31,12 +31,12 @@ CLEARTEXT = "source.allow_cleartext where the network is trusted"
 SEALED = ("verified TLS (source.tls, tls_ca)", "a unix_socket in source.url", CLEARTEXT)
 
 
-class Connection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
+class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
     """A connection that gives the password away to nobody but a server that is known to be the right one."""
 
     _auth_plugin_name: str
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(self, settings: SourceConfig, **options: Any) -> None:
         self.pinned = settings.server_public_key
         super().__init__(**options, server_public_key=self.pinned.read_bytes() if self.pinned else None)
         self._settings = settings
@@ -107,7 +107,7 @@ class Connection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships
 class _Login:
     """One way to log in, as the server asks for it; what PyMySQL calls its handler."""
 
-    def __init__(self, connection: Connection, way: bytes) -> None:
+    def __init__(self, connection: LoginConnection, way: bytes) -> None:
         self._connection = connection
         self._way = way
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.config.parsers import KeyParts
 from loader.config.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
 from loader.errors import ConfigError, PlanError
@@ -62,7 +62,7 @@ class Plan:
     `cells` are the select list, one expression a cell; `rows_estimate` is MySQL's for the whole table.
     """
 
-    job: Job
+    job: JobConfig
     layout: Layout
     key_columns: tuple[str, ...]
     cells: tuple[str, ...]
@@ -215,7 +215,7 @@ class Plan:
 
 
 def make_plan(
-    job: Job,
+    job: JobConfig,
     table: Table,
     *,
     where: str | None = None,
@@ -317,7 +317,7 @@ def keys_only(plan: Plan) -> Plan:
     return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
 
 
-def query_of(job: Job) -> str:
+def query_of(job: JobConfig) -> str:
     """The query of a job that has one; a `PlanError` where no rows can be selected from it."""
     query = job.query or ""
     if why := no_query(query):
@@ -470,7 +470,7 @@ def _words(expressions: Iterable[str]) -> frozenset[str]:
     )
 
 
-def _key_template(job: Job, table: Table) -> KeyParts:
+def _key_template(job: JobConfig, table: Table) -> KeyParts:
     if job.key_parts:
         return job.key_parts
     if not table.primary_key:
@@ -481,7 +481,7 @@ def _key_template(job: Job, table: Table) -> KeyParts:
     return ((f"{table.name}_", first), *(("_", column) for column in rest))
 
 
-def _fields(job: Job, table: Table) -> list[tuple[str, str]]:
+def _fields(job: JobConfig, table: Table) -> list[tuple[str, str]]:
     """Hash field and select expression of each field of the job."""
     if job.fields is None:
         return [(column.name, quote(column.name)) for column in table.columns if not column.hidden]
@@ -497,14 +497,14 @@ def _fields(job: Job, table: Table) -> list[tuple[str, str]]:
     return [(name, quote(_named(table, name, job, "fields").name)) for name in job.fields]
 
 
-def _named(table: Table, name: str, job: Job, where: str) -> Column:
+def _named(table: Table, name: str, job: JobConfig, where: str) -> Column:
     column = table.column(name)
     if column is None:
         raise _missing(table, name, job, where)
     return column
 
 
-def _missing(table: Table, name: str, job: Job, where: str) -> PlanError:
+def _missing(table: Table, name: str, job: JobConfig, where: str) -> PlanError:
     names = [column.name for column in table.columns]
     close = get_close_matches(name, names, 1)
     hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(names)
@@ -512,7 +512,7 @@ def _missing(table: Table, name: str, job: Job, where: str) -> PlanError:
     return PlanError(f"job {job.name!r}: {where}: {what} no column {name!r}: {hint}")
 
 
-def _refuse_unsure(job: Job, table: Table, walk: Sequence[Column], joint: Joint) -> None:
+def _refuse_unsure(job: JobConfig, table: Table, walk: Sequence[Column], joint: Joint) -> None:
     """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
     template = joint.template
     if not walk:
@@ -646,13 +646,13 @@ def _typed(column: Column, value: str) -> str:
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"
 
 
-def _joint(job: Job, table: Table, parts: KeyParts) -> Joint:
+def _joint(job: JobConfig, table: Table, parts: KeyParts) -> Joint:
     columns = tuple(_named(table, column, job, "key") for _, column in parts if column is not None)
     return Joint(columns, parts, hexed_columns(job.query) if job.query else frozenset())
 
 
 def _warnings(
-    job: Job,
+    job: JobConfig,
     table: Table,
     walk: tuple[Column, ...],
     joint: Joint,

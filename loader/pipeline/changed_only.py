@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.model import Batch, Chunk, ChunkLoaded
-from loader.mysql.chunker import Fetch, walk
-from loader.mysql.keys import Lookup
+from loader.mysql.chunker import Fetch, chunk_ranges
+from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan, checked, fits
-from loader.pipeline.deleter import Eraser
+from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import Lane, Way, loaded, to_last, transfer
-from loader.redis.client import Target
+from loader.pipeline.transfer import BatchWriter, ChunkWorker, loaded, to_last, transfer
+from loader.redis.client import RedisClient
 from loader.redis.writer import Kept, Marking
-from loader.state.digests import Digests, Entry, Rows
+from loader.state.digests import ChunkEntry, Digests, Rows
 from loader.wire.slots import SlotMap
 
 GROWN = 2  # times the rows of a chunk from which on it is made several
@@ -36,15 +36,15 @@ Steadily = Callable[[Callable[[], T]], T]
 class Family:
     """The chunks that take the place of one that has grown, and those of them that are written."""
 
-    old: Entry
+    old: ChunkEntry
     numbers: frozenset[int]
-    done: dict[int, Entry] = field(default_factory=dict)
+    done: dict[int, ChunkEntry] = field(default_factory=dict)
 
 
 class Changes:
     """What the workers of a run share: the digests, the way back from a key, and the chunks that have grown."""
 
-    def __init__(self, target: Target, plan: Plan, lookup: Lookup, writer: str) -> None:
+    def __init__(self, target: RedisClient, plan: Plan, lookup: KeyMatcher, writer: str) -> None:
         self.digests = Digests(target, plan.job.name, writer)
         self.writer = writer
         self.lookup = lookup
@@ -52,7 +52,7 @@ class Changes:
         self.families: dict[int, Family] = {}
         self._plan = plan
         self._target = target
-        self._entries: list[Entry] = []
+        self._entries: list[ChunkEntry] = []
 
     def open(self, facts: Mapping[str, str], base: str | None) -> bool:
         """Take up what the run with that `base` has left; false where nothing of what is there can be built on."""
@@ -69,21 +69,21 @@ class Changes:
                 number += len(parts)
                 family = Family(entry, frozenset(part.number for part in parts))
                 self.families |= dict.fromkeys(family.numbers, family)
-                steadily(partial(self.digests.soil, entry))
+                steadily(partial(self.digests.mark_dirty, entry))
             yield from parts
         after = entries[-1].upto if entries else None
-        for chunk in self._closed(walk(self._plan, rows, fetch, after=after, number=number), fetch):
+        for chunk in self._closed(chunk_ranges(self._plan, rows, fetch, after=after, number=number), fetch):
             assert chunk.upto is not None
-            steadily(partial(self.digests.put, Entry(chunk.number, chunk.after, chunk.upto)))
+            steadily(partial(self.digests.put, ChunkEntry(chunk.number, chunk.after, chunk.upto)))
             yield chunk
 
-    def soil(self, number: int) -> None:
+    def mark_dirty(self, number: int) -> None:
         """Have a chunk written whole when it comes again: what was written of it is lost."""
         with self.lock:
             if family := self.families.get(number):
                 family.done.pop(number, None)
             if entry := self.digests.entry(number):
-                self.digests.soil(entry)
+                self.digests.mark_dirty(entry)
 
     def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
         """Close the open chunk at the greatest key that there is, so that it is the same in the next run.
@@ -96,9 +96,9 @@ class Changes:
             elif found := fetch(self._plan.last(chunk.after)):
                 yield replace(chunk, upto=checked(found[0]))
 
-    def _folded(self, rows: int, steadily: "Steadily[Any]") -> list[Entry]:
+    def _folded(self, rows: int, steadily: "Steadily[Any]") -> list[ChunkEntry]:
         """The chunks that are kept, small neighbours made one: else deletions and appended rows would leave many."""
-        folded: list[Entry] = []
+        folded: list[ChunkEntry] = []
         for entry in self._entries:
             last, both = folded[-1] if folded else None, None
             if last and None not in {last.sum, entry.sum} and last.rows + entry.rows <= rows:
@@ -106,7 +106,7 @@ class Changes:
             folded[len(folded) - bool(both) :] = [both or entry]
         return folded
 
-    def _parts(self, entry: Entry, rows: int, number: int, fetch: Fetch) -> list[Chunk]:
+    def _parts(self, entry: ChunkEntry, rows: int, number: int, fetch: Fetch) -> list[Chunk]:
         """The chunks that a chunk falls into, as its rows are now."""
         parts: list[Chunk] = []
         after = entry.after
@@ -119,17 +119,23 @@ class Changes:
         return [*parts, Chunk(number + len(parts), after, entry.upto)] if parts else [entry.chunk]
 
 
-class ChangedLane(Lane):
+class ChangedOnlyWorker(ChunkWorker):
     """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
 
-    _found: tuple[int, Entry | None, Rows, bool]  # of the chunk under way: see `_carry`
+    _found: tuple[int, ChunkEntry | None, Rows, bool]  # of the chunk under way: see `_carry`
 
     def __init__(
-        self, changes: Changes, settings: Settings, plan: Plan, target: Target, throttle: Throttle, marking: Marking
+        self,
+        changes: Changes,
+        settings: SourceConfig,
+        plan: Plan,
+        target: RedisClient,
+        throttle: Throttle,
+        marking: Marking,
     ) -> None:
         super().__init__(settings, plan, target, throttle, marking=marking)
         self._changes = changes
-        self._eraser = Eraser(plan, changes.lookup, target, throttle)
+        self._eraser = HashDeleter(plan, changes.lookup, target, throttle)
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
         """Bring over the rows of a chunk that are not known; as ever, and all of them, where it is dirty."""
@@ -138,7 +144,7 @@ class ChangedLane(Lane):
         started, grant = time.monotonic(), self._throttle.grant()
         digests = self._changes.digests
         entry, before, known = digests.read(chunk.number)
-        way = _Careful(self._writer, lambda: digests.soil(entry) if entry else None)
+        way = _Careful(self._writer, lambda: digests.mark_dirty(entry) if entry else None)
         statement = self._plan.select(chunk)
         digests_known = before.digests if known else b""
         bring = partial(transfer, self._plan, statement, self._source, way, self._throttle, digests_known)
@@ -165,7 +171,7 @@ class ChangedLane(Lane):
             family = self._changes.families.get(chunk.number)
             entry = entry or digests.entry(chunk.number)
             if entry is None and family and chunk.upto is not None:
-                entry = Entry(chunk.number, chunk.after, chunk.upto)
+                entry = ChunkEntry(chunk.number, chunk.after, chunk.upto)
             if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
                 return event
             kept = digests.write(entry, rows)
@@ -204,7 +210,7 @@ class ChangedLane(Lane):
 class _Careful:
     """A writer that has something done before anything is sent."""
 
-    def __init__(self, writer: Way, first: Callable[[], None]) -> None:
+    def __init__(self, writer: BatchWriter, first: Callable[[], None]) -> None:
         self._writer = writer
         self._first = first
         self._sent = False

@@ -5,29 +5,33 @@ from typing import Any
 
 from loader.errors import Exit, SourceError
 from loader.model import Node
-from loader.mysql.connection import Source
-from loader.mysql.keys import TOGETHER, Lookup
+from loader.mysql.connection import Connection
+from loader.mysql.keys import TOGETHER, KeyMatcher
 from loader.mysql.plan import Plan, keys_only
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import Way, send_each, transfer
-from loader.redis.client import Target
-from loader.redis.writer import Sink, Writer
+from loader.pipeline.transfer import BatchWriter, send_each, transfer
+from loader.redis.client import RedisClient
+from loader.redis.writer import CollectingWriter, PipelineWriter
 from loader.wire.slots import slot_of
 
 PAGE = 1000  # keys that one node is asked about at a time
 
 
-class Eraser:
+class HashDeleter:
     """Deletes hashes of a job; `plan` reads all its rows, `lookup` says which keys are its own, and no other job's."""
 
-    def __init__(self, plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> None:
+    def __init__(self, plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throttle) -> None:
         self._made = keys_only(plan)
         self._lookup = lookup
         self._target = target
         self._throttle = throttle
 
     def erase(
-        self, keys: Collection[bytes], source: Source, writer: Writer | Sink, way: Way | None = None
+        self,
+        keys: Collection[bytes],
+        source: Connection,
+        writer: PipelineWriter | CollectingWriter,
+        way: BatchWriter | None = None,
     ) -> tuple[int, list[bytes]]:
         """Delete the hashes of those keys that no row makes; how many there were, and which stay.
 
@@ -47,9 +51,9 @@ class Eraser:
             deleted += sum(writer.drain().rows.values())
         return deleted, stay
 
-    def keys(self, plan: Plan, statement: str, source: Source) -> Iterator[bytes]:
+    def keys(self, plan: Plan, statement: str, source: Connection) -> Iterator[bytes]:
         """The keys that the rows of a statement make."""
-        sink = Sink(self._target, keep=True)
+        sink = CollectingWriter(self._target, keep=True)
         transfer(plan, statement, source, sink, self._throttle)
         yield from dict.fromkeys(words[1] for _, words in sink.kept)
 
@@ -57,9 +61,9 @@ class Eraser:
 def made_of(
     keys: Collection[bytes],
     plan: Plan,
-    lookup: Lookup,
-    source: Source,
-    target: Target,
+    lookup: KeyMatcher,
+    source: Connection,
+    target: RedisClient,
     throttle: Throttle,
     *,
     counted: bool = True,
@@ -70,7 +74,7 @@ def made_of(
     `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
     """
     condition = lookup.condition(list(keys))
-    sink = Sink(target, keep=True)
+    sink = CollectingWriter(target, keep=True)
     read = transfer(plan, plan.matching(condition), source, sink, throttle).rows
     made = {words[1] for _, words in sink.kept}
     if counted and not made.issuperset(keys):
@@ -84,7 +88,7 @@ def made_of(
     return made
 
 
-def asked(target: Target, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
+def asked(target: RedisClient, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
     """Each key with the reply to a command about it, in no order."""
     groups: dict[Node, list[bytes]] = {}
     for key in keys:

@@ -12,18 +12,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from loader.config.models import Incremental, Job
+from loader.config.models import IncrementalConfig, JobConfig
 from loader.errors import Exit, PlanError
 from loader.model import Bar, Chunk, Column, Table
-from loader.mysql.chunker import walk
-from loader.mysql.connection import Source
-from loader.mysql.keys import Lookup
+from loader.mysql.chunker import chunk_ranges
+from loader.mysql.connection import Connection
+from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import BARS, Plan, as_literal, changed_since, let_in, no_longer, quote, walkless, within
-from loader.pipeline.deleter import Eraser
+from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
 from loader.process import clock, elapsed
-from loader.redis.client import Target
-from loader.redis.writer import Writer
+from loader.redis.client import RedisClient
+from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baseline
 from loader.state.recall import LATEST, built
 
@@ -37,7 +37,7 @@ MARK = "mark"  # what a baseline adds
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Watermark:
     """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
 
     `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
@@ -59,13 +59,13 @@ class Beginning:
     """
 
     plan: Plan
-    mark: Mark | None
+    mark: Watermark | None
     full: float
     note: str = ""
 
 
 def begin(
-    plan: Plan, table: Table, source: Source, baseline: Baseline | None, doubt: str, *, now: float, full: bool
+    plan: Plan, table: Table, source: Connection, baseline: Baseline | None, doubt: str, *, now: float, full: bool
 ) -> Beginning:
     """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline.
 
@@ -93,15 +93,15 @@ def begin(
     return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
 
-def kept(mark: Mark | None) -> dict[str, Any]:
+def kept(mark: Watermark | None) -> dict[str, Any]:
     """A mark as it is stored."""
     return {} if mark is None else {MARK: asdict(mark)}
 
 
-def restored(more: Mapping[str, Any]) -> Mark | None:
+def restored(more: Mapping[str, Any]) -> Watermark | None:
     """The mark that was stored; None where there is none."""
     try:
-        mark = built(Mark, more.get(MARK), least=-LATEST, most=LATEST)
+        mark = built(Watermark, more.get(MARK), least=-LATEST, most=LATEST)
     except ValueError:
         return None
     told = isinstance(mark.clock.get("boot"), str) and all(
@@ -110,18 +110,18 @@ def restored(more: Mapping[str, Any]) -> Mark | None:
     return mark if told else None
 
 
-def is_due(job: Job, baseline: Baseline, now: float) -> bool:
+def is_due(job: JobConfig, baseline: Baseline, now: float) -> bool:
     """Whether everything is to be read again by `full_every`; also where it was read in the future."""
     return job.full_every is not None and not 0 <= now - baseline.full < job.full_every * EARLY
 
 
-def setting(job: Job) -> Incremental:
+def setting(job: JobConfig) -> IncrementalConfig:
     """The `incremental` of a job that has one."""
     assert job.incremental
     return job.incremental
 
 
-def stamp_of(job: Job, table: Table, walk: tuple[Column, ...]) -> Column:
+def stamp_of(job: JobConfig, table: Table, walk: tuple[Column, ...]) -> Column:
     """The column that says when a row was changed; a `PlanError` where it cannot serve."""
     name = setting(job).column
     column = table.column(name)
@@ -163,7 +163,7 @@ def _new_index(table: Table, column: str, address: str) -> str:
     return f"CREATE INDEX {quote(name)}{order} ON {address} ({quote(column)});"
 
 
-def warnings(job: Job, stamp: Column) -> list[str]:
+def warnings(job: JobConfig, stamp: Column) -> list[str]:
     """What a person should know of an incremental job."""
     told = []
     if stamp.nullable:
@@ -173,7 +173,7 @@ def warnings(job: Job, stamp: Column) -> list[str]:
     return told
 
 
-def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]:
+def example(plan: Plan, table: Table, source: Connection) -> tuple[Plan, str | None]:
     """The plan of a run that would follow one that begins now, and the index that serves it."""
     stamp = stamp_of(plan.job, table, plan.walk)
     mark = take_mark(source, plan, stamp)
@@ -181,7 +181,7 @@ def example(plan: Plan, table: Table, source: Source) -> tuple[Plan, str | None]
     return changed_since(plan, stamp, moment), index_of(table, stamp.name)
 
 
-def take_mark(source: Source, plan: Plan, stamp: Column, wall: float | None = None) -> Mark | None:
+def take_mark(source: Connection, plan: Plan, stamp: Column, wall: float | None = None) -> Watermark | None:
     """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
 
     That is MySQL's time, or the beginning of the oldest transaction or statement that may still commit a row, or the
@@ -201,16 +201,16 @@ def take_mark(source: Source, plan: Plan, stamp: Column, wall: float | None = No
     if seconds is None or last is None:
         return None
     limit = seconds - (age or 0)
-    return Mark(min(last, limit), last, limit, seconds, ours)
+    return Watermark(min(last, limit), last, limit, seconds, ours)
 
 
-def set_back(before: Mark, now: Mark) -> int:
+def set_back(before: Watermark, now: Watermark) -> int:
     """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
     behind = elapsed(before.clock, now.clock) - (now.now - before.now)
     return math.ceil(behind) if behind > NOISE else 0
 
 
-def _advanced(before: Mark, now: Mark) -> Mark:
+def _advanced(before: Watermark, now: Watermark) -> Watermark:
     """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
 
     Otherwise a million rows with one stamp would be read again by every run. Not so at a replica: it may have stood
@@ -227,23 +227,29 @@ def _advanced(before: Mark, now: Mark) -> Mark:
 class Erasing:
     """Deletes the hashes of changed rows that the job does not take, or no longer does."""
 
-    def __init__(self, gone: Plan, eraser: Eraser) -> None:
+    def __init__(self, gone: Plan, eraser: HashDeleter) -> None:
         self._gone = gone
         self._eraser = eraser
 
-    def __call__(self, chunk: Chunk, source: Source, writer: Writer) -> int:
+    def __call__(self, chunk: Chunk, source: Connection, writer: PipelineWriter) -> int:
         """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
         gone, deleted = self._gone, 0
         if chunk.upto is not None:
             gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
-        for part in walk(gone, PART, source.fetch, after=chunk.after):
+        for part in chunk_ranges(gone, PART, source.fetch, after=chunk.after):
             keys = list(self._eraser.keys(gone, gone.select(part), source))
             deleted += self._eraser.erase(keys, source, writer)[0]
         return deleted
 
 
 def sweep(
-    lookup: Lookup, table: Table, source: Source, target: Target, throttle: Throttle, before: Baseline, mark: Mark
+    lookup: KeyMatcher,
+    table: Table,
+    source: Connection,
+    target: RedisClient,
+    throttle: Throttle,
+    before: Baseline,
+    mark: Watermark,
 ) -> int:
     """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
 
@@ -257,7 +263,7 @@ def sweep(
     erase = erasing(changed_since(plan, stamp, moment), lookup, target, throttle)
     if erase is None:
         return 0
-    writer, grant = Writer(target), throttle.grant()
+    writer, grant = PipelineWriter(target), throttle.grant()
     writer.guard(partial(throttle.hold, grant))
     try:
         deleted = erase(Chunk(0), source, writer)
@@ -268,16 +274,16 @@ def sweep(
     return deleted
 
 
-def erasing(plan: Plan, lookup: Lookup, target: Target, throttle: Throttle) -> Erasing | None:
+def erasing(plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throttle) -> Erasing | None:
     """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all.
 
     `lookup` says which keys are the job's, and no other's.
     """
     gone = no_longer(plan)
-    return Erasing(gone, Eraser(plan.whole or plan, lookup, target, throttle)) if gone else None
+    return Erasing(gone, HashDeleter(plan.whole or plan, lookup, target, throttle)) if gone else None
 
 
-def _unfit(job: Job, why: str) -> PlanError:
+def _unfit(job: JobConfig, why: str) -> PlanError:
     return PlanError(f"job {job.name!r}: incremental: {why}", exit_code=Exit.CONFIG)
 
 
@@ -293,7 +299,7 @@ def _seconds(text: str | None) -> int | None:
         return None
 
 
-def _since(job: Job, stamp: Column, before: Mark, now: Mark) -> str:
+def _since(job: JobConfig, stamp: Column, before: Watermark, now: Watermark) -> str:
     """The moment from which on rows may have been changed since a mark."""
     return _literal(stamp, before.at - setting(job).lag - set_back(before, now))
 

@@ -7,18 +7,18 @@ from dataclasses import replace
 from typing import Self, TypeVar
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import Exit, LoaderError, PlanError, SourceError
 from loader.model import Table
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.mysql.errors import more_connections
-from loader.mysql.keys import Lookup
+from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan, make_plan, peek, query_of
 from loader.net.limit import until
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import PATIENCE, persist
-from loader.redis.client import Target
+from loader.pipeline.transfer import PATIENCE, retry_transient
+from loader.redis.client import RedisClient
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
@@ -32,14 +32,14 @@ SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which ma
 T = TypeVar("T")
 
 
-class Ends:
+class JobContext:
     """What is open of one job; `plan` takes all of its rows that the options leave.
 
     `scouting` says that MySQL is being waited for beside the workers.
     """
 
     def __init__(
-        self, settings: Config, plan: Plan, table: Table, source: Source, target: Target, throttle: Throttle
+        self, settings: Config, plan: Plan, table: Table, source: Connection, target: RedisClient, throttle: Throttle
     ) -> None:
         self.settings = settings
         self.plan = plan
@@ -47,9 +47,9 @@ class Ends:
         self.target = target
         self.throttle = throttle
         self.scouting = False
-        self._scout: Source | None = source
+        self._scout: Connection | None = source
         self._held: Lock | None = None
-        self._lender: Ends | None = None  # whose the lock is, and who lets it go
+        self._lender: JobContext | None = None  # whose the lock is, and who lets it go
         self._over: float | None = None  # until when Redis is told that the run is over, on the monotonic clock
 
     def __enter__(self) -> Self:
@@ -120,7 +120,7 @@ class Ends:
             job = self.plan.job
             Claims(self.target, job.name).check(claim_of(self.settings.source, job))
 
-    def share(self, other: "Ends") -> None:
+    def share(self, other: "JobContext") -> None:
         """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
         self._held, self._lender = other.held, other
         other.rest()
@@ -152,11 +152,11 @@ class Ends:
         """Whether another run may have had the job's lock since it was granted for the so manieth time."""
         return bool(self._held and self._held.is_doubtful(grant))
 
-    def lookup(self) -> Lookup:
+    def lookup(self) -> KeyMatcher:
         """The way back from a key that is the job's, and no other job's."""
-        return Lookup(self.plan, self.table, self.settings.longer(self.plan.job))
+        return KeyMatcher(self.plan, self.table, self.settings.longer(self.plan.job))
 
-    def steadily(self, action: Callable[[], T]) -> T:
+    def with_retry(self, action: Callable[[], T]) -> T:
         """Do something, and again while it fails in passing; where the job is locked, only while it is."""
         failures = 0
 
@@ -168,14 +168,14 @@ class Ends:
             failures += 1
             return action()
 
-        return persist(attempt, self.plan.job.deadline, self.throttle)
+        return retry_transient(attempt, self.plan.job.deadline, self.throttle)
 
     def lanes(self, wanted: int) -> int:
         """How many connections to MySQL beside its own this may have, of those wanted.
 
         Raises a `SourceError` where the account may have no second one.
         """
-        most = self.scouted(lambda source: source.most_connections())
+        most = self.on_side_connection(lambda source: source.most_connections())
         if most == 1:
             source = self.settings.source
             raise SourceError(
@@ -191,12 +191,12 @@ class Ends:
             self._scout.close()
             self._scout = None
 
-    def scouted(self, action: Callable[[Source], T]) -> T:
+    def on_side_connection(self, action: Callable[[Connection], T]) -> T:
         """Do something on the connection beside the workers', and again while it fails in passing."""
 
         def attempt() -> T:
             if self._scout is None:
-                self._scout = Source(self.settings.source, SCOUT_PATIENCE)
+                self._scout = Connection(self.settings.source, SCOUT_PATIENCE)
             try:
                 return action(self._scout)
             except LoaderError:
@@ -205,13 +205,13 @@ class Ends:
 
         self.scouting = True
         try:
-            return self.steadily(attempt)
+            return self.with_retry(attempt)
         finally:
             self.scouting = False
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
         """Rows of a small result, tried again while MySQL is away in passing."""
-        return self.scouted(lambda source: source.fetch(sql, args))
+        return self.on_side_connection(lambda source: source.fetch(sql, args))
 
 
 @contextmanager
@@ -224,21 +224,23 @@ def passing() -> Iterator[None]:
             raise
 
 
-def patience(job: Job, *, again: bool = False) -> float:
+def patience(job: JobConfig, *, again: bool = False) -> float:
     """Seconds of trying before the first row: a person waits, unless the run begins `again` and has its job's."""
     return job.deadline if again else PATIENCE
 
 
-def prepare(settings: Config, job: Job, options: Options, *, again: bool = False, beside: Target | None = None) -> Ends:
+def open_job(
+    settings: Config, job: JobConfig, options: Options, *, again: bool = False, beside: RedisClient | None = None
+) -> JobContext:
     """Connect to both sides and plan; an unreachable server is tried for as long as there is `patience`.
 
     Where a run begins `again`, a table that is not there may be on its way back. Redis is reached `beside` another
-    target, see `Target`.
+    target, see `RedisClient`.
     """
     throttle = Throttle(options.rate, options.halt)
 
-    def look() -> tuple[Source, Table, Plan]:
-        source = Source(settings.source)
+    def look() -> tuple[Connection, Table, Plan]:
+        source = Connection(settings.source)
         try:
             return source, *read_plan(source, job, options)
         except BaseException as error:
@@ -248,18 +250,18 @@ def prepare(settings: Config, job: Job, options: Options, *, again: bool = False
             raise
 
     most = patience(job, again=again)
-    source, table, plan = persist(look, most, throttle, bearing=job.deadline)
+    source, table, plan = retry_transient(look, most, throttle, bearing=job.deadline)
     try:
-        target, plan = persist(lambda: _reached(settings, plan, beside), most, throttle, bearing=job.deadline)
+        target, plan = retry_transient(lambda: _reached(settings, plan, beside), most, throttle, bearing=job.deadline)
     except BaseException:
         source.close()
         raise
-    return Ends(settings, plan, table, source, target, throttle)
+    return JobContext(settings, plan, table, source, target, throttle)
 
 
-def _reached(settings: Config, plan: Plan, beside: Target | None) -> tuple[Target, Plan]:
+def _reached(settings: Config, plan: Plan, beside: RedisClient | None) -> tuple[RedisClient, Plan]:
     """The target, and the plan as it is to be where keys expire there."""
-    target = Target(settings.target, beside=beside)
+    target = RedisClient(settings.target, beside=beside)
     try:
         target.refresh(force=True)
         if plan.layout.ttl is None and _has_mortal(target, settings.jobs):
@@ -270,7 +272,7 @@ def _reached(settings: Config, plan: Plan, beside: Target | None) -> tuple[Targe
     return target, plan
 
 
-def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
+def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
     """Whether keys have a time to live that are not the locks of these jobs; hashes of a job may be among them."""
     mortal = expiring(target)
     if not 0 < mortal <= len(jobs):
@@ -279,7 +281,7 @@ def _has_mortal(target: Target, jobs: Collection[str]) -> bool:
     return expiring(target) > len(locks & locked(target, jobs))
 
 
-def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
+def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Table, Plan]:
     """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
     table = source.table(job.table) if job.table else source.result(peek(query_of(job), 0), job.name)
     try:
@@ -292,7 +294,7 @@ def read_plan(source: Source, job: Job, options: Options) -> tuple[Table, Plan]:
     return table, plan
 
 
-def _check_seen(source: Source, job: Job, table: Table, *, failed: bool) -> None:
+def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: bool) -> None:
     """Raise a `SourceError` where a job lacks columns that MySQL hides from the account, or where its plan `failed`."""
     if not table.withheld:
         return

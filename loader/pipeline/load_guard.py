@@ -3,17 +3,17 @@
 import time
 from collections.abc import Callable, Sequence
 
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import ConfigError, SourceError, TargetError
 from loader.model import Node
-from loader.mysql.connection import Source
+from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
 from loader.net.limit import until
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import PATIENCE, transfer
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import headroom
-from loader.redis.writer import Sink
+from loader.redis.writer import CollectingWriter
 from loader.wire.slots import SLOTS
 
 SAMPLE_ROWS = 200
@@ -24,18 +24,20 @@ FIELD = 65  # bytes that each field of any other hash takes beside that: 60 to 7
 Fetch = Callable[[str, Sequence[str]], list[tuple[str | None, ...]]]
 
 
-class Watch:
+class LoadGuard:
     """Why workers have to wait for MySQL: a status variable above its limit, or a replica too far behind.
 
     `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` asks MySQL.
     """
 
-    def __init__(self, settings: Settings, fetch: Fetch, max_load: tuple[str, int] | None, max_lag: int | None) -> None:
+    def __init__(
+        self, settings: SourceConfig, fetch: Fetch, max_load: tuple[str, int] | None, max_lag: int | None
+    ) -> None:
         self._settings = settings
         self._fetch = fetch
         self._max_load = max_load
         self._max_lag = max_lag
-        self._replica: Source | None = None
+        self._replica: Connection | None = None
 
     def busy(self) -> str:
         """What to wait for; empty where nothing."""
@@ -65,7 +67,7 @@ class Watch:
             raise ConfigError("--max-lag: the config names no source.replica to watch")
         try:
             with until(time.monotonic() + PATIENCE):
-                self._replica = self._replica or Source(settings)
+                self._replica = self._replica or Connection(settings)
                 lag = self._replica.lag()
         except SourceError as error:
             if not error.transient:
@@ -77,12 +79,12 @@ class Watch:
         return f"--max-lag {most}: the replica is {lag} s behind" if lag > most else ""
 
 
-def check_room(plan: Plan, settings: Settings, target: Target, throttle: Throttle) -> None:
+def check_capacity(plan: Plan, settings: SourceConfig, target: RedisClient, throttle: Throttle) -> None:
     """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it."""
     rooms = headroom(target)
     if not rooms or not plan.expected:
         return
-    with Source(settings) as source:
+    with Connection(settings) as source:
         rows = sample(plan, source, target, throttle)
     for node, need in bytes_needed(plan, rows, target).items():
         if need > rooms.get(node, need):
@@ -92,14 +94,14 @@ def check_room(plan: Plan, settings: Settings, target: Target, throttle: Throttl
             )
 
 
-def sample(plan: Plan, source: Source, target: Target, throttle: Throttle) -> list[list[bytes]]:
+def sample(plan: Plan, source: Connection, target: RedisClient, throttle: Throttle) -> list[list[bytes]]:
     """The HMSET commands that the first rows of a job make."""
-    sink = Sink(target, keep=True)
+    sink = CollectingWriter(target, keep=True)
     transfer(plan, plan.first(SAMPLE_ROWS), source, sink, throttle)
     return [words for _, words in sink.kept if words[0] == b"HMSET"]
 
 
-def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: Target) -> dict[Node, int]:
+def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClient) -> dict[Node, int]:
     """Bytes that each master needs for the rows of a job that are not in Redis yet; nothing where it cannot be told.
 
     The estimate is MySQL's count of rows times what a sample of them takes, for which `rows` are the commands.

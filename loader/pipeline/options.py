@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from loader.pipeline.throttle import Halt
+from loader.pipeline.throttle import StopRequest
 
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
 
@@ -33,7 +33,7 @@ class Options:
     max_lag: int | None = None
     full: bool = False
     slot: int | None = None
-    halt: Halt = field(default_factory=Halt)
+    halt: StopRequest = field(default_factory=StopRequest)
 
     @property
     def narrowed(self) -> bool:

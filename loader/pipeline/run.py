@@ -7,19 +7,19 @@ from functools import partial
 from uuid import uuid4
 
 from loader.config.load import Config
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped, text_of
-from loader.model import ChunkLoaded, ChunkOwed, Node, Noted, Run, Status, Table
-from loader.mysql.connection import Source
+from loader.model import ChunkLoaded, ChunkOwed, Node, Notice, Run, Status, Table
+from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan, key_of
 from loader.pipeline import incremental
-from loader.pipeline.events import Listener
-from loader.pipeline.job_context import Ends, patience, prepare
+from loader.pipeline.events import RunListener
+from loader.pipeline.job_context import JobContext, open_job, patience
 from loader.pipeline.options import Options
-from loader.pipeline.run_state import Basis
-from loader.pipeline.transfer import persist, transfer
-from loader.pipeline.workers import Crew
-from loader.redis.writer import Sink
+from loader.pipeline.run_state import RunState
+from loader.pipeline.transfer import retry_transient, transfer
+from loader.pipeline.workers import WorkerPool
+from loader.redis.writer import CollectingWriter
 from loader.state import history
 from loader.wire.slots import slot_of
 
@@ -27,7 +27,7 @@ PREVIEW_ROWS = 5
 REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
 STARTS = 3  # how often a run begins, where its table or its target is changed under it
 
-Then = Callable[[Run, Ends], None]
+Then = Callable[[Run, JobContext], None]
 Found = tuple[bytes, int, Node, int | None, dict[bytes, bytes] | None]
 
 
@@ -48,7 +48,7 @@ def new_id() -> str:
 
 
 def run_job(
-    settings: Config, job: Job, options: Options, listener: Listener, name: str = "", then: Then | None = None
+    settings: Config, job: JobConfig, options: Options, listener: RunListener, name: str = "", then: Then | None = None
 ) -> Run:
     """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
 
@@ -63,7 +63,7 @@ def run_job(
             except StartOver as change:
                 if start == STARTS - 1:
                     raise
-                listener.notify(Noted(f"the run starts over: {change}"))
+                listener.notify(Notice(f"the run starts over: {change}"))
                 run = Run(
                     job=job.name,
                     id=run.id,
@@ -91,7 +91,7 @@ def run_job(
     return run
 
 
-def _code_of(error: LoaderError, settings: Config, job: Job, run: Run) -> Exit:
+def _code_of(error: LoaderError, settings: Config, job: JobConfig, run: Run) -> Exit:
     """How a run ends that has failed: a table that was there once is no fault of the config."""
     gone = isinstance(error, PlanError) and error.gone
     return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
@@ -99,16 +99,16 @@ def _code_of(error: LoaderError, settings: Config, job: Job, run: Run) -> Exit:
 
 def load(
     settings: Config,
-    job: Job,
+    job: JobConfig,
     options: Options,
-    listener: Listener,
+    listener: RunListener,
     run: Run,
     *,
     again: bool,
     then: Then | None = None,
 ) -> None:
     """Load a job from its plan to its last chunk, count it into the run, and do what is to be done then."""
-    with prepare(settings, job, options, again=again) as ends:
+    with open_job(settings, job, options, again=again) as ends:
         _transfer(ends, options, listener, run, again=again)
         if run.read != run.written + run.unchanged + run.rejected:
             raise LoaderError(
@@ -120,13 +120,15 @@ def load(
             then(run, ends)
 
 
-def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, again: bool) -> None:
+def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
     """Have a crew load all chunks."""
     job = ends.plan.job
-    with Basis(ends, options) as basis, Crew(ends, basis, options) as crew:
+    with RunState(ends, options) as basis, WorkerPool(ends, basis, options) as crew:
         take_up = partial(crew.take_up, run.id)
         try:
-            persist(take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline)
+            retry_transient(
+                take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline
+            )
         except LoaderError:
             _tell(basis.notes, listener)
             raise
@@ -148,9 +150,9 @@ def _transfer(ends: Ends, options: Options, listener: Listener, run: Run, *, aga
         _tell(basis.late_notes, listener)
 
 
-def _tell(notes: Iterable[str], listener: Listener) -> None:
+def _tell(notes: Iterable[str], listener: RunListener) -> None:
     for note in notes:
-        listener.notify(Noted(note))
+        listener.notify(Notice(note))
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
@@ -185,17 +187,17 @@ def take_back(run: Run, event: ChunkLoaded) -> None:
         run.nodes[node] -= rows
 
 
-def preview(settings: Config, job: Job) -> Preview:
+def preview(settings: Config, job: JobConfig) -> Preview:
     """What a sync would do: the plan, and the commands of the first rows, with their nodes."""
-    with prepare(settings, job, Options()) as ends:
+    with open_job(settings, job, Options()) as ends:
         ends.rest()
         return _preview(ends)
 
 
-def _preview(ends: Ends) -> Preview:
+def _preview(ends: JobContext) -> Preview:
     job = ends.plan.job
-    with Source(ends.settings.source) as source:
-        sink = Sink(ends.target, keep=True)
+    with Connection(ends.settings.source) as source:
+        sink = CollectingWriter(ends.target, keep=True)
         transfer(ends.plan, ends.plan.first(PREVIEW_ROWS), source, sink, ends.throttle)
         if not job.incremental:
             return Preview(ends.plan, ends.table, sink.kept)
@@ -205,9 +207,9 @@ def _preview(ends: Ends) -> Preview:
         return Preview(plan, ends.table, sink.kept, changed, index)
 
 
-def read_back(settings: Config, job: Job, keys: Sequence[str]) -> Iterator[Found]:
+def read_back(settings: Config, job: JobConfig, keys: Sequence[str]) -> Iterator[Found]:
     """The hashes of a job's keys as they are in Redis: key, slot, node, seconds to live, fields (None: no such key)."""
-    with prepare(settings, job, Options()) as ends:
+    with open_job(settings, job, Options()) as ends:
         for text in keys:
             key = key_of(ends.plan, ends.table, text)
             node, flat = ends.target.ask(key, "HGETALL", key)

@@ -17,13 +17,13 @@ from loader.model import SKEW, Mark, Node, Reject
 from loader.mysql.plan import fits
 from loader.pipeline import incremental
 from loader.pipeline.changed_only import Changes
-from loader.pipeline.job_context import Ends, passing
-from loader.pipeline.load_guard import check_room
+from loader.pipeline.job_context import JobContext, passing
+from loader.pipeline.load_guard import check_capacity
 from loader.pipeline.options import Options
 from loader.pipeline.transfer import check_table
 from loader.redis.servers import Life, lives
 from loader.state.baseline import Baseline, Baselines, doubt
-from loader.state.checkpoint import Checkpoint, Rejects, State, difference
+from loader.state.checkpoint import Checkpoint, Rejects, StateStore, difference
 from loader.state.claim import fingerprint
 from loader.state.digests import Digests
 from loader.state.markers import LOST, Markers, lacking
@@ -40,15 +40,15 @@ NAMED = 3  # keys that a note names
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
-class Basis:
+class RunState:
     """The basis of one run; `plan` is what it reads: all rows, or those that were changed.
 
     A run that writes leaves a marker on every master until it is over.
     """
 
-    def __init__(self, ends: Ends, options: Options) -> None:
+    def __init__(self, ends: JobContext, options: Options) -> None:
         self.plan = ends.plan
-        self.state = State(ends.target, ends.plan.job.name, options.shard, resumes=options.resume)
+        self.state = StateStore(ends.target, ends.plan.job.name, options.shard, resumes=options.resume)
         self.rejects = Rejects(ends.target, ends.plan.job.name)
         self.attempt = uuid4().hex[:12]  # rejects are listed by it
         self.changes: Changes | None = None  # of a job that writes only what was changed
@@ -122,7 +122,7 @@ class Basis:
             self._note_fields()
             return saved
         if self._options.resume:
-            check_room(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
+            check_capacity(self.plan, self._ends.settings.source, self._ends.target, self._ends.throttle)
             self.state.void()  # else the new markers would vouch for it
         # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
         self.markers = self.state.markers(run)
@@ -154,7 +154,7 @@ class Basis:
         ends, full = self._ends, self._options.full or self._options.resume or self._options.restart
         baseline = None if full else self._baseline()
         doubt = self._baselines.doubt(baseline, self._facts(), self._masters) if baseline else ""
-        begun = ends.scouted(
+        begun = ends.on_side_connection(
             lambda source: incremental.begin(ends.plan, ends.table, source, baseline, doubt, now=self._began, full=full)
         )
         self.plan, self._full = begun.plan, begun.full
@@ -275,7 +275,9 @@ class Basis:
             return {}
         ((zone,),) = self._ends.fetch("SELECT @@SESSION.time_zone")
         named = self._ends.settings.source.time_zone or zone in {None, "SYSTEM"}
-        return self._ends.scouted(lambda source: source.identity(name)) | ({} if named else {"time zone": str(zone)})
+        return self._ends.on_side_connection(lambda source: source.identity(name)) | (
+            {} if named else {"time zone": str(zone)}
+        )
 
     def is_time_to_look(self) -> bool:
         """Whether the markers are to be looked at again."""
@@ -289,7 +291,7 @@ class Basis:
         if self.markers is None:
             return {}
         self._marked = time.monotonic()
-        seen = self._ends.steadily(self.markers.read)
+        seen = self._ends.with_retry(self.markers.read)
         lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
             raise StartOver(
@@ -304,7 +306,7 @@ class Basis:
         """
         if self._begun is None:
             return ""
-        now = self._ends.steadily(lambda: lives(self._ends.target))
+        now = self._ends.with_retry(lambda: lives(self._ends.target))
         reset = [
             node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
         ]
@@ -326,18 +328,18 @@ class Basis:
             return
         if lapsed := ends.throttle.lapsed():
             raise lapsed
-        ends.scouted(lambda source: check_table(self.plan, source))
+        ends.on_side_connection(lambda source: check_table(self.plan, source))
         self._sweep()
         self._owe_prune(begun.run)
         self._keep_baseline(begun.run)
         self._check(marks)
-        ends.steadily(partial(self.state.forget, self.markers))
+        ends.with_retry(partial(self.state.forget, self.markers))
         self._finished = True
         if slot is not None:  # a clock that is ahead of the target's does not say what is done
             done = slot if slot <= self._began + SKEW else int(self._began)
-            ends.steadily(lambda: self.state.save_slot(done, begun.run, self._fingerprint))
+            ends.with_retry(lambda: self.state.save_slot(done, begun.run, self._fingerprint))
         if self.is_full and not self.resumed and not self._options.narrowed:
-            ends.steadily(lambda: self.rejects.remove_others(self.attempt))
+            ends.with_retry(lambda: self.rejects.remove_others(self.attempt))
         self._tell_of_strange()
 
     def _tell_of_strange(self) -> None:
@@ -358,16 +360,16 @@ class Basis:
         if self.plan.job.full_every is None or self._options.narrowed or self._options.resume:
             return
         if self.is_full:
-            self._ends.steadily(lambda: self.state.owe_prune(run))
-        self.prunes = self._ends.steadily(self.state.owes_prune)
+            self._ends.with_retry(lambda: self.state.owe_prune(run))
+        self.prunes = self._ends.with_retry(self.state.owes_prune)
 
     def _sweep(self) -> None:
         """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
         ends, mark = self._ends, incremental.restored(self._start)
-        before = ends.steadily(self._baselines.read) if mark and self.is_full else None
+        before = ends.with_retry(self._baselines.read) if mark and self.is_full else None
         if mark and before:
             lookup = ends.lookup()
-            self.erased = ends.scouted(
+            self.erased = ends.on_side_connection(
                 lambda source: incremental.sweep(lookup, ends.table, source, ends.target, ends.throttle, before, mark)
             )
 
@@ -380,21 +382,21 @@ class Basis:
         ends, changes, more = self._ends, self.changes, self._start
         if not (changes or more):
             return
-        now = ends.steadily(lambda: lives(ends.target)).values()
+        now = ends.with_retry(lambda: lives(ends.target)).values()
         if self._is_doubtful(now):
-            ends.steadily(self._baselines.void)
+            ends.with_retry(self._baselines.void)
             return
         if changes:
-            ends.steadily(changes.digests.close)
+            ends.with_retry(changes.digests.close)
             more = {"digests": changes.writer}
-        ends.steadily(lambda: self._baselines.save(run, self._facts(), now, self._full or self._began, more))
+        ends.with_retry(lambda: self._baselines.save(run, self._facts(), now, self._full or self._began, more))
         try:
             self.find_markers()  # what was emptied before the new ones were left is not vouched for by them
         except StartOver:
-            ends.steadily(self._baselines.void)
+            ends.with_retry(self._baselines.void)
             raise
-        if self._is_doubtful(ends.steadily(lambda: lives(ends.target)).values()):
-            ends.steadily(self._baselines.void)
+        if self._is_doubtful(ends.with_retry(lambda: lives(ends.target)).values()):
+            ends.with_retry(self._baselines.void)
 
     def _is_doubtful(self, now: Collection[Life]) -> bool:
         """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.
@@ -409,7 +411,7 @@ class Basis:
     def _check(self, marks: Iterable[Mark]) -> None:
         """Begin again where something was lost since all was counted."""
         if lacking(self.find_markers(), marks):
-            self._ends.steadily(self._baselines.void)
+            self._ends.with_retry(self._baselines.void)
             raise StartOver(LOST)
 
 

@@ -10,7 +10,7 @@ SPARED = 5.0  # seconds that a slow node is left alone at most
 STEP = 0.1  # seconds of waiting after which a change is noticed
 
 
-class Halt:
+class StopRequest:
     """Asks runs to end, from another thread: `asked`, they finish the chunks they have begun; `now`, they do not."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Throttle:
     than what is there, and one that is not once another run has it.
     """
 
-    def __init__(self, rate: int | None = None, halt: Halt | None = None) -> None:
+    def __init__(self, rate: int | None = None, halt: StopRequest | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
         self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has lapsed
         self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
@@ -38,7 +38,7 @@ class Throttle:
         self._free = 0.0  # when the next row may go
         self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
         self._waited: dict[str, float] = {}  # seconds of all workers, by reason
-        self._halt = halt or Halt()
+        self._halt = halt or StopRequest()
         self._stopped = False  # no lock is behind it: a signal may set it at any moment
 
     @property

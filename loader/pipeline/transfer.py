@@ -10,15 +10,15 @@ from math import inf
 from typing import Protocol, TypeVar
 
 from loader.config.models import DEADLINE as JOB_DEADLINE
-from loader.config.models import Source as Settings
+from loader.config.models import SourceConfig
 from loader.errors import Exit, LoaderError, SourceError, StartOver, Stopped, TargetError
 from loader.model import Acks, Batch, Chunk, ChunkLoaded, Waiting
-from loader.mysql.connection import Source, Stream
+from loader.mysql.connection import Connection, Stream
 from loader.mysql.plan import Plan
 from loader.net import limit
 from loader.pipeline.throttle import Throttle
-from loader.redis.client import Target
-from loader.redis.writer import Marking, Sink, Writer
+from loader.redis.client import RedisClient
+from loader.redis.writer import CollectingWriter, Marking, PipelineWriter
 from loader.wire.codec import Encoder
 from loader.wire.encoder import pack
 from loader.wire.slots import SlotMap, slot_of
@@ -33,11 +33,11 @@ PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a 
 
 Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
-Erase = Callable[[Chunk, Source, Writer], int]
+Erase = Callable[[Chunk, Connection, PipelineWriter], int]
 T = TypeVar("T")
 
 
-class Way(Protocol):
+class BatchWriter(Protocol):
     """What takes batches, each for the node of an index."""
 
     @property
@@ -51,7 +51,9 @@ class Way(Protocol):
         """Take a batch."""
 
 
-def load_chunk(chunk: Chunk, plan: Plan, source: Source, writer: Writer | Sink, throttle: Throttle) -> ChunkLoaded:
+def load_chunk(
+    chunk: Chunk, plan: Plan, source: Connection, writer: PipelineWriter | CollectingWriter, throttle: Throttle
+) -> ChunkLoaded:
     """Read a chunk's rows, encode them per slot owner, send them, and wait until each is acknowledged or refused."""
     started = time.monotonic()
     bring = partial(transfer, plan, plan.select(chunk), source, writer, throttle)
@@ -74,7 +76,7 @@ def loaded(chunk: Chunk, encoder: Encoder, acks: Acks, started: float) -> ChunkL
 
 
 def transfer(
-    plan: Plan, statement: str, source: Source, writer: Way, throttle: Throttle, known: bytes | None = None
+    plan: Plan, statement: str, source: Connection, writer: BatchWriter, throttle: Throttle, known: bytes | None = None
 ) -> Encoder:
     """Take the rows of a statement from the source through the encoder to the writer; not those that are `known`."""
     slots = writer.begin()
@@ -100,7 +102,7 @@ def transfer(
     return encoder
 
 
-def to_last(plan: Plan, bring: Callable[[], T], way: Way, drain: Callable[[], Acks]) -> tuple[T, Acks]:
+def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callable[[], Acks]) -> tuple[T, Acks]:
     """Bring rows over until their hashes live as long as they are to; what came of the last time.
 
     HMSET keeps a hash's time to live: it may end before EXPIRE comes behind it, and where the job has no ttl.
@@ -115,7 +117,7 @@ def to_last(plan: Plan, bring: Callable[[], T], way: Way, drain: Callable[[], Ac
     raise TargetError("redis: hashes keep on getting a time to live that no job gives them", transient=True)
 
 
-def send_each(command: bytes, keys: Iterable[bytes], way: Way, *, rows: bool) -> None:
+def send_each(command: bytes, keys: Iterable[bytes], way: BatchWriter, *, rows: bool) -> None:
     """Send a command for each key to the node that owns it; whether they count as rows."""
     slots = way.begin()
     groups: dict[int, list[bytes]] = {}
@@ -134,7 +136,7 @@ def check_result(plan: Plan, stream: Stream) -> None:
         raise StartOver(f"table {plan.job.table}: {changes}")
 
 
-def check_table(plan: Plan, source: Source) -> None:
+def check_table(plan: Plan, source: Connection) -> None:
     """Raise `StartOver` where the table is no longer what the plan was made for.
 
     Asked after rows were read, and once more when all are: so they were read of the table that was planned for.
@@ -148,7 +150,7 @@ def check_table(plan: Plan, source: Source) -> None:
         raise StartOver(changes)
 
 
-class Lane:
+class ChunkWorker:
     """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew.
 
     `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many. `marking` has the
@@ -157,9 +159,9 @@ class Lane:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: SourceConfig,
         plan: Plan,
-        target: Target,
+        target: RedisClient,
         throttle: Throttle,
         *,
         dry_run: bool = False,
@@ -173,8 +175,8 @@ class Lane:
         self._dry_run = dry_run
         self._marking = marking
         self._erase = erase
-        self._source: Source | None = None
-        self._writer: Writer | Sink | None = None
+        self._source: Connection | None = None
+        self._writer: PipelineWriter | CollectingWriter | None = None
         self._moved = 0.0  # when an attempt last came on
         self._looked = float("-inf")  # when the table was looked at
 
@@ -218,7 +220,7 @@ class Lane:
             else:
                 return event
 
-        event = persist(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
+        event = retry_transient(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
         return replace(event, retried=failures) if failures else event
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
@@ -226,7 +228,7 @@ class Lane:
         assert self._source
         assert self._writer
         event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
-        if self._erase and isinstance(self._writer, Writer):
+        if self._erase and isinstance(self._writer, PipelineWriter):
             event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
         return event
 
@@ -251,20 +253,24 @@ class Lane:
 
     def _explain(self) -> None:
         """Have the table say what was changed: a statement that fails, or its result, says less."""
-        with suppress(SourceError), Source(self._settings) as source:
+        with suppress(SourceError), Connection(self._settings) as source:
             check_table(self._plan, source)
 
     def _connect(self, grant: int, *, again: bool) -> None:
         self._target.refresh(force=again)
         if self._writer is None:
-            writer = Sink if self._dry_run else partial(Writer, spare=self._throttle.spare, marking=self._marking)
+            writer = (
+                CollectingWriter
+                if self._dry_run
+                else partial(PipelineWriter, spare=self._throttle.spare, marking=self._marking)
+            )
             self._writer = writer(self._target)
         self._writer.guard(partial(self._throttle.hold, grant))
         if self._source is None:
-            self._source = Source(self._settings)
+            self._source = Connection(self._settings)
 
 
-def persist(
+def retry_transient(
     action: Callable[[], T],
     patience: float,
     throttle: Throttle,

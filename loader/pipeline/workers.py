@@ -12,19 +12,19 @@ from functools import partial
 from typing import Self
 
 from loader.errors import Exit, LoaderError, StartOver, Stopped
-from loader.model import Chunk, ChunkLoaded, ChunkOwed, Noted
-from loader.mysql.chunker import walk
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, Notice
+from loader.mysql.chunker import chunk_ranges
 from loader.net.limit import until
 from loader.pipeline import incremental
-from loader.pipeline.changed_only import ChangedLane
-from loader.pipeline.events import Listener
-from loader.pipeline.job_context import Ends
+from loader.pipeline.changed_only import ChangedOnlyWorker
+from loader.pipeline.events import RunListener
+from loader.pipeline.job_context import JobContext
 from loader.pipeline.ledger import SHARED, Ledger
-from loader.pipeline.load_guard import Watch
+from loader.pipeline.load_guard import LoadGuard
 from loader.pipeline.options import Options
-from loader.pipeline.run_state import Basis
+from loader.pipeline.run_state import RunState
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import FRESH, Event, Lane, persist
+from loader.pipeline.transfer import FRESH, ChunkWorker, Event, retry_transient
 from loader.process import start_thread
 from loader.redis.topology import REFRESH
 from loader.redis.writer import REPLICA_WAIT
@@ -40,14 +40,14 @@ LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 UNKNOWN = "not all of its replicas have what it has of {}, which is lost where such a one takes over"
 
 
-class Crew:
+class WorkerPool:
     """One run's threads, and the account of its chunks.
 
     A run that writes holds the job's lock, and has replicas acknowledge each chunk; one with `Options.resume` keeps a
     checkpoint.
     """
 
-    def __init__(self, ends: Ends, basis: Basis, options: Options) -> None:
+    def __init__(self, ends: JobContext, basis: RunState, options: Options) -> None:
         self._ends = ends
         self._basis = basis
         self._options = options
@@ -65,7 +65,7 @@ class Crew:
         self._heard: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._counted = threading.Semaphore(0)  # chunks that are in the checkpoint, or need not be
         self._stop: Stopped | None = None  # what a signal asked for
-        self._watch = Watch(ends.settings.source, ends.fetch, options.max_load, options.max_lag)
+        self._watch = LoadGuard(ends.settings.source, ends.fetch, options.max_load, options.max_lag)
         self._looked = 0.0
 
     def __enter__(self) -> Self:
@@ -95,7 +95,7 @@ class Crew:
         self._ledger.vouch((key, *each) for key, fields in self._saved.marks.items() for each in fields.items())
         self._slots = self._ends.target.slots
 
-    def events(self, listener: Listener) -> Iterator[ChunkLoaded | ChunkOwed]:
+    def events(self, listener: RunListener) -> Iterator[ChunkLoaded | ChunkOwed]:
         """Load chunk after chunk, up to one ahead of each worker, and yield each when it is in Redis, or is no more.
 
         A signal is heard between two steps, so that no chunk is lost between two books.
@@ -104,7 +104,7 @@ class Crew:
         count = self._ends.lanes(wanted)
         if count < wanted:
             listener.notify(
-                Noted(f"{count} of {wanted} workers: the account may have {count + 1} connections to MySQL")
+                Notice(f"{count} of {wanted} workers: the account may have {count + 1} connections to MySQL")
             )
         self._look()
         for number in range(count):
@@ -127,7 +127,7 @@ class Crew:
                     raise type(end)(f"{end}; the checkpoint is older: {failure}", exit_code=end.exit_code) from end
                 raise end from None
 
-    def _loaded(self, listener: Listener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
+    def _loaded(self, listener: RunListener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
         chunks = self._chunks()
         while True:
             self._heed()
@@ -171,26 +171,26 @@ class Crew:
         for node in event.exposed:
             self._exposed.setdefault(node, {})[event.chunk.number] = time.monotonic()
 
-    def _settle(self, listener: Listener) -> Iterator[ChunkOwed]:
+    def _settle(self, listener: RunListener) -> Iterator[ChunkOwed]:
         """All chunks are counted: see whether they still are there, on all replicas, and under a lock that was held."""
-        self._ends.steadily(self._throttle.confirm)
+        self._ends.with_retry(self._throttle.confirm)
         yield from self._find_lost(listener, now=True)
         markers, target = self._basis.markers, self._ends.target
         if self._owed or not self._exposed or markers is None:
             return
         for node in target.slots.nodes:
-            if str(node) in self._exposed and self._ends.steadily(lambda: markers.reach_all(node, REPLICA_WAIT)):  # noqa: B023
+            if str(node) in self._exposed and self._ends.with_retry(lambda: markers.reach_all(node, REPLICA_WAIT)):  # noqa: B023
                 del self._exposed[str(node)]
         if self._exposed:
             self._throttle.sleep(REFRESH)
-            self._ends.steadily(lambda: target.refresh(force=True))
+            self._ends.with_retry(lambda: target.refresh(force=True))
             yield from self._find_lost(listener, now=True)
         if not self._owed:
             masters = set(map(str, target.slots.nodes))
             for name in self._exposed.keys() & masters:
-                listener.notify(Noted(f"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}"))
+                listener.notify(Notice(f"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}"))
 
-    def _find_lost(self, listener: Listener, *, now: bool = False) -> Iterator[ChunkOwed]:
+    def _find_lost(self, listener: RunListener, *, now: bool = False) -> Iterator[ChunkOwed]:
         """Have written again what a master has lost, and what another run may have written over.
 
         Looked for now and then, and when the nodes have changed.
@@ -204,10 +204,10 @@ class Crew:
             return
         yield from self._owe_again(self._ledger.lost(self._basis.find_markers()), listener, LOST)
         if self._slots and slots.parts != self._slots.parts:
-            self._ledger.vouch(self._ends.steadily(markers.note_moves))
+            self._ledger.vouch(self._ends.with_retry(markers.note_moves))
         self._slots = slots
 
-    def _owe_again(self, events: Sequence[ChunkLoaded], listener: Listener, why: str) -> Iterator[ChunkOwed]:
+    def _owe_again(self, events: Sequence[ChunkLoaded], listener: RunListener, why: str) -> Iterator[ChunkOwed]:
         """Have chunks written again that were counted."""
         if not events:
             return
@@ -216,12 +216,12 @@ class Crew:
             told = self._basis.evicted()
             raise LoaderError(f"{why}, and so {FRESH} times before in this run{told and ': '}{told}")
         listener.notify(
-            Noted(f"{counted(len(events), 'chunk')} {'are' if len(events) > 1 else 'is'} written again: {why}")
+            Notice(f"{counted(len(events), 'chunk')} {'are' if len(events) > 1 else 'is'} written again: {why}")
         )
         yield from self._owe(events)
         for event in events:
             if changes := self._basis.changes:
-                self._ends.steadily(partial(changes.soil, event.chunk.number))
+                self._ends.with_retry(partial(changes.mark_dirty, event.chunk.number))
             self._todo.put(event.chunk)
 
     def _owe(self, events: Sequence[ChunkLoaded]) -> Iterator[ChunkOwed]:
@@ -318,15 +318,15 @@ class Crew:
         finally:
             lane.close()
 
-    def _lane(self, number: int) -> Lane:
+    def _lane(self, number: int) -> ChunkWorker:
         plan, target, markers = self._basis.plan, self._ends.target, self._basis.markers
         way = self._ends.settings.source, plan, target, self._throttle
         if markers is None:
-            return Lane(*way, dry_run=True)
+            return ChunkWorker(*way, dry_run=True)
         if self._basis.changes:
-            return ChangedLane(self._basis.changes, *way, markers.field(number))
+            return ChangedOnlyWorker(self._basis.changes, *way, markers.field(number))
         erase = incremental.erasing(plan, self._ends.lookup(), target, self._throttle)
-        return Lane(*way, marking=markers.field(number), erase=erase)
+        return ChunkWorker(*way, marking=markers.field(number), erase=erase)
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
@@ -353,14 +353,14 @@ class Crew:
         plan, fetch = self._basis.plan, self._ends.fetch
         rows = self._options.chunk_rows or plan.job.chunk_rows
         if self._basis.changes:
-            yield from self._basis.changes.chunks(rows, fetch, self._ends.steadily)
+            yield from self._basis.changes.chunks(rows, fetch, self._ends.with_retry)
             return
         after, number = None, 1
         if self._saved:
             if self._saved.ended:
                 return
             after, number = self._saved.after, self._saved.number
-        for chunk in walk(plan, rows, fetch, after=after, number=number):
+        for chunk in chunk_ranges(plan, rows, fetch, after=after, number=number):
             if self._saved:
                 self._saved = replace(self._saved, after=chunk.upto, ended=chunk.upto is None, number=chunk.number + 1)
             yield chunk
@@ -369,7 +369,7 @@ class Crew:
         """Keep account of the rows of a chunk that could not be written."""
         if self._saved and event.rejects:
             self._saved = replace(self._saved, rejected=self._saved.rejected + len(event.rejects))
-            self._ends.steadily(lambda: self._basis.rejects.add(event.rejects, self._basis.attempt))
+            self._ends.with_retry(lambda: self._basis.rejects.add(event.rejects, self._basis.attempt))
 
     def _save(self, patience: float, throttle: Throttle) -> None:
         """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
@@ -380,4 +380,4 @@ class Crew:
                 markers=self._basis.markers.keys,
                 marks=self._ledger.by_marker(),
             )
-            persist(lambda: self._basis.state.save(saved), patience, throttle)
+            retry_transient(lambda: self._basis.state.save(saved), patience, throttle)

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loader.model import Batch, Node
-from loader.redis.client import DATA, NAMELESS, REDIRECT, Target
-from loader.redis.sockets import Link, Links
+from loader.redis.client import DATA, NAMELESS, REDIRECT, RedisClient
+from loader.redis.sockets import NodeConnection, NodePool
 from loader.wire import encoder
-from loader.wire.codec import Comparer, Tally, reads
+from loader.wire.codec import Comparer, SlotChecksums, reads
 from loader.wire.slots import SlotMap
 
 SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
 
 
 @dataclass(frozen=True, slots=True)
-class Unequal:
+class Mismatch:
     """A row whose hash is not what it should be: the words that would write it, and the fields that are there.
 
     `found` is None where the node could not say: the key is another node's for now, or holds no hash (`reason`).
@@ -35,18 +35,20 @@ class Unequal:
         return bool(self.reason) or self.found != self.wanted
 
 
-class Reader:
+class HashChecker:
     """Compares the hashes of batches with their rows; serves one worker.
 
     Each row whose hash is not what it should be is handed to `found`, and the keys of all hashes that are there are
     added to `tally`. After a `TargetError` it is of no more use.
     """
 
-    def __init__(self, target: Target, found: Callable[[Unequal], None], tally: Tally | None = None) -> None:
+    def __init__(
+        self, target: RedisClient, found: Callable[[Mismatch], None], tally: SlotChecksums | None = None
+    ) -> None:
         self._target = target
         self._found = found
         self._tally = tally
-        self._links = Links(target, _least, self._take)
+        self._links = NodePool(target, _least, self._take)
         self.slots = target.slots
 
     @property
@@ -76,7 +78,7 @@ class Reader:
         """Leave all nodes."""
         self._links.close()
 
-    def _take(self, link: Link, data: bytes) -> None:
+    def _take(self, link: NodeConnection, data: bytes) -> None:
         """Compare what is all there; a long reply is not looked at again with each piece of it."""
         tail = link.tail = bytearray(link.tail) if isinstance(link.tail, bytes) else link.tail
         tail += data
@@ -93,22 +95,22 @@ class Reader:
             raise ConnectionError("more replies than commands")
         del tail[:at]
 
-    def _explain(self, node: Node, command: bytes, reply: bytes) -> Unequal:
+    def _explain(self, node: Node, command: bytes, reply: bytes) -> Mismatch:
         name, key, *words = next(encoder.split_commands(command))
         wanted = dict(zip(words[::2], words[1::2], strict=True)) if name == b"HMSET" else {}
         if not reply.startswith(b"-"):
             fields = list(next(encoder.split_commands(reply), []))
-            return Unequal(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
+            return Mismatch(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
         text = reply[1:].decode(errors="replace").strip() or NAMELESS
         code = text.split()[0]
         if code == "MOVED":
             self._target.mark_stale()
         if code not in REDIRECT | DATA:
             raise self._target.error(text, node)
-        return Unequal(key, wanted, None, "" if code in REDIRECT else "no hash")
+        return Mismatch(key, wanted, None, "" if code in REDIRECT else "no hash")
 
 
-def _least(link: Link) -> int:
+def _least(link: NodeConnection) -> int:
     """Bytes that come at least until the oldest batch is answered."""
     comparer: Comparer = link.awaited[0]
     return max(1, max(comparer.left * SHORTEST, comparer.wanted) - len(link.tail))

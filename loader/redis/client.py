@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.errors import Exit, LoaderError, TargetError, is_local
 from loader.model import MOST, Node
 from loader.net.greetings import REDIS, TLS, speaker
@@ -170,14 +170,14 @@ class _Unix(_Timing, UnixDomainSocketConnection):
     pass
 
 
-class Target:
+class RedisClient:
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
     Connections of one that is opened `beside` another are called as its own are, and are shut out with them.
     Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
-    def __init__(self, settings: Settings, *, again: bool = False, beside: "Target | None" = None) -> None:
+    def __init__(self, settings: TargetConfig, *, again: bool = False, beside: "RedisClient | None" = None) -> None:
         self._settings = settings
         self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
@@ -257,7 +257,7 @@ class Target:
         return self._topology.redirected(text, asked)
 
     @contextmanager
-    def foreseeing(self, commands: Iterable[tuple[bytes, Words]]) -> Iterator[None]:
+    def prefetching(self, commands: Iterable[tuple[bytes, Words]]) -> Iterator[None]:
         """Ask commands about keys now, in one pipeline a node: while the block runs, `ask` has their replies at hand.
 
         What a node answers with an error, a redirection say, is asked again when it is wanted. For one thread alone.
@@ -328,7 +328,7 @@ class Target:
             reply = next((each for each in replies if isinstance(each, Exception)), replies[len(words) - 1])
             if not isinstance(reply, Exception):
                 return node, reply, replies[-1] if waits else 0
-            text = said(reply)
+            text = error_text(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
                 if _code(text) in DATA and kind_of(key.decode(errors="replace")):
                     raise of_another_type(key.decode())
@@ -452,12 +452,12 @@ class Target:
                 f"redis {node}: no Redis server answers there, but {who}: see target.url", exit_code=Exit.CONFIG
             )
         if why := self._spoken_wrongly(error, node):
-            return TargetError(f"redis {node}: {said(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
+            return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
         if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
             return failure
         by = self._topology.announcers.get(node)
         message = (
-            f"redis {node} (announced by {by}): cannot connect: {said(error).removesuffix('.')}:"
+            f"redis {node} (announced by {by}): cannot connect: {error_text(error).removesuffix('.')}:"
             " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs"
         )
         if by is None or node in self.seeds or node in self._topology.reached:
@@ -517,7 +517,7 @@ class Target:
         wanted = frozenset(names)
         return all(wanted <= self._shut.get(node, frozenset()) for node in self.slots.nodes)
 
-    def leave_to(self, other: "Target") -> None:
+    def leave_to(self, other: "RedisClient") -> None:
         """Have another target see to it that what may still be carried out of this one's is forgotten."""
         other.abandoned |= self.abandoned
         for node, names in self._unfenced.items():
@@ -537,7 +537,7 @@ class Target:
         return failure
 
     def _meaning(self, error: Exception | str, node: Node) -> TargetError:
-        text = said(error) if isinstance(error, Exception) else error
+        text = error_text(error) if isinstance(error, Exception) else error
         code = _code(text)
         message = f"redis {node}: {text.removesuffix('.')}"
         if advice := _advice(error, code, text):
@@ -578,7 +578,7 @@ class Target:
         for reply in (listing, *replies):
             if not isinstance(reply, Exception) or "No such client" in str(reply):
                 continue
-            if not said(reply).startswith(UNKNOWN):
+            if not error_text(reply).startswith(UNKNOWN):
                 raise reply
             self.unkillable.add(node)
         with self._lock:
@@ -674,7 +674,7 @@ def _pairs(line: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield name, value
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error reply as the server wrote it: redis-py takes the first word away."""
     if isinstance(error, MemoryError):
         return "a reply does not fit into the memory of this machine, unless the server is broken"
@@ -684,7 +684,7 @@ def said(error: Exception) -> str:
 
 def _unknown(error: Exception | str, node: Node) -> TargetError | None:
     """What it means that a node does not know a command; None where it does."""
-    text = said(error) if isinstance(error, Exception) else error
+    text = error_text(error) if isinstance(error, Exception) else error
     named = NAMELY.match(text)
     if not named or text.startswith(NO_CLUSTER):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.wire.slots import SLOTS
 
 NAMED = 3  # moves that are told of one by one
@@ -61,7 +61,7 @@ class Standing:
         return moved | {move.slot for move in self.moves ^ before.moves}
 
 
-def standing(target: Target) -> Standing:
+def standing(target: RedisClient) -> Standing:
     """How the slots stand; a transient `TargetError` where masters contradict each other: one changes hands."""
     if not target.cluster:
         return Standing(((target.slots.nodes[0], 0),) * SLOTS)
@@ -83,7 +83,7 @@ def standing(target: Target) -> Standing:
     return Standing(settled, frozenset(_moves(told)))
 
 
-def moves(target: Target, nodes: Iterable[Node]) -> list[Move]:
+def moves(target: RedisClient, nodes: Iterable[Node]) -> list[Move]:
     """The slots that are being moved, as those of the masters know of it that answer, by slot."""
     told: dict[Node, _Told] = {}
     for node in nodes if target.cluster else ():
@@ -114,7 +114,7 @@ class _Told:
     others: dict[str, Node] = field(default_factory=dict)
 
 
-def _ask(target: Target, node: Node) -> _Told:
+def _ask(target: RedisClient, node: Node) -> _Told:
     """https://redis.io/docs/latest/commands/cluster-nodes/."""
     told = _Told()
     for line in target.command(node, "CLUSTER", "NODES").decode().splitlines():

@@ -6,12 +6,12 @@ from typing import Any
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import UNKNOWN, Target, info_of, said
+from loader.redis.client import UNKNOWN, RedisClient, error_text, info_of
 from loader.redis.migrations import moves
 from loader.wire.slots import SLOTS
 
 
-def headroom(target: Target) -> dict[Node, int]:
+def headroom(target: RedisClient) -> dict[Node, int]:
     """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
     rooms = {}
     for node in target.slots.nodes:
@@ -53,7 +53,7 @@ class Life:
         return self.connections < before.connections or self.connections <= self.client - before.client
 
 
-def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
+def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
     """The lives of all masters; where the `newest` ids are not needed, which new connections have, in less time.
 
     Raises a transient `TargetError` where one is a replica by now.
@@ -62,7 +62,7 @@ def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
     for node in target.slots.nodes:
         words = (("CLIENT", "ID"), ("INFO",))
         client, text = target.look(node, *words) if newest else target.commands(node, words)
-        if isinstance(client, Exception) and not said(client).startswith(UNKNOWN):
+        if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
             raise target.error(client, node)
         if isinstance(text, Exception):
             raise target.error(text, node)
@@ -82,13 +82,13 @@ def lives(target: Target, *, newest: bool = True) -> dict[Node, Life]:
     return found
 
 
-def expiring(target: Target) -> int:
+def expiring(target: RedisClient) -> int:
     """Keys that have a time to live, on all masters, whoever's they are."""
     infos = [target.command(node, "INFO", "keyspace").decode() for node in target.slots.nodes]
     return sum(int(count) for info in infos for count in re.findall(r"expires=([0-9]+)", info))
 
 
-def describe_cluster(target: Target) -> dict[str, Any]:
+def describe_cluster(target: RedisClient) -> dict[str, Any]:
     """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas.
 
     Where slots are being moved, the state is `moving` at best, and they are listed; who takes them counts as a master.

@@ -1,6 +1,6 @@
 """Sockets to all nodes at the same time: bytes out, bytes in, and no word of what they say.
 
-A worker has one `Links`, whose user says what a link awaits (`least`), takes what has come (`take`), and is asked
+A worker has one `NodePool`, whose user says what a link awaits (`least`), takes what has come (`take`), and is asked
 before bytes are given to a socket (`guard`).
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from loader.errors import TargetError
 from loader.model import Node
 from loader.net.limit import allowed
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.wire import encoder
 
 WINDOW = 2  # batches in flight per node: one being worked on, one waiting in its socket
@@ -28,7 +28,7 @@ TICK = 0.5  # seconds after which who waits for a silent node may say so
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Link:
+class NodeConnection:
     """One socket to one node: a queue of bytes to send, and a queue of what is awaited, the oldest first."""
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Link:
         "unsent",
     )
 
-    def __init__(self, node: Node, target: Target) -> None:
+    def __init__(self, node: Node, target: RedisClient) -> None:
         self.node = node
         self.connection, self.socket, self.name = target.open(node)
         self.socket.settimeout(0)
@@ -129,22 +129,24 @@ class Link:
         return lines
 
 
-class Links:
+class NodePool:
     """A link to each node that was needed so far; serves one worker.
 
     `least` says how many bytes a link awaits at least, `take` is given what has come. After a `TargetError` it is of
     no more use: `close` it.
     """
 
-    def __init__(self, target: Target, least: Callable[[Link], int], take: Callable[[Link, bytes], None]) -> None:
+    def __init__(
+        self, target: RedisClient, least: Callable[[NodeConnection], int], take: Callable[[NodeConnection, bytes], None]
+    ) -> None:
         self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent any more
         self._target = target
         self._least = least
         self._take = take
-        self._links: dict[Node, Link] = {}
+        self._links: dict[Node, NodeConnection] = {}
         self._selector = selectors.DefaultSelector()
 
-    def __iter__(self) -> Iterator[Link]:
+    def __iter__(self) -> Iterator[NodeConnection]:
         return iter(self._links.values())
 
     @property
@@ -152,22 +154,22 @@ class Links:
         """Whether anything is awaited."""
         return any(link.awaited for link in self)
 
-    def to(self, node: Node) -> Link:
+    def to(self, node: Node) -> NodeConnection:
         """The link to a node."""
         self.guard()
         link = self._links.get(node)
         if link is None:
-            link = self._links[node] = Link(node, self._target)
+            link = self._links[node] = NodeConnection(node, self._target)
         return link
 
-    def queue(self, link: Link, data: Any, awaited: object) -> None:
+    def queue(self, link: NodeConnection, data: Any, awaited: object) -> None:
         """Have bytes sent, and await what they are answered with."""
         if not link.awaited:
             link.moved = time.monotonic()
         link.awaited.append(awaited)
         link.unsent.append(memoryview(data))
 
-    def make_room(self, link: Link, tell: Callable[[Node, float], None] = lambda *_: None) -> None:
+    def make_room(self, link: NodeConnection, tell: Callable[[Node, float], None] = lambda *_: None) -> None:
         """Wait while `WINDOW` batches are under way to a node; `tell` hears for how long by now."""
         started = time.monotonic()
         while len(link.awaited) >= WINDOW:
@@ -196,7 +198,7 @@ class Links:
                     silence = TimeoutError(f"no reply for {patience:.3g} s")
                     raise self._target.error(silence, link.node, link.moved)
 
-    def slowest(self) -> Link | None:
+    def slowest(self) -> NodeConnection | None:
         """The link that has been silent for the longest of those that await something."""
         return min((link for link in self if link.awaited), key=lambda link: link.moved, default=None)
 
@@ -238,12 +240,12 @@ class Links:
         self._links.clear()
         self._selector.close()
 
-    def _failed(self, link: Link, error: Exception, since: float | None = None) -> TargetError:
+    def _failed(self, link: NodeConnection, error: Exception, since: float | None = None) -> TargetError:
         """An error whose commands may be carried out all the same, later: the link has to be fenced."""
         link.awaited.append(error)
         return self._target.error(error, link.node, since)
 
-    def _number(self, link: Link, line: bytes) -> int | str:
+    def _number(self, link: NodeConnection, line: bytes) -> int | str:
         text = line.decode(errors="replace")
         if line.startswith(b"-"):
             return text[1:]
@@ -251,7 +253,7 @@ class Links:
             raise self._failed(link, ConnectionError(f"an unexpected reply: {text}"))
         return int(text[1:])
 
-    def _move(self, link: Link, *, receive: bool = True) -> None:
+    def _move(self, link: NodeConnection, *, receive: bool = True) -> None:
         if link.unsent:
             self.guard()
         try:
@@ -265,7 +267,7 @@ class Links:
                     self._take(link, data)
             raise self._target.error(error, link.node) from error
 
-    def _register(self, link: Link) -> None:
+    def _register(self, link: NodeConnection) -> None:
         """Have the selector watch a link for what it waits for, which is nothing where nothing is under way."""
         link.wake_at(self._least(link) if link.awaited else 1)
         events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)

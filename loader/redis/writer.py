@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from loader.errors import TargetError
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
-from loader.redis.client import DATA, HOPS, LIMITS, NAMELESS, PROTOCOL, REDIRECT, SMALL, Target, said
-from loader.redis.sockets import Link, Links
+from loader.redis.client import DATA, HOPS, LIMITS, NAMELESS, PROTOCOL, REDIRECT, SMALL, RedisClient, error_text
+from loader.redis.sockets import NodeConnection, NodePool
 from loader.wire import encoder
 from loader.wire.codec import count_replies
 from loader.wire.slots import SlotMap
@@ -60,7 +60,7 @@ class Kept:
     marks: tuple[Mark, ...] = ()
 
 
-class Writer:
+class PipelineWriter:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
     `spare` is told, while it goes on, of a node that is waited for more than `SLOW` seconds, and for how long to leave
@@ -70,7 +70,7 @@ class Writer:
 
     def __init__(
         self,
-        target: Target,
+        target: RedisClient,
         spare: Callable[[str, float], None] | None = None,
         marking: Marking | None = None,
     ) -> None:
@@ -78,7 +78,7 @@ class Writer:
         self._spare = spare
         self._marking = marking
         self.slots = target.slots
-        self._links = Links(target, _least, self._take)
+        self._links = NodePool(target, _least, self._take)
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
@@ -185,12 +185,12 @@ class Writer:
         if waited > SLOW and self._spare:
             self._spare(str(node), waited)
 
-    def _queue(self, link: Link, batch: Batch) -> None:
+    def _queue(self, link: NodeConnection, batch: Batch) -> None:
         self._written.add(link.node)
         self._links.queue(link, batch.data, _Sent(batch, batch.replies))
         self._bytes += len(batch.data)
 
-    def _take(self, link: Link, data: bytes) -> None:
+    def _take(self, link: NodeConnection, data: bytes) -> None:
         """Account for replies that have come, and for the batches that they complete."""
         done = _count(link, data)
         if link.awaited and (refused := link.awaited[0].refused):
@@ -287,7 +287,7 @@ class Writer:
             if counts and self._check_replicas(node, counts) < replicas:
                 self._exposed.add(node)
             for again, reply in zip(group, replies[len(lead) :: len(lead) + 1], strict=True):
-                text = said(reply) if isinstance(reply, Exception) else ""
+                text = error_text(reply) if isinstance(reply, Exception) else ""
                 if expects and not text and reply != int(expects[1:]):
                     self._expiring.append(again.words[1])
                 results.append(_Redo(again.words, again.row, node, text))
@@ -304,13 +304,13 @@ def _waits(replicas: int) -> list[list[bytes]]:
     return [[b"WAIT", b"%d" % count, b"%d" % int(seconds * 1000)] for count, seconds in times]
 
 
-def _least(link: Link) -> int:
+def _least(link: NodeConnection) -> int:
     """Bytes that come at least until all replies to the oldest batch are there."""
     sent: _Sent = link.awaited[0]
     return max(1, sent.left * SHORTEST - len(link.tail))
 
 
-def _count(link: Link, data: bytes) -> list[_Sent]:
+def _count(link: NodeConnection, data: bytes) -> list[_Sent]:
     """Count replies; return the batches they complete."""
     data = bytes(link.tail) + data
     cut = data.rfind(b"\n") + 1
@@ -351,7 +351,7 @@ def _count(link: Link, data: bytes) -> list[_Sent]:
     return done
 
 
-def _has_unexpected(link: Link, data: bytes, replies: int) -> bool:
+def _has_unexpected(link: NodeConnection, data: bytes, replies: int) -> bool:
     """Whether a reply in all these lines may not be the one that its batch expects."""
     expected = {sent.batch.expects for sent in link.awaited} - {b""}
     counts = (data.count(each + b"\r\n") for each in (*expected, b"+OK"))
@@ -376,13 +376,13 @@ class _Redo:
     text: str
 
 
-class Sink:
+class CollectingWriter:
     """A writer that sends nothing and counts rows as written: for dry runs, and to measure all that comes before.
 
     With `keep`, `kept` gathers the commands, each with the node it would go to.
     """
 
-    def __init__(self, target: Target, *, keep: bool = False) -> None:
+    def __init__(self, target: RedisClient, *, keep: bool = False) -> None:
         self.kept: list[tuple[Node, list[bytes]]] = []
         self._keep = keep
         self._target = target

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.model import ChunkLoaded, News, Noted, Run, RunBegan, RunEnded, Status, Waiting
+from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
 from loader.pipeline.throttle import Throttle
 from loader.words import counted
 
@@ -219,21 +219,21 @@ class Reporter:
         self._rows = rows
         self.notify(None)
 
-    def notify(self, event: News | None) -> None:
+    def notify(self, event: RunEvent | None) -> None:
         """Show an event, or after a second without one that the run goes on, or why it waits."""
         with suppress(OSError):  # nobody takes what the bar shows
             self._note(event)
             if not isinstance(event, RunBegan | RunEnded):
                 self._show()
 
-    def _note(self, event: News | None) -> None:
+    def _note(self, event: RunEvent | None) -> None:
         if isinstance(event, RunBegan):
             self._run, self._logger = event.run, None
             if self._lines and self._style.level == "debug":
                 self._log.debug("run begins", **({} if event.slot is None else {"slot": _moment(event.slot)}))
         elif isinstance(event, RunEnded):
             self._conclude(event.run)
-        elif isinstance(event, Noted):
+        elif isinstance(event, Notice):
             self._log.warning(event.text)
         elif isinstance(event, Waiting):
             self._waiting = event.reason

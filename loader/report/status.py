@@ -7,7 +7,7 @@ from typing import Any
 
 from loader.config.parsers import plain
 from loader.jobs.status import JobStatus
-from loader.state.history import Entry
+from loader.state.history import RunRecord
 
 WIDTH = 80
 NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
@@ -61,12 +61,12 @@ def _doubt(status: JobStatus) -> str | None:
     return None
 
 
-def runs_document(entry: Entry) -> dict[str, Any]:
+def runs_document(entry: RunRecord) -> dict[str, Any]:
     """The JSON document of a run of the history, `loader.runs/v1`."""
     return {"schema": "loader.runs/v1", "job": entry.job, **_facts(entry)}
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _facts(entry: RunRecord) -> dict[str, Any]:
     return {
         "run": entry.run,
         "began": moment(entry.began),
@@ -123,7 +123,7 @@ def _below(status: JobStatus) -> list[str]:
     return lines
 
 
-def runs_text(entries: Sequence[Entry], *, color: bool = False) -> str:
+def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:
     """Runs for people, a line each, and below it what failed."""
     head = ("began", "job", "run", "state", "by", "read", "written", "took")
     rows = [

@@ -15,7 +15,7 @@ from typing import Any
 
 from loader.errors import StateError
 from loader.model import Node
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import Life
 from loader.state.checkpoint import difference
 from loader.state.markers import Markers
@@ -55,7 +55,7 @@ class Baseline:
 class Baselines:
     """The baseline of one job in its target."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: RedisClient, job: str) -> None:
         self._text: bytes | None = None  # as it was when the run began
         self._target = target
         self._marker = spread_key("standing", job)

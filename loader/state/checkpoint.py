@@ -13,7 +13,7 @@ from typing import Any
 from loader.errors import Paused, StateError
 from loader.model import SKEW, Chunk, KeyValues, Reject, is_literal
 from loader.process import identity
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.markers import Markers
 from loader.state.recall import LATEST, built, listed, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
@@ -55,10 +55,12 @@ class Checkpoint:
         return tuple(end for end in ends if end is not None)
 
 
-class State:
+class StateStore:
     """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
 
-    def __init__(self, target: Target, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True) -> None:
+    def __init__(
+        self, target: RedisClient, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True
+    ) -> None:
         self._target = target
         self.marker = spread_key("marker" if resumes else "passing", job, shard)
         self._key = own_key(job, "checkpoint", shard)
@@ -252,7 +254,7 @@ class _Entry:
 class Rejects:
     """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: RedisClient, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
         self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew

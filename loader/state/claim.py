@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from loader.config.models import Job, Source
+from loader.config.models import JobConfig, SourceConfig
 from loader.errors import Foreign, StateError
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.recall import recalled
 from loader.state_keys import foreign, own_key
 
@@ -32,12 +32,12 @@ class _Kept:
     table: str | None = None
 
 
-def claim_of(source: Source, job: Job) -> Claim:
+def claim_of(source: SourceConfig, job: JobConfig) -> Claim:
     """What makes a job the one it is; a query may be changed as fields may, and makes none another."""
     return {"source": source.address, "prefix": job.prefix} | ({"table": job.table} if job.table else {})
 
 
-def fingerprint(source: Source, job: Job) -> str:
+def fingerprint(source: SourceConfig, job: JobConfig) -> str:
     """Twelve digits that are others where other rows, or other hashes of them, are asked for."""
     content = job.model_dump(mode="json", include=set(CONTENT))
     return sha256(json.dumps([source.address, content], sort_keys=True).encode()).hexdigest()[:12]
@@ -46,7 +46,7 @@ def fingerprint(source: Source, job: Job) -> str:
 class Claims:
     """The claim of one job in its target."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: RedisClient, job: str) -> None:
         self._target = target
         self._job = job
         self._key = own_key(job, "claim")

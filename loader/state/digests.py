@@ -17,7 +17,7 @@ from typing import Any
 
 from loader.errors import StartOver, StateError
 from loader.model import Chunk, KeyValues
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.recall import built, parsed
 from loader.state_keys import foreign, own_key, spread_key
 
@@ -82,7 +82,7 @@ def unpack(blob: bytes | None) -> Rows | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ChunkEntry:
     """A chunk of the index: its bounds, its rows, the checksum of its blob (None: it is dirty) and who wrote that."""
 
     number: int
@@ -105,7 +105,7 @@ class Digests:
     where another run writes meanwhile.
     """
 
-    def __init__(self, target: Target, job: str, writer: str) -> None:
+    def __init__(self, target: RedisClient, job: str, writer: str) -> None:
         self._target = target
         self._job = job
         self._key = own_key(job, "digests")
@@ -116,7 +116,7 @@ class Digests:
 
     def open(
         self, facts: Mapping[str, str], base: str | None, fits: Callable[[KeyValues], bool] = lambda _: True
-    ) -> list[Entry]:
+    ) -> list[ChunkEntry]:
         """Begin to write, and return the chunks that are there, in the order of their keys.
 
         They are trusted where they are of the plan with those facts, and what the run with that `base` has left; of
@@ -164,7 +164,7 @@ class Digests:
         self._ask("HMSET", BASE, self._writer, SIZE, "")
         self._ask("HSET", SIZE, self._ask("HLEN"))
 
-    def read(self, number: int) -> tuple[Entry | None, Rows, bool]:
+    def read(self, number: int) -> tuple[ChunkEntry | None, Rows, bool]:
         """The entry of a chunk as it is now, what its rows were, and whether its hashes are known to be theirs."""
         self._check_writer()
         entry = self.entry(number)
@@ -174,27 +174,27 @@ class Digests:
         known = rows is not None and entry.sum == zlib.crc32(blob or b"") and self._is_trusted(entry)
         return entry, rows or Rows(), known
 
-    def soil(self, entry: Entry) -> None:
+    def mark_dirty(self, entry: ChunkEntry) -> None:
         """Have a chunk count as dirty, before anything of it is written; a replica knows it too."""
         if entry.sum is None:
             return
         self.put(replace(entry, sum=None))
 
-    def write(self, entry: Entry, rows: Rows, by: str | None = None) -> Entry:
+    def write(self, entry: ChunkEntry, rows: Rows, by: str | None = None) -> ChunkEntry:
         """Write the blob of a chunk; the entry that then makes it known."""
         blob = pack(rows)
         key = self._blob_key(entry.number)
         self._target.ask(key, "SET", key, blob)
         return replace(entry, rows=len(rows), sum=zlib.crc32(blob), by=self._writer if by is None else by)
 
-    def put(self, *entries: Entry) -> None:
+    def put(self, *entries: ChunkEntry) -> None:
         """Have the index say this of chunks, in one command that a failover does not undo."""
         words: list[str | int] = []
         for entry in entries:
             words += entry.number, _text(entry)
         self._target.keep(self._key.encode(), ("HMSET", self._key, *words))
 
-    def fold(self, first: Entry, second: Entry) -> Entry | None:
+    def fold(self, first: ChunkEntry, second: ChunkEntry) -> ChunkEntry | None:
         """Make one chunk of two neighbours; None where one of them is dirty."""
         (blob, one), (other_blob, other) = (self._rows(entry.number) for entry in (first, second))
         sums = [zlib.crc32(each or b"") for each in (blob, other_blob)]
@@ -209,7 +209,7 @@ class Digests:
         """What the blob of a chunk holds, none where it is not there."""
         return self._rows(number)[1] or Rows()
 
-    def entry(self, number: int) -> Entry | None:
+    def entry(self, number: int) -> ChunkEntry | None:
         """The entry of a chunk as it is now."""
         text = self._ask("HGET", number)
         return None if text is None else _entry(number, text)
@@ -231,14 +231,14 @@ class Digests:
             self.forget(int(name) for name in flat[::2] if _is_number(name))
             self._ask("DEL")
 
-    def _without(self, chain: Sequence[Entry], writer: str) -> list[Entry]:
+    def _without(self, chain: Sequence[ChunkEntry], writer: str) -> list[ChunkEntry]:
         """The chunks, dirty where a run wrote them that did not end: no baseline vouches for its last writes."""
         dirty = [replace(entry, sum=None) if entry.by == writer else entry for entry in chain]
         if changed := [entry for entry, before in zip(dirty, chain, strict=True) if entry != before]:
             self.put(*changed)
         return dirty
 
-    def _is_trusted(self, entry: Entry) -> bool:
+    def _is_trusted(self, entry: ChunkEntry) -> bool:
         return self.trusted or entry.by == self._writer
 
     def _check_writer(self) -> None:
@@ -264,7 +264,7 @@ class Digests:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]
 
 
-def _text(entry: Entry) -> str:
+def _text(entry: ChunkEntry) -> str:
     values = asdict(entry)
     del values["number"]
     return json.dumps(values, separators=(",", ":"))
@@ -275,21 +275,21 @@ def _is_number(name: bytes) -> bool:
     return name.isdigit() and len(name) <= DIGITS and b"%d" % int(name) == name
 
 
-def _entry(number: int, text: bytes) -> Entry | None:
+def _entry(number: int, text: bytes) -> ChunkEntry | None:
     try:
-        return built(Entry, {**parsed(text), "number": number})
+        return built(ChunkEntry, {**parsed(text), "number": number})
     except ValueError:
         return None
 
 
-def _bounded(entry: Entry, fits: Callable[[KeyValues], bool]) -> bool:
+def _bounded(entry: ChunkEntry, fits: Callable[[KeyValues], bool]) -> bool:
     return fits(entry.upto) and (entry.after is None or fits(entry.after))
 
 
-def _chain(entries: Iterable[Entry]) -> list[Entry]:
+def _chain(entries: Iterable[ChunkEntry]) -> list[ChunkEntry]:
     """The chunks that follow one another from the start of the table on."""
     following = {entry.after: entry for entry in entries}
-    chain: list[Entry] = []
+    chain: list[ChunkEntry] = []
     after: KeyValues | None = None
     while entry := following.pop(after, None):
         chain.append(entry)

@@ -14,12 +14,11 @@ from functools import lru_cache
 from typing import Any
 
 from loader.config.load import Config
-from loader.config.models import Job, Source
-from loader.config.models import Target as TargetSettings
+from loader.config.models import JobConfig, SourceConfig, TargetConfig
 from loader.errors import Exit, LoaderError, StateError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import Rejects
 from loader.state.claim import fingerprint
@@ -35,7 +34,7 @@ AWAY = 1  # and where it, or MySQL, was not reached by the run
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RunRecord:
     """A run that is over. Times are in seconds since 1970; `seconds` are those from its plan to its last chunk.
 
     `partial` says that options left rows of the job out; `of` is the fingerprint of what the job was then, None where
@@ -71,9 +70,9 @@ class Entry:
         return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
 
 
-def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry:
+def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRecord:
     """What is kept of a run that is over now, by this machine's clock."""
-    return Entry(
+    return RunRecord(
         job=run.job,
         run=run.id,
         began=round(run.began, 3),
@@ -97,13 +96,13 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> Entry
 class History:
     """The history of one job in its target."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: RedisClient, job: str) -> None:
         self._target = target
         self._runs = own_key(job, "runs")
         self._success = own_key(job, "success")
         self.odd: StateError | None = None  # why entries were left out of what was asked for last
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: RunRecord) -> None:
         """Put a run before the others, and let go of the oldest."""
         text = json.dumps({"version": VERSION, **asdict(entry)})
         if entry.is_success:
@@ -111,7 +110,7 @@ class History:
         self._ask(self._runs, "LPUSH", text)
         self._ask(self._runs, "LTRIM", 0, KEPT - 1)
 
-    def last(self, most: int = 1) -> list[Entry]:
+    def last(self, most: int = 1) -> list[RunRecord]:
         """The newest runs, newest first; those that this program did not write are left out, which `odd` tells."""
         texts, entries, why = self._ask(self._runs, "LRANGE", 0, most - 1), [], ""
         for text in texts:
@@ -124,7 +123,7 @@ class History:
         self.odd = foreign(self._runs, told) if left else None
         return entries
 
-    def success(self) -> Entry | None:
+    def success(self) -> RunRecord | None:
         """The last run that ended well and was of the whole job; a `StateError` where that cannot be read."""
         text = self._ask(self._success, "GET")
         try:
@@ -141,9 +140,9 @@ class History:
 
 
 @lru_cache(1024)  # who looks at many jobs each second reads the same ones
-def _read(text: bytes) -> Entry:
+def _read(text: bytes) -> RunRecord:
     """An entry; a `ValueError` says why it is none that this program wrote."""
-    entry = recalled(Entry, text, VERSION)
+    entry = recalled(RunRecord, text, VERSION)
     Status(entry.status)
     if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
         raise ValueError("counts are missing")
@@ -152,7 +151,7 @@ def _read(text: bytes) -> Entry:
     return entry
 
 
-def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
+def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
     """Put a run into its job's history, and note what the target knows of the job; say why that could not be done.
 
     When it was is told by the target's clock, which whoever asks for its age goes by. Nothing of how the run ended
@@ -165,7 +164,7 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
 
     def write() -> None:
         try:
-            with Target(_hasty(settings, patience)) as target:
+            with RedisClient(_hasty(settings, patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 with suppress(StateError):  # which whoever asks for them is told
@@ -192,7 +191,7 @@ def keep(settings: Config, job: Job, run: Run, *, partial: bool) -> str:
     return str(failures[0]) if failures and told else ""
 
 
-def watermark(target: Target, job: Job) -> float | None:
+def watermark(target: RedisClient, job: JobConfig) -> float | None:
     """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
     In seconds since 1970; None where it is not known, a `StateError` where it cannot be read.
@@ -201,21 +200,21 @@ def watermark(target: Target, job: Job) -> float | None:
     return baseline.began if baseline else None
 
 
-def _hasty(settings: Config, patience: int = PATIENCE) -> TargetSettings:
+def _hasty(settings: Config, patience: int = PATIENCE) -> TargetConfig:
     """The target, which has little time to answer."""
     return settings.target.model_copy(update={"timeout": min(patience, settings.target.timeout)})
 
 
-def was_loaded(settings: Config, job: Job) -> bool:
+def was_loaded(settings: Config, job: JobConfig) -> bool:
     """Whether a job has ever ended well; false where the target does not say so at once."""
     try:
-        with Target(_hasty(settings)) as target:
+        with RedisClient(_hasty(settings)) as target:
             return History(target, job.name).success() is not None
     except LoaderError:
         return False
 
 
-def successes(target: Target, source: Source, jobs: Mapping[str, Job]) -> dict[str, float]:
+def successes(target: RedisClient, source: SourceConfig, jobs: Mapping[str, JobConfig]) -> dict[str, float]:
     """When each job, as it is now, succeeded last, in seconds since 1970; jobs that have not are left out."""
     found = {}
     for name, job in jobs.items():
@@ -225,6 +224,6 @@ def successes(target: Target, source: Source, jobs: Mapping[str, Job]) -> dict[s
     return found
 
 
-def is_of(entry: Entry, source: Source, job: Job) -> bool:
+def is_of(entry: RunRecord, source: SourceConfig, job: JobConfig) -> bool:
     """Whether a run was of the job as it is now, as far as is known."""
     return entry.of in {None, fingerprint(source, job)}

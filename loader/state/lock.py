@@ -17,11 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from loader.config.models import Target as Settings
+from loader.config.models import TargetConfig
 from loader.errors import Exit, LoaderError, StateError, TargetError
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
-from loader.redis.client import FORGET, Target
+from loader.redis.client import FORGET, RedisClient
 from loader.state.markers import CALLED
 from loader.state.recall import built, parsed
 from loader.state_keys import foreign, of_another_type, own_key
@@ -125,7 +125,7 @@ class Holder:
     since: str
 
 
-def holders(target: Target, job: str) -> tuple[Holder, ...]:
+def holders(target: RedisClient, job: str) -> tuple[Holder, ...]:
     """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
     key = own_key(job, "lock")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
@@ -141,7 +141,7 @@ def holders(target: Target, job: str) -> tuple[Holder, ...]:
     return tuple(found)
 
 
-def check_fence(target: Target, job: str) -> None:
+def check_fence(target: RedisClient, job: str) -> None:
     """Raise a `StateError` where the fence of a job is none that this program wrote."""
     key = own_key(job, "fence")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
@@ -150,11 +150,11 @@ def check_fence(target: Target, job: str) -> None:
             raise _strange(key, token)
 
 
-def locked(target: Target, jobs: Iterable[str]) -> frozenset[str]:
+def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
     """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
     keys = {job: own_key(job, "lock") for job in jobs}
     asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
-    with target.foreseeing(asked):
+    with target.prefetching(asked):
         return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
 
 
@@ -188,7 +188,7 @@ class Lock:
     lock again, which it then has `shared`: see `take_doubt`.
     """
 
-    def __init__(self, settings: Settings, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
+    def __init__(self, settings: TargetConfig, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
         self.shared = False  # another run has, or may have had it while this one took it for its own
         self._doubted: float | None = None  # since when, on the monotonic clock
         self._sure = 0  # the grant from which on it is this run's alone
@@ -207,13 +207,13 @@ class Lock:
         self._failure: LoaderError | None = None  # of the last renewal
         self._lost: LoaderError | None = None
         self._hear: Callable[[LoaderError], None] = lambda _: None
-        self._target: Target | None = None  # the run's
+        self._target: RedisClient | None = None  # the run's
         self._strangers: dict[bytes, str] = {}  # tokens of runs that are to be shut out, and what they are called
         self._thread: threading.Thread | None = None
         self._asking = threading.Lock()
         self._ended = threading.Event()
 
-    def take(self, target: Target) -> None:
+    def take(self, target: RedisClient) -> None:
         """Take the lock, and shut out who may still write; a `LoaderError` with exit code 5 names who has it.
 
         The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other.
@@ -291,7 +291,7 @@ class Lock:
         """Have nothing more be written, whoever of the run is still at work."""
         self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
 
-    def drop(self, target: Target) -> None:
+    def drop(self, target: RedisClient) -> None:
         """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
         if not self.leave():  # the renewal would undo this: the lock lapses by itself
             return
@@ -301,7 +301,7 @@ class Lock:
         self.end()
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
 
-    def _ask(self, target: Target, dead: Sequence[str] = ()) -> _Held | None:
+    def _ask(self, target: RedisClient, dead: Sequence[str] = ()) -> _Held | None:
         """Take or renew the lock; who is in the way."""
         started, clock = _now(), time.monotonic()
         name = self._target.name if self._target else target.name
@@ -334,7 +334,7 @@ class Lock:
         self._until, self._renewed = started + TTL, clock
         return None
 
-    def _shut_out(self, target: Target) -> None:
+    def _shut_out(self, target: RedisClient) -> None:
         """Have the masters close the connections of runs that left their lock without a word; some may do so later.
 
         Where a master cannot be told to, what the host of such a run still holds is waited for.
@@ -349,7 +349,7 @@ class Lock:
         if closed := self._closed(target):
             target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, "", "", *closed)
 
-    def _closed(self, target: Target) -> list[bytes]:
+    def _closed(self, target: RedisClient) -> list[bytes]:
         """The runs that are shut out of all masters by now."""
         return list(self._strangers) if target.has_shut_out(self._strangers.values()) else []
 
@@ -363,13 +363,13 @@ class Lock:
 
     def _renew(self) -> None:
         """Renew until the end; a lock that lapsed is taken again if nobody has it."""
-        own: Target | None = None  # a worker's command to a node that hangs must not hold up the renewal behind it
+        own: RedisClient | None = None  # a worker's command to a node that hangs must not hold up the renewal behind it
         while not self._lost and not self._ended.wait(RENEW if not self.lapsed() else 0.5):
             with self._asking:
                 if self._lost or self._ended.is_set():
                     break
                 try:
-                    own = own or Target(self._settings, again=True)
+                    own = own or RedisClient(self._settings, again=True)
                     self._hear_of(self._ask(own))
                 except LoaderError as error:
                     self._failure = error

@@ -16,7 +16,7 @@ from itertools import count
 
 from loader.errors import StartOver, StateError
 from loader.model import Mark, Node
-from loader.redis.client import REDIRECT, Target, said
+from loader.redis.client import REDIRECT, RedisClient, error_text
 from loader.wire.slots import SlotMap, slot_of
 
 GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"
@@ -40,7 +40,7 @@ class Markers:
     """
 
     def __init__(
-        self, target: Target, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
+        self, target: RedisClient, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
     ) -> None:
         self.run = run
         self.strange: set[str] = set()  # markers that were none, and are written anew
@@ -115,7 +115,7 @@ class Markers:
         *marked, count = self._target.commands(node, [mark, ("WAIT", replicas, int(seconds * 1000))])
         for reply in (*marked, count):
             if isinstance(reply, Exception):
-                if said(reply).partition(" ")[0] in REDIRECT:
+                if error_text(reply).partition(" ")[0] in REDIRECT:
                     self._target.mark_stale()
                     self.move(node)
                 raise self._target.error(reply, node)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from loader.errors import StateError
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, State
+from loader.state.checkpoint import Rejects, StateStore
 from loader.state.digests import Digests
 from loader.state.history import History
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class Tidy:
     """The state of one job, as a run that has locked it finds it; `told` is what was none, in words by its key."""
 
-    def __init__(self, target: Target, job: str) -> None:
+    def __init__(self, target: RedisClient, job: str) -> None:
         self.told: dict[str, str] = {}
         self._target = target
         self._job = job
@@ -31,7 +31,7 @@ class Tidy:
             Rejects(target, job).count,
             Baselines(target, job).read,
             Digests(target, job, "").check,
-            State(target, job).fields,
+            StateStore(target, job).fields,
         ):
             self.read(read)
         if history.odd:

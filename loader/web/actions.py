@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from loader.errors import LoaderError
-from loader.web.auth import COOKIE, LASTS, Access, bearer, is_own_page, local
+from loader.web.auth import COOKIE, LASTS, Auth, bearer, is_own_page, local
 from loader.web.server import NO_STORE
 from loader.web.views import Viewer
 
@@ -24,7 +24,7 @@ NOTICES = frozenset({*ACTIONS, "busy", "away"})
 LOG = logging.getLogger(__name__)
 
 
-class Hands(Protocol):
+class JobControl(Protocol):
     """What acts on jobs; `run` and `retry` say False where the job is under way. Errors are `LoaderError`."""
 
     def knows(self, job: str) -> bool:
@@ -44,7 +44,7 @@ class SignIn(Protocol):
 class Actions:
     """The routes of actions, and who may take them."""
 
-    def __init__(self, access: Access, hands: Hands, pages: SignIn) -> None:
+    def __init__(self, access: Auth, hands: JobControl, pages: SignIn) -> None:
         self._access = access
         self._hands = hands
         self._pages = pages

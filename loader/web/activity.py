@@ -10,9 +10,9 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from loader.model import Chunk, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
+from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
 from loader.pipeline.throttle import Throttle
-from loader.state.history import KEPT, Entry
+from loader.state.history import KEPT, RunRecord
 from loader.web.views import CELLS, MINUTES, Cell, Grid, Progress
 
 LATELY = 10.0  # seconds over which the rate of a run under way is taken
@@ -20,7 +20,7 @@ LEAST = 10.0  # seconds of the minute that goes on, below which its rate would j
 REMEMBERED = 2 * KEPT  # runs of a job whose rows are counted: none that the history still has is counted twice
 
 
-class Record:
+class RunTracker:
     """What was heard of each job."""
 
     def __init__(self) -> None:
@@ -30,9 +30,9 @@ class Record:
         self._due: dict[str, float] = {}
         self._nodes: Counter[str] = Counter()
 
-    def listen(self, job: str) -> "Listener":
+    def listen(self, job: str) -> "TrackingListener":
         """A listener for one run of a job."""
-        return Listener(self, job)
+        return TrackingListener(self, job)
 
     def keep(self, jobs: Collection[str]) -> None:
         """Forget all jobs but these."""
@@ -40,7 +40,7 @@ class Record:
             for name in self._jobs.keys() - set(jobs):
                 del self._jobs[name]
 
-    def learn(self, job: str, entries: Sequence[Entry]) -> None:
+    def learn(self, job: str, entries: Sequence[RunRecord]) -> None:
         """Count the rows of runs of the history, newest first, unless they are known, into the minutes they took."""
         with self._lock:
             heard = self._of(job)
@@ -95,7 +95,7 @@ class Record:
             else:
                 self._due[job] = due
 
-    def note(self, job: str, event: News | None, listener: "Listener") -> None:
+    def note(self, job: str, event: RunEvent | None, listener: "TrackingListener") -> None:
         """Take note of an event of a run, or of its rows so far."""
         with self._lock:
             heard = self._of(job)
@@ -110,14 +110,14 @@ class Record:
             elif listener.going:
                 self._count(heard, listener.going, event)
 
-    def expect(self, job: str, rows: int | None, throttle: Throttle, listener: "Listener") -> None:
+    def expect(self, job: str, rows: int | None, throttle: Throttle, listener: "TrackingListener") -> None:
         """Take note that a run begins to load, or begins again."""
         with self._lock:
             if listener.going:
                 listener.going.expect(rows, throttle)
                 self._of(job).chunks = _Chunks(listener.going.run)
 
-    def _count(self, heard: "_Job", going: "_Going", event: News | None) -> None:
+    def _count(self, heard: "_Job", going: "_Going", event: RunEvent | None) -> None:
         if isinstance(event, Waiting):
             going.waits = event.reason
             heard.chunks.wait(event.chunk)
@@ -133,10 +133,10 @@ class Record:
         return self._jobs.setdefault(job, _Job())
 
 
-class Listener:
+class TrackingListener:
     """Tells the record of one run."""
 
-    def __init__(self, record: Record, job: str) -> None:
+    def __init__(self, record: RunTracker, job: str) -> None:
         self.going: _Going | None = None
         self._record = record
         self._job = job
@@ -145,7 +145,7 @@ class Listener:
         """Take note of how many rows are to come, and of what says why workers wait."""
         self._record.expect(self._job, rows, throttle, self)
 
-    def notify(self, event: News | None) -> None:
+    def notify(self, event: RunEvent | None) -> None:
         """Take note of an event, or that a second passed without one."""
         self._record.note(self._job, event, self)
 
@@ -298,7 +298,7 @@ class _Job:
         while len(self.runs) > REMEMBERED:
             del self.runs[next(iter(self.runs))]
 
-    def spread(self, entry: Entry) -> None:
+    def spread(self, entry: RunRecord) -> None:
         """Count the rows of a run into the minutes that it took."""
         rows, now = entry.rows.get("read", 0), time.time()
         took = entry.ended - entry.began

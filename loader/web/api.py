@@ -9,17 +9,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.errors import LoaderError
 from loader.report.documents import rejects_document
 from loader.report.status import runs_document, status_document
-from loader.web.dashboard import Survey, masked
+from loader.web.dashboard import Dashboard, masked
 from loader.web.server import NO_STORE
 
 RUNS, MOST_RUNS = 20, 1000  # of an answer
 
 
-def api(survey: Survey) -> list[Route]:
+def api(survey: Dashboard) -> list[Route]:
     """The routes of `/api/v1/`: a document of one job, or a list of those of several."""
 
     def status(request: Request) -> Any:
@@ -64,7 +64,7 @@ def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
     return answer
 
 
-def _named(survey: Survey, request: Request) -> list[str]:
+def _named(survey: Dashboard, request: Request) -> list[str]:
     """The job of the path, or all."""
     name = request.path_params.get("job")
     if name is None:
@@ -81,6 +81,6 @@ def _last(request: Request) -> int:
     return int(text)
 
 
-def _masked(document: dict[str, Any], job: Job) -> dict[str, Any]:
+def _masked(document: dict[str, Any], job: JobConfig) -> dict[str, Any]:
     """The same without the keys of rows."""
     return document | {"masked": True, "rejects": [each | {"key": masked(job)} for each in document["rejects"]]}

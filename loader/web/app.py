@@ -5,18 +5,18 @@ from contextlib import suppress
 
 from loader.config.load import Config
 from loader.errors import LoaderError
-from loader.pipeline.events import Listener, Listeners
+from loader.pipeline.events import RunListener, RunListeners
 from loader.process import start_thread
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.state.history import successes
-from loader.web.actions import Actions, Hands
-from loader.web.activity import Record
+from loader.web.actions import Actions, JobControl
+from loader.web.activity import RunTracker
 from loader.web.api import api
-from loader.web.auth import Access
-from loader.web.dashboard import Survey
+from loader.web.auth import Auth
+from loader.web.dashboard import Dashboard
 from loader.web.health import PATIENCE, Health
 from loader.web.metrics import Metrics
-from loader.web.render import Pages
+from loader.web.render import Renderer
 from loader.web.routes import site
 from loader.web.server import Web, routes
 
@@ -29,15 +29,15 @@ class Serving:
     Raises a `LoaderError` where it cannot listen there.
     """
 
-    def __init__(self, config: Config, hands: Hands) -> None:
+    def __init__(self, config: Config, hands: JobControl) -> None:
         self.metrics = Metrics()
-        self.record = Record()
+        self.record = RunTracker()
         self.health = Health(config.source, config.target)
-        self._survey = Survey(config, self.record, self.health)
+        self._survey = Dashboard(config, self.record, self.health)
         self._ended = threading.Event()
-        self._access = Access()
-        actions = Actions(self._access, hands, Pages())
-        shown = [*site(self._survey, Pages(), actions.viewer), *api(self._survey), *actions.routes()]
+        self._access = Auth()
+        actions = Actions(self._access, hands, Renderer())
+        shown = [*site(self._survey, Renderer(), actions.viewer), *api(self._survey), *actions.routes()]
         pages = [*routes(self.metrics, self.health), *shown]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
@@ -65,9 +65,9 @@ class Serving:
         self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule})
         start_thread(self._recall, config)
 
-    def listen(self, job: str, *others: Listener) -> Listener:
+    def listen(self, job: str, *others: RunListener) -> RunListener:
         """A listener for one run of a job: the metrics, the record, and others."""
-        return Listeners((*others, self.metrics.listen(job), self.record.listen(job)))
+        return RunListeners((*others, self.metrics.listen(job), self.record.listen(job)))
 
     def leave(self) -> None:
         """From now on not ready, while runs under way end."""
@@ -85,7 +85,7 @@ class Serving:
         """Read from the history when each job succeeded last, and its last runs; again while the target is away."""
         settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
         while not self._ended.is_set() and config is self._config:
-            with suppress(LoaderError, OSError), Target(settings) as target:
+            with suppress(LoaderError, OSError), RedisClient(settings) as target:
                 self.metrics.recall(successes(target, config.source, config.jobs))
                 self._survey.seed(target)
                 return

@@ -33,7 +33,7 @@ class _Guesses:
 NONE = _Guesses()
 
 
-class Access:
+class Auth:
     """The token, which may be replaced or taken away, and the sessions that it has opened."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import Target, info_of
+from loader.redis.client import RedisClient, info_of
 from loader.redis.migrations import in_words, moves
 from loader.web.views import ClusterView, NodeView
 from loader.wire.slots import SLOTS
@@ -13,7 +13,7 @@ from loader.words import counted
 NEARLY = 0.95  # of maxmemory: above it a master is all but full
 
 
-def look_at(target: Target, written: Mapping[str, int]) -> ClusterView:
+def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
     """The cluster as a page shows it; `written` are rows by node. A master that does not answer is told of as such."""
     ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
     owned: dict[Node, list[tuple[int, int]]] = {}
@@ -36,7 +36,7 @@ def look_at(target: Target, written: Mapping[str, int]) -> ClusterView:
     return ClusterView(state, target.cluster, tuple(nodes), free, tuple(problems))
 
 
-def _look(target: Target, node: Node, ranges: tuple[tuple[int, int], ...], written: int) -> NodeView:
+def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], written: int) -> NodeView:
     """One master; a `TargetError` where the account may not look."""
     commands = [("INFO",), ("DBSIZE",), *([("CLUSTER", "INFO")] if target.cluster else [])]
     try:
@@ -59,7 +59,7 @@ def _look(target: Target, node: Node, ranges: tuple[tuple[int, int], ...], writt
     return NodeView(str(node), ranges, keys, used, limit, replicas, written, problem)
 
 
-def _moves(target: Target, nodes: Iterable[Node]) -> tuple[bool, list[str]]:
+def _moves(target: RedisClient, nodes: Iterable[Node]) -> tuple[bool, list[str]]:
     """Whether slots are being moved, and what is said of it, or why nothing can be."""
     try:
         found = moves(target, nodes)

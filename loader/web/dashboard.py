@@ -15,22 +15,21 @@ from typing import Any, TypeVar
 
 from loader.config.files import as_yaml
 from loader.config.load import Config
-from loader.config.models import Job, Schedule
-from loader.config.models import Target as Settings
+from loader.config.models import JobConfig, ScheduleConfig, TargetConfig
 from loader.errors import StateError, TargetError
 from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
 from loader.model import Chunk, Node
 from loader.pipeline.run import preview
-from loader.redis.client import Target
+from loader.redis.client import RedisClient
 from loader.redis.servers import describe_cluster
 from loader.report.documents import command_text, shown
 from loader.report.status import UNITS
 from loader.state.checkpoint import Rejected, Rejects
-from loader.state.history import KEPT, Entry, History
-from loader.web.activity import Record
+from loader.state.history import KEPT, History, RunRecord
+from loader.web.activity import RunTracker
 from loader.web.cluster import look_at
 from loader.web.health import PATIENCE, Health
-from loader.web.poller import FIRST, Glimpse
+from loader.web.poller import FIRST, CachedPoll
 from loader.web.views import LISTED, MINUTES, ClusterView, JobPage, JobView, Overview, RejectsPage, RejectView
 from loader.wire.slots import SlotMap, slot_of
 
@@ -47,17 +46,17 @@ DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every
 T = TypeVar("T")
 
 
-class Survey:
+class Dashboard:
     """What pages and the API show of the jobs of a config, which may be replaced."""
 
-    def __init__(self, config: Config, record: Record, health: Health) -> None:
+    def __init__(self, config: Config, record: RunTracker, health: Health) -> None:
         self._record = record
-        self._health = Glimpse(health.reasons, HEALTH_FRESH)
+        self._health = CachedPoll(health.reasons, HEALTH_FRESH)
         self._host = socket.gethostname()
-        self._target: Target | None = None
-        self._opened: Settings | None = None  # what it was opened with
+        self._target: RedisClient | None = None
+        self._opened: TargetConfig | None = None  # what it was opened with
         self._using = threading.Lock()  # the target's connections
-        self._glimpses: dict[tuple[str, str], Glimpse[Any]] = {}  # by what they are of, and the job
+        self._glimpses: dict[tuple[str, str], CachedPoll[Any]] = {}  # by what they are of, and the job
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -72,7 +71,7 @@ class Survey:
         self._glimpse = self._of("all", "", lambda: self._look(config), FRESH)
         self._record.keep(config.jobs)
 
-    def seed(self, target: Target) -> None:
+    def seed(self, target: RedisClient) -> None:
         """Learn of the runs of the last hour."""
         for name in self.jobs:
             with suppress(StateError):  # which the status of the job tells of
@@ -179,7 +178,7 @@ class Survey:
             lambda target: [job_status(target, self._config.source, self._config.jobs[name]) for name in names], names
         )
 
-    def runs(self, names: Iterable[str], last: int) -> list[Entry]:
+    def runs(self, names: Iterable[str], last: int) -> list[RunRecord]:
         """The newest runs of these jobs, newest first; a `LoaderError` where the target cannot be asked."""
         entries = self._asked(lambda target: [entry for name in names for entry in History(target, name).last(last)])
         return sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
@@ -194,18 +193,18 @@ class Survey:
         return self._asked(describe_cluster)
 
     @property
-    def jobs(self) -> Mapping[str, Job]:
+    def jobs(self) -> Mapping[str, JobConfig]:
         """The jobs of the config."""
         return self._config.jobs
 
-    def _of(self, what: str, name: str, ask: Callable[[], T], fresh: float) -> Glimpse[T]:
-        return self._glimpses.setdefault((what, name), Glimpse(ask, fresh))
+    def _of(self, what: str, name: str, ask: Callable[[], T], fresh: float) -> CachedPoll[T]:
+        return self._glimpses.setdefault((what, name), CachedPoll(ask, fresh))
 
     def _now(self) -> float:
         """What time it is by the target, as far as is known."""
         return time.time() + self._ahead
 
-    def _view(self, job: Job) -> JobView:
+    def _view(self, job: JobConfig) -> JobView:
         status, schedule, now = self._statuses.get(job.name), job.schedule, self._now()
         progress = self._record.progress(job.name)
         if status is None:
@@ -229,7 +228,7 @@ class Survey:
             progress=progress,
         )
 
-    def _command(self, job: Job, words: list[bytes]) -> str:
+    def _command(self, job: JobConfig, words: list[bytes]) -> str:
         if self.shows_values:
             return command_text(words)
         names = (word if place % 2 == 0 else MASK.encode() for place, word in enumerate(words[2:]))
@@ -244,9 +243,9 @@ class Survey:
         found = preview(config, config.jobs[name])
         return found.plan.select(Chunk(1)), next(iter(found.commands), None)
 
-    def _asked(self, ask: Callable[[Target], T], names: Iterable[str] = ()) -> T:
+    def _asked(self, ask: Callable[[RedisClient], T], names: Iterable[str] = ()) -> T:
         """What the target says."""
-        with self._open() as target, target.foreseeing(q for n in names for q in questions(self._config.jobs[n])):
+        with self._open() as target, target.prefetching(q for n in names for q in questions(self._config.jobs[n])):
             return ask(target)
 
     def _look(self, config: Config) -> tuple[ClusterView, tuple[str, ...]]:
@@ -256,17 +255,17 @@ class Survey:
         """
         with self._open() as target:
             cluster = look_at(target, self._record.written())
-            nodes: dict[Node, list[Job]] = {}
+            nodes: dict[Node, list[JobConfig]] = {}
             for job in config.jobs.values():
                 nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
             silent = {node.node for node in cluster.nodes if node.problem and node.keys is None}
             asked = [jobs for node, jobs in nodes.items() if str(node) not in silent]
             return cluster, tuple(problem for jobs in asked for problem in self._judge(target, jobs))
 
-    def _judge(self, target: Target, jobs: Iterable[Job]) -> Iterator[str]:
+    def _judge(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:
         """Find the state of the jobs of one node, and say why that of some cannot be had."""
         try:
-            with target.foreseeing(question for job in jobs for question in questions(job)):
+            with target.prefetching(question for job in jobs for question in questions(job)):
                 for job in jobs:
                     try:
                         status = job_status(target, self._config.source, job)
@@ -283,7 +282,7 @@ class Survey:
             target.mark_stale()
             yield str(error)
 
-    def _learn(self, target: Target, name: str) -> None:
+    def _learn(self, target: RedisClient, name: str) -> None:
         """Have the record know of a job's runs of the last hour; those since the last time are mostly few."""
         history = History(target, name)
         entries = history.last(LEARNED)
@@ -295,7 +294,7 @@ class Survey:
             self._seen[name] = entries[0].run
 
     @contextmanager
-    def _open(self) -> Iterator[Target]:
+    def _open(self) -> Iterator[RedisClient]:
         """The target, for one at a time; after a failure, on new connections.
 
         A `TargetError` where others take too long: who asks is answered, whatever hangs.
@@ -306,7 +305,7 @@ class Survey:
         try:
             if self._target is None or self._opened is not self._settings:
                 self._drop()
-                self._target, self._opened = Target(self._settings), self._settings
+                self._target, self._opened = RedisClient(self._settings), self._settings
             yield self._target
         except BaseException:
             self._drop()
@@ -320,7 +319,7 @@ class Survey:
         self._target = None
 
 
-def effective(job: Job) -> dict[str, object]:
+def effective(job: JobConfig) -> dict[str, object]:
     """All keys of a job with what holds for it, as they would be written."""
     return {name: _written(name, value) for name, value in job.model_dump(mode="json").items()}
 
@@ -333,7 +332,7 @@ def _written(name: str, value: object) -> object:
     return f"{value}%" if name == "ttl_jitter" else value
 
 
-def in_words(schedule: Schedule) -> str:
+def in_words(schedule: ScheduleConfig) -> str:
     """When a job runs, in the words of the config."""
     jitter = f", up to {duration(schedule.jitter)} later" if schedule.jitter else ""
     return (
@@ -347,12 +346,12 @@ def duration(seconds: int) -> str:
     return f"{seconds // size}{unit}"
 
 
-def masked(job: Job) -> str:
+def masked(job: JobConfig) -> str:
     """What may be shown of each key of a job."""
     return job.prefix + MASK
 
 
-def _listed(target: Target, job: str) -> tuple[int, list[Rejected], SlotMap]:
+def _listed(target: RedisClient, job: str) -> tuple[int, list[Rejected], SlotMap]:
     """How many rejects a job has, the latest of them, latest first, and who owns their slots."""
     entries = {entry.key: entry for entry in Rejects(target, job).all()}  # one may come twice
     return len(entries), nsmallest(LISTED, entries.values(), key=lambda each: (-each.last, each.key)), target.slots

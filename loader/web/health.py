@@ -6,11 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
-from loader.config.models import Source as SourceSettings
-from loader.config.models import Target as TargetSettings
+from loader.config.models import SourceConfig, TargetConfig
 from loader.errors import LoaderError
-from loader.mysql.connection import Source
-from loader.redis.client import Target
+from loader.mysql.connection import Connection
+from loader.redis.client import RedisClient
 
 PATIENCE = 2  # seconds that a server has to answer
 FRESH = 1.0  # seconds for which an answer stands: however often it is asked, servers are asked once
@@ -20,7 +19,7 @@ AT_ONCE = 8  # servers asked at the same time
 class Health:
     """Asks MySQL and each master of Redis, on new connections; `settings` may be replaced when a config is reloaded."""
 
-    def __init__(self, source: SourceSettings, target: TargetSettings) -> None:
+    def __init__(self, source: SourceConfig, target: TargetConfig) -> None:
         self._asking = threading.Lock()  # held while servers are asked
         self._lock = threading.Lock()  # of the settings and the answer, never held for long
         self._looked = float("-inf")
@@ -28,7 +27,7 @@ class Health:
         self._stopping = False
         self.configure(source, target)
 
-    def configure(self, source: SourceSettings, target: TargetSettings) -> None:
+    def configure(self, source: SourceConfig, target: TargetConfig) -> None:
         """Ask these servers from now on."""
         short = {"connect_timeout": min(PATIENCE, source.connect_timeout), "read_timeout": PATIENCE}
         with self._lock:
@@ -55,22 +54,22 @@ class Health:
                     self._reasons, self._looked = reasons, time.monotonic()
             return list(reasons)
 
-    def _ask(self, source: SourceSettings, target: TargetSettings) -> list[str]:
+    def _ask(self, source: SourceConfig, target: TargetConfig) -> list[str]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             mysql = pool.submit(_reason, lambda: self._ask_source(source))
             redis = self._ask_target(pool, target)
             return [*filter(None, [mysql.result()]), *redis]
 
-    def _ask_source(self, settings: SourceSettings) -> None:
-        with Source(settings) as source:
+    def _ask_source(self, settings: SourceConfig) -> None:
+        with Connection(settings) as source:
             source.fetch("SELECT 1")
 
-    def _ask_target(self, pool: ThreadPoolExecutor, settings: TargetSettings) -> list[str]:
+    def _ask_target(self, pool: ThreadPoolExecutor, settings: TargetConfig) -> list[str]:
         """One reason a master that does not answer, or one where the topology cannot be had."""
         asked: list[Future[str]] = []
 
         def ask() -> None:
-            with Target(settings) as target:
+            with RedisClient(settings) as target:
                 target.refresh(force=True)
                 pings = [partial(target.command, node, "PING") for node in target.slots.nodes]
                 asked.extend(pool.submit(_reason, ping) for ping in pings)

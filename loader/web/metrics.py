@@ -20,7 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from loader.model import SKEW, ChunkLoaded, News, Run, RunBegan, RunEnded, Status, Waiting
+from loader.model import SKEW, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
 from loader.pipeline.throttle import Throttle
 from loader.wire.codec import COMPILED
 
@@ -78,9 +78,9 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def listen(self, job: str) -> "Listener":
+    def listen(self, job: str) -> "MetricsListener":
         """A listener for one run of a job."""
-        return Listener(self, job)
+        return MetricsListener(self, job)
 
     def keep(self, max_ages: Mapping[str, float | None]) -> None:
         """Have series of these jobs alone, each with its `max_age`; those that may be counted up begin at 0."""
@@ -236,7 +236,7 @@ class Counts:
         return more
 
 
-class Listener:
+class MetricsListener:
     """Counts one run into the metrics: chunks as they are loaded, the rest at its end."""
 
     def __init__(self, metrics: Metrics, job: str) -> None:
@@ -251,7 +251,7 @@ class Listener:
         del rows
         self._throttle, self._waited = throttle, {}
 
-    def notify(self, event: News | None) -> None:
+    def notify(self, event: RunEvent | None) -> None:
         """Count an event, and what was waited until then."""
         waited = self._throttle.waited()
         if waited != self._waited:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 
-class Glimpse(Generic[T]):
+class CachedPoll(Generic[T]):
     """An answer that is asked for in a thread of its own, while somebody looks; `problem` says why none is newer."""
 
     def __init__(self, ask: Callable[[], T], fresh: float) -> None:

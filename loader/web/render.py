@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loader.report.status import problems_of
-from loader.state.history import Entry
+from loader.state.history import RunRecord
 from loader.web.views import LISTED, MINUTES, ClusterView, Grid, JobPage, JobView, Overview, RejectsPage, Viewer
 from loader.words import counted, nouns
 
@@ -80,7 +80,7 @@ class Bar:
     x: float
     width: float
     height: float
-    entry: Entry
+    entry: RunRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Stretch:
     text: str
 
 
-class Pages:
+class Renderer:
     """The pages of the daemon, drawn from views; `static` gives what they link to."""
 
     def __init__(self) -> None:
@@ -290,7 +290,7 @@ def spark(rates: Sequence[float]) -> str:
     return f"M0 {HEIGHT}{''.join(points)}L{WIDTH} {HEIGHT}"
 
 
-def chart(entries: Sequence[Entry]) -> list[Bar]:
+def chart(entries: Sequence[RunRecord]) -> list[Bar]:
     """Runs as bars, the oldest first and the newest at the right end; the longest run is the highest."""
     width = 100 / RUNS
     shown = entries[:RUNS]

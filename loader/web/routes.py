@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from loader.web.dashboard import Survey
+from loader.web.dashboard import Dashboard
 from loader.web.server import NO_STORE
 from loader.web.views import JobPage, Overview, RejectsPage, Viewer
 
@@ -34,7 +34,7 @@ class Pages(Protocol):
         """A file of the pages, with its media type."""
 
 
-def site(survey: Survey, pages: Pages, viewer: Callable[[Request], Viewer]) -> list[Route]:
+def site(survey: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]) -> list[Route]:
     """The routes of the pages."""
 
     def overview(request: Request) -> Response:

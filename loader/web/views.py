@@ -6,7 +6,7 @@ Times are in seconds since 1970, durations in seconds, sizes in bytes.
 from dataclasses import dataclass
 
 from loader.jobs.status import JobStatus
-from loader.state.history import Entry
+from loader.state.history import RunRecord
 
 MINUTES = 60  # of `JobView.rates`
 CELLS = 400  # of a grid at most: beyond, several chunks share a cell
@@ -107,7 +107,7 @@ class JobPage:
 
     now: float
     view: JobView
-    entries: tuple[Entry, ...]  # the newest 50, newest first
+    entries: tuple[RunRecord, ...]  # the newest 50, newest first
     grid: Grid | None
     config: str  # YAML, without secrets
     statement: str  # empty: not known, see `why`

@@ -824,25 +824,25 @@ cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcep
 
 
 @final
-cdef class Tally:
-    """See `frames.Tally`."""
+cdef class SlotChecksums:
+    """See `frames.SlotChecksums`."""
 
     cdef uint64_t _counts[16384]
     cdef uint64_t _sums[16384]
 
     def add(self, list keys not None):
-        """See `frames.Tally.add`."""
+        """See `frames.SlotChecksums.add`."""
         for key in keys:
             self._add(<bytes?>key, len(key))
 
     def of(self, unsigned int slot):
-        """See `frames.Tally.of`."""
+        """See `frames.SlotChecksums.of`."""
         if slot >= 16384:
             raise IndexError(slot)
         return self._counts[slot], self._sums[slot]
 
-    def differing(self, Tally other not None):
-        """See `frames.Tally.differing`."""
+    def differing(self, SlotChecksums other not None):
+        """See `frames.SlotChecksums.differing`."""
         cdef unsigned int slot
         return [
             slot
@@ -873,7 +873,7 @@ cdef class Comparer:
 
     cdef readonly Py_ssize_t left, wanted, present
     cdef readonly list differences
-    cdef Tally _tally
+    cdef SlotChecksums _tally
     cdef Py_buffer _batch
     cdef bint _have_batch
     cdef Command _command  # that the next reply is compared with
@@ -887,7 +887,7 @@ cdef class Comparer:
     cdef Py_ssize_t* _table  # number of a field, from 1, at the place of its name's checksum or behind it; 0: none
     cdef Py_ssize_t _fields, _names, _field_room, _mask
 
-    def __cinit__(self, data, Py_ssize_t rows, Tally tally=None):
+    def __cinit__(self, data, Py_ssize_t rows, SlotChecksums tally=None):
         self.left = rows
         self.differences = []
         self._tally = tally

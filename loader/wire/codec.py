@@ -3,12 +3,12 @@
 from loader.wire import encoder
 
 try:
-    from loader.wire._codec import Comparer, Encoder, Tally, count_replies, reads
+    from loader.wire._codec import Comparer, Encoder, SlotChecksums, count_replies, reads
 
     COMPILED = True
 except ImportError:  # installed without a compiler
-    Comparer, Encoder, Tally = encoder.Comparer, encoder.Encoder, encoder.Tally  # type: ignore[assignment,misc]
+    Comparer, Encoder, SlotChecksums = encoder.Comparer, encoder.Encoder, encoder.SlotChecksums  # type: ignore[assignment,misc]
     count_replies, reads = encoder.count_replies, encoder.reads
     COMPILED = False
 
-__all__ = ["COMPILED", "Comparer", "Encoder", "Tally", "count_replies", "reads"]
+__all__ = ["COMPILED", "Comparer", "Encoder", "SlotChecksums", "count_replies", "reads"]

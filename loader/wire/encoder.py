@@ -165,11 +165,11 @@ class Encoder:
         self._replies[node] += len(commands)
 
 
-class Tally:
+class SlotChecksums:
     """How many keys were seen of each slot, and a checksum of them that does not depend on their order.
 
     256 KiB however many the keys are. Two of them tell which slots hold other keys on one side than on the other. A key
-    that is added twice counts twice. One thread adds to a `Tally` at a time.
+    that is added twice counts twice. One thread adds to a `SlotChecksums` at a time.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class Tally:
         """Number and checksum of a slot's keys."""
         return self._counts[slot], self._sums[slot]
 
-    def differing(self, other: "Tally") -> list[int]:
+    def differing(self, other: "SlotChecksums") -> list[int]:
         """Slots that have other keys here than there."""
         return [slot for slot in range(SLOTS) if self.of(slot) != other.of(slot)]
 
@@ -200,7 +200,7 @@ class Comparer:
     the reply, which may be an error, both as bytes. The key of each hash that is there is added to `tally`.
     """
 
-    def __init__(self, data: Buffer, rows: int, tally: Tally | None = None) -> None:
+    def __init__(self, data: Buffer, rows: int, tally: SlotChecksums | None = None) -> None:
         self.left = rows  # replies still to come
         self.wanted = 0  # bytes that the next reply needs in the buffer, as far as is known
         self.present = 0  # replies that were hashes, of one field or more

@@ -56,7 +56,16 @@ def _node(test: str) -> str:
 
 FAULTS = [
     *_of(
-        "erase",
+        "model",
+        (
+            "text after a literal goes through",
+            "LITERAL.fullmatch(value)",
+            "LITERAL.match(value)",
+            "plan::literals_hold_no_free_text",
+        ),
+    ),
+    *_of(
+        "pipeline/deleter",
         (
             "hashes of another job go",
             "owned = sorted(filter(self._lookup.owns, keys))",
@@ -95,11 +104,11 @@ FAULTS = [
         ),
     ),
     *_of(
-        "reconcile",
+        "jobs/verify",
         (
             "a repair takes no lock",
-            'with Both(settings, job, new_id() if repair else "") as both:',
-            'with Both(settings, job, "") as both:',
+            'with JobSession(settings, job, new_id() if repair else "") as both:',
+            'with JobSession(settings, job, "") as both:',
             "lock::x1_two_runs_of_a_job",
         ),
         (
@@ -158,8 +167,8 @@ FAULTS = [
         ),
         (
             "keys of a scan that failed count",
-            "scanned, done.keys = Tally(), 0",
-            "scanned = Tally()",
+            "scanned, done.keys = SlotChecksums(), 0",
+            "scanned = SlotChecksums()",
             "reconcile::a_master_that_fails_amid_a_scan",
         ),
         (
@@ -170,7 +179,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "moves",
+        "redis/migrations",
         (
             "keys on the node that takes a slot do not count",
             "return owner == node or Move(slot, owner, node) in self.moves",
@@ -185,7 +194,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "sample",
+        "mysql/sample",
         (
             "a share that gave nothing is enough",
             "if parts == 1 or seen() * 2 >= count:",
@@ -200,7 +209,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "config",
+        "config/load",
         (
             "a job that deletes may share its prefix with the second of two",
             "            self.odd = self.odd or job\n",
@@ -209,7 +218,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "increment",
+        "pipeline/incremental",
         (
             "the lag is not taken off",
             "before.at - setting(job).lag - set_back(before, now)",
@@ -230,8 +239,8 @@ FAULTS = [
         ),
         (
             "stamps of another time zone do not hold the mark back",
-            "return Mark(min(last, limit), last,",
-            "return Mark(limit, last,",
+            "return Watermark(min(last, limit), last,",
+            "return Watermark(limit, last,",
             "increment::x10_stamps_in_another_time_zone",
         ),
         (
@@ -266,7 +275,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "schedule",
+        "daemon/schedule",
         (
             "a job runs beside itself",
             "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
@@ -353,7 +362,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "forms",
+        "mysql/forms",
         (
             "zeros before a number do not matter",
             'return rb"[0-9]{%d}|[1-9][0-9]{%d,}" % (width, width)',
@@ -386,7 +395,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "plan",
+        "mysql/plan",
         (
             "texts of several character sets are joined as they are",
             "text_of(column) if mixed and column in texts else quote(column.name)",
@@ -401,7 +410,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "source",
+        "mysql/connection",
         (
             "members of an ENUM have no letter case",
             "        full_type=str(full),\n",
@@ -422,7 +431,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "both",
+        "jobs/session",
         (
             "a hash of someone else goes",
             "own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))",
@@ -431,7 +440,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "reconcile",
+        "jobs/verify",
         (
             "hashes of others allow more to be deleted",
             "done.keys -= len(left.unsure) + left.others",
@@ -440,7 +449,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "joint",
+        "mysql/joint",
         (
             "members that hold the separator are told apart",
             "return is_prefix_free([member + separator for member in members])",
@@ -455,7 +464,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lookup",
+        "mysql/keys",
         (
             "a hash of other fields is ours",
             "if not all(name in names for name in found) or not (self._begins or any(self._shown)):",
@@ -512,7 +521,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "watch",
+        "pipeline/load_guard",
         (
             "a load above the limit is not waited for",
             'if value > most else ""',
@@ -539,7 +548,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "source",
+        "mysql/connection",
         (
             "an error amid rows ends the result well",
             "            self._source.close()\n            raise\n",
@@ -596,7 +605,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "session",
+        "mysql/session",
         (
             "the time zone is not set",
             "values = {ZONE: zone,",
@@ -623,7 +632,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "writing",
+        "mysql/write_statements",
         (
             "a function of one's own is taken to read",
             "if not known and (",
@@ -638,7 +647,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "plan",
+        "mysql/plan",
         (
             "the upper bound is not part of a chunk",
             "_compare(columns, values, '<', '<=')",
@@ -650,12 +659,6 @@ FAULTS = [
             'return "`" + name.replace("`", "``") + "`"',
             'return "`" + name + "`"',
             "plan::names_are_quoted",
-        ),
-        (
-            "text after a literal goes through",
-            "LITERAL.fullmatch(value)",
-            "LITERAL.match(value)",
-            "plan::literals_hold_no_free_text",
         ),
         (
             "a row whose condition is NULL keeps its hash",
@@ -695,7 +698,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "walk",
+        "mysql/chunker",
         (
             "the rest beyond the last bound is left out",
             "        at += rows\n        yield (str(at),)\n    yield None\n",
@@ -716,7 +719,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "history",
+        "state/history",
         (
             "a run of a part is a success of all",
             "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
@@ -737,7 +740,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "access",
+        "web/auth",
         (
             "guesses cost no wait",
             "if not self._token or now < before.until:",
@@ -770,7 +773,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "actions",
+        "web/actions",
         (
             "an action needs no session",
             "            if not self._access.has(request.cookies.get(COOKIE)):\n",
@@ -791,7 +794,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "daemon",
+        "daemon/service",
         (
             "a run elsewhere is not asked about",
             "                if holders(target, job):\n                    return False\n",
@@ -812,7 +815,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "frames",
+        "wire/encoder",
         (
             "a field that became NULL stays",
             "                absent.append(name)\n",
@@ -833,7 +836,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "reader",
+        "redis/checker",
         (
             "an error of a node is a hash that differs",
             "        if code not in REDIRECT | DATA:\n            raise self._target.error(text, node)\n",
@@ -842,7 +845,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "execute",
+        "jobs/execute",
         (
             "the prune of a run takes the lock anew",
             "run=run.id, within=ends)",
@@ -851,7 +854,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "run",
+        "pipeline/run",
         (
             "a run that failed is pruned after",
             "        _transfer(ends, options, listener, run, again=again)\n",
@@ -863,7 +866,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "clocks",
+        "daemon/clocks",
         (
             "the target's clock is not followed",
             "self._ahead.get(node, self._own))\n",
@@ -872,7 +875,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "claim",
+        "state/claim",
         (
             "another source counts as the same",
             'WORDS = {"source": "it reads from", ',
@@ -893,7 +896,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "ends",
+        "pipeline/job_context",
         (
             "the name of another config's job is used",
             "        if not moved:\n",
@@ -902,7 +905,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "history",
+        "state/history",
         (
             "a run is kept by this machine's clock",
             "began=round(ended - took, 3), ended=round(ended, 3))",
@@ -911,7 +914,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "status",
+        "jobs/status",
         (
             "a success in the future is believed",
             "    if ahead(success, now):\n",
@@ -920,7 +923,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state",
+        "state/checkpoint",
         (
             "a slot that a wrong clock has done stands",
             'if done["slot"] > self._target.time(self._slot) + SKEW:',
@@ -935,7 +938,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lock",
+        "state/lock",
         (
             "shards of other numbers go side by side",
             "if of ~= shards or theirs == shard then",
@@ -974,7 +977,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "our own connections are not closed",
             "if name in own or name.rpartition",
@@ -1001,7 +1004,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "link",
+        "redis/sockets",
         (
             "what is under way is not fenced",
             "            if link.awaited:\n                self._target.fence(link.node, link.name)\n",
@@ -1022,7 +1025,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "writer",
+        "redis/writer",
         (
             "no replica needs to acknowledge",
             "        if counts[0] < 1:\n",
@@ -1055,7 +1058,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "load",
+        "pipeline/transfer",
         (
             "what does not pass is tried again",
             "if not error.transient or now + pause > min(give_up, limit.end())",
@@ -1082,7 +1085,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "source",
+        "mysql/connection",
         (
             "a slow statement is taken for a server that hangs",
             "in_vain = not self._lives(probing)",
@@ -1097,7 +1100,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "a reply may drip",
             "if (left := self._ends - time.monotonic()) <= 0:",
@@ -1112,7 +1115,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lock",
+        "state/lock",
         (
             "a worker that hangs may write once the lock is let go",
             '        self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")\n',
@@ -1121,7 +1124,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "basis",
+        "pipeline/run_state",
         (
             "the server's own time zone is no matter",
             '| ({} if named else {"time zone": str(zone)})',
@@ -1136,7 +1139,7 @@ FAULTS = [
         ),
         (
             "a baseline is kept though masters are in doubt once it is saved",
-            "        if self._is_doubtful(ends.steadily(lambda: lives(ends.target)).values()):\n",
+            "        if self._is_doubtful(ends.with_retry(lambda: lives(ends.target)).values()):\n",
             "        if self._is_doubtful([]):\n",
             "changed::a_master_whose_counters_are_reset_while_the_baseline_is_saved",
         ),
@@ -1172,7 +1175,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "basis",
+        "pipeline/run_state",
         (
             "another table of the name is built on",
             "if not name or not (self.plan.job.incremental or self._options.resume):",
@@ -1187,7 +1190,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state",
+        "state/checkpoint",
         (
             "fields that the job has no more are told of once",
             "self.set_fields(names | known)",
@@ -1208,7 +1211,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "baseline",
+        "state/baseline",
         (
             "another plan is built on",
             "        if changed := difference(baseline.facts, facts):\n            return",
@@ -1235,7 +1238,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "masters",
+        "redis/servers",
         (
             "counters that were reset are believed",
             "return self.connections < before.connections or self.connections <= self.client - before.client",
@@ -1244,7 +1247,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "digests",
+        "state/digests",
         (
             "no replica knows that a chunk is dirty",
             'self._target.keep(self._key.encode(), ("HMSET", self._key, *words))',
@@ -1271,7 +1274,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "changed",
+        "pipeline/changed_only",
         (
             "a part that is owed again counts as written",
             "family.done.pop(number, None)",
@@ -1292,7 +1295,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "both",
+        "jobs/session",
         (
             "who takes a slot is not gone over after who gives it",
             "*((node, True) for node in stood.takers)",
@@ -1343,7 +1346,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "marker",
+        "state/markers",
         (
             "a marker stays in a slot that is being moved",
             "                    self._target.mark_stale()\n                    self.move(node)\n",
@@ -1364,7 +1367,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "load",
+        "pipeline/transfer",
         (
             "a hash that expires is not written again",
             "        if not acks.expiring:\n",
@@ -1379,7 +1382,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "writer",
+        "redis/writer",
         (
             "what EXPIRE and TTL say is not looked at",
             "sum(counts) != replies",
@@ -1394,7 +1397,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "ends",
+        "pipeline/job_context",
         (
             "keys that expire are not looked for",
             "if plan.layout.ttl is None and _has_mortal(target, settings.jobs):",
@@ -1403,7 +1406,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "crew",
+        "pipeline/workers",
         (
             "a chunk that is heard of after the doubt counts as sure",
             "yield from self._owe_again([event], listener, SHARED)",
@@ -1430,7 +1433,7 @@ FAULTS = [
         ),
         (
             "the lock is not asked for at the end",
-            "self._ends.steadily(self._throttle.confirm)",
+            "self._ends.with_retry(self._throttle.confirm)",
             "",
             "fences::a_lock_that_went_since_its_last_renewal",
         ),
@@ -1442,13 +1445,13 @@ FAULTS = [
         ),
         (
             "slots that moved are not noted",
-            "self._ledger.vouch(self._ends.steadily(markers.note_moves))",
+            "self._ledger.vouch(self._ends.with_retry(markers.note_moves))",
             "pass",
             "losses::a2_a_master_that_slots_have_moved_to",
         ),
         (
             "a chunk that is owed again is not dirty",
-            "self._ends.steadily(partial(changes.soil, event.chunk.number))",
+            "self._ends.with_retry(partial(changes.mark_dirty, event.chunk.number))",
             "pass",
             "losses::a2_a_master_comes_back_from_an_older_snapshot[changed_only-options1]",
         ),
@@ -1460,13 +1463,13 @@ FAULTS = [
         ),
         (
             "replicas that lack chunks are not told of",
-            "listener.notify(Noted(f\"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}\"))",
+            "listener.notify(Notice(f\"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}\"))",
             "pass",
             "losses::a3_after_the_end_of_the_run[changed_only]",
         ),
     ),
     *_of(
-        "ledger",
+        "pipeline/ledger",
         (
             "all rejects of a run are remembered",
             "return 1 + len(event.rejects)",
@@ -1499,7 +1502,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "baseline",
+        "state/baseline",
         (
             "it is kept though it was called in question",
             "if self._read() != self._text:",
@@ -1514,7 +1517,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "ends",
+        "pipeline/job_context",
         (
             "a lock that was shared leaves the baseline alone",
             "Baselines(self.target, self.plan.job.name).void(under_way=True)",
@@ -1523,7 +1526,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "both",
+        "jobs/session",
         (
             "what a master has lost of a repair is not looked for",
             "if lacking(seen, self._ledger.marks()):",
@@ -1538,7 +1541,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lock",
+        "state/lock",
         (
             "two dead holders are waited for",
             "while held := self._ask(target, dead):",
@@ -1547,7 +1550,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "a process that dies leaves its bytes behind",
             "made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)",
@@ -1562,7 +1565,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "both",
+        "jobs/session",
         (
             "a master that another one replaced is gone over",
             "if self._lives() != before:",
@@ -1571,7 +1574,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "masters",
+        "redis/servers",
         (
             "a replica is taken for a master",
             'if info.get("role") == "slave":',
@@ -1580,7 +1583,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "login",
+        "mysql/login",
         (
             "the password is given to whoever asks",
             "if self._way in CLEAR and connection.password and not connection.is_sealed:",
@@ -1601,7 +1604,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "source",
+        "mysql/connection",
         (
             "an answer without sense is a fault of the program",
             "except Exception as error:\n            raise self._error(error, doing)",
@@ -1610,7 +1613,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "any reply is taken for the one that was asked for",
             "if not isinstance(reply, Exception) and not is_plausible(name, reply):",
@@ -1625,7 +1628,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "writer",
+        "redis/writer",
         (
             "an error that says nothing is none",
             '(number, line[1:].decode(errors="replace") or NAMELESS)',
@@ -1634,7 +1637,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "notation",
+        "config/parsers",
         (
             "a server steers the terminal",
             'return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)',
@@ -1643,7 +1646,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "cli",
+        "cli/main",
         (
             "a closed stream is the next socket's place",
             "    _open_streams()\n    try:",
@@ -1652,7 +1655,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "run",
+        "pipeline/run",
         (
             "a table that is gone is a fault of the config",
             "return Exit.FAILED if gone and",
@@ -1661,7 +1664,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "another type under a key of the loader's own is not named",
             'if _code(text) in DATA and kind_of(key.decode(errors="replace")):',
@@ -1670,7 +1673,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "recall",
+        "state/recall",
         (
             "what is nested too deeply ends in a traceback",
             "except RecursionError as error:",
@@ -1685,7 +1688,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "claim",
+        "state/claim",
         (
             "a claim that nobody can read is none",
             'raise foreign(self._key, f"does not say whose the name is ({error})") from error',
@@ -1694,7 +1697,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "ends",
+        "pipeline/job_context",
         (
             "a prune ends the lock of the run that it is part of",
             "if not self._lender:",
@@ -1703,7 +1706,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "cli_watch",
+        "cli/status",
         (
             "a status that cannot be read is all right",
             "raise typer.Exit(Exit.OK if known else Exit.FAILED)",
@@ -1712,7 +1715,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state",
+        "state/checkpoint",
         (
             "fields that nobody can read are none",
             'raise foreign(self._fields, f"cannot be read ({error})") from error',
@@ -1721,7 +1724,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "tidy",
+        "state/tidy",
         (
             "what was none is taken away in silence",
             'self.told[error.key] = f"{error.what}: it was taken away, and is written anew"',
@@ -1730,7 +1733,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "lock",
+        "state/lock",
         (
             "a name on the fence may be anybody's",
             "if not string.match(listed[i + 1], '^loader%-%x+$') then",
@@ -1739,7 +1742,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "login",
+        "mysql/login",
         (
             "whoever answers is taken for MySQL",
             "        self._recognize()\n        super()",
@@ -1748,7 +1751,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "health",
+        "web/health",
         (
             "what nobody thought of is no reason",
             "    except Exception as error:",
@@ -1757,7 +1760,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "refusals",
+        "mysql/errors",
         (
             "a locked account is for a person to mend on one server alone",
             "3955, 4150, 4151,",
@@ -1766,7 +1769,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "ends",
+        "pipeline/job_context",
         (
             "a run has more workers than its account may have connections",
             "return wanted if most is None else min(wanted, most - 1)",
@@ -1781,7 +1784,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "target",
+        "redis/client",
         (
             "whoever answers is taken for Redis",
             "if who := self._other_than_redis(error, node):",
@@ -1796,7 +1799,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "rights",
+        "redis/acl",
         (
             "a command that was renamed away is no matter to doctor",
             "if not known then refused[#refused + 1] = -place elseif not allowed",
@@ -1805,7 +1808,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "source",
+        "mysql/connection",
         (
             "the end of a row's period is part of its key",
             "zip(columns, periods, strict=True) if period != ROW_END)",
@@ -1826,7 +1829,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "plan",
+        "mysql/plan",
         (
             "a walk goes along any key",
             '    if barred:\n        return f"since its index',
@@ -1835,7 +1838,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "reconcile",
+        "jobs/verify",
         (
             "rows that no key can be made of are not missed",
             '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
@@ -1844,7 +1847,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "statement",
+        "config/statement",
         (
             "a semicolon at the end stays",
             "return sql if end == len(sql) else sql[:end].rstrip()",

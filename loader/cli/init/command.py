@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from loader.cli.init.config_writer import Draft, Wanted
     from loader.cli.init.script import Script
     from loader.config.load import Config
-    from loader.mysql.connection import Source
+    from loader.mysql.connection import Connection
 
 ENVIRONMENT = ".env.example"
 NAMED = 8  # jobs that are told of one by one
@@ -161,7 +161,7 @@ def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
         note("The password in the script is not taken over: it belongs into .env.")
 
 
-def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list["Wanted"]:
+def _of_tables(source: "Connection", patterns: Sequence[str], database: str) -> list["Wanted"]:
     from loader.cli.init.config_writer import Wanted
     from loader.cli.init.prompts import tables
 
@@ -176,10 +176,10 @@ def _of_tables(source: "Source", patterns: Sequence[str], database: str) -> list
     return wanted
 
 
-def _of_script(source: "Source", script: "Script", database: str) -> list["Wanted"]:
+def _of_script(source: "Connection", script: "Script", database: str) -> list["Wanted"]:
     from loader.cli.init.config_writer import Wanted
     from loader.cli.init.script import stray_databases
-    from loader.model import Listed
+    from loader.model import TableSummary
 
     if strays := list(stray_databases(script, database)):
         raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
@@ -189,7 +189,7 @@ def _of_script(source: "Source", script: "Script", database: str) -> list["Wante
     if twice := list(_shared(script)):
         raise ConfigError("\n".join(twice))
     for statement in script.statements:
-        listed = there.get(statement.table) or there.get(statement.table.lower()) or Listed(statement.table)
+        listed = there.get(statement.table) or there.get(statement.table.lower()) or TableSummary(statement.table)
         try:
             wanted.append(Wanted(listed, source.table(listed.name), statement=statement))
         except LoaderError as error:

@@ -12,11 +12,11 @@ from itertools import pairwise
 from textwrap import wrap
 from typing import Any
 
-from loader.config.models import Job
+from loader.config.models import JobConfig
 from loader.config.parsers import JOB_NAME, KeyParts, key_parts
 from loader.config.statement import Statement
 from loader.errors import PlanError
-from loader.model import Column, Listed, Table
+from loader.model import Column, Table, TableSummary
 from loader.mysql.plan import make_plan
 from loader.state_keys import PREFIX
 from loader.words import counted
@@ -67,7 +67,7 @@ class Wanted:
     `table` is None where it cannot be read, and `refusal` then says why.
     """
 
-    listed: Listed
+    listed: TableSummary
     table: Table | None
     refusal: str = ""
     statement: Statement | None = None
@@ -150,7 +150,7 @@ def wrapped(text: str, indent: str, further: str | None = None, width: int = WID
     )
 
 
-def size_text(listed: Listed) -> str:
+def size_text(listed: TableSummary) -> str:
     """How large a table is about, in words."""
     if listed.is_view:
         return "a view"
@@ -291,8 +291,8 @@ def _template(parts: KeyParts) -> tuple[str, str]:
     )
 
 
-def _job(name: str, values: Mapping[str, Any]) -> Job:
-    job = Job.model_validate(values)
+def _job(name: str, values: Mapping[str, Any]) -> JobConfig:
+    job = JobConfig.model_validate(values)
     job.take_name(name)
     return job
 
@@ -369,7 +369,7 @@ def _field_lines(wanted: Wanted, table: Table, fields: Sequence[str] | Mapping[s
         yield f"      {entry:{width}}  # {_kind(column, wanted.listed)}" if column else f"      {entry}"
 
 
-def _kind(column: Column, listed: Listed) -> str:
+def _kind(column: Column, listed: TableSummary) -> str:
     """What a column holds, in words."""
     told = [in_comment(column.full_type)]
     told += ["may be NULL"] if column.nullable else []

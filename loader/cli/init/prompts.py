@@ -14,13 +14,12 @@ from unicodedata import east_asian_width
 
 from loader.cli.common import note
 from loader.cli.init.config_writer import in_comment, size_text
-from loader.config.models import Source as SourceSettings
-from loader.config.models import Target as TargetSettings
+from loader.config.models import SourceConfig, TargetConfig
 from loader.config.parsers import Address, mysql_address, redis_address
 from loader.errors import ConfigError, Exit, LoaderError
-from loader.model import Listed
-from loader.mysql.connection import Source, is_login
-from loader.redis.client import ACCOUNT, Target
+from loader.model import TableSummary
+from loader.mysql.connection import Connection, is_login
+from loader.redis.client import ACCOUNT, RedisClient
 
 TRIES = 3  # passwords that are asked for
 SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"
@@ -108,12 +107,12 @@ def _ask_password(side: str) -> None:
         raise ConfigError("the input ended; nothing is written") from None
 
 
-def open_source(url: str) -> Source:
+def open_source(url: str) -> Connection:
     """A connection to MySQL; asks for the password where the server refuses without."""
     tries = TRIES if is_attended() else 0
     while True:
         try:
-            return Source(SourceSettings.model_validate({"url": url, "password": password("source")}))
+            return Connection(SourceConfig.model_validate({"url": url, "password": password("source")}))
         except LoaderError as error:
             if not is_login(error):
                 raise
@@ -130,7 +129,7 @@ def check_target(url: str) -> None:
     tries = TRIES if is_attended() else 0
     while True:
         try:
-            with Target(TargetSettings.model_validate({"url": url, "password": password("target")})) as target:
+            with RedisClient(TargetConfig.model_validate({"url": url, "password": password("target")})) as target:
                 target.refresh(force=True)
         except LoaderError as error:
             if error.exit_code != Exit.CONFIG or ACCOUNT not in str(error):
@@ -150,7 +149,7 @@ def password(side: str) -> str:
     return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
 
 
-def tables(listing: Sequence[Listed], patterns: Sequence[str], database: str) -> list[Listed]:
+def tables(listing: Sequence[TableSummary], patterns: Sequence[str], database: str) -> list[TableSummary]:
     """Those of the tables that were named, or that a person chooses; all where there is no one to ask."""
     if not listing:
         raise ConfigError(
@@ -171,7 +170,7 @@ def tables(listing: Sequence[Listed], patterns: Sequence[str], database: str) ->
             note(str(error))
 
 
-def listing_lines(listing: Sequence[Listed]) -> list[str]:
+def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
     """A line for each table that fits a terminal: its number, name, size and key."""
     names = [in_comment(table.name, WIDEST) for table in listing]
     sizes = [size_text(table) for table in listing]
@@ -189,7 +188,7 @@ def _width(text: str) -> int:
     return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
-def matching(listing: Sequence[Listed], patterns: Iterable[str], *, numbered: bool = False) -> list[Listed]:
+def matching(listing: Sequence[TableSummary], patterns: Iterable[str], *, numbered: bool = False) -> list[TableSummary]:
     """The tables that are meant, in the order of the list; all where nothing is said."""
     patterns = list(patterns)
     meant: set[str] = set()
