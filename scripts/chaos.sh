@@ -7,4 +7,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh
-exec .venv/bin/python scripts/chaos.py "$@"
+exec .venv/bin/python tests/chaos/chaos.py "$@"

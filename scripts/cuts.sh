@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh dev
-exec .venv/bin/pytest tests/test_cuts.py -k n1 --every-byte "$@"
+exec .venv/bin/pytest tests/integration/test_cuts.py -k n1 --every-byte "$@"

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh
-exec .venv/bin/python scripts/daemon.py "$@"
+exec .venv/bin/python tests/chaos/daemon.py "$@"

@@ -13,4 +13,4 @@ PATH=$PWD/.venv/bin:$PATH
 # What pip builds the package with, it does not leave behind.
 python -c 'import Cython, setuptools' 2>/dev/null ||
   python -m pip --quiet --disable-pip-version-check install 'Cython>=3.1' 'setuptools>=77' >&2
-exec python scripts/fuzz.py "$@"
+exec python tests/fuzz/fuzz.py "$@"

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh
-exec .venv/bin/python benchmarks/page.py "$@"
+PYTHONPATH=tests/chaos exec .venv/bin/python benchmarks/page.py "$@"

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh dev
-exec .venv/bin/pytest tests/test_tables.py --tables 2000 "$@"
+exec .venv/bin/pytest tests/integration/test_tables.py --tables 2000 "$@"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from loader.lab.lab import Lab
-from pki import issue
-from world import World
+from support.database import World
+from support.pki import issue
 
 STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
 

@@ -1,4 +1,4 @@
-"""The words of a config file, as models: `SourceConfig`, `TargetConfig`, `JobConfig`. What one key may hold is decided here."""
+"""The keys of a config file as models, `SourceConfig`, `TargetConfig`, `JobConfig`: what each may hold."""
 
 import re
 from contextlib import suppress

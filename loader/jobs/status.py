@@ -97,7 +97,7 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
 
 
 def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
-    """What `job_status` asks the target in any case, to be asked at once for many jobs, see `RedisClient.foreseeing`."""
+    """What `job_status` asks the target in any case, to be asked at once for many jobs."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [
         ("LRANGE", runs, 0, 0),

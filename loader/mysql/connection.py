@@ -1,8 +1,9 @@
 """MySQL, and with `login` the only room that knows PyMySQL.
 
 PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row
-packets as they come, from the connection's buffered reader (`LoginConnection._rfile`), and gives the closing packet back, so
-that PyMySQL ends the result itself and raises what the server said. Whatever else it raises is an answer of no MySQL.
+packets as they come, from the connection's buffered reader (`LoginConnection._rfile`), and gives the closing packet
+back, so that PyMySQL ends the result itself and raises what the server said.
+Whatever else it raises is an answer of no MySQL.
 """
 
 import io

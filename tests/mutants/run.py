@@ -96,7 +96,7 @@ def tried(fault: Fault | None, tests: Sequence[str], latest: float) -> tuple[str
             mutated = fault.applied((copy / fault.file).read_text(encoding="utf-8"))
             compile(mutated, fault.file, "exec")
             (copy / fault.file).write_text(mutated, encoding="utf-8")
-            server = copy / "loader" / "server.py"
+            server = copy / "loader" / "lab" / "process.py"
             server.write_text(server.read_text(encoding="utf-8").replace(*HASTE), encoding="utf-8")
         began = time.monotonic()
         try:

@@ -1,0 +1,235 @@
+"""A lab to break: a table in its MySQL, loads of it that go on while something happens, and what is then in Redis."""
+
+import signal
+import subprocess
+import threading
+from contextlib import contextmanager, suppress
+
+import pytest
+import redis
+from redis.cluster import ClusterNode, RedisCluster
+
+import loader.lab.lab
+import loader.pipeline.transfer
+from loader.config.models import TargetConfig
+from loader.lab.lab import Lab
+from loader.lab.process import program, wait
+from loader.model import ChunkLoaded, Node, Waiting
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from support.command import HOST
+from support.database import Ear, World
+
+ROWS = 6_000
+CHUNK = 100
+NODE_TIMEOUT = 1500  # milliseconds: a failover then takes about 3 seconds
+
+
+class Load:
+    """A load of all rows in a thread: slow enough to last while something happens, then as fast as it can."""
+
+    def __init__(self, config, **options):
+        self.ear = Ear()
+        self.run = None
+        self._work = lambda: run_job(config, config.jobs["job"], Options(chunk_rows=CHUNK, **options), self.ear)
+        self._thread = threading.Thread(target=self._go, daemon=True)
+        self._thread.start()
+
+    def _go(self):
+        self.run = self._work()
+
+    @property
+    def running(self):
+        return self._thread.is_alive()
+
+    @property
+    def rows(self):
+        return sum(event.read for event in self.ear.events if isinstance(event, ChunkLoaded))
+
+    @property
+    def reasons(self):
+        """Why chunks were tried again."""
+        return [event.reason for event in self.ear.events if isinstance(event, Waiting)]
+
+    def reach(self, rows):
+        """Wait until so many more rows are loaded."""
+        goal = self.rows + rows
+        wait(lambda: self.rows >= goal or not self.running, f"{goal} rows")
+        assert self.running, self.run
+
+    def finish(self, seconds=60):
+        """The run, once it has ended."""
+        if self.ear.throttle:
+            self.ear.throttle._rate = None
+        self._thread.join(seconds)
+        assert not self.running, self.reasons
+        return self.run
+
+
+class Storm:
+    """A world of a lab that is broken; `target` is how its loads reach Redis."""
+
+    def __init__(self, lab, directory):
+        self.lab = lab
+        self.world = World(lab, directory)
+        self.deadline = "120s"
+        digits = " UNION ALL ".join(f"SELECT {n} AS n" for n in range(10))
+        self.world.sql(
+            "CREATE TABLE big (id int PRIMARY KEY, name varchar(60) NOT NULL)",
+            "INSERT INTO big SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, CONCAT('name ', RAND())"
+            f" FROM ({digits}) a, ({digits}) b, ({digits}) c, ({digits}) d WHERE d.n < 6",
+        )
+
+    @property
+    def url(self):
+        return "redis://" + ",".join(f"{HOST}:{port}" for port in self.lab.redis_ports.values())
+
+    def config(self, **target):
+        account = {"url": self.url.replace("//", "//loader@"), "password": self.lab.redis_password}
+        settings = TargetConfig.model_validate({"timeout": "3s"} | (target if "url" in target else account | target))
+        return self.world.config(table="big", deadline=self.deadline).model_copy(update={"target": settings})
+
+    def load(self, rate=800, *, target=None, **options):
+        return Load(self.config(**(target or {})), rate=rate, **options)
+
+    def client(self, name):
+        """A plain client of one node."""
+        return redis.Redis(HOST, self.lab.redis_ports[name], socket_timeout=20)
+
+    def names(self, role):
+        return [row.name for row in self.lab.status() if row.role == role]
+
+    def replica_of(self, name):
+        return next(row.name for row in self.lab.status() if row.master == name)
+
+    def node(self, name):
+        return Node(HOST, self.lab.redis_ports[name])
+
+    def leads(self, name):
+        """Whether a node is a master that takes writes."""
+        with self.client(name) as client:
+            return client.info("replication")["role"] == "master" and client.cluster("info")["cluster_state"] == "ok"
+
+    def fail_over(self, name, *how):
+        """Have the replica of that name take the place of its master, and wait until it has."""
+        with self.client(name) as client:
+            client.execute_command("CLUSTER", "FAILOVER", *how)
+        wait(lambda: self.leads(name), f"{name} to lead")
+
+    def settle(self):
+        """Start what is dead, wait until the nodes agree, and look at the cluster anew."""
+        for row in self.lab.status():
+            if row.running:
+                self.lab.kill(row.name, signal.SIGCONT)
+        if not self.lab.up():
+            wait(self.lab._settled, "the cluster to settle")
+        wait(lambda: _replicas_are_seen(self.lab), "the replicas")
+        self.world.redis.close()
+        nodes = [ClusterNode(HOST, port) for port in self.lab.redis_ports.values()]
+        self.world.redis = RedisCluster(startup_nodes=nodes)
+
+    def is_exact(self):
+        """Whether each row has its hash, field by field, and nothing else is there."""
+        rows = self.world.sql("SELECT id, name FROM big")
+        hashes = self.world.hashes()
+        return hashes == {f"big_{n}".encode(): {b"id": b"%d" % n, b"name": name.encode()} for n, name in rows}
+
+    def check(self, run):
+        """All rows were read and written, none is lost."""
+        assert (run.status, run.error, run.rejected) == ("ok", None, 0)
+        assert run.read == run.written == ROWS
+        self.settle()
+        assert self.is_exact()
+
+    def cluster(self, *words):
+        """What `redis-cli --cluster` says."""
+        call = [program("redis-cli", "valkey-cli"), "--cluster", *map(str, words)]
+        done = subprocess.run(call, capture_output=True, check=False, encoding="utf-8", timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+class Migration:
+    """Some slots of a master under way to another node, as `CLUSTER SETSLOT` and `MIGRATE` do it, key by key."""
+
+    def __init__(self, source, goal, slots, *, begins=True):
+        self.source, self.goal, self.slots = source, goal, slots
+        self._ids = {client: client.execute_command("CLUSTER", "MYID").decode() for client in (source, goal)}
+        if begins:
+            self.begin()
+
+    def begin(self):
+        for slot in self.slots:
+            self.goal.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", self._ids[self.source])
+            self.source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", self._ids[self.goal])
+
+    def take(self):
+        """All of it, and wait until both nodes know: who has not heard of the newest epoch takes an old one."""
+        self.begin()
+        self.finish()
+        wait(lambda: _masters(self.source) == _masters(self.goal), "the nodes to agree")
+
+    def move(self, count):
+        """Move some keys of each slot; whether there were any."""
+        port = self.goal.connection_pool.connection_kwargs["port"]
+        moved = False
+        for slot in self.slots:
+            keys = self.source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
+            if keys:
+                moved = True
+                self.source.execute_command("MIGRATE", HOST, port, "", 0, 5000, "KEYS", *keys)
+        return moved
+
+    def finish(self):
+        """Move the rest, and have the slots owned by their goal."""
+        while self.move(1000):
+            pass
+        for slot in self.slots:
+            for client in (self.goal, self.source):
+                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", self._ids[self.goal])
+
+
+def _masters(client):
+    """What a node knows of the masters: the epochs of their configs."""
+    return {each["node_id"]: each["epoch"] for each in client.cluster("nodes").values() if "master" in each["flags"]}
+
+
+def wait_for_reason(load, text):
+    """Wait until a chunk was tried again for a reason."""
+    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
+    assert load.running, load.run
+
+
+@contextmanager
+def broken_lab(directory):
+    """Three masters with a replica each that find a dead node out soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader.lab, "REDIS_CONF", loader.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
+        lab = Lab(directory)
+        lab.up()
+        for port in lab.redis_ports.values():
+            with redis.Redis(HOST, port) as client, suppress(redis.ReadOnlyError):
+                client.flushall()  # so that each replica receives something
+        wait(lambda: _replicas_are_seen(lab), "the replicas to have told how far they are")
+        yield lab
+        lab.down()
+
+
+def _replicas_are_seen(lab):
+    """Whether CLUSTER SLOTS has them: it leaves out those that no node has heard of yet that they received anything."""
+    for port in lab.redis_ports.values():
+        with redis.Redis(HOST, port) as client:
+            if any(len(row) < 4 for row in client.execute_command("CLUSTER", "SLOTS")):
+                return False
+    return True
+
+
+@contextmanager
+def storm_on(lab, directory):
+    """A world of that lab; whatever was broken is whole again afterwards."""
+    storm = Storm(lab, directory)
+    try:
+        yield storm
+    finally:
+        storm.settle()
+        storm.world.close()

@@ -1,0 +1,557 @@
+"""The status page: all that a view knows is told, nothing that it says is taken for HTML, and none by colour alone."""
+
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from loader.web.render import STATES, Renderer, number, ranges, size, span, spark, took
+from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
+from support import page_samples as looks
+from support.page_samples import NOW, entry, job
+
+INLINE = {"a", "b", "bdi", "code", "span", "time"}
+VOID = {"meta", "link", "input", "br", "hr", "img"}
+NASTY = "<script>alert(1)</script>'\"&{{ 7 * 7 }}\x1b[31m\x00\u202egnp\udcff"
+TOLD = "<script>alert(1)</script>'\"&{{ 7 * 7 }}\\x1b[31m\\x00\\u202egnp\\udcff"  # what people see of it
+CLERK = Viewer(actions=True, signed_in=True)
+GUEST = Viewer(actions=True)
+SOMEONE = Viewer()
+
+
+class Read(HTMLParser):
+    """A page as a browser reads it: its text, its elements, and a complaint where it is not well formed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.words, self.ids = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+        self.text = " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice: {names}"
+        self.elements.append((tag, dict(attrs)))
+        self.words.append("" if tag in INLINE else " ")
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+        self.words.append("" if tag in INLINE else " ")
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return Renderer()
+
+
+@pytest.fixture(scope="module")
+def written():
+    return looks.written()
+
+
+def overview(pages, *jobs, viewer=SOMEONE, **facts):
+    return Read(pages.overview(looks.overview(jobs=jobs, **facts), viewer))
+
+
+def test_pages_are_well_formed(written):
+    """Each element is closed in its turn, and an id is there once."""
+    for name, html in written.items():
+        read = Read(html)
+        assert html.startswith("<!doctype html>"), name
+        assert len(read.ids) == len(set(read.ids)), name
+        assert read.all("html") == [{"lang": "en"}], name
+        assert [tag for tag, _ in read.elements if tag in {"main", "h1"}] == ["main", "h1"], name
+
+
+def test_no_page_holds_a_style_a_script_or_another_host(written):
+    """What a strict Content-Security-Policy forbids is not there."""
+    for name, html in written.items():
+        read = Read(html)
+        assert read.all("style") == [], name
+        assert all(set(attrs) == {"src", "defer"} for attrs in read.all("script")), name
+        for tag, attrs in read.elements:
+            assert not [each for each in attrs if each.startswith("on") or each == "style"], (name, tag, attrs)
+            links = [attrs[each] for each in ("href", "src", "action", "xlink:href") if each in attrs]
+            assert all(re.match(r"/(?!/)|#", link) for link in links), (name, tag, attrs)
+            assert not any(re.search(r"(https?:|data:|javascript:)", str(value)) for value in attrs.values()), (
+                name,
+                tag,
+            )
+
+
+def test_static_files_ask_no_other_host(pages, written):
+    """They are found by the addresses that pages give; they name no host, and no other file is given."""
+    names = {attrs["href"] for html in written.values() for attrs in Read(html).all("link")}
+    names |= {attrs["src"] for html in written.values() for attrs in Read(html).all("script")}
+    assert {re.sub(r"\?[0-9a-f]{8}$", "", name) for name in names} == {
+        "/static/style.css",
+        "/static/page.js",
+        "/static/icon.svg",
+    }
+    for name, kind in (("style.css", "text/css"), ("page.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
+        content, media = pages.static(name)
+        assert media.partition(";")[0] == kind
+        foreign = content.replace(b"http://www.w3.org/2000/svg", b"")
+        assert not re.search(rb"//[a-z]|url\(|@import|eval|innerHTML", foreign)
+    assert pages.static("../pages.py") is None
+    assert pages.static("overview.html") is None
+
+
+def test_each_state_has_a_shape_and_a_word(pages):
+    """No two states look alike where colours are not seen."""
+    shapes = {}
+    for state in STATES:
+        html = pages.overview(looks.overview(jobs=(job("one", state),)), SOMEONE)
+        badge = re.search(
+            r'<span class="state (\w+)" title="[^"]+"><svg [^>]*><use href="#(s-\w+)"/></svg>(\w+)</span>', html
+        )
+        assert badge.groups() == (state, f"s-{state}", state)
+        drawn = re.search(rf'<symbol id="s-{state}" [^>]*>(.*?)</symbol>', html)[1]
+        shapes[re.sub(r' class="\w+"', "", drawn)] = state
+    assert len(shapes) == len(STATES) == 9
+
+
+def test_an_overview_tells_of_a_job_that_is_well(pages):
+    """Its name, schedule, last run, next run, last success, rows, rates and rejects."""
+    read = overview(pages, job("orders", rates=(0.0, 1500.0, 20.0)))
+    for words in ("orders every 30s", "3 min ago ok, 1.2 s", "in 12 s", "3 min of 10 min", "182,340", "max 1,500"):
+        assert words in read.text
+    assert {"href": "/jobs/orders"} in read.all("a")
+    assert "0 failing" in read.text
+
+
+def test_an_overview_tells_of_a_run_under_way(pages):
+    """How far it is, how fast, how long it will take, and why it waits."""
+    running = looks.jobs()[1]
+    read = overview(pages, running)
+    for words in (
+        "3,412,000 of about 12,400,000 rows",
+        "27 %",
+        "38,240 rows/s",
+        "3 min 55 s to go",
+        "342 chunks loaded",
+        "9b2e77a1",
+    ):
+        assert words in read.text
+    assert "waits" not in read.text
+    waits = replace(running.progress, waits="MySQL has Threads_running=41", expected=None, eta=None, rate=0.0)
+    read = overview(pages, replace(running, progress=waits))
+    assert "waits MySQL has Threads_running=41" in read.text
+    assert "3,412,000 rows 0 rows/s end not known" in read.text
+
+
+def test_an_estimate_that_is_passed_fills_the_bar_and_no_more(pages):
+    """MySQL's estimates may be too low by far, or zero."""
+    running = looks.jobs()[1]
+    read = overview(pages, replace(running, progress=replace(running.progress, rows=99, expected=50)))
+    assert "99 of about 50 rows 100 %" in read.text
+    read = overview(pages, replace(running, progress=replace(running.progress, rows=99, expected=0)))
+    assert "99 rows" in read.text
+
+
+def test_an_overview_tells_of_what_is_wrong(pages):
+    """Errors stand below their jobs, and the summary counts them and leads to them."""
+    failed = job("prices", "failed", last=entry("prices", 42, status="failed", error=looks.NO_ROOM), late=True)
+    read = overview(pages, job("orders"), failed, job("stock", "rejects", rejects=1204), job("old", "late"))
+    assert looks.NO_ROOM in read.text
+    for words in ("4 jobs", "1 failing", "2 late", "0 running", "1,204 rejects", "Look at prices, old"):
+        assert words in read.text
+    assert {"#job-prices", "#job-old"} <= {each["href"] for each in read.all("a")}
+    assert {"job-prices", "job-old"} <= set(read.ids)
+    assert {"class": "rejects", "href": "/jobs/stock/rejects"} in read.all("a")
+    assert looks.LINK_DOWN in read.text
+
+
+def test_what_is_said_of_a_job_may_not_be_so(pages):
+    """A success in the future, a name that is another config's: the pages say it, and no age is negative."""
+    well = job()
+    future = replace(well.status, success=replace(well.status.last, ended=NOW + 200), ahead=200.0)
+    foreign = replace(well.status, foreign="job 'orders' in this target is another config's", state="failed")
+    for status, words in ((future, "is 3m in the future by redis's clock"), (foreign, "is another config's")):
+        view = replace(well, status=status)
+        for text in (overview(pages, view).text, Read(pages.job(looks.page(view), SOMEONE)).text):
+            assert words in text
+            assert "-" not in text.partition(" of 10 min")[0][-12:]
+
+
+def test_a_run_elsewhere_is_told_with_who_has_it(pages):
+    """The lock's holder stands where this daemon knows no progress."""
+    read = overview(pages, looks.jobs()[-1])
+    assert "run 77aa01bc on loader-2.example, pid 4711, since 2027-01-15T07:58:03Z, part 2/4" in read.text
+
+
+def test_an_overview_tells_of_the_cluster(pages):
+    """Masters with slots, keys, memory, replicas and rows written; unowned slots; what is wrong; the total."""
+    masters = (
+        NodeView("a.example:1", ((0, 5460), (5470, 5470)), 1_234_567, 3 * 2**30, 2**32, 1, 98_765, ""),
+        NodeView("b.example:2", ((5471, 16383),), None, None, None, None, 0, "timed out after 5 s"),
+    )
+    cluster = ClusterView("fail", cluster=True, nodes=masters, unowned=((5461, 5469),), problems=("9 slots are lost",))
+    read = overview(pages, job(), cluster=cluster)
+    for words in (
+        "Cluster fail 2 masters",
+        "9 slots are lost",
+        "nobody owns 5461-5469",
+        "a.example:1 5,462 1,234,567 3.0 GiB of 4.0 GiB 1 98,765",
+        "b.example:2 timed out after 5 s 10,913 not known not known not known 0",
+        "Total of those that answer 16,375 1,234,567 3.0 GiB 1 98,765",
+        "nobody: slots 5461 to 5469",
+    ):
+        assert words in read.text
+    bars = [each for each in read.all("rect") if each.get("height") == "28"]
+    assert [each.get("fill") for each in bars] == [None, "url(#p-unowned)", None, None]
+    assert sum(float(each["width"].rstrip("%")) for each in bars) == pytest.approx(100, abs=0.01)
+
+
+def test_one_server_has_no_strip_of_slots(pages):
+    """It owns what there is."""
+    node = NodeView("a.example:1", ((0, 16383),), 5, 2**20, None, 0, 7, "")
+    read = overview(pages, job(), cluster=ClusterView("ok", cluster=False, nodes=(node,), unowned=(), problems=()))
+    assert "Server ok 1 master" in read.text
+    assert "a.example:1 16,384 5 1.0 MiB no limit 0 7" in read.text
+    assert "strip" not in [each.get("class") for each in read.all("svg")]
+    assert "Total" not in read.text
+
+
+def test_a_target_that_was_not_asked_is_said_so(pages):
+    """No cluster, no numbers, no time."""
+    read = overview(pages, job(), cluster=None, seen=0.0)
+    assert "It has not been asked yet, or does not answer." in read.text
+    assert "not asked yet" in read.text
+    assert "asked 5" not in read.text
+
+
+def test_a_run_that_ended_in_an_unknown_way_is_drawn(pages):
+    """Another release may know more ways."""
+    last = replace(entry(), status="<odd>")
+    for html in (
+        pages.overview(looks.overview(jobs=(job(last=last),)), SOMEONE),
+        pages.job(looks.page(job(last=last), entries=(last,)), SOMEONE),
+    ):
+        assert "<odd>" in Read(html).text
+
+
+def test_a_daemon_without_jobs_says_so(pages):
+    """An empty page would be no answer."""
+    assert "The config has no jobs." in overview(pages).text
+
+
+def test_a_job_page_tells_of_its_runs(pages):
+    """Each run in a row of the table and in a bar, with its outcome as a word and a shape."""
+    runs = (
+        entry(ago=10, status="failed", error=looks.NO_ROOM, run="aaa1", seconds=3.0),
+        entry(ago=80, status="rejects", run="bbb2", slot=None, seconds=12.0, resumed=True),
+        entry(ago=200, run="ccc3", full=False, seconds=0.25),
+    )
+    html = pages.job(looks.page(job(), entries=runs), SOMEONE)
+    read = Read(html)
+    for words in (
+        "failed schedule all rows 182,340 1,204 181,136 3 0 3.0 s aaa1 loader-1",
+        "rejects hand resumed 182,340",
+        "ok schedule changed rows",
+        "0.25 s ccc3",
+        "2027-01-15 07:59:47 UTC",
+        f"run aaa1, 2027-01-15 07:59:47 UTC, by schedule: failed, 182,340 rows read, 3.0 s: {looks.NO_ROOM}",
+        "the longest took 12 s",
+    ):
+        assert words in read.text
+    chart = html[html.index('<svg class="chart"') : html.index('<table class="runs">')]
+    bars = re.findall(r'<g role="img" class="(\w+)">', chart)
+    assert bars == ["ok", "rejects", "failed"]  # the newest at the right
+    assert re.findall(r'<use href="#(s-\w+)"/></svg></g>', chart) == ["s-rejects", "s-failed"]
+    heights = [float(each) for each in re.findall(r'height="([\d.]+)" class="bar"', chart)]
+    assert heights == [pytest.approx(10.4, abs=0.1), 72.0, 36.0]
+
+
+def test_older_runs_are_folded(pages):
+    """Ten are open, the other forty are a click away, and all are there."""
+    read = Read(pages.job(looks.page(), SOMEONE))
+    assert "40 older runs" in read.text
+    assert read.text.count("loader-1") == 50
+
+
+def test_a_job_page_tells_of_its_chunks(pages):
+    """A cell says its chunks, state, rows and rejects; the legend counts chunks, not cells."""
+    cells = (
+        Cell(1, 3, "loaded", 30_000, 0, 1.2),
+        Cell(4, 4, "retried", 10_000, 0, 0.5),
+        Cell(5, 5, "rejects", 9_998, 2, 0.5),
+        Cell(6, 6, "waiting", 0, 0, 0.0),
+        Cell(7, 12, "owed", 0, 0, 0.0),
+    )
+    html = pages.job(looks.page(grid=Grid("feed01", ended=False, of=12, cells=cells)), SOMEONE)
+    read = Read(html)
+    assert "Chunks of the run under way, feed01" in read.text
+    counts = "3 loaded 1 loaded, not at the first try 1 loaded, with rejected rows 1 waiting 6 still owed of 12 chunks"
+    assert counts in read.text
+    drawn = [each for each in read.all("i") if "title" in each]
+    assert [each["title"] for each in drawn] == [
+        "chunks 1 to 3: loaded, 30,000 rows, 1.2 s",
+        "chunk 4: retried, 10,000 rows, 0.50 s",
+        "chunk 5: rejects, 9,998 rows, 2 rejected, 0.50 s",
+        "chunk 6: waiting, 0 rows",
+        "chunks 7 to 12: owed, 0 rows",
+    ]
+    assert all(each["aria-label"] == each["title"] for each in drawn)
+    unknown = Grid("feed01", ended=True, of=None, cells=cells)
+    assert "of an unknown number of chunks" in Read(pages.job(looks.page(grid=unknown), SOMEONE)).text
+
+
+def test_a_job_page_tells_what_it_does(pages):
+    """Config, statement and sample to the letter; or why they are missing."""
+    read = Read(pages.job(looks.page(), SOMEONE))
+    assert looks.CONFIG in "".join(read.words)
+    assert looks.STATEMENT in "".join(read.words)
+    assert 'HMSET orders_•••• sid •••• sname "••••" address "••••"' in read.text
+    assert "sent to cache-2.example:6379" in read.text
+    bare = Read(pages.job(looks.page(statement="", sample=None, why=looks.LINK_DOWN), SOMEONE))
+    assert looks.LINK_DOWN in bare.text
+    assert "Statement" not in bare.text
+
+
+def test_a_job_that_never_ran_has_a_page(pages, written):
+    """It says so, in place of tables."""
+    read = Read(written["empty"])
+    for words in ("never", "It has not run yet.", "This daemon has not run it yet.", "by hand no schedule"):
+        assert words in read.text
+
+
+def test_a_rejects_page_tells_of_each_row(pages):
+    """Key, slot, master, reason, times and attempts; how many there are; that keys are masked, and how to see them."""
+    read = Read(pages.rejects(looks.rejects(), SOMEONE))
+    for words in (
+        "1,204 rows could not be written; here are the latest 24.",
+        "orders_•••04 3244 cache-5.example:6379 sid is NULL: no key can be made of it 1 d 1 h ago 4 min ago 5",
+        "Keys are masked. daemon.show_values: true in the config shows them here",
+        "loader rejects list stock-levels --values on a terminal",
+    ):
+        assert words in read.text
+    assert "masked" not in Read(pages.rejects(looks.rejects(masked=False), SOMEONE)).text
+    none = Read(pages.rejects(looks.rejects(count=0, rejects=()), CLERK))
+    assert "No row of this job is rejected." in none.text
+    assert [each["action"] for each in none.all("form")] == ["/sign-out"]
+
+
+def test_what_others_wrote_is_never_html(pages):
+    """Names, errors, keys and values stand there as text, and what cannot be seen in them is spelled out."""
+    last = entry(status="failed", error=NASTY, host=NASTY, run=NASTY)
+    running = replace(looks.jobs()[1].progress, waits=NASTY, run=NASTY)
+    bad = job(NASTY, "failed", last=last, schedule=NASTY, progress=running)
+    node = NodeView(NASTY, ((0, 16383),), 1, 1, None, 1, 1, NASTY)
+    cluster = ClusterView("fail", cluster=True, nodes=(node,), unowned=(), problems=(NASTY,))
+    view = looks.overview(jobs=(bad,), cluster=cluster, problems=(NASTY,), host=NASTY, source=NASTY, target=NASTY)
+    listed = tuple(replace(each, key=NASTY, node=NASTY, reason=NASTY) for each in looks.rejects().rejects)
+    shown = looks.page(bad, entries=(last,), config=NASTY, statement=NASTY, sample=(NASTY, NASTY), why=NASTY)
+    drawn = {
+        "overview": (pages.overview(view, CLERK), 10),
+        "job": (pages.job(shown, CLERK), 8),
+        "rejects": (pages.rejects(looks.rejects(view=bad, rejects=listed), CLERK), 72),
+        "missing": (pages.missing(NASTY, SOMEONE), 1),
+        "sign-in": (pages.sign_in(GUEST, NASTY), 0),
+    }
+    for name, (html, least) in drawn.items():
+        html.encode()  # no half characters are left
+        read = Read(html)
+        assert all("src" in attrs for attrs in read.all("script")), name
+        assert "alert(1)</script>" not in html, name
+        assert "49" not in re.findall(r"&amp;(\d+)", html), name
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202e\udcff]", html), name
+        assert "".join(read.words).count(TOLD) >= least, name
+    assert Read(drawn["sign-in"][0]).all("input")[0]["value"] == TOLD
+
+
+def test_forms_are_for_those_who_signed_in(pages):
+    """Others see where to sign in, and where there are no actions, nothing of them."""
+
+    def acts(draw, viewer):
+        return [each["action"] for each in Read(draw(viewer)).all("form")]
+
+    def links(draw, viewer):
+        return [each["href"] for each in Read(draw(viewer)).all("a") if "sign-in" in each["href"]]
+
+    failing = looks.page(job("orders", "rejects", rejects=3))
+
+    def page(viewer):
+        return pages.job(failing, viewer)
+
+    run, pause, retry = (f"/jobs/orders/{what}" for what in ("run", "pause", "retry"))
+    assert acts(page, CLERK) == ["/sign-out", run, pause, retry]
+    assert acts(page, GUEST) == acts(page, SOMEONE) == []
+    assert set(links(page, GUEST)) == {"/sign-in?next=%2Fjobs%2Forders"}
+    assert links(page, SOMEONE) == links(page, CLERK) == []
+
+    def paused(viewer):
+        return pages.job(looks.page(job("orders", "paused")), viewer)
+
+    assert acts(paused, CLERK) == ["/sign-out", run, "/jobs/orders/resume"]
+    rejects = looks.rejects()
+    assert acts(lambda viewer: pages.rejects(rejects, viewer), CLERK) == ["/sign-out", "/jobs/stock-levels/retry"]
+    assert acts(lambda viewer: pages.overview(looks.overview(), viewer), GUEST) == []
+    assert all(each["method"] == "post" for each in Read(page(CLERK)).all("form"))
+
+
+def test_a_run_is_not_asked_for_while_one_is_under_way(pages):
+    """The button is there, and cannot be pressed."""
+
+    def button(view):
+        return next(each for each in Read(pages.job(looks.page(view), CLERK)).all("button") if each["class"] == "main")
+
+    assert "disabled" in button(looks.jobs()[1])
+    assert "disabled" not in button(job())
+
+
+@pytest.mark.parametrize(
+    ("notice", "words"),
+    [
+        ("run", "The run was asked for."),
+        ("pause", "The schedule is paused."),
+        ("resume", "The schedule goes on."),
+        ("retry", "The rejected rows are tried again."),
+        ("busy", "Nothing was begun: a run of this job is under way."),
+        ("away", "Nothing was done: the target does not answer."),
+    ],
+)
+def test_what_became_of_an_action_is_told(pages, notice, words):
+    """In fixed sentences: a notice that is none of them says nothing, whoever made it up."""
+    assert words in Read(pages.job(looks.page(), replace(CLERK, notice=notice))).text
+    plain = pages.job(looks.page(), CLERK)
+    assert pages.job(looks.page(), replace(CLERK, notice=f"{notice}!")) == plain
+
+
+def test_a_token_is_asked_for_as_a_password(pages):
+    """It is posted with the page to go to then; a wrong one is told."""
+    read = Read(pages.sign_in(GUEST, "/jobs/orders"))
+    inputs = [("next", "hidden"), ("username", "text"), ("token", "password")]  # the name is for password managers
+    assert [(each["name"], each["type"]) for each in read.all("input")] == inputs
+    assert read.all("input")[0]["value"] == "/jobs/orders"
+    assert read.all("form") == [{"method": "post", "action": "/sign-in"}]
+    assert "That is not the token." not in read.text
+    assert "That is not the token." in Read(pages.sign_in(replace(GUEST, notice="refused"))).text
+    assert "no daemon.token" in Read(pages.sign_in(SOMEONE)).text
+
+
+def test_pages_renew_themselves_without_a_script_too(written):
+    """Every ten seconds; a page with a form to fill in does not."""
+    for name, html in written.items():
+        found = re.findall(r'<noscript><meta http-equiv="refresh" content="10; url=([^"]+)"></noscript>', html)
+        assert len(found) == (0 if name in {"sign-in", "missing"} else 1), name
+    assert 'url=/jobs/prices"' in written["failed"]  # without what became of an action
+
+
+def test_parts_that_are_renewed_can_be_found_again(written):
+    """The script finds them by their ids."""
+    for name, html in written.items():
+        parts = [attrs for _, attrs in Read(html).elements if "data-live" in attrs]
+        assert all("id" in attrs for attrs in parts), name
+        assert parts or name in {"sign-in", "missing"}
+
+
+def test_columns_have_heads_and_times_are_exact(written):
+    """Heads say of what they are; a time is a machine's, too."""
+    for name, html in written.items():
+        read = Read(html)
+        assert all(each.get("scope") in {"row", "col"} for each in read.all("th")), name
+        for each in read.all("time"):
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", each["datetime"]), name
+            assert each["title"] == each["datetime"].replace("T", " ").replace("Z", " UTC")
+
+
+def test_two_hundred_jobs_are_drawn_at_once(pages, capsys):
+    """A page each two seconds costs the daemon next to nothing."""
+    view = looks.many(200)
+    times = []
+    for _ in range(9):
+        began = time.perf_counter()
+        html = pages.overview(view, SOMEONE)
+        times.append(time.perf_counter() - began)
+    with capsys.disabled():
+        print(f"\n200 jobs: {min(times) * 1000:.1f} ms at best, {len(html) / 1024:.0f} KiB")  # noqa: T201  # a measure to read
+    assert len(Read(html).all("tbody")) == 201
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (span(0.4), "0 s"),
+        (span(59.4), "59 s"),
+        (span(60), "1 min"),
+        (span(3_599), "59 min"),
+        (span(3_900), "1 h 5 min"),
+        (span(2 * 86_400 + 3 * 3_600), "2 d 3 h"),
+        (span(-5), "0 s"),
+        (took(0.25), "0.25 s"),
+        (took(9.94), "9.9 s"),
+        (took(84), "1 min 24 s"),
+        (took(59.7), "1 min"),
+        (took(3_600), "1 h"),
+        (number(1_234_567), "1,234,567"),
+        (number(0.25), "0.2"),
+        (number(9.96), "10"),
+        (number(0.0), "0"),
+        (size(1_023), "1023 B"),
+        (size(1_024), "1.0 KiB"),
+        (size(150 * 2**20), "150 MiB"),
+        (size(1_023 * 2**20), "1.0 GiB"),
+        (size(2**60), "1,024 PiB"),
+        (ranges([(0, 5), (7, 7)]), "0-5, 7"),
+        (ranges([(at, at) for at in range(0, 40, 2)]), "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, and 8 more ranges"),
+        (spark([0.0, 0.0]), ""),
+        (spark([]), ""),
+        (spark([0.0, 10.0, 5.0]), "M0 24L0 23.0L48 2.0L96 12.5L96 24"),
+    ],
+)
+def test_numbers_in_words(made, words):
+    """Short, with what matters of them."""
+    assert made == words
+
+
+def test_colors_of_text_are_told_from_their_ground(pages):
+    """At least 4.5 to 1, in light and in dark, as WCAG has it."""
+    style = pages.static("style.css")[0].decode()
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]+);", block)) for block in style.split("@media (prefers", 1)[:2]
+    )
+    assert light.keys() == dark.keys()
+    texts = ("text", "soft", "link", "ok", "running", "rejects", "late", "failed", "stopped", "paused")
+    for colors in (light, dark):
+        pairs = [(text, ground) for text in texts for ground in ("panel", "ground", "sunk")]
+        pairs += [("on", each) for each in colors if re.fullmatch(r"n\d|link", each)]
+        pairs += [("failed", "wash-failed"), ("ok", "wash-good"), ("rejects", "wash-why"), ("text", "wash-why")]
+        pairs += [("text", "wash-failed"), ("soft", "wash-failed"), ("soft", "wash-why")]
+        assert {
+            pair: contrast(colors[pair[0]], colors[pair[1]]) for pair in pairs if contrast(*map(colors.get, pair)) < 4.5
+        } == {}
+
+
+def contrast(one, other):
+    """WCAG 2.2, "contrast ratio" and "relative luminance"."""
+
+    def luminance(color):
+        digits = color[1:] if len(color) == 7 else "".join(each * 2 for each in color[1:])
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+assert NOW == 1_800_000_000  # the times above are of it
