@@ -426,7 +426,7 @@ HOW = """\
 - A figure without start-up is the run's less the median of the runs with five rows; "-" where that is less than
   those runs differ. Ratios are taken within a round.
 - The raw figures are in [results.json](results.json). That a killed backfill resumes exactly is a test,
-  `tests/test_backfill.py`."""
+  `tests/acceptance/test_backfill.py`."""
 
 
 # the plot

@@ -1,7 +1,7 @@
 """What a run leaves in the target: checkpoint, markers, slot, owed prune and rejects, under `loader:{job}:…`.
 
 State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
-that are gone. Markers tell of a master that was emptied alone, see `marker`.
+that are gone. Markers tell of a master that was emptied alone, see `markers`.
 """
 
 import json
