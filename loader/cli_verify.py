@@ -168,11 +168,13 @@ def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = 
 @rejects_app.command("purge")
 def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     """Forget the rejected rows."""
+    from loader.claim import Claims, claim_of
     from loader.state import Rejects
     from loader.target import Target
 
     config = context.obj.config()
     named = chosen(config, [job])[0]
     with Target(config.target) as target:
+        Claims(target, named.name).check(claim_of(config.source, named))
         count = Rejects(target, named.name).clear()
     say(f"{named.name}: {count:,} forgotten")

@@ -298,7 +298,7 @@ def _rights(patient: Patient) -> Iterator[Finding]:
     missing: dict[str, list[Node]] = defaultdict(list)
     for node, info in patient.infos.items():
         if int(info.get("redis_version", "0").partition(".")[0]) < ASKED_SINCE:
-            yield unchecked(f"{_version(info)} cannot be asked, see Accounts in the README for what is needed")
+            yield unchecked(f"{_version(info)} cannot be asked, see docs/security.md for the rights it needs")
             return
         lacking, unknown = _lacking(patient, node)
         found[lacking].append(node)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-# All that the loader's account may do in Redis; README tells people the same.
+# All that the loader's account may do in Redis; docs/security.md tells people the same.
 REDIS_RIGHTS = (
     "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +persist +ttl +pttl +exists +type +unlink +del"
     " +get +set +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|nodes +cluster|info +info +time"

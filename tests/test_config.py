@@ -850,9 +850,9 @@ def test_several_nodes_of_a_cluster():
         redis_address("redis://a,b:x")
 
 
-def test_the_config_of_the_readme(tmp_path, monkeypatch):
-    """What README shows is a config."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_the_config_of_the_docs(tmp_path, monkeypatch):
+    """What docs/configuration.md shows is a config."""
+    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
     block = text.partition("\n    version: 1\n")[2].partition("\n\n")[0]
     (tmp_path / "a.yaml").write_text(dedent("    version: 1\n" + block), encoding="utf-8")
     for name, value in (("MYSQL_URL", "mysql://u@h/d"), ("MYSQL_PASSWORD", "p"), ("REDIS_URL", "redis://h")):

@@ -109,7 +109,7 @@ def cut_at(places, proxy, client, settings, **options):
     return failed
 
 
-@pytest.mark.parametrize(("resume", "step"), [(False, 3), (True, 10)])
+@pytest.mark.parametrize(("resume", "step"), [(False, 6), (True, 20)])
 def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, resume, step):
     """Whatever was sent and whatever was acknowledged: the run goes on, and every row is exact and counted once.
 
@@ -145,11 +145,11 @@ def test_n1_mysql_is_cut_off_after_any_byte(table, port, client, hasty, every):
         proxy.reset()
         assert run(settings).status == "ok"
         planned, end = proxy.begun[1], Counter(proxy.seen)
-        cut_at(places(Counter(), planned, 1 if every else 60), proxy, client, settings)
+        cut_at(places(Counter(), planned, 1 if every else 240), proxy, client, settings)
         where = [
-            *places(planned, planned + logged_in, 1 if every else 15),
-            *places(planned + logged_in, planned + read, 1 if every else 3),
-            *places(planned + read, end, 1 if every else 15),
+            *places(planned, planned + logged_in, 1 if every else 60),
+            *places(planned + logged_in, planned + read, 1 if every else 6),
+            *places(planned + read, end, 1 if every else 60),
         ]
         assert cut_at(where, proxy, client, settings) == 0
 
@@ -218,9 +218,10 @@ def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
         ends = {"target": proxy.port} if side == "redis" else {"mysql": proxy.port, "target": port}
         proxy.reset(drip=drip)
         started = time.monotonic()
-        done = run(config(table, **ends, silence="1s" if drip[0] == DOWN else "2s"))
+        silence = {("mysql", UP): "20s", ("redis", UP): "2s"}.get((side, drip[0]), "1s")  # a statement is one thing
+        done = run(config(table, **ends, silence=silence))
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
-    assert time.monotonic() - started > 1.5
+    assert time.monotonic() - started > 1
     assert stored(client) == ROWS
 
 

@@ -88,10 +88,10 @@ def test_the_container_has_no_rights():
 
 
 def test_the_accounts_of_the_playground():
-    """They are those that README tells people to make."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """They are those that docs/security.md tells people to make."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     accounts = (DOCKER / "accounts.sql").read_text(encoding="utf-8")
-    told = re.findall(r"^    ((?:CREATE USER|GRANT) .*;)$", readme, re.MULTILINE)
+    told = re.findall(r"^    ((?:CREATE USER|GRANT) .*;)$", page, re.MULTILINE)
     assert [line for line in accounts.replace(PLAYGROUND, "…").splitlines() if not line.startswith("--")] == told
     (user,) = re.findall("^user (.*)$", (DOCKER / "redis.conf").read_text(encoding="utf-8"), re.MULTILINE)
     assert user == f"loader on >{PLAYGROUND} ~stu_* ~loader:* {REDIS_RIGHTS}"

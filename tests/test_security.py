@@ -20,7 +20,7 @@ from loader.slots import slot_of
 from loader.target import Target
 from pki import tls_options
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "security.md"
 VALUE = "V4LUE-of-a-row"
 DEBUG = ("--log-level", "debug", "--log-format")
 # The command, in which something fails that nobody thought of.
@@ -53,9 +53,9 @@ def rows_of_keys(world, table):
 # rights
 
 
-def test_readme_has_the_rights_of_the_lab():
+def test_the_docs_have_the_rights_of_the_lab():
     """What people are told to grant is what the tests run under."""
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     told = text.partition("ACL SETUSER loader on >… ~stu_* ~loader:*\n")[2].partition("\n\n")[0]
 
     assert told.split() == REDIS_RIGHTS.split()

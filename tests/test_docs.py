@@ -1,0 +1,65 @@
+"""The documentation: its links lead somewhere, and it names the commands and options that there are."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "deploy" / "README.md",
+    ROOT / "docker" / "README.md",
+]
+
+
+def help_of(*words):
+    command = [sys.executable, "-m", "loader", *words, "--help"]
+    return subprocess.run(command, capture_output=True, check=True, encoding="utf-8").stdout
+
+
+def anchors_of(page):
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall("^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rows_of(page, heading):
+    """The first cells of the tables below a heading."""
+    text = page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """Each link to a file of the project names one that is there, and a heading that it has."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def test_each_page_is_linked():
+    """A reader of README finds every page of docs/."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in text] == []
+
+
+def test_the_table_of_commands():
+    """README has a line for each command, in which no other is named."""
+    there = set(re.findall(r"^  ([a-z]+) ", help_of().partition("Commands:")[2], re.MULTILINE))
+    assert {re.match(r"\| `([a-z]+)", row)[1] for row in rows_of(ROOT / "README.md", "Commands")} == there
+
+
+def test_the_options_of_a_sync():
+    """docs/configuration.md has each option of sync, and so of backfill, but the one that shows the help."""
+    rows = rows_of(ROOT / "docs" / "configuration.md", "Options of sync and backfill")
+    shown = {name for row in rows for name in re.findall("--[a-z-]+|(?<=`)-o", row)}
+    there = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", help_of("sync"), re.MULTILINE))
+    assert {"--output" if name == "-o" else name for name in shown} == there - {"--help", "--all"}
