@@ -170,9 +170,11 @@ def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     """Forget the rejected rows."""
     from loader.redis.client import RedisClient
     from loader.state.checkpoint import Rejects
+    from loader.state.claim import Claims, claim_of
 
     config = context.obj.config()
     named = chosen(config, [job])[0]
     with RedisClient(config.target) as target:
+        Claims(target, named.name).check(claim_of(config.source, named))
         count = Rejects(target, named.name).clear()
     say(f"{named.name}: {count:,} forgotten")

@@ -70,6 +70,7 @@ class RunState:
         self._marked = time.monotonic()  # when the markers were looked at last
         self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
+        self._identity: dict[str, str] = {}  # of the table, before a row of it was read
         self._tidy = Tidy(ends.target, ends.plan.job.name)
 
     def __enter__(self) -> Self:
@@ -108,6 +109,7 @@ class RunState:
             for node, life in self._masters.items()
             if life.policy
         ]
+        self._identity = self._identify()
         facts = self._facts() | ({} if self._options.slot is None else {"slot": str(self._options.slot)})
         saved = self._unfinished(facts) if self._options.resume and not self._options.restart else None
         self.resumed = saved is not None
@@ -262,22 +264,29 @@ class RunState:
 
     def _facts(self) -> dict[str, str]:
         source = self._ends.settings.source
-        return self.plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._identity
+        return self.plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._place
 
     @cached_property
-    def _identity(self) -> dict[str, str]:
-        """Which table it is, as the run began, where rows that were read of another one would be built on.
+    def _place(self) -> dict[str, str]:
+        """Which table it is, where rows that were read of another one would be built on.
 
         And in which time zone it is read, where the server's clients have one that the config does not name.
         """
-        name = self.plan.job.table
-        if not name or not (self.plan.job.incremental or self._options.resume):
+        if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):
             return {}
         ((zone,),) = self._ends.fetch("SELECT @@SESSION.time_zone")
         named = self._ends.settings.source.time_zone or zone in {None, "SYSTEM"}
-        return self._ends.on_side_connection(lambda source: source.identity(name)) | (
-            {} if named else {"time zone": str(zone)}
-        )
+        return self._identity | ({} if named else {"time zone": str(zone)})
+
+    def _identify(self) -> dict[str, str]:
+        """Which table it is now; nothing of a query."""
+        name = self.plan.job.table
+        return self._ends.on_side_connection(lambda source: source.identity(name)) if name else {}
+
+    def _check_identity(self) -> None:
+        """Begin again where rows may have been read of two tables of one name and kind."""
+        if another := difference(self._identity, self._identify()):
+            raise StartOver(f"table {self.plan.job.table} was replaced during the run: {another}")
 
     def is_time_to_look(self) -> bool:
         """Whether the markers are to be looked at again."""
@@ -329,6 +338,7 @@ class RunState:
         if lapsed := ends.throttle.lapsed():
             raise lapsed
         ends.on_side_connection(lambda source: check_table(self.plan, source))
+        self._check_identity()
         self._sweep()
         self._owe_prune(begun.run)
         self._keep_baseline(begun.run)

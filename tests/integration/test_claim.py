@@ -149,6 +149,7 @@ def test_as_typed(world, tmp_path):
     (line,) = [line for line in done.messages if line.startswith("error: ")]
     assert "its keys begin with 'stu_', and 'student_' here: give the job another name" in line
     assert line.endswith("if this very job has moved, `loader sync stu --restart` says so")
+    assert line in desk.run("rejects", "purge", "stu").messages
     document = desk.run("status", "stu", "-o", "json").document
     assert (document["state"], document["last"], line.removeprefix("error: ")) == ("failed", None, document["problem"])
     checks = {each["check"]: each for each in desk.run("doctor", "stu", "-o", "json").document["checks"]}

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from test_increment import process_right
 from test_lock import table
 
 from loader.pipeline.options import Options
@@ -60,6 +61,18 @@ def test_s12_a_table_altered_amid_a_run(world, resume, change, field, value):
     assert all(set(hash_) - stale == set(hashes[b"t_4"]) - stale for hash_ in hashes.values())
     assert any("the run starts over: table t" in str(event) for event in ear.events)
     assert world.state() == set()
+
+
+@pytest.mark.parametrize("options", [Options(), Options(resume=True)], ids=["sync", "backfill"])
+def test_s12_a_table_replaced_amid_a_run(world, options):
+    """Another table of the same columns is renamed into its place, as nightly jobs do: every row is that table's."""
+    table(world, 5_000)
+    world.sql("CREATE TABLE u LIKE t", "INSERT INTO u SELECT id, v + 9 FROM t")
+    with process_right(world):  # else it is told by the second in which they were made
+        run, ear = meddle(world, lambda: world.sql("RENAME TABLE t TO old, u TO t"), options)
+    assert (run.status, run.read, run.starts) == ("ok", 5_000, 2), run.error
+    assert any("table t was replaced during the run" in str(event) for event in ear.events)
+    assert {int(fields[b"v"]) for fields in world.hashes().values()} == {v for (v,) in world.sql("SELECT v FROM t")}
 
 
 def test_s12_a_column_that_the_job_names_is_dropped(world):

@@ -1180,15 +1180,21 @@ FAULTS = [
     *_of(
         "pipeline/run_state",
         (
+            "a table that takes another's place during a run is not noticed",
+            "        self._check_identity()\n",
+            "",
+            "starting_over::s12_a_table_replaced_amid_a_run",
+        ),
+        (
             "another table of the name is built on",
-            "if not name or not (self.plan.job.incremental or self._options.resume):",
-            "if name:",
+            "if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):",
+            "if self.plan.job.table:",
             "increment::another_table_of_the_name backfill::another_table_of_the_name_is_refused",
         ),
         (
             "a table that was rebuilt is written anew though all of it is read",
-            "if not name or not (self.plan.job.incremental or self._options.resume):",
-            "if not name:",
+            "if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):",
+            "if not self.plan.job.table:",
             "changed::a_table_that_was_rebuilt_is_held_against_the_digests",
         ),
     ),
