@@ -34,9 +34,7 @@ from support.faults import Load
 from support.proxy import UP, Proxy
 
 LOCK, FENCE = "loader:{job}:lock", "loader:{job}:fence"
-IMPATIENT = (
-    "import loader.state.lock; loader.lock.TTL = 3.0; loader.lock.RENEW = 0.3; from loader.cli.main import main; main()"
-)
+IMPATIENT = "from loader.state import lock; lock.TTL = 3.0; lock.RENEW = 0.3; from loader.cli.main import main; main()"
 
 
 @pytest.fixture
@@ -563,7 +561,7 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
 def test_a_server_without_client_kill(world, monkeypatch):
     """Whoever takes a lock over waits until no host of the one before can still have bytes to send, and goes on."""
     settings, slept = world.config(table="t").target, []
-    exchange = loader.target._exchange
+    exchange = loader.redis.client._exchange
 
     def managed(connection, commands, patience):
         listed = [list(words) for words in commands]

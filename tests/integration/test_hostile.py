@@ -226,8 +226,8 @@ def test_readiness_of_what_nobody_thought_of(monkeypatch):
     def crash(*_):
         raise IndexError("index out of range")
 
-    monkeypatch.setattr("loader.web.health.Source", crash)
-    monkeypatch.setattr("loader.web.health.Target", crash)
+    monkeypatch.setattr("loader.web.health.Connection", crash)
+    monkeypatch.setattr("loader.web.health.RedisClient", crash)
     assert Health(config.source, config.target).reasons() == ["IndexError: index out of range"] * 2
 
 

@@ -601,7 +601,7 @@ def test_a_full_run_is_due(world, monkeypatch):
     assert job.ok()[1] is False
     world.sql("DELETE FROM t WHERE id = 5")
     with monkeypatch.context() as patch:
-        patch.setattr(reconcile, "Both", cut_off)
+        patch.setattr(reconcile, "JobSession", cut_off)
         assert job.run(Options(full=True)).status == "failed"
     run = job.run()
     assert (run.status, run.full, run.deleted, run.prunes) == ("ok", False, 1, True)

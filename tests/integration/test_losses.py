@@ -31,9 +31,11 @@ KINDS = {
 def lab(tmp_path_factory):
     """Three masters with two replicas each, which lose what is not in a snapshot when they are killed."""
     with pytest.MonkeyPatch.context() as patch:
-        conf = loader.lab.REDIS_CONF.replace("appendonly yes", "appendonly no").replace("timeout 5000", "timeout 1500")
+        conf = loader.lab.lab.REDIS_CONF.replace("appendonly yes", "appendonly no").replace(
+            "timeout 5000", "timeout 1500"
+        )
         conf += "cluster-allow-replica-migration no\n"
-        patch.setattr(loader.lab, "REDIS_CONF", conf)
+        patch.setattr(loader.lab.lab, "REDIS_CONF", conf)
         lab = Lab(tmp_path_factory.mktemp("lossy"))
         lab.up(nodes=9, replicas=2)
         yield lab
@@ -485,7 +487,7 @@ def test_a2_amid_a_retry(storm, monkeypatch):
 
 def test_lives_of_masters(storm):
     """A failover there and back begins another life, though the process is the same."""
-    with loader.target.Target(storm.config().target) as target:
+    with loader.redis.client.RedisClient(storm.config().target) as target:
         before = lives(target)
         master = storm.names("master")[0]
         replica = replicas_of(storm, master)[0]

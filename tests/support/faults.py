@@ -204,7 +204,7 @@ def wait_for_reason(load, text):
 def broken_lab(directory):
     """Three masters with a replica each that find a dead node out soon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader.lab, "REDIS_CONF", loader.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
+        patch.setattr(loader.lab.lab, "REDIS_CONF", loader.lab.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
         lab = Lab(directory)
         lab.up()
         for port in lab.redis_ports.values():
