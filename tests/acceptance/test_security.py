@@ -25,13 +25,14 @@ VALUE = "V4LUE-of-a-row"
 DEBUG = ("--log-level", "debug", "--log-format")
 # The command, in which something fails that nobody thought of.
 CRASH = """
-from loader import cli, writer
+from loader.cli import main
+from loader.redis.writer import PipelineWriter
 
 def crash(*_):
     raise RuntimeError("unforeseen")
 
-writer.Writer.drain = crash
-cli.main()
+PipelineWriter.drain = crash
+main.main()
 """
 
 
