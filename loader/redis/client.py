@@ -75,7 +75,7 @@ SMALL = 1 << 20
 CUT = "client_query_buffer_limit_disconnections"  # in INFO, of Redis 8
 UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
 NAMELY = re.compile(r"ERR [Uu]nknown (?:sub)?command ['`]([A-Za-z|]+)['`]")  # what follows may be a row
-UNKNOWN_IN_SCRIPT = "Unknown Redis command called from"
+UNKNOWN_IN_SCRIPT = re.compile("Unknown (?:Redis )?command called from")  # Valkey leaves the name out
 UNNAME = "take out of redis.conf: rename-command"
 RENAMED = "it is disabled or has another name there, see rename-command in redis.conf, and the loader needs it"
 
@@ -341,7 +341,7 @@ class RedisClient:
 
     def _named(self, text: str, words: Words) -> str:
         """The refusal of a script with the command that it may or can not send, which Redis tells by its line alone."""
-        unknown = UNKNOWN_IN_SCRIPT in text
+        unknown = UNKNOWN_IN_SCRIPT.search(text)
         line = re.search(r"@user_script:\s*([0-9]+)", text) if unknown or text.startswith(FORBIDDEN) else None
         lines = str(words[1]).splitlines() if line and words[0] == "EVAL" else []
         named = re.findall(r"redis\.p?call\('(\w+)'", "".join(lines[int(line[1]) - 1 :][:1])) if line else []

@@ -71,6 +71,7 @@ class Outage:
             {"job": fields | JOBS[kind] | job},
             source={
                 "url": f"mysql://marked@{net.host}:{proxy.port}/{self.world.name}",
+                "allow_cleartext": True,  # the network is the test's own
                 "connect_timeout": "2s",
                 "read_timeout": "3s",
             },
