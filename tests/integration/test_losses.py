@@ -191,7 +191,7 @@ def test_a2_a_master_that_slots_have_moved_to(storm):
         with storm.client(taker) as client, storm.client(giver) as old:
             save(client)
             ids = [each.execute_command("CLUSTER", "MYID").decode() for each in (old, client)]
-            choice = ["--cluster-from", ids[0], "--cluster-to", ids[1], "--cluster-slots", 1000, "--cluster-yes"]
+            choice = ["--cluster-from", ids[0], "--cluster-to", ids[1], "--cluster-slots", 200, "--cluster-yes"]
             storm.cluster("reshard", f"{HOST}:{storm.lab.redis_ports[taker]}", *choice)
             wait(lambda: is_noted(client) or not running.running, "the run to have noticed it")
         restart(storm, taker)

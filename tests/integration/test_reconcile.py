@@ -566,12 +566,13 @@ def drawn(world, sides, count):
 
 def test_a_sample_of_a_large_table_reads_little(world, small):
     """Where the key is a number, not more rows than were asked for, from all over the table."""
+    asking = -reads(world) + reads(world)  # MySQL counts the rows of its own status too
     before = reads(world)
     with session.JobSession(small, small.jobs["job"]) as sides:
         rows = drawn(world, sides, 40)
     assert len(rows) == len(set(rows)) == 40
     assert {int(row[0]) // 250 for row in rows} >= {0, 1, 2, 3}
-    assert reads(world) - before <= 200
+    assert reads(world) - before - asking <= 200
 
 
 def reads(world):
