@@ -16,7 +16,7 @@ import redis
 from loader.config.load import load_config
 from loader.lab.lab import Lab
 from loader.lab.process import HOST, Server, free_ports, program, stop, wait
-from loader.model import Batch, Chunk
+from loader.model import MOST, Batch, Chunk
 from loader.mysql.connection import Connection
 from loader.pipeline.job_context import open_job
 from loader.pipeline.options import Options
@@ -354,6 +354,8 @@ class Servers:
 
 class _Files:
     """Takes batches in place of a writer, into a file for each node."""
+
+    most = MOST
 
     def __init__(self, slots: SlotMap, paths: dict[int, Path]) -> None:
         self._slots = slots
