@@ -32,8 +32,8 @@ from loader.redis.servers import lives
 from loader.redis.writer import CollectingWriter, Kept, Marking, PipelineWriter
 from loader.state.checkpoint import StateStore
 from loader.state.markers import GONE, LOST, Field, Markers, lacking
-from loader.wire import encoder as frames
 from loader.wire.codec import SlotChecksums
+from loader.wire.encoder import number_rows, pack, split_commands
 from loader.wire.slots import SlotMap, slot_of
 
 LOOKS = 3  # a difference counts when it is seen so many times
@@ -441,7 +441,7 @@ class _Keys(CollectingWriter):
 
     def send(self, index: int, batch: Batch) -> None:
         super().send(index, batch)
-        self._tally.add([words[1] for words in frames.split_commands(batch.data)])
+        self._tally.add([words[1] for words in split_commands(batch.data)])
 
 
 class _KeyFilterWriter:
@@ -471,7 +471,7 @@ class _KeyFilterWriter:
         slots = self._writer.begin()
         groups: dict[int, list[bytes]] = {}
         for key, words in commands:
-            groups.setdefault(slots.owners[slot_of(key)], []).append(frames.pack(words))
+            groups.setdefault(slots.owners[slot_of(key)], []).append(pack(words))
         for index, packed in groups.items():
             for start in range(0, len(packed), PAGE):
                 part = packed[start : start + PAGE]
@@ -488,10 +488,10 @@ class _KeyFilterWriter:
 
 
 def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
-    commands = [words for words in frames.split_commands(batch.data) if words[1] in keys]
+    commands = [words for words in split_commands(batch.data) if words[1] in keys]
     then = _for_keys(batch.then, keys) if batch.then else None
-    rows = frames.number_rows(commands)[-1] + 1 if commands and batch.rows else 0
-    return Batch(b"".join(map(frames.pack, commands)), rows, len(commands), then, batch.expects)
+    rows = number_rows(commands)[-1] + 1 if commands and batch.rows else 0
+    return Batch(b"".join(map(pack, commands)), rows, len(commands), then, batch.expects)
 
 
 def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:

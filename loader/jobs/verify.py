@@ -1,8 +1,8 @@
-"""Both sides held against each other: hashes that are missing, different or left over, and how that is mended.
+"""Compares MySQL and Redis: finds hashes that are missing, different or left over, and repairs them.
 
-Rows go to Redis by the way that loads them, with a `Reader` in the writer's place. For the other direction SCAN goes
-over each master; its keys are told apart by slot, so that only the slots whose keys do not add up are looked up in
-MySQL. What differs is looked at again after a pause, and counts when it still does: a row may change meanwhile.
+Rows go the way that loads them, with a `HashChecker` in the writer's place. For the other direction SCAN goes over
+each master; its keys are told apart by slot, so that only the slots whose keys do not add up are looked up in MySQL.
+What differs is looked at again after a pause, and counts when it still does: a row may change meanwhile.
 """
 
 import time

@@ -153,7 +153,7 @@ class Plan:
 
         Of a column that is its type, members of an ENUM as they are spelled, its collation, which says the character
         set too, and whether `SELECT *` has it. Defaults, comments, keys and rights change no value that is there; what
-        makes NULL something else rebuilds the table; see `Source.identity` for what else tells of that.
+        makes NULL something else rebuilds the table; see `Connection.identity` for what else tells of that.
         """
         if self.whole:
             return self.whole.facts()

@@ -306,19 +306,19 @@ class WorkerPool:
 
         It begins no chunk before one is in the checkpoint for it: so a kill repeats one chunk a worker at most.
         """
-        lane = self._lane(number)
+        worker = self._worker(number)
         try:
             while chunk := self._todo.get():
-                self._heard.put(lane.load(chunk, self._heard.put))
+                self._heard.put(worker.load(chunk, self._heard.put))
                 self._counted.acquire()
         except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
             if isinstance(error, LoaderError) and not isinstance(error, Stopped):
                 self._throttle.failure = error
             self._heard.put(error)
         finally:
-            lane.close()
+            worker.close()
 
-    def _lane(self, number: int) -> ChunkWorker:
+    def _worker(self, number: int) -> ChunkWorker:
         plan, target, markers = self._basis.plan, self._ends.target, self._basis.markers
         way = self._ends.settings.source, plan, target, self._throttle
         if markers is None:

@@ -1,7 +1,7 @@
 """Asks the nodes for the hashes of rows, all at the same time, and compares each with its row.
 
-It stands where `Writer` stands: the rows of a chunk come as the commands that would write them, and in place of being
-sent they are what the replies are held against.
+It takes the place of `PipelineWriter`: the rows of a chunk come as the commands that would write them. They are not
+sent; the replies are compared with them.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Sends batches to all nodes at the same time, counts their replies in bulk, and accounts for every row.
 
 A command that was refused is cut out of its batch and sent again by itself where the reply says; a refusal that stays
-is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `target` say which is which.
+is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `client` say which is which.
 """
 
 import time

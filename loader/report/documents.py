@@ -233,8 +233,9 @@ def cluster_text(document: Mapping[str, Any]) -> str:
     masters = document["masters"]
     width = max((len(master["node"]) for master in masters), default=0)
     lines = [
-        f"{master['node']:{width}}  {master['slots']:>5} {nouns(master['slots'], 'slot')}  {_count(master['keys']):>12}"
-        f" {nouns(master['keys'] or 0, 'key')}  {counted(master['replicas'], 'replica')}"
+        f"{master['node']:{width}}  {master['slots']:>5} {nouns(master['slots'], 'slot'):5}"
+        f"  {_count(master['keys']):>12} {nouns(master['keys'] or 0, 'key'):4}"
+        f"  {counted(master['replicas'], 'replica')}"
         for master in masters
     ]
     keys = sum(master["keys"] or 0 for master in masters)

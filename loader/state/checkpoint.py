@@ -20,7 +20,7 @@ from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
-ANOTHER_TABLE = {  # what of `Source.identity` may differ, and what it means
+ANOTHER_TABLE = {  # what of `Connection.identity` may differ, and what it means
     "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
     "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
     "generated": "the generated columns",

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The compiled twins of `frames`: the same commands from the same packets, the same verdicts, without the GIL.
+"""The compiled twins of `encoder`: the same commands from the same packets, the same verdicts, without the GIL.
 
 Every length that a packet or a reply states is checked against its end before it is used, and a buffer grows before
 something is written to it. What is rare (a row of more than one packet, one that cannot be a hash) is done in Python.
@@ -114,7 +114,7 @@ cdef inline unsigned int slot_of(const unsigned char* key, Py_ssize_t size) noex
 
 
 cdef uint64_t digest_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
-    """See `frames.digest_of`; words are read as they lie in memory, which is little-endian where this is built for."""
+    """See `encoder.digest_of`; words are read as they lie in memory, which is little-endian where this is built for."""
     cdef uint64_t factor = <uint64_t>0xC6A4A7935BD1E995
     cdef uint64_t number = DIGEST_SEED ^ (<uint64_t>size * factor)
     cdef uint64_t word
@@ -186,7 +186,7 @@ cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept n
 
 @final
 cdef class Encoder:
-    """See `frames.Encoder`."""
+    """See `encoder.Encoder`."""
 
     cdef readonly object layout
     cdef readonly Py_ssize_t rows
@@ -295,12 +295,12 @@ cdef class Encoder:
 
     @property
     def digests(self):
-        """See `frames.Encoder.digests`."""
+        """See `encoder.Encoder.digests`."""
         return (<const char*>self._digests.data)[: self._digests.size] if self._digests.size else b""
 
     @property
     def keys(self):
-        """See `frames.Encoder.keys`."""
+        """See `encoder.Encoder.keys`."""
         return (<const char*>self._keys.data)[: self._keys.size] if self._keys.size else b""
 
     def _check_cell(self, number):
@@ -308,7 +308,7 @@ cdef class Encoder:
             raise ValueError(f"cell {number} of {self._cells}")
 
     def feed(self, buffer, Py_ssize_t start, Py_ssize_t end):
-        """See `frames.Encoder.feed`."""
+        """See `encoder.Encoder.feed`."""
         cdef Py_buffer view
         cdef Stop stop
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
@@ -336,12 +336,12 @@ cdef class Encoder:
         return start
 
     def ready(self, Py_ssize_t least=FULL_AT):
-        """See `frames.Encoder.ready`."""
+        """See `encoder.Encoder.ready`."""
         cdef Py_ssize_t i
         return [i for i in range(self._nodes) if self._out[i].size >= least]
 
     def take(self, Py_ssize_t node):
-        """See `frames.Encoder.take`."""
+        """See `encoder.Encoder.take`."""
         if not 0 <= node < self._nodes:
             raise IndexError(node)
         expects = SET if self._has_ttl else NEVER
@@ -595,7 +595,7 @@ cdef class Encoder:
         return NO_MEMORY
 
     cdef bint _expire(self, Out* out) noexcept nogil:
-        """Write EXPIRE or TTL of the current key; false where there is no memory. See `frames.ttl_of`."""
+        """Write EXPIRE or TTL of the current key; false where there is no memory. See `encoder.ttl_of`."""
         cdef Py_ssize_t key = self._key_size
         cdef unsigned char number[32]
         cdef unsigned char* to
@@ -616,7 +616,7 @@ cdef class Encoder:
 
 
 def count_replies(const unsigned char[::1] data not None):
-    """See `frames.count_replies`."""
+    """See `encoder.count_replies`."""
     cdef Py_ssize_t end = data.shape[0], replies
     if not end:
         return 0
@@ -683,7 +683,7 @@ cdef inline bint same(
 cdef inline Py_ssize_t number_at(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t end, unsigned char sign, Py_ssize_t* number
 ) noexcept nogil:
-    """See `frames.number_at`; -1 where the line is malformed."""
+    """See `encoder.number_at`; -1 where the line is malformed."""
     cdef Py_ssize_t first = at + 1, value = 0
     if at >= end:
         return end + 1
@@ -759,7 +759,7 @@ cdef Stop read_command(const unsigned char* data, Py_ssize_t end, Command* comma
 
 
 cdef Stop next_row(const unsigned char* data, Py_ssize_t end, Command* command) noexcept nogil:
-    """Read the first command of the next row; `command` is that of the row before. See `frames.number_rows`."""
+    """Read the first command of the next row; `command` is that of the row before. See `encoder.number_rows`."""
     cdef bint follows = command.sets
     cdef Span key = command.key
     cdef Stop stop = read_command(data, end, command)
@@ -770,7 +770,7 @@ cdef Stop next_row(const unsigned char* data, Py_ssize_t end, Command* command) 
 
 
 def reads(const unsigned char[::1] data not None):
-    """See `frames.reads`."""
+    """See `encoder.reads`."""
     cdef Out out
     cdef Stop stop
     memset(&out, 0, sizeof(Out))
@@ -813,7 +813,7 @@ cdef raise_for(Stop stop):
 
 
 cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcept nogil:
-    """See `frames.checksum`."""
+    """See `encoder.checksum`."""
     cdef uint64_t number = <uint64_t>0xCBF29CE484222325
     cdef Py_ssize_t i
     for i in range(size):
@@ -825,24 +825,24 @@ cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcep
 
 @final
 cdef class SlotChecksums:
-    """See `frames.SlotChecksums`."""
+    """See `encoder.SlotChecksums`."""
 
     cdef uint64_t _counts[16384]
     cdef uint64_t _sums[16384]
 
     def add(self, list keys not None):
-        """See `frames.SlotChecksums.add`."""
+        """See `encoder.SlotChecksums.add`."""
         for key in keys:
             self._add(<bytes?>key, len(key))
 
     def of(self, unsigned int slot):
-        """See `frames.SlotChecksums.of`."""
+        """See `encoder.SlotChecksums.of`."""
         if slot >= 16384:
             raise IndexError(slot)
         return self._counts[slot], self._sums[slot]
 
     def differing(self, SlotChecksums other not None):
-        """See `frames.SlotChecksums.differing`."""
+        """See `encoder.SlotChecksums.differing`."""
         cdef unsigned int slot
         return [
             slot
@@ -864,7 +864,7 @@ cdef struct Field:
 
 @final
 cdef class Comparer:
-    """See `frames.Comparer`.
+    """See `encoder.Comparer`.
 
     A reply of just the bytes of its command is found so by one comparison. Else the reply's fields are looked up among
     the command's, by a hash table of their names that stands for as long as rows have the same names; each field is
@@ -903,7 +903,7 @@ cdef class Comparer:
         free(self._table)
 
     def feed(self, buffer, Py_ssize_t start, Py_ssize_t end):
-        """See `frames.Comparer.feed`."""
+        """See `encoder.Comparer.feed`."""
         cdef Py_buffer view
         cdef Stop stop
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
@@ -997,7 +997,7 @@ cdef class Comparer:
         )
 
     cdef Stop _walk_error(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """See `frames.Comparer._walk_error`."""
+        """See `encoder.Comparer._walk_error`."""
         cdef const unsigned char* line_end
         line_end = <const unsigned char*>memchr(reply + self._walked, 10, size - self._walked)
         if line_end == NULL:
@@ -1010,7 +1010,7 @@ cdef class Comparer:
         return DIFFERENT
 
     cdef Stop _walk(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """See `frames.Comparer._walk`."""
+        """See `encoder.Comparer._walk`."""
         cdef Py_ssize_t at
         cdef Span text
         while self._got.count < self._bulks:
@@ -1026,7 +1026,7 @@ cdef class Comparer:
         return FOUND
 
     cdef Stop _match(self, const unsigned char* reply) noexcept nogil:
-        """Look for each field of the reply among the command's. See `frames.is_hash_of`."""
+        """Look for each field of the reply among the command's. See `encoder.is_hash_of`."""
         cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
         cdef Py_ssize_t i, field
         cdef Span name, value, other

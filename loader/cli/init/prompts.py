@@ -80,7 +80,7 @@ def _checked(side: str, url: str, whence: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """A url with no more than the user in front of its host; the last @ ends them, as in `notation`."""
+    """A url with no more than the user in front of its host; the last @ ends them, as in `parsers`."""
     match = re.match(r"([^/]*//)([^/?#]*)@", url)
     if match is None:
         return url
