@@ -12,6 +12,7 @@ from redis.cluster import ClusterNode, RedisCluster
 import loader.lab.lab
 import loader.pipeline.transfer
 from loader.config.models import TargetConfig
+from loader.errors import LabError
 from loader.lab.lab import Lab
 from loader.lab.process import program, wait
 from loader.model import ChunkLoaded, Node, Waiting
@@ -22,14 +23,17 @@ from support.database import Ear, World
 
 ROWS = 6_000
 CHUNK = 100
+CRAWL = 90  # rows a second
 NODE_TIMEOUT = 1500  # milliseconds: a failover then takes about 3 seconds
 
 
 class Load:
-    """A load of all rows in a thread: slow enough to last while something happens, then as fast as it can."""
+    """A load of all rows in a thread: it crawls while something happens to it, then goes as fast as it can."""
 
-    def __init__(self, config, **options):
+    def __init__(self, config, *, rate=None, **options):
         self.ear = Ear()
+        self._rate = rate
+        options["rate"] = rate
         self.run = None
         self._work = lambda: run_job(config, config.jobs["job"], Options(chunk_rows=CHUNK, **options), self.ear)
         self._thread = threading.Thread(target=self._go, daemon=True)
@@ -52,10 +56,13 @@ class Load:
         return [event.reason for event in self.ear.events if isinstance(event, Waiting)]
 
     def reach(self, rows):
-        """Wait until so many more rows are loaded."""
+        """Wait until so many more rows are loaded, at the load's rate; what happens then has a minute's time."""
         goal = self.rows + rows
+        wait(lambda: self.ear.throttle or not self.running, "the load to begin")
+        self.ear.throttle._rate = self._rate
         wait(lambda: self.rows >= goal or not self.running, f"{goal} rows")
         assert self.running, self.run
+        self.ear.throttle._rate = CRAWL
 
     def finish(self, seconds=60):
         """The run, once it has ended."""
@@ -121,12 +128,23 @@ class Storm:
         for row in self.lab.status():
             if row.running:
                 self.lab.kill(row.name, signal.SIGCONT)
-        if not self.lab.up():
-            wait(self.lab._settled, "the cluster to settle")
-        wait(lambda: _replicas_are_seen(self.lab), "the replicas")
+        try:
+            if not self.lab.up():
+                wait(self.lab._settled, "the cluster to settle")
+            wait(lambda: _replicas_are_seen(self.lab), "the replicas")
+        except LabError as error:
+            error.add_note("\n".join(self._views()))
+            raise
         self.world.redis.close()
         nodes = [ClusterNode(HOST, port) for port in self.lab.redis_ports.values()]
         self.world.redis = RedisCluster(startup_nodes=nodes)
+
+    def _views(self):
+        """What each node says of the cluster, for who has to find out why it does not settle."""
+        for name, port in self.lab.redis_ports.items():
+            with redis.Redis(HOST, port, socket_timeout=5) as client, suppress(redis.RedisError):
+                state = client.execute_command("CLUSTER", "INFO")
+                yield f"{name} {state}\n{client.execute_command('CLUSTER', 'NODES')}"
 
     def is_exact(self):
         """Whether each row has its hash, field by field, and nothing else is there."""
@@ -196,7 +214,10 @@ def _masters(client):
 
 def wait_for_reason(load, text):
     """Wait until a chunk was tried again for a reason."""
-    wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
+    try:
+        wait(lambda: any(text in reason for reason in load.reasons) or not load.running, text)
+    except LabError as error:
+        raise AssertionError(load.reasons, load.ear.throttle and load.ear.throttle.reason) from error
     assert load.running, load.run
 
 
