@@ -141,7 +141,7 @@ def rejects_list(
     from loader.jobs.verify import commands_of
     from loader.redis.client import RedisClient
     from loader.report.documents import dump, rejects_document, rejects_text
-    from loader.state.checkpoint import Rejects
+    from loader.state.rejects import Rejects
 
     config = context.obj.config()
     named = chosen(config, [job])[0]
@@ -169,8 +169,8 @@ def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = 
 def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     """Forget the rejected rows."""
     from loader.redis.client import RedisClient
-    from loader.state.checkpoint import Rejects
     from loader.state.claim import Claims, claim_of
+    from loader.state.rejects import Rejects
 
     config = context.obj.config()
     named = chosen(config, [job])[0]

@@ -24,11 +24,12 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
 from loader.report.documents import shown
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, StateStore
+from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of
 from loader.state.digests import Digests
 from loader.state.history import History
 from loader.state.lock import check_fence, holders
+from loader.state.rejects import Rejects
 from loader.wire.slots import slot_of
 from loader.words import counted
 

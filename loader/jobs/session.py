@@ -24,12 +24,14 @@ from loader.pipeline.deleter import asked, made_of
 from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passing
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.options import Options
-from loader.pipeline.transfer import retry_transient, to_last, transfer
+from loader.pipeline.retry import retry_transient
+from loader.pipeline.transfer import to_last, transfer
 from loader.redis.checker import HashChecker, Mismatch
 from loader.redis.client import RedisClient
+from loader.redis.collector import CollectingWriter
 from loader.redis.migrations import Move, Standing, in_words, standing
 from loader.redis.servers import lives
-from loader.redis.writer import CollectingWriter, Kept, Marking, PipelineWriter
+from loader.redis.writer import Kept, Marking, PipelineWriter
 from loader.state.checkpoint import StateStore
 from loader.state.markers import GONE, LOST, Field, Markers, lacking
 from loader.wire.codec import SlotChecksums

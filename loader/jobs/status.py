@@ -10,10 +10,11 @@ from loader.config.models import JobConfig, ScheduleConfig, SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
 from loader.redis.client import RedisClient, Words
-from loader.state.checkpoint import Rejects, StateStore
+from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.lock import Holder, holders
+from loader.state.rejects import Rejects
 from loader.state_keys import own_key
 
 T = TypeVar("T")

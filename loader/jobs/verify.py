@@ -23,7 +23,8 @@ from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
 from loader.redis.checker import Mismatch
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, StateStore
+from loader.state.checkpoint import StateStore
+from loader.state.rejects import Rejects
 from loader.wire.codec import SlotChecksums
 from loader.words import counted
 

@@ -19,7 +19,8 @@ from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan, checked, fits
 from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import BatchWriter, ChunkWorker, loaded, to_last, transfer
+from loader.pipeline.transfer import BatchWriter, loaded, to_last, transfer
+from loader.pipeline.worker import ChunkWorker
 from loader.redis.client import RedisClient
 from loader.redis.writer import Kept, Marking
 from loader.state.digests import ChunkEntry, Digests, Rows

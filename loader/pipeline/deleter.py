@@ -11,7 +11,8 @@ from loader.mysql.plan import Plan, keys_only
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import BatchWriter, send_each, transfer
 from loader.redis.client import RedisClient
-from loader.redis.writer import CollectingWriter, PipelineWriter
+from loader.redis.collector import CollectingWriter
+from loader.redis.writer import PipelineWriter
 from loader.wire.slots import slot_of
 
 PAGE = 1000  # keys that one node is asked about at a time

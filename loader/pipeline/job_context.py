@@ -16,8 +16,8 @@ from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan, make_plan, peek, query_of
 from loader.net.limit import until
 from loader.pipeline.options import Options
+from loader.pipeline.retry import PATIENCE, retry_transient
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import PATIENCE, retry_transient
 from loader.redis.client import RedisClient
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines

@@ -9,11 +9,12 @@ from loader.model import Node
 from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
 from loader.net.limit import until
+from loader.pipeline.retry import PATIENCE
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import PATIENCE, transfer
+from loader.pipeline.transfer import transfer
 from loader.redis.client import RedisClient
+from loader.redis.collector import CollectingWriter
 from loader.redis.servers import headroom
-from loader.redis.writer import CollectingWriter
 from loader.wire.slots import SLOTS
 
 SAMPLE_ROWS = 200

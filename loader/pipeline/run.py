@@ -16,10 +16,11 @@ from loader.pipeline import incremental
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, open_job, patience
 from loader.pipeline.options import Options
+from loader.pipeline.retry import retry_transient
 from loader.pipeline.run_state import RunState
-from loader.pipeline.transfer import retry_transient, transfer
+from loader.pipeline.transfer import transfer
 from loader.pipeline.workers import WorkerPool
-from loader.redis.writer import CollectingWriter
+from loader.redis.collector import CollectingWriter
 from loader.state import history
 from loader.wire.slots import slot_of
 

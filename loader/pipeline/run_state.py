@@ -23,10 +23,11 @@ from loader.pipeline.options import Options
 from loader.pipeline.transfer import check_table
 from loader.redis.servers import Life, lives
 from loader.state.baseline import Baseline, Baselines, doubt
-from loader.state.checkpoint import Checkpoint, Rejects, StateStore, difference
+from loader.state.checkpoint import Checkpoint, StateStore, difference
 from loader.state.claim import fingerprint
 from loader.state.digests import Digests
 from loader.state.markers import LOST, Markers, lacking
+from loader.state.rejects import Rejects
 from loader.state.tidy import Tidy
 from loader.state_keys import own_key
 

@@ -22,9 +22,10 @@ from loader.pipeline.job_context import JobContext
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.load_guard import LoadGuard
 from loader.pipeline.options import Options
+from loader.pipeline.retry import FRESH, Event, retry_transient
 from loader.pipeline.run_state import RunState
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import FRESH, ChunkWorker, Event, retry_transient
+from loader.pipeline.worker import ChunkWorker
 from loader.process import start_thread
 from loader.redis.topology import REFRESH
 from loader.redis.writer import REPLICA_WAIT

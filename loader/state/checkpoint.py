@@ -5,13 +5,13 @@ that are gone. Markers tell of a master that was emptied alone, see `markers`.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from loader.errors import Paused, StateError
-from loader.model import SKEW, Chunk, KeyValues, Reject, is_literal
+from loader.model import SKEW, Chunk, KeyValues, is_literal
 from loader.process import identity
 from loader.redis.client import RedisClient
 from loader.state.markers import Markers
@@ -19,13 +19,11 @@ from loader.state.recall import LATEST, built, listed, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3
-REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
 ANOTHER_TABLE = {  # what of `Connection.identity` may differ, and what it means
     "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
     "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
     "generated": "the generated columns",
 }
-PAGE = 1000  # rejects read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,112 +221,6 @@ class _Begin:
     """When a pause, or a run, began, in seconds since 1970."""
 
     since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
-
-    `by` is the attempt of a run that has listed it last; empty where another version of this program has.
-    """
-
-    key: bytes
-    reason: str
-    first: float
-    last: float
-    attempts: int
-    by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A row of the list of rejects, as it is kept."""
-
-    reason: str
-    first: float
-    last: float
-    attempts: int
-    by: str = ""
-
-
-class Rejects:
-    """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
-
-    def __init__(self, target: RedisClient, job: str) -> None:
-        self._target = target
-        self._key = own_key(job, "rejects")
-        self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
-
-    def count(self) -> int:
-        """How many are listed."""
-        return int(self._ask("HLEN"))
-
-    def add(self, rejects: Sequence[Reject], by: str) -> None:
-        """List rows, or list them again, for an attempt of a run; at most `REJECTS_KEPT` in all."""
-        if not rejects:
-            return
-        room = REJECTS_KEPT - self.count()
-        now = self._target.time(self._key)
-        for reject in rejects[:REJECTS_KEPT]:
-            known = self._ask("HGET", reject.key)
-            if known is None and room <= 0:
-                continue
-            room -= known is None
-            before = None if known is None else _rejected(reject.key, known)
-            if known is not None and before is None:
-                self.strange.add(reject.key)
-            before = before or Rejected(reject.key, "", now, now, 0)
-            first, attempts = min(before.first, now), before.attempts + 1
-            entry = {"reason": reject.reason, "first": first, "last": now, "attempts": attempts, "by": by}
-            self._ask("HSET", reject.key, json.dumps(entry))
-
-    def all(self) -> Iterator[Rejected]:
-        """Each of them; those listed meanwhile may be missing. A `StateError` where one cannot be read."""
-        for key, entry in self._entries():
-            if entry is None:
-                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
-            yield entry
-
-    def remove(self, keys: Sequence[bytes]) -> int:
-        """Strike rows off the list; returns how many were on it."""
-        return sum(int(self._ask("HDEL", *keys[i : i + PAGE])) for i in range(0, len(keys), PAGE))
-
-    def remove_others(self, by: str) -> None:
-        """Strike off the rows that this attempt of a run has not listed: it has written them."""
-        entries = list(self._entries())
-        self.strange |= {key for key, entry in entries if entry is None}
-        self.remove([key for key, entry in entries if entry is None or entry.by != by])
-
-    def clear(self) -> int:
-        """Forget all; returns how many there were."""
-        try:
-            count = self.count()
-        except StateError:  # it is no list of rejects at all
-            count = 0
-        self._ask("DEL")
-        return count
-
-    def _entries(self) -> Iterator[tuple[bytes, Rejected | None]]:
-        """Each entry by its key; None for one that this program did not write."""
-        cursor = b"0"
-        while True:
-            cursor, flat = self._ask("HSCAN", cursor, "COUNT", PAGE)
-            for key, text in zip(flat[::2], flat[1::2], strict=True):
-                yield key, _rejected(key, text)
-            if cursor == b"0":
-                return
-
-    def _ask(self, command: str, *words: str | bytes | int) -> Any:
-        return self._target.ask(self._key.encode(), command, self._key, *words)[1]
-
-
-def _rejected(key: bytes, text: bytes) -> Rejected | None:
-    """An entry of the list of rejects; None for one that this program did not write."""
-    try:
-        entry = built(_Entry, parsed(text))
-    except ValueError:
-        return None
-    return Rejected(key, **asdict(entry))
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:

@@ -20,9 +20,9 @@ from loader.model import Run, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects
 from loader.state.claim import fingerprint
 from loader.state.recall import LATEST, recalled
+from loader.state.rejects import Rejects
 from loader.state_keys import foreign, own_key
 
 VERSION = 1

@@ -6,9 +6,10 @@ from typing import TypeVar
 from loader.errors import StateError
 from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines
-from loader.state.checkpoint import Rejects, StateStore
+from loader.state.checkpoint import StateStore
 from loader.state.digests import Digests
 from loader.state.history import History
+from loader.state.rejects import Rejects
 
 T = TypeVar("T")
 

@@ -24,8 +24,8 @@ from loader.redis.client import RedisClient
 from loader.redis.servers import describe_cluster
 from loader.report.documents import command_text, shown
 from loader.report.status import UNITS
-from loader.state.checkpoint import Rejected, Rejects
 from loader.state.history import KEPT, History, RunRecord
+from loader.state.rejects import Rejected, Rejects
 from loader.web.activity import RunTracker
 from loader.web.cluster import look_at
 from loader.web.health import PATIENCE, Health

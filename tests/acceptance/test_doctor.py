@@ -15,8 +15,9 @@ from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
 from loader.mysql.plan import make_plan
 from loader.redis.client import RedisClient
-from loader.state.checkpoint import Checkpoint, Rejects, StateStore
+from loader.state.checkpoint import Checkpoint, StateStore
 from loader.state.lock import Lock
+from loader.state.rejects import Rejects
 from support.command import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
 
 

@@ -12,7 +12,7 @@ import redis
 from loader.config.load import Config
 from loader.model import ChunkLoaded, Waiting
 from loader.mysql.connection import Connection
-from loader.pipeline import transfer
+from loader.pipeline import retry
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.command import HOST, redis_server
@@ -53,7 +53,7 @@ def table(world):
 @pytest.fixture
 def hasty(monkeypatch):
     """Pauses between two attempts as short as can be."""
-    monkeypatch.setattr(transfer, "PAUSE_FIRST", 0.001)
+    monkeypatch.setattr(retry, "PAUSE_FIRST", 0.001)
 
 
 def config(world, mysql=None, target=None, *, silence="10s", **job):

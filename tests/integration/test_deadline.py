@@ -20,9 +20,10 @@ from loader.mysql.connection import Connection
 from loader.net import limit
 from loader.pipeline import transfer
 from loader.pipeline.options import Options
+from loader.pipeline.retry import retry_transient
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import ChunkWorker, retry_transient
+from loader.pipeline.worker import ChunkWorker
 from loader.redis.client import RedisClient
 from loader.state.lock import Lock
 from support.command import HOST, STU, Desk, redis_server

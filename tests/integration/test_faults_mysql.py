@@ -21,7 +21,7 @@ from loader.lab.lab import Lab
 from loader.lab.process import wait
 from loader.model import Chunk, ChunkLoaded, Waiting
 from loader.mysql.connection import Connection
-from loader.pipeline import transfer
+from loader.pipeline import retry, worker
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
@@ -85,8 +85,8 @@ def reasons(ear):
 @pytest.fixture
 def stu(world, monkeypatch):
     """A table of 60 rows."""
-    monkeypatch.setattr(transfer, "PAUSE_FIRST", 0.01)
-    monkeypatch.setattr(transfer, "LOOK_EVERY", 0)
+    monkeypatch.setattr(retry, "PAUSE_FIRST", 0.01)
+    monkeypatch.setattr(worker, "LOOK_EVERY", 0)
     world.sql(STU, "INSERT INTO stu VALUES " + ",".join(f"({n}, 'name {n}', 'x')" for n in range(1, 61)))
     world.sql("ANALYZE TABLE stu")
     return world
@@ -130,7 +130,7 @@ def lane(world, **job):
     settings = world.config(**({"table": "stu"} | job))
     with Connection(settings.source) as source, RedisClient(settings.target) as target:
         _, plan = read_plan(source, settings.jobs["job"], Options())
-        lane = transfer.ChunkWorker(settings.source, plan, target, Throttle())
+        lane = worker.ChunkWorker(settings.source, plan, target, Throttle())
         try:
             yield lane
         finally:
@@ -149,15 +149,15 @@ def test_s12_the_table_is_changed(stu, change, job, told, loaded):
 
     What the job neither reads nor computes from may change as it likes.
     """
-    with lane(stu, **job) as worker:
+    with lane(stu, **job) as one:
         for number in range(1, 1 + loaded):
-            worker.load(chunk(number), print)
+            one.load(chunk(number), print)
         stu.sql(f"ALTER TABLE stu {change}")
         if told is None:
-            assert worker.load(chunk(2), print).written == 10
+            assert one.load(chunk(2), print).written == 10
             return
         with pytest.raises(StartOver) as caught:
-            worker.load(chunk(2), print)
+            one.load(chunk(2), print)
     assert str(caught.value).startswith(told)
 
 
@@ -166,7 +166,7 @@ def test_s12_a_type_is_shared_by_all_workers(stu):
     stu.sql("CREATE TABLE other (x varchar(20))", "INSERT INTO other VALUES ('1')")
     expression = "(SELECT MAX(x) FROM other)"
     with lane(stu, fields={"town": expression}) as first, RedisClient(stu.config(table="stu").target) as target:
-        second = transfer.ChunkWorker(first._settings, first._plan, target, Throttle())
+        second = worker.ChunkWorker(first._settings, first._plan, target, Throttle())
         first.load(chunk(1), print)
         stu.sql("ALTER TABLE other MODIFY x int")
         with pytest.raises(StartOver, match=r"\(SELECT MAX\(x\) FROM other\) is of another type"):
@@ -177,10 +177,10 @@ def test_s12_a_type_is_shared_by_all_workers(stu):
 def test_s12_a_querys_columns_change(stu):
     """A query that gives other columns than it was planned with is planned again."""
     stu.sql("CREATE VIEW v AS SELECT sid, sname FROM stu")
-    with lane(stu, table=None, query="SELECT * FROM v", key="q_{sid}") as worker:
+    with lane(stu, table=None, query="SELECT * FROM v", key="q_{sid}") as one:
         stu.sql("CREATE OR REPLACE VIEW v AS SELECT sid, sname, address FROM stu")
         with pytest.raises(StartOver, match="the query's columns have changed: sid, sname, address"):
-            worker.load(Chunk(1), print)
+            one.load(Chunk(1), print)
 
 
 def test_s11_a_table_is_renamed_away_and_back(stu):
@@ -208,7 +208,7 @@ def test_s11_what_a_view_reads_is_renamed_away_and_back(stu):
     with lane(stu, table="v", key="v_{sid}") as worker, another(stu) as back:
         stu.sql("RENAME TABLE stu TO away")
         threading.Timer(0.5, lambda: back("RENAME TABLE away TO stu")).start()
-        assert worker.load(Chunk(1), waits.append).written == 60
+        assert one.load(Chunk(1), waits.append).written == 60
     assert "(1356)" in waits[0].reason
 
 

@@ -21,7 +21,7 @@ from loader.model import ChunkLoaded, Notice
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.pipeline.transfer import ChunkWorker
+from loader.pipeline.worker import ChunkWorker
 from loader.pipeline.workers import WorkerPool
 from loader.redis.client import FORGET, RedisClient
 from loader.redis.sockets import NodePool

@@ -19,7 +19,7 @@ from loader.pipeline.run import run_job
 from loader.redis.client import RedisClient
 from loader.redis.servers import lives
 from loader.report.documents import prune_document, prune_text, verify_document, verify_text
-from loader.state.checkpoint import Rejects
+from loader.state.rejects import Rejects
 from loader.wire.slots import SlotMap
 from support.command import Desk
 from support.database import Ear

@@ -21,8 +21,8 @@ from loader.lab.process import wait
 from loader.model import Run
 from loader.pipeline.options import Options
 from loader.redis.client import RedisClient
-from loader.state.checkpoint import Rejects
 from loader.state.history import History, entry_of
+from loader.state.rejects import Rejects
 from loader.web.activity import RunTracker
 from loader.web.app import Serving
 from loader.web.dashboard import Dashboard, effective

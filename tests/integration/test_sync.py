@@ -17,9 +17,9 @@ from loader.lab.lab import Lab
 from loader.model import ChunkLoaded, Waiting
 from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
+from loader.pipeline.retry import retry_transient
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from loader.pipeline.transfer import retry_transient
 from loader.redis.client import RedisClient
 from loader.redis.writer import PipelineWriter
 from loader.wire.slots import slot_of

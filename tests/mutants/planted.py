@@ -933,6 +933,9 @@ FAULTS = [
             'if done["slot"] > self._target.time(self._slot) + 1e9:',
             "daemon::a_slot_is_done_once_whatever_the_clocks_say",
         ),
+    ),
+    *_of(
+        "state/rejects",
         (
             "rejects are told apart by the clock",
             "if entry is None or entry.by != by",
@@ -1061,7 +1064,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "pipeline/transfer",
+        "pipeline/retry",
         (
             "what does not pass is tried again",
             "if not error.transient or now + pause > min(give_up, limit.end())",

@@ -1,0 +1,71 @@
+"""How transient failures are retried: with growing pauses, for as long as the job allows."""
+
+import random
+import time
+from collections.abc import Callable
+from math import inf
+from typing import TypeVar
+
+from loader.config.models import DEADLINE as JOB_DEADLINE
+from loader.errors import LoaderError
+from loader.model import Chunk, ChunkLoaded, Waiting
+from loader.net import limit
+from loader.pipeline.throttle import Throttle
+
+T = TypeVar("T")
+
+DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
+PATIENCE = 2.0  # seconds of trying where a person is waiting, before or after the rows
+FRESH = 20  # times that what came on is begun again at most: a chunk that took longer than the deadline, or was lost
+SILENT = 2.0  # seconds that a server may be silent at least, however short the deadline
+PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is soon noticed
+Event = ChunkLoaded | Waiting
+Notify = Callable[[Event], None]
+
+
+def retry_transient(
+    action: Callable[[], T],
+    patience: float,
+    throttle: Throttle,
+    chunk: Chunk | None = None,
+    notify: Notify | None = None,
+    moved: Callable[[], float] = lambda: 0.0,
+    *,
+    settling: float = 0.0,
+    bearing: float = 0.0,
+) -> T:
+    """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
+
+    A server that is silent has failed since it fell silent, and half of that time is enough to say so; where there is
+    less patience than a server needs, that of `bearing` counts. An attempt that came on for longer than the patience
+    counts as a first one again where it fails; `moved` says until when it came on: what it waited for in vain does not
+    count. What the cluster is about to find out has `settling` seconds.
+    """
+    failing = began = time.monotonic()
+    give_up = inf
+    silence = max(SILENT, max(patience, bearing) / 2)
+    attempt = fresh = 0
+    while True:
+        started = time.monotonic()
+        try:
+            with limit.trying(silence, give_up):
+                return action()
+        except LoaderError as error:
+            pause = min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(attempt, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
+            attempt += 1
+            now = time.monotonic()
+            if throttle.failure:
+                raise throttle.failure from error
+            if attempt == 1 or moved() - started > patience:
+                failing, fresh = now - error.waited, fresh + 1
+                give_up = failing + patience
+            if error.brief:
+                give_up = min(give_up, failing + PATIENCE)
+            if error.settles:
+                give_up = max(give_up, began + settling)
+            if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:
+                error.waited = now - failing  # for who tries this again
+                raise
+            if notify and chunk:
+                notify(Waiting(chunk, attempt, pause, str(error), error.node))
+        throttle.sleep(pause, "lock" if throttle.lapsed() else "retry")

@@ -1,0 +1,142 @@
+"""One worker of a run: loads one chunk after another from MySQL to Redis, and retries those that fail."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from loader.config.models import SourceConfig
+from loader.errors import LoaderError, SourceError, StartOver, Stopped
+from loader.model import Chunk, ChunkLoaded
+from loader.mysql.connection import Connection
+from loader.mysql.plan import Plan
+from loader.pipeline.retry import Notify, retry_transient
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.transfer import check_table, load_chunk
+from loader.redis.client import RedisClient
+from loader.redis.collector import CollectingWriter
+from loader.redis.writer import Marking, PipelineWriter
+
+LOOK_EVERY = 1.0  # seconds between two looks at the table's definition, which takes MySQL 2 ms
+Erase = Callable[[Chunk, Connection, PipelineWriter], int]
+
+
+class ChunkWorker:
+    """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew.
+
+    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many. `marking` has the
+    masters note how far the writing is; without one, nothing is awaited but the nodes' own acknowledgement.
+    """
+
+    def __init__(
+        self,
+        settings: SourceConfig,
+        plan: Plan,
+        target: RedisClient,
+        throttle: Throttle,
+        *,
+        dry_run: bool = False,
+        marking: Marking | None = None,
+        erase: Erase | None = None,
+    ) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._target = target
+        self._throttle = throttle
+        self._dry_run = dry_run
+        self._marking = marking
+        self._erase = erase
+        self._source: Connection | None = None
+        self._writer: PipelineWriter | CollectingWriter | None = None
+        self._moved = 0.0  # when an attempt last came on
+        self._looked = float("-inf")  # when the table was looked at
+
+    def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
+        """Load a chunk, whole and if need be again, while its failures are ones that pass."""
+        failures = erased = 0
+
+        def attempt() -> ChunkLoaded:
+            nonlocal failures, erased
+            try:
+                self._throttle.admit()
+                if failures:
+                    self._throttle.confirm()
+                grant = self._throttle.grant()
+                self._moved = time.monotonic()
+                self._connect(grant, again=failures > 0)
+                event = self._carry(chunk)
+                erased += event.deleted  # by attempts that failed later, too
+                event = replace(event, deleted=erased)
+                self._look()
+                assert self._writer
+                if self._marking:
+                    kept = self._writer.await_replicas()
+                    event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
+                self._throttle.hold(grant)  # what was sent may have come behind what another run has written meanwhile
+                event = replace(self._settle(event), grant=grant)
+            except Stopped:
+                if self._writer:  # what was sent is seen through, so that no key is left without its TTL
+                    with suppress(LoaderError):
+                        self._writer.drain()
+                self.close()
+                raise
+            except BaseException as error:
+                failures += 1
+                if self._source:
+                    self._moved = max(self._moved, self._source.moved)
+                self.close()
+                if isinstance(error, StartOver):
+                    self._explain()
+                raise
+            else:
+                return event
+
+        event = retry_transient(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
+        return replace(event, retried=failures) if failures else event
+
+    def _carry(self, chunk: Chunk) -> ChunkLoaded:
+        """Bring the rows of a chunk over."""
+        assert self._source
+        assert self._writer
+        event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
+        if self._erase and isinstance(self._writer, PipelineWriter):
+            event = replace(event, deleted=self._erase(chunk, self._source, self._writer))
+        return event
+
+    def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
+        """See to what is left once the rows are acknowledged."""
+        return event
+
+    def close(self) -> None:
+        """Drop the connections."""
+        if self._writer:
+            self._writer.close()
+        if self._source:
+            self._source.close()
+        self._source = self._writer = None
+
+    def _look(self) -> None:
+        """Look now and then whether the table is what it was."""
+        assert self._source
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            check_table(self._plan, self._source)
+            self._looked = time.monotonic()
+
+    def _explain(self) -> None:
+        """Have the table say what was changed: a statement that fails, or its result, says less."""
+        with suppress(SourceError), Connection(self._settings) as source:
+            check_table(self._plan, source)
+
+    def _connect(self, grant: int, *, again: bool) -> None:
+        self._target.refresh(force=again)
+        if self._writer is None:
+            writer = (
+                CollectingWriter
+                if self._dry_run
+                else partial(PipelineWriter, spare=self._throttle.spare, marking=self._marking)
+            )
+            self._writer = writer(self._target)
+        self._writer.guard(partial(self._throttle.hold, grant))
+        if self._source is None:
+            self._source = Connection(self._settings)
