@@ -180,7 +180,7 @@ def plan(
     every: Every = False,
 ) -> None:
     """Show what a sync would do; nothing is written."""
-    from loader.pipeline.run import preview
+    from loader.jobs.preview import preview
     from loader.report.documents import plan_text
 
     config = context.obj.config()
@@ -206,7 +206,7 @@ def get(
     output: Output = Format.TEXT,
 ) -> None:
     """Read hashes back, with the slot and the node that holds them."""
-    from loader.pipeline.run import read_back
+    from loader.jobs.preview import read_back
     from loader.report.documents import dump, hash_document, hash_text
 
     config = context.obj.config()

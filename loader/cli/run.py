@@ -188,7 +188,7 @@ def sync(
     config = context.obj.config()
     named = chosen(config, jobs, every=every)
     if prune:
-        from loader.jobs.verify import refuse_shared
+        from loader.jobs.session import refuse_shared
 
         if shard:
             raise ConfigError("--prune looks at all hashes of a job: prune once all shards are through")

@@ -88,14 +88,14 @@ def prune(
     output: Output = Format.TEXT,
 ) -> None:
     """Delete hashes whose row is gone."""
-    from loader.jobs import verify as reconcile
+    from loader.jobs import prune as prune_module
     from loader.report.documents import dump, prune_document, prune_text
 
     config = context.obj.config()
 
     def one(job: "JobConfig") -> int:
-        pruned = reconcile.Pruned(job.name, dry_run=dry_run)
-        reconcile.prune(config, job, pruned, max_delete=share(max_delete))
+        pruned = prune_module.Pruned(job.name, dry_run=dry_run)
+        prune_module.prune(config, job, pruned, max_delete=share(max_delete))
         say(dump(prune_document(pruned)) if output is Format.JSON else prune_text(pruned))
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
@@ -138,7 +138,7 @@ def rejects_list(
     output: Output = Format.TEXT,
 ) -> None:
     """Show the rejected rows of a job: key, time, attempts, reason."""
-    from loader.jobs.verify import commands_of
+    from loader.jobs.rejects import commands_of
     from loader.redis.client import RedisClient
     from loader.report.documents import dump, rejects_document, rejects_text
     from loader.state.rejects import Rejects
@@ -156,11 +156,11 @@ def rejects_list(
 @rejects_app.command("retry")
 def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = Format.TEXT) -> None:
     """Load the rejected rows again."""
-    from loader.jobs import verify as reconcile
+    from loader.jobs import rejects
     from loader.report.documents import dump, retry_document, retry_text
 
     config = context.obj.config()
-    retried = reconcile.retry(config, chosen(config, [job])[0])
+    retried = rejects.retry(config, chosen(config, [job])[0])
     say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
     raise typer.Exit(Exit.REJECTS if retried.rejects or retried.nameless else Exit.OK)
 

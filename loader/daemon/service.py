@@ -23,7 +23,7 @@ from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
 from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
-from loader.jobs.verify import retry
+from loader.jobs.rejects import retry
 from loader.model import SKEW, Run
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest

@@ -3,8 +3,8 @@
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Exit, LoaderError
-from loader.jobs import verify
-from loader.jobs.verify import MAX_DELETE, Pruned
+from loader.jobs import prune as prune_module
+from loader.jobs.prune import MAX_DELETE, Pruned
 from loader.model import Notice, Run, RunBegan, RunEnded, Status
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, passing
@@ -62,7 +62,7 @@ def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
         return
     pruned = Pruned(job.name)
     try:
-        verify.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
+        prune_module.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
     finally:
         run.deleted += pruned.deleted
     if pruned.refused:

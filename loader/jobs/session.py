@@ -4,8 +4,6 @@ What fails in passing is tried again on new connections, for as long as the job'
 """
 
 import random
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +12,16 @@ from typing import Any, Protocol, Self, TypeVar
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import Exit, LoaderError, TargetError
+from loader.errors import ConfigError, Exit, LoaderError, TargetError
 from loader.model import Acks, Batch, Node, Reject
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.connection import Connection
-from loader.mysql.keys import TOGETHER
 from loader.mysql.plan import Plan, keys_only
 from loader.pipeline.deleter import asked, made_of
 from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passing
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.options import Options
+from loader.pipeline.reload import KeyFilterWriter
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.transfer import to_last, transfer
 from loader.redis.checker import HashChecker, Mismatch
@@ -31,12 +29,12 @@ from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter
 from loader.redis.migrations import Move, Standing, in_words, standing
 from loader.redis.servers import lives
-from loader.redis.writer import Kept, Marking, PipelineWriter
+from loader.state.baseline import Baselines
 from loader.state.checkpoint import StateStore
 from loader.state.markers import GONE, LOST, Field, Markers, lacking
 from loader.wire.codec import SlotChecksums
-from loader.wire.encoder import number_rows, pack, split_commands
-from loader.wire.slots import SlotMap, slot_of
+from loader.wire.resp import split_commands
+from loader.wire.slots import slot_of
 
 LOOKS = 3  # a difference counts when it is seen so many times
 PAUSE = 1.0  # seconds between two looks: a row's way to Redis, by whoever brings it, is shorter
@@ -210,7 +208,7 @@ class JobSession:
         """Add the keys that the rows make now; more than once where it has to be begun again."""
         for chunk in chunk_ranges(self._keys_only, self.plan.job.chunk_rows, self.fetch):
             statement = self._keys_only.select(chunk)
-            self.with_retry(lambda: self._through(_Keys(self.target, tally), statement, self._keys_only))  # noqa: B023
+            self.with_retry(lambda: self._through(KeyCounter(self.target, tally), statement, self._keys_only))  # noqa: B023
 
     def reload(self, keys: Sequence[bytes]) -> tuple[Acks, list[Reject]]:
         """Write the hashes of keys from their rows as they are now; what was acknowledged, and all rejects."""
@@ -361,10 +359,10 @@ class JobSession:
         finally:
             only.close()
 
-    def _only(self, grant: int, keys: Sequence[bytes]) -> "_KeyFilterWriter":
-        return _KeyFilterWriter(self.target, keys, self._marking, partial(self.throttle.hold, grant))
+    def _only(self, grant: int, keys: Sequence[bytes]) -> "KeyFilterWriter":
+        return KeyFilterWriter(self.target, keys, self._marking, partial(self.throttle.hold, grant))
 
-    def _finish(self, only: "_KeyFilterWriter", grant: int) -> None:
+    def _finish(self, only: "KeyFilterWriter", grant: int) -> None:
         """Make sure that what was acknowledged is known to replicas, and the lock was held all the time."""
         kept = only.await_replicas()
         self.throttle.hold(grant)
@@ -434,7 +432,7 @@ class JobSession:
         return {node: life.id for node, life in lives(self.target, newest=False).items()}
 
 
-class _Keys(CollectingWriter):
+class KeyCounter(CollectingWriter):
     """A sink that adds the keys of rows to a tally."""
 
     def __init__(self, target: RedisClient, tally: SlotChecksums) -> None:
@@ -442,87 +440,25 @@ class _Keys(CollectingWriter):
         self._tally = tally
 
     def send(self, index: int, batch: Batch) -> None:
+        """Take a batch, and count its keys."""
         super().send(index, batch)
         self._tally.add([words[1] for words in split_commands(batch.data)])
 
 
-class _KeyFilterWriter:
-    """A writer that leaves out the rows of other keys, which a collation may bring with those asked for."""
+def void_baseline(both: JobSession) -> None:
+    """Have the next run write everything: hashes change here that it would take for what the last one has left.
 
-    def __init__(
-        self, target: RedisClient, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
-    ) -> None:
-        self.keys = set(keys)
-        self._writer = PipelineWriter(target, marking=marking)
-        self._writer.guard(guard)
-
-    @property
-    def most(self) -> int:
-        return self._writer.most
-
-    def begin(self) -> SlotMap:
-        return self._writer.begin()
-
-    def send(self, index: int, batch: Batch) -> None:
-        kept = _for_keys(batch, self.keys)
-        if kept.replies:
-            self._writer.send(index, kept)
-
-    def send_all(self, commands: Sequence[tuple[bytes, list[bytes]]]) -> None:
-        """Send commands by the slot of their keys."""
-        slots = self._writer.begin()
-        groups: dict[int, list[bytes]] = {}
-        for key, words in commands:
-            groups.setdefault(slots.owners[slot_of(key)], []).append(pack(words))
-        for index, packed in groups.items():
-            for start in range(0, len(packed), PAGE):
-                part = packed[start : start + PAGE]
-                self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
-
-    def drain(self) -> Acks:
-        return self._writer.drain()
-
-    def await_replicas(self) -> Kept:
-        return self._writer.await_replicas()
-
-    def close(self) -> None:
-        self._writer.close()
+    Not that of an incremental job, which takes nothing for so.
+    """
+    if both.plan.job.incremental is None:
+        baselines = Baselines(both.target, both.plan.job.name)
+        both.with_retry(baselines.void)
 
 
-def _for_keys(batch: Batch, keys: set[bytes]) -> Batch:
-    commands = [words for words in split_commands(batch.data) if words[1] in keys]
-    then = _for_keys(batch.then, keys) if batch.then else None
-    rows = number_rows(commands)[-1] + 1 if commands and batch.rows else 0
-    return Batch(b"".join(map(pack, commands)), rows, len(commands), then, batch.expects)
-
-
-def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
-    """Keys that may be the job's, in some slots, and that no row makes: in groups, each seen so many times."""
-    waiting: deque[tuple[float, int, list[bytes]]] = deque()
-    seen: set[int] = set()
-    group: dict[bytes, None] = {}
-
-    def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
-        gone = both.without_row(keys, counted=looked > 0) if keys else []
-        if gone and looked + 1 < looks:
-            waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
-        elif gone := [key for key in gone if hash(key) not in seen]:
-            seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
-            yield both.left_over(gone)
-
-    def look_again() -> Iterator[Left]:
-        due, looked, keys = waiting.popleft()
-        both.throttle.sleep(due - time.monotonic())
-        yield from look(looked, keys)
-
-    for keys in both.keys_in(slots):
-        group |= dict.fromkeys(keys)
-        if len(group) >= TOGETHER:
-            part, group = list(group), {}
-            for start in range(0, len(part), TOGETHER):
-                yield from look(0, part[start : start + TOGETHER])
-        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > PENDING):
-            yield from look_again()
-    yield from look(0, list(group))
-    while waiting:
-        yield from look_again()
+def refuse_shared(settings: Config, job: JobConfig) -> None:
+    """Two jobs that write the same hashes cannot be told apart from outside."""
+    if other := settings.sharing(job):
+        raise ConfigError(
+            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
+            " or a field belongs to cannot be told; give each a prefix of its own"
+        )

@@ -7,30 +7,25 @@ What differs is looked at again after a pause, and counts when it still does: a 
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import ConfigError
 from loader.jobs import session as sides
-from loader.jobs.session import Found, JobSession, Left, extras
-from loader.model import Reject
+from loader.jobs.orphans import Unsure, extras, have
+from loader.jobs.prune import MAX_DELETE, Pruned, delete
+from loader.jobs.session import Found, JobSession, Left, refuse_shared, void_baseline
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
-from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
 from loader.redis.checker import Mismatch
-from loader.state.baseline import Baselines
 from loader.state.checkpoint import StateStore
-from loader.state.rejects import Rejects
 from loader.wire.codec import SlotChecksums
 from loader.words import counted
 
-MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
 FEW = 10  # hashes that `repair` may delete even where they are more than that
-NULL_KEY = "a column of the key is NULL"  # what such a row is rejected for
 
 Heard = Callable[[int], None]
 
@@ -42,19 +37,6 @@ class Difference:
     key: bytes
     kind: str
     detail: str = ""
-
-
-@dataclass(slots=True)
-class Unsure:
-    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
-
-    count: int = 0
-    first: bytes = b""
-
-    def add(self, keys: Sequence[bytes]) -> None:
-        """Count some."""
-        self.first = self.first or next(iter(keys), b"")
-        self.count += len(keys)
 
 
 @dataclass(slots=True)
@@ -76,30 +58,6 @@ class Verdict:
     def is_equal(self) -> bool:
         """Whether nothing differed."""
         return not (self.missing or self.different or self.extra)
-
-
-@dataclass(slots=True)
-class Pruned:
-    """What `prune` did: of `keys` hashes of the job `extra` had no row, and `deleted` are gone."""
-
-    job: str
-    keys: int = 0
-    extra: int = 0
-    deleted: int = 0
-    unsure: Unsure = field(default_factory=Unsure)
-    dry_run: bool = False
-    refused: str = ""  # why nothing was deleted
-
-
-@dataclass(slots=True)
-class Retried:
-    """What came of the rejected rows: written, still rejected, gone from MySQL, or not to be found by a key."""
-
-    job: str
-    written: int = 0
-    gone: int = 0
-    nameless: int = 0
-    rejects: list[Reject] = field(default_factory=list)
 
 
 class _Suspects:
@@ -245,7 +203,7 @@ class Verify:
         most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
         if self.verdict.extra > most:
             self.verdict.refused = (
-                f"{self.verdict.extra:,} of {counted(total, 'hash')} {_have(self.verdict.extra)} no row,"
+                f"{self.verdict.extra:,} of {counted(total, 'hash')} {have(self.verdict.extra)} no row,"
                 f" and --repair deletes {most:,} at most:"
                 f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
             )
@@ -287,106 +245,6 @@ def verify(
         return audit.verdict
 
 
-def prune(
-    settings: Config,
-    job: JobConfig,
-    done: Pruned,
-    *,
-    max_delete: float = MAX_DELETE,
-    run: str = "",
-    within: JobContext | None = None,
-) -> None:
-    """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
-
-    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
-    whose ends it goes on, under the same lock.
-    """
-    refuse_shared(settings, job)
-    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as both:
-        made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
-        both.tally_rows(made)
-        for page in both.scan(moved):
-            if page is None:
-                scanned, done.keys = SlotChecksums(), 0
-                continue
-            scanned.add(page.keys)
-            done.keys += sum(map(both.lookup.owns, page.reached()))
-        slots = moved.union(made.differing(scanned))
-        for left in extras(both, slots) if slots else ():
-            done.extra += len(left.own)
-            done.keys -= len(left.unsure) + left.others
-            done.unsure.add(left.unsure)
-        if done.extra > done.keys * max_delete / 100:
-            done.refused = (
-                f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {_have(done.extra)} no row,"
-                " which is more than"
-                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
-            )
-        elif done.extra and not done.dry_run:
-            void_baseline(both)
-            delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
-            both.check()
-        if job.full_every and not done.dry_run:
-            both.with_retry(StateStore(both.target, job.name).settle_prune)
-
-
-def retry(settings: Config, job: JobConfig) -> Retried:
-    """Load the rejected rows of a job again, from MySQL as it is now."""
-    done = Retried(job.name)
-    run = new_id()
-    with JobSession(settings, job, run) as both:
-        void_baseline(both)
-        rejects = Rejects(both.target, job.name)
-        listed = list(rejects.all())
-        keys = [entry.key for entry in listed if entry.reason != NULL_KEY and both.lookup.owns(entry.key)]
-        done.nameless = len(listed) - len(keys)
-        for start in range(0, len(keys), TOGETHER):
-            part = keys[start : start + TOGETHER]
-            refused = {reject.key: reject for reject in both.reload(part)[1]}
-            gone = set(both.without_row(part, counted=True)) - refused.keys()
-            both.check()
-            rejects.add(list(refused.values()), run)
-            rejects.remove([key for key in part if key not in refused])
-            done.rejects += refused.values()
-            done.gone += len(gone)
-            done.written += len(part) - len(refused) - len(gone)
-    return done
-
-
-def commands_of(settings: Config, job: JobConfig, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-    """The HMSET that would write the hash of each key, from its row as it is now; none where the row is gone."""
-    found: dict[bytes, list[bytes]] = {}
-    with JobSession(settings, job) as both:
-        owned = [key for key in keys if both.lookup.owns(key)]
-        for start in range(0, len(owned), TOGETHER):
-            part = owned[start : start + TOGETHER]
-            found |= {words[1]: words for words in both.commands(part) if words[0] == b"HMSET" and words[1] in part}
-    return found
-
-
-def delete(both: JobSession, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
-    """Unlink hashes right after they were looked up once more, and never more than so many."""
-    for keys in found:
-        part = keys[: most - done.deleted]
-        done.deleted += both.unlink(part)
-        if done.deleted >= most:
-            return
-
-
-def void_baseline(both: JobSession) -> None:
-    """Have the next run write everything: hashes change here that it would take for what the last one has left.
-
-    Not that of an incremental job, which takes nothing for so.
-    """
-    if both.plan.job.incremental is None:
-        baselines = Baselines(both.target, both.plan.job.name)
-        both.with_retry(baselines.void)
-
-
-def _have(count: int) -> str:
-    return "has" if count == 1 else "have"
-
-
 def _kind(each: Mismatch) -> str:
     return "different" if each.found or each.reason else "missing"
 
@@ -401,12 +259,3 @@ def _detail(each: Mismatch) -> str:
     stale = [name for name in found if name not in each.wanted]
     kinds = (("wrong", wrong), ("missing", absent), ("stale", stale))
     return "; ".join(f"{kind} {', '.join(n.decode(errors='replace') for n in names)}" for kind, names in kinds if names)
-
-
-def refuse_shared(settings: Config, job: JobConfig) -> None:
-    """Two jobs that write the same hashes cannot be told apart from outside."""
-    if other := settings.sharing(job):
-        raise ConfigError(
-            f"jobs {job.name!r} and {other.name!r} write under the same prefix {job.prefix!r}: which of them a hash"
-            " or a field belongs to cannot be told; give each a prefix of its own"
-        )

@@ -14,7 +14,7 @@ from loader.pipeline.throttle import Throttle
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import PipelineWriter
 from loader.wire.codec import Encoder
-from loader.wire.encoder import pack
+from loader.wire.resp import pack
 from loader.wire.slots import SlotMap, slot_of
 
 AGAIN = 5  # times that rows are brought over, where others give their hashes a time to live meanwhile

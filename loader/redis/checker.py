@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from loader.model import Batch, Node
 from loader.redis.client import DATA, NAMELESS, REDIRECT, RedisClient
 from loader.redis.sockets import NodeConnection, NodePool
-from loader.wire import encoder
+from loader.wire import resp
 from loader.wire.codec import Comparer, SlotChecksums, reads
 from loader.wire.slots import SlotMap
 
@@ -96,10 +96,10 @@ class HashChecker:
         del tail[:at]
 
     def _explain(self, node: Node, command: bytes, reply: bytes) -> Mismatch:
-        name, key, *words = next(encoder.split_commands(command))
+        name, key, *words = next(resp.split_commands(command))
         wanted = dict(zip(words[::2], words[1::2], strict=True)) if name == b"HMSET" else {}
         if not reply.startswith(b"-"):
-            fields = list(next(encoder.split_commands(reply), []))
+            fields = list(next(resp.split_commands(reply), []))
             return Mismatch(key, wanted, dict(zip(fields[::2], fields[1::2], strict=True)))
         text = reply[1:].decode(errors="replace").strip() or NAMELESS
         code = text.split()[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from loader.model import Acks, Batch, Node
 from loader.redis.client import RedisClient
 from loader.redis.writer import Kept
-from loader.wire import encoder
+from loader.wire import resp
 from loader.wire.slots import SlotMap
 
 
@@ -36,7 +36,7 @@ class CollectingWriter:
     def send(self, index: int, batch: Batch) -> None:
         """Count a batch."""
         if self._keep:
-            self.kept += ((self._slots.nodes[index], words) for words in encoder.split_commands(batch.data))
+            self.kept += ((self._slots.nodes[index], words) for words in resp.split_commands(batch.data))
         self._rows[str(self._slots.nodes[index])] += batch.rows
         self._bytes += len(batch.data)
 

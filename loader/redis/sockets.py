@@ -20,7 +20,7 @@ from loader.errors import TargetError
 from loader.model import Node
 from loader.net.limit import allowed
 from loader.redis.client import RedisClient
-from loader.wire import encoder
+from loader.wire import resp
 
 WINDOW = 2  # batches in flight per node: one being worked on, one waiting in its socket
 RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows written
@@ -106,7 +106,7 @@ class NodeConnection:
     def ask(self, commands: Sequence[list[bytes]]) -> None:
         """Send some commands while nothing else is under way."""
         self.wake_at(1)
-        self.unsent.append(memoryview(b"".join(map(encoder.pack, commands))))
+        self.unsent.append(memoryview(b"".join(map(resp.pack, commands))))
         self.send()
 
     def answers(self, count: int, patience: float) -> list[bytes] | None:

@@ -15,7 +15,7 @@ from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
 from loader.redis.client import DATA, HOPS, LIMITS, NAMELESS, PROTOCOL, REDIRECT, SMALL, RedisClient, error_text
 from loader.redis.sockets import NodeConnection, NodePool
-from loader.wire import encoder
+from loader.wire import resp
 from loader.wire.codec import count_replies
 from loader.wire.slots import SlotMap
 
@@ -196,7 +196,7 @@ class PipelineWriter:
         if link.awaited and (refused := link.awaited[0].refused):
             number, text = max(refused.items())
             if text.startswith(PROTOCOL):  # there will be no more replies
-                raise self._too_large(link.node, list(encoder.split_commands(link.awaited[0].batch.data))[number], text)
+                raise self._too_large(link.node, list(resp.split_commands(link.awaited[0].batch.data))[number], text)
         for sent in done:
             then = self._settle(link.node, sent)
             if then and then.replies:
@@ -209,7 +209,7 @@ class PipelineWriter:
         for link in self._links:
             batches = [sent.batch for sent in link.awaited if isinstance(sent, _Sent)]
             large = [batch.data for batch in batches if len(batch.data) > SMALL]
-            size = max((_largest(words) for data in large for words in encoder.split_commands(data)), default=0)
+            size = max((_largest(words) for data in large for words in resp.split_commands(data)), default=0)
             if size > SMALL and str(link.node) == error.node and not self._target.learn(link.node, size):
                 hint = f"a value of {size:,} bytes was under way: see {' and '.join(LIMITS)} of redis"
                 error.args = (f"{error}: {hint}",)
@@ -226,15 +226,15 @@ class PipelineWriter:
         Returns what is to be sent next to the same node.
         """
         if sent.unexpected:
-            asked = list(encoder.split_commands(sent.batch.data))
+            asked = list(resp.split_commands(sent.batch.data))
             self._expiring += (asked[number][1] for number in sent.unexpected)
         if not sent.refused:
             self._rows[str(node)] += sent.batch.rows
             return sent.batch.then
         if any(text.startswith("MOVED") for text in sent.refused.values()):
             self._target.mark_stale()
-        commands = list(encoder.split_commands(sent.batch.data))
-        numbers = encoder.number_rows(commands)
+        commands = list(resp.split_commands(sent.batch.data))
+        numbers = resp.number_rows(commands)
         outcome: dict[int, Node | Reject] = dict.fromkeys(range(sent.batch.rows), node)
         redo = [_Redo(commands[i], numbers[i], node, text) for i, text in sent.refused.items()]
         for hop in range(HOPS):
@@ -362,7 +362,7 @@ def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
     """A batch less the commands of some keys."""
     if batch is None or not keys:
         return batch
-    left = [encoder.pack(words) for words in encoder.split_commands(batch.data) if words[1] not in keys]
+    left = [resp.pack(words) for words in resp.split_commands(batch.data) if words[1] not in keys]
     return Batch(b"".join(left), batch.rows, len(left), expects=batch.expects)
 
 

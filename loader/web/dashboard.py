@@ -17,9 +17,9 @@ from loader.config.files import as_yaml
 from loader.config.load import Config
 from loader.config.models import JobConfig, ScheduleConfig, TargetConfig
 from loader.errors import StateError, TargetError
+from loader.jobs.preview import preview
 from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
 from loader.model import Chunk, Node
-from loader.pipeline.run import preview
 from loader.redis.client import RedisClient
 from loader.redis.servers import describe_cluster
 from loader.report.documents import command_text, shown

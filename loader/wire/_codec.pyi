@@ -1,7 +1,7 @@
 from array import array
 
 from loader.model import Batch, Layout, Reject
-from loader.wire.encoder import Buffer
+from loader.wire.resp import Buffer
 
 class Encoder:
     layout: Layout

@@ -12,7 +12,9 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import SourceError
-from loader.wire.encoder import HEADER, NEVER, PACKET_MAX, ROOM, SEED, SET, is_last, no_reply, refusal, too_many_replies
+from loader.wire.encoder import ROOM, SEED, refusal
+from loader.wire.packets import HEADER, PACKET_MAX, is_last
+from loader.wire.resp import NEVER, SET, no_reply, too_many_replies
 from loader.model import Batch
 
 cdef Py_ssize_t FULL_AT = ROOM
@@ -616,7 +618,7 @@ cdef class Encoder:
 
 
 def count_replies(const unsigned char[::1] data not None):
-    """See `encoder.count_replies`."""
+    """See `resp.count_replies`."""
     cdef Py_ssize_t end = data.shape[0], replies
     if not end:
         return 0
@@ -683,7 +685,7 @@ cdef inline bint same(
 cdef inline Py_ssize_t number_at(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t end, unsigned char sign, Py_ssize_t* number
 ) noexcept nogil:
-    """See `encoder.number_at`; -1 where the line is malformed."""
+    """See `resp.number_at`; -1 where the line is malformed."""
     cdef Py_ssize_t first = at + 1, value = 0
     if at >= end:
         return end + 1
@@ -759,7 +761,7 @@ cdef Stop read_command(const unsigned char* data, Py_ssize_t end, Command* comma
 
 
 cdef Stop next_row(const unsigned char* data, Py_ssize_t end, Command* command) noexcept nogil:
-    """Read the first command of the next row; `command` is that of the row before. See `encoder.number_rows`."""
+    """Read the first command of the next row; `command` is that of the row before. See `resp.number_rows`."""
     cdef bint follows = command.sets
     cdef Span key = command.key
     cdef Stop stop = read_command(data, end, command)
@@ -770,7 +772,7 @@ cdef Stop next_row(const unsigned char* data, Py_ssize_t end, Command* command) 
 
 
 def reads(const unsigned char[::1] data not None):
-    """See `encoder.reads`."""
+    """See `resp.reads`."""
     cdef Out out
     cdef Stop stop
     memset(&out, 0, sizeof(Out))
@@ -813,7 +815,7 @@ cdef raise_for(Stop stop):
 
 
 cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcept nogil:
-    """See `encoder.checksum`."""
+    """See `comparer.checksum`."""
     cdef uint64_t number = <uint64_t>0xCBF29CE484222325
     cdef Py_ssize_t i
     for i in range(size):
@@ -825,24 +827,24 @@ cdef inline uint64_t checksum(const unsigned char* key, Py_ssize_t size) noexcep
 
 @final
 cdef class SlotChecksums:
-    """See `encoder.SlotChecksums`."""
+    """See `comparer.SlotChecksums`."""
 
     cdef uint64_t _counts[16384]
     cdef uint64_t _sums[16384]
 
     def add(self, list keys not None):
-        """See `encoder.SlotChecksums.add`."""
+        """See `comparer.SlotChecksums.add`."""
         for key in keys:
             self._add(<bytes?>key, len(key))
 
     def of(self, unsigned int slot):
-        """See `encoder.SlotChecksums.of`."""
+        """See `comparer.SlotChecksums.of`."""
         if slot >= 16384:
             raise IndexError(slot)
         return self._counts[slot], self._sums[slot]
 
     def differing(self, SlotChecksums other not None):
-        """See `encoder.SlotChecksums.differing`."""
+        """See `comparer.SlotChecksums.differing`."""
         cdef unsigned int slot
         return [
             slot
@@ -864,7 +866,7 @@ cdef struct Field:
 
 @final
 cdef class Comparer:
-    """See `encoder.Comparer`.
+    """See `comparer.Comparer`.
 
     A reply of just the bytes of its command is found so by one comparison. Else the reply's fields are looked up among
     the command's, by a hash table of their names that stands for as long as rows have the same names; each field is
@@ -903,7 +905,7 @@ cdef class Comparer:
         free(self._table)
 
     def feed(self, buffer, Py_ssize_t start, Py_ssize_t end):
-        """See `encoder.Comparer.feed`."""
+        """See `comparer.Comparer.feed`."""
         cdef Py_buffer view
         cdef Stop stop
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
@@ -997,7 +999,7 @@ cdef class Comparer:
         )
 
     cdef Stop _walk_error(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """See `encoder.Comparer._walk_error`."""
+        """See `comparer.Comparer._walk_error`."""
         cdef const unsigned char* line_end
         line_end = <const unsigned char*>memchr(reply + self._walked, 10, size - self._walked)
         if line_end == NULL:
@@ -1010,7 +1012,7 @@ cdef class Comparer:
         return DIFFERENT
 
     cdef Stop _walk(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """See `encoder.Comparer._walk`."""
+        """See `comparer.Comparer._walk`."""
         cdef Py_ssize_t at
         cdef Span text
         while self._got.count < self._bulks:
@@ -1026,7 +1028,7 @@ cdef class Comparer:
         return FOUND
 
     cdef Stop _match(self, const unsigned char* reply) noexcept nogil:
-        """Look for each field of the reply among the command's. See `encoder.is_hash_of`."""
+        """Look for each field of the reply among the command's. See `comparer.is_hash_of`."""
         cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
         cdef Py_ssize_t i, field
         cdef Span name, value, other

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from loader.errors import SourceError, TargetError
 from loader.model import Batch, Layout
+from loader.wire import comparer, packets, resp
 from loader.wire import encoder as frames
 from loader.wire.slots import SLOTS
 
@@ -269,12 +270,12 @@ def hashes(layout: Layout, rows: list[bytes]) -> list[tuple[bytes, list[bytes]]]
     """The commands of each row that can be a hash, and the fields and values of that."""
     made = []
     for row in rows:
-        data = framed(row, frames.PACKET_MAX)
+        data = framed(row, packets.PACKET_MAX)
         encoder = frames.Encoder(layout, array("H", bytes(2 * SLOTS)), 1)
         encoder.feed(data, 0, len(data))
         batch = encoder.take(0)
         if batch.rows:
-            first = next(frames.split_commands(batch.data))
+            first = next(resp.split_commands(batch.data))
             made.append((bytes(batch.data), first[2:] if first[0] == b"HMSET" else []))
     return made
 
@@ -307,7 +308,7 @@ class Maker:
             return self._check()
         copy = PLAIN if number % STREAMS_EVERY == 1 else TIGHT_COPY
         layout = int(self.rnd() * LAYOUTS)
-        data = self._stream(layout, frames.PACKET_MAX if copy == PLAIN else TIGHT_PACKET)
+        data = self._stream(layout, packets.PACKET_MAX if copy == PLAIN else TIGHT_PACKET)
         return Case(copy, layout, data, self._cuts(len(data)), twin=number % PLAIN_EVERY == 2)
 
     def keep(self) -> None:
@@ -389,7 +390,7 @@ class Maker:
         if kind < 0.15:
             return MOVED if kind < 0.05 else b"*0\r\n"
         if kind < 0.5:
-            return frames.pack(words)
+            return resp.pack(words)
         pairs = list(zip(words[::2], words[1::2], strict=True))
         if kind < 0.9:
             pairs = list(dict(pairs).items())
@@ -404,7 +405,7 @@ class Maker:
                 [pairs[0] if pairs else (b"", b"")],
             )
             pairs += self.chance.choice(changes)
-        return frames.pack([word for pair in pairs for word in pair])
+        return resp.pack([word for pair in pairs for word in pair])
 
     def _mutate(self, data: bytearray, others: Sequence[bytes]) -> None:  # noqa: C901  # a table of calls costs more than all else here
         """One change or a few; to bytes and lengths, or by cutting, repeating and joining."""
@@ -451,11 +452,11 @@ class Maker:
         cells = self.layouts[layout][0].cells
         row = bytearray(self._row(cells - 1))
         at = 0 if self.rnd() < 0.5 else len(row)
-        row[at:at] = cell(bytes(frames.PACKET_MAX - len(row) - 4 - int(self.rnd() * 3) + int(self.rnd() * 3)))
+        row[at:at] = cell(bytes(packets.PACKET_MAX - len(row) - 4 - int(self.rnd() * 3) + int(self.rnd() * 3)))
         if self.rnd() < 0.3:
             row[0] = MARKS[int(self.rnd() * len(MARKS))]
         following = self.rows[layout][0]
-        data = framed(bytes(row), frames.PACKET_MAX) + framed(following, frames.PACKET_MAX) + EOF_PACKET
+        data = framed(bytes(row), packets.PACKET_MAX) + framed(following, packets.PACKET_MAX) + EOF_PACKET
         self._made, self._keep = [], []
         return Case(PLAIN, layout, data, (int(self.rnd() * len(data)), len(data), len(data)), twin=True)
 
@@ -513,12 +514,12 @@ class Runner:
         self._layouts = layouts(seed)
         self._window = window
         self._owners = {nodes: array("H", [slot % nodes for slot in range(SLOTS)]) for _, nodes in self._layouts}
-        self._whole = frames.PACKET_MAX, frames.ROOM
+        self._whole = packets.PACKET_MAX, frames.ROOM
         self._asis = import_module("asis")
         with self._sizes(TIGHT_COPY):
             self._tight = import_module("tight")
         # Of the copy as it is and of the tight one, with what it should be; these are never emptied.
-        self._tallies = [(module.SlotChecksums(), frames.SlotChecksums()) for module in (self._asis, self._tight)]
+        self._tallies = [(module.SlotChecksums(), comparer.SlotChecksums()) for module in (self._asis, self._tight)]
 
     def run(self, case: Case) -> None:
         """Run an input; a `Finding` says what is wrong with what became of it."""
@@ -530,7 +531,7 @@ class Runner:
         if case.copy == REPLIES:
             window.arrive(len(case.data))
             counts = [module.count_replies(window.data[: len(case.data)]) for module in (self._asis, self._tight)]
-            expected = frames.count_replies(case.data)
+            expected = resp.count_replies(case.data)
             if counts != [expected, expected]:
                 raise Finding(f"{expected} replies are counted as {counts}")
             return
@@ -576,11 +577,11 @@ class Runner:
             except ValueError:  # no batch of ours any more
                 self.refused += 1
             return
-        heads = list(frames.row_heads(case.batch))
-        reads, expected_reads = module.reads(batch), frames.reads(case.batch)
+        heads = list(resp.row_heads(case.batch))
+        reads, expected_reads = module.reads(batch), resp.reads(case.batch)
         tally, expected_tally = self._tallies[tight]
         one = module.Comparer(batch, len(heads), tally)
-        plain = frames.Comparer(case.batch, len(heads), expected_tally)
+        plain = comparer.Comparer(case.batch, len(heads), expected_tally)
         seen = watch(one, window.data, case.cuts, window.arrive)
         expected = watch(plain, case.data, case.cuts, lambda _: None)
         self.compared += len(heads) - one.left
@@ -603,10 +604,10 @@ class Sizes:
         self._now, self._then = now, then
 
     def __enter__(self) -> None:
-        frames.PACKET_MAX, frames.ROOM = self._now
+        packets.PACKET_MAX, frames.ROOM = self._now
 
     def __exit__(self, *_: object) -> None:
-        frames.PACKET_MAX, frames.ROOM = self._then
+        packets.PACKET_MAX, frames.ROOM = self._then
 
 
 Step = tuple[int, int, bool] | str
@@ -614,7 +615,7 @@ Made = list[tuple[int, Batch]]
 
 
 def drive(
-    encoder: frames.Encoder, buffer: frames.Buffer, cuts: Sequence[int], room: int, arrive: Callable[[int], None]
+    encoder: frames.Encoder, buffer: resp.Buffer, cuts: Sequence[int], room: int, arrive: Callable[[int], None]
 ) -> tuple[list[Step], Made]:
     """Have an encoder encode a stream that arrives in pieces, as `load.transfer` does; the steps and the batches."""
     steps: list[Step] = []
@@ -634,7 +635,7 @@ def drive(
 
 
 def watch(
-    comparer: frames.Comparer, buffer: frames.Buffer, cuts: Sequence[int], arrive: Callable[[int], None]
+    each: comparer.Comparer, buffer: resp.Buffer, cuts: Sequence[int], arrive: Callable[[int], None]
 ) -> list[object]:
     """Have a comparer look at replies that arrive in pieces, or go again; all that can be seen of it."""
     steps: list[object] = []
@@ -642,11 +643,11 @@ def watch(
     try:
         for cut in cuts:
             arrive(max(position, cut))
-            position = comparer.feed(buffer, position, max(position, cut))
-            steps.append((position, comparer.wanted, comparer.left))
+            position = each.feed(buffer, position, max(position, cut))
+            steps.append((position, each.wanted, each.left))
     except TargetError as error:
         steps.append(str(error))
-    return [*steps, comparer.wanted, comparer.left, comparer.present, comparer.differences]
+    return [*steps, each.wanted, each.left, each.present, each.differences]
 
 
 def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
@@ -654,8 +655,8 @@ def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
     rows = 0
     for _, batch in batches:
         data = bytes(batch.data)
-        commands = list(frames.split_commands(data))
-        if b"".join(map(frames.pack, commands)) != data or len(commands) != batch.replies:
+        commands = list(resp.split_commands(data))
+        if b"".join(map(resp.pack, commands)) != data or len(commands) != batch.replies:
             raise Finding(f"{batch.replies} commands are not what {data!r} is")
         hashes = 0
         for words in commands:
@@ -676,7 +677,7 @@ def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
 
 def check_expires(layout: Layout, hashes: int, batch: Batch) -> None:
     """Each hash has its EXPIRE where there is a time to live."""
-    expires = list(frames.split_commands(batch.then.data)) if batch.then else []
+    expires = list(resp.split_commands(batch.then.data)) if batch.then else []
     if len(expires) != (hashes if layout.ttl else 0) or (batch.then and batch.then.replies != len(expires)):
         raise Finding(f"{hashes} hashes expire by {expires}")
     for name, _, seconds in expires:

@@ -8,7 +8,9 @@ import pytest
 
 from loader.errors import TargetError
 from loader.jobs import session
-from loader.jobs.verify import Pruned, prune, retry, verify
+from loader.jobs.prune import Pruned, prune
+from loader.jobs.rejects import retry
+from loader.jobs.verify import verify
 from loader.model import Notice
 from loader.pipeline import deleter
 from loader.pipeline.options import Options

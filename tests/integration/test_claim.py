@@ -8,8 +8,8 @@ import pytest
 
 from loader.errors import Foreign
 from loader.jobs.execute import execute
+from loader.jobs.prune import Pruned, prune
 from loader.jobs.status import job_status
-from loader.jobs.verify import Pruned, prune
 from loader.pipeline.options import Options
 from loader.redis.client import RedisClient
 from loader.state.claim import Claims, claim_of, fingerprint

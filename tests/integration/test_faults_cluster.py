@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from loader.errors import Exit
-from loader.jobs import verify
+from loader.jobs import prune, verify
 from loader.lab.process import wait
 from loader.redis.acl import REDIS_RIGHTS
 from loader.redis.client import RedisClient
@@ -205,7 +205,7 @@ def test_t5_a_migration_is_left_open(storm, newcomer):
         with RedisClient(config.target) as target:
             entry = {"node": f"{HOST}:{newcomer}", "slots": 0, "keys": goal.dbsize(), "replicas": 0}
             assert entry in describe_cluster(target)["masters"]
-        verify.prune(config, job, done := verify.Pruned("job"))
+        prune.prune(config, job, done := prune.Pruned("job"))
         assert (done.keys, done.deleted) == (ROWS, 1)
         migration.finish()
         Migration(goal, source, migration.slots).finish()  # so that the node can leave

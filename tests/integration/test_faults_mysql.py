@@ -205,7 +205,7 @@ def test_s11_what_a_view_reads_is_renamed_away_and_back(stu):
     """A view that is broken for a moment is waited for too."""
     waits = []
     stu.sql("CREATE VIEW v AS SELECT sid, sname FROM stu")
-    with lane(stu, table="v", key="v_{sid}") as worker, another(stu) as back:
+    with lane(stu, table="v", key="v_{sid}") as one, another(stu) as back:
         stu.sql("RENAME TABLE stu TO away")
         threading.Timer(0.5, lambda: back("RENAME TABLE away TO stu")).start()
         assert one.load(Chunk(1), waits.append).written == 60

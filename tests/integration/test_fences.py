@@ -15,7 +15,9 @@ import loader.redis.client
 from loader.config.load import Config
 from loader.errors import LoaderError
 from loader.jobs import session
-from loader.jobs.verify import Pruned, prune, retry, verify
+from loader.jobs.prune import Pruned, prune
+from loader.jobs.rejects import retry
+from loader.jobs.verify import verify
 from loader.lab.process import wait
 from loader.model import ChunkLoaded, Notice
 from loader.pipeline.job_context import JobContext
@@ -311,7 +313,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
     job = settings.jobs["job"]
     assert run_job(settings, job, Options(), Ear()).status == "ok"
     monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
-    send, stolen = session._KeyFilterWriter.await_replicas, threading.Event()
+    send, stolen = session.KeyFilterWriter.await_replicas, threading.Event()
 
     def finish(self):
         found = send(self)
@@ -333,7 +335,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
 
         return Of
 
-    monkeypatch.setattr(session._KeyFilterWriter, "await_replicas", finish)
+    monkeypatch.setattr(session.KeyFilterWriter, "await_replicas", finish)
     if command == "prune":
         world.sql("DELETE FROM t WHERE id > 90")
         act = lambda: prune(settings, job, Pruned("job"), max_delete=100)  # noqa: E731

@@ -13,7 +13,7 @@ from loader.doctor.findings import examine
 from loader.doctor.job import KEPT, JobState
 from loader.doctor.redis import RedisProbe
 from loader.errors import LoaderError
-from loader.jobs import verify
+from loader.jobs import rejects, verify
 from loader.jobs.execute import execute
 from loader.jobs.status import job_status
 from loader.model import ChunkLoaded, Notice
@@ -236,7 +236,7 @@ def repair(lab, name):
 
 
 def retry(lab, name):
-    verify.retry(lab.config, lab.config.jobs[name])
+    rejects.retry(lab.config, lab.config.jobs[name])
     return []
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from loader.jobs import session
 from loader.jobs.execute import execute
-from loader.jobs.verify import Pruned, prune, verify
+from loader.jobs.prune import Pruned, prune
+from loader.jobs.verify import verify
 from loader.mysql.connection import Connection
 from loader.mysql.plan import changed_since, make_plan, walk_mends
 from loader.pipeline import incremental

@@ -7,10 +7,12 @@ from loader.doctor.diagnose import diagnose
 from loader.doctor.findings import Level
 from loader.errors import Exit
 from loader.jobs.execute import execute
-from loader.jobs.verify import retry, verify
+from loader.jobs.preview import preview
+from loader.jobs.rejects import retry
+from loader.jobs.verify import verify
 from loader.mysql.errors import Kind, advice, kind_of, statement
 from loader.pipeline.options import Options
-from loader.pipeline.run import preview, run_job
+from loader.pipeline.run import run_job
 from support.command import HOST, redis_server
 from support.database import Ear
 

@@ -10,7 +10,7 @@ from loader.redis.client import RedisClient
 from loader.redis.sockets import NodePool
 from loader.redis.writer import PipelineWriter
 from loader.state.markers import Markers
-from loader.wire.encoder import pack
+from loader.wire.resp import pack
 from loader.wire.slots import slot_of
 
 KEY = b"links_1"

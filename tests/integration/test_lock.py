@@ -13,7 +13,7 @@ from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 from loader.config.load import Config
 from loader.config.models import TargetConfig
 from loader.errors import LoaderError
-from loader.jobs import session, verify
+from loader.jobs import prune, session
 from loader.lab.process import wait
 from loader.model import ChunkLoaded
 from loader.pipeline.options import Options
@@ -220,7 +220,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
 
     monkeypatch.setattr(session.JobSession, "without_row", steal)
     with pytest.raises(LoaderError, match="lost the lock") as caught:
-        verify.prune(config, config.jobs["job"], verify.Pruned("job"), max_delete=100)
+        prune.prune(config, config.jobs["job"], prune.Pruned("job"), max_delete=100)
     assert caught.value.exit_code == 5
     assert len(world.hashes()) == 100
 

@@ -9,7 +9,8 @@ import redis
 
 import loader.lab.lab
 from loader.jobs import session
-from loader.jobs.verify import Retried, retry, verify
+from loader.jobs.rejects import Retried, retry
+from loader.jobs.verify import verify
 from loader.lab.lab import Lab
 from loader.lab.process import Server, program, stop, wait
 from loader.model import ChunkLoaded, Notice

@@ -10,6 +10,7 @@ import pytest
 from redis.cluster import RedisCluster
 
 from loader.errors import ConfigError, TargetError
+from loader.jobs import prune as prune_module
 from loader.jobs import session, verify
 from loader.jobs.execute import execute
 from loader.model import ChunkLoaded
@@ -64,8 +65,8 @@ def big(world):
 
 
 def prune(config, job, **options):
-    done = verify.Pruned(job.name, dry_run=options.pop("dry_run", False))
-    verify.prune(config, job, done, **options)
+    done = prune_module.Pruned(job.name, dry_run=options.pop("dry_run", False))
+    prune_module.prune(config, job, done, **options)
     return done
 
 
@@ -239,13 +240,13 @@ def test_a_table_that_is_empty_by_mistake_empties_nothing(world, small):
 def test_a_row_that_came_back_keeps_its_hash(world, small, monkeypatch):
     """Looked up again right before deletion: an insert between the first look and the last is seen."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    first = verify.delete
+    first = prune_module.delete
 
     def late(*args):
         world.sql("INSERT INTO big VALUES (7, 'back', NULL)")
         first(*args)
 
-    monkeypatch.setattr(verify, "delete", late)
+    monkeypatch.setattr(prune_module, "delete", late)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
 
@@ -260,8 +261,8 @@ def test_no_more_is_deleted_than_is_allowed(most):
             gone.extend(keys)
             return len(keys)
 
-    done = verify.Pruned("job")
-    verify.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
+    done = prune_module.Pruned("job")
+    prune_module.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
     assert (done.deleted, gone) == (most, [b"a", b"b", b"c", b"d"][:most])
 
 
@@ -692,14 +693,14 @@ def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
         fences.append(world.redis.hvals("loader:{job}:fence"))
         return unlink(sides, keys)
 
-    begin = verify.prune
+    begin = prune_module.prune
 
     def at_once(*args, **how):
         rivals.append(rival())
         fences.append(world.redis.hvals("loader:{job}:fence"))
         begin(*args, **how)
 
-    monkeypatch.setattr(verify, "prune", at_once)
+    monkeypatch.setattr(prune_module, "prune", at_once)
     monkeypatch.setattr(session.JobSession, "unlink", late)
     run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
     assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)

@@ -7,8 +7,8 @@ import pytest
 
 from loader.doctor.diagnose import diagnose
 from loader.errors import SourceError
+from loader.jobs import prune, verify
 from loader.jobs import session as both
-from loader.jobs import verify
 from loader.mysql import session
 from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
@@ -94,8 +94,8 @@ def run(config, **options):
 
 
 def pruned(config, **options):
-    done = verify.Pruned("job")
-    verify.prune(config, config.jobs["job"], done, max_delete=100, **options)
+    done = prune.Pruned("job")
+    prune.prune(config, config.jobs["job"], done, max_delete=100, **options)
     return done
 
 

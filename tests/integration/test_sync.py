@@ -12,7 +12,8 @@ import pytest
 from loader.config.load import load_config
 from loader.config.models import SourceConfig
 from loader.errors import SourceError, TargetError
-from loader.jobs.verify import retry, verify
+from loader.jobs.rejects import retry
+from loader.jobs.verify import verify
 from loader.lab.lab import Lab
 from loader.model import ChunkLoaded, Waiting
 from loader.mysql.connection import Connection

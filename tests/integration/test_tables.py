@@ -11,7 +11,7 @@ import pytest
 from pymysql.converters import conversions
 from test_session import HOSTILE, OF_MARIADB, OF_MYSQL
 
-from loader.jobs import session, verify
+from loader.jobs import prune, session, verify
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.database import Ear, globally
@@ -164,8 +164,8 @@ class Trial:
             verdict = verify.verify(self.config, job, show=9)
             assert (verdict.rows, verdict.missing, verdict.different) == (len(now), 0, 0), verdict.shown
             assert verdict.extra == len(gone)
-            done = verify.Pruned("job")
-            verify.prune(self.config, job, done, max_delete=100)
+            done = prune.Pruned("job")
+            prune.prune(self.config, job, done, max_delete=100)
             assert (done.deleted, done.refused) == (len(gone), "")
             assert self.hashes() == now
             assert verify.verify(self.config, job).is_equal

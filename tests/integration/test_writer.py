@@ -19,7 +19,7 @@ from loader.redis.client import RedisClient
 from loader.redis.servers import lives
 from loader.redis.writer import PipelineWriter
 from loader.state.lock import RENEW, TTL
-from loader.wire.encoder import NEVER, SET, pack
+from loader.wire.resp import NEVER, SET, pack
 from loader.wire.slots import SLOTS, SlotMap, slot_of
 
 

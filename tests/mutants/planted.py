@@ -121,6 +121,15 @@ FAULTS = [
             "reconcile::a_table_that_is_empty_by_mistake_empties_nothing",
         ),
         (
+            "a repair leaves the baseline",
+            "        if repair:\n            void_baseline(both)\n",
+            "",
+            "changed::others_that_write_hashes_void_what_is_known",
+        ),
+    ),
+    *_of(
+        "jobs/prune",
+        (
             "--max-delete is no percentage",
             "if done.extra > done.keys * max_delete / 100:",
             "if done.extra > done.keys * max_delete:",
@@ -145,11 +154,20 @@ FAULTS = [
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
-            "a repair leaves the baseline",
-            "        if repair:\n            void_baseline(both)\n",
-            "",
-            "changed::others_that_write_hashes_void_what_is_known",
+            "keys of a scan that failed count",
+            "scanned, done.keys = SlotChecksums(), 0",
+            "scanned = SlotChecksums()",
+            "reconcile::a_master_that_fails_amid_a_scan",
         ),
+        (
+            "a prune that is through is still due",
+            "if job.full_every and not done.dry_run:",
+            "if job.full_every and done.dry_run:",
+            "increment::a_full_run_is_due",
+        ),
+    ),
+    *_of(
+        "jobs/rejects",
         (
             "a retry leaves the baseline",
             "        void_baseline(both)\n        rejects = ",
@@ -162,23 +180,14 @@ FAULTS = [
             "rejects.remove(part)",
             "reconcile::rejects_are_listed_retried_and_forgotten",
         ),
+    ),
+    *_of(
+        "jobs/session",
         (
             "jobs may share a prefix",
             "if other := settings.sharing(job):",
             "if (other := settings.sharing(job)) and other.table != job.table:",
             "reconcile::jobs_that_write_the_same_hashes_are_refused",
-        ),
-        (
-            "keys of a scan that failed count",
-            "scanned, done.keys = SlotChecksums(), 0",
-            "scanned = SlotChecksums()",
-            "reconcile::a_master_that_fails_amid_a_scan",
-        ),
-        (
-            "a prune that is through is still due",
-            "if job.full_every and not done.dry_run:",
-            "if job.full_every and done.dry_run:",
-            "increment::a_full_run_is_due",
         ),
     ),
     *_of(
@@ -443,7 +452,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/verify",
+        "jobs/prune",
         (
             "hashes of others allow more to be deleted",
             "done.keys -= len(left.unsure) + left.others",
@@ -825,12 +834,18 @@ FAULTS = [
             "                continue\n",
             "frames::null_leaves_the_field_out_and_deletes_it",
         ),
+    ),
+    *_of(
+        "wire/packets",
         (
             "a short row packet is taken",
             "if position != end or len(cells) != count:",
             "if position != end:",
             "frames::a_malformed_packet_is_an_error",
         ),
+    ),
+    *_of(
+        "wire/comparer",
         (
             "the sum of keys depends on nothing but their number",
             "self._sums[slot] = (self._sums[slot] + checksum(key)) & BITS",
@@ -1350,6 +1365,9 @@ FAULTS = [
             "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
         ),
+    ),
+    *_of(
+        "jobs/orphans",
         (
             "a difference counts when it is seen once",
             "if gone and looked + 1 < looks:",

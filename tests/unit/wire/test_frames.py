@@ -4,6 +4,7 @@ import random
 import time
 from array import array
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from loader.errors import SourceError, TargetError
 from loader.model import Layout, Reject
-from loader.wire import _codec
+from loader.wire import _codec, comparer, resp
 from loader.wire import encoder as frames
-from loader.wire.encoder import PACKET_MAX, ROOM, pack
+from loader.wire.encoder import ROOM
+from loader.wire.packets import PACKET_MAX
+from loader.wire.resp import pack
 from loader.wire.slots import SLOTS, slot_of
 
 EOF_PACKET = b"\x05\0\0\x09\xfe\0\0\2\0"
@@ -106,14 +109,14 @@ def test_null_as_empty(kind):
     """`nulls: empty`: NULL is the empty string."""
     layout = Layout(STU.cells, STU.key, STU.fields, nulls_empty=True)
     _, (data,) = encode(kind, layout, (b"1", None, b"x"))
-    assert data == frames.pack([b"HMSET", b"stu_1", b"sid", b"1", b"sname", b"", b"address", b"x"])
+    assert data == resp.pack([b"HMSET", b"stu_1", b"sid", b"1", b"sname", b"", b"address", b"x"])
 
 
 def test_a_row_of_nulls_only_deletes(kind):
     """With no field left there is no hash, and no EXPIRE either."""
     layout = Layout(cells=2, key=(b"k", 0), fields=((b"a", 1),), ttl=60)
     one, (data,) = encode(kind, layout, (b"1", None))
-    assert data == frames.pack([b"HDEL", b"k1", b"a"])
+    assert data == resp.pack([b"HDEL", b"k1", b"a"])
     assert one.rows == 1
 
 
@@ -121,7 +124,7 @@ def test_a_null_in_the_key_is_a_reject(kind):
     """A row without a key is counted, named and not sent."""
     layout = Layout(cells=2, key=(b"k_", 0, b"_", 1), fields=((b"a", 0),))
     one, (data,) = encode(kind, layout, (b"1", None), (b"2", b"x"))
-    assert data == frames.pack([b"HMSET", b"k_2_x", b"a", b"2"])
+    assert data == resp.pack([b"HMSET", b"k_2_x", b"a", b"2"])
     assert (one.rows, [reject.key for reject in one.rejects]) == (2, [b"k_1_NULL"])
 
 
@@ -143,7 +146,7 @@ def test_a_row_that_is_too_long_for_redis_is_a_reject(kind, row, reject):
     """Redis would end the connection: the row is counted, named by what is too long, and not sent; others are."""
     layout = Layout(cells=3, key=(b"k_", 0), fields=((b"a b", 1), (b"\xff", 2)), ttl=60, most=6)
     one, (data,) = encode(kind, layout, (b"1234", b"123456", b"x"), row, (b"2", None, b"y"))
-    assert [words[:2] for words in frames.split_commands(data)] == [
+    assert [words[:2] for words in resp.split_commands(data)] == [
         [b"HMSET", b"k_1234"],
         [b"HMSET", b"k_2"],
         [b"HDEL", b"k_2"],
@@ -157,7 +160,7 @@ def test_only_what_is_written_can_be_too_long(kind):
     """A long cell that is no part of the hash rejects nothing; what Redis takes by default is half a gigabyte."""
     layout = Layout(cells=2, key=(b"k", 0), fields=((b"a", 0),), most=6)
     one, (data,) = encode(kind, layout, (b"1", b"1" * 300))
-    assert (list(frames.split_commands(data)), one.rejects) == ([[b"HMSET", b"k1", b"a", b"1"]], [])
+    assert (list(resp.split_commands(data)), one.rejects) == ([[b"HMSET", b"k1", b"a", b"1"]], [])
     assert STU.most == 536_870_912
 
 
@@ -168,7 +171,7 @@ def test_ttl_is_the_same_for_the_same_key_and_within_its_jitter(kind):
     _, (first,) = encode(kind, layout, *rows)
     _, (second,) = encode(kind, layout, *rows)
     assert first == second
-    ttls = [int(words[2]) for words in frames.split_commands(first) if words[0] == b"EXPIRE"]
+    ttls = [int(words[2]) for words in resp.split_commands(first) if words[0] == b"EXPIRE"]
     assert len(ttls) == 3000
     assert (min(ttls), max(ttls)) == (900, 1100)
 
@@ -181,7 +184,7 @@ def test_rows_go_to_the_owner_of_their_slot(kind):
     _, taken = encode(kind, layout, *[(value,) for value in values], owners=owners, nodes=7)
     for node, data in enumerate(taken):
         expected = [b"u:" + value for value in values if owners[slot_of(b"u:" + value)] == node]
-        assert [words[1] for words in frames.split_commands(data)] == expected
+        assert [words[1] for words in resp.split_commands(data)] == expected
 
 
 @pytest.mark.parametrize("size", [0, 250, 251, 65535, 65536, PACKET_MAX - 5, PACKET_MAX - 4, PACKET_MAX, 20_000_000])
@@ -190,7 +193,7 @@ def test_every_length_of_a_cell(kind, size):
     layout = Layout(cells=2, key=(b"k", 0), fields=((b"v", 1),))
     value = bytes(range(256)) * (size // 256 + 1)
     _, (data,) = encode(kind, layout, (b"1", value[:size]), (b"2", b"next"))
-    rows = [words[3] for words in frames.split_commands(data)]
+    rows = [words[3] for words in resp.split_commands(data)]
     assert rows == [value[:size], b"next"]
 
 
@@ -234,9 +237,9 @@ def test_a_row_over_several_packets_fills_a_node_too(kind):
     assert one.feed(data, 0, len(data)) == len(long)
     assert (one.rows, one.ready(), one.ended) == (1, [0], False)
     assert one.feed(data, len(long), len(data)) == len(long)
-    assert next(frames.split_commands(one.take(0).data))[1] == b"stu_1"
+    assert next(resp.split_commands(one.take(0).data))[1] == b"stu_1"
     assert one.feed(data, len(long), len(data)) == len(data) - len(EOF_PACKET)
-    assert list(frames.split_commands(one.take(0).data)) == [
+    assert list(resp.split_commands(one.take(0).data)) == [
         [b"HMSET", b"stu_2", b"sid", b"2", b"sname", b"y", b"address", b""]
     ]
 
@@ -288,7 +291,7 @@ WORDS = st.lists(st.binary(max_size=40), min_size=2, max_size=6)
 @given(st.lists(WORDS, max_size=20))
 def test_commands_split_as_they_were_packed(commands):
     """`split_commands` is the inverse of `pack`."""
-    assert list(frames.split_commands(b"".join(map(frames.pack, commands)))) == commands
+    assert list(resp.split_commands(b"".join(map(resp.pack, commands)))) == commands
 
 
 def test_commands_are_numbered_by_row():
@@ -296,7 +299,7 @@ def test_commands_are_numbered_by_row():
     names = [b"HMSET", b"HDEL", b"HMSET", b"HDEL", b"HDEL", b"HMSET", b"HMSET", b"HDEL", b"HDEL"]
     keys = [b"a", b"a", b"a", b"a", b"a", b"b", b"c", b"d", b"d"]
     batch = [[name, key, b""] for name, key in zip(names, keys, strict=True)]
-    assert frames.number_rows(batch) == [0, 0, 1, 1, 2, 3, 4, 5, 6]
+    assert resp.number_rows(batch) == [0, 0, 1, 1, 2, 3, 4, 5, 6]
 
 
 VALUES = st.none() | st.binary(max_size=300)
@@ -331,7 +334,7 @@ def test_what_is_encoded_is_what_a_plain_reading_says(kind, layout, rows):
         expires += [[b"EXPIRE", key, str(layout.ttl).encode()]] * bool(there and layout.ttl)
         expires += [[b"TTL", key]] * bool(there and not layout.ttl and layout.checks_ttl)
     expected += expires
-    assert list(frames.split_commands(data)) == expected
+    assert list(resp.split_commands(data)) == expected
     assert one.rows == len(rows)
 
 
@@ -385,10 +388,11 @@ def test_replies_are_counted_alike(replies, ending):
     data = b"".join(reply + ending for reply in replies)
     plain = ending == b"\r\n" and all(reply in {b"+OK", b":0", b":12", b":-1"} for reply in replies)
     expected = len(replies) if plain or not replies else -1
-    assert (frames.count_replies(data), _codec.count_replies(data)) == (expected, expected)
+    assert (resp.count_replies(data), _codec.count_replies(data)) == (expected, expected)
 
 
-SIDES = {"plain": frames, "compiled": _codec}
+PLAIN = SimpleNamespace(Comparer=comparer.Comparer, SlotChecksums=comparer.SlotChecksums, reads=resp.reads)
+SIDES = {"plain": PLAIN, "compiled": _codec}
 
 
 @pytest.fixture(params=SIDES.values(), ids=SIDES)
@@ -405,7 +409,7 @@ def reply(*words):
 def compare(side, batch, replies, tally=None):
     """A comparer that was given all replies at once."""
     data = b"".join(map(pack, batch))
-    one = side.Comparer(data, len(set(frames.number_rows(batch))), tally)
+    one = side.Comparer(data, len(set(resp.number_rows(batch))), tally)
     assert one.feed(replies, 0, len(replies)) == len(replies)
     return one
 
@@ -622,7 +626,7 @@ def test_digests_leave_out_the_rows_that_are_known(kind):
         data = b"".join(packets(*row) for row in rows) + EOF_PACKET
         one = kind(layout, array("H", [0] * SLOTS), 1, known)
         one.feed(data, 0, len(data))
-        return one, [words[1] for words in frames.split_commands(one.take(0).data)]
+        return one, [words[1] for words in resp.split_commands(one.take(0).data)]
 
     one, written = through(b"", *rows)
     assert written == [b"k1", b"k2", b"k3"]
@@ -712,7 +716,7 @@ def test_the_twins_see_the_same_differences(case):
     seen = []
     for side in SIDES.values():
         tally = side.SlotChecksums()
-        one = side.Comparer(data, len(set(frames.number_rows(batch))), tally)
+        one = side.Comparer(data, len(set(resp.number_rows(batch))), tally)
         position = 0
         steps = []
         try:
@@ -729,7 +733,7 @@ def test_the_twins_see_the_same_differences(case):
 @given(st.lists(st.binary(max_size=60), max_size=20))
 def test_the_twins_sum_the_same(keys):
     """Slots and checksums are the same, of any keys."""
-    one, other = frames.SlotChecksums(), _codec.SlotChecksums()
+    one, other = comparer.SlotChecksums(), _codec.SlotChecksums()
     one.add(keys)
     other.add(keys)
     for slot in {slot_of(key) for key in keys}:

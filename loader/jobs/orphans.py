@@ -1,0 +1,59 @@
+"""Finds hashes without a row: SCAN goes over each master, and MySQL is asked for the rows of their keys."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from loader.jobs.session import LOOKS, PAUSE, PENDING, REMEMBERED, JobSession, Left
+from loader.mysql.keys import TOGETHER
+
+
+def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
+    """Keys that may be the job's, in some slots, and that no row makes: in groups, each seen so many times."""
+    waiting: deque[tuple[float, int, list[bytes]]] = deque()
+    seen: set[int] = set()
+    group: dict[bytes, None] = {}
+
+    def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
+        gone = both.without_row(keys, counted=looked > 0) if keys else []
+        if gone and looked + 1 < looks:
+            waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
+        elif gone := [key for key in gone if hash(key) not in seen]:
+            seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
+            yield both.left_over(gone)
+
+    def look_again() -> Iterator[Left]:
+        due, looked, keys = waiting.popleft()
+        both.throttle.sleep(due - time.monotonic())
+        yield from look(looked, keys)
+
+    for keys in both.keys_in(slots):
+        group |= dict.fromkeys(keys)
+        if len(group) >= TOGETHER:
+            part, group = list(group), {}
+            for start in range(0, len(part), TOGETHER):
+                yield from look(0, part[start : start + TOGETHER])
+        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > PENDING):
+            yield from look_again()
+    yield from look(0, list(group))
+    while waiting:
+        yield from look_again()
+
+
+@dataclass(slots=True)
+class Unsure:
+    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
+
+    count: int = 0
+    first: bytes = b""
+
+    def add(self, keys: Sequence[bytes]) -> None:
+        """Count some."""
+        self.first = self.first or next(iter(keys), b"")
+        self.count += len(keys)
+
+
+def have(count: int) -> str:
+    """The verb for so many keys."""
+    return "has" if count == 1 else "have"

@@ -1,0 +1,81 @@
+"""Deletes the hashes of a job that have no row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from loader.config.load import Config
+from loader.config.models import JobConfig
+from loader.jobs.orphans import Unsure, extras, have
+from loader.jobs.session import JobSession, refuse_shared, void_baseline
+from loader.pipeline.job_context import JobContext
+from loader.pipeline.run import new_id
+from loader.state.checkpoint import StateStore
+from loader.wire.codec import SlotChecksums
+from loader.words import counted
+
+MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is allowed
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What `prune` did: of `keys` hashes of the job `extra` had no row, and `deleted` are gone."""
+
+    job: str
+    keys: int = 0
+    extra: int = 0
+    deleted: int = 0
+    unsure: Unsure = field(default_factory=Unsure)
+    dry_run: bool = False
+    refused: str = ""  # why nothing was deleted
+
+
+def prune(
+    settings: Config,
+    job: JobConfig,
+    done: Pruned,
+    *,
+    max_delete: float = MAX_DELETE,
+    run: str = "",
+    within: JobContext | None = None,
+) -> None:
+    """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
+
+    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
+    whose ends it goes on, under the same lock.
+    """
+    refuse_shared(settings, job)
+    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as both:
+        made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
+        both.tally_rows(made)
+        for page in both.scan(moved):
+            if page is None:
+                scanned, done.keys = SlotChecksums(), 0
+                continue
+            scanned.add(page.keys)
+            done.keys += sum(map(both.lookup.owns, page.reached()))
+        slots = moved.union(made.differing(scanned))
+        for left in extras(both, slots) if slots else ():
+            done.extra += len(left.own)
+            done.keys -= len(left.unsure) + left.others
+            done.unsure.add(left.unsure)
+        if done.extra > done.keys * max_delete / 100:
+            done.refused = (
+                f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {have(done.extra)} no row,"
+                " which is more than"
+                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
+            )
+        elif done.extra and not done.dry_run:
+            void_baseline(both)
+            delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
+            both.check()
+        if job.full_every and not done.dry_run:
+            both.with_retry(StateStore(both.target, job.name).settle_prune)
+
+
+def delete(both: JobSession, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
+    """Unlink hashes right after they were looked up once more, and never more than so many."""
+    for keys in found:
+        part = keys[: most - done.deleted]
+        done.deleted += both.unlink(part)
+        if done.deleted >= most:
+            return

@@ -1,0 +1,102 @@
+"""Redis commands and replies as bytes; no I/O."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from loader.errors import TargetError
+
+PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:-?[0-9]+\r\n)*")
+SET, NEVER = b":1", b":-1"  # what EXPIRE replies for a key that is there, and TTL for one that does not expire
+# A line with a number, and one that is not all there. No Redis holds what would take more than ten digits to say.
+NUMBER = rb"(0|[1-9][0-9]{0,9})"
+NUMBER_LINE = {sign: re.compile(rb"\%c%b\r\n" % (sign, NUMBER)) for sign in b"*$"}
+NUMBER_PART = {sign: re.compile(rb"\%c(?:%b\r?)?" % (sign, NUMBER)) for sign in b"*$"}
+LINE_END = re.compile(rb"\n")
+Buffer = bytes | bytearray | memoryview
+
+
+def pack(command: list[bytes]) -> bytes:
+    """RESP of one command."""
+    parts = [b"*%d\r\n" % len(command)]
+    for word in command:
+        parts += b"$%d\r\n" % len(word), word, b"\r\n"
+    return b"".join(parts)
+
+
+def split_commands(data: Buffer) -> Iterator[list[bytes]]:
+    """Words of each command of a batch, in order: the way back from `pack`, for looking at what was sent."""
+    raw = bytes(data)
+    position = 0
+    while position < len(raw):
+        words = []
+        count, position = _length(raw, position)
+        for _ in range(count):
+            size, position = _length(raw, position)
+            words.append(raw[position : position + size])
+            position += size + 2
+        yield words
+
+
+def count_replies(data: bytes) -> int:
+    """Number of replies in `data`, which ends with a line; -1 where not all are `+OK` or a number."""
+    return data.count(b"\n") if PLAIN_REPLIES.fullmatch(data) else -1
+
+
+def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
+    """For each command of a batch, which row of the batch it belongs to, from 0.
+
+    A row's commands stand together, HMSET first, so a new row begins with every HMSET, and with an HDEL that does not
+    follow the HMSET of its own key.
+    """
+    numbers: list[int] = []
+    row, begun = -1, None
+    for name, key, *_ in batch:
+        if name == b"HMSET" or key != begun:
+            row += 1
+        begun = key if name == b"HMSET" else None
+        numbers.append(row)
+    return numbers
+
+
+def row_heads(batch: Buffer) -> Iterator[list[bytes]]:
+    """The words of the first command of each row of a batch: its HMSET, or its HDEL where it has no other."""
+    commands = list(split_commands(batch))
+    last = -1
+    for command, row in zip(commands, number_rows(commands), strict=True):
+        if row != last:
+            yield command
+        last = row
+
+
+def reads(data: Buffer) -> bytes:
+    """The HGETALL of each row of a batch, in order."""
+    return b"".join(pack([b"HGETALL", key]) for _, key, *_ in row_heads(data))
+
+
+def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:
+    """Read the number of a `*n` or `$n` line of a reply; return it and where the next line starts.
+
+    Which is beyond the view where the line is not all there.
+    """
+    line = NUMBER_LINE[sign[0]].match(view, at)
+    if line:
+        return int(line[1]), line.end()
+    if at < len(view) and not NUMBER_PART[sign[0]].fullmatch(view, at):
+        raise no_reply()
+    return 0, len(view) + 1
+
+
+def no_reply() -> TargetError:
+    """The error of a reply that is neither an array of pairs nor an error."""
+    return TargetError("Redis sent what is no reply to HGETALL", transient=True)
+
+
+def too_many_replies() -> TargetError:
+    """The error of a reply for which there is no row."""
+    return TargetError("Redis sent more replies than it was asked for", transient=True)
+
+
+def _length(raw: bytes, position: int) -> tuple[int, int]:
+    """Read the number of a `*n` or `$n` line; return it and where the next line starts."""
+    end = raw.index(b"\r\n", position)
+    return int(raw[position + 1 : end]), end + 2
