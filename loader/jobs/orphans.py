@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loader.jobs.session import LOOKS, PAUSE, PENDING, REMEMBERED, JobSession, Left
+from loader.jobs import session as sides
+from loader.jobs.session import LOOKS, JobSession, Left
 from loader.mysql.keys import TOGETHER
 
 
@@ -18,9 +19,9 @@ def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Le
     def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
         gone = both.without_row(keys, counted=looked > 0) if keys else []
         if gone and looked + 1 < looks:
-            waiting.append((time.monotonic() + PAUSE, looked + 1, gone))
+            waiting.append((time.monotonic() + sides.PAUSE, looked + 1, gone))
         elif gone := [key for key in gone if hash(key) not in seen]:
-            seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
+            seen.update(map(hash, gone[: max(0, sides.REMEMBERED - len(seen))]))
             yield both.left_over(gone)
 
     def look_again() -> Iterator[Left]:
@@ -34,7 +35,7 @@ def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Le
             part, group = list(group), {}
             for start in range(0, len(part), TOGETHER):
                 yield from look(0, part[start : start + TOGETHER])
-        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > PENDING):
+        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > sides.PENDING):
             yield from look_again()
     yield from look(0, list(group))
     while waiting:

@@ -7,7 +7,11 @@ https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers give some c
 from collections.abc import Mapping
 from enum import Enum
 
+import pymysql
+
 from loader.errors import Exit
+
+NO_PROCESS = 1227
 
 
 class Kind(Enum):
@@ -99,3 +103,16 @@ def advice(code: int | None, user: str) -> str:
 
 def _account(user: str) -> str:
     return "'" + user.replace("'", "''") + "'@'%'"
+
+
+def code_of(error: BaseException | None) -> int | None:
+    """The number of a server's or the client's error; None of any other."""
+    code = error.args[0] if error is not None and error.args else None
+    return code if isinstance(code, int) else None
+
+
+def text_of(error: BaseException | None) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
+        return f"{' '.join(str(error.args[1]).split())} ({error.args[0]})"
+    return str(error) or type(error).__name__

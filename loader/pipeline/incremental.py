@@ -15,6 +15,7 @@ from typing import Any
 from loader.config.models import IncrementalConfig, JobConfig
 from loader.errors import Exit, PlanError
 from loader.model import Bar, Chunk, Column, Table
+from loader.mysql import transactions
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.connection import Connection
 from loader.mysql.keys import KeyMatcher
@@ -195,7 +196,7 @@ def take_mark(source: Connection, plan: Plan, stamp: Column, wall: float | None 
         f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
     )
     text, at = source.single(f"SELECT CAST({now} AS CHAR), ({newest})", 2)
-    age = source.oldest_writer()  # asked last: what commits before is there when rows are read
+    age = transactions.oldest_writer(source)  # asked last: what commits before is there when rows are read
     seconds = _seconds(text)
     last = None if at is None else _seconds(at.strip("'"))
     if seconds is None or last is None:

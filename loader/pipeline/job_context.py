@@ -10,6 +10,7 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Exit, LoaderError, PlanError, SourceError
 from loader.model import Table
+from loader.mysql import catalog
 from loader.mysql.connection import Connection
 from loader.mysql.errors import more_connections
 from loader.mysql.keys import KeyMatcher
@@ -283,14 +284,14 @@ def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
 
 def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Table, Plan]:
     """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
-    table = source.table(job.table) if job.table else source.result(peek(query_of(job), 0), job.name)
+    table = catalog.table(source, job.table) if job.table else catalog.result(source, peek(query_of(job), 0), job.name)
     try:
         plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
     except PlanError:
         _check_seen(source, job, table, failed=True)
         raise
     _check_seen(source, job, table, failed=False)
-    source.result(plan.first(0), job.name)
+    catalog.result(source, plan.first(0), job.name)
     return table, plan
 
 
@@ -307,7 +308,10 @@ def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: boo
         return
     what = f"column{'s' * (len(unseen) > 1)} {', '.join(unseen)}" if unseen else "all columns"
     of = f"of table {table.name!r}{', or there is none' if unseen else ', and does not see the others'}"
-    ways = [source.grant(table.name, unseen), *(["name in fields those that it may"] if job.fields is None else [])]
+    ways = [
+        catalog.grant(source, table.name, unseen),
+        *(["name in fields those that it may"] if job.fields is None else []),
+    ]
     raise SourceError(
         f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",
         exit_code=Exit.CONFIG,

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from loader.errors import ConfigError, Done, StartOver, StateError
 from loader.model import SKEW, Mark, Node, Reject
+from loader.mysql import catalog
 from loader.mysql.plan import fits
 from loader.pipeline import incremental
 from loader.pipeline.changed_only import Changes
@@ -282,7 +283,7 @@ class RunState:
     def _identify(self) -> dict[str, str]:
         """Which table it is now; nothing of a query."""
         name = self.plan.job.table
-        return self._ends.on_side_connection(lambda source: source.identity(name)) if name else {}
+        return self._ends.on_side_connection(lambda source: catalog.identity(source, name)) if name else {}
 
     def _check_identity(self) -> None:
         """Begin again where rows may have been read of two tables of one name and kind."""

@@ -8,8 +8,10 @@ from typing import Protocol, TypeVar
 
 from loader.errors import Exit, SourceError, StartOver, TargetError
 from loader.model import Acks, Batch, Chunk, ChunkLoaded
-from loader.mysql.connection import Connection, Stream
+from loader.mysql import catalog
+from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
+from loader.mysql.stream import Stream
 from loader.pipeline.throttle import Throttle
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import PipelineWriter
@@ -128,7 +130,7 @@ def check_table(plan: Plan, source: Connection) -> None:
     """
     if plan.job.table is None:
         return
-    table = source.definition(plan.job.table)
+    table = catalog.definition(source, plan.job.table)
     if not table.columns:
         raise SourceError(f"table {plan.job.table} is not there any more", transient=True, exit_code=Exit.FAILED)
     if changes := plan.changes(table):

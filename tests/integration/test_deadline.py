@@ -18,7 +18,7 @@ from loader.jobs.verify import verify
 from loader.model import ChunkLoaded
 from loader.mysql.connection import Connection
 from loader.net import limit
-from loader.pipeline import transfer
+from loader.pipeline import retry
 from loader.pipeline.options import Options
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.run import run_job
@@ -113,7 +113,7 @@ def test_a_slow_statement_is_no_silence(world):
 def test_who_fell_silent_has_failed_since_then(monkeypatch):
     """What was waited for in vain is no time to try again in; so is that of an inner attempt."""
     clock = Clock()
-    monkeypatch.setattr(transfer, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     tries = []
 

@@ -13,6 +13,7 @@ from nacl import bindings
 from loader.config.load import Config
 from loader.errors import LoaderError
 from loader.model import Batch
+from loader.mysql import catalog, transactions
 from loader.mysql.connection import Connection
 from loader.redis.acl import REDIS_RIGHTS
 from loader.redis.client import NAMELESS, RedisClient
@@ -242,10 +243,10 @@ NONSENSE = {
     "half an end": result(text(b"1"))[:-9] + packet(5, b"\xfe"),
 }
 ASKED = {
-    "table": lambda source: source.table("stu"),
-    "definition": lambda source: source.definition("stu"),
-    "oldest writer": lambda source: source.oldest_writer(),
-    "listing": lambda source: source.listing(),
+    "table": lambda source: catalog.table(source, "stu"),
+    "definition": lambda source: catalog.definition(source, "stu"),
+    "oldest writer": transactions.oldest_writer,
+    "listing": catalog.listing,
 }
 
 

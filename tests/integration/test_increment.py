@@ -11,10 +11,11 @@ import pymysql
 import pytest
 
 from loader.errors import ConfigError, LoaderError, TargetError
-from loader.jobs import verify as reconcile
+from loader.jobs import prune
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify
 from loader.model import ChunkLoaded, Notice
+from loader.mysql import transactions
 from loader.mysql.connection import Connection
 from loader.pipeline import deleter, incremental
 from loader.pipeline.deleter import HashDeleter
@@ -229,7 +230,7 @@ def test_x7_a_commit_later_than_the_lag(world, kind):
         world.sql("UPDATE t SET v = 2 WHERE id = 4")
         job.ok()
         with Connection(job.config().source) as source:
-            assert 2 <= source.oldest_writer() <= time.time() - began + 2
+            assert 2 <= transactions.oldest_writer(source) <= time.time() - began + 2
         late.commit()
     assert job.ok() == (2, False)
     assert job.values() == job.rows()
@@ -240,13 +241,13 @@ def test_open_transactions_without_the_right(world):
     table(world)
     with Connection(world.config(table="t").source) as source, other(world) as reader, reader.cursor() as cursor:
         cursor.execute("SELECT * FROM t")
-        assert source.oldest_writer() is None
+        assert transactions.oldest_writer(source) is None
         with process_right(world), Connection(world.config(table="t").source) as allowed:
             time.sleep(0.2)  # the server remembers for 0.1 s what it told last
-            assert allowed.oldest_writer() == 0
+            assert transactions.oldest_writer(allowed) == 0
             cursor.execute("SELECT * FROM t FOR UPDATE")
             time.sleep(0.2)
-            assert allowed.oldest_writer() >= 1
+            assert transactions.oldest_writer(allowed) >= 1
 
 
 def test_a_transaction_that_is_left_open(world, monkeypatch):
@@ -254,7 +255,7 @@ def test_a_transaction_that_is_left_open(world, monkeypatch):
     table(world)
     job = Syncing(world)
     job.ok()
-    monkeypatch.setattr(Connection, "oldest_writer", lambda _: 7200)
+    monkeypatch.setattr(transactions, "oldest_writer", lambda _: 7200)
     assert job.ok()[1] is False
     assert job.notes == [
         "changes of the last 120 minutes are read again: a transaction or a statement began then in MySQL"
@@ -275,7 +276,7 @@ def test_x7_a_statement_that_waits(world, held):
         try:
             with Connection(world.config(table="t").source) as source:
                 end = time.monotonic() + 60
-                while (age := source.oldest_writer()) < 2:
+                while (age := transactions.oldest_writer(source)) < 2:
                     assert time.monotonic() < end, age
                     time.sleep(0.1)
         finally:
@@ -341,9 +342,9 @@ def test_an_old_answer_about_transactions(world):
     with process_right(world), other(world) as writer:
         settings = world.config(table="t").source
         with Connection(settings) as one, Connection(settings) as another:
-            assert one.oldest_writer() == 0
+            assert transactions.oldest_writer(one) == 0
             writer.cursor().execute("UPDATE t SET v = 1 WHERE id = 3")
-            assert another.oldest_writer() > 0
+            assert transactions.oldest_writer(another) > 0
 
 
 class Writing(Ear):
@@ -601,7 +602,7 @@ def test_a_full_run_is_due(world, monkeypatch):
     assert job.ok()[1] is False
     world.sql("DELETE FROM t WHERE id = 5")
     with monkeypatch.context() as patch:
-        patch.setattr(reconcile, "JobSession", cut_off)
+        patch.setattr(prune, "JobSession", cut_off)
         assert job.run(Options(full=True)).status == "failed"
     run = job.run()
     assert (run.status, run.full, run.deleted, run.prunes) == ("ok", False, 1, True)

@@ -6,6 +6,7 @@ from loader.jobs import session
 from loader.jobs.execute import execute
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.verify import verify
+from loader.mysql import catalog
 from loader.mysql.connection import Connection
 from loader.mysql.plan import changed_since, make_plan, walk_mends
 from loader.pipeline import incremental
@@ -52,7 +53,7 @@ def planned(world, **job):
     """The table as it is now, and the plan of a job of it."""
     config = world.config(table="t", **job)
     with Connection(config.source) as source:
-        table = source.table("t")
+        table = catalog.table(source, "t")
     return table, make_plan(config.jobs["job"], table)
 
 
@@ -192,9 +193,9 @@ def test_tables_with_a_history(world, monkeypatch, kind):
         return dict(world.sql("SELECT id, v FROM t"))
 
     with Connection(world.config(table="t").source) as source:
-        (listed,) = source.listing()
+        (listed,) = catalog.listing(source)
         assert (listed.primary_key, listed.rows is None) == (("id",), False)
-        assert source.table("t").rows_estimate is None
+        assert catalog.table(source, "t").rows_estimate is None
     run = world.sync(table="t", chunk_rows=2)
     assert (run.status, run.read, run.chunks, state()) == ("ok", 4, 3, rows())
     stamp = "rs" if kind == "shown" else "at"
@@ -234,5 +235,5 @@ def test_keys_of_other_periods(world):
         b"t_2_2025-01-01_2024-01-01",
     }
     with Connection(world.config(table="t").source) as source:
-        versions = source.table("versions")
+        versions = catalog.table(source, "versions")
     assert (versions.primary_key, versions.unique_keys) == ((), ())

@@ -337,7 +337,7 @@ def test_redis_py_lends_its_socket(world):
 def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
     """A transient failure is tried again after a growing pause; any other is raised at once."""
     clock = Clock()
-    monkeypatch.setattr("loader.pipeline.transfer.time", clock)
+    monkeypatch.setattr("loader.pipeline.retry.time", clock)
     monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     tries = []
 

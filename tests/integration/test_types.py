@@ -5,7 +5,7 @@ from itertools import zip_longest
 import pytest
 
 from loader.model import Status
-from loader.mysql.connection import BUFFER
+from loader.mysql.stream import BUFFER
 from support.database import Ear
 
 BYTES = "X'" + bytes(range(256)).hex() + "'"

@@ -422,7 +422,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/connection",
+        "mysql/catalog",
         (
             "members of an ENUM have no letter case",
             "        full_type=str(full),\n",
@@ -560,7 +560,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/connection",
+        "mysql/stream",
         (
             "an error amid rows ends the result well",
             "            self._source.close()\n            raise\n",
@@ -579,12 +579,33 @@ FAULTS = [
             'the server closed the connection amid rows", transient=False',
             "sync::a_server_that_closes_amid_rows",
         ),
+    ),
+    *_of(
+        "mysql/catalog",
         (
             "an emptied table is the same",
-            '" ORDER BY table_id",',
-            '" ORDER BY table_id LIMIT 0",',
+            'name LIKE %s ORDER BY table_id",',
+            'name LIKE %s ORDER BY table_id LIMIT 0",',
             "increment::another_table_of_the_name",
         ),
+    ),
+    *_of(
+        "mysql/connection",
+        (
+            "a session is not what was set",
+            "[each for each in self.astray() if each.variable.vital]",
+            "[each for each in self.astray() if each is None]",
+            "session::what_is_not_kept_is_noticed",
+        ),
+        (
+            "an idle connection that the server has ended is used",
+            "connection.open and wire.is_over():",
+            "not connection.open:",
+            "session::a_connection_that_the_server_ends_while_it_is_idle",
+        ),
+    ),
+    *_of(
+        "mysql/transactions",
         (
             "a transaction that has only locked does not count",
             "trx_rows_modified > 0 OR trx_lock_structs > 0",
@@ -602,18 +623,6 @@ FAULTS = [
             "return max(0, running, int(age or 0))",
             "return max(0, int(age or 0))",
             "increment::x7_a_statement_that_waits increment::x7_statements_that_compute_before_they_write",
-        ),
-        (
-            "a session is not what was set",
-            "[each for each in self.astray() if each.variable.vital]",
-            "[each for each in self.astray() if each is None]",
-            "session::what_is_not_kept_is_noticed",
-        ),
-        (
-            "an idle connection that the server has ended is used",
-            "connection.open and wire.is_over():",
-            "not connection.open:",
-            "session::a_connection_that_the_server_ends_while_it_is_idle",
         ),
     ),
     *_of(
@@ -1106,7 +1115,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/connection",
+        "mysql/stream",
         (
             "a slow statement is taken for a server that hangs",
             "in_vain = not self._lives(probing)",
@@ -1637,8 +1646,8 @@ FAULTS = [
         "mysql/connection",
         (
             "an answer without sense is a fault of the program",
-            "except Exception as error:\n            raise self._error(error, doing)",
-            "except (pymysql.MySQLError, OSError) as error:\n            raise self._error(error, doing)",
+            "except Exception as error:\n            raise self.failure(error, doing)",
+            "except (pymysql.MySQLError, OSError) as error:\n            raise self.failure(error, doing)",
             "hostile::answers_without_sense hostile::a9_no_mysql hostile::a_file_is_asked_for",
         ),
     ),
@@ -1838,7 +1847,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/connection",
+        "mysql/catalog",
         (
             "the end of a row's period is part of its key",
             "zip(columns, periods, strict=True) if period != ROW_END)",

@@ -13,6 +13,7 @@ import typer
 
 from loader.cli.common import note, say
 from loader.errors import ConfigError, Exit, LoaderError
+from loader.mysql import catalog
 from loader.words import counted
 
 if TYPE_CHECKING:
@@ -166,9 +167,9 @@ def _of_tables(source: "Connection", patterns: Sequence[str], database: str) -> 
     from loader.cli.init.prompts import tables
 
     wanted = []
-    for listed in tables(source.listing(), patterns, database):
+    for listed in tables(catalog.listing(source), patterns, database):
         try:
-            wanted.append(Wanted(listed, source.table(listed.name)))
+            wanted.append(Wanted(listed, catalog.table(source, listed.name)))
         except LoaderError as error:
             if error.exit_code != Exit.CONFIG:
                 raise
@@ -183,7 +184,7 @@ def _of_script(source: "Connection", script: "Script", database: str) -> list["W
 
     if strays := list(stray_databases(script, database)):
         raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
-    there = {listed.name.lower(): listed for listed in source.listing()}
+    there = {listed.name.lower(): listed for listed in catalog.listing(source)}
     there |= {listed.name: listed for listed in there.values()}
     wanted = []
     if twice := list(_shared(script)):
@@ -191,7 +192,7 @@ def _of_script(source: "Connection", script: "Script", database: str) -> list["W
     for statement in script.statements:
         listed = there.get(statement.table) or there.get(statement.table.lower()) or TableSummary(statement.table)
         try:
-            wanted.append(Wanted(listed, source.table(listed.name), statement=statement))
+            wanted.append(Wanted(listed, catalog.table(source, listed.name), statement=statement))
         except LoaderError as error:
             if error.exit_code != Exit.CONFIG:
                 raise

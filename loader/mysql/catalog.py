@@ -1,0 +1,337 @@
+"""What MySQL says about tables, columns, indexes and results."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+from zlib import crc32
+
+from pymysql.constants import FIELD_TYPE, FLAG
+
+from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.model import Bar, Barred, Column, Table, TableSummary
+from loader.mysql.connection import Connection, Row, understood
+from loader.mysql.errors import NO_PROCESS, Kind, code_of, kind_of, text_of
+from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
+
+THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
+# Why an index is not read along, a word of `Bar`; what older servers do not know stands in comments that they skip.
+BAR = (
+    "CASE WHEN comment = 'disabled' THEN 'disabled'"
+    " /*M!100600 WHEN ignored = 'YES' THEN 'ignored' */"
+    " /*!80000 WHEN is_visible = 'NO' AND NOT FIND_IN_SET('use_invisible_indexes=on', @@optimizer_switch)"
+    " THEN 'invisible' */"
+    " WHEN index_type = 'HASH' THEN 'hash' ELSE '' END"
+)
+ORDERED = frozenset({"BTREE", "LSMTREE"})
+ROW_START, ROW_END = "ROW START", "ROW END"  # what MariaDB says of the columns of a period of system time
+GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
+# What a result says of its columns, see `_result_column`.
+RESULT_TYPES = {
+    FIELD_TYPE.TINY: "tinyint", FIELD_TYPE.SHORT: "smallint", FIELD_TYPE.INT24: "mediumint", FIELD_TYPE.LONG: "int",
+    FIELD_TYPE.LONGLONG: "bigint", FIELD_TYPE.DECIMAL: "decimal", FIELD_TYPE.NEWDECIMAL: "decimal",
+    FIELD_TYPE.FLOAT: "float", FIELD_TYPE.DOUBLE: "double", FIELD_TYPE.BIT: "bit", FIELD_TYPE.YEAR: "year",
+    FIELD_TYPE.DATE: "date", FIELD_TYPE.NEWDATE: "date", FIELD_TYPE.TIME: "time", FIELD_TYPE.DATETIME: "datetime",
+    FIELD_TYPE.TIMESTAMP: "timestamp", FIELD_TYPE.STRING: "char", FIELD_TYPE.VAR_STRING: "varchar",
+    FIELD_TYPE.VARCHAR: "varchar", FIELD_TYPE.TINY_BLOB: "blob", FIELD_TYPE.BLOB: "blob",
+    FIELD_TYPE.MEDIUM_BLOB: "blob", FIELD_TYPE.LONG_BLOB: "blob", FIELD_TYPE.JSON: "json",
+}  # fmt: skip
+BINARY_TYPES = {"char": "binary", "varchar": "varbinary", "blob": "longblob"}
+BINARY_CHARSET = 63  # of bytes and numbers
+UTF8MB4_BYTES = 4  # that a length counts for each character
+NOT_FIXED = 31  # decimals of what may have any number of them
+WORD_FLAGS = FLAG.UNSIGNED | FLAG.BINARY  # which MariaDB sets for a CHAR that is a UUID or an address
+WORD_SIZES = {36: "uuid", 15: "inet4", 39: "inet6"}
+NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
+
+
+@understood
+def listing(connection: Connection) -> list[TableSummary]:
+    """The tables and views of the database that the account may see, by name."""
+    tables = connection.fetch(
+        "SELECT table_name, table_type, table_rows, data_length + index_length, table_comment"
+        " FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type <> 'SEQUENCE'"
+        " ORDER BY table_name"
+    )
+    keys, stamps, generated = (defaultdict[str, list[str]](list) for _ in range(3))
+    for table, column in connection.fetch(
+        "SELECT table_name, column_name FROM information_schema.statistics"
+        " WHERE table_schema = DATABASE() AND index_name = 'PRIMARY' ORDER BY table_name, seq_in_index"
+    ):
+        keys[str(table)].append(str(column))
+    for table, column, extra, made in connection.fetch(
+        "SELECT table_name, column_name, LOWER(extra), generation_expression FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND extra <> '' ORDER BY ordinal_position"
+    ):
+        if made == ROW_END and column in keys[str(table)]:
+            keys[str(table)].remove(str(column))
+        if "on update" in str(extra) or made == ROW_START:
+            stamps[str(table)].append(str(column))
+        if GENERATED.search(str(extra)):
+            generated[str(table)].append(str(column))
+    return [
+        TableSummary(
+            name=str(name),
+            is_view=kind == "VIEW",
+            rows=None if rows is None else int(rows),
+            bytes=None if size is None else int(size),
+            comment="" if kind == "VIEW" else str(comment or ""),
+            primary_key=tuple(keys[str(name)]),
+            stamps=tuple(stamps[str(name)]),
+            generated=tuple(generated[str(name)]),
+        )
+        for name, kind, rows, size, comment in tables
+    ]
+
+
+@understood
+def table(connection: Connection, name: str) -> Table:
+    """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
+    quoted = _quote(name)
+    try:
+        connection.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
+    except SourceError as error:
+        code = code_of(error.__cause__)
+        if code in NO_SELECT:
+            raise SourceError(
+                f"mysql {connection.address}: no right to read table {name!r} (or there is no such table): "
+                f"{grant(connection, name)}{_elsewhere(connection, name)}",
+                exit_code=Exit.CONFIG,
+            ) from error
+        if kind_of(code) is not Kind.GONE and (error.transient or error.exit_code == Exit.CONFIG):
+            raise
+        message = (
+            f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}{_elsewhere(connection, name)}"
+        )
+        raise _misfit(message, code) from error
+    # Of a table with a history the estimate counts that too, so it says nothing.
+    found = connection.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
+    kind, rows = found[0] if len(found) == 1 else ("", None)
+    has_history = kind == "SYSTEM VERSIONED"
+    return replace(
+        definition(connection, name),
+        rows_estimate=None if rows is None or has_history else int(rows),
+        is_view=kind == "VIEW",
+        has_history=has_history,
+        withheld=_withheld(connection, quoted),
+    )
+
+
+@understood
+def definition(connection: Connection, name: str) -> Table:
+    """Columns and keys of a table as they are now; no columns where it is not there any more."""
+    # The columns come last: where the table goes away in between, it is seen to be gone.
+    indexes = connection.fetch(
+        f"SELECT index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
+        f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
+        [name],
+    )
+    columns = connection.fetch(
+        "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
+        " generation_expression, table_name FROM information_schema.columns"
+        f" WHERE {THIS_TABLE} ORDER BY ordinal_position",
+        [name],
+    )
+    # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
+    names = {row[-1] for row in columns}
+    exact = name if name in names else next(iter(names), name)
+    made = {str(row[0]): str(row[-2]) for row in columns if row[-1] == exact}
+    parts: dict[str, list[Row]] = {}
+    for row in indexes:
+        if row[-1] == exact:
+            parts.setdefault(str(row[0]), []).append(row[1:-1])
+    each = [_index(index, found, made) for index, found in parts.items()]
+    unique = {index.name: index.columns for index in each if index.is_key}
+    walked = {index.columns for index in each if index.is_key and not index.bar}
+    return Table(
+        name=name,
+        columns=tuple(_column(row) for row in columns if row[-1] == exact),
+        primary_key=unique.pop("PRIMARY", ()),
+        unique_keys=tuple(dict.fromkeys(unique.values())),
+        indexes=tuple((index.name, index.first) for index in each if index.first and index.is_ordered),
+        barred=tuple(
+            Barred(index.name, index.columns, index.bar, index.is_key)
+            for index in each
+            if index.bar and index.columns and not (index.is_key and index.columns in walked)
+        ),
+    )
+
+
+def identity(connection: Connection, name: str) -> dict[str, str]:
+    """What tells a table from one of the same name and columns, and from itself before it was altered or emptied.
+
+    `created` is when it was made or altered, to the second; `generated` how columns are computed; `inside` are
+    InnoDB's numbers of it and its partitions, which TRUNCATE changes, and who has the PROCESS right sees. A view
+    has none but its columns'.
+    """
+    columns = connection.fetch(
+        "SELECT column_name, generation_expression, extra FROM information_schema.columns"
+        f" WHERE {THIS_TABLE} AND generation_expression <> '' ORDER BY ordinal_position",
+        [name],
+    )
+    found = {"generated": ", ".join(f"{column} as {text} {kind}" for column, text, kind in columns)}
+    created = connection.fetch(
+        f"SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}", [name]
+    )
+    if moments := [float(text) for (text,) in created if text]:
+        found["created"] = f"{datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    if inside := _numbers(connection, name):
+        found["inside"] = inside
+    return found
+
+
+def result(connection: Connection, sql: str, job: str) -> Table:
+    """The columns of a statement's result, with the types that it says; a `PlanError` where MySQL refuses it."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return Table(job, tuple(map(_result_column, cursor._result.fields or ())))  # noqa: SLF001
+    except LoaderError:
+        raise
+    except Exception as error:
+        failure = connection.failure(error, "query refused")
+        if kind_of(code_of(error)) is not Kind.GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
+            raise failure from error
+        message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {text_of(error)}"
+        raise _misfit(message, code_of(error)) from error
+
+
+def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> str:
+    """The statement that lets the loader read a table, or some of its columns."""
+    which = f" ({', '.join(map(_quote, columns))})" if columns else ""
+    return f"GRANT SELECT{which} ON {connection.database}.{_quote(table)} TO the loader's account"
+
+
+def _elsewhere(connection: Connection, name: str) -> str:
+    """What is to be done where the name may hold that of a database too, in words."""
+    database, dot, table = name.partition(".")
+    if not (database and dot and table):
+        return ""
+    if database == connection.database:
+        return f": the database is that of source.url, so write table: {table}"
+    return (
+        f": a table is named without its database, which is {connection.database!r} by source.url:"
+        f' name {database!r} there, or write query: "SELECT … FROM {name}"'
+    )
+
+
+def _withheld(connection: Connection, quoted: str) -> str:
+    """Why columns of a table are hidden from an account that may read others; empty where all are seen."""
+    try:
+        connection.fetch(f"SELECT * FROM {quoted} LIMIT 0")
+    except SourceError as error:
+        if code_of(error.__cause__) not in NO_SELECT:
+            raise
+        return text_of(error.__cause__)
+    return ""
+
+
+def _numbers(connection: Connection, name: str) -> str:
+    """InnoDB's number of a table, or a digest of those of its partitions; empty where it is hidden, or has none."""
+    listed = "innodb_sys_tables" if connection.is_mariadb else "innodb_tables"
+    path = "/".join(_file_name(each) for each in (connection.database, name))
+    try:
+        numbers = connection.fetch(
+            f"SELECT table_id FROM information_schema.{listed} WHERE name LIKE %s OR name LIKE %s ORDER BY table_id",
+            [path, f"{path}#p#%"],
+        )
+    except SourceError as error:
+        if code_of(error.__cause__) == NO_PROCESS:
+            return ""
+        raise
+    text = ", ".join(str(number) for (number,) in numbers)
+    return text if len(numbers) < 2 else f"{len(numbers)}, {crc32(text.encode()):08x}"
+
+
+def _quote(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _misfit(message: str, code: int | None) -> PlanError:
+    gone = kind_of(code) is Kind.GONE
+    error = PlanError(message, transient=gone, exit_code=Exit.CONFIG)
+    error.gone = gone
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index as information_schema has it: `first` is a column that it is ordered by, empty for an expression."""
+
+    name: str
+    columns: tuple[str, ...]
+    first: str
+    is_key: bool
+    is_ordered: bool
+    bar: Bar | None
+
+
+def _index(name: str, parts: Sequence[Row], made: Mapping[str, str]) -> _Index:
+    """An index of these parts; `made` says how columns are computed.
+
+    Of the rows that are not history the end of their period is the same, so a key is one without it; but rows that
+    differ in the beginning of their period alone are not told apart by what a person would call a key. A prefix that
+    tells rows apart is of values that do.
+    """
+    columns = [column for column, *_ in parts]
+    kind, bar = parts[0][-2:]
+    periods = [made.get(str(column), "") for column in columns]
+    of_rows = tuple(str(column or "") for column, period in zip(columns, periods, strict=True) if period != ROW_END)
+    is_key = (
+        bool(of_rows)
+        and None not in columns
+        and ROW_START not in periods
+        and all(nullable != "YES" and repeats == "0" for _, _, nullable, repeats, *_ in parts)
+    )
+    is_prefix = is_key and any(part is not None for _, part, *_ in parts)
+    return _Index(
+        name=name,
+        columns=of_rows,
+        first=str(columns[0] or ""),
+        is_key=is_key,
+        is_ordered=kind in ORDERED and not bar,
+        bar=Bar(bar) if bar else Bar.PREFIX if is_prefix else None,
+    )
+
+
+def _column(row: Sequence[str | None]) -> Column:
+    name, kind, full, charset, nullable, extra, collation, *_ = row
+    return Column(
+        name=str(name),
+        type=str(kind).lower(),
+        full_type=str(full),
+        charset=charset,
+        nullable=nullable == "YES",
+        hidden="INVISIBLE" in str(extra),
+        collation=collation,
+    )
+
+
+def _result_column(field: Any) -> Column:
+    """A column of a result, as its definition describes it; texts come as utf8mb4, whatever they are stored as."""
+    kind, digits = RESULT_TYPES.get(field.type_code, UNKNOWN), ""
+    if kind in {"char", "varchar", "blob"}:
+        kind, digits = _text_type(kind, field)
+    elif kind == "bit" or (kind in INTEGERS and field.flags & FLAG.ZEROFILL):
+        digits = f"({field.length})"
+    elif kind in TIMES | {"timestamp"} and 0 < field.scale < NOT_FIXED:
+        digits = f"({field.scale})"
+    marks = " unsigned" * bool(field.flags & FLAG.UNSIGNED) + " zerofill" * bool(field.flags & FLAG.ZEROFILL)
+    return Column(field.name, kind, f"{kind}{digits}{marks if kind in INTEGERS else ''}", None)
+
+
+def _text_type(kind: str, field: Any) -> tuple[str, str]:
+    """The type of a text or of bytes, and their length in brackets."""
+    if field.charsetnr == BINARY_CHARSET:
+        return BINARY_TYPES[kind], "" if kind == "blob" else f"({field.length})"
+    size = field.length // UTF8MB4_BYTES
+    if kind == "char" and field.flags & WORD_FLAGS == WORD_FLAGS and size in WORD_SIZES:
+        return WORD_SIZES[size], ""
+    return ("longtext", "") if kind == "blob" else ("varchar", f"({size})")
+
+
+def _file_name(name: str) -> str:
+    """The pattern for LIKE that a name fits as InnoDB spells it, in the characters that a file's may have."""
+    return re.sub(r"[^A-Za-z0-9_]", "@%", name).replace("_", r"\_")
