@@ -32,9 +32,9 @@ class LoaderError(Exception):
     exit_code = Exit.FAILED
     settles = False  # passes by itself, once the cluster has found out which nodes are gone
     node = ""  # of Redis, where it is one's fault
-    fix = ""  # what mends it, where someone has to do just this
+    fix = ""  # the fix, where someone has to do just this
     brief = False  # passes within a moment, or by nothing that is waited for
-    waited = 0.0  # seconds that a server was waited for in vain before this was said
+    waited = 0.0  # seconds that a server was silent before this was raised
 
     def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:
         super().__init__(message)
@@ -71,12 +71,12 @@ class TargetError(LoaderError):
 
 
 class StateError(TargetError):
-    """A key of the loader's own in Redis holds what this program did not write; `command` mends it."""
+    """A key of the loader's own in Redis holds what this program did not write; `command` removes it."""
 
     exit_code = Exit.CONFIG
 
-    def __init__(self, key: str, what: str, mends: str, command: str) -> None:
-        super().__init__(f"{what}: {mends}")
+    def __init__(self, key: str, what: str, fix: str, command: str) -> None:
+        super().__init__(f"{what}: {fix}")
         self.key = key
         self.what = what
         self.command = command
@@ -112,7 +112,7 @@ def text_of(error: OSError | MemoryError) -> str:
 
 
 def is_local(error: BaseException | None) -> bool:
-    """Whether an error came of this machine having no more file descriptors or memory, which no retry mends."""
+    """Whether an error came of this machine having no more file descriptors or memory, which no retry helps."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in LOCAL):
             return True

@@ -104,7 +104,7 @@ class TableSummary:
     bytes: int | None = None  # data and indexes
     comment: str = ""
     primary_key: tuple[str, ...] = ()
-    stamps: tuple[str, ...] = ()  # columns that MySQL sets anew with every change of a row
+    stamps: tuple[str, ...] = ()  # columns that MySQL sets with every change of a row
     generated: tuple[str, ...] = ()  # columns that MySQL computes from others
 
 

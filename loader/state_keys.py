@@ -1,4 +1,4 @@
-"""The loader's own keys in Redis: what type each has, and what mends one that this program did not write."""
+"""The loader's own keys in Redis: what type each has, and what to do about one that this program did not write."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ OWN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of key: its type in Redis, what deleting it leaves behind, and a better command to mend it."""
+    """One kind of key: its type in Redis, what deleting it leaves behind, and a better command to fix it."""
 
     type: str
     then: str
@@ -22,21 +22,21 @@ class Kind:
 
 KINDS = {
     "lock": Kind("hash", "frees the job: not while a run of it is under way"),
-    "fence": Kind("hash", "mends it: once no run of the job is under way, nor stands still anywhere"),
+    "fence": Kind("hash", "fixes it: once no run of the job is under way, nor stands still anywhere"),
     "runs": Kind("list", "forgets the history of the job"),
-    "success": Kind("string", "mends it, as the next run that ends well does"),
+    "success": Kind("string", "fixes it, as the next run that ends well does"),
     "checkpoint": Kind("string", "forgets it and loads everything", "loader backfill {job} --restart"),
     "claim": Kind("string", "has the next run claim the name of the job"),
-    "fields": Kind("string", "mends it, as the next run does"),
-    "slot": Kind("string", "mends it, as the next run of the schedule does"),
+    "fields": Kind("string", "fixes it, as the next run does"),
+    "slot": Kind("string", "fixes it, as the next run of the schedule does"),
     "prune": Kind("string", "has it owed no more, as the next prune does"),
     "paused": Kind("string", "has the schedule go on"),
     "rejects": Kind("hash", "forgets all", "loader rejects purge {job}"),
-    "baseline": Kind("string", "mends it, as the next run does, which reads everything"),
-    "digests": Kind("hash", "mends it, as the next run does, which writes all rows"),
+    "baseline": Kind("string", "fixes it, as the next run does, which reads everything"),
+    "digests": Kind("hash", "fixes it, as the next run does, which writes all rows"),
     # spread over the masters
     "marker": Kind("hash", "has the next run begin from the start"),
-    "passing": Kind("hash", "mends it, as the next run does"),
+    "passing": Kind("hash", "fixes it, as the next run does"),
     "standing": Kind("hash", "has the next run read everything"),
     "digest": Kind("string", "has the next run write its rows"),
 }
@@ -63,7 +63,7 @@ def kind_of(key: str) -> Kind | None:
 
 
 def foreign(key: str, what: str) -> StateError:
-    """The error that a key of the loader's own is none that this program wrote, and the command that mends it."""
+    """The error that a key of the loader's own is none that this program wrote, and the command that fixes it."""
     match, kind = OWN.fullmatch(key), kind_of(key)
     assert match
     assert kind

@@ -9,7 +9,7 @@ import typer
 def daemon(context: typer.Context) -> None:
     """Run jobs at the times of their schedules.
 
-    SIGTERM ends it once running chunks are finished; SIGHUP has it read the config anew.
+    SIGTERM ends it once running chunks are finished; SIGHUP has it read the config again.
     """
     from loader.daemon.service import Daemon
     from loader.report.progress import Log

@@ -7,7 +7,7 @@ from loader.errors import Exit
 
 
 def doctor(context: typer.Context, jobs: JobNames = None, *, output: Output = Format.TEXT) -> None:
-    """Say what is wrong on either side, and what mends it."""
+    """Check both servers and suggest fixes."""
     from loader.config.files import files_of
     from loader.config.load import load_config
     from loader.doctor.diagnose import diagnose

@@ -48,7 +48,7 @@ def verify(
             "--repair",
             envvar="LOADER_REPAIR",
             show_envvar=False,
-            help="Mend what differs; delete 5% of the hashes at most.",
+            help="Repair what differs; delete 5% of the hashes at most.",
         ),
     ] = False,
     show: Annotated[

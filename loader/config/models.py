@@ -322,7 +322,7 @@ class TargetConfig(_Server):
 class IncrementalConfig(Model):
     """How a sync finds the rows that were changed since the one before."""
 
-    column: Text = Field(description="A DATETIME or TIMESTAMP that every change of a row sets anew; with an index.")
+    column: Text = Field(description="A DATETIME or TIMESTAMP that MySQL sets whenever a row changes; with an index.")
     lag: Duration = Field(
         default=10,
         description="How long a transaction may take, between the time it writes into the column and its commit.",
@@ -429,7 +429,7 @@ class JobConfig(Model):
     chunk_rows: Rows = Field(default=CHUNK_ROWS, description="How many rows are read, retried and saved as one.")
     deadline: Duration = Field(
         default=DEADLINE,
-        description="How long what may pass is tried again in vain before a run gives up.",
+        description="How long transient failures are retried before a run gives up.",
         json_schema_extra={"default": "120s"},
     )
     incremental: IncrementalConfig | None = Field(

@@ -18,7 +18,7 @@ class Clocks:
     """The clock of each master, as far ahead of this machine's ticks as it was when it was asked last."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()  # or it was tried in vain
+        self.asked = threading.Event()  # or the attempt failed
         self._own = time.time() - ticks()  # until a node has been asked
         self._ahead: dict[Node, float] = {}  # of the ticks
         self._slots: SlotMap | None = None

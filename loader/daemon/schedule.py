@@ -34,7 +34,7 @@ from loader.process import start_thread, ticks
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
 LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
 BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
-DRIFT = 0.2  # seconds that two clocks may part before what is to come is timed anew
+DRIFT = 0.2  # seconds that two clocks may part before what is to come gets new times
 
 LOG = logging.getLogger(__name__)
 logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what else it tells is told here, with job and slot

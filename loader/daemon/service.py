@@ -1,4 +1,4 @@
-"""The daemon: jobs at their times, until it is told to stop; its config can be read anew while it runs."""
+"""The daemon: jobs at their times, until it is told to stop; its config can be reloaded while it runs."""
 
 import ctypes
 import gc
@@ -212,7 +212,7 @@ class Daemon:
             time.sleep(CLOCKS_EVERY)
 
     def _reload(self) -> None:
-        """Read the config anew; a broken one is refused, and the old one kept."""
+        """Reload the config; a broken one is refused, and the old one kept."""
         notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         try:
             config = load_config(self._files)
@@ -223,7 +223,7 @@ class Daemon:
             notify(READY=1, STATUS="the config is broken, the one before is kept")
             return
         if config.daemon.listen != self.config.daemon.listen:
-            self._say.warning("daemon.listen takes effect when the daemon is started anew")
+            self._say.warning("daemon.listen takes effect when the daemon is restarted")
         self._before, self.config = self.config, config
         self.serving.configure(config)
         self.schedule.at_once = config.daemon.jobs_at_once

@@ -1,4 +1,4 @@
-"""A check-up: all that can be seen of a config, its two servers and its jobs, each finding with what mends it.
+"""A check-up: all that can be seen of a config, its two servers and its jobs, each finding with its fix.
 
 Every check is made, whatever the others came to, and nothing is written to either server.
 """

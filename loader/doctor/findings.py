@@ -29,7 +29,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw, and the command or the line of the config that mends it; `check` is `side.name`."""
+    """What one check saw, and the command or the line of the config that fixes it; `check` is `side.name`."""
 
     level: Level
     seen: str
@@ -138,7 +138,7 @@ def summary_text(findings: Sequence[Finding]) -> str:
 
 
 def _folded(fix: str) -> Iterator[str]:
-    """What mends it, in lines that can be copied: a shell goes on behind a backslash, SQL and YAML at any space."""
+    """The fix, in lines that can be copied: a shell goes on behind a backslash, SQL and YAML at any space."""
     end = " \\" if fix.startswith(("redis-cli ", "loader ", "mysql ")) else ""
     line = INDENT + "fix:"
     for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+|\S""", fix):

@@ -16,7 +16,7 @@ from loader.doctor.redis import RedisProbe, mebibytes
 from loader.errors import Exit, LoaderError, SourceError, StateError
 from loader.model import SKEW, Column, Node, Table
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import Plan, quote, walk_mends, walkless
+from loader.mysql.plan import Plan, quote, walk_fix, walkless
 from loader.pipeline import incremental as increment
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.load_guard import bytes_needed, sample
@@ -35,7 +35,7 @@ from loader.words import counted
 
 SIDE = "job"
 SCANNED = 1000  # keys that SCAN looks at in one command
-SCANS = 2  # of a master: one from anywhere, one that goes on, or begins anew at the end
+SCANS = 2  # of a master: one from anywhere, one that goes on, or starts over at the end
 NAMED = 3  # keys that a finding names
 TIMES = 3  # next runs that are shown
 GONE = -2  # what TTL says of a key that is not there
@@ -163,7 +163,7 @@ def _key(planned: PlannedJob) -> Iterator[Finding]:
         else:
             yield warn(warning, _add_key(planned))
     for warning in passes:
-        yield warn(warning, _walk_mends(planned))
+        yield warn(warning, _walk_fix(planned))
     if not plan.warnings:
         along = ", ".join(column.name for column in plan.walk)
         yield ok(f"unique; read in chunks of {counted(planned.job.chunk_rows, 'row')} along {along}")
@@ -198,13 +198,13 @@ def _grant(planned: PlannedJob) -> str:
     return f"GRANT SELECT ON {planned.address} TO {planned.mysql.account};"
 
 
-def _walk_mends(planned: PlannedJob) -> str | None:
+def _walk_fix(planned: PlannedJob) -> str | None:
     if planned.job.query or planned.table.is_view:
         return None
     if planned.table.withheld:
         return _grant(planned)
-    mends = walk_mends(planned.table, planned.plan.key_columns)
-    return mends and planned.alter(mends)
+    fix = walk_fix(planned.table, planned.plan.key_columns)
+    return fix and planned.alter(fix)
 
 
 def _incremental(planned: PlannedJob) -> Iterator[Finding]:
@@ -219,13 +219,13 @@ def _incremental(planned: PlannedJob) -> Iterator[Finding]:
         yield fail(f"column {incremental.column}: {seen}", add)
         return
     if not planned.plan.walk:
-        yield fail(f"{walkless(planned.table)}, as an incremental sync has to", _walk_mends(planned))
+        yield fail(f"{walkless(planned.table)}, as an incremental sync has to", _walk_fix(planned))
     yield _index(planned, column, forced=incremental.force)
     change = planned.alter(f"MODIFY {_stamp(column.name, column.full_type)}")
     if column.nullable:
         yield warn(f"column {column.name} may be NULL, and a row without a time is seen by full syncs alone", change)
     if not _is_set_anew(planned, column):
-        yield warn(f"column {column.name} is not set anew by MySQL where a row is updated: every writer has to", change)
+        yield warn(f"column {column.name} is not set by MySQL when a row is updated: every writer has to", change)
     if not planned.job.soft_delete and not planned.job.full_every:
         yield warn("a row that is deleted leaves its hash until a prune", "full_every: 1d")
 
@@ -233,9 +233,9 @@ def _incremental(planned: PlannedJob) -> Iterator[Finding]:
 def _index(planned: PlannedJob, column: Column, *, forced: bool) -> Finding:
     if named := increment.index_of(planned.table, column.name):
         return ok(f"column {column.name}, a {column.full_type}, with the index {named}")
-    why, mends = increment.unserved(planned.table, column.name, planned.address)
+    why, fix = increment.unserved(planned.table, column.name, planned.address)
     seen = f"{why}: every sync reads the whole table"
-    return warn(f"{seen}, as force allows", mends) if forced else fail(seen, mends)
+    return warn(f"{seen}, as force allows", fix) if forced else fail(seen, fix)
 
 
 def _is_set_anew(planned: PlannedJob, column: Column) -> bool:
@@ -281,9 +281,9 @@ def _size(facing: JobOnRedis) -> Iterator[Finding]:
     worst = max(full, key=lambda node: needed[node] - rooms[node])
     others = f", and {counted(len(full) - 1, 'more node')} lack{'s' * (len(full) == 2)} room" if len(full) > 1 else ""
     seen = f"{worst} needs about {mebibytes(needed[worst])} MiB more, and has {mebibytes(rooms[worst])} left{others}"
-    mends = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
+    fix = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
     evicts = facing.redis.infos[worst].get("maxmemory_policy", "noeviction").startswith("allkeys")
-    yield warn(f"{seen}: keys will be thrown away", mends) if evicts else fail(seen, mends)
+    yield warn(f"{seen}: keys will be thrown away", fix) if evicts else fail(seen, fix)
 
 
 def _types(facing: JobOnRedis) -> Iterator[Finding]:
@@ -313,15 +313,15 @@ def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
         there = [seconds for seconds in lives if isinstance(seconds, int) and seconds != GONE]
         seen += len(there)
         odd += sum(seconds > most or (seconds < 0) == bool(most) for seconds in there)
-    mends = f"loader sync {job.name}" + " --full" * bool(job.incremental or job.changed_only)
+    fix = f"loader sync {job.name}" + " --full" * bool(job.incremental or job.changed_only)
     if not odd:
         yield ok(f"no hash of {seen:,} looked at " + ("lives for longer than the ttl" if most else "expires"))
     elif most:
         yield warn(
-            f"{odd:,} of {counted(seen, 'hash')} looked at never expire, or later than the ttl of the job says", mends
+            f"{odd:,} of {counted(seen, 'hash')} looked at never expire, or later than the ttl of the job says", fix
         )
     else:
-        yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", mends)
+        yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", fix)
 
 
 def _scanned(facing: JobOnRedis, node: Node, pattern: str) -> Iterator[bytes]:

@@ -151,12 +151,12 @@ def _connections(patient: MysqlProbe) -> Iterator[Finding]:
     needed, all_needed = 1 + WORKERS, together * (1 + WORKERS) + 1
     takes = f"a run takes {needed}, one for each of {WORKERS} workers and one beside them"
     takes += f", the daemon up to {all_needed}" if together else ""
-    mends = f"ALTER USER {patient.account} WITH MAX_USER_CONNECTIONS {max(needed, all_needed)};"
+    fix = f"ALTER USER {patient.account} WITH MAX_USER_CONNECTIONS {max(needed, all_needed)};"
     if most == 1:
-        yield fail(f"the account may have 1 at a time (max_user_connections), and 2 are the least: {takes}", mends)
+        yield fail(f"the account may have 1 at a time (max_user_connections), and 2 are the least: {takes}", fix)
     elif most is not None and most < max(needed, all_needed):
         yield warn(
-            f"the account may have {most} at a time (max_user_connections): {takes}; runs have fewer workers", mends
+            f"the account may have {most} at a time (max_user_connections): {takes}; runs have fewer workers", fix
         )
     else:
         yield ok(f"{takes}; the account may have {most or 'what the server has'}")

@@ -265,9 +265,9 @@ def _memory(patient: RedisProbe) -> Iterator[Finding]:
         if policy.startswith("allkeys") or (policy.startswith("volatile") and expire):
             evicting[policy].append(node)
     for policy, nodes in evicting.items():
-        mends = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        fix = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
         own = OWN_KEYS if policy.startswith("allkeys") else ""
-        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", mends)
+        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", fix)
     if used and not evicting:
         yield ok(f"{max(used)[1]}; no hash is thrown away")
 
@@ -321,8 +321,8 @@ def _rights(patient: RedisProbe) -> Iterator[Finding]:
         yield fail(f"unknown command {command} on {named(nodes)}: {RENAMED}", f"{UNNAME} {command}")
     for lacking, nodes in found.items():
         where = "" if len(nodes) == len(patient.infos) else f" on {named(nodes)}"
-        mends = patient.cli("ACL", "SETUSER", patient.account, *lacking)
-        yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", mends)
+        fix = patient.cli("ACL", "SETUSER", patient.account, *lacking)
+        yield fail(f"{patient.account!r} lacks {' '.join(lacking)}{where}", fix)
     if not found and not missing:
         yield ok(
             f"{patient.account!r} has all it needs, for keys like {', '.join(_patterns(patient.settings).values())}"

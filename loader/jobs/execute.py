@@ -24,7 +24,7 @@ def execute(
     too: it prunes as `loader prune` does, and where that fails or is cut off, the next run does.
 
     The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
-    the lock. Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    the lock. Never raises for what a person can fix: the run says how it ended, and with which exit code.
     """
     name = new_id()
     listener.notify(RunBegan(job.name, name, options.slot))

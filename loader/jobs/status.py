@@ -32,7 +32,7 @@ class JobStatus:
     success; and where its last success is in the future by the target's clock, `ahead` so many seconds: how old it is,
     nobody knows. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
     another statement than its config has now, or of other fields, is `former`. `unread` tells what of its state no
-    loader has written, and what mends it.
+    loader has written, and the fix.
     """
 
     job: str

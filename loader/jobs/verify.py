@@ -166,7 +166,7 @@ class Verify:
         return replace(each, found=self._both.hash_of(each.key))
 
     def _conclude(self, unequal: list[Mismatch]) -> None:
-        """Count what differs, and mend it if that is wanted."""
+        """Count what differs, and repair it if that is wanted."""
         unequal = [each for each in unequal if each.is_unequal]
         for kind in ("missing", "different"):
             found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
@@ -222,7 +222,7 @@ def verify(
     show: int = 0,
     heard: Heard = lambda _: None,
 ) -> Verdict:
-    """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, mend what differs.
+    """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, repair what differs.
 
     A sample is of nothing only where the job has neither rows nor hashes.
 

@@ -123,7 +123,7 @@ def wait(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {PATIENCE:g} s for {what}, in vain")
+            raise LabError(f"timed out after {PATIENCE:g} s waiting for {what}")
         time.sleep(0.02)
 
 

@@ -281,8 +281,8 @@ class Connection:
             refused += ": see source.tls" if refused == PLAIN else ""
             return SourceError(f"{message}: {refused}", exit_code=Exit.CONFIG)
         user = self._settings.user or ""
-        mends = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
-        message += f": {mends}" if mends else ""
+        fix = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
+        message += f": {fix}" if fix else ""
         if code == NO_COLUMN:
             return StartOver(message)
         failure = SourceError(message, transient=kind.transient and not is_local(error), exit_code=kind.exit_code)

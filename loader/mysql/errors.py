@@ -1,4 +1,4 @@
-"""What MySQL's error numbers mean for a run: whether it may pass, how the run ends, and what mends it. Pure.
+"""What MySQL's error numbers mean for a run: whether it may pass, how the run ends, and the fix.
 
 See https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
 https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers give some cases numbers of their own.
@@ -87,7 +87,7 @@ def kind_of(code: int | None) -> Kind:
 
 
 def statement(code: int | None, user: str) -> str:
-    """What mends it in MySQL, for a user; empty where nothing does, or it cannot be told."""
+    """The statement that fixes it, for a user; empty where nothing does, or it cannot be told."""
     return STATEMENTS.get(code or 0, "").format(account=_account(user))
 
 
@@ -97,7 +97,7 @@ def more_connections(user: str, most: int) -> str:
 
 
 def advice(code: int | None, user: str) -> str:
-    """What mends it, for people; empty where that cannot be told."""
+    """The fix, for people; empty where that cannot be told."""
     return ", ".join(filter(None, [statement(code, user), ADVICE.get(code or 0, "")]))
 
 

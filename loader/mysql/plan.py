@@ -557,13 +557,13 @@ def walkless(table: Table) -> str:
     return ": not ".join([f"table {table.name!r} has no key to walk along{seen}", *others])
 
 
-def walk_mends(table: Table, key_columns: Sequence[str]) -> str | None:
+def walk_fix(table: Table, key_columns: Sequence[str]) -> str | None:
     """What ALTER TABLE has to do for a table to have a walk; None where nothing is sure to give it one."""
     for key in (table.primary_key, *table.unique_keys):
         barred = table.bar(key)
-        mends = barred and let_in(barred)
-        if mends and all(map(_is_walkable, filter(None, map(table.column, key)))):
-            return mends
+        fix = barred and let_in(barred)
+        if fix and all(map(_is_walkable, filter(None, map(table.column, key)))):
+            return fix
     columns = [column for name in key_columns if (column := table.column(name))]
     if table.primary_key or not all(map(_is_walkable, columns)) or any(_is_long(column) for column in columns):
         return None

@@ -76,7 +76,7 @@ class Stream:
                 raise self._source.failure(error, "lost while reading rows") from error
         if not got:
             raise SourceError(
-                f"mysql {self._source.address}: the server closed the connection amid rows", transient=True
+                f"mysql {self._source.address}: the server closed the connection while sending rows", transient=True
             )
         self.end += got
         self._source.moved = time.monotonic()
@@ -108,7 +108,7 @@ class WatchedSocket(io.RawIOBase):
     """
 
     def __init__(self, connection: socket.socket, patience: float, lives: Callable[[float], bool]) -> None:
-        self.silent = 0.0  # seconds that were waited for in vain
+        self.silent = 0.0  # seconds of silence
         self._socket = connection
         self._patience = patience
         self._lives = lives

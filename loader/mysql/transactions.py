@@ -8,7 +8,7 @@ from loader.mysql.connection import Connection, understood
 from loader.mysql.errors import NO_PROCESS, code_of
 from loader.mysql.write_statements import may_write
 
-CACHED = 0.1  # seconds for which InnoDB does not look anew at transactions since somebody asked last
+CACHED = 0.1  # seconds for which InnoDB does not look again at transactions since somebody asked last
 LOOKS = 20  # times that they are asked for until the answer is new
 IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # what a connection does that runs no statement
 

@@ -1,4 +1,4 @@
-"""How long a server may be waited for in vain, beside its own timeout: what is tried again has an end.
+"""How long a server may be waited for without an answer, beside its own timeout: what is tried again has an end.
 
 Who tries something says so for all that its thread does meanwhile; who waits for a server asks here.
 """
@@ -39,7 +39,7 @@ _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 @contextmanager
 def trying(seconds: float, ends: float = inf) -> Iterator[None]:
-    """Have nothing be waited for in vain for longer than that, nor once it `ends`, on the monotonic clock.
+    """Wait for no answer for longer than that, nor once it `ends`, on the monotonic clock.
 
     What comes on may go on: each wait has its own time, and after the end a little.
     """

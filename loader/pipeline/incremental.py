@@ -134,8 +134,8 @@ def stamp_of(job: JobConfig, table: Table, walk: tuple[Column, ...]) -> Column:
     if not walk:
         raise _unfit(job, walkless(table) + ("" if table.primary_key else ": give it a primary key"))
     if not index_of(table, column.name) and not setting(job).force:
-        why, mends = unserved(table, column.name, quote(table.name))
-        raise _unfit(job, f"{why}: {mends.rstrip(';')}, or set incremental.force")
+        why, fix = unserved(table, column.name, quote(table.name))
+        raise _unfit(job, f"{why}: {fix.rstrip(';')}, or set incremental.force")
     return column
 
 
@@ -145,7 +145,7 @@ def index_of(table: Table, column: str) -> str | None:
 
 
 def unserved(table: Table, column: str, address: str) -> tuple[str, str]:
-    """Why no index finds the changed rows, in words, and the SQL that mends it; the address is the table's in SQL."""
+    """Why no index finds the changed rows, in words, and the SQL that adds one; the address is the table's in SQL."""
     for barred in table.barred:
         if barred.columns[0].lower() == column.lower() and barred.bar is not Bar.PREFIX:
             why = f"index {barred.name!r} begins with column {column!r}, but {BARS[barred.bar]}"

@@ -38,8 +38,8 @@ def retry_transient(
 
     A server that is silent has failed since it fell silent, and half of that time is enough to say so; where there is
     less patience than a server needs, that of `bearing` counts. An attempt that came on for longer than the patience
-    counts as a first one again where it fails; `moved` says until when it came on: what it waited for in vain does not
-    count. What the cluster is about to find out has `settling` seconds.
+    counts as a first one again where it fails; `moved` says until when it came on: what it waited for without an answer
+    does not count. What the cluster is about to find out has `settling` seconds.
     """
     failing = began = time.monotonic()
     give_up = inf

@@ -34,7 +34,7 @@ def run_job(
 ) -> Run:
     """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
 
-    Never raises for what a person can mend: the run says how it ended, and with which exit code.
+    Never raises for what a person can fix: the run says how it ended, and with which exit code.
     """
     run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
     try:

@@ -179,8 +179,7 @@ class RunState:
         assert self.markers
         self.markers.leave()
         self.notes += [
-            f"{key} was no marker that a loader has written: it was written anew"
-            for key in sorted(self.markers.strange)
+            f"{key} was no marker that a loader has written: it was rewritten" for key in sorted(self.markers.strange)
         ]
 
     def _check_slot(self) -> list[str]:
@@ -360,12 +359,12 @@ class RunState:
         if strange := self.rejects.strange:
             self.late_notes.append(
                 f"{len(strange):,} entries of loader:{{{name}}}:rejects were none that a loader has written: they were"
-                " struck off, or written anew"
+                " removed or rewritten"
             )
         if self.changes and (unread := self.changes.digests.unread):
             named = ", ".join(sorted(key.decode() for key in unread)[:NAMED])
             lost = LOST_DIGESTS.format(job=name)
-            self.late_notes.append(f"{lost} ({named}: none that a loader has written, and written anew)")
+            self.late_notes.append(f"{lost} ({named}: none that a loader has written; rewritten)")
 
     def _owe_prune(self, run: str) -> None:
         """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
@@ -388,7 +387,7 @@ class RunState:
     def _keep_baseline(self, run: str) -> None:
         """Have the next run leave out what this one has seen to: all its rows are in Redis.
 
-        Not where a master has thrown keys away meanwhile, or was started anew, and has what it had saved by then;
+        Not where a master has thrown keys away meanwhile, or was restarted, and has what it had saved by then;
         before a resumed run went on, no one has looked.
         """
         ends, changes, more = self._ends, self.changes, self._start
@@ -413,7 +412,7 @@ class RunState:
     def _is_doubtful(self, now: Collection[Life]) -> bool:
         """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.
 
-        Keys may have been thrown away by one that was started anew, has taken over or lost count; before a resumed run
+        Keys may have been thrown away by one that was restarted, has taken over or lost count; before a resumed run
         went on, no one has looked. And while another run had the lock too, it may have written.
         """
         if self._ends.shared or (self.resumed and any(life.policy for life in now)):

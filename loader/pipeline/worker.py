@@ -23,7 +23,7 @@ Erase = Callable[[Chunk, Connection, PipelineWriter], int]
 
 
 class ChunkWorker:
-    """One worker's way from MySQL to Redis; connections that failed are dropped, and made anew.
+    """One worker's way from MySQL to Redis; connections that failed are dropped, and replaced.
 
     `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many. `marking` has the
     masters note how far the writing is; without one, nothing is awaited but the nodes' own acknowledgement.

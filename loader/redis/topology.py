@@ -13,7 +13,7 @@ from loader.net.limit import LEAST, allowed
 from loader.wire.slots import SlotMap
 
 REFRESH = 1.0  # seconds between two looks at the topology, however many redirections or failures come
-AGE = 10.0  # seconds after which it is looked at anew without any reason: a replica may have come, or be back
+AGE = 10.0  # seconds after which it is looked at again without any reason: a replica may have come, or be back
 LOOK = 2.0  # seconds that a node has to say how it sees the cluster: a healthy one needs milliseconds
 RECENT = 10.0  # seconds that a node which failed is asked after all others
 

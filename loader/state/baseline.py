@@ -3,7 +3,7 @@
 A run that leaves rows out, because they were not changed, needs to know. The baseline of a job, under
 `loader:{job}:baseline`, says what its last run was planned from; it stands as long as that is still the plan, the
 markers of that run are on every master, and no master has thrown keys away since, as far as it has counted them all
-the time: one that was started anew, or whose counters were, may have done so.
+the time: one that was restarted, or whose counters were, may have done so.
 """
 
 import json
@@ -133,7 +133,7 @@ class Baselines:
 def doubt(now: Life, before: Life | None) -> str:
     """Why a master may have thrown keys away since then, in words; empty where it has not."""
     if before is None:
-        return "was started anew, has taken over, or replicates anew: it may have thrown keys away before"
+        return "was restarted, has taken over, or began replication again: it may have thrown keys away before"
     if now.has_lost_count(before):
         return "has had its counters reset, and may have thrown keys away before"
     return "has thrown keys away" if now.evicted != before.evicted else ""

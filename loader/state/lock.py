@@ -239,7 +239,7 @@ class Lock:
         self._thread = start_thread(self._renew)
 
     def grant(self) -> int:
-        """How often the lock was granted anew: what was read before it lapsed must not be written after."""
+        """How often the lock was granted again: what was read before it lapsed must not be written after."""
         return self._grants
 
     def lapsed(self) -> LoaderError | None:

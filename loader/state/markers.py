@@ -43,7 +43,7 @@ class Markers:
         self, target: RedisClient, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
     ) -> None:
         self.run = run
-        self.strange: set[str] = set()  # markers that were none, and are written anew
+        self.strange: set[str] = set()  # markers that were none, and are rewritten
         self._passing = passing
         self._target = target
         self._prefix = prefix

@@ -47,7 +47,7 @@ class Rejects:
     def __init__(self, target: RedisClient, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
-        self.strange: set[bytes] = set()  # entries that were none, and were struck off or written anew
+        self.strange: set[bytes] = set()  # entries that were none, and were removed or rewritten
 
     def count(self) -> int:
         """How many are listed."""

@@ -1,4 +1,4 @@
-"""State that a run does without and writes anew: where it is none that a loader has written, it is taken away."""
+"""State that a run does without and rewrites: where it is none that a loader has written, it is taken away."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,7 +23,7 @@ class Tidy:
         self._job = job
 
     def look(self) -> None:
-        """Take away all that is none, but for what only a person can mend."""
+        """Take away all that is none, but for what only a person can fix."""
         target, job = self._target, self._job
         history = History(target, job)
         for read in (
@@ -44,5 +44,5 @@ class Tidy:
             return ask()
         except StateError as error:
             self._target.ask(error.key.encode(), "DEL", error.key)
-            self.told[error.key] = f"{error.what}: it was taken away, and is written anew"
+            self.told[error.key] = f"{error.what}: it was removed and will be rewritten"
             return None

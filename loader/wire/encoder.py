@@ -24,7 +24,7 @@ SEED = 0x6C6F61646572  # of digests; another one makes all that are kept worthle
 class Encoder:
     """Turns the row packets of one table into commands, gathered per slot owner.
 
-    `owners` maps a slot to the index of its node and is read anew for every row, so its holder may change it in place;
+    `owners` maps a slot to the index of its node and is read again for every row, so its holder may change it in place;
     `nodes` is how many nodes there are. One `Encoder` serves one attempt at one chunk.
 
     With `known` digests (eight bytes each, none maybe) a row is left out whose digest is among them, and of every row

@@ -70,7 +70,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE)
             if condition():
                 return
         if time.monotonic() > deadline:
-            raise Broken(f"waited {seconds:g} s for {what}, in vain")
+            raise Broken(f"timed out after {seconds:g} s waiting for {what}")
         time.sleep(0.05)
 
 

@@ -568,7 +568,7 @@ def test_doubts_about_a_master():
     assert doubt(now, before) == ""
     assert doubt(replace(now, evicted=4), before) == "has thrown keys away"
     assert "counters reset" in doubt(replace(now, connections=2), before)
-    assert "started anew" in doubt(now, None)
+    assert "restarted" in doubt(now, None)
 
 
 def test_any_changes_in_any_order(world):

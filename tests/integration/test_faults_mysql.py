@@ -279,7 +279,7 @@ def test_s3_killed_amid_rows(stu, kill, code):
     all_there(stu, done)
     assert done.chunks_retried == 1
     (reason,) = reasons(ear)
-    assert f"({code})" in reason or "closed the connection amid rows" in reason
+    assert f"({code})" in reason or "closed the connection while sending rows" in reason
 
 
 def test_s3_out_of_time(stu):

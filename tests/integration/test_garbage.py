@@ -261,7 +261,7 @@ READERS = {  # what reads a key of a kind: at once, and in longer
 }
 SILENT = {repair}  # what it leaves is told of by the next run
 QUIET = {"prune", "marker", "standing", "passing"}  # that stand for themselves, or are written anew by every run
-MENDS = ("DEL ", "loader rejects purge ", "loader backfill ", "loader prune", "written anew", "everything is loaded")
+MENDS = ("DEL ", "loader rejects purge ", "loader backfill ", "loader prune", "rewritten", "everything is loaded")
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 FIELDS = {"lock": "1/1", "fence": "gone", "rejects": "plain_1", "digests": "1"}
 SOME = ("empty", "no UTF-8", "a number", "huge", "many digits")  # where nothing reads them at once

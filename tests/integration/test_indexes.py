@@ -8,7 +8,7 @@ from loader.jobs.prune import Pruned, prune
 from loader.jobs.verify import verify
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
-from loader.mysql.plan import changed_since, make_plan, walk_mends
+from loader.mysql.plan import changed_since, make_plan, walk_fix
 from loader.pipeline import incremental
 from loader.pipeline.options import Options
 from support.command import Desk
@@ -116,7 +116,7 @@ def test_a_walk_goes_along_an_index_that_mysql_reads_along(world):
         table, plan, is_used = walked()
         assert (bool(plan.walk), is_used) == (not bar, not bar), definition
         assert bar in "".join(plan.warnings)
-        change = walk_mends(table, plan.key_columns)
+        change = walk_fix(table, plan.key_columns)
         if bar and change:
             world.sql(f"ALTER TABLE t {change}")
             assert walked()[2], change

@@ -306,7 +306,7 @@ def test_a_server_that_closes_amid_rows(world, monkeypatch):
     """The end of the connection is not that of the result: the chunk is read again."""
     with Connection(world.config(table="x").source) as source, source.stream("SELECT 1") as stream:
         monkeypatch.setattr(stream._reader, "readinto1", lambda free: 0)
-        with pytest.raises(SourceError, match="closed the connection amid rows") as caught:
+        with pytest.raises(SourceError, match="closed the connection while sending rows") as caught:
             stream.fill(0)
     assert caught.value.transient
 

@@ -575,8 +575,8 @@ FAULTS = [
         ),
         (
             "a server that closes amid rows is no failure that passes",
-            'the server closed the connection amid rows", transient=True',
-            'the server closed the connection amid rows", transient=False',
+            'the server closed the connection while sending rows", transient=True',
+            'the server closed the connection while sending rows", transient=False',
             "sync::a_server_that_closes_amid_rows",
         ),
     ),
@@ -1766,7 +1766,7 @@ FAULTS = [
         "state/tidy",
         (
             "what was none is taken away in silence",
-            'self.told[error.key] = f"{error.what}: it was taken away, and is written anew"',
+            'self.told[error.key] = f"{error.what}: it was removed and will be rewritten"',
             "pass",
             "garbage::garbage_in_each_key garbage::what_is_written_anew_is_told_once",
         ),

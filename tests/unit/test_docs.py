@@ -63,3 +63,20 @@ def test_the_options_of_a_sync():
     shown = {name for row in rows for name in re.findall("--[a-z-]+|(?<=`)-o", row)}
     there = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", help_of("sync"), re.MULTILINE))
     assert {"--output" if name == "-o" else name for name in shown} == there - {"--help", "--all"}
+
+
+def test_words_are_of_today():
+    """What users and developers read has no archaic words: a newcomer should not stop at any."""
+    old = re.compile(r"\b(lest|amid|in vain|anew|mends?)\b", re.IGNORECASE)
+    files = [
+        *PAGES,
+        *(ROOT / "loader").rglob("*.py"),
+        *(ROOT / "loader").rglob("*.pyx"),
+        *(ROOT / "loader/web").rglob("*.*"),
+    ]
+    texts = {
+        file: file.read_text(encoding="utf-8")
+        for file in files
+        if file.suffix in {".md", ".py", ".pyx", ".js", ".html"}
+    }
+    assert [(file.name, found.group()) for file, text in texts.items() for found in old.finditer(text)] == []

@@ -162,7 +162,7 @@ def _machine(words: Sequence[Text]) -> str | None:
 
 
 def _redis(script: Script, text: str) -> None:
-    """What a redis-cli amid a word, as of awk, connects to."""
+    """What a redis-cli inside a word, as of awk, connects to."""
     for match in REDIS_CLI.finditer(text):
         if script.redis is None and match[1].strip():
             script.redis = _options_of_redis(match[1])

@@ -1,5 +1,5 @@
 "use strict";
-// Fetches this page anew every two seconds while it is looked at, and puts what changed into it.
+// Fetches this page again every two seconds while it is looked at, and puts what changed into it.
 const EVERY = 2000;
 const PATIENCE = 8000;
 const live = document.getElementById("live");
@@ -55,6 +55,6 @@ function begin(wait) {
 }
 
 document.addEventListener("visibilitychange", () => begin(0));
-// What became of an action is said once, not again when the page is loaded anew.
+// What became of an action is said once, not again when the page is reloaded.
 if (location.search) history.replaceState(null, "", location.pathname + location.hash);
 begin(EVERY);
