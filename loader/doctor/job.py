@@ -15,8 +15,10 @@ from loader.doctor.mysql import MysqlProbe
 from loader.doctor.redis import RedisProbe, mebibytes
 from loader.errors import Exit, LoaderError, SourceError, StateError
 from loader.model import SKEW, Column, Node, Table
+from loader.mysql.chunk_key import walk_fix, walkless
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import Plan, quote, walk_fix, walkless
+from loader.mysql.plan import Plan
+from loader.mysql.sql import quote
 from loader.pipeline import incremental as increment
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.load_guard import bytes_needed, sample

@@ -10,7 +10,7 @@ from loader.config.models import JobConfig, SourceConfig
 from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
 from loader.errors import Exit, LoaderError, SourceError
 from loader.mysql.connection import Connection
-from loader.mysql.plan import quote
+from loader.mysql.sql import quote
 from loader.pipeline.options import WORKERS
 
 SIDE = "mysql"

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from loader.errors import PlanError
 from loader.model import Chunk, KeyValues
 from loader.mysql.forms import INTEGERS
-from loader.mysql.plan import Plan, checked
+from loader.mysql.plan import Plan
+from loader.mysql.sql import checked
 
 DENSE = 0.5  # rows a key value from which keys are counted off rather than looked up: at most twice the chunks then
 

@@ -13,7 +13,8 @@ from itertools import islice
 
 from loader.model import Column, Table
 from loader.mysql.forms import BINARIES, BYTES, NUMBERS, TIMES, WORDS, checker, form_of, is_any, is_told, width_of
-from loader.mysql.plan import Plan, quote, text_of
+from loader.mysql.plan import Plan
+from loader.mysql.sql import quote, text_of
 from loader.state_keys import PREFIX
 
 TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand

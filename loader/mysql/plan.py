@@ -6,40 +6,23 @@ SQL, taken as it is.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from difflib import get_close_matches
 
 from loader.config.models import JobConfig
 from loader.config.parsers import KeyParts
 from loader.config.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
 from loader.errors import ConfigError, PlanError
-from loader.model import Bar, Barred, Chunk, Column, KeyValues, Layout, Shape, Table, is_literal
-from loader.mysql.forms import BINARIES, BYTES, INDEXED, INTEGERS, NUMBERS, TEXTS, TIMES, WORDS, is_any
+from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
+from loader.mysql.chunk_key import chunk_columns, range_condition, walkless
+from loader.mysql.forms import BYTES, INTEGERS, is_any
 from loader.mysql.joint import Joint
+from loader.mysql.sql import as_literal, at_least, beyond, peek, quote, text_of, within
 from loader.words import counted
 
-WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
-
-UNEVEN = {"timestamp": "for which an hour comes twice when clocks are set back"}  # by type, why there is no walk
-BARS = {
-    Bar.INVISIBLE: "is invisible",
-    Bar.IGNORED: "is ignored",
-    Bar.DISABLED: "is disabled",
-    Bar.HASH: "is a hash, which has no order",
-    Bar.PREFIX: "holds the beginning of a value alone",
-}
-
-INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
-NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?)?|-?[0-9]+:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-)
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
-CLOCK_CHANGE = 7200  # seconds that clocks are set forward or back by, at most
-LAST_TIMESTAMP = 2_147_483_647  # the second after which FROM_UNIXTIME may be NULL
 
 
 class Results:
@@ -192,7 +175,7 @@ class Plan:
         if self.job.fields is None:
             known = {column.name for column in self.columns}
             told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
-        walk = _walk(table, self.key_columns if self.job.changed_only else None)
+        walk = chunk_columns(table, self.key_columns if self.job.changed_only else None)
         before, after = [column.name for column in (self.whole or self).walk], [column.name for column in walk]
         if not self.job.key:
             before, after = [*before, *self.key_columns], [*after, *table.primary_key]
@@ -245,7 +228,7 @@ def make_plan(
     fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
     joint = _joint(job, table, parts)
     columns = tuple(column.name for column in joint.columns)
-    walk = () if query else _walk(table, columns if job.changed_only else None)
+    walk = () if query else chunk_columns(table, columns if job.changed_only else None)
     if job.changed_only:
         _refuse_unsure(job, table, walk, joint)
     conditions = [f"({text}\n)" for text in (job.where, _condition(where)) if text]  # a comment may end the text
@@ -253,7 +236,7 @@ def make_plan(
     if (where or key_range or shard) and query:
         raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
     computed = _words([*cells, *conditions])
-    ranges = () if key_range is None else (_range(table, walk, key_range),)
+    ranges = () if key_range is None else (range_condition(table, walk, key_range),)
     conditions += ranges
     if shard is not None:
         conditions.append(f"{_checksum(walk or joint.columns)} % {shard[1]} = {shard[0] - 1}")
@@ -293,7 +276,7 @@ def changed_since(plan: Plan, stamp: Column, moment: str) -> Plan:
     return replace(
         plan,
         walk=(stamp, *(column for column in plan.walk if column.name != stamp.name)),
-        conditions=(*plan.conditions, _at_least(stamp, moment)),
+        conditions=(*plan.conditions, at_least(stamp, moment)),
         columns=(*plan.columns, *([stamp] if stamp not in plan.columns else [])),
         whole=plan,
     )
@@ -325,64 +308,6 @@ def query_of(job: JobConfig) -> str:
     return query
 
 
-def peek(query: str, rows: int) -> str:
-    """The statement for some rows of a query; none tell its columns."""
-    return f"SELECT * FROM (\n{query}\n) AS q\nLIMIT {rows}"
-
-
-def quote(name: str) -> str:
-    """A name as MySQL takes any."""
-    return "`" + name.replace("`", "``") + "`"
-
-
-def text_of(column: Column) -> str:
-    """The expression of the text that MySQL sends for a column."""
-    name = quote(column.name)
-    if column.charset:
-        return f"CONVERT({name} USING utf8mb4)"
-    return f"CONVERT(CAST({name} AS CHAR) USING utf8mb4)"
-
-
-def beyond(columns: Sequence[Column], values: KeyValues) -> str:
-    """The condition `columns > values`, spelled out: MySQL finds no index range for a comparison of rows."""
-    return f"{_compare(columns, values, '>', '>')}{_hint(columns[0], '>=', values[0])}"
-
-
-def within(columns: Sequence[Column], values: KeyValues) -> str:
-    """The condition `columns <= values`, spelled out."""
-    return f"{_compare(columns, values, '<', '<=')}{_hint(columns[0], '<=', values[0])}"
-
-
-def as_literal(column: Column) -> str:
-    """The expression by which MySQL writes a key value as a literal for `beyond` and `within`."""
-    name = _operand(column)
-    if column.type in TEXTS:
-        return f"CONCAT('_{column.charset} X''', HEX({name}), '''')"
-    if column.type in BINARIES:
-        return f"CONCAT('X''', HEX({name}), '''')"
-    if column.type in INDEXED:
-        return f"CAST(CAST({name} AS UNSIGNED) AS CHAR)"  # the column + 0 is a double, too short for a SET of 64
-    if column.type in TIMES | WORDS:
-        return f"CONCAT('''', CAST({name} AS CHAR), '''')"
-    return f"CAST({name} AS CHAR)"
-
-
-def fits(walk: Sequence[Column], values: KeyValues) -> bool:
-    """Whether key values are literals of the columns that a table is walked along."""
-    return len(values) == len(walk) and all(
-        is_literal(value) and (column.type not in INTEGERS or INTEGER.fullmatch(value))
-        for column, value in zip(walk, values, strict=True)
-    )
-
-
-def checked(values: Sequence[str | None]) -> KeyValues:
-    """Literals that came from MySQL, checked to be nothing else."""
-    for value in values:
-        if value is None or not is_literal(value):
-            raise PlanError(f"MySQL gave a key value that is no literal: {value!r}")
-    return tuple(map(str, values))
-
-
 def key_of(plan: Plan, table: Table, text: str) -> bytes:
     """The Redis key for what a person typed: the key itself, or the key columns' values, joined by commas.
 
@@ -411,38 +336,6 @@ def _as_stored(table: Table, name: str, value: str) -> str:
         return value
     number = int(value)
     return f"{number:0{column.zerofill_width}d}" if column.zerofill_width else str(number)
-
-
-def _compare(columns: Sequence[Column], values: KeyValues, strict: str, last: str) -> str:
-    name, value = _operand(columns[0]), values[0]
-    if len(columns) == 1:
-        return f"{name} {last} {value}"
-    return f"({name} {strict} {value} OR ({name} = {value} AND {_compare(columns[1:], values[1:], strict, last)}))"
-
-
-def _operand(column: Column) -> str:
-    """What of a column is compared with a literal: of a TIMESTAMP its number, since a local time may come twice."""
-    return f"UNIX_TIMESTAMP({quote(column.name)})" if column.type == "timestamp" else quote(column.name)
-
-
-def _at_least(stamp: Column, moment: str) -> str:
-    return f"{_operand(stamp)} >= {moment}{_hint(stamp, '>=', moment)}"
-
-
-def _hint(column: Column, sign: str, value: str) -> str:
-    """One more condition that holds anyway, and that MySQL finds in the index, for a TIMESTAMP compared by number.
-
-    It takes the local time itself for that, or `CLOCK_CHANGE` seconds more where clocks are set back around it.
-    """
-    if column.type != "timestamp":
-        return ""
-    at = int(value.partition(".")[0]) + (sign == "<=")
-    low, high = at - CLOCK_CHANGE, at + CLOCK_CHANGE
-    if low < 0 or high > LAST_TIMESTAMP:
-        return ""
-    steady = f"TIMESTAMPDIFF(SECOND, FROM_UNIXTIME({low}), FROM_UNIXTIME({high})) = {high - low}"
-    moment = f"FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))"
-    return f" AND {quote(column.name)} {sign} {moment}"
 
 
 def _condition(where: str | None) -> str | None:
@@ -516,7 +409,7 @@ def _refuse_unsure(job: JobConfig, table: Table, walk: Sequence[Column], joint: 
     """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
     template = joint.template
     if not walk:
-        why = "" if _walk(table) else f" ({walkless(table)})"
+        why = "" if chunk_columns(table) else f" ({walkless(table)})"
         raise PlanError(
             f"job {job.name!r}: changed_only needs a key that holds all columns of the primary key of table"
             f" {table.name!r}, or of a unique one that can be walked along{why}, and {template!r} does not: change the"
@@ -529,121 +422,6 @@ def _refuse_unsure(job: JobConfig, table: Table, walk: Sequence[Column], joint: 
             f" two rows could make the same one: {f'put {sign!r} between them, or ' if sign else ''}leave changed_only"
             " out"
         )
-
-
-def _walk(table: Table, within: Collection[str] | None = None) -> tuple[Column, ...]:
-    """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one.
-
-    Where columns are given, it is made of these.
-    """
-    for key in (table.primary_key, *table.unique_keys):
-        if within is not None and not set(key) <= set(within):
-            continue
-        columns = [column for name in key if (column := table.column(name))]
-        if columns and not _hindrance(table, key):
-            return tuple(columns)
-    return ()
-
-
-def walkless(table: Table) -> str:
-    """Why there is no walk along a table, in words; empty where there is one."""
-    if _walk(table):
-        return ""
-    others = [f"the unique one on ({', '.join(key)}), {_hindrance(table, key)}" for key in table.unique_keys]
-    if table.primary_key:
-        why = _hindrance(table, table.primary_key)
-        return ", nor ".join([f"the primary key of table {table.name!r} cannot be walked along, {why}", *others])
-    seen = " that the account may read" * bool(table.withheld)
-    return ": not ".join([f"table {table.name!r} has no key to walk along{seen}", *others])
-
-
-def walk_fix(table: Table, key_columns: Sequence[str]) -> str | None:
-    """What ALTER TABLE has to do for a table to have a walk; None where nothing is sure to give it one."""
-    for key in (table.primary_key, *table.unique_keys):
-        barred = table.bar(key)
-        fix = barred and let_in(barred)
-        if fix and all(map(_is_walkable, filter(None, map(table.column, key)))):
-            return fix
-    columns = [column for name in key_columns if (column := table.column(name))]
-    if table.primary_key or not all(map(_is_walkable, columns)) or any(_is_long(column) for column in columns):
-        return None
-    order = "USING BTREE " if any(each.bar is Bar.HASH for each in table.barred) else ""  # not MEMORY's own
-    return f"ADD PRIMARY KEY {order}({', '.join(map(quote, key_columns))})"
-
-
-def let_in(barred: Barred) -> str | None:
-    """What ALTER TABLE has to do for MySQL to read along an index; None where nothing is sure to."""
-    name, columns = quote(barred.name), ", ".join(map(quote, barred.columns))
-    match barred.bar:
-        case Bar.INVISIBLE:
-            return f"ALTER INDEX {name} VISIBLE"
-        case Bar.IGNORED:
-            return f"ALTER INDEX {name} NOT IGNORED"
-        case Bar.DISABLED:
-            return "ENABLE KEYS"
-        case Bar.HASH if barred.name == "PRIMARY":
-            return f"DROP PRIMARY KEY, ADD PRIMARY KEY USING BTREE ({columns})"
-    return None
-
-
-def _hindrance(table: Table, key: tuple[str, ...]) -> str:
-    """Why a key cannot be walked along, in words; empty where it can."""
-    barred = table.bar(key)
-    if barred:
-        return f"since its index {BARS[barred.bar]}"
-    odd = next((column for name in key if (column := table.column(name)) and not _is_walkable(column)), None)
-    if odd is None:
-        return ""
-    why = UNEVEN.get(odd.type, "which is not compared as it is printed")
-    return f"since column {odd.name!r} is a {odd.type}, {why}"
-
-
-def _is_long(column: Column) -> bool:
-    """Whether a column is too long for a key that holds all of it."""
-    return column.type.endswith(("text", "blob"))
-
-
-def _is_walkable(column: Column) -> bool:
-    """Whether MySQL compares a column in the order that it sorts it by: not a SET too large for a double's 53 bits."""
-    return column.type in WALKABLE and (column.type != "set" or column.full_type.count(",") < 53)
-
-
-def _range(table: Table, walk: tuple[Column, ...], text: str) -> str:
-    if not walk:
-        raise ConfigError(f"--range goes along a key: {walkless(table)}")
-    column = walk[0]
-    places = [place for place, char in enumerate(text) if char == ":"]
-    if column.type in TIMES:  # whose values hold colons themselves
-        places = [at for at in places if all(TIME.fullmatch(end) for end in (text[:at], text[at + 1 :]) if end)]
-    else:
-        places = places[:1]
-    if len(places) != 1 or text == ":":
-        raise ConfigError(f"--range {text!r}: write LO:HI, both included; either may be left out")
-    low, high = text[: places[0]], text[places[0] + 1 :]
-    ends = [(">=", low), ("<=", high)]
-    if low and high and _is_reversed(column, low, high):
-        raise ConfigError(f"--range {text!r}: {low} comes after {high}, so that no row is in it: write LO:HI")
-    return " AND ".join(f"{quote(column.name)} {sign} {_typed(column, value)}" for sign, value in ends if value)
-
-
-def _is_reversed(column: Column, low: str, high: str) -> bool:
-    """Whether no value is between two that a person typed; text counts where any collation sorts it so."""
-    if column.type in NUMBERS | INDEXED:
-        return all(map(NUMBER.fullmatch, (low, high))) and Decimal(low) > Decimal(high)
-    if column.type in BINARIES:
-        return low.encode() > high.encode()
-    if column.type not in TEXTS | TIMES - {"time"} or not (low + high).isascii():
-        return False
-    return low > high and low.casefold() > high.casefold() and (column.type in TIMES or (low + high).isalnum())
-
-
-def _typed(column: Column, value: str) -> str:
-    """A value that a person typed, as a literal for a column."""
-    if column.type in NUMBERS | INDEXED:
-        if not NUMBER.fullmatch(value):
-            raise ConfigError(f"--range: {value!r} is no number, as column {column.name!r} holds")
-        return value
-    return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"
 
 
 def _joint(job: JobConfig, table: Table, parts: KeyParts) -> Joint:

@@ -16,7 +16,8 @@ from loader.config.models import SourceConfig
 from loader.model import Batch, Chunk, ChunkLoaded
 from loader.mysql.chunker import Fetch, chunk_ranges
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import Plan, checked, fits
+from loader.mysql.plan import Plan
+from loader.mysql.sql import checked, fits
 from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import BatchWriter, loaded, to_last, transfer

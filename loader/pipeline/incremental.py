@@ -16,10 +16,12 @@ from loader.config.models import IncrementalConfig, JobConfig
 from loader.errors import Exit, PlanError
 from loader.model import Bar, Chunk, Column, Table
 from loader.mysql import transactions
+from loader.mysql.chunk_key import BARS, let_in, walkless
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.connection import Connection
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import BARS, Plan, as_literal, changed_since, let_in, no_longer, quote, walkless, within
+from loader.mysql.plan import Plan, changed_since, no_longer
+from loader.mysql.sql import as_literal, quote, within
 from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
 from loader.process import clock, elapsed

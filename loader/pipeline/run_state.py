@@ -15,7 +15,7 @@ from uuid import uuid4
 from loader.errors import ConfigError, Done, StartOver, StateError
 from loader.model import SKEW, Mark, Node, Reject
 from loader.mysql import catalog
-from loader.mysql.plan import fits
+from loader.mysql.sql import fits
 from loader.pipeline import incremental
 from loader.pipeline.changed_only import Changes
 from loader.pipeline.job_context import JobContext, passing

@@ -7,8 +7,9 @@ from loader.jobs.execute import execute
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.verify import verify
 from loader.mysql import catalog
+from loader.mysql.chunk_key import walk_fix
 from loader.mysql.connection import Connection
-from loader.mysql.plan import changed_since, make_plan, walk_fix
+from loader.mysql.plan import changed_since, make_plan
 from loader.pipeline import incremental
 from loader.pipeline.options import Options
 from support.command import Desk
