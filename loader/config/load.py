@@ -11,18 +11,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from loader.config.fields import Model, Name
 from loader.config.files import Document, Keys, Problem, files_of, read_document
-from loader.config.models import (
-    CHUNK_ROWS,
-    DaemonConfig,
-    IncrementalConfig,
-    JobConfig,
-    Model,
-    Name,
-    ScheduleConfig,
-    SourceConfig,
-    TargetConfig,
-)
+from loader.config.models import CHUNK_ROWS, DaemonConfig, IncrementalConfig, JobConfig, ScheduleConfig
+from loader.config.servers import SourceConfig, TargetConfig
 from loader.state_keys import PREFIX
 from loader.words import nouns
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.model import Node
 from loader.process import ticks
 from loader.redis.client import RedisClient

@@ -14,19 +14,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
-from itertools import takewhile
-from typing import Any, Protocol
 
-from apscheduler.executors.base import BaseExecutor
 from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.date import DateTrigger
 
-from loader.config.cron import Timing, next_times, times
+from loader.daemon.scheduler import HandOver, Scheduler, SlotTrigger
+from loader.daemon.slots import Reason, SlotCounts, SlotListener, Timed
 from loader.errors import Exit, LoaderError
 from loader.model import Run, Status
 from loader.process import start_thread, ticks
@@ -40,144 +35,13 @@ LOG = logging.getLogger(__name__)
 logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what else it tells is told here, with job and slot
 
 
-class Timed(Timing, Protocol):
-    """A schedule as it is configured."""
-
-    @property
-    def jitter(self) -> int | None:
-        """Up to how many seconds later a run begins."""
-
-
-class Reason(StrEnum):
-    """Why a slot had no run here."""
-
-    ELSEWHERE = "elsewhere"  # another daemon has run the job for it
-    RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
-    COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
-    PAUSED = "paused"  # the job is paused
-    STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
-
-
-class SlotListener(Protocol):
-    """Who is told of slots and runs; called from several threads, under the schedule's lock: be quick."""
-
-    def started(self, job: str, slot: int, late: float) -> None:
-        """A run begins, `late` seconds after its slot; each is followed by `ended`."""
-
-    def ended(self, run: Run, slot: int) -> None:
-        """A run ended; with exit code 5 it did nothing, see `Run.elsewhere`."""
-
-    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
-        """So many slots, of which this is the first, are settled without a run."""
-
-    def rescheduled(self, job: str, due: float | None) -> None:
-        """When a job begins next, in seconds since 1970, jitter included; None: never."""
-
-    def crashed(self, job: str, slot: int, error: BaseException) -> None:
-        """A run ended in a fault of the program; `ended` follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotCounts:
-    """What became of a job's slots: `due` is the sum of the others and of one that is open; `again` counts retries."""
-
-    due: int = 0
-    run: int = 0
-    elsewhere: int = 0
-    running: int = 0
-    coalesced: int = 0
-    paused: int = 0
-    stopping: int = 0
-    again: int = 0
-
-    def plus(self, **counts: int) -> "SlotCounts":
-        """The same with more of what is named."""
-        return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
-
-
-class _Clock(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
-    """The next slot of a job, and when its run begins."""
-
-    def __init__(self, timed: Timed, now: float) -> None:
-        self._timed = timed
-        self.slot = 0
-        self.fire = 0.0
-        self.shift = 0.0  # seconds by which this machine's clock, which APScheduler goes by, is ahead
-        self.set(now)
-
-    def set(self, now: float) -> None:
-        """Go to the first slot after a moment."""
-        coming = [time.timestamp() for time in next_times(self._timed, datetime.fromtimestamp(now, UTC), 2)]
-        self.slot = int(coming[0])
-        most = min(self._timed.jitter or 0, coming[-1] - self.slot)
-        self.fire = self.slot + random.uniform(0, most * 0.99)  # noqa: S311  # not for secrets
-
-    def due(self, now: float) -> Sequence[int]:
-        """The slots that came since the last call; and go on to the next."""
-        first, now = self.slot, max(now, self.slot)
-        if self._timed.every:
-            slots: Sequence[int] = range(first, int(now) + 1, self._timed.every)
-        else:
-            later = takewhile(
-                lambda slot: slot.timestamp() <= now, times(self._timed, datetime.fromtimestamp(first, UTC))
-            )
-            slots = [first, *(int(slot.timestamp()) for slot in later)]
-        self.set(now)
-        return slots
-
-    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:  # noqa: ARG002
-        """As APScheduler asks for it: before and after what is due was handed over."""
-        if previous is not None and previous.timestamp() >= self.here - 1e-3:
-            return None
-        return datetime.fromtimestamp(self.here, UTC)
-
-    @property
-    def here(self) -> float:
-        """When a run begins, by this machine's clock."""
-        return self.fire + self.shift
-
-
-class _ManualRun(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
-    """Hands what is due to the schedule, which has places and threads of its own."""
-
-    def __init__(self, due: Callable[[str], None]) -> None:
-        super().__init__()
-        self._due = due
-
-    def submit_job(self, job: Any, run_times: object) -> None:  # noqa: ARG002
-        """APScheduler's call: a job is due."""
-        self._due(job.id)
-
-    def _do_submit_job(self, job: Any, run_times: object) -> None:
-        raise NotImplementedError  # `submit_job` is all that is asked of it
-
-
-class _Turning(BackgroundScheduler):  # type: ignore[misc]  # APScheduler has no types
-    """The scheduler, which also says when its thread has last come round."""
-
-    turned = 0.0
-
-    def __init__(self, lock: Any, **options: object) -> None:
-        self._shared = lock
-        super().__init__(**options)
-
-    def _create_lock(self) -> Any:
-        """One lock for all: the schedule is called with it held, and calls with its own held."""
-        return self._shared
-
-    def _process_jobs(self) -> float | None:
-        wait: float | None = super()._process_jobs()
-        self.turned = time.monotonic()
-        return wait
-
-
 @dataclass(slots=True, eq=False)
 class _Entry:
     """A job of the schedule and where it is."""
 
     name: str
     timed: Timed
-    clock: _Clock
+    clock: SlotTrigger
     busy: bool = False  # it runs, or waits for a place
     open: int | None = None  # a slot that is not settled yet
     failures: int = 0  # in a row, for the same slot
@@ -185,7 +49,7 @@ class _Entry:
     again: int = 0  # the slot of the next attempt
     at: float = 0.0  # when that is due, in ticks
     seen: float = 0.0  # what time it was last
-    tally: SlotCounts = SlotCounts()
+    tally: SlotCounts = field(default_factory=SlotCounts)
 
 
 @dataclass(slots=True, eq=False)
@@ -225,10 +89,10 @@ class Schedule:
         self._idle = threading.Event()
         self._idle.set()
         self._own = time.time() - ticks()  # what this machine's clock is set to
-        self._scheduler = _Turning(
+        self._scheduler = Scheduler(
             self._lock,
             timezone=UTC,
-            executors={"default": _ManualRun(self._due)},
+            executors={"default": HandOver(self._due)},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
 
@@ -256,7 +120,7 @@ class Schedule:
                 if entry and entry.timed == timed:
                     continue
                 now = self._clock(name)
-                clock = _Clock(timed, now)
+                clock = SlotTrigger(timed, now)
                 clock.shift = time.time() - now
                 if entry:
                     entry.timed, entry.clock = timed, clock
@@ -499,7 +363,7 @@ AGAIN = ":again"  # no name of a job has a colon
 
 
 def _nothing() -> None:
-    """What APScheduler would call; `_ManualRun` takes its place."""
+    """What APScheduler would call; `HandOver` takes its place."""
 
 
 def _after(pause: float) -> datetime:

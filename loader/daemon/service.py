@@ -18,7 +18,8 @@ from typing import Any
 from loader.config.load import Config, load_config
 from loader.config.models import JobConfig, ScheduleConfig
 from loader.daemon.clocks import Clocks
-from loader.daemon.schedule import Reason, Schedule, SlotListener
+from loader.daemon.schedule import Schedule
+from loader.daemon.slots import Reason, SlotListener
 from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
 from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError

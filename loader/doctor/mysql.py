@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from loader.config.load import Config
-from loader.config.models import JobConfig, SourceConfig
+from loader.config.models import JobConfig
+from loader.config.servers import SourceConfig
 from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
 from loader.errors import Exit, LoaderError, SourceError
 from loader.mysql.connection import Connection

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from loader.config.load import Config
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.doctor.findings import (
     Check,
     Finding,

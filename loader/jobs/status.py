@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from loader.config.cron import next_times
-from loader.config.models import JobConfig, ScheduleConfig, SourceConfig
+from loader.config.models import JobConfig, ScheduleConfig
+from loader.config.servers import SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
 from loader.redis.client import RedisClient, Words

@@ -15,6 +15,7 @@ from loader.model import Bar, Barred, Column, Table, TableSummary
 from loader.mysql.connection import Connection, Row, understood
 from loader.mysql.errors import NO_PROCESS, Kind, code_of, kind_of, text_of
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
+from loader.mysql.sql import quote
 
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 # Why an index is not read along, a word of `Bar`; what older servers do not know stands in comments that they skip.
@@ -89,7 +90,7 @@ def listing(connection: Connection) -> list[TableSummary]:
 @understood
 def table(connection: Connection, name: str) -> Table:
     """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
-    quoted = _quote(name)
+    quoted = quote(name)
     try:
         connection.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
     except SourceError as error:
@@ -200,8 +201,8 @@ def result(connection: Connection, sql: str, job: str) -> Table:
 
 def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> str:
     """The statement that lets the loader read a table, or some of its columns."""
-    which = f" ({', '.join(map(_quote, columns))})" if columns else ""
-    return f"GRANT SELECT{which} ON {connection.database}.{_quote(table)} TO the loader's account"
+    which = f" ({', '.join(map(quote, columns))})" if columns else ""
+    return f"GRANT SELECT{which} ON {connection.database}.{quote(table)} TO the loader's account"
 
 
 def _elsewhere(connection: Connection, name: str) -> str:
@@ -243,10 +244,6 @@ def _numbers(connection: Connection, name: str) -> str:
         raise
     text = ", ".join(str(number) for (number,) in numbers)
     return text if len(numbers) < 2 else f"{len(numbers)}, {crc32(text.encode()):08x}"
-
-
-def _quote(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _misfit(message: str, code: int | None) -> PlanError:

@@ -18,7 +18,7 @@ import pymysql
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, is_local
 from loader.mysql import session
 from loader.mysql.errors import ADVICE, Kind, advice, code_of, kind_of, statement, text_of

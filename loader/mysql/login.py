@@ -13,7 +13,7 @@ from typing import Any
 from pymysql import _auth, connections
 from pymysql.constants import CLIENT
 
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import Exit, SourceError
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker

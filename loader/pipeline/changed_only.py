@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.model import Batch, Chunk, ChunkLoaded
 from loader.mysql.chunker import Fetch, chunk_ranges
 from loader.mysql.keys import KeyMatcher

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import ConfigError, SourceError, TargetError
 from loader.model import Node
 from loader.mysql.connection import Connection

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import LoaderError, SourceError, StartOver, Stopped
 from loader.model import Chunk, ChunkLoaded
 from loader.mysql.connection import Connection

@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import Exit, LoaderError, TargetError, is_local
 from loader.model import MOST, Node
 from loader.net.greetings import REDIS, TLS, speaker

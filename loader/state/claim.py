@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from loader.config.models import JobConfig, SourceConfig
+from loader.config.models import JobConfig
+from loader.config.servers import SourceConfig
 from loader.errors import Foreign, StateError
 from loader.redis.client import RedisClient
 from loader.state.recall import recalled

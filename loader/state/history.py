@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from loader.config.load import Config
-from loader.config.models import JobConfig, SourceConfig, TargetConfig
+from loader.config.models import JobConfig
+from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import Exit, LoaderError, StateError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread

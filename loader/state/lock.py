@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import Exit, LoaderError, StateError, TargetError
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from loader.config.files import as_yaml
 from loader.config.load import Config
-from loader.config.models import JobConfig, ScheduleConfig, TargetConfig
+from loader.config.models import JobConfig, ScheduleConfig
+from loader.config.servers import TargetConfig
 from loader.errors import StateError, TargetError
 from loader.jobs.preview import preview
 from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
-from loader.config.models import SourceConfig, TargetConfig
+from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import LoaderError
 from loader.mysql.connection import Connection
 from loader.redis.client import RedisClient

@@ -8,8 +8,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from loader.daemon.schedule import Reason, Schedule
+from loader.daemon.schedule import Schedule
 from loader.daemon.service import FINISH
+from loader.daemon.slots import Reason
 from loader.lab.process import free_ports, wait
 from loader.model import Run, Status
 from support.command import HOST, Desk, finish

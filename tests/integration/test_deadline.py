@@ -11,7 +11,7 @@ from math import inf
 import pytest
 import redis
 
-from loader.config.models import SourceConfig, TargetConfig
+from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import LoaderError, SourceError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify

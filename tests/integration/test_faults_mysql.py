@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from loader.config.load import Config
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import StartOver
 from loader.lab.lab import Lab
 from loader.lab.process import wait

@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import Exit
 from loader.lab.process import Server, free_ports, program, stop, wait
 from loader.model import ChunkLoaded

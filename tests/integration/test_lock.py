@@ -11,7 +11,7 @@ import redis
 from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 
 from loader.config.load import Config
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import LoaderError
 from loader.jobs import prune, session
 from loader.lab.process import wait

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from loader.config.load import load_config
-from loader.config.models import SourceConfig
+from loader.config.servers import SourceConfig
 from loader.errors import SourceError, TargetError
 from loader.jobs.rejects import retry
 from loader.jobs.verify import verify

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import Exit, TargetError
 from loader.lab.lab import Lab
 from loader.lab.process import HOST, wait

@@ -668,7 +668,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/sql",
         (
             "the upper bound is not part of a chunk",
             "_compare(columns, values, '<', '<=')",
@@ -676,11 +676,23 @@ FAULTS = [
             "plan::chunks_are_ranges_of_the_key",
         ),
         (
+            "the hour that comes twice is read once",
+            "FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))",
+            "FROM_UNIXTIME({at})",
+            "increment::x10_the_hour_that_comes_twice",
+        ),
+    ),
+    *_of(
+        "mysql/sql",
+        (
             "a backquote ends a name",
             'return "`" + name.replace("`", "``") + "`"',
             'return "`" + name + "`"',
             "plan::names_are_quoted",
         ),
+    ),
+    *_of(
+        "mysql/plan",
         (
             "a row whose condition is NULL keeps its hash",
             'f"({taken}) IS NOT TRUE"',
@@ -698,12 +710,6 @@ FAULTS = [
             "        if self.whole:\n            return self.whole.facts()\n",
             "",
             "increment::only_what_was_changed_is_read",
-        ),
-        (
-            "the hour that comes twice is read once",
-            "FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))",
-            "FROM_UNIXTIME({at})",
-            "increment::x10_the_hour_that_comes_twice",
         ),
         (
             "shards overlap",
@@ -1868,7 +1874,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/chunk_key",
         (
             "a walk goes along any key",
             '    if barred:\n        return f"since its index',

@@ -11,7 +11,7 @@ from redis.cluster import ClusterNode, RedisCluster
 
 import loader.lab.lab
 import loader.pipeline.transfer
-from loader.config.models import TargetConfig
+from loader.config.servers import TargetConfig
 from loader.errors import LabError
 from loader.lab.lab import Lab
 from loader.lab.process import program, wait

@@ -14,8 +14,8 @@ from unicodedata import east_asian_width
 
 from loader.cli.common import note
 from loader.cli.init.config_writer import in_comment, size_text
-from loader.config.models import SourceConfig, TargetConfig
 from loader.config.parsers import Address, mysql_address, redis_address
+from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.model import TableSummary
 from loader.mysql.connection import Connection, is_login

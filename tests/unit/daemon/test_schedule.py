@@ -9,7 +9,9 @@ import pytest
 
 from loader.config.models import ScheduleConfig
 from loader.daemon import schedule as module
-from loader.daemon.schedule import Reason, Schedule, SlotCounts, _Clock
+from loader.daemon.schedule import Schedule
+from loader.daemon.scheduler import SlotTrigger
+from loader.daemon.slots import Reason, SlotCounts
 from loader.errors import Exit
 from loader.lab.process import wait
 from loader.model import Run, Status
@@ -245,7 +247,7 @@ def test_the_pause_of_an_attempt_stands_a_clock_that_is_set(begin, monkeypatch):
 )
 def test_slots_that_passed_are_counted_by_the_schedule_itself(timed, first, after, passed):
     """After a sleep all slots that came are known, and the next one is the first after now."""
-    clock = _Clock(timed, first - 1)
+    clock = SlotTrigger(timed, first - 1)
     assert clock.slot == first
     assert list(clock.due(after)) == passed
     assert clock.slot > after
@@ -254,17 +256,17 @@ def test_slots_that_passed_are_counted_by_the_schedule_itself(timed, first, afte
 def test_a_gap_of_years_is_counted_in_no_time():
     """A clock that was wrong by thirty years: a billion slots of one second."""
     started = time.monotonic()
-    clock = _Clock(SECOND, 0.5)
+    clock = SlotTrigger(SECOND, 0.5)
     assert len(clock.due(1e9)) == 10**9
     assert time.monotonic() - started < 10
 
 
 def test_jitter_moves_the_start_and_stays_before_the_next_slot():
     """Uniform from the slot on, up to the jitter or the next slot."""
-    starts = [_Clock(ScheduleConfig(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
+    starts = [SlotTrigger(ScheduleConfig(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
     assert 1010 <= min(starts) < 1011
     assert 1013 < max(starts) <= 1014
-    starts = [_Clock(ScheduleConfig(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
+    starts = [SlotTrigger(ScheduleConfig(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
     assert 1018 < max(starts) < 1020
 
 

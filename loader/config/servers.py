@@ -1,0 +1,195 @@
+"""The two servers of a config: `SourceConfig` and `TargetConfig`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+
+from loader.config.fields import (
+    Cluster,
+    Duration,
+    File,
+    FileSecret,
+    Flag,
+    Model,
+    public_key,
+    secret_of,
+)
+from loader.config.parsers import Address, mysql_address, redis_address
+
+
+class ServerConfig(Model):
+    """What a config says of either server: where it is, who asks, and TLS."""
+
+    url: Address
+    password_file: Annotated[SecretStr | None, BeforeValidator(secret_of)] = Field(
+        default=None, description="A file that holds the password; one newline at its end is left out."
+    )
+    password: SecretStr | None = Field(
+        default=None, validate_default=True, description="Best a ${VARIABLE}; empty means that there is none."
+    )
+    tls_ca: File | None = Field(
+        default=None, description="The authorities to trust, a PEM file; the system's own if null."
+    )
+    tls_cert: File | None = Field(default=None, description="The certificate to show, a PEM file.")
+    tls_key: File | None = Field(
+        default=None, description="The key of tls_cert, a PEM file; in that of tls_cert itself if null."
+    )
+    tls_verify: Flag = Field(default=True, description="Whether to check the server's certificate and its name.")
+
+    @field_validator("password")
+    @classmethod
+    def _one_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Wherever the password is given, it ends up here."""
+        url = info.data.get("url")
+        in_url = SecretStr(url.password) if url and url.password else None
+        given = [secret for secret in (password, info.data.get("password_file"), in_url) if secret]
+        if len(given) > 1:
+            raise ValueError("given more than once; keep one of password, password_file and the one in the url")
+        return given[0] if given else None
+
+    @field_validator("tls_key")
+    @classmethod
+    def _key_with_certificate(cls, tls_key: Path | None, info: ValidationInfo) -> Path | None:
+        if tls_key and info.data.get("tls_cert", ...) is None:
+            raise ValueError("needs a tls_cert")
+        return tls_key
+
+    @property
+    def secret(self) -> str:
+        """The password as it is sent; empty where there is none. One in a file may be changed there at any time."""
+        return self.password.get_secret_value() if self.password else ""
+
+    @property
+    def secret_path(self) -> Path | None:
+        """The file that holds the password; None where it is given otherwise."""
+        return self.password_file.path if isinstance(self.password_file, FileSecret) else None
+
+    @property
+    def host(self) -> str:
+        """A name or an address, without brackets."""
+        return self.url.host
+
+    @property
+    def port(self) -> int:
+        """0 for a unix socket of Redis."""
+        return self.url.port
+
+    @property
+    def user(self) -> str | None:
+        """The user in the url."""
+        return self.url.user
+
+    @property
+    def unix_socket(self) -> str | None:
+        """The path of the socket to use in place of host and port."""
+        return self.url.unix_socket
+
+
+def _replica(url: object) -> Address | None:
+    return None if url is None else mysql_address(url)
+
+
+class SourceConfig(ServerConfig):
+    """The MySQL or MariaDB server to read from."""
+
+    url: Annotated[Address, PlainValidator(mysql_address), WithJsonSchema({"type": "string"})] = Field(
+        description="mysql://user@host:3306/database, or …/database?unix_socket=/path."
+    )
+    replica: Annotated[Address | None, PlainValidator(_replica), WithJsonSchema({"type": ["string", "null"]})] = Field(
+        default=None, description="A replica of it, by url, whose lag --max-lag watches; same password, same TLS."
+    )
+    tls: Flag | None = Field(
+        default=None,
+        validate_default=True,
+        description="Whether to insist on TLS; true if null and a tls_ file is given.",
+    )
+    server_public_key: Annotated[File, AfterValidator(public_key)] | None = Field(
+        default=None,
+        description="The server's public_key.pem, by which an account with caching_sha2_password logs in without TLS.",
+    )
+    allow_cleartext: Flag = Field(
+        default=False,
+        description="Whether to give the password to whatever server asks for it, without verified TLS too.",
+    )
+    time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+:/-]+$")] | None = Field(
+        default=None, description="The time zone TIMESTAMP columns are read in, like +00:00; the server's own if null."
+    )
+    connect_timeout: Duration = Field(
+        default=10, description="How long connecting may take.", json_schema_extra={"default": "10s"}
+    )
+    read_timeout: Duration = Field(
+        default=60, description="Silence for so long means a broken connection.", json_schema_extra={"default": "60s"}
+    )
+
+    @field_validator("tls")
+    @classmethod
+    def _tls_with_files(cls, tls: bool | None, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's signature
+        has_files = any(info.data.get(name) for name in ("tls_ca", "tls_cert", "tls_key"))
+        if tls is False and has_files:
+            raise ValueError("is false, yet a tls_ file is given; drop one of them")
+        return has_files if tls is None else tls
+
+    @property
+    def database(self) -> str:
+        """The database in the url."""
+        return self.url.database
+
+    @property
+    def address(self) -> str:
+        """The server and the database, for people."""
+        return f"{self.unix_socket or f'{self.host}:{self.port}'}/{self.database}"
+
+    def at_replica(self) -> "SourceConfig | None":
+        """The same account at the replica; None where none is configured."""
+        return self.model_copy(update={"url": self.replica}) if self.replica else None
+
+
+class TargetConfig(ServerConfig):
+    """The Redis or Valkey server, or any node of the cluster, to write to."""
+
+    url: Annotated[Address, PlainValidator(redis_address), WithJsonSchema({"type": "string"})] = Field(
+        description="redis://[user@]host:6379[/db], rediss:// for TLS, unix:///path[?db=0]; valkey:// is the same; of a"
+        " cluster, further nodes may be named: redis://host:7001,host:7002."
+    )
+    cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
+    timeout: Duration = Field(
+        default=10,
+        description="No reply for so long, or no whole reply to a command beside the rows, means a broken connection;"
+        " bytes that a node does not even receive mean one after 20s in any case.",
+        json_schema_extra={"default": "10s"},
+    )
+
+    @field_validator("tls_ca", "tls_cert", "tls_key")
+    @classmethod
+    def _files_with_tls(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file and "url" in info.data and not info.data["url"].tls:
+            raise ValueError("needs TLS: write rediss:// in the url")
+        return file
+
+    @field_validator("cluster")
+    @classmethod
+    def _cluster_has_one_database(cls, cluster: Cluster, info: ValidationInfo) -> Cluster:
+        if cluster is True and "url" in info.data and info.data["url"].database != "0":
+            raise ValueError("a cluster has database 0 only; drop the number from the url")
+        return cluster
+
+    @property
+    def tls(self) -> bool:
+        """Whether the url asks for TLS."""
+        return self.url.tls
+
+    @property
+    def db(self) -> int:
+        """The number of the database."""
+        return int(self.url.database)
