@@ -26,7 +26,8 @@ from loader.errors import Exit, LoaderError
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
-from loader.redis.client import ACCOUNT, RENAMED, UNNAME, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.errors import ACCOUNT, RENAMED, UNNAME
 from loader.redis.migrations import in_words, moves
 from loader.redis.servers import describe_cluster
 from loader.state_keys import PREFIX

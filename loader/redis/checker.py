@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from loader.model import Batch, Node
-from loader.redis.client import DATA, NAMELESS, REDIRECT, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.errors import DATA, NAMELESS, REDIRECT
 from loader.redis.sockets import NodeConnection, NodePool
 from loader.wire import resp
 from loader.wire.codec import Comparer, SlotChecksums, reads

@@ -1,4 +1,4 @@
-"""Redis, and the only room that knows redis-py.
+"""One Redis, a cluster or a single server: its topology, and commands that are sent one at a time.
 
 redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over
 the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
@@ -9,29 +9,44 @@ Nothing of a run outlives it: see `_Aborting`, and `fence` and `shut_out` for wh
 import re
 import secrets
 import socket
-import ssl
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
-from math import inf
 from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection
 from redis.retry import Retry
 
 from loader.config.servers import TargetConfig
-from loader.errors import Exit, LoaderError, TargetError, is_local
+from loader.errors import Exit, TargetError, is_local
 from loader.model import MOST, Node
 from loader.net.greetings import REDIS, TLS, speaker
 from loader.net.limit import allowed
-from loader.net.probe import overhear, shake_hands, speaks_tls, wants_certificate
-from loader.net.tls import PLAIN, UNSHOWN, client_context, meaning
-from loader.redis.replies import is_plausible
+from loader.net.probe import overhear, speaks_tls, wants_certificate
+from loader.net.tls import UNSHOWN, client_context
+from loader.redis.connections import TcpConnection, TlsConnection, UnixConnection, exchange, sense
+from loader.redis.errors import (
+    ANSWERED,
+    CAPACITY,
+    CLIENTS,
+    DATA,
+    ENCRYPTED,
+    FORBIDDEN,
+    NO_MASTER,
+    NODE,
+    PROTOCOL,
+    REDIRECT,
+    UNKNOWN,
+    UNKNOWN_IN_SCRIPT,
+    advice,
+    code_of,
+    error_text,
+    unknown_command,
+)
 from loader.redis.topology import Range, Topology
 from loader.state_keys import kind_of, of_another_type
 from loader.wire.slots import SlotMap, slot_of
@@ -39,135 +54,12 @@ from loader.wire.slots import SlotMap, slot_of
 Words = tuple[str | bytes | int, ...]  # of a command
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
-ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops what is not sent yet and resets the connection
-FORGET = 20.0  # seconds after which the kernel drops bytes that a host does not acknowledge: below the lock's time
-SLOWEST = 128  # bytes of a command or its reply that may take a second longer: less is no connection
 KNOWN = 1000  # milliseconds that a replica has to acknowledge a single command that it must not miss
 
-# What to do about an error reply, by its first word.
-REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
-NODE = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED"})  # wait, look at the cluster again
-CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait, someone has to make room
-ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
-DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
-# Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
-# Some errors have no word of their own.
-SCRIPT = "ERR Error running script"
-FORBIDDEN = ("ERR The user executing the script can't run", "ERR ACL failure in script")  # the latter from Redis 7.2 on
-DATABASE = ("ERR SELECT is not allowed", "ERR DB index is out of range")  # the number in the url
-NO_CLUSTER = (
-    "ERR This instance has cluster support disabled",
-    "ERR unknown command 'CLUSTER'",
-    "ERR unknown command `CLUSTER`",
-)
-NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
-ENCRYPTED = "the server speaks TLS there: write rediss:// in target.url"
-ANSWERED = (redis.AuthenticationError, redis.BusyLoadingError)
-ACCOUNT = "see the user in target.url, and target.password"
-NAMELESS = "ERR without a word"  # what an error says that says nothing
-CLIENTS = "ERR max number of clients reached"  # as CAPACITY
-GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word says which
-KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothing"}
-PROTOCOL = "ERR Protocol error"  # what came was too large, or nonsense: the connection ends
 # The settings by which a node takes no larger value, and bytes beside one that count; both are a mebibyte at least.
 LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
 SMALL = 1 << 20
 CUT = "client_query_buffer_limit_disconnections"  # in INFO, of Redis 8
-UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
-NAMELY = re.compile(r"ERR [Uu]nknown (?:sub)?command ['`]([A-Za-z|]+)['`]")  # what follows may be a row
-UNKNOWN_IN_SCRIPT = re.compile("Unknown (?:Redis )?command called from")  # Valkey leaves the name out
-UNNAME = "take out of redis.conf: rename-command"
-RENAMED = "it is disabled or has another name there, see rename-command in redis.conf, and the loader needs it"
-
-
-class _Time:
-    """The time that all of a command and its reply has, or logging in; what comes adds a little."""
-
-    def __init__(self) -> None:
-        self._patience = self._ends = inf
-
-    def begin(self, patience: float) -> None:
-        """Begin something that has so many seconds."""
-        self._patience, self._ends = patience, time.monotonic() + patience
-
-    def add(self, size: int) -> None:
-        """Some bytes have come, or are about to be sent."""
-        self._ends += size / SLOWEST
-
-    def left(self) -> float:
-        """Seconds that may be waited for the next bytes."""
-        if (left := self._ends - time.monotonic()) <= 0:
-            raise TimeoutError("timed out")
-        return min(left, self._patience)
-
-
-class _Timed:
-    """A socket whose every wait is within that time: bytes that come one by one do not prolong it."""
-
-    def __init__(self, made: Any, time: _Time) -> None:
-        self.made = made
-        self._time = time
-
-    def sendall(self, data: bytes) -> None:
-        self._time.add(len(data))
-        self.made.settimeout(self._time.left())
-        self.made.sendall(data)
-
-    def recv(self, size: int) -> bytes:
-        self.made.settimeout(self._time.left())
-        data: bytes = self.made.recv(size)
-        self._time.add(len(data))
-        return data
-
-    def recv_into(self, buffer: bytearray) -> int:
-        self.made.settimeout(self._time.left())
-        got: int = self.made.recv_into(buffer)
-        self._time.add(got)
-        return got
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.made, name)
-
-
-class _Timing:
-    """A connection that keeps to a time."""
-
-    def __init__(self, **options: Any) -> None:
-        self.time = _Time()
-        super().__init__(**options)
-
-    def _connect(self) -> Any:
-        return _Timed(super()._connect(), self.time)  # type: ignore[misc]
-
-
-class _Aborting:
-    """A TCP connection that leaves no bytes behind.
-
-    What the kernel of a dead or leaving process sends later would land over what a newer run has written. A connection
-    whose replies have all come loses nothing by it.
-    """
-
-    def _connect(self) -> Any:
-        made = super()._connect()  # type: ignore[misc]
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux alone
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))
-        return made
-
-
-class _Tcp(_Timing, _Aborting, Connection):
-    pass
-
-
-class _Tls(_Timing, _Aborting, SSLConnection):
-    context: ssl.SSLContext
-
-    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
-        return shake_hands(sock, self.context, self.host, self.port)
-
-
-class _Unix(_Timing, UnixDomainSocketConnection):
-    pass
 
 
 class RedisClient:
@@ -330,7 +222,7 @@ class RedisClient:
                 return node, reply, replies[-1] if waits else 0
             text = error_text(reply)
             if text.split()[0] not in REDIRECT - {"TRYAGAIN"}:
-                if _code(text) in DATA and kind_of(key.decode(errors="replace")):
+                if code_of(text) in DATA and kind_of(key.decode(errors="replace")):
                     raise of_another_type(key.decode())
                 self.mark_stale()
                 raise self.error(self._named(text, commands[-1]) or reply, node)
@@ -374,7 +266,7 @@ class RedisClient:
                 connection = self._clients[node] = self.connect(node)
             began = time.monotonic()
             try:
-                return _exchange(connection, words, allowed(self.patience) + _waits(words))
+                return exchange(connection, words, allowed(self.patience) + _waits(words))
             except (redis.RedisError, OSError, MemoryError) as error:
                 self._drop(node, fenced=True)
                 raise self.error(error, node, began) from error
@@ -395,7 +287,7 @@ class RedisClient:
         """Replies to commands at one node, over a connection for this alone; an error stands among them."""
         connection, began = self.connect(node), time.monotonic()
         try:
-            return _exchange(connection, commands, allowed(self.patience))
+            return exchange(connection, commands, allowed(self.patience))
         except (redis.RedisError, OSError, MemoryError) as error:
             raise self.error(error, node, began) from error
         finally:
@@ -408,7 +300,7 @@ class RedisClient:
         connection = self._connection(node, patience)
         connection.time.begin(patience)
         try:
-            with _sense():
+            with sense():
                 connection.connect()
             with self._turn(node):
                 if self._is_open(node):
@@ -436,11 +328,11 @@ class RedisClient:
             "retry": Retry(NoBackoff(), 0),
         }
         if not node.port:
-            return _Unix(path=node.host, **options)  # type: ignore[abstract]
+            return UnixConnection(path=node.host, **options)  # type: ignore[abstract]
         options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
         if not settings.tls:
-            return _Tcp(**options)
-        connection = _Tls(**options)
+            return TcpConnection(**options)
+        connection = TlsConnection(**options)
         connection.context = client_context(settings, "target")
         return connection
 
@@ -531,17 +423,17 @@ class RedisClient:
 
     def error(self, error: Exception | str, node: Node, since: float | None = None) -> TargetError:
         """What a driver's exception or an error reply means for the run; since when it was waited for, if it was."""
-        failure = _unknown(error, node) or self._meaning(error, node)
+        failure = unknown_command(error, node) or self._meaning(error, node)
         failure.node = str(node)
         failure.waited = 0.0 if since is None else time.monotonic() - since
         return failure
 
     def _meaning(self, error: Exception | str, node: Node) -> TargetError:
         text = error_text(error) if isinstance(error, Exception) else error
-        code = _code(text)
+        code = code_of(text)
         message = f"redis {node}: {text.removesuffix('.')}"
-        if advice := _advice(error, code, text):
-            return TargetError(f"{message}: {advice}", exit_code=Exit.CONFIG)
+        if told := advice(error, code, text):
+            return TargetError(f"{message}: {told}", exit_code=Exit.CONFIG)
         if isinstance(error, redis.InvalidResponse):
             reached = node in self._topology.reached
             what = "the answer is none of Redis" if reached else "no Redis server answers there"
@@ -570,11 +462,11 @@ class RedisClient:
     def _close_others(self, connection: Any, node: Node, patience: float) -> None:
         """Have the server forget connections: when it has, what they sent was carried out, or never is."""
         own, strangers = list(self._unfenced.get(node, ())), self._strangers
-        (listing,) = _exchange(connection, [("CLIENT", "LIST")], patience)
-        clients = [] if isinstance(listing, Exception) else [dict(_pairs(line)) for line in listing.splitlines()]
+        (listing,) = exchange(connection, [("CLIENT", "LIST")], patience)
+        clients = [] if isinstance(listing, Exception) else [dict(pairs(line)) for line in listing.splitlines()]
         named = [(each.get(b"id", b""), each.get(b"name", b"").decode(errors="replace")) for each in clients]
         doomed = [ident for ident, name in named if name in own or name.rpartition("-")[0] in strangers]
-        replies = _exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed], patience)
+        replies = exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed], patience)
         for reply in (listing, *replies):
             if not isinstance(reply, Exception) or "No such client" in str(reply):
                 continue
@@ -614,7 +506,7 @@ class RedisClient:
         connection = self.connect(node, patience)
         left = allowed(patience or self.patience) - (time.monotonic() - began)
         try:
-            replies = _exchange(connection, commands, left)
+            replies = exchange(connection, commands, left)
         except (redis.RedisError, OSError, MemoryError) as error:
             raise self.error(error, node, began) from error
         finally:
@@ -667,94 +559,13 @@ def info_of(text: bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
 
 
-def _pairs(line: bytes) -> Iterator[tuple[bytes, bytes]]:
+def pairs(line: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The words `name=value` of a line."""
     for word in line.split():
         name, _, value = word.partition(b"=")
         yield name, value
 
 
-def error_text(error: Exception) -> str:
-    """An error reply as the server wrote it: redis-py takes the first word away."""
-    if isinstance(error, MemoryError):
-        return "a reply does not fit into the memory of this machine, unless the server is broken"
-    code = getattr(error, "status_code", None)
-    return f"{code} {error}" if code else str(error).strip() or type(error).__name__
-
-
-def _unknown(error: Exception | str, node: Node) -> TargetError | None:
-    """What it means that a node does not know a command; None where it does."""
-    text = error_text(error) if isinstance(error, Exception) else error
-    named = NAMELY.match(text)
-    if not named or text.startswith(NO_CLUSTER):
-        return None
-    command = named[1].upper()
-    failure = TargetError(f"redis {node}: unknown command {command}: {RENAMED}", exit_code=Exit.CONFIG)
-    failure.fix = f"{UNNAME} {command}"
-    return failure
-
-
-def _advice(error: Exception | str, code: str, text: str) -> str:
-    """What someone has to see to; empty where that is not known, or nothing."""
-    if isinstance(error, redis.AuthenticationError) or code in ACCESS:
-        return ACCOUNT
-    if isinstance(error, Exception) and (failed := meaning(error)):
-        return f"{failed}: write redis:// in target.url" if failed == PLAIN else failed
-    if text.startswith(NO_CLUSTER):
-        return "see target.cluster, which may be auto"
-    return "see the database in target.url" if text.startswith(DATABASE) else ""
-
-
-def _code(text: str) -> str:
-    """The word that says what an error reply means; before Redis 7 it stands within that of a script."""
-    if text.startswith(FORBIDDEN):
-        return "NOPERM"
-    inner = re.search(r"-([A-Z]{3,}) ", text) if text.startswith(SCRIPT) else None
-    return inner[1] if inner else text.partition(" ")[0]
-
-
 def _waits(commands: Iterable[Words]) -> float:
     """Seconds that commands are asked to wait by themselves."""
     return sum(int(words[2]) / 1000 for words in commands if words[0] in {"WAIT", b"WAIT"})
-
-
-def _exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], patience: float) -> list[Any]:
-    """Replies to pipelined commands, all of them within so many seconds, but for the time that their bytes take.
-
-    One that no Redis gives to such a command is an `InvalidResponse`.
-    """
-    asked = [tuple(words) for words in commands]
-    packed = [b"".join(connection.pack_command(*words)) for words in asked]
-    connection.time.begin(patience)
-    connection.send_packed_command([b"".join(packed)], check_health=False)
-    replies = []
-    for words in asked:
-        with _sense():
-            reply = _response(connection)
-        name = " ".join(_word(word) for word in words[: 1 + (_word(words[0]) in GROUPS)])
-        if not isinstance(reply, Exception) and not is_plausible(name, reply):
-            raise redis.InvalidResponse(f"{name} is answered with {KINDS_OF.get(type(reply), type(reply).__name__)}")
-        replies.append(reply)
-    return replies
-
-
-@contextmanager
-def _sense() -> Iterator[None]:
-    """Have what redis-py cannot make sense of be an `InvalidResponse`."""
-    try:
-        yield
-    except (redis.RedisError, OSError, LoaderError, MemoryError):
-        raise
-    except Exception as error:
-        raise redis.InvalidResponse(f"a reply that cannot be read, {type(error).__name__}") from error
-
-
-def _word(word: str | bytes | int) -> str:
-    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
-
-
-def _response(connection: Connection) -> Any:
-    try:
-        return connection.read_response()
-    except redis.ResponseError as error:
-        return error

@@ -6,7 +6,8 @@ from typing import Any
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import UNKNOWN, RedisClient, error_text, info_of
+from loader.redis.client import RedisClient, info_of
+from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
 from loader.wire.slots import SLOTS
 

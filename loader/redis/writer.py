@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from loader.errors import TargetError
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
-from loader.redis.client import DATA, HOPS, LIMITS, NAMELESS, PROTOCOL, REDIRECT, SMALL, RedisClient, error_text
+from loader.redis.client import HOPS, LIMITS, SMALL, RedisClient
+from loader.redis.errors import DATA, NAMELESS, PROTOCOL, REDIRECT, error_text
 from loader.redis.sockets import NodeConnection, NodePool
 from loader.wire import resp
 from loader.wire.codec import count_replies

@@ -21,7 +21,8 @@ from loader.config.servers import TargetConfig
 from loader.errors import Exit, LoaderError, StateError, TargetError
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
-from loader.redis.client import FORGET, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.connections import FORGET
 from loader.state.markers import CALLED
 from loader.state.recall import built, parsed
 from loader.state_keys import foreign, of_another_type, own_key

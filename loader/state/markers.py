@@ -16,7 +16,8 @@ from itertools import count
 
 from loader.errors import StartOver, StateError
 from loader.model import Mark, Node
-from loader.redis.client import REDIRECT, RedisClient, error_text
+from loader.redis.client import RedisClient
+from loader.redis.errors import REDIRECT, error_text
 from loader.wire.slots import SlotMap, slot_of
 
 GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"

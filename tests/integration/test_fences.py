@@ -25,7 +25,8 @@ from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.worker import ChunkWorker
 from loader.pipeline.workers import WorkerPool
-from loader.redis.client import FORGET, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.connections import FORGET
 from loader.redis.sockets import NodePool
 from loader.state.baseline import Baselines
 from loader.state.lock import Lock
@@ -563,7 +564,7 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
 def test_a_server_without_client_kill(world, monkeypatch):
     """Whoever takes a lock over waits until no host of the one before can still have bytes to send, and goes on."""
     settings, slept = world.config(table="t").target, []
-    exchange = loader.redis.client._exchange
+    exchange = loader.redis.client.exchange
 
     def managed(connection, commands, patience):
         listed = [list(words) for words in commands]
@@ -578,7 +579,7 @@ def test_a_server_without_client_kill(world, monkeypatch):
     with RedisClient(settings) as dead, RedisClient(settings) as living:
         Lock(settings, "job", "dead").take(dead)
         world.redis.delete(LOCK)
-        monkeypatch.setattr("loader.redis.client._exchange", managed)
+        monkeypatch.setattr("loader.redis.client.exchange", managed)
         monkeypatch.setattr("loader.state.lock.time.sleep", slept.append)
         heir = Lock(settings, "job", "heir")
         heir.take(living)

@@ -16,7 +16,8 @@ from loader.model import Batch
 from loader.mysql import catalog, transactions
 from loader.mysql.connection import Connection
 from loader.redis.acl import REDIS_RIGHTS
-from loader.redis.client import NAMELESS, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.errors import NAMELESS
 from loader.redis.writer import _count, _Sent
 from loader.state.lock import Lock
 from loader.web.health import Health

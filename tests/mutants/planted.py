@@ -1136,13 +1136,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connections",
         (
             "a reply may drip",
             "if (left := self._ends - time.monotonic()) <= 0:",
             "if (left := inf) <= 0:",
             "deadline::redis_drips",
         ),
+    ),
+    *_of(
+        "redis/client",
         (
             "what a worker that hangs has sent is not fenced",
             "return not self.abandoned and not any(",
@@ -1595,7 +1598,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connections",
         (
             "a process that dies leaves its bytes behind",
             "made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)",
@@ -1658,13 +1661,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connections",
         (
             "any reply is taken for the one that was asked for",
             "if not isinstance(reply, Exception) and not is_plausible(name, reply):",
             "if isinstance(reply, Exception) and not name:",
             "hostile::replies_without_sense",
         ),
+    ),
+    *_of(
+        "redis/client",
         (
             "who is spoken to wrongly is waited for",
             "if why := self._spoken_wrongly(error, node):",
@@ -1712,7 +1718,7 @@ FAULTS = [
         "redis/client",
         (
             "another type under a key of the loader's own is not named",
-            'if _code(text) in DATA and kind_of(key.decode(errors="replace")):',
+            'if code_of(text) in DATA and kind_of(key.decode(errors="replace")):',
             "if not text:",
             "garbage::garbage_in_each_key",
         ),

@@ -19,7 +19,8 @@ from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError, Exit, LoaderError
 from loader.model import TableSummary
 from loader.mysql.connection import Connection, is_login
-from loader.redis.client import ACCOUNT, RedisClient
+from loader.redis.client import RedisClient
+from loader.redis.errors import ACCOUNT
 
 TRIES = 3  # passwords that are asked for
 SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"

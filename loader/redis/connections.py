@@ -1,0 +1,157 @@
+"""redis-py's connections as they are used here: each command has its time, and closing leaves nothing behind."""
+
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Any
+
+import redis
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from loader.errors import LoaderError
+from loader.net.probe import shake_hands
+from loader.redis.replies import is_plausible
+
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops what is not sent yet and resets the connection
+FORGET = 20.0  # seconds after which the kernel drops bytes that a host does not acknowledge: below the lock's time
+SLOWEST = 128  # bytes of a command or its reply that may take a second longer: less is no connection
+GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word says which
+KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothing"}
+
+
+class _Time:
+    """The time that all of a command and its reply has, or logging in; what comes adds a little."""
+
+    def __init__(self) -> None:
+        self._patience = self._ends = inf
+
+    def begin(self, patience: float) -> None:
+        """Begin something that has so many seconds."""
+        self._patience, self._ends = patience, time.monotonic() + patience
+
+    def add(self, size: int) -> None:
+        """Some bytes have come, or are about to be sent."""
+        self._ends += size / SLOWEST
+
+    def left(self) -> float:
+        """Seconds that may be waited for the next bytes."""
+        if (left := self._ends - time.monotonic()) <= 0:
+            raise TimeoutError("timed out")
+        return min(left, self._patience)
+
+
+class _Timed:
+    """A socket whose every wait is within that time: bytes that come one by one do not prolong it."""
+
+    def __init__(self, made: Any, time: _Time) -> None:
+        self.made = made
+        self._time = time
+
+    def sendall(self, data: bytes) -> None:
+        self._time.add(len(data))
+        self.made.settimeout(self._time.left())
+        self.made.sendall(data)
+
+    def recv(self, size: int) -> bytes:
+        self.made.settimeout(self._time.left())
+        data: bytes = self.made.recv(size)
+        self._time.add(len(data))
+        return data
+
+    def recv_into(self, buffer: bytearray) -> int:
+        self.made.settimeout(self._time.left())
+        got: int = self.made.recv_into(buffer)
+        self._time.add(got)
+        return got
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.made, name)
+
+
+class _Timing:
+    """A connection that keeps to a time."""
+
+    def __init__(self, **options: Any) -> None:
+        self.time = _Time()
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        return _Timed(super()._connect(), self.time)  # type: ignore[misc]
+
+
+class _Aborting:
+    """A TCP connection that leaves no bytes behind.
+
+    What the kernel of a dead or leaving process sends later would land over what a newer run has written. A connection
+    whose replies have all come loses nothing by it.
+    """
+
+    def _connect(self) -> Any:
+        made = super()._connect()  # type: ignore[misc]
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux alone
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))
+        return made
+
+
+class TcpConnection(_Timing, _Aborting, Connection):
+    """A connection without TLS."""
+
+
+class TlsConnection(_Timing, _Aborting, SSLConnection):
+    """A connection with TLS."""
+
+    context: ssl.SSLContext
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        return shake_hands(sock, self.context, self.host, self.port)
+
+
+class UnixConnection(_Timing, UnixDomainSocketConnection):
+    """A connection to a socket of this machine."""
+
+
+def exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], patience: float) -> list[Any]:
+    """Replies to pipelined commands, all of them within so many seconds, but for the time that their bytes take.
+
+    One that no Redis gives to such a command is an `InvalidResponse`.
+    """
+    asked = [tuple(words) for words in commands]
+    packed = [b"".join(connection.pack_command(*words)) for words in asked]
+    connection.time.begin(patience)
+    connection.send_packed_command([b"".join(packed)], check_health=False)
+    replies = []
+    for words in asked:
+        with sense():
+            reply = _response(connection)
+        name = " ".join(_word(word) for word in words[: 1 + (_word(words[0]) in GROUPS)])
+        if not isinstance(reply, Exception) and not is_plausible(name, reply):
+            raise redis.InvalidResponse(f"{name} is answered with {KINDS_OF.get(type(reply), type(reply).__name__)}")
+        replies.append(reply)
+    return replies
+
+
+@contextmanager
+def sense() -> Iterator[None]:
+    """Have what redis-py cannot make sense of be an `InvalidResponse`."""
+    try:
+        yield
+    except (redis.RedisError, OSError, LoaderError, MemoryError):
+        raise
+    except Exception as error:
+        raise redis.InvalidResponse(f"a reply that cannot be read, {type(error).__name__}") from error
+
+
+def _word(word: str | bytes | int) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
+
+
+def _response(connection: Connection) -> Any:
+    try:
+        return connection.read_response()
+    except redis.ResponseError as error:
+        return error
