@@ -32,7 +32,7 @@ from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.report.progress import Log, Reporter
 from loader.state.checkpoint import StateStore
-from loader.state.lock import holders
+from loader.state.holders import holders
 from loader.web.app import Serving
 from loader.web.health import PATIENCE
 from loader.words import counted

@@ -30,7 +30,7 @@ from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of
 from loader.state.digests import Digests
 from loader.state.history import History
-from loader.state.lock import check_fence, holders
+from loader.state.holders import check_fence, holders
 from loader.state.rejects import Rejects
 from loader.wire.slots import slot_of
 from loader.words import counted

@@ -14,7 +14,7 @@ from loader.redis.client import RedisClient, Words
 from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
-from loader.state.lock import Holder, holders
+from loader.state.holders import Holder, holders
 from loader.state.rejects import Rejects
 from loader.state_keys import own_key
 

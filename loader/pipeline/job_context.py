@@ -24,7 +24,8 @@ from loader.redis.client import RedisClient
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
-from loader.state.lock import Lock, locked
+from loader.state.holders import locked
+from loader.state.lock import Lock
 
 LEAVE = 1.0  # seconds in which a run that failed tells Redis so: what a silent node does not hear lapses by itself
 WELL = 5.0  # and one that did not, whose servers have answered all the time

@@ -23,14 +23,11 @@ from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
-from loader.state.markers import CALLED
-from loader.state.recall import built, parsed
-from loader.state_keys import foreign, of_another_type, own_key
+from loader.state.holders import holder_of, strange
+from loader.state_keys import of_another_type, own_key
 
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
 FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was set
-PIDS = 1 << 31  # no process has a number that is greater
-SHOWN = 40  # bytes of a strange entry's name
 RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
 
 # KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead.
@@ -115,62 +112,7 @@ return 0
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a lock now: the part of the job, the run, where, and since when (ISO 8601)."""
-
-    part: str
-    run: str
-    host: str
-    pid: int
-    since: str
-
-
-def holders(target: RedisClient, job: str) -> tuple[Holder, ...]:
-    """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
-    key = own_key(job, "lock")
-    flat = target.ask(key.encode(), "HGETALL", key)[1]
-    if not flat:
-        return ()
-    now = target.time(key) * 1000
-    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
-    found = []
-    for part, text in zip(flat[::2], flat[1::2], strict=True):
-        held = _holder(key, part, text)
-        if max(held["until"] - now, alone) > 0 and not is_gone(held):
-            found.append(Holder(part.decode(), held["run"], held["host"], held["pid"], held["since"]))
-    return tuple(found)
-
-
-def check_fence(target: RedisClient, job: str) -> None:
-    """Raise a `StateError` where the fence of a job is none that this program wrote."""
-    key = own_key(job, "fence")
-    flat = target.ask(key.encode(), "HGETALL", key)[1]
-    for token, name in zip(flat[::2], flat[1::2], strict=True):
-        if not CALLED.fullmatch(name.decode(errors="replace")):
-            raise _strange(key, token)
-
-
-def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
-    """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
-    keys = {job: own_key(job, "lock") for job in jobs}
-    asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
-    with target.prefetching(asked):
-        return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
-
-
 _under_way: set[str] = set()  # tokens of the locks of this process
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What a lock says of its holder, beside its time and what tells its process apart."""
-
-    token: str
-    run: str
-    host: str
-    pid: int
-    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +255,7 @@ class Lock:
             if outcome == b"foreign":
                 raise _foreign(*more)
             if outcome == b"held":
-                return _Held(_holder(self._key, more[0], more[1]), int(more[2]))
+                return _Held(holder_of(self._key, more[0], more[1]), int(more[2]))
         except (TargetError, ValueError, TypeError, LookupError) as error:
             if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
                 raise
@@ -381,26 +323,9 @@ class Lock:
             own.close()
 
 
-def _holder(key: str, part: bytes, text: bytes) -> dict[str, Any]:
-    """An entry of a lock; a `StateError` where it is none that this program wrote."""
-    try:
-        held = parsed(text)
-        built(_Entry, {name: held.get(name) for name in ("token", "run", "host", "pid", "since")}, most=PIDS)
-        part.decode()
-    except ValueError as error:
-        raise _strange(key, part) from error
-    if not isinstance(ends := held.get("until"), int | float) or not 0 <= ends < 1 << 53:
-        raise _strange(key, part)
-    return held
-
-
 def _foreign(key: bytes, *entry: bytes) -> StateError:
     """The error that a key is of another type, or has an entry that is none."""
-    return _strange(key.decode(), entry[0]) if entry else of_another_type(key.decode())
-
-
-def _strange(key: str, entry: bytes) -> StateError:
-    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that is none that this program wrote")
+    return strange(key.decode(), entry[0]) if entry else of_another_type(key.decode())
 
 
 def _is_over(holder: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loader.jobs.status import JobStatus
 from loader.state.history import RunRecord
-from loader.state.lock import Holder
+from loader.state.holders import Holder
 from loader.web.render import Renderer
 from loader.web.views import (
     Cell,

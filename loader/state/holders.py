@@ -1,0 +1,88 @@
+"""Who holds the lock of a job, and what its fence says: read, never changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from loader.errors import StateError
+from loader.process import is_gone
+from loader.redis.client import RedisClient
+from loader.state.markers import CALLED
+from loader.state.recall import built, parsed
+from loader.state_keys import foreign, own_key
+
+PIDS = 1 << 31  # no process has a number that is greater
+SHOWN = 40  # bytes of a strange entry's name
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a lock now: the part of the job, the run, where, and since when (ISO 8601)."""
+
+    part: str
+    run: str
+    host: str
+    pid: int
+    since: str
+
+
+def holders(target: RedisClient, job: str) -> tuple[Holder, ...]:
+    """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
+    key = own_key(job, "lock")
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    if not flat:
+        return ()
+    now = target.time(key) * 1000
+    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
+    found = []
+    for part, text in zip(flat[::2], flat[1::2], strict=True):
+        held = holder_of(key, part, text)
+        if max(held["until"] - now, alone) > 0 and not is_gone(held):
+            found.append(Holder(part.decode(), held["run"], held["host"], held["pid"], held["since"]))
+    return tuple(found)
+
+
+def check_fence(target: RedisClient, job: str) -> None:
+    """Raise a `StateError` where the fence of a job is none that this program wrote."""
+    key = own_key(job, "fence")
+    flat = target.ask(key.encode(), "HGETALL", key)[1]
+    for token, name in zip(flat[::2], flat[1::2], strict=True):
+        if not CALLED.fullmatch(name.decode(errors="replace")):
+            raise strange(key, token)
+
+
+def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
+    """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
+    keys = {job: own_key(job, "lock") for job in jobs}
+    asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
+    with target.prefetching(asked):
+        return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What a lock says of its holder, beside its time and what tells its process apart."""
+
+    token: str
+    run: str
+    host: str
+    pid: int
+    since: str
+
+
+def holder_of(key: str, part: bytes, text: bytes) -> dict[str, Any]:
+    """An entry of a lock; a `StateError` where it is none that this program wrote."""
+    try:
+        held = parsed(text)
+        built(_Entry, {name: held.get(name) for name in ("token", "run", "host", "pid", "since")}, most=PIDS)
+        part.decode()
+    except ValueError as error:
+        raise strange(key, part) from error
+    if not isinstance(ends := held.get("until"), int | float) or not 0 <= ends < 1 << 53:
+        raise strange(key, part)
+    return held
+
+
+def strange(key: str, entry: bytes) -> StateError:
+    """The error that a lock or a fence has an entry that no loader has written."""
+    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that is none that this program wrote")
