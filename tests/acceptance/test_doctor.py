@@ -10,7 +10,7 @@ import redis
 
 from loader.config.models import JobConfig
 from loader.doctor.findings import fail, finding_text
-from loader.doctor.job import PLANNED, PlannedJob
+from loader.doctor.job_plan import PLANNED, PlannedJob
 from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
 from loader.mysql.plan import make_plan

@@ -10,7 +10,7 @@ import redis
 from loader.config.load import Config
 from loader.daemon.service import Daemon
 from loader.doctor.findings import examine
-from loader.doctor.job import KEPT, JobState
+from loader.doctor.job_state import KEPT, JobState
 from loader.doctor.redis import RedisProbe
 from loader.errors import LoaderError
 from loader.jobs import rejects, verify

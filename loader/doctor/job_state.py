@@ -1,0 +1,148 @@
+"""What `doctor` looks at of what the loader keeps for one job."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from loader.config.load import Config
+from loader.config.models import JobConfig
+from loader.doctor.findings import Check, Finding, fail, ok, warn
+from loader.doctor.redis import RedisProbe
+from loader.errors import StateError
+from loader.model import SKEW
+from loader.state.baseline import Baselines
+from loader.state.checkpoint import StateStore
+from loader.state.claim import Claims, claim_of
+from loader.state.digests import Digests
+from loader.state.history import History
+from loader.state.holders import check_fence, holders
+from loader.state.rejects import Rejects
+from loader.wire.slots import slot_of
+from loader.words import counted
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job, and the Redis that its state is in."""
+
+    settings: Config
+    job: JobConfig
+    redis: RedisProbe
+
+
+def _readable(check: Check[JobState]) -> Check[JobState]:
+    """The same check, which fails where a key of the loader's own is none that this program wrote."""
+
+    def look(kept: JobState) -> list[Finding]:
+        try:
+            return list(check(kept))
+        except StateError as error:
+            return [_unreadable(kept, error)]
+
+    return look
+
+
+def _unreadable(kept: JobState, error: StateError) -> Finding:
+    node = kept.redis.target.slots.node_of(slot_of(error.key.encode()))
+    own = error.command.startswith("loader ")
+    return fail(error.what, error.command if own else kept.redis.cli("DEL", error.key, node=node))
+
+
+def _state(kept: JobState) -> Iterator[Finding]:
+    """Whether what runs and people have left can be read."""
+    target, name = kept.redis.target, kept.job.name
+    state, history = StateStore(target, name), History(target, name)
+    wrong = False
+    for read in (
+        history.last,
+        history.success,
+        state.slot,
+        state.paused,
+        state.fields,
+        Baselines(target, name).read,
+        Digests(target, name, "").check_entries,
+    ):
+        try:
+            read()
+        except StateError as error:
+            wrong = True
+            yield _unreadable(kept, error)
+    if history.odd:
+        yield _unreadable(kept, history.odd)
+    elif not wrong:
+        yield ok("what was left of runs can be read")
+
+
+@_readable
+def _lock(kept: JobState) -> Iterator[Finding]:
+    check_fence(kept.redis.target, kept.job.name)
+    held = holders(kept.redis.target, kept.job.name)
+    for holder in held:
+        yield ok(f"held by run {holder.run} (host {holder.host}, pid {holder.pid}) since {holder.since}")
+    if not held:
+        yield ok("nobody holds it")
+
+
+@_readable
+def _checkpoint(kept: JobState) -> Iterator[Finding]:
+    name = kept.job.name
+    saved = StateStore(kept.redis.target, name).read()
+    if saved is None:
+        yield ok("no backfill is unfinished")
+    elif holders(kept.redis.target, name):
+        yield ok(f"run {saved.run} is under way")
+    else:
+        owed = counted(len(saved.owed), "chunk")
+        more = "" if saved.ended else ", and what follows"
+        yield warn(f"run {saved.run} is unfinished and owes {owed}{more}", f"loader backfill {name}")
+
+
+@_readable
+def _rejects(kept: JobState) -> Iterator[Finding]:
+    count = sum(1 for _ in Rejects(kept.redis.target, kept.job.name).all())
+    if count:
+        yield warn(f"{counted(count, 'row')} could not be written", f"loader rejects list {kept.job.name}")
+    else:
+        yield ok("none are listed")
+
+
+@_readable
+def _name(kept: JobState) -> Iterator[Finding]:
+    """Whether the job's name is another config's in this target."""
+    refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
+    if refusal:
+        yield fail(refusal, f"loader sync {kept.job.name} --restart  # where it has moved")
+    else:
+        yield ok("no other config's")
+
+
+def _times(kept: JobState) -> Iterator[Finding]:
+    """Whether what was done is in the future, so by a clock that is or was wrong; the loader's own go by Redis's."""
+    state = StateStore(kept.redis.target, kept.job.name)
+    history = History(kept.redis.target, kept.job.name)
+    success = slot = None
+    with suppress(StateError):  # which `_state` tells of
+        success = history.success()
+    with suppress(StateError):
+        slot = state.slot()
+    now = history.now()
+    seen = [f"its last success by {success.ended - now:.0f} s"] if success and success.ended > now + SKEW else []
+    if over := (slot or {}).get("ahead"):
+        seen.append(f"the last slot that was done by {over - now:.0f} s")
+    if seen:
+        yield warn(
+            f"{' and '.join(seen)} in the future by redis's clock: a clock is or was wrong; neither counts",
+            "timedatectl set-ntp true  # where it is wrong",
+        )
+    else:
+        yield ok("nothing was done in the future")
+
+
+KEPT: Mapping[str, Check[JobState]] = {
+    "name": _name,
+    "times": _times,
+    "lock": _lock,
+    "checkpoint": _checkpoint,
+    "rejects": _rejects,
+    "state": _state,
+}
