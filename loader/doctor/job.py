@@ -73,12 +73,6 @@ def _table(planned: PlannedJob) -> Finding:
     return ok(f"{planned.job.table or 'the query'}: {counted(len(planned.table.columns), 'column')}{rows}")
 
 
-# the rows in Redis
-
-
-# the state
-
-
 # the config alone
 
 

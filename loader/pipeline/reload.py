@@ -1,4 +1,4 @@
-"""Writes the rows of some keys again, of all that the statements read."""
+"""Writes the rows of some keys again: of all rows that come, those whose keys were asked for."""
 
 from collections.abc import Callable, Sequence
 

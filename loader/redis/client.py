@@ -3,7 +3,7 @@
 redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over
 the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
 
-Nothing of a run outlives it: see `_Aborting`, and `fence` and `shut_out` for what has arrived at a server already.
+Nothing of a run outlives it: see `connections`, and `fence` and `shut_out` for what has arrived at a server already.
 """
 
 import re

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The compiled twins of `encoder`: the same commands from the same packets, the same verdicts, without the GIL.
+"""The compiled twins of `encoder` and `comparer`: the same commands from the same packets, the same verdicts, without the GIL.
 
 Every length that a packet or a reply states is checked against its end before it is used, and a buffer grows before
 something is written to it. What is rare (a row of more than one packet, one that cannot be a hash) is done in Python.

@@ -598,16 +598,18 @@ class Runner:
 
 
 class Sizes:
-    """The sizes that `frames` goes by, for as long as it lasts."""
+    """The sizes that both encoders go by, for as long as it lasts: the compiled one takes them as it is imported."""
 
     def __init__(self, now: tuple[int, int], then: tuple[int, int]) -> None:
         self._now, self._then = now, then
 
     def __enter__(self) -> None:
         packets.PACKET_MAX, frames.ROOM = self._now
+        frames.PACKET_MAX = packets.PACKET_MAX
 
     def __exit__(self, *_: object) -> None:
         packets.PACKET_MAX, frames.ROOM = self._then
+        frames.PACKET_MAX = packets.PACKET_MAX
 
 
 Step = tuple[int, int, bool] | str
@@ -617,7 +619,7 @@ Made = list[tuple[int, Batch]]
 def drive(
     encoder: frames.Encoder, buffer: resp.Buffer, cuts: Sequence[int], room: int, arrive: Callable[[int], None]
 ) -> tuple[list[Step], Made]:
-    """Have an encoder encode a stream that arrives in pieces, as `load.transfer` does; the steps and the batches."""
+    """Have an encoder encode a stream that arrives in pieces, as `transfer` does; the steps and the batches."""
     steps: list[Step] = []
     batches: Made = []
     position = 0
