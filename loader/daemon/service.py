@@ -31,8 +31,8 @@ from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.report.progress import Log, Reporter
-from loader.state.checkpoint import StateStore
 from loader.state.holders import holders
+from loader.state.schedule import ScheduleState
 from loader.web.app import Serving
 from loader.web.health import PATIENCE
 from loader.words import counted
@@ -128,9 +128,7 @@ class Daemon:
         try:
             short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
             with suppress(TargetError, OSError), RedisClient(short) as target:
-                StateStore(
-                    target, name
-                ).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
+                ScheduleState(target, name).check_pause()  # again under the lock; MySQL may be why
         except Paused as paused:
             return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
@@ -153,8 +151,8 @@ class Daemon:
             done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
         else:
             with RedisClient(config.target) as target:
-                state = StateStore(target, job)
-                (state.pause if action == "pause" else state.resume)()
+                schedule = ScheduleState(target, job)
+                (schedule.pause if action == "pause" else schedule.resume)()
         self._log.logger(job).info("action", action=action, by=by, done=done)
         return done
 
@@ -190,7 +188,7 @@ class Daemon:
                     target.refresh(force=True)
                     for name in timed(self.config):
                         try:
-                            done = StateStore(target, name).slot() or {}
+                            done = ScheduleState(target, name).slot() or {}
                         except StateError as error:
                             self._log.logger(name).warning("what was cut off is not known", error=str(error))
                             continue

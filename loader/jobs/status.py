@@ -10,12 +10,13 @@ from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
-from loader.redis.client import RedisClient, Words
-from loader.state.checkpoint import StateStore
+from loader.redis.key_reader import KeyReader, Words
+from loader.redis.prefetch import Question
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.holders import Holder, holders
 from loader.state.rejects import Rejects
+from loader.state.schedule import ScheduleState
 from loader.state_keys import own_key
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ class JobStatus:
     unread: tuple[str, ...] = ()
 
 
-def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> JobStatus:
+def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobStatus:
     """How a job is doing, by its target, which also says what time it is."""
     history, unread = History(target, job.name), list[str]()
 
@@ -74,7 +75,7 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
     success = None if former else success
     held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     late = is_late(job, last, success, now, former)
-    paused = read(StateStore(target, job.name).paused, UNKNOWN)
+    paused = read(ScheduleState(target, job.name).paused, UNKNOWN)
     ended = "unknown" if unknown else _state(last, late=late)
     state = "running" if held else "paused" if paused is not None else ended
     mark = read(lambda: watermark(target, job), None)
@@ -98,7 +99,7 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
     )
 
 
-def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
+def questions(job: JobConfig) -> list[Question]:
     """What `job_status` asks the target in any case, to be asked at once for many jobs."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [

@@ -66,7 +66,7 @@ class JobContext:
         self.target.guard = lambda: None
         with passing(), self.leaving(WELL if well else LEAVE):  # a lock lapses by itself
             if self._lender:
-                self.target.leave_to(self._lender.target)
+                self.target.fences.leave_to(self._lender.target.fences)
             elif self._held:
                 self._let_go(self._held)
         if self._held:
@@ -127,7 +127,7 @@ class JobContext:
         """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
         self._held, self._lender = other.held, other
         other.rest()
-        self.target.shut_out(self._held.strangers)
+        self.target.fences.shut_out(self._held.strangers)
         self._heed(self._held)
 
     @property

@@ -29,6 +29,7 @@ from loader.state.claim import fingerprint
 from loader.state.digests import Digests
 from loader.state.markers import LOST, Markers, lacking
 from loader.state.rejects import Rejects
+from loader.state.schedule import ScheduleState
 from loader.state.tidy import Tidy
 from loader.state_keys import own_key
 
@@ -73,6 +74,7 @@ class RunState:
         self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
         self._identity: dict[str, str] = {}  # of the table, before a row of it was read
+        self._schedule = ScheduleState(ends.target, ends.plan.job.name)
         self._tidy = Tidy(ends.target, ends.plan.job.name)
 
     def __enter__(self) -> Self:
@@ -189,15 +191,15 @@ class RunState:
         """
         if self._options.slot is None:
             return []
-        self.state.check_pause()
-        told, done = [], self._tidy.read(self.state.slot) or {"slot": 0}
+        self._schedule.check_pause()
+        told, done = [], self._tidy.read(self._schedule.slot) or {"slot": 0}
         by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
         if "ahead" in done:
             ahead = f"{_moment(done['ahead'])}, which has not come yet by redis's clock"
             told.append(f"what was done for {ahead}, {by}, does not count: a clock is or was wrong")
         elif self._options.slot <= done["slot"] and done.get("of", self._fingerprint) == self._fingerprint:
             raise Done(f"job {self.plan.job.name!r} was done for {_moment(self._options.slot)} {by}")
-        self.state.begin_slot(self._options.slot)
+        self._schedule.begin_slot(self._options.slot)
         return told
 
     @property
@@ -348,7 +350,7 @@ class RunState:
         self._finished = True
         if slot is not None:  # a clock that is ahead of the target's does not say what is done
             done = slot if slot <= self._began + SKEW else int(self._began)
-            ends.with_retry(lambda: self.state.save_slot(done, begun.run, self._fingerprint))
+            ends.with_retry(lambda: self._schedule.save_slot(done, begun.run, self._fingerprint))
         if self.is_full and not self.resumed and not self._options.narrowed:
             ends.with_retry(lambda: self.rejects.remove_others(self.attempt))
         self._tell_of_strange()

@@ -298,7 +298,7 @@ class WorkerPool:
         end = time.monotonic() + patience
         for thread in self._threads:
             thread.join(max(0, end - time.monotonic()))
-        self._ends.target.abandoned |= any(thread.is_alive() for thread in self._threads)
+        self._ends.target.fences.abandoned |= any(thread.is_alive() for thread in self._threads)
         self._threads = []
 
     def _work(self, number: int) -> None:

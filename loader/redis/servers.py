@@ -6,9 +6,10 @@ from typing import Any
 
 from loader.errors import Kind, TargetError
 from loader.model import Node
-from loader.redis.client import RedisClient, info_of
+from loader.redis.client import RedisClient
 from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
+from loader.redis.replies import info_of
 from loader.wire.slots import SLOTS
 
 
@@ -62,7 +63,7 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
     found = {}
     for node in target.slots.nodes:
         words = (("CLIENT", "ID"), ("INFO",))
-        client, text = target.look(node, *words) if newest else target.commands(node, words)
+        client, text = target.look(node, words) if newest else target.commands(node, words)
         if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
             raise target.error(client, node)
         if isinstance(text, Exception):
@@ -71,7 +72,7 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
         if info.get("role") == "slave":
             target.mark_stale()
             raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
-        target.note_replicas(node, int(info.get("connected_slaves", 0)))
+        target.topology.note_replicas(node, int(info.get("connected_slaves", 0)))
         policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
         found[node] = Life(
             f"{info.get('run_id', '')} {info.get('master_replid', '')}",
@@ -94,7 +95,7 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
 
     Where slots are being moved, the state is `moving` at best, and they are listed; who takes them counts as a master.
     """
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
+    ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})

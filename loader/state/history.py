@@ -20,7 +20,8 @@ from loader.errors import Exit, LoaderError, StateError, Stopped
 from loader.model import Run, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
-from loader.state.baseline import Baselines
+from loader.redis.key_reader import KeyReader
+from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
 from loader.state.recall import LATEST, recalled
 from loader.state.rejects import Rejects
@@ -97,7 +98,7 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
 class History:
     """The history of one job in its target."""
 
-    def __init__(self, target: RedisClient, job: str) -> None:
+    def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._runs = own_key(job, "runs")
         self._success = own_key(job, "success")
@@ -192,12 +193,12 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
     return str(failures[0]) if failures and told else ""
 
 
-def watermark(target: RedisClient, job: JobConfig) -> float | None:
+def watermark(target: KeyReader, job: JobConfig) -> float | None:
     """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
     In seconds since 1970; None where it is not known, a `StateError` where it cannot be read.
     """
-    baseline = Baselines(target, job.name).read() if job.incremental else None
+    baseline = read_baseline(target, job.name) if job.incremental else None
     return baseline.began if baseline else None
 
 

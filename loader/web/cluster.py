@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import RedisClient, info_of
+from loader.redis.client import RedisClient
 from loader.redis.migrations import in_words, moves
+from loader.redis.replies import info_of
 from loader.web.views import ClusterView, NodeView
 from loader.wire.slots import SLOTS
 from loader.words import counted
@@ -15,7 +16,7 @@ NEARLY = 0.95  # of maxmemory: above it a master is all but full
 
 def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
     """The cluster as a page shows it; `written` are rows by node. A master that does not answer is told of as such."""
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
+    ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     owned: dict[Node, list[tuple[int, int]]] = {}
     for first, last, (master, *_) in sorted(ranges, key=lambda each: each[:2]):
         owned.setdefault(master, []).append((first, last))

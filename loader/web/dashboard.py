@@ -22,6 +22,7 @@ from loader.jobs.preview import preview
 from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
 from loader.model import Chunk, Node
 from loader.redis.client import RedisClient
+from loader.redis.prefetch import Prefetched
 from loader.redis.servers import describe_cluster
 from loader.report.documents import command_text, shown
 from loader.report.status import UNITS
@@ -175,9 +176,14 @@ class Dashboard:
 
     def statuses(self, names: Iterable[str]) -> list[JobStatus]:
         """What `loader status` says of these jobs; a `LoaderError` where the target cannot be asked."""
-        return self._asked(
-            lambda target: [job_status(target, self._config.source, self._config.jobs[name]) for name in names], names
-        )
+        jobs = [self._config.jobs[name] for name in names]
+        source = self._config.source
+
+        def ask(target: RedisClient) -> list[JobStatus]:
+            replies = Prefetched(target, (question for job in jobs for question in questions(job)))
+            return [job_status(replies, source, job) for job in jobs]
+
+        return self._asked(ask)
 
     def runs(self, names: Iterable[str], last: int) -> list[RunRecord]:
         """The newest runs of these jobs, newest first; a `LoaderError` where the target cannot be asked."""
@@ -244,9 +250,9 @@ class Dashboard:
         found = preview(config, config.jobs[name])
         return found.plan.select(Chunk(1)), next(iter(found.commands), None)
 
-    def _asked(self, ask: Callable[[RedisClient], T], names: Iterable[str] = ()) -> T:
-        """What the target says."""
-        with self._open() as target, target.prefetching(q for n in names for q in questions(self._config.jobs[n])):
+    def _asked(self, ask: Callable[[RedisClient], T]) -> T:
+        """The target's answer."""
+        with self._open() as target:
             return ask(target)
 
     def _look(self, config: Config) -> tuple[ClusterView, tuple[str, ...]]:
@@ -266,19 +272,19 @@ class Dashboard:
     def _judge(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:
         """Find the state of the jobs of one node, and say why that of some cannot be had."""
         try:
-            with target.prefetching(question for job in jobs for question in questions(job)):
-                for job in jobs:
-                    try:
-                        status = job_status(target, self._config.source, job)
-                        self._heard[job.name], self._ahead = time.monotonic(), status.now - time.time()
-                        self._statuses[job.name] = status
-                        yield from (f"job {job.name}: {unread}" for unread in status.unread)
-                        if status.last and self._seen.get(job.name) != status.last.run:
-                            self._learn(target, job.name)
-                    except TargetError as error:
-                        if error.transient:
-                            raise
-                        yield f"job {job.name}: {error}"
+            replies = Prefetched(target, (question for job in jobs for question in questions(job)))
+            for job in jobs:
+                try:
+                    status = job_status(replies, self._config.source, job)
+                    self._heard[job.name], self._ahead = time.monotonic(), status.now - time.time()
+                    self._statuses[job.name] = status
+                    yield from (f"job {job.name}: {unread}" for unread in status.unread)
+                    if status.last and self._seen.get(job.name) != status.last.run:
+                        self._learn(target, job.name)
+                except TargetError as error:
+                    if error.transient:
+                        raise
+                    yield f"job {job.name}: {error}"
         except TargetError as error:
             target.mark_stale()
             yield str(error)

@@ -260,7 +260,7 @@ def test_who_leaves_something_under_way_stays_on_the_fence(world):
     with RedisClient(settings) as target:
         held = Lock(settings, "job", "one")
         held.take(target)
-        target.fence(target.slots.nodes[1], f"{target.name}-2")
+        target.fences.add(target.slots.nodes[1], f"{target.name}-2")
         held.drop(target)
         assert not world.redis.exists(LOCK)
         assert set(world.redis.hgetall(FENCE)) == {b"one"}
@@ -584,7 +584,7 @@ def test_a_server_without_client_kill(world, monkeypatch):
         heir = Lock(settings, "job", "heir")
         heir.take(living)
         assert slept == [FORGET]
-        assert living.unkillable
+        assert living.fences.unkillable
         assert set(world.redis.hgetall(FENCE)) == {b"heir"}
         heir.drop(living)
 

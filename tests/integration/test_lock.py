@@ -264,7 +264,7 @@ def test_a_run_that_left_something_under_way_stays_fenced(world, target):
     first = lock_of(world)
     first.take(target)
     away = next(node for node in target.slots.nodes if node != target.slots.node_of(slot_of(KEY.encode())))
-    target.fence(away, f"{target.name}-77")
+    target.fences.add(away, f"{target.name}-77")
     first.drop(target)
     assert (holder(world), world.redis.hkeys(fence)) == ({}, [b"one"])
 

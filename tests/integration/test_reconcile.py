@@ -853,8 +853,8 @@ def test_a_replica_that_is_taken_for_a_master(world):
     """What it has is not what its master has: it passes, once the new master is known."""
     with RedisClient(world.config(table="t").target) as target:
         target.refresh(force=True)
-        replica = next(node for _, _, nodes in target.ranges() for node in nodes[1:])
-        target._topology.slots = SlotMap.single(replica)
+        replica = next(node for _, _, nodes in target.topology.ranges() for node in nodes[1:])
+        target.topology.slots = SlotMap.single(replica)
         with pytest.raises(TargetError, match="is no longer a master") as caught:
             lives(target)
         assert caught.value.transient

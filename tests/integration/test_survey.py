@@ -21,6 +21,7 @@ from loader.lab.process import wait
 from loader.model import Run
 from loader.pipeline.options import Options
 from loader.redis.client import RedisClient
+from loader.redis.prefetch import Prefetched
 from loader.state.history import History, entry_of
 from loader.state.rejects import Rejects
 from loader.web.activity import RunTracker
@@ -200,15 +201,15 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
             lambda self, node, words, **how: asked.append(1) or commands(self, node, words, **how),
         )
         for job in config.jobs.values():
-            with target.prefetching(questions(job)):
-                asked.clear()
-                job_status(target, config.source, job)
-                assert asked == []
+            replies = Prefetched(target, questions(job))
+            asked.clear()
+            job_status(replies, config.source, job)
+            assert asked == []
         key = "loader:{stu}:runs"
-        with target.prefetching([(key.encode(), ("LRANGE", key, 0, -1))]):
-            before = len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1])
-            History(target, "stu").add(entry_of(Run(job="stu", id="x")))
-            assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
+        replies = Prefetched(target, [(key.encode(), ("LRANGE", key, 0, -1))])
+        before = len(replies.ask(key.encode(), "LRANGE", key, 0, -1)[1])
+        History(target, "stu").add(entry_of(Run(job="stu", id="x")))
+        assert len(replies.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
         assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before + 1
 
 

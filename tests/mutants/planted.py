@@ -956,7 +956,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state/checkpoint",
+        "state/schedule",
         (
             "a slot that a wrong clock has done stands",
             'if done["slot"] > self._target.time(self._slot) + SKEW:',
@@ -995,7 +995,7 @@ FAULTS = [
         ),
         (
             "who left its lock is not shut out",
-            "                self._target.shut_out(self._strangers.values())\n",
+            "                self._target.fences.shut_out(self._strangers.values())\n",
             "                pass\n",
             "lock::who_left_its_lock_without_a_word_is_shut_out",
         ),
@@ -1007,13 +1007,13 @@ FAULTS = [
         ),
         (
             "the fence of what may still be carried out is taken away",
-            "        if target.settled and not self.lapsed():\n            off.append",
+            "        if target.fences.is_settled(target.slots.nodes) and not self.lapsed():\n            off.append",
             "        if True:\n            off.append",
             "lock::a_run_that_left_something_under_way_stays_fenced",
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/fences",
         (
             "our own connections are not closed",
             "if name in own or name.rpartition",
@@ -1026,15 +1026,18 @@ FAULTS = [
             "if name in own]",
             "writer::who_is_shut_out_has_no_connection_left",
         ),
+    ),
+    *_of(
+        "redis/client",
         (
             "a command that timed out is not fenced",
-            "OSError, MemoryError) as error:\n                self._drop(node, fenced=True)\n",
-            "OSError, MemoryError) as error:\n                self._drop(node)\n",
+            "except DRIVER as error:\n                self._drop(node, fenced=True)\n",
+            "except DRIVER as error:\n                self._drop(node)\n",
             "writer::a_command_that_timed_out_does_not_undo_a_newer_one",
         ),
         (
             "what WAIT says is not looked at",
-            "        if node in self.replicated and not replicas:\n            raise self.unknown(commands[-1][0])\n",
+            "        if node in self.topology.replicated and not replicas:\n            raise self.unknown(commands[-1][0])\n",
             "",
             "changed::what_a_failover_must_not_undo",
         ),
@@ -1043,7 +1046,7 @@ FAULTS = [
         "redis/sockets",
         (
             "what is under way is not fenced",
-            "            if link.awaited:\n                self._target.fence(link.node, link.name)\n",
+            "            if link.awaited:\n                self._target.fences.add(link.node, link.name)\n",
             "",
             "links::what_is_under_way_when_a_writer_is_closed_is_fenced",
         ),
@@ -1145,7 +1148,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/fences",
         (
             "what a worker that hangs has sent is not fenced",
             "return not self.abandoned and not any(",
@@ -1670,7 +1673,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connector",
         (
             "who is spoken to wrongly is waited for",
             "if why := self._spoken_wrongly(error, node):",
@@ -1835,13 +1838,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connector",
         (
             "whoever answers is taken for Redis",
             "if who := self._other_than_redis(error, node):",
             'if who := "":',
             "hostile::a9_no_redis",
         ),
+    ),
+    *_of(
+        "redis/value_limit",
         (
             "what a server takes is not learned",
             "self.most = min(self.most, most)",
