@@ -19,9 +19,9 @@ from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan, keys_only
 from loader.pipeline.deleter import asked, made_of
 from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passing
+from loader.pipeline.key_filter import KeyFilterWriter
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.options import Options
-from loader.pipeline.reload import KeyFilterWriter
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.transfer import to_last, transfer
 from loader.redis.checker import HashChecker, Mismatch

@@ -115,7 +115,7 @@ class JobContext:
         """
         if self._held is None:
             self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
-        if self.throttle.lapsed != self._held.lapsed:
+        if self.throttle.lock is not self._held:
             self._held.take(self.target)
             self._heed(self._held)
             self._held.keep(lost)
@@ -138,8 +138,7 @@ class JobContext:
 
     def _heed(self, held: Lock) -> None:
         """Write only while a lock is held."""
-        self.throttle.lapsed, self.throttle.grant = held.lapsed, held.grant
-        self.throttle.confirm = held.confirm
+        self.throttle.lock = held
         self.target.guard = self.throttle.check
 
     @property

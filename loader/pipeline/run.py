@@ -10,12 +10,12 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Done, Exit, Foreign, Kind, LoaderError, Paused, StartOver, Stopped, text_of
 from loader.model import ChunkLoaded, ChunkOwed, Notice, Run, Status
+from loader.pipeline.dispatcher import Dispatcher
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, open_job, patience
 from loader.pipeline.options import Options
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.run_state import RunState
-from loader.pipeline.workers import WorkerPool
 from loader.state import history
 
 REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
@@ -103,10 +103,10 @@ def load(
 
 
 def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
-    """Have a crew load all chunks."""
+    """Have all chunks loaded, and counted into the run."""
     job = ends.plan.job
-    with RunState(ends, options) as basis, WorkerPool(ends, basis, options) as crew:
-        take_up = partial(crew.take_up, run.id)
+    with RunState(ends, options) as basis, Dispatcher(ends, basis, options) as dispatcher:
+        take_up = partial(dispatcher.take_up, run.id)
         try:
             retry_transient(
                 take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline
@@ -120,15 +120,15 @@ def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Ru
         run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
         run.read = run.rejected
         try:
-            for event in crew.events(listener):
+            for event in dispatcher.events(listener):
                 add(run, event)
         finally:
-            run.chunks = run.chunks_done + crew.owed
+            run.chunks = run.chunks_done + dispatcher.owed
             for reason, seconds in ends.throttle.waited().items():
                 run.waits[reason] = run.waits.get(reason, 0.0) + seconds
         run.deleted += basis.erased
         run.prunes = basis.prunes
-        run.error = basis.evicted() or None
+        run.error = basis.masters.evicted() or None
         _tell(basis.late_notes, listener)
 
 

@@ -20,7 +20,7 @@ from loader.redis.key_reader import KeyReader
 from loader.redis.servers import Life
 from loader.state.checkpoint import difference
 from loader.state.markers import Markers
-from loader.state.recall import LATEST, parsed, recalled
+from loader.state.stored_json import LATEST, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 

@@ -13,7 +13,7 @@ from loader.errors import StateError
 from loader.model import Chunk, KeyValues, is_literal
 from loader.redis.client import RedisClient
 from loader.state.markers import Markers
-from loader.state.recall import built, listed, recalled
+from loader.state.stored_json import built, listed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3

@@ -14,7 +14,7 @@ from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.errors import Foreign, StateError
 from loader.redis.key_reader import KeyReader
-from loader.state.recall import recalled
+from loader.state.stored_json import recalled
 from loader.state_keys import foreign, own_key
 
 VERSION = 1

@@ -23,8 +23,8 @@ from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
-from loader.state.recall import LATEST, recalled
 from loader.state.rejects import Rejects
+from loader.state.stored_json import LATEST, recalled
 from loader.state_keys import foreign, own_key
 
 VERSION = 1

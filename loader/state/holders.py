@@ -10,7 +10,7 @@ from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.redis.prefetch import Prefetched, Question
 from loader.state.markers import CALLED
-from loader.state.recall import built, parsed
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
 PIDS = 1 << 31  # no process has a number that is greater

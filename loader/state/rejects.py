@@ -8,7 +8,7 @@ from typing import Any
 from loader.errors import StateError
 from loader.model import Reject
 from loader.redis.key_reader import KeyReader
-from loader.state.recall import built, parsed
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted

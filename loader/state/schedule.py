@@ -10,7 +10,7 @@ from loader.errors import Paused, StateError
 from loader.model import SKEW
 from loader.process import identity
 from loader.redis.key_reader import KeyReader
-from loader.state.recall import LATEST, built, parsed
+from loader.state.stored_json import LATEST, built, parsed
 from loader.state_keys import foreign, own_key
 
 

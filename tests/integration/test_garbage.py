@@ -21,7 +21,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.redis.client import RedisClient
 from loader.state.lock import Lock
-from loader.state.recall import LATEST
+from loader.state.stored_json import LATEST
 from loader.state.tidy import Tidy
 from loader.state_keys import KINDS, OWN, kind_of
 from loader.web.activity import RunTracker

@@ -32,7 +32,7 @@ from loader.report.documents import run_document
 from loader.report.progress import Log, Reporter
 from loader.state.history import KEPT, History
 from loader.state.lock import Lock
-from loader.state.recall import LATEST
+from loader.state.stored_json import LATEST
 from loader.web import server as room
 from loader.web.app import Serving
 from loader.web.health import Health

@@ -43,10 +43,16 @@ def nodes(trio):
 
 
 @pytest.fixture
-def target(trio):
-    """The target under test, patient for two seconds."""
+def settings(trio):
+    """How the target is reached, with a patience of two seconds."""
     url = f"redis://loader@{HOST}:{trio.redis_ports['n1']}"
-    with RedisClient(TargetConfig(url=url, password=trio.redis_password, timeout="2s")) as target:
+    return TargetConfig(url=url, password=trio.redis_password, timeout="2s")
+
+
+@pytest.fixture
+def target(settings):
+    """The target under test."""
+    with RedisClient(settings) as target:
         yield target
 
 
@@ -249,9 +255,8 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
     assert nodes[node].get(key) == b"new"
 
 
-def test_who_is_shut_out_has_no_connection_left(trio, target, nodes):
+def test_who_is_shut_out_has_no_connection_left(settings, target, nodes):
     """Before anything is sent to a node, it has closed all connections of the other, those that come later as well."""
-    settings = target._settings
     with RedisClient(settings) as dead:
         for node in dead.slots.nodes:
             dead.command(node, "PING")
