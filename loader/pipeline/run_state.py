@@ -37,7 +37,7 @@ REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
 
 
 class RunState:
-    """The basis of one run; `plan` is what it reads: all rows, or those that were changed.
+    """The state that one run builds on, and leaves to later ones; `plan` reads all rows, or those that were changed.
 
     A run that writes leaves a marker on every master until it is over.
     """
@@ -118,8 +118,8 @@ class RunState:
         known = [Reject(entry.key, entry.reason) for entry in islice(self.rejects.all(), REJECTS_TOLD)]
         self.earlier = (saved.rejected, known)
         self._begun = saved
-        # On masters that are new.
-        self.notes += self.masters.mark(Markers(self._context.target, self.store.marker, saved.run, saved.markers))
+        markers = Markers(self._context.target, self.store.marker, saved.run, saved.markers)
+        self.notes += self.masters.mark(markers)  # masters that are new
         self._start, self._full = {**saved.start}, saved.start.get("began", self._began)
         self._find_changes()
         return saved
@@ -165,7 +165,10 @@ class RunState:
             return None
 
     def _find_changes(self) -> None:
-        """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""
+        """Find out which rows a run that writes only what was changed may leave out.
+
+        Any other run writes rows that the digests do not know of, and voids what was kept.
+        """
         job, facts = self.plan.job, self._facts.of(self.plan)
         if not job.changed_only or self._options.resume or self._options.narrowed:
             if job.incremental is None:
@@ -209,12 +212,13 @@ class RunState:
         """Forget the checkpoint, and note that the slot and all that was rejected before are done."""
         self._context.with_retry(partial(self.store.forget, markers))
         self._finished = True
-        self._context.with_retry(lambda: self._slot.finish(run, self._began))
+        if self._options.slot is not None:
+            self._context.with_retry(lambda: self._slot.finish(run, self._began))
         if self.is_full and not self.resumed and not self._options.narrowed:
             self._context.with_retry(lambda: self.rejects.remove_others(self.attempt))
 
     def _owe_prune(self, run: str) -> None:
-        """See whether a prune is due by `full_every`: after a full sync, also one whose prune was not come to."""
+        """Find out whether a prune is due by `full_every`: after a full sync, or still after an earlier one."""
         if self.plan.job.full_every is None or self._options.narrowed or self._options.resume:
             return
         if self.is_full:
@@ -222,7 +226,7 @@ class RunState:
         self.prunes = self._context.with_retry(self.store.owes_prune)
 
     def _sweep(self) -> None:
-        """Delete the hashes of rows that a full run of an incremental job did not meet, and the one before did."""
+        """Delete the hashes of rows that a full run of an incremental job did not meet, but the run before did."""
         context, mark = self._context, incremental.restored(self._start)
         before = context.with_retry(self._baselines.read) if mark and self.is_full else None
         if mark and before:
@@ -234,10 +238,9 @@ class RunState:
             )
 
     def _keep_baseline(self, run: str) -> None:
-        """Have the next run leave out what this one has seen to: all its rows are in Redis.
+        """Let the next run leave out the rows of this one, as all of them are in Redis.
 
-        Not where a master has thrown keys away meanwhile, or was restarted, and has what it had saved by then;
-        before a resumed run went on, no one has looked.
+        But not if a master may have lost some: then the next run reads everything.
         """
         retry, changes, more = self._context.with_retry, self.changes, self._start
         if not (changes or more):

@@ -12,9 +12,9 @@ from loader.state.tidy import Tidy
 
 
 class ScheduledSlot:
-    """The slot of a run, in seconds since 1970, or None for a run by hand, which has nothing to check or to note.
+    """The slot of a run, in seconds since 1970; None for a run by hand.
 
-    All of it happens under the job's lock. A slot that was done for another statement does not count.
+    It is checked and noted under the job's lock. A slot that was done for another statement does not count.
     """
 
     def __init__(self, context: JobContext, slot: int | None, tidy: Tidy) -> None:
@@ -43,9 +43,9 @@ class ScheduledSlot:
 
         If the daemon's clock is ahead of the target's, its slot does not say what is done.
         """
-        if self._slot is not None:
-            done = self._slot if self._slot <= began + SKEW else int(began)
-            self._schedule.save_slot(done, run, self._fingerprint)
+        assert self._slot is not None
+        done = self._slot if self._slot <= began + SKEW else int(began)
+        self._schedule.save_slot(done, run, self._fingerprint)
 
 
 def _moment(seconds: int) -> str:
