@@ -34,8 +34,8 @@ LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
 class Dispatcher:
     """Gives a run's chunks to its workers, and keeps account of them.
 
-    A run that writes holds the job's lock, and has replicas acknowledge each chunk; one with `Options.resume` keeps a
-    checkpoint.
+    A run that writes holds the job's lock, and replicas acknowledge each of its chunks. A run with `Options.resume`
+    keeps a checkpoint.
     """
 
     def __init__(self, context: JobContext, state: RunState, options: Options) -> None:
@@ -185,7 +185,7 @@ class Dispatcher:
         return self._pool.next_event(LOOK_EVERY)
 
     def _look_at_load(self) -> None:
-        """Have the workers wait while MySQL has too much to do, or its replica is too far behind."""
+        """Make the workers wait while MySQL has too much to do, or its replica is too far behind."""
         if time.monotonic() - self._looked < LOOK_EVERY:
             return
         self._looked = time.monotonic()
@@ -209,7 +209,7 @@ class Dispatcher:
             self._context.with_retry(lambda: self._state.rejects.add(event.rejects, self._state.attempt))
 
     def _save(self, patience: float, throttle: Throttle) -> None:
-        """Have the checkpoint say what is owed now, unless the lock has lapsed and it may be another run's."""
+        """Save the checkpoint of what is owed now, unless the lock has lapsed and it may be another run's."""
         markers = self._state.masters.markers
         if not markers or not self._options.resume or self._throttle.lapsed():
             return

@@ -57,9 +57,9 @@ class LostChunks:
                 listener.notify(Notice(f"redis {name}: {UNKNOWN.format(counted(exposure.count(name), 'chunk'))}"))
 
     def find(self, listener: RunListener, *, now: bool = False) -> Iterator[ChunkOwed]:
-        """Have written again what a master has lost, and what another run may have written over.
+        """Owe the chunks again that a master has lost, and those that another run may have overwritten.
 
-        Looked for every few seconds, and when the nodes have changed.
+        They are looked for every few seconds, and when the nodes have changed.
         """
         context, ledger = self._context, self._account.ledger
         markers, slots = self._state.masters.markers, context.target.slots
@@ -75,7 +75,7 @@ class LostChunks:
         self._slots = slots
 
     def owe_again(self, events: Sequence[ChunkLoaded], listener: RunListener, why: str) -> Iterator[ChunkOwed]:
-        """Have chunks written again that were counted."""
+        """Owe chunks again that were counted, and give them to a worker; a run that does so too often fails."""
         if not events:
             return
         self._repeats += 1
@@ -92,7 +92,7 @@ class LostChunks:
             self._give(event.chunk)
 
     def strike(self, events: Sequence[ChunkLoaded]) -> Iterator[ChunkOwed]:
-        """Count chunks out."""
+        """Count chunks out, and owe them."""
         self._account.strike(events)
         yield from map(ChunkOwed, events)
 

@@ -103,7 +103,7 @@ def load(
 
 
 def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
-    """Have all chunks loaded, and counted into the run."""
+    """Load all chunks, and count them into the run."""
     job = ends.plan.job
     with RunState(ends, options) as basis, Dispatcher(ends, basis, options) as dispatcher:
         take_up = partial(dispatcher.take_up, run.id)

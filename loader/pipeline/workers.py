@@ -35,7 +35,7 @@ class WorkerPool:
             self._threads.append(start_thread(self._work, number))
 
     def give(self, chunk: Chunk) -> None:
-        """Have the next free worker load a chunk."""
+        """Queue a chunk for the next free worker."""
         self._waiting.put(chunk)
 
     def withdraw(self) -> set[int]:

@@ -41,7 +41,7 @@ class RedisClient(KeyReader):
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
     Connections of one that is opened `beside` another are called as its own are, and are shut out with them.
-    Raises `TargetError`: transient where no node answers or slots are unowned, exit code 2 for a refused account.
+    Raises `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
     def __init__(self, settings: TargetConfig, *, again: bool = False, beside: "RedisClient | None" = None) -> None:
@@ -97,7 +97,7 @@ class RedisClient(KeyReader):
         return node, reply
 
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
-        """The reply to a command about a key, and whether a replica knows what it did, where there is one.
+        """The reply to a command about a key, and whether a replica, if there is one, knows what it did.
 
         It is for the lock, and so asked without the `guard`.
         """
@@ -107,7 +107,7 @@ class RedisClient(KeyReader):
     def keep(self, key: bytes, *commands: Words) -> None:
         """Carry out commands about a key, for good: a failover does not undo them.
 
-        Raises a transient error where no replica knows of them in time.
+        Raises a transient error if no replica knows of them in time.
         """
         node, _, replicas = self._ask(key, commands, known=True)
         if node in self.topology.replicated and not replicas:
@@ -147,7 +147,7 @@ class RedisClient(KeyReader):
         raise TargetError(f"redis {node}: still redirected after {HOPS} hops", kind=Kind.UNAVAILABLE)
 
     def command(self, node: Node, *words: str | bytes | int) -> Any:
-        """The reply to one command at one node; `TargetError` where it is an error."""
+        """The reply to one command at one node; `TargetError` if it is an error."""
         reply = self.commands(node, [words])[0]
         if isinstance(reply, Exception):
             raise self.error(reply, node)
@@ -156,7 +156,7 @@ class RedisClient(KeyReader):
     def commands(
         self, node: Node, commands: Iterable[Iterable[str | bytes | int]], *, guarded: bool = True
     ) -> list[Any]:
-        """Replies to pipelined commands at one node; an error reply stands in the list as an exception.
+        """Replies to pipelined commands at one node; an error reply is an exception in the list.
 
         A connection that fails is fenced: a command that arrives late must not undo a newer one.
         """
@@ -185,16 +185,16 @@ class RedisClient(KeyReader):
         return connection, connection._sock.made, connection.client_name  # noqa: SLF001
 
     def info(self, node: Node) -> dict[str, str]:
-        """What a node says of itself, by name."""
+        """The INFO of a node, by name."""
         return info_of(self.command(node, "INFO"))
 
     def look(self, node: Node, commands: Iterable[Sequence[str]]) -> list[Any]:
-        """Replies to commands at one node, over a connection for this alone; an error stands among them."""
+        """Replies to commands at one node, over a connection for this alone; an error is among them."""
         with self._passing(node) as connection:
             return exchange(connection, commands, allowed(self.patience))
 
     def connect(self, node: Node, patience: float | None = None) -> Any:
-        """A fresh connection to a node; what others may still have under way there is stopped first."""
+        """A fresh connection to a node; connections that must not write any more are closed there first."""
         began = time.monotonic()
         patience = allowed(min(self.patience, patience or self.patience))
         connection = self._connector.make(node, patience)
@@ -229,7 +229,7 @@ class RedisClient(KeyReader):
 
     @contextmanager
     def _turn(self, node: Node) -> Iterator[None]:
-        """Be the only one to use a node's connection; a transient error where another thread waits too long for it."""
+        """Be the only one to use a node's connection; a transient error if another thread keeps it for too long."""
         lock, patience, began = self._lock_of(node), allowed(self.patience), time.monotonic()
         if not lock.acquire(timeout=patience):
             raise self.error(TimeoutError(f"no reply to what was asked before for {patience:.0f} s"), node, began)
