@@ -329,7 +329,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
             @staticmethod
             def guard_fails():
                 try:
-                    only._writer._target.guard()
+                    only._target.guard()
                 except LoaderError:
                     return True
                 return False
