@@ -9,7 +9,8 @@ from loader.jobs.verify import verify
 from loader.mysql import catalog
 from loader.mysql.chunk_key import walk_fix
 from loader.mysql.connection import Connection
-from loader.mysql.plan import changed_since, make_plan
+from loader.mysql.plan import changed_since
+from loader.mysql.planner import make_plan
 from loader.pipeline import incremental
 from loader.pipeline.options import Options
 from support.command import Desk

@@ -407,13 +407,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/sql",
         (
             "texts of several character sets are joined as they are",
             "text_of(column) if mixed and column in texts else quote(column.name)",
             "quote(column.name)",
             "reconcile::character_sets_that_do_not_mix",
         ),
+    ),
+    *_of(
+        "mysql/planner",
         (
             "what is computed is no part of the plan",
             " or column.name.lower() in computed",
@@ -712,16 +715,19 @@ FAULTS = [
             "increment::only_what_was_changed_is_read",
         ),
         (
-            "shards overlap",
-            "% {shard[1]} = {shard[0] - 1}",
-            "% {shard[1]} >= {shard[0] - 1}",
-            "backfill::shards_divide_the_table",
-        ),
-        (
             "a type that changed is not seen in the result",
             "for before, now in pairs if before != now)",
             "for before, now in pairs if before[0] != now[0])",
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
+        ),
+    ),
+    *_of(
+        "mysql/planner",
+        (
+            "shards overlap",
+            "% {shard[1]} = {shard[0] - 1}",
+            "% {shard[1]} >= {shard[0] - 1}",
+            "backfill::shards_divide_the_table",
         ),
     ),
     *_of(
