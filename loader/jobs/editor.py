@@ -9,7 +9,7 @@ from loader.wire.slots import slot_of
 
 
 class HashEditor:
-    """Writes and deletes hashes by their keys; each attempt looks the rows up anew."""
+    """Writes and deletes hashes by their keys; each attempt looks the rows up again."""
 
     def __init__(self, rows: JobRows) -> None:
         self._rows = rows

@@ -18,7 +18,8 @@ from loader.config.parsers import Address, mysql_address, redis_address
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError, Kind, LoaderError
 from loader.model import TableSummary
-from loader.mysql.connection import Connection, is_login
+from loader.mysql.connection import Connection
+from loader.mysql.failures import is_login
 from loader.redis.client import RedisClient
 
 TRIES = 3  # passwords that are asked for
