@@ -13,7 +13,8 @@ from loader.config.models import JobConfig
 from loader.errors import LoaderError
 from loader.report.documents import rejects_document
 from loader.report.status import runs_document, status_document
-from loader.web.dashboard import Dashboard, masked
+from loader.web.dashboard import Dashboard
+from loader.web.job_texts import masked
 from loader.web.server import NO_STORE
 
 RUNS, MOST_RUNS = 20, 1000  # of an answer

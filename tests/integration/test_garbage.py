@@ -197,9 +197,9 @@ def tidy(lab, name):
 def page(lab, name):
     survey = Dashboard(lab.config, RunTracker(), Health(lab.config.source, lab.config.target))
     try:
-        with survey._open() as target:
+        with survey._target.open() as target:
             survey.seed(target)
-        _, told = survey._look(lab.config)
+        _, told = survey._look()
         survey.runs([name], 5)
         return list(told)
     finally:
