@@ -259,13 +259,16 @@ def test_no_more_is_deleted_than_is_allowed(most):
     """What `--max-delete` allows, whatever goes after the hashes were counted."""
     gone = []
 
-    class Sides:
-        def unlink(self, keys):
+    class Editor:
+        def unlink(self, keys, moving):
             gone.extend(keys)
             return len(keys)
 
+    class Still:
+        moving = frozenset()
+
     done = prune_module.Pruned("job")
-    prune_module.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
+    prune_module.delete(Editor(), Still(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
     assert (done.deleted, gone) == (most, [b"a", b"b", b"c", b"d"][:most])
 
 
