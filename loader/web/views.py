@@ -1,4 +1,4 @@
-"""What the status page shows, as values: the survey makes them, the pages draw them. No I/O.
+"""What the status page shows, as values: the dashboard makes them, the pages draw them. No I/O.
 
 Times are in seconds since 1970, durations in seconds, sizes in bytes.
 """

@@ -110,8 +110,8 @@ FAULTS = [
         "jobs/verify",
         (
             "a repair takes no lock",
-            'with JobSession(settings, job, new_id() if repair else "") as both:',
-            'with JobSession(settings, job, "") as both:',
+            'with JobSession(settings, job, new_id() if repair else "") as session:',
+            'with JobSession(settings, job, "") as session:',
             "lock::x1_two_runs_of_a_job",
         ),
         (
@@ -122,7 +122,7 @@ FAULTS = [
         ),
         (
             "a repair leaves the baseline",
-            "        if repair:\n            void_baseline(both)\n",
+            "        if repair:\n            void_baseline(session)\n",
             "",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
@@ -149,8 +149,8 @@ FAULTS = [
         ),
         (
             "a prune leaves the baseline",
-            "            void_baseline(both)\n            delete(",
-            "            delete(",
+            "            void_baseline(session)\n            found = ",
+            "            found = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -170,8 +170,8 @@ FAULTS = [
         "jobs/rejects",
         (
             "a retry leaves the baseline",
-            "        void_baseline(both)\n        rejects = ",
-            "        rejects = ",
+            "        void_baseline(session)\n        rows = ",
+            "        rows = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -407,13 +407,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/sql",
         (
             "texts of several character sets are joined as they are",
             "text_of(column) if mixed and column in texts else quote(column.name)",
             "quote(column.name)",
             "reconcile::character_sets_that_do_not_mix",
         ),
+    ),
+    *_of(
+        "mysql/planner",
         (
             "what is computed is no part of the plan",
             " or column.name.lower() in computed",
@@ -443,10 +446,10 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/rows",
         (
             "a hash of someone else goes",
-            "own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))",
+            "own = hashes if self._lookup.is_certain else self._proven(sorted(hashes))",
             "own = hashes",
             "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
         ),
@@ -455,7 +458,7 @@ FAULTS = [
         "jobs/prune",
         (
             "hashes of others allow more to be deleted",
-            "done.keys -= len(left.unsure) + left.others",
+            "done.keys -= len(orphans.unsure) + orphans.others",
             "pass",
             "reconcile::keys_of_others_are_left_alone",
         ),
@@ -715,16 +718,19 @@ FAULTS = [
             "increment::only_what_was_changed_is_read",
         ),
         (
-            "shards overlap",
-            "% {shard[1]} = {shard[0] - 1}",
-            "% {shard[1]} >= {shard[0] - 1}",
-            "backfill::shards_divide_the_table",
-        ),
-        (
             "a type that changed is not seen in the result",
             "for before, now in pairs if before != now)",
             "for before, now in pairs if before[0] != now[0])",
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
+        ),
+    ),
+    *_of(
+        "mysql/planner",
+        (
+            "shards overlap",
+            "% {shard[1]} = {shard[0] - 1}",
+            "% {shard[1]} >= {shard[0] - 1}",
+            "backfill::shards_divide_the_table",
         ),
     ),
     *_of(
@@ -1355,7 +1361,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "who takes a slot is not gone over after who gives it",
             "*((node, True) for node in stood.takers)",
@@ -1367,12 +1373,6 @@ FAULTS = [
             "moved |= self._standing().changed(stood)",
             "self._standing()",
             "moves::a_key_that_moves_while_keys_are_looked_for",
-        ),
-        (
-            "a hash goes from one side of a half moved slot alone",
-            "if copies := [each for each in commands if slot_of(each[0]) in moved]:",
-            "if copies := list(commands[:0]):",
-            "moves::a_key_that_a_move_has_left_on_both_sides",
         ),
         (
             "what nobody reaches of a half moved slot is passed over",
@@ -1387,16 +1387,25 @@ FAULTS = [
             "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
         ),
         (
-            "a deletion is not covered by the lock",
-            "            self.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
-            "            sent = self._send(commands, grant := self.throttle.grant())\n",
-            "reconcile::a_deletion_that_the_lock_does_not_cover",
-        ),
-        (
             "keys of others are extra",
-            "yield list(filter(self.lookup.owns, page.reached(left))) if page else []",
+            "yield list(filter(self._lookup.owns, page.reached(left))) if page else []",
             "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
+        ),
+    ),
+    *_of(
+        "jobs/editor",
+        (
+            "a hash goes from one side of a half moved slot alone",
+            "if copies := [each for each in commands if slot_of(each[0]) in moving]:",
+            "if copies := list(commands[:0]):",
+            "moves::a_key_that_a_move_has_left_on_both_sides",
+        ),
+        (
+            "a deletion is not covered by the lock",
+            "            session.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
+            "            sent = self._send(commands, grant := self.throttle.grant())\n",
+            "reconcile::a_deletion_that_the_lock_does_not_cover",
         ),
     ),
     *_of(
@@ -1634,7 +1643,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "a master that another one replaced is gone over",
             "if self._lives() != before:",
