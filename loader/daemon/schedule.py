@@ -22,8 +22,8 @@ from apscheduler.triggers.date import DateTrigger
 
 from loader.daemon.scheduler import HandOver, Scheduler, SlotTrigger
 from loader.daemon.slots import Reason, SlotCounts, SlotListener, Timed
-from loader.errors import Exit, LoaderError
-from loader.model import Run, Status
+from loader.errors import Kind, LoaderError
+from loader.model import Outcome, Run, Status
 from loader.process import start_thread, ticks
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
@@ -311,11 +311,11 @@ class Schedule:
         self._dropped.discard(entry)
         self._tell("ended", run, slot)
         gone = self._stopping or self._entries.get(entry.name) is not entry
-        if run.elsewhere:
+        if run.outcome.kind is Kind.DONE:
             self._settle(entry, Reason.ELSEWHERE)
-        elif run.paused:
+        elif run.outcome.kind is Kind.PAUSED:
             self._settle(entry, Reason.PAUSED)
-        elif run.exit_code == Exit.LOCKED:
+        elif run.outcome.kind is Kind.LOCKED:
             if gone:
                 self._settle(entry, Reason.STOPPING)
             else:
@@ -325,7 +325,7 @@ class Schedule:
             entry.tally = entry.tally.plus(again=1) if entry.open is None else entry.tally.plus(run=1)
             entry.open = None
             if run.status is Status.FAILED and not gone:
-                least = BACKOFF_MOST if run.exit_code == Exit.CONFIG else BACKOFF
+                least = BACKOFF_MOST if run.outcome.is_refusal else BACKOFF
                 self._try_again(entry, slot, min(BACKOFF_MOST, least * 2 ** min(entry.failures, 9)))
                 entry.failures += 1
         self._fill()
@@ -376,4 +376,4 @@ def _again(name: str) -> str:
 
 
 def _failed(job: str, error: str) -> Run:
-    return Run(job=job, id="", status=Status.FAILED, exit_code=Exit.FAILED, error=error)
+    return Run(job=job, id="", outcome=Outcome(Kind.FAULT, error))

@@ -22,10 +22,10 @@ from loader.daemon.schedule import Schedule
 from loader.daemon.slots import Reason, SlotListener
 from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
-from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
+from loader.errors import ConfigError, Kind, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.rejects import retry
-from loader.model import SKEW, Run
+from loader.model import SKEW, Outcome, Run
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
@@ -132,7 +132,7 @@ class Daemon:
                     target, name
                 ).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
         except Paused as paused:
-            return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
+            return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
@@ -246,6 +246,13 @@ class Daemon:
                 self._say.warning("runs are left behind: a server does not answer")
 
 
+EVENTS: Mapping[Kind | None, str] = {
+    Kind.PAUSED: "paused",
+    Kind.DONE: "done elsewhere",
+    Kind.LOCKED: "locked, looked at again soon",
+}
+
+
 class ScheduleLogger:
     """Log lines of what becomes of slots and runs."""
 
@@ -257,8 +264,7 @@ class ScheduleLogger:
 
     def ended(self, run: Run, slot: int) -> None:
         """A run ended; its own last line has told of it, unless it had nothing to do."""
-        if run.exit_code == Exit.LOCKED:
-            event = "paused" if run.paused else "done elsewhere" if run.elsewhere else "locked, looked at again soon"
+        if event := EVENTS.get(run.outcome.kind):
             self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:

@@ -33,7 +33,7 @@ class SlotListener(Protocol):
         """A run begins, `late` seconds after its slot; each is followed by `ended`."""
 
     def ended(self, run: Run, slot: int) -> None:
-        """A run ended; with exit code 5 it did nothing, see `Run.elsewhere`."""
+        """A run ended, or found its job locked, done or paused by someone else, see `Outcome.is_taken`."""
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """So many slots, of which this is the first, are settled without a run."""

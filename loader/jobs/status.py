@@ -148,4 +148,4 @@ def next_time(schedule: ScheduleConfig, after: float) -> float:
 def _state(last: RunRecord | None, *, late: bool) -> str:
     if last is None:
         return "never"
-    return "late" if late and last.status in {"ok", "rejects"} else last.status
+    return "late" if late and last.status.is_success else last.status

@@ -253,7 +253,7 @@ class Reporter:
     def _conclude(self, run: Run) -> None:
         """One line with everything, where there are lines; the bar's last word is the summary."""
         if self._lines:
-            level = "debug" if run.refused else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon looks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, RunRecord
 from loader.web.views import CELLS, MINUTES, Cell, Grid, Progress
@@ -105,7 +105,7 @@ class RunTracker:
             elif isinstance(event, RunEnded):
                 if heard.going is listener.going:
                     heard.going = None
-                if not event.run.refused and heard.chunks.run == event.run.id:
+                if not event.run.did_nothing and heard.chunks.run == event.run.id:
                     heard.chunks.end(event.run)
             elif listener.going:
                 self._count(heard, listener.going, event)
@@ -249,7 +249,7 @@ class _Chunks:
 
     def end(self, run: Run) -> None:
         """The run is over; chunks that it owes were never loaded."""
-        self._ended, self._whole = True, run.resumed and run.status in {Status.OK, Status.REJECTS}
+        self._ended, self._whole = True, run.resumed and run.outcome.is_success
         if not run.resumed:
             self._reach(run.chunks)
         for cell in self._cells.values():

@@ -186,12 +186,12 @@ class Metrics:
         self._set_running(job, -1)
         if not self._knows(job):
             return
-        if run.refused:  # the schedule tells what became of its slot
+        if run.did_nothing:  # the schedule tells what became of its slot
             return
         self._runs.labels(job, run.status.value).inc()
         self._seconds.labels(job).observe(run.seconds)
         self._retried.labels(job).inc(run.chunks_retried)
-        if run.status in {Status.OK, Status.REJECTS}:
+        if run.outcome.is_success:
             self._succeed(job, time.time())
         if run.listed is not None:
             self._rejects.labels(job).set(run.listed)

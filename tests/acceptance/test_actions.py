@@ -12,7 +12,7 @@ from loader.daemon.schedule import Schedule
 from loader.daemon.service import FINISH
 from loader.daemon.slots import Reason
 from loader.lab.process import free_ports, wait
-from loader.model import Run, Status
+from loader.model import Run
 from support.command import HOST, Desk, finish
 from support.daemons import daemon
 
@@ -278,7 +278,7 @@ def test_hands_take_turns_with_the_schedule():
 
     def work(name, slot):
         began.append(name)
-        return Run(job=name, id="r", status=Status.OK)
+        return Run(job=name, id="r")
 
     def hand(name):
         def act():

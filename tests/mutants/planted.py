@@ -362,8 +362,8 @@ FAULTS = [
         ),
         (
             "a paused slot counts as run",
-            "        elif run.paused:\n",
-            "        elif run.paused and run.elsewhere:\n",
+            "elif run.outcome.kind is Kind.PAUSED:",
+            "elif run.outcome is Kind.PAUSED:",
             "schedule::a_slot_of_a_paused_job_is_settled_and_not_tried_again",
         ),
         (
@@ -749,13 +749,13 @@ FAULTS = [
         "state/history",
         (
             "a run of a part is a success of all",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
-            "self.exit_code in {Exit.OK, Exit.REJECTS}",
+            "self.status.is_success and not self.partial",
+            "self.status.is_success",
             "watch::a_part_is_no_success",
         ),
         (
             "a failed run is a success",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
+            "self.status.is_success and not self.partial",
             "not self.partial",
             "watch::stopped_and_bounded",
         ),
@@ -1709,8 +1709,8 @@ FAULTS = [
         "pipeline/run",
         (
             "a table that is gone is a fault of the config",
-            "return Exit.FAILED if gone and",
-            "return Exit.FAILED if not gone and",
+            "return Kind.VANISHED if is_missing and",
+            "return Kind.VANISHED if not is_missing and",
             "bad_input::s11_a_table_that_is_gone",
         ),
     ),
@@ -1733,8 +1733,8 @@ FAULTS = [
         ),
         (
             "any value does",
-            "        if self._is_plain(kind, value):\n",
-            "        if kind in {int, float, str, bool}:\n",
+            "if kind is Any or self._is_plain(kind, value):",
+            "if kind in {Any, int, float, str, bool}:",
             "garbage::garbage_in_each_key",
         ),
     ),

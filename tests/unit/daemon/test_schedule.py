@@ -12,9 +12,9 @@ from loader.daemon import schedule as module
 from loader.daemon.schedule import Schedule
 from loader.daemon.scheduler import SlotTrigger
 from loader.daemon.slots import Reason, SlotCounts
-from loader.errors import Exit
+from loader.errors import Kind
 from loader.lab.process import wait
-from loader.model import Run, Status
+from loader.model import Outcome, Run
 
 SECOND = ScheduleConfig(every="1s")
 NEVER = ScheduleConfig(cron="0 0 29 2 *")  # not within a test, but for one day in four years
@@ -53,8 +53,8 @@ def begin():
         assert schedule.wait(30)
 
 
-def failed(job, code=Exit.FAILED):
-    return Run(job, "x", status=Status.FAILED, exit_code=code, error="it broke")
+def failed(job, kind=Kind.FAULT):
+    return Run(job, "x", outcome=Outcome(kind, "it broke"))
 
 
 def settled(tally):
@@ -123,8 +123,8 @@ def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin, jobs, at
 def test_a_job_that_is_locked_elsewhere_is_looked_at_again(begin, monkeypatch):
     """Until the lock is free, or another daemon has done the slot; which counts as one slot."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
-    locked = Run("", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
-    done = Run("", "x", exit_code=Exit.LOCKED, elsewhere=True, error="done by another")
+    locked = Run("", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
+    done = Run("", "x", outcome=Outcome(Kind.DONE, "done by another"))
     answers = {"over": [locked, locked, Run("over", "x")], "done": [locked, done]}
     schedule, heard = begin(lambda job, _: answers[job].pop(0), {"over": NEVER, "done": NEVER})
     for name in answers:
@@ -151,7 +151,7 @@ def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
 
 def test_a_new_slot_settles_the_one_that_is_still_locked_elsewhere(begin):
     """Each is counted: as running, since the run elsewhere goes on."""
-    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    locked = Run("a", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
     schedule, heard = begin(lambda *_: locked, {"a": SECOND})
     wait(lambda: len(heard.of("skipped")) >= 2, "slots to be skipped")
     schedule.stop()
@@ -329,7 +329,7 @@ def test_what_waits_by_hand_is_not_begun_once_the_schedule_stops(begin):
 def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
     """The slot that is owed is not lost: it is looked at again."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
-    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    locked = Run("a", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
     answers, free = [locked, Run("a", "x")], threading.Event()
     schedule, _ = begin(lambda *_: answers.pop(0), {"a": NEVER})
     schedule.take_up("a", 77)
@@ -375,9 +375,7 @@ def test_a_job_taken_out_while_it_runs_is_not_begun_beside_itself(begin):
 
 def test_a_slot_of_a_paused_job_is_settled_and_not_tried_again(begin):
     """As paused, which is no failure."""
-    schedule, heard = begin(
-        lambda job, _: Run(job, "x", exit_code=Exit.LOCKED, paused=True, error="paused"), {"a": NEVER}
-    )
+    schedule, heard = begin(lambda job, _: Run(job, "x", outcome=Outcome(Kind.PAUSED, "paused")), {"a": NEVER})
     schedule.take_up("a", 77)
     wait(lambda: heard.of("skipped"), "the slot to be skipped")
     assert heard.of("skipped") == [["a", 77, Reason.PAUSED, 1]]
