@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from loader.daemon.listeners import Reason
 from loader.daemon.schedule import Schedule
 from loader.daemon.service import FINISH
-from loader.daemon.slots import Reason
 from loader.lab.process import free_ports, wait
 from loader.model import Run
 from support.command import HOST, Desk, finish
@@ -310,5 +310,5 @@ def test_hands_take_turns_with_the_schedule():
     assert schedule.wait(5)
     schedule.stop()
     assert not schedule.by_hand("b", hand("b"))
-    tally = schedule.tallies()["a"]
+    tally = schedule.counts()["a"]
     assert tally.due == tally.run + tally.running + tally.coalesced + tally.stopping

@@ -17,7 +17,7 @@ import pytest
 from loader.config.load import load_config
 from loader.daemon.clocks import Clocks
 from loader.daemon.service import FINISH, Daemon
-from loader.errors import LoaderError
+from loader.errors import Kind, LoaderError
 from loader.lab.process import wait
 from loader.model import ChunkLoaded, Notice, Run, Status
 from loader.pipeline.options import Options
@@ -184,7 +184,7 @@ def test_a_slot_is_done_once_whatever_the_clocks_say(world):
     assert run(now)[0].written == 5
     for slot in (now - 1, now):
         done, _ = run(slot)
-        assert (done.elsewhere, done.exit_code, done.read) == (True, 5, 0)
+        assert (done.outcome.kind, done.exit_code, done.read) == (Kind.DONE, 5, 0)
         assert "was done for" in done.error
     assert run(now + 200)[0].written == 5  # of a daemon that is ahead, and has done no more than what has come
     done, told = run(int(time.time()) + 1)

@@ -287,17 +287,50 @@ FAULTS = [
         ),
     ),
     *_of(
-        "daemon/schedule",
+        "daemon/listeners",
         (
-            "a job runs beside itself",
-            "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
-            "        if not hands and entry.name in self._by_hand:\n            self._skip(",
-            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+            "a fault in the telling stops a job",
+            '    except Exception:\n        LOG.exception("a listener',
+            '    except OSError:\n        LOG.exception("a listener',
+            "schedule::a_listener_that_fails_harms_no_job",
         ),
+    ),
+    *_of(
+        "daemon/places",
         (
             "places are not counted",
             "while self._waiting and self._running < self.at_once and",
             "while self._waiting and",
+            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+        ),
+    ),
+    *_of(
+        "daemon/timer",
+        (
+            "a clock set back is not noticed",
+            "if went_back := now < self._seen - BACK:",
+            "if went_back := now < self._seen - 1e9:",
+            "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "the clock that is shared is followed once",
+            "or abs(shift - self._shift) > DRIFT):",
+            "):",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "a pause grows by as much as the clock is set",
+            "        if self._retry.at is not None:\n",
+            "        if self._retry.at is None:\n",
+            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
+        ),
+    ),
+    *_of(
+        "daemon/schedule",
+        (
+            "a job runs beside itself",
+            "        if self._is_busy(entry.name) and not manual:\n            self._skip(",
+            "        if not manual and entry.name in self._by_hand:\n            self._skip(",
             "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
         ),
         (
@@ -308,37 +341,19 @@ FAULTS = [
         ),
         (
             "a slot that is tried again is not settled by the next",
-            "        self._settle(entry, Reason.RUNNING)\n        with suppress",
-            "        with suppress",
+            "        self._settle(entry, Reason.RUNNING)\n        entry.timer.forget",
+            "        entry.timer.forget",
             "schedule::a_new_slot_settles_the_one_that_is_still_locked_elsewhere",
         ),
         (
-            "a clock set back is not noticed",
-            "if went_back := now < entry.seen - BACK:",
-            "if went_back := now < entry.seen - 1e9:",
-            "schedule::the_clock_set_back_does_not_stall_a_job",
-        ),
-        (
             "slots come by this machine's clock",
-            "slots = entry.clock.due(self._clock(name))",
-            "slots = entry.clock.due(time.time())",
+            "due = entry.timer.take(self._clock(name))",
+            "due = entry.timer.take(time.time())",
             "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "the clock that is shared is followed once",
-            "or abs(shift - clock.shift) > DRIFT):",
-            "):",
-            "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "a pause grows by as much as the clock is set",
-            "        if self._scheduler.get_job(_again(entry.name)):\n",
-            "        if not self._scheduler.get_job(entry.name):\n",
-            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
         ),
         (
             "a slot that comes amid work by hand is dropped",
-            "            hands.delays, entry.again = entry, slot\n",
+            "            manual.delays, entry.again = entry, last\n",
             "            self._settle(entry, Reason.RUNNING)\n",
             "schedule::a_slot_that_comes_amid_work_by_hand_is_done_once_after_it",
         ),
@@ -350,20 +365,14 @@ FAULTS = [
         ),
         (
             "an attempt that met a run by hand is lost",
-            "if hands.delays and self._entries",
-            "if not hands.delays and self._entries",
+            "if entry and self._entries",
+            "if not entry and self._entries",
             "schedule::an_attempt_that_meets_a_run_by_hand_comes_later",
         ),
         (
-            "a fault in the telling stops a job",
-            '            except Exception:\n                LOG.exception("a listener',
-            '            except OSError:\n                LOG.exception("a listener',
-            "schedule::a_listener_that_fails_harms_no_job",
-        ),
-        (
             "a paused slot counts as run",
-            "elif run.outcome.kind is Kind.PAUSED:",
-            "elif run.outcome is Kind.PAUSED:",
+            ", Kind.PAUSED: Reason.PAUSED}",
+            "}",
             "schedule::a_slot_of_a_paused_job_is_settled_and_not_tried_again",
         ),
         (
