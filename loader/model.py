@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from loader.errors import Exit, Kind
+from loader.errors import Exit
+from loader.outcome import LOADED, Outcome, Status
 
 Key = bytes  # of a hash
 KeyValues = tuple[str, ...]
@@ -247,74 +248,6 @@ class RunEnded:
     run: "Run"
 
 
-class Status(StrEnum):
-    """How a run ended."""
-
-    OK = "ok"
-    REJECTS = "rejects"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-    @property
-    def is_success(self) -> bool:
-        """Whether all rows were loaded, rejected ones aside."""
-        return self in {Status.OK, Status.REJECTS}
-
-
-STATUSES: Mapping[Kind | None, Status] = {
-    None: Status.OK,
-    Kind.REJECTS: Status.REJECTS,
-    Kind.DONE: Status.OK,
-    Kind.PAUSED: Status.OK,
-    Kind.INTERRUPTED: Status.STOPPED,
-    Kind.TERMINATED: Status.STOPPED,
-}
-"""Of all other kinds it is FAILED."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: `kind` is what went wrong, None if nothing did; `error` says it to people."""
-
-    kind: Kind | None = None
-    error: str | None = None
-
-    @property
-    def status(self) -> Status:
-        """The one word for it."""
-        return STATUSES.get(self.kind, Status.FAILED)
-
-    @property
-    def exit_code(self) -> Exit:
-        """The exit code of a command that ends with it."""
-        return self.kind.exit_code if self.kind else Exit.OK
-
-    @property
-    def is_success(self) -> bool:
-        """Whether all rows were loaded, rejected ones aside."""
-        return self.kind in {None, Kind.REJECTS}
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether someone else does the work, has done it, or has paused it."""
-        return self.kind is not None and self.kind.is_taken
-
-    @property
-    def is_refusal(self) -> bool:
-        """Whether a person has to change the config, the account or the server first."""
-        return self.kind is not None and self.kind.is_refusal
-
-    @property
-    def is_unreachable(self) -> bool:
-        """Whether a server, or enough of its replicas, did not answer."""
-        return self.kind is not None and self.kind.is_unreachable
-
-    @property
-    def is_stop(self) -> bool:
-        """Whether a signal ended it."""
-        return self.kind is not None and self.kind.is_stop
-
-
 @dataclass(slots=True)
 class Run:
     """One execution of a job, added up from its events: `read = written + unchanged + rejected`, or it has failed."""
@@ -323,7 +256,7 @@ class Run:
     id: str
     dry_run: bool = False
     full: bool = True  # all rows of the job were read, not those alone that were changed
-    outcome: Outcome = Outcome()
+    outcome: Outcome = LOADED
     resumed: bool = False
     read: int = 0
     written: int = 0

@@ -275,7 +275,7 @@ def _run_all(
     output: Format,
 ) -> NoReturn:
     """Run jobs one after the other, until a signal; the exit code is the worst of theirs."""
-    from loader.model import Status
+    from loader.outcome import Status
 
     codes = []
     for job in jobs:
@@ -299,7 +299,7 @@ def _run(
 
 
 def _tell(run: "Run", output: Format) -> None:
-    from loader.model import Status
+    from loader.outcome import Status
     from loader.report.documents import dump, run_document, run_text
 
     if output is Format.JSON:

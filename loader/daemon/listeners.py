@@ -4,22 +4,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Protocol
 
 from loader.model import Run
+from loader.outcome import Reason
 
 LOG = logging.getLogger(__name__)
-
-
-class Reason(StrEnum):
-    """Why a due time had no run here."""
-
-    ELSEWHERE = "elsewhere"  # another daemon has run the job for it
-    RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
-    COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
-    PAUSED = "paused"  # the job is paused
-    STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from functools import partial
 
 from loader.daemon.alarms import AlarmClock
 from loader.daemon.due_times import Timed
-from loader.daemon.listeners import DueCounts, Reason, ScheduleListener, ScheduleListeners
+from loader.daemon.listeners import DueCounts, ScheduleListener, ScheduleListeners
 from loader.daemon.places import Places, Task
 from loader.daemon.timer import DRIFT, JobTimer
 from loader.errors import Kind, LoaderError
-from loader.model import Outcome, Run, Status
+from loader.model import Run
+from loader.outcome import Outcome, Reason, Status
 from loader.process import ticks
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling

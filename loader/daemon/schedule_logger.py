@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from loader.daemon.listeners import Reason
 from loader.errors import Kind
 from loader.model import Run
+from loader.outcome import Reason
 from loader.report.progress import Log
 
 EVENTS: Mapping[Kind | None, str] = {

@@ -23,7 +23,8 @@ from loader.doctor.findings import clock
 from loader.errors import ConfigError, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.rejects import retry
-from loader.model import SKEW, Outcome, Run
+from loader.model import SKEW, Run
+from loader.outcome import Outcome
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
@@ -33,6 +34,7 @@ from loader.state.checkpoint import StateStore
 from loader.state.holders import holders
 from loader.web.app import Serving
 from loader.web.health import PATIENCE
+from loader.web.views import Action
 from loader.words import counted
 
 ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
@@ -138,13 +140,13 @@ class Daemon:
         """Whether the config has such a job."""
         return job in self.config.jobs
 
-    def act(self, job: str, action: str, by: str) -> bool:
+    def act(self, job: str, action: Action, by: str) -> bool:
         """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
 
         Raises a `LoaderError` where the target cannot be told.
         """
         config, done = self.config, True
-        if action in {"run", "retry"}:
+        if action in {Action.RUN, Action.RETRY}:
             with RedisClient(config.target) as target:
                 if holders(target, job):
                     return False
@@ -152,16 +154,16 @@ class Daemon:
         else:
             with RedisClient(config.target) as target:
                 state = StateStore(target, job)
-                (state.pause if action == "pause" else state.resume)()
+                (state.pause if action is Action.PAUSE else state.resume)()
         self._log.logger(job).info("action", action=action, by=by, done=done)
         return done
 
-    def _by_hand(self, name: str, action: str) -> None:
+    def _by_hand(self, name: str, action: Action) -> None:
         """Do what was asked for, as the config is by now."""
         config = self.config
         if name not in config.jobs:
             self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
-        elif action == "run":
+        elif action is Action.RUN:
             self._run(config, name)
         else:
             self._retry(config, name)

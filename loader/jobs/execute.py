@@ -5,7 +5,8 @@ from loader.config.models import JobConfig
 from loader.errors import Kind, LoaderError
 from loader.jobs import prune as prune_module
 from loader.jobs.prune import MAX_DELETE, Pruned
-from loader.model import Notice, Outcome, Run, RunBegan, RunEnded
+from loader.model import Notice, Run, RunBegan, RunEnded
+from loader.outcome import Outcome
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, passing
 from loader.pipeline.options import Options

@@ -9,7 +9,8 @@ from uuid import uuid4
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Kind, LoaderError, StartOver, text_of
-from loader.model import ChunkLoaded, ChunkOwed, Notice, Outcome, Run
+from loader.model import ChunkLoaded, ChunkOwed, Notice, Run
+from loader.outcome import Outcome
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, open_job, patience
 from loader.pipeline.options import Options

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.outcome import Status
 from loader.pipeline.throttle import Throttle
 from loader.words import counted
 

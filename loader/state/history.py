@@ -17,7 +17,8 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import LoaderError, StateError, Stopped
-from loader.model import Outcome, Run, Status
+from loader.model import Run
+from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines

@@ -19,10 +19,10 @@ from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import TargetConfig
 from loader.errors import Kind, StateError, TargetError
 from loader.jobs.preview import preview
-from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
+from loader.jobs.status import JobState, JobStatus, ahead, is_late, job_status, questions
 from loader.model import Chunk, Node
 from loader.redis.client import RedisClient
-from loader.redis.servers import describe_cluster
+from loader.redis.servers import ClusterState, describe_cluster
 from loader.report.documents import command_text, shown
 from loader.report.status import UNITS
 from loader.state.history import KEPT, History, RunRecord
@@ -98,7 +98,7 @@ class Dashboard:
         now = self._now()
         problems = [*([glimpse.problem] if glimpse.problem else []), *told, *health]
         if cluster and time.time() - glimpse.at > STALE:
-            cluster = replace(cluster, state="unknown")
+            cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target is being asked, and does not answer"]
         source, target = config.source, config.target
         return Overview(
@@ -209,16 +209,16 @@ class Dashboard:
         status, schedule, now = self._statuses.get(job.name), job.schedule, self._now()
         progress = self._record.progress(job.name)
         if status is None:
-            told = JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
+            told = JobStatus(job.name, now, JobState.UNKNOWN)
         else:
             passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
             now = status.now + passed
             late = is_late(job, status.last, status.success, now, status.former)
-            state = "late" if late and status.state in {"ok", "rejects"} else status.state
-            state = "unknown" if passed > STALE else state  # its node does not answer
+            state = JobState.LATE if late and status.state.is_success else status.state
+            state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
             told = replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
         if progress:  # known here before the target is asked again
-            told = replace(told, state="running")
+            told = replace(told, state=JobState.RUNNING)
             progress = replace(progress, began=progress.began + self._ahead)
         return JobView(
             status=told,

@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from loader.daemon.listeners import Reason
 from loader.daemon.schedule import Schedule
 from loader.daemon.service import FINISH
 from loader.lab.process import free_ports, wait
 from loader.model import Run
+from loader.outcome import Reason
 from support.command import HOST, Desk, finish
 from support.daemons import daemon
 

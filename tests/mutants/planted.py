@@ -1901,7 +1901,7 @@ FAULTS = [
         "jobs/verify",
         (
             "rows that no key can be made of are not missed",
-            '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
+            "            self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])\n",
             "",
             "reconcile::a_row_whose_key_is_null_has_no_hash",
         ),

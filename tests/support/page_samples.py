@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from loader.jobs.status import JobStatus
-from loader.model import Status
+from loader.jobs.status import JobState, JobStatus
+from loader.outcome import Status
 from loader.state.history import RunRecord
 from loader.state.holders import Holder
 from loader.web.render import Renderer
@@ -74,7 +74,7 @@ def job(name="orders", state="ok", **facts):
     status = JobStatus(
         job=name,
         now=NOW,
-        state=state,
+        state=JobState(state),
         late=facts.pop("late", state == "late"),
         holders=facts.pop("holders", ()),
         last=last,

@@ -10,11 +10,12 @@ import pytest
 from loader.config.models import ScheduleConfig
 from loader.daemon import schedule as module
 from loader.daemon.due_times import DueTimes
-from loader.daemon.listeners import DueCounts, Reason
+from loader.daemon.listeners import DueCounts
 from loader.daemon.schedule import Schedule
 from loader.errors import Kind
 from loader.lab.process import wait
-from loader.model import Outcome, Run
+from loader.model import Run
+from loader.outcome import Outcome, Reason
 
 SECOND = ScheduleConfig(every="1s")
 NEVER = ScheduleConfig(cron="0 0 29 2 *")  # not within a test, but for one day in four years

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.errors import Kind
-from loader.model import Chunk, ChunkLoaded, Outcome, Reject, Run, RunBegan, RunEnded, Waiting
+from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Waiting
+from loader.outcome import Outcome
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, entry_of
 from loader.web import activity as room
