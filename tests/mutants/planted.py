@@ -287,6 +287,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "daemon/alarms",
+        (
+            "an alarm that was changed rings all the same",
+            "if number == self._number:",
+            "if number <= self._number:",
+            "alarms::an_alarm_that_was_handed_over_does_not_ring_if_it_is_changed_first",
+        ),
+        (
+            "the clock shows that it works before it does",
+            "        self._probe.set(time.time())\n",
+            "        self._probe.set(time.time())\n        self._turn()\n",
+            "alarms::the_clock_shows_that_it_works",
+        ),
+    ),
+    *_of(
         "daemon/listeners",
         (
             "a fault in the telling stops a job",
