@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class _ScheduledJob:
     """A job of the schedule and where it is."""
 
     name: str
@@ -54,7 +54,7 @@ class _ManualRun:
 
     name: str
     task: Task
-    delays: _Entry | None = None  # whose due time, or next attempt, has come since
+    delays: _ScheduledJob | None = None  # whose due time, or next attempt, has come since
 
 
 class Schedule:
@@ -76,9 +76,9 @@ class Schedule:
         self._lock = threading.RLock()
         self._alarms = AlarmClock(self._lock)
         self._places = Places(at_once, self._lock)
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _ScheduledJob] = {}
         self._by_hand: dict[str, _ManualRun] = {}
-        self._dropped: set[_Entry] = set()  # jobs taken out whose run goes on
+        self._dropped: set[_ScheduledJob] = set()  # jobs taken out whose run goes on
         self._stopping = False
         self._own = time.time() - ticks()  # what this machine's clock is set to
 
@@ -114,7 +114,7 @@ class Schedule:
                     entry.timer.follow(timed, now)
                 else:
                     rings = (self._alarms.alarm(partial(ring, name)) for ring in (self._due, self._retry))
-                    self._entries[name] = entry = _Entry(name, JobTimer(timed, now, *rings))
+                    self._entries[name] = entry = _ScheduledJob(name, JobTimer(timed, now, *rings))
                 self._listeners.rescheduled(name, entry.timer.fire)
 
     def take_up(self, name: str, due: int) -> None:
@@ -193,7 +193,7 @@ class Schedule:
         elif not entry.task:
             self._begin(entry, entry.again)
 
-    def _came(self, entry: _Entry, due: Sequence[int]) -> None:
+    def _came(self, entry: _ScheduledJob, due: Sequence[int]) -> None:
         """Settle what these due times leave behind, and begin a run for the last of them."""
         last = due[-1]
         entry.counts = entry.counts.plus(due=len(due))
@@ -215,11 +215,11 @@ class Schedule:
         entry = self._entries.get(name)
         return name in self._by_hand or bool(entry and entry.task) or any(name == gone.name for gone in self._dropped)
 
-    def _begin(self, entry: _Entry, due: int) -> None:
+    def _begin(self, entry: _ScheduledJob, due: int) -> None:
         entry.task = Task(partial(self._run, entry, due), partial(self._refuse, entry, due))
         self._places.add(entry.task)
 
-    def _run(self, entry: _Entry, due: int) -> None:
+    def _run(self, entry: _ScheduledJob, due: int) -> None:
         """The thread of a run."""
         with self._lock:
             self._listeners.started(entry.name, due, max(0.0, self._clock(entry.name) - due))
@@ -232,11 +232,11 @@ class Schedule:
         with self._lock:
             self._ended(entry, due, run)
 
-    def _refuse(self, entry: _Entry, due: int, error: LoaderError) -> None:
+    def _refuse(self, entry: _ScheduledJob, due: int, error: LoaderError) -> None:
         self._listeners.started(entry.name, due, max(0.0, self._clock(entry.name) - due))
         self._ended(entry, due, _failed(entry.name, str(error)))
 
-    def _ended(self, entry: _Entry, due: int, run: Run) -> None:
+    def _ended(self, entry: _ScheduledJob, due: int, run: Run) -> None:
         """Settle the due time, and set the time of the next attempt if there has to be one."""
         entry.task = None
         self._dropped.discard(entry)
@@ -277,18 +277,18 @@ class Schedule:
         if entry and self._entries.get(name) is entry and not self._stopping:
             self._try_again(entry, entry.again, LOOK_AGAIN)
 
-    def _try_again(self, entry: _Entry, due: int, pause: float) -> None:
+    def _try_again(self, entry: _ScheduledJob, due: int, pause: float) -> None:
         """Try a due time again after a pause, unless the next comes before."""
         entry.again = due
         entry.timer.try_again(pause * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
 
-    def _settle(self, entry: _Entry, reason: Reason) -> None:
+    def _settle(self, entry: _ScheduledJob, reason: Reason) -> None:
         """Count the open due time, if there is one."""
         if entry.open is not None:
             self._skip(entry, entry.open, reason)
             entry.open = None
 
-    def _skip(self, entry: _Entry, due: int, reason: Reason, count: int = 1) -> None:
+    def _skip(self, entry: _ScheduledJob, due: int, reason: Reason, count: int = 1) -> None:
         entry.counts = entry.counts.plus(**{reason.value: count})
         self._listeners.skipped(entry.name, due, reason, count)
 

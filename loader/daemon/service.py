@@ -155,14 +155,14 @@ class Daemon:
             with RedisClient(config.target) as target:
                 state = StateStore(target, job)
                 (state.pause if action is Action.PAUSE else state.resume)()
-        self._log.logger(job).info("action", action=action, by=by, done=done)
+        self._log.logger(job).info("action", action=action.value, by=by, done=done)
         return done
 
     def _by_hand(self, name: str, action: Action) -> None:
         """Do what was asked for, as the config is by now."""
         config = self.config
         if name not in config.jobs:
-            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
+            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action.value)
         elif action is Action.RUN:
             self._run(config, name)
         else:
