@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -33,12 +34,23 @@ FEW = 10  # hashes that `repair` may delete even where they are more than that
 Heard = Callable[[int], None]
 
 
+class DifferenceKind(StrEnum):
+    """How a hash differs from what its row says."""
+
+    MISSING = "missing"
+    DIFFERENT = "different"
+    EXTRA = "extra"  # no row makes it
+
+
+MISSING, DIFFERENT, EXTRA = DifferenceKind
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A hash that is not what its row says: `kind` is missing, different or extra; `detail` names the fields."""
+    """A hash that is not what its row says; `detail` names the fields."""
 
     key: bytes
-    kind: str
+    kind: DifferenceKind
     detail: str = ""
 
 
@@ -74,7 +86,7 @@ class _Suspects:
         self._fits = session.lookup.fits
         self.keys: list[bytes] = []
         self.odd: list[Mismatch] = []
-        self.beyond: Counter[str] = Counter()
+        self.beyond: Counter[DifferenceKind] = Counter()
 
     def append(self, each: Mismatch) -> None:
         if len(self.keys) + len(self.odd) >= recheck.PENDING:
@@ -106,7 +118,7 @@ class Verify:
             count, suspects, rejects = self._rows.compare(statement, lambda: _Suspects(self._session), self._present)
             self.verdict.rows += count
             self._heard(self.verdict.rows)
-            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])
+            self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])
             self._again(1, suspects.keys)
             self._conclude([self._settled(each) for each in suspects.odd])
             for kind, number in suspects.beyond.items():
@@ -144,7 +156,7 @@ class Verify:
         self._note_extra(self._rows.orphans(gone))
 
     def _note_extra(self, orphans: OrphanKeys) -> None:
-        self._note("extra", [Difference(key, "extra", "no row makes it") for key in orphans.own])
+        self._note(EXTRA, [Difference(key, EXTRA, "no row makes it") for key in orphans.own])
         self.verdict.unsure.add(orphans.unsure)
 
     def _pending(self) -> int:
@@ -175,18 +187,18 @@ class Verify:
     def _conclude(self, unequal: list[Mismatch]) -> None:
         """Count what differs, and repair it if that is wanted."""
         unequal = [each for each in unequal if each.is_unequal]
-        for kind in ("missing", "different"):
+        for kind in (MISSING, DIFFERENT):
             found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
             self._note(kind, found)
         if self._repair and unequal:
             self.verdict.repaired += self._mend(unequal)
 
-    def _note(self, kind: str, found: list[Difference]) -> None:
+    def _note(self, kind: DifferenceKind, found: list[Difference]) -> None:
         self._count(kind, len(found))
         self.verdict.shown += found[: max(0, self._show - len(self.verdict.shown))]
 
-    def _count(self, kind: str, number: int) -> None:
-        setattr(self.verdict, kind, getattr(self.verdict, kind) + number)
+    def _count(self, kind: DifferenceKind, number: int) -> None:
+        setattr(self.verdict, kind.value, getattr(self.verdict, kind.value) + number)
 
     def _mend(self, unequal: list[Mismatch]) -> int:
         """Write what is missing or wrong, and delete the fields that no column has; how many hashes are right now."""
@@ -255,8 +267,8 @@ def verify(
         return audit.verdict
 
 
-def _kind(each: Mismatch) -> str:
-    return "different" if each.found or each.reason else "missing"
+def _kind(each: Mismatch) -> DifferenceKind:
+    return DIFFERENT if each.found or each.reason else MISSING
 
 
 def _detail(each: Mismatch) -> str:

@@ -20,7 +20,7 @@ from loader.jobs.status import JobStatus, job_status, questions
 from loader.model import Chunk, Node
 from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
-from loader.redis.servers import describe_cluster
+from loader.redis.servers import ClusterState, describe_cluster
 from loader.report.documents import shown
 from loader.state.history import History, RunRecord
 from loader.state.rejects import Rejected, Rejects
@@ -91,7 +91,7 @@ class Dashboard:
         now = states.now()
         problems = [*([poll.problem] if poll.problem else []), *told, *health]
         if cluster and time.time() - poll.at > job_states.STALE:
-            cluster = replace(cluster, state="unknown")
+            cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target is being asked, and does not answer"]
         source, target = config.source, config.target
         return Overview(

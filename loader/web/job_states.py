@@ -7,7 +7,7 @@ from dataclasses import replace
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import TargetError
-from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
+from loader.jobs.status import JobState, JobStatus, ahead, is_late, job_status, questions
 from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
@@ -67,7 +67,7 @@ class JobStates:
         progress = self._tracker.progress(job.name)
         told = self._as_of_now(job, status, now)
         if progress:  # known here before the target is asked again
-            told = replace(told, state="running")
+            told = replace(told, state=JobState.RUNNING)
             progress = replace(progress, began=progress.began + self.ahead)
         return JobView(
             status=told,
@@ -80,12 +80,12 @@ class JobStates:
 
     def _as_of_now(self, job: JobConfig, status: JobStatus | None, now: float) -> JobStatus:
         if status is None:
-            return JobStatus(job.name, now, "unknown", False, (), None, None, None, None, 0)  # noqa: FBT003
+            return JobStatus(job.name, now, JobState.UNKNOWN)
         passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
         now = status.now + passed
         late = is_late(job, status.last, status.success, now, status.former)
-        state = "late" if late and status.state in {"ok", "rejects"} else status.state
-        state = "unknown" if passed > STALE else state  # its node does not answer
+        state = JobState.LATE if late and status.state.is_success else status.state
+        state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
 
     def _read(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:
