@@ -29,7 +29,7 @@ from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, 
 from loader.redis.client import RedisClient
 from loader.redis.errors import RENAMED, UNNAME
 from loader.redis.migrations import in_words, moves
-from loader.redis.servers import describe_cluster
+from loader.redis.servers import ClusterState, describe_cluster
 from loader.state_keys import PREFIX
 from loader.wire.slots import SLOTS
 from loader.words import counted
@@ -214,10 +214,10 @@ def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     masters = len(found["masters"])
     seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {counted(masters, 'master')}"
     node = str(next(iter(patient.infos), patient.target.topology.seeds[0]))
-    if found["state"] == "moving" and found["slots"] == SLOTS:
+    if found["state"] is ClusterState.MOVING and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))
         yield warn(f"{under_way}: where nobody is at it any more, end it", _cluster_command(patient, "fix", node))
-    elif found["state"] == "ok" and found["slots"] == SLOTS:
+    elif found["state"] is ClusterState.OK and found["slots"] == SLOTS:
         yield ok(seen)
     else:
         word = "check" if found["slots"] == SLOTS else "fix"

@@ -14,7 +14,8 @@ from loader.mysql import catalog
 from loader.mysql.connection import Connection
 from loader.mysql.errors import more_connections
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import Plan, make_plan, query_of
+from loader.mysql.plan import Plan
+from loader.mysql.planner import make_plan, query_of
 from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options

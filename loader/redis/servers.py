@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from loader.errors import Kind, TargetError
@@ -11,6 +12,15 @@ from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
 from loader.redis.replies import info_of
 from loader.wire.slots import SLOTS
+
+
+class ClusterState(StrEnum):
+    """How the masters of a target are doing together, a standalone server too."""
+
+    OK = "ok"
+    MOVING = "moving"  # slots are being moved
+    FAIL = "fail"  # slots have no master, or a master does not answer or does not count the cluster as ok
+    UNKNOWN = "unknown"  # it was not asked lately
 
 
 def headroom(target: RedisClient) -> dict[Node, int]:
@@ -103,18 +113,18 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
     under_way = moves(target, masters)
     for move in under_way:
         masters.setdefault(move.taker, {"node": str(move.taker), "slots": 0, "keys": None, "replicas": 0})
-    state = ("moving" if under_way else "ok") if masters else "fail"
+    state = (ClusterState.MOVING if under_way else ClusterState.OK) if masters else ClusterState.FAIL
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
             # CLUSTER SLOTS leaves out a replica that has received nothing yet.
             entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
-                state = "fail"
+                state = ClusterState.FAIL
         except TargetError as error:
             if not error.transient:
                 raise
-            state = "fail"
+            state = ClusterState.FAIL
     document = {
         "schema": "loader.cluster/v1",
         "state": state,

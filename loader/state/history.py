@@ -16,8 +16,9 @@ from typing import Any
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig, TargetConfig
-from loader.errors import Exit, LoaderError, StateError, Stopped
-from loader.model import Run, Status
+from loader.errors import LoaderError, StateError, Stopped
+from loader.model import Run
+from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
@@ -48,7 +49,7 @@ class RunRecord:
     began: float
     ended: float
     seconds: float
-    status: str
+    status: Status
     exit_code: int
     full: bool
     partial: bool
@@ -69,7 +70,7 @@ class RunRecord:
     @property
     def is_success(self) -> bool:
         """Whether it ended well, rejected rows aside, and was of the whole job."""
-        return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
+        return self.status.is_success and not self.partial
 
 
 def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRecord:
@@ -80,7 +81,7 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
         began=round(run.began, 3),
         ended=round(time.time(), 3),
         seconds=round(run.seconds, 3),
-        status=run.status.value,
+        status=run.status,
         exit_code=int(run.exit_code),
         full=run.full,
         partial=partial,
@@ -145,7 +146,6 @@ class History:
 def _read(text: bytes) -> RunRecord:
     """An entry; a `ValueError` says why it is none that this program wrote."""
     entry = recalled(RunRecord, text, VERSION)
-    Status(entry.status)
     if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
         raise ValueError("counts are missing")
     if (entry.slot or 0) > LATEST:
@@ -160,7 +160,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
     depends on it, but for a signal that comes meanwhile.
     """
     failures: list[Exception] = []
-    patience = AWAY if run.exit_code == Exit.UNREACHABLE else PATIENCE
+    patience = AWAY if run.outcome.is_unreachable else PATIENCE
     entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
     took = time.monotonic() - run.started
 
@@ -180,7 +180,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
         thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
         thread.join(patience + 1)
     except Stopped as stop:
-        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
+        run.outcome = Outcome(stop.kind, str(stop))
         return ""
     except LoaderError as error:  # no more threads
         failures.append(error)
@@ -189,8 +189,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
             failures.append(LoaderError("redis does not answer"))
     if failures and not isinstance(failures[0], LoaderError | OSError):
         raise failures[0]
-    told = run.exit_code in {Exit.OK, Exit.REJECTS}  # a run that failed has said so itself
-    return str(failures[0]) if failures and told else ""
+    return str(failures[0]) if failures and run.outcome.is_success else ""  # a run that failed has said so itself
 
 
 def watermark(target: KeyReader, job: JobConfig) -> float | None:

@@ -190,12 +190,12 @@ class Lock:
         over = _now() - self._until
         if self._lost or over <= 0:
             return self._lost
-        why = f": {self._failure}" if self._failure else ""
+        failure = self._failure
+        why, kind = (f": {failure}", failure.kind) if failure else ("", Kind.UNAVAILABLE)
         error = LoaderError(
-            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}", kind=Kind.UNAVAILABLE
+            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}", kind=kind
         )
-        if self._failure:
-            error.exit_code = self._failure.exit_code
+        error.retry = Kind.UNAVAILABLE.retry
         return error
 
     def confirm(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loader.errors import Kind, TargetError
-from loader.jobs import session
+from loader.jobs import recheck
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.rejects import retry
 from loader.jobs.verify import verify
@@ -336,7 +336,7 @@ def test_small_neighbours_are_made_one(world):
 
 def test_others_that_write_hashes_void_what_is_known(world, monkeypatch):
     """After `sync --where`, `rejects retry`, `verify --repair`, a deletion by `prune` or without changed_only."""
-    monkeypatch.setattr(session, "PAUSE", 0.01)
+    monkeypatch.setattr(recheck, "PAUSE", 0.01)
     fill(world)
     config = world.config(**JOB)
     job = config.jobs["job"]

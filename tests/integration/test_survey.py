@@ -26,8 +26,9 @@ from loader.state.history import History, entry_of
 from loader.state.rejects import Rejects
 from loader.web.activity import RunTracker
 from loader.web.app import Serving
-from loader.web.dashboard import Dashboard, effective
+from loader.web.dashboard import Dashboard
 from loader.web.health import Health
+from loader.web.job_texts import effective
 from loader.web.render import Renderer
 from loader.web.views import LISTED, Viewer
 from loader.wire.slots import slot_of
@@ -271,7 +272,7 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
             assert f"redis {HOST}:{port}" in survey.overview().problems[0]
             assert took(lambda: survey.job("job"))[0] < SOON
             assert took(lambda: survey.rejects("job"))[0] < SOON
-            monkeypatch.setattr("loader.web.dashboard.STALE", 0.5)
+            monkeypatch.setattr("loader.web.job_states.STALE", 0.5)
             view = survey.overview()
             assert view.jobs[0].status.state == "unknown"
             assert view.cluster.state in {"fail", "unknown"}  # by a look that met the silence, or by none since
@@ -556,7 +557,7 @@ def test_two_hundred_jobs(desk, survey_of):
     assert min(seconds) < 0.15, seconds  # on a machine that does other work beside, some take longer
     assert min(views) < 0.05, views
     assert min(details) < 0.05, details
-    assert min(took(lambda: survey._look(config))[0] for _ in range(10)) < 0.3  # a second's answer
+    assert min(took(survey._look)[0] for _ in range(10)) < 0.3  # a second's answer
 
 
 def test_a_name_of_dots_is_none(desk):

@@ -110,8 +110,8 @@ FAULTS = [
         "jobs/verify",
         (
             "a repair takes no lock",
-            'with JobSession(settings, job, new_id() if repair else "") as both:',
-            'with JobSession(settings, job, "") as both:',
+            'with JobSession(settings, job, new_id() if repair else "") as session:',
+            'with JobSession(settings, job, "") as session:',
             "lock::x1_two_runs_of_a_job",
         ),
         (
@@ -122,7 +122,7 @@ FAULTS = [
         ),
         (
             "a repair leaves the baseline",
-            "        if repair:\n            void_baseline(both)\n",
+            "        if repair:\n            void_baseline(session)\n",
             "",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
@@ -149,8 +149,8 @@ FAULTS = [
         ),
         (
             "a prune leaves the baseline",
-            "            void_baseline(both)\n            delete(",
-            "            delete(",
+            "            void_baseline(session)\n            found = ",
+            "            found = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -170,8 +170,8 @@ FAULTS = [
         "jobs/rejects",
         (
             "a retry leaves the baseline",
-            "        void_baseline(both)\n        rejects = ",
-            "        rejects = ",
+            "        void_baseline(session)\n        rows = ",
+            "        rows = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -287,17 +287,65 @@ FAULTS = [
         ),
     ),
     *_of(
-        "daemon/schedule",
+        "daemon/alarms",
         (
-            "a job runs beside itself",
-            "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
-            "        if not hands and entry.name in self._by_hand:\n            self._skip(",
-            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+            "an alarm that was changed rings all the same",
+            "if number == self._number:",
+            "if number <= self._number:",
+            "alarms::an_alarm_that_was_handed_over_does_not_ring_if_it_is_changed_first",
         ),
+        (
+            "the clock shows that it works before it does",
+            "        self._probe.set(time.time())\n",
+            "        self._probe.set(time.time())\n        self._turn()\n",
+            "alarms::the_clock_shows_that_it_works",
+        ),
+    ),
+    *_of(
+        "daemon/listeners",
+        (
+            "a fault in the telling stops a job",
+            '    except Exception:\n        LOG.exception("a listener',
+            '    except OSError:\n        LOG.exception("a listener',
+            "schedule::a_listener_that_fails_harms_no_job",
+        ),
+    ),
+    *_of(
+        "daemon/places",
         (
             "places are not counted",
             "while self._waiting and self._running < self.at_once and",
             "while self._waiting and",
+            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+        ),
+    ),
+    *_of(
+        "daemon/timer",
+        (
+            "a clock set back is not noticed",
+            "if went_back := now < self._seen - BACK:",
+            "if went_back := now < self._seen - 1e9:",
+            "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "the clock that is shared is followed once",
+            "or abs(shift - self._shift) > DRIFT):",
+            "):",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "a pause grows by as much as the clock is set",
+            "        if self._retry.at is not None:\n",
+            "        if self._retry.at is None:\n",
+            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
+        ),
+    ),
+    *_of(
+        "daemon/schedule",
+        (
+            "a job runs beside itself",
+            "        if self._is_busy(entry.name) and not manual:\n            self._skip(",
+            "        if not manual and entry.name in self._by_hand:\n            self._skip(",
             "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
         ),
         (
@@ -308,37 +356,19 @@ FAULTS = [
         ),
         (
             "a slot that is tried again is not settled by the next",
-            "        self._settle(entry, Reason.RUNNING)\n        with suppress",
-            "        with suppress",
+            "        self._settle(entry, Reason.RUNNING)\n        entry.timer.forget",
+            "        entry.timer.forget",
             "schedule::a_new_slot_settles_the_one_that_is_still_locked_elsewhere",
         ),
         (
-            "a clock set back is not noticed",
-            "if went_back := now < entry.seen - BACK:",
-            "if went_back := now < entry.seen - 1e9:",
-            "schedule::the_clock_set_back_does_not_stall_a_job",
-        ),
-        (
             "slots come by this machine's clock",
-            "slots = entry.clock.due(self._clock(name))",
-            "slots = entry.clock.due(time.time())",
+            "due = entry.timer.take(self._clock(name))",
+            "due = entry.timer.take(time.time())",
             "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "the clock that is shared is followed once",
-            "or abs(shift - clock.shift) > DRIFT):",
-            "):",
-            "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "a pause grows by as much as the clock is set",
-            "        if self._scheduler.get_job(_again(entry.name)):\n",
-            "        if not self._scheduler.get_job(entry.name):\n",
-            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
         ),
         (
             "a slot that comes amid work by hand is dropped",
-            "            hands.delays, entry.again = entry, slot\n",
+            "            manual.delays, entry.again = entry, last\n",
             "            self._settle(entry, Reason.RUNNING)\n",
             "schedule::a_slot_that_comes_amid_work_by_hand_is_done_once_after_it",
         ),
@@ -350,20 +380,14 @@ FAULTS = [
         ),
         (
             "an attempt that met a run by hand is lost",
-            "if hands.delays and self._entries",
-            "if not hands.delays and self._entries",
+            "if entry and self._entries",
+            "if not entry and self._entries",
             "schedule::an_attempt_that_meets_a_run_by_hand_comes_later",
         ),
         (
-            "a fault in the telling stops a job",
-            '            except Exception:\n                LOG.exception("a listener',
-            '            except OSError:\n                LOG.exception("a listener',
-            "schedule::a_listener_that_fails_harms_no_job",
-        ),
-        (
             "a paused slot counts as run",
-            "        elif run.paused:\n",
-            "        elif run.paused and run.elsewhere:\n",
+            ", Kind.PAUSED: Reason.PAUSED}",
+            "}",
             "schedule::a_slot_of_a_paused_job_is_settled_and_not_tried_again",
         ),
         (
@@ -407,13 +431,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/sql",
         (
             "texts of several character sets are joined as they are",
             "text_of(column) if mixed and column in texts else quote(column.name)",
             "quote(column.name)",
             "reconcile::character_sets_that_do_not_mix",
         ),
+    ),
+    *_of(
+        "mysql/planner",
         (
             "what is computed is no part of the plan",
             " or column.name.lower() in computed",
@@ -443,10 +470,10 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/rows",
         (
             "a hash of someone else goes",
-            "own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))",
+            "own = hashes if self._lookup.is_certain else self._proven(sorted(hashes))",
             "own = hashes",
             "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
         ),
@@ -455,7 +482,7 @@ FAULTS = [
         "jobs/prune",
         (
             "hashes of others allow more to be deleted",
-            "done.keys -= len(left.unsure) + left.others",
+            "done.keys -= len(orphans.unsure) + orphans.others",
             "pass",
             "reconcile::keys_of_others_are_left_alone",
         ),
@@ -715,16 +742,19 @@ FAULTS = [
             "increment::only_what_was_changed_is_read",
         ),
         (
-            "shards overlap",
-            "% {shard[1]} = {shard[0] - 1}",
-            "% {shard[1]} >= {shard[0] - 1}",
-            "backfill::shards_divide_the_table",
-        ),
-        (
             "a type that changed is not seen in the result",
             "for before, now in pairs if before != now)",
             "for before, now in pairs if before[0] != now[0])",
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
+        ),
+    ),
+    *_of(
+        "mysql/planner",
+        (
+            "shards overlap",
+            "% {shard[1]} = {shard[0] - 1}",
+            "% {shard[1]} >= {shard[0] - 1}",
+            "backfill::shards_divide_the_table",
         ),
     ),
     *_of(
@@ -752,13 +782,13 @@ FAULTS = [
         "state/history",
         (
             "a run of a part is a success of all",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
-            "self.exit_code in {Exit.OK, Exit.REJECTS}",
+            "self.status.is_success and not self.partial",
+            "self.status.is_success",
             "watch::a_part_is_no_success",
         ),
         (
             "a failed run is a success",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
+            "self.status.is_success and not self.partial",
             "not self.partial",
             "watch::stopped_and_bounded",
         ),
@@ -1355,7 +1385,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "who takes a slot is not gone over after who gives it",
             "*((node, True) for node in stood.takers)",
@@ -1367,12 +1397,6 @@ FAULTS = [
             "moved |= self._standing().changed(stood)",
             "self._standing()",
             "moves::a_key_that_moves_while_keys_are_looked_for",
-        ),
-        (
-            "a hash goes from one side of a half moved slot alone",
-            "if copies := [each for each in commands if slot_of(each[0]) in moved]:",
-            "if copies := list(commands[:0]):",
-            "moves::a_key_that_a_move_has_left_on_both_sides",
         ),
         (
             "what nobody reaches of a half moved slot is passed over",
@@ -1387,16 +1411,25 @@ FAULTS = [
             "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
         ),
         (
-            "a deletion is not covered by the lock",
-            "            self.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
-            "            sent = self._send(commands, grant := self.throttle.grant())\n",
-            "reconcile::a_deletion_that_the_lock_does_not_cover",
-        ),
-        (
             "keys of others are extra",
-            "yield list(filter(self.lookup.owns, page.reached(left))) if page else []",
+            "yield list(filter(self._lookup.owns, page.reached(left))) if page else []",
             "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
+        ),
+    ),
+    *_of(
+        "jobs/editor",
+        (
+            "a hash goes from one side of a half moved slot alone",
+            "if copies := [each for each in commands if slot_of(each[0]) in moving]:",
+            "if copies := list(commands[:0]):",
+            "moves::a_key_that_a_move_has_left_on_both_sides",
+        ),
+        (
+            "a deletion is not covered by the lock",
+            "            session.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
+            "            sent = self._send(commands, grant := self.throttle.grant())\n",
+            "reconcile::a_deletion_that_the_lock_does_not_cover",
         ),
     ),
     *_of(
@@ -1634,7 +1667,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "a master that another one replaced is gone over",
             "if self._lives() != before:",
@@ -1730,8 +1763,8 @@ FAULTS = [
         "pipeline/run",
         (
             "a table that is gone is a fault of the config",
-            "return Exit.FAILED if gone and",
-            "return Exit.FAILED if not gone and",
+            "return Kind.VANISHED if is_missing and",
+            "return Kind.VANISHED if not is_missing and",
             "bad_input::s11_a_table_that_is_gone",
         ),
     ),
@@ -1754,8 +1787,8 @@ FAULTS = [
         ),
         (
             "any value does",
-            "        if self._is_plain(kind, value):\n",
-            "        if kind in {int, float, str, bool}:\n",
+            "if kind is Any or self._is_plain(kind, value):",
+            "if kind in {Any, int, float, str, bool}:",
             "garbage::garbage_in_each_key",
         ),
     ),
@@ -1916,7 +1949,7 @@ FAULTS = [
         "jobs/verify",
         (
             "rows that no key can be made of are not missed",
-            '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
+            "            self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])\n",
             "",
             "reconcile::a_row_whose_key_is_null_has_no_hash",
         ),
