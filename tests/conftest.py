@@ -1,14 +1,11 @@
 """The servers that tests share."""
 
-from pathlib import Path
-
 import pytest
 
 from loader.lab.lab import Lab
 from support.database import World
 from support.pki import issue
-
-STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
+from support.tables import STU_SQL
 
 
 def pytest_addoption(parser):

@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 
 import pymysql
@@ -28,7 +28,7 @@ from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import ANOTHER_TABLE
 from support.command import Desk
-from support.database import Ear
+from support.database import Ear, process_right
 
 KINDS = ["datetime", "datetime(6)", "timestamp", "timestamp(3)"]
 LAG = "2s"
@@ -191,13 +191,6 @@ def other(world):
         password=world.lab.owner_password,
         database=world.name,
     )
-
-
-@contextmanager
-def process_right(world):
-    world.sql("GRANT PROCESS ON *.* TO loader@'%'")
-    yield
-    world.sql("REVOKE PROCESS ON *.* FROM loader@'%'")
 
 
 @pytest.mark.parametrize("kind", ["datetime", "timestamp"])
