@@ -214,8 +214,8 @@ class RunState:
             saved = self.state.read()
             if saved is None:
                 return None
-            before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
-            changed = difference(before, facts)
+            slot = {} if scheduled else {name: value for name, value in saved.facts.items() if name == "slot"}
+            changed = difference(saved.facts, {**facts, **slot})
             if not changed and not all(fits(self.plan.walk, end) for end in saved.ends):
                 raise self.state.misfit()
         except StateError as error:
@@ -239,7 +239,7 @@ class RunState:
             self.notes.append("the target has lost writes since the checkpoint: a replica without them has taken over,")
             self.notes[-1] += " or a master came back from an older snapshot"
             return None
-        return saved
+        return replace(saved, facts={**saved.facts, **facts})
 
     def _find_changes(self) -> None:
         """See what a run that writes only what was changed may leave out; any other writes what it does not know of."""
@@ -257,7 +257,7 @@ class RunState:
         self.changes = Changes(self._ends.target, self.plan, self._ends.lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
         base = base if isinstance(base, str) else None
-        if not self.changes.open(facts, base) or doubt:
+        if not self.changes.open(facts, base, baseline.facts if baseline and base else None) or doubt:
             doubt = doubt or "no run that ended well vouches for what is there"
             self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
         elif not self.changes.digests.is_whole:
@@ -271,13 +271,14 @@ class RunState:
     def _place(self) -> dict[str, str]:
         """Which table it is, where rows that were read of another one would be built on.
 
-        And in which time zone it is read, where the server's clients have one that the config does not name.
+        And in which time zone it is read, unless the config names one.
         """
         if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):
             return {}
+        if self._ends.settings.source.time_zone:
+            return self._identity
         ((zone,),) = self._ends.fetch("SELECT @@SESSION.time_zone")
-        named = self._ends.settings.source.time_zone or zone in {None, "SYSTEM"}
-        return self._identity | ({} if named else {"time zone": str(zone)})
+        return self._identity | {"server's time zone": str(zone)}
 
     def _identify(self) -> dict[str, str]:
         """Which table it is now; nothing of a query."""

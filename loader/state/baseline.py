@@ -18,12 +18,13 @@ from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.redis.servers import Life
 from loader.state.checkpoint import difference
+from loader.state.earlier import EarlierBaseline, EarlierFacts
 from loader.state.markers import Markers
 from loader.state.recall import LATEST, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 
-VERSION = 2
+VERSION, EARLIER = 2, 1
 VOID = "void"  # all that stands there where a run without a baseline was called in question
 
 
@@ -67,7 +68,7 @@ class Baselines:
         try:
             if text is None or parsed(text).keys() == {VOID}:
                 return None
-            return recalled(Baseline, text, VERSION)
+            return _earlier(text) or recalled(Baseline, text, VERSION)
         except ValueError as error:
             raise foreign(self._key, f"cannot be read ({error})") from error
 
@@ -85,7 +86,9 @@ class Baselines:
         if strange := (set(slots.nodes) | masters.keys()) - vouched:
             return f"masters are new: {', '.join(sorted(map(str, strange)))}"
         before = {life.id: life for life in baseline.lives}
-        doubts = ((node, doubt(life, before.get(life.id))) for node, life in masters.items())
+        doubts = (
+            (node, doubt(life, before.get(life.id) or before.get(life.process))) for node, life in masters.items()
+        )
         return next((f"redis {node} {why}" for node, why in doubts if why), "")
 
     def save(
@@ -128,6 +131,14 @@ class Baselines:
     def _read(self) -> bytes | None:
         text: bytes | None = self._target.ask(self._key.encode(), "GET", self._key)[1]
         return text
+
+
+def _earlier(text: bytes) -> Baseline | None:
+    """The baseline that an earlier version has left; None for one of this version."""
+    if parsed(text).get("version") != EARLIER:
+        return None
+    kept = recalled(EarlierBaseline, text, EARLIER)
+    return Baseline(kept.run, EarlierFacts(kept.facts), kept.markers, kept.lives, kept.full, kept.more)
 
 
 def doubt(now: Life, before: Life | None) -> str:

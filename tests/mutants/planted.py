@@ -1166,8 +1166,8 @@ FAULTS = [
         "pipeline/run_state",
         (
             "the server's own time zone is no matter",
-            '{} if named else {"time zone": str(zone)}',
-            "{}",
+            ' | {"server\'s time zone": str(zone)}',
+            "",
             "session::another_time_zone_of_the_server",
         ),
         (
@@ -1244,7 +1244,7 @@ FAULTS = [
         ),
         (
             "what is not known of a table counts as changed",
-            "if name not in ANOTHER_TABLE or (name in before and name in now)]",
+            "if name not in MAY_BE_UNKNOWN or (name in before and name in now)]",
             "if name]",
             "increment::another_table_of_the_name",
         ),

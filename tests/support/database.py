@@ -93,6 +93,10 @@ class World:
 
     def config(self, **job):
         """The config of one job, named `job`."""
+        return self.config_of({"job": job})
+
+    def config_of(self, jobs):
+        """The config of jobs by their names."""
         return Config.model_validate(
             {
                 "version": 1,
@@ -104,7 +108,7 @@ class World:
                     "url": f"redis://loader@127.0.0.1:{self.lab.redis_ports['n1']}",
                     "password": self.lab.redis_password,
                 },
-                "jobs": {"job": job},
+                "jobs": jobs,
             }
         )
 
