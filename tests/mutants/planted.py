@@ -1292,6 +1292,36 @@ FAULTS = [
         ),
     ),
     *_of(
+        "state/earlier",
+        (
+            "a plan that an earlier version noted in lower case was changed",
+            '        return {**now, TYPES: types} if types.lower() == now.get(TYPES, "").lower() else now\n',
+            "        return now if types else now\n",
+            "earlier::a_backfill_goes_on earlier::changed_rows_alone_are_written",
+        ),
+        (
+            "what an earlier version saw thrown away is not compared",
+            "Life(process, evicted,",
+            "Life(process, 0,",
+            "earlier::an_increment_in_doubt_reads_everything",
+        ),
+    ),
+    *_of(
+        "state/markers",
+        (
+            "an earlier version's marker is no hash yet when workers count in it",
+            "                    self._write(key)\n            slots",
+            "                    pass\n            slots",
+            "earlier::a_backfill_goes_on",
+        ),
+        (
+            "an earlier version's marker is garbage",
+            " and not self._earlier_run(key):",
+            ":",
+            "earlier::a_marker_of_a_dead_run_is_no_garbage",
+        ),
+    ),
+    *_of(
         "state/digests",
         (
             "no replica knows that a chunk is dirty",
