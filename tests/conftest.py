@@ -1,6 +1,7 @@
 """The servers that tests share."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loader.lab.lab import Lab
 from support.database import World
@@ -22,6 +23,8 @@ LONGEST = (  # files of tests that take a minute or more, the longest first
     "test_fences.py",
     "test_faults_mysql.py",
 )
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # the machine has other servers to run
 
 
 def pytest_collection_modifyitems(items):
