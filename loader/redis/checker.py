@@ -55,7 +55,7 @@ class HashChecker:
     @property
     def most(self) -> int:
         """Bytes of a value that all nodes take."""
-        return self._target.most
+        return self._target.limit.most
 
     def begin(self) -> SlotMap:
         """Take over the newest topology."""

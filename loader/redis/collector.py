@@ -27,7 +27,7 @@ class CollectingWriter:
     @property
     def most(self) -> int:
         """Bytes of a value that would be sent."""
-        return self._target.most
+        return self._target.limit.most
 
     def begin(self) -> SlotMap:
         """The topology that rows would be sent by."""

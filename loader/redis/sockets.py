@@ -235,7 +235,7 @@ class NodePool:
         """Leave all nodes; the server is made to forget what is under way before it is written to again."""
         for link in self:
             if link.awaited:
-                self._target.fence(link.node, link.name)
+                self._target.fences.add(link.node, link.name)
             link.connection.disconnect()
         self._links.clear()
         self._selector.close()

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.outcome import Status
 from loader.pipeline.throttle import Throttle
 from loader.words import counted
 
@@ -253,7 +254,7 @@ class Reporter:
     def _conclude(self, run: Run) -> None:
         """One line with everything, where there are lines; the bar's last word is the summary."""
         if self._lines:
-            level = "debug" if run.refused else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon looks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:

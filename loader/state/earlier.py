@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loader.redis.servers import Life
-from loader.state.recall import MOST
+from loader.state.stored_json import MOST
 
 TYPES = "column types"
 

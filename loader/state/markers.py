@@ -69,13 +69,14 @@ class Markers:
         """Leave a marker on every master that has none, and have a replica of each know it."""
         with self._leaving:
             while self._left:
-                if self._earlier_run(key := self._left.pop()) == self.run.encode():
-                    self._write(key)
+                if self._earlier_run(self._left[-1]) == self.run.encode():
+                    self._write(self._left[-1])
+                self._left.pop()
             slots = self._target.slots
             without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
             for key in self._free(without, slots):
                 if self._passing and (other := self._name_in(key)):
-                    self._target.shut_out([other])
+                    self._target.fences.shut_out([other])
                 self._write(key)
                 self._keys.append(key)
 
@@ -113,7 +114,7 @@ class Markers:
 
     def reach_all(self, node: Node, seconds: float) -> bool:
         """Whether all replicas of a master have what it has, or have it within so many seconds."""
-        key, replicas = self.place(node), self._target.replicas(node)
+        key, replicas = self.place(node), self._target.topology.replicas_of(node)
         if key is None or not replicas:
             return False
         mark = ("HSET", key, f"{self._life}.{END}", next(self._numbers))

@@ -7,8 +7,8 @@ from typing import Any
 
 from loader.errors import StateError
 from loader.model import Reject
-from loader.redis.client import RedisClient
-from loader.state.recall import built, parsed
+from loader.redis.key_reader import KeyReader
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
 REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
@@ -44,7 +44,7 @@ class _Entry:
 class Rejects:
     """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
 
-    def __init__(self, target: RedisClient, job: str) -> None:
+    def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
         self.strange: set[bytes] = set()  # entries that were none, and were removed or rewritten

@@ -21,9 +21,9 @@ from loader.model import ChunkLoaded, Notice
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.redis.client import RedisClient
-from loader.state.checkpoint import StateStore
 from loader.state.history import History
 from loader.state.rejects import Rejects
+from loader.state.schedule import ScheduleState
 from support.command import HOST
 from support.database import Ear, globally
 
@@ -223,7 +223,7 @@ def test_a_schedule_knows_what_was_done(heir):
     paused, _ = heir.run("timed", slot=SLOT + 3600)
     assert (paused.read, "paused since" in paused.error) == (0, True)
     with RedisClient(heir.config.target) as target:
-        StateStore(target, "timed").resume()
+        ScheduleState(target, "timed").resume()
         done, _ = heir.run("timed", slot=SLOT)
         assert (done.read, "was done for 2023-11-14T22:13:20Z by run" in done.error) == (0, True)
         before = History(target, "timed").success()

@@ -61,6 +61,10 @@ class Script:
         """Whether a password stands in the script."""
         return any(reach is not None and reach.password for reach in (self.mysql, self.redis))
 
+    def urls(self) -> dict[str, str | None]:
+        """The urls of both sides as the script reaches them."""
+        return {"source": self.source_url(min(self.databases, default=None)), "target": self.target_url()}
+
     def source_url(self, database: str | None) -> str | None:
         """The url of MySQL as the script reaches it; None where it does not say what is needed."""
         reach = self.mysql
