@@ -23,6 +23,7 @@ from loader.doctor.findings import (
     warn,
 )
 from loader.errors import Kind, LoaderError
+from loader.formats import mebibytes
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
@@ -133,7 +134,7 @@ def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
 def _login_fix(settings: Config, error: LoaderError) -> str:
     """What lets the account in, or shows whether the server is there."""
     target = settings.target
-    node = target.unix_socket or f"{target.host}:{target.port}"
+    node = target.endpoint
     if error.fix:
         return error.fix
     if not error.kind.is_refusal:
@@ -204,7 +205,7 @@ def _nodes(patient: RedisProbe) -> Iterator[Finding]:
             yield told(f"{role} {error}", patient.cli("PING", node=node))
     if not patient.failures:
         count = len(patient.infos)
-        yield ok(f"{count} answer{'s' if count == 1 else ''} under the address that is announced")
+        yield ok(f"{count} answer{'s' if count == 1 else ''} at the announced address")
 
 
 def _cluster(patient: RedisProbe) -> Iterator[Finding]:
@@ -216,7 +217,7 @@ def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     node = str(next(iter(patient.infos), patient.target.topology.seeds[0]))
     if found["state"] is ClusterState.MOVING and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))
-        yield warn(f"{under_way}: where nobody is at it any more, end it", _cluster_command(patient, "fix", node))
+        yield warn(f"{under_way}: if nobody is working on it, finish the move", _cluster_command(patient, "fix", node))
     elif found["state"] is ClusterState.OK and found["slots"] == SLOTS:
         yield ok(seen)
     else:
@@ -228,8 +229,8 @@ def _replicas(patient: RedisProbe) -> Iterator[Finding]:
     """Whether each master has a replica that follows it."""
     alone = [node for node, info in patient.masters.items() if not int(info.get("connected_slaves", 0))]
     if alone:
-        what = "has no replica: where it is lost" if len(alone) == 1 else "have no replica: where one is lost"
-        yield warn(f"{named(alone)} {what}, its hashes are", _new_replica(patient, alone[0]))
+        what = "has no replica: if it is lost" if len(alone) == 1 else "have no replica: if one is lost"
+        yield warn(f"{named(alone)} {what}, so are its hashes", _new_replica(patient, alone[0]))
     fine = not alone
     for replica in (node for replicas in patient.groups.values() for node in replicas if node in patient.infos):
         info = patient.infos[replica]
@@ -268,20 +269,15 @@ def _memory(patient: RedisProbe) -> Iterator[Finding]:
     for policy, nodes in evicting.items():
         fix = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
         own = OWN_KEYS if policy.startswith("allkeys") else ""
-        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", fix)
+        yield warn(f"{named(nodes)} may evict keys{own}: maxmemory-policy is {policy}", fix)
     if used and not evicting:
-        yield ok(f"{max(used)[1]}; no hash is thrown away")
+        yield ok(f"{max(used)[1]}; no hash is evicted")
 
 
 def named(nodes: Sequence[Node]) -> str:
     """Nodes for people: the first of them, and how many more."""
     more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
     return ", ".join(map(str, nodes[:NAMED])) + more
-
-
-def mebibytes(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / (1 << 20):,.1f}"
 
 
 def _persistence(patient: RedisProbe) -> Iterator[Finding]:

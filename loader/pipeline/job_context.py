@@ -19,7 +19,7 @@ from loader.mysql.planner import make_plan, query_of
 from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options
-from loader.pipeline.retry import PATIENCE, retry_transient
+from loader.pipeline.retry import BRIEFLY, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
 from loader.redis.servers import expiring
@@ -31,7 +31,7 @@ from loader.state.lock import Lock
 LEAVE = 1.0  # seconds in which a run that failed tells Redis so: what a silent node does not hear lapses by itself
 WELL = 5.0  # and one that did not, whose servers have answered all the time
 EACH = 0.5  # seconds of them that each thing told has in any case
-SCOUT_PATIENCE = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
+SCOUT_TIME = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
 
 T = TypeVar("T")
 
@@ -199,7 +199,7 @@ class JobContext:
 
         def attempt() -> T:
             if self._scout is None:
-                self._scout = Connection(self.settings.source, SCOUT_PATIENCE)
+                self._scout = Connection(self.settings.source, SCOUT_TIME)
             try:
                 return action(self._scout)
             except LoaderError:
@@ -229,7 +229,7 @@ def passing() -> Iterator[None]:
 
 def patience(job: JobConfig, *, again: bool = False) -> float:
     """Seconds of trying before the first row: a person waits, unless the run begins `again` and has its job's."""
-    return job.deadline if again else PATIENCE
+    return job.deadline if again else BRIEFLY
 
 
 def open_job(

@@ -24,7 +24,7 @@ from loader.outcome import Status
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import StopRequest
-from loader.report.progress import Log
+from loader.report.log import Log
 from support.command import HOST, Desk
 from support.daemons import daemon
 from support.database import Ear
@@ -259,7 +259,7 @@ def test_without_a_schedule_there_is_nothing_to_stay_for(desk):
     done = desk.run("daemon")
     assert (done.code, done.messages) == (
         2,
-        ["error: no job has a schedule: give one to a job, like `schedule: {every: 30s}`"],
+        ["error: no job has a schedule: add one to a job, like `schedule: {every: 30s}`"],
     )
 
 

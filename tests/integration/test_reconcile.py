@@ -22,7 +22,8 @@ from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.redis.client import RedisClient
 from loader.redis.servers import lives
-from loader.report.documents import prune_document, prune_text, verify_document, verify_text
+from loader.report.documents import prune_document, verify_document
+from loader.report.text import prune_text, verify_text
 from loader.state.rejects import Rejects
 from loader.wire.slots import SlotMap
 from support.checks import check, loaded, prune, seen
@@ -843,7 +844,7 @@ def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):
     assert desk.run("sync", "a", "--prune").code == 2
     assert world.hashes() == {}
     refused = desk.run("sync", "t", "--prune", "--shard", "1/2")
-    assert (refused.code, "prune once all shards are through" in refused.err) == (2, True)
+    assert (refused.code, "prune after all shards have finished" in refused.err) == (2, True)
 
 
 def test_a_list_of_rejects_that_is_none(world, tmp_path):

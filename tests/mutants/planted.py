@@ -869,7 +869,7 @@ FAULTS = [
         ),
         (
             "a broken config is taken",
-            '            notify(READY=1, STATUS="the config is broken, the one before is kept")\n            return\n',
+            '            notify(READY=1, STATUS="the config is broken, the old one is kept")\n            return\n',
             "            os._exit(2)\n",
             "daemon::sighup_and_what_systemd_is_told",
         ),
@@ -923,10 +923,10 @@ FAULTS = [
         "pipeline/run",
         (
             "a run that failed is pruned after",
-            "        _transfer(ends, options, listener, run, again=again)\n",
+            "        _transfer(context, options, listener, run, again=again)\n",
             (
-                "        try:\n            _transfer(ends, options, listener, run, again=again)\n"
-                "        except LoaderError:\n            then(run, ends)\n            raise\n"
+                "        try:\n            _transfer(context, options, listener, run, again=again)\n"
+                "        except LoaderError:\n            then(run, context)\n            raise\n"
             ),
             "reconcile::a_run_that_failed_prunes_nothing",
         ),

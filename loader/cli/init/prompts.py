@@ -120,7 +120,7 @@ class Prompter:
         answer = sys.stdin.readline()
         if not answer:
             self._tell("")
-            raise ConfigError("the input ended; nothing is written")
+            raise ConfigError("the input ended; nothing was written")
         return answer.strip()
 
     def _asked(self, side: str) -> str:
@@ -139,9 +139,7 @@ class Prompter:
             raise ConfigError(f"{whence}: {error}") from None
         if address.password:
             os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
-            self._tell(
-                f"The password in the url of {SERVERS[side]} is used now, and written nowhere: it belongs into .env."
-            )
+            self._tell(f"The password in the url of {SERVERS[side]} is used now, but not written: put it into .env.")
         return without_password(url.strip())
 
     def _ask_password(self, side: str) -> None:
@@ -149,7 +147,7 @@ class Prompter:
             os.environ[f"{VARIABLES[side]}_PASSWORD"] = getpass(f"Password for {SERVERS[side]} (not shown): ")
         except (EOFError, ValueError):
             self._tell("")
-            raise ConfigError("the input ended; nothing is written") from None
+            raise ConfigError("the input ended; nothing was written") from None
 
 
 def is_attended() -> bool:
