@@ -54,53 +54,53 @@ class Astray(NamedTuple):
     found: str | None
 
     def __str__(self) -> str:
-        return f"{self.variable.name} is {self.found!r} where {self.variable.value!r} was set"
+        return f"{self.variable.name} is {self.found!r}, but {self.variable.value!r} was set"
 
 
-CUT = "a result is cut, and says nothing"
+CUT = "a result is silently truncated"
 FAILS = "statements fail"
-IDLE = "a pause ends the connection"
-WORDS = "texts that expressions compare come as other bytes, or compare otherwise"
+IDLE = "a pause closes the connection"
+WORDS = "text in expressions arrives as other bytes, or compares differently"
 
 STATED = (
-    Variable("sql_mode", "ALLOW_INVALID_DATES", "quotes, backslashes and || mean something else; keys of no real date"),
-    Variable("autocommit", "1", "all runs within one transaction: old rows, and tables that cannot be altered"),
-    Variable("transaction_isolation", "READ-COMMITTED", "rows that were not committed, or reads that lock", MYSQL),
-    Variable("tx_isolation", "READ-COMMITTED", "rows that were not committed, or reads that lock", MARIADB),
-    Variable("transaction_read_only", "1", "SQL of a job may write", MYSQL),
-    Variable("tx_read_only", "1", "SQL of a job may write", MARIADB),
+    Variable("sql_mode", "ALLOW_INVALID_DATES", "quotes, backslashes, || mean something else; invalid dates in keys"),
+    Variable("autocommit", "1", "everything runs in one transaction: old rows, and tables that cannot be altered"),
+    Variable("transaction_isolation", "READ-COMMITTED", "uncommitted rows, or reads that lock", MYSQL),
+    Variable("tx_isolation", "READ-COMMITTED", "uncommitted rows, or reads that lock", MARIADB),
+    Variable("transaction_read_only", "1", "a job's SQL may write", MYSQL),
+    Variable("tx_read_only", "1", "a job's SQL may write", MARIADB),
     Variable("sql_select_limit", ALL, CUT),
     Variable("max_join_size", ALL, FAILS),
     Variable("sql_big_selects", "1", FAILS),
     Variable("max_statement_time", "0", f"a chunk whose rows wait for Redis is killed: {FAILS}", MARIADB),
     Variable("max_execution_time", "0", f"a chunk whose rows wait for Redis is killed: {FAILS}", MYSQL),
-    Variable("sql_safe_updates", "0", "nothing that reads; stated as it comes with sql_select_limit"),
-    Variable("sql_auto_is_null", "0", "IS NULL finds another row"),
+    Variable("sql_safe_updates", "0", "does not affect reads; set because it comes with sql_select_limit"),
+    Variable("sql_auto_is_null", "0", "IS NULL matches another row"),
     Variable("character_set_client", "utf8mb4", WORDS),
-    Variable("character_set_results", "utf8mb4", "text comes as other bytes, or as ?"),
+    Variable("character_set_results", "utf8mb4", "text arrives as other bytes, or as ?"),
     Variable("collation_connection", "utf8mb4_0900_ai_ci", WORDS, MYSQL, "8.0"),
     Variable("collation_connection", "utf8mb4_general_ci", WORDS, MARIADB, "10.0"),
-    Variable("time_zone", ZONE, "each TIMESTAMP is another text; the server's own zone where the config names none"),
-    Variable("timestamp", SYSTEM, "NOW() stands still: increments miss what was changed", "", "5.7"),
-    Variable("max_sort_length", "8192", "keys that begin alike are walked in no order", "", "5.7"),
+    Variable("time_zone", ZONE, "TIMESTAMP values are printed differently; the server's zone if the config names none"),
+    Variable("timestamp", SYSTEM, "NOW() stands still: increments miss changes", "", "5.7"),
+    Variable("max_sort_length", "8192", "keys that begin alike are not sorted", "", "5.7"),
     Variable("group_concat_max_len", str(1 << 30), CUT, "", "5.7"),
     Variable("max_recursive_iterations", str(2**32 - 1), CUT, MARIADB, "10.2"),
     Variable("cte_max_recursion_depth", str(2**32 - 1), FAILS, MYSQL, "8.0"),
-    Variable("standard_compliant_cte", "1", "a recursive query gives other rows", MARIADB, "10.2"),
+    Variable("standard_compliant_cte", "1", "a recursive query returns other rows", MARIADB, "10.2"),
     Variable("div_precision_increment", "4", "quotients have other digits"),
     Variable("windowing_use_high_precision", "1", "sums over windows have other digits", MYSQL, "8.0"),
-    Variable("default_week_format", "0", "WEEK() counts otherwise"),
+    Variable("default_week_format", "0", "WEEK() counts differently"),
     Variable("lc_time_names", "en_US", "names of days and months are in another language"),
-    Variable("default_regex_flags", "", "REGEXP finds other rows", MARIADB, "10.0"),
-    Variable("old_mode", "UTF8_IS_UTF8MB3", "casts of times give other dates, utf8 is another set", MARIADB, "10.6"),
-    Variable("system_versioning_asof", SYSTEM, "rows are those of the past", MARIADB, "10.3"),
-    Variable("wsrep_dirty_reads", "0", "a node outside of its cluster gives old rows", MARIADB, "10.1"),
-    Variable("show_gipk_in_create_table_and_information_schema", "1", "a generated key is not seen", MYSQL, "8.0.30"),
+    Variable("default_regex_flags", "", "REGEXP matches other rows", MARIADB, "10.0"),
+    Variable("old_mode", "UTF8_IS_UTF8MB3", "casts of times give other dates; utf8 means utf8mb4", MARIADB, "10.6"),
+    Variable("system_versioning_asof", SYSTEM, "rows of the past are read", MARIADB, "10.3"),
+    Variable("wsrep_dirty_reads", "0", "a node outside its cluster returns old rows", MARIADB, "10.1"),
+    Variable("show_gipk_in_create_table_and_information_schema", "1", "a generated key is hidden", MYSQL, "8.0.30"),
     Variable("wait_timeout", DAY, IDLE, vital=False),
-    Variable("net_write_timeout", DAY, f"{IDLE} while rows are under way", vital=False),
-    Variable("net_read_timeout", DAY, f"{IDLE} while a statement is under way", vital=False),
-    Variable("lock_wait_timeout", HALF, "a year of waiting for ALTER TABLE, or none", vital=False),
-    Variable("innodb_lock_wait_timeout", HALF, "SQL of a job that locks rows waits for long", "", "5.7", vital=False),
+    Variable("net_write_timeout", DAY, f"{IDLE} while rows are in transit", vital=False),
+    Variable("net_read_timeout", DAY, f"{IDLE} while a statement is in transit", vital=False),
+    Variable("lock_wait_timeout", HALF, "waits for ALTER TABLE for up to a year, or not at all", vital=False),
+    Variable("innodb_lock_wait_timeout", HALF, "a job's SQL that locks rows waits too long", "", "5.7", vital=False),
 )  # fmt: skip
 
 

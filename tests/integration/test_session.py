@@ -149,9 +149,9 @@ def test_what_is_not_kept_is_noticed(world, monkeypatch):
     assert seen["mysql.packet"].seen.endswith("MiB, where a GROUP_CONCAT is cut")
     found = seen["mysql.session"]
     assert found.level == "warn"
-    assert found.seen.startswith("wait_timeout is '7' where '86400' was set; net_write_timeout is '7'")
+    assert found.seen.startswith("wait_timeout is '7', but '86400' was set; net_write_timeout is '7'")
     monkeypatch.setattr(session, "setting", lambda variables: setting(variables).replace(session.ALL, "3"))
-    with pytest.raises(SourceError, match=f"sql_select_limit is '3' where '{session.ALL}' was set") as caught:
+    with pytest.raises(SourceError, match=f"sql_select_limit is '3', but '{session.ALL}' was set") as caught:
         Connection(settings)
     assert caught.value.exit_code == 2
 
