@@ -88,7 +88,7 @@ def job_names(context: typer.Context) -> list[str]:
 
 
 Output = Annotated[
-    Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Form of the result.")
+    Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Format of the result.")
 ]
 Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
 Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]

@@ -7,9 +7,9 @@ import typer
 
 
 def daemon(context: typer.Context) -> None:
-    """Run jobs at the times of their schedules.
+    """Run jobs on their schedules.
 
-    SIGTERM ends it once running chunks are finished; SIGHUP has it read the config again.
+    SIGTERM stops it after the running chunks; SIGHUP reloads the config.
     """
     from loader.daemon.service import Daemon
     from loader.report.progress import Log

@@ -25,7 +25,7 @@ def _names(context: typer.Context) -> list[str]:
 
 Directory = Annotated[
     Path,
-    typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Where the lab keeps its servers' files."),
+    typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Directory of the lab's files."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.", autocompletion=_names)]
 
@@ -45,7 +45,7 @@ def up(
         sql = [path for path in [Path("sql/stu.sql")] if path.exists()]
     lab = Lab(directory)
     started = lab.up(nodes, replicas, sql)
-    say(f"started {', '.join(started)}" if started else "the lab was up already")
+    say(f"started {', '.join(started)}" if started else "the lab is already running")
     say(f"config: {lab.config}\nstop it with: loader lab down")
 
 
@@ -83,17 +83,17 @@ def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
     """Start a server that was killed, with the files it had."""
     from loader.lab.lab import Lab
 
-    say(f"{node} is up" if Lab(directory).start(node) else f"{node} was up already")
+    say(f"{node} is up" if Lab(directory).start(node) else f"{node} is already running")
 
 
 @app.command("add-replica")
 def add_replica(
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="A killed node; default a new one.", autocompletion=_names)
+        str | None, typer.Argument(metavar="[NODE]", help="A killed node; by default a new one.", autocompletion=_names)
     ] = None,
     *,
     master: Annotated[
-        str | None, typer.Option(help="Its master; default the one with the fewest replicas.", autocompletion=_names)
+        str | None, typer.Option(help="Its master; by default the one with the fewest replicas.", autocompletion=_names)
     ] = None,
     wipe: Annotated[bool, typer.Option(help="Empty the node first.")] = False,
     directory: Directory = Path(".lab"),

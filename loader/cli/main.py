@@ -124,7 +124,7 @@ def common(
     *,
     config: Annotated[
         list[Path] | None,
-        typer.Option("--config", "-c", metavar="FILE", help="Config file; again for more, the later wins."),
+        typer.Option("--config", "-c", metavar="FILE", help="Config file; repeatable, later files win."),
     ] = None,
     log_format: Annotated[
         LogFormat,
@@ -137,9 +137,11 @@ def common(
         ),
     ] = LogLevel.INFO,
     no_color: Annotated[
-        bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", show_envvar=False, help="As NO_COLOR.")
+        bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", show_envvar=False, help="No colour (like NO_COLOR).")
     ] = False,
-    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Keep Redis hashes equal to MySQL rows."""
     color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
@@ -199,9 +201,7 @@ def plan(
 def get(
     context: typer.Context,
     job: JobArgument,
-    keys: Annotated[
-        list[str], typer.Argument(metavar="KEY", help="Primary keys (a,b where composite), or whole keys.")
-    ],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Primary keys (a,b if composite), or whole keys.")],
     *,
     output: Output = Format.TEXT,
 ) -> None:

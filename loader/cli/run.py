@@ -61,7 +61,7 @@ DryRun = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option(metavar="SQL", envvar="LOADER_WHERE", show_envvar=False, help="Only rows that satisfy this."),
+    typer.Option(metavar="SQL", envvar="LOADER_WHERE", show_envvar=False, help="Load only rows that satisfy this."),
 ]
 Range = Annotated[
     str | None,
@@ -70,7 +70,7 @@ Range = Annotated[
         metavar="LO:HI",
         envvar="LOADER_RANGE",
         show_envvar=False,
-        help="Only keys from LO to HI, both included.",
+        help="Load only keys from LO to HI (inclusive).",
     ),
 ]
 Workers = Annotated[
@@ -92,7 +92,7 @@ ChunkRows = Annotated[
         metavar="N",
         envvar="LOADER_CHUNK_ROWS",
         show_envvar=False,
-        help="Rows in a chunk at most; default 50,000 or the job's.",
+        help="Maximum rows per chunk; default 50,000 or the job's.",
     ),
 ]
 Shard = Annotated[
@@ -102,13 +102,13 @@ Shard = Annotated[
         envvar="LOADER_SHARD",
         show_envvar=False,
         callback=_shard,
-        help="Only the Ith of N parts, by key checksum.",
+        help="Load only the Ith of N parts, by key checksum.",
     ),
 ]
 Rate = Annotated[
     int | None,
     typer.Option(
-        metavar="ROWS/S", min=1, envvar="LOADER_RATE", show_envvar=False, help="Rows a second at most, in all."
+        metavar="ROWS/S", min=1, envvar="LOADER_RATE", show_envvar=False, help="Maximum rows per second, in all."
     ),
 ]
 MaxLoad = Annotated[
@@ -118,7 +118,7 @@ MaxLoad = Annotated[
         envvar="LOADER_MAX_LOAD",
         show_envvar=False,
         callback=_max_load,
-        help="Wait while a MySQL status is above N.",
+        help="Wait while a MySQL status variable is above N.",
     ),
 ]
 MaxLag = Annotated[
@@ -149,7 +149,7 @@ def sync(
             "--resume",
             envvar="LOADER_RESUME",
             show_envvar=False,
-            help="Keep a checkpoint, and go on from one that fits.",
+            help="Keep a checkpoint, and resume from one that fits.",
         ),
     ] = False,
     restart: Annotated[
@@ -158,7 +158,7 @@ def sync(
             "--restart",
             envvar="LOADER_RESTART",
             show_envvar=False,
-            help="Keep a checkpoint, forgetting an earlier one.",
+            help="Keep a checkpoint, but forget an earlier one.",
         ),
     ] = False,
     shard: Shard = None,
@@ -171,7 +171,7 @@ def sync(
             "--full",
             envvar="LOADER_FULL",
             show_envvar=False,
-            help="Read and write everything, not only what was changed.",
+            help="Read and write everything, not only changes.",
         ),
     ] = False,
     prune: Annotated[
@@ -182,7 +182,7 @@ def sync(
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
-    """Write the rows of jobs to Redis, now."""
+    """Write the rows of jobs to Redis now."""
     from loader.pipeline.options import WORKERS, Options
 
     config = context.obj.config()
@@ -191,7 +191,7 @@ def sync(
         from loader.jobs.session import refuse_shared
 
         if shard:
-            raise ConfigError("--prune looks at all hashes of a job: prune once all shards are through")
+            raise ConfigError("--prune looks at all hashes of a job: prune after all shards have finished")
         for job in named:
             refuse_shared(config, job)
     options = Options(
@@ -228,7 +228,7 @@ def backfill(
             "--restart/--resume",
             envvar="LOADER_RESTART",
             show_envvar=False,
-            help="Forget an earlier checkpoint, or go on from it.",
+            help="Forget an earlier checkpoint, or resume from it.",
         ),
     ] = False,
     shard: Shard = None,
@@ -238,7 +238,7 @@ def backfill(
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
-    """Write a whole table, once; if killed, type it again."""
+    """Write a whole table once; run it again to resume."""
     from loader.pipeline.options import WORKERS, Options
 
     config = context.obj.config()

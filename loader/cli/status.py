@@ -25,7 +25,7 @@ def status(
     *,
     watch: Annotated[
         bool,
-        typer.Option("--watch", envvar="LOADER_WATCH", show_envvar=False, help="Look again every two seconds."),
+        typer.Option("--watch", envvar="LOADER_WATCH", show_envvar=False, help="Refresh every two seconds."),
     ] = False,
     output: Output = Format.TEXT,
 ) -> None:

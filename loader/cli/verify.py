@@ -39,7 +39,7 @@ def verify(
     sample: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", envvar="LOADER_SAMPLE", show_envvar=False, help="Only about N rows and N hashes."
+            min=1, metavar="N", envvar="LOADER_SAMPLE", show_envvar=False, help="Compare about N rows and N hashes."
         ),
     ] = None,
     repair: Annotated[
@@ -48,17 +48,17 @@ def verify(
             "--repair",
             envvar="LOADER_REPAIR",
             show_envvar=False,
-            help="Repair what differs; delete 5% of the hashes at most.",
+            help="Repair differences; delete at most 5% of the hashes.",
         ),
     ] = False,
     show: Annotated[
         int,
-        typer.Option(min=0, metavar="N", envvar="LOADER_SHOW", show_envvar=False, help="Name the first N differences."),
+        typer.Option(min=0, metavar="N", envvar="LOADER_SHOW", show_envvar=False, help="Show the first N differences."),
     ] = 20,
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
-    """Compare MySQL and Redis, both ways."""
+    """Compare MySQL and Redis in both directions."""
     from loader.jobs import verify as reconcile
     from loader.report.documents import dump, verify_document, verify_text
 
@@ -118,7 +118,9 @@ def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], int]") -> NoR
     raise typer.Exit(worst(codes))
 
 
-rejects_app = typer.Typer(help="Rows that could not be written.", no_args_is_help=True, rich_markup_mode=None)
+rejects_app = typer.Typer(
+    help="Show, retry or forget rows that could not be written.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @rejects_app.command("list")
@@ -132,7 +134,7 @@ def rejects_list(
             "--values",
             envvar="LOADER_VALUES",
             show_envvar=False,
-            help="Show the command of each row too, with its values.",
+            help="Also show the command of each row, with its values.",
         ),
     ] = False,
     output: Output = Format.TEXT,

@@ -77,16 +77,16 @@ def parse(text: str) -> Cron:
     """Read a crontab expression: five fields, or one of the nicknames."""
     words = text.split()
     if words == ["@reboot"]:
-        raise ValueError("@reboot is no time: write five fields, like 0 3 * * *")
+        raise ValueError("@reboot is not a time: write five fields, like 0 3 * * *")
     if len(words) == 1 and words[0].startswith("@"):
         if words[0].lower() not in NICKNAMES:
-            raise ValueError(f"{words[0]} is unknown; there are {', '.join(NICKNAMES)}")
+            raise ValueError(f"{words[0]} is unknown; use one of {', '.join(NICKNAMES)}")
         words = NICKNAMES[words[0].lower()].split()
     if len(words) != 5:  # minute, hour, day of month, month, day of week
         raise ValueError("must have five fields, minute hour day-of-month month day-of-week, like 0 3 * * *")
     for word in words:
         if not FIELD.fullmatch(word):
-            raise ValueError(f"{word!r} is no field of a crontab: write * or 5 or 1-5, a list of such, or */15, 0-30/5")
+            raise ValueError(f"{word!r} is not a crontab field: write *, 5, 1-5, a list of these, or */15, 0-30/5")
     sets = _sets(words)
     cron = Cron(
         minutes=tuple(sorted(sets.minutes)),
@@ -98,7 +98,7 @@ def parse(text: str) -> Cron:
         fixed=not words[0].startswith("*") and not words[1].startswith("*"),
     )
     if not any(cron.fits(day) for day in _days(date(2000, 1, 1), cron)):
-        raise ValueError(f"{text!r} never comes: no such day is in the calendar")
+        raise ValueError(f"{text!r} never occurs: the calendar has no such day")
     return cron
 
 
@@ -124,7 +124,7 @@ def zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (OSError, KeyError, ValueError):
         raise ValueError(
-            f"{name!r} is no time zone that this machine knows: write UTC, or one like Europe/Berlin"
+            f"{name!r} is not a time zone that this machine knows: write UTC, or one like Europe/Berlin"
         ) from None
 
 

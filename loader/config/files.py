@@ -34,10 +34,10 @@ SLIPS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # 
 
 # By what the parser says, what is mostly wrong.
 ADVICE = (
-    ("mapping values are not allowed", "text that holds a colon and a blank has to be in quotes, all of it"),
-    ("parsing a block mapping", "text that begins with a quote has to end with it: put all of it in other quotes"),
-    ("parsing a flow mapping", "text that holds any of : , [ ] { } has to be in quotes, all of it"),
-    ("parsing a flow sequence", "text that holds any of : , [ ] { } has to be in quotes, all of it"),
+    ("mapping values are not allowed", "put text that contains a colon and a space in quotes, all of it"),
+    ("parsing a block mapping", "text that begins with a quote must end with it: put all of it in other quotes"),
+    ("parsing a flow mapping", "put text that contains any of : , [ ] { } in quotes, all of it"),
+    ("parsing a flow sequence", "put text that contains any of : , [ ] { } in quotes, all of it"),
 )
 
 PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})?", re.ASCII)
@@ -220,7 +220,7 @@ class _Reader:
     def _value(self, node: Node, path: Keys) -> Any:
         self.values += 1
         if self.values > MAX_VALUES:
-            message = f"it has more than {MAX_VALUES} values with its aliases followed"
+            message = f"it has more than {MAX_VALUES} values once its aliases are expanded"
             raise _UnreadableError(self._place(node.start_mark), message)
         if len(path) > MAX_DEPTH:
             message = f"its values are more than {MAX_DEPTH} levels deep"
@@ -264,9 +264,9 @@ def _in_words(context: str, problem: str) -> str:
     if "undefined alias" in message:
         return "undefined alias; put text that begins with * in quotes"
     if "alias" in message:
-        return 'text that begins with * has to be in quotes, like cron: "*/15 * * * *"'
+        return 'put text that begins with * in quotes, like cron: "*/15 * * * *"'
     if found := re.search(r"character '([@`%])' that cannot start", problem):
-        return f"text that begins with {found[1]} has to be in quotes"
+        return f"put text that begins with {found[1]} in quotes"
     return message + next((f"; {advice}" for said, advice in ADVICE if said in message), "")
 
 

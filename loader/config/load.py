@@ -114,12 +114,12 @@ class Config(Model):
             job.take_name(name)
             before = seen.setdefault(job.prefix, _Namesakes(job))
             if job.prefix.startswith(PREFIX):
-                collisions[name] = f"keys begin with {PREFIX!r} as those of the loader's own state; change it"
+                collisions[name] = f"keys begin with {PREFIX!r} like the loader's own state; change it"
             elif (other := before.at_odds(job)) and other.table != job.table:
-                collisions[name] = f"keys begin with {job.prefix!r} as those of job {other.name}; change one of them"
+                collisions[name] = f"keys begin with {job.prefix!r} like those of job {other.name}; change one of them"
             elif other:
                 collisions[name] = (
-                    f"keys begin with {job.prefix!r} as those of job {other.name}, and a hash that a sync deletes"
+                    f"keys begin with {job.prefix!r} like those of job {other.name}, and a hash that a sync deletes"
                     " (incremental, changed_only) is gone for both; change one of them"
                 )
         if collisions:
@@ -146,13 +146,13 @@ class Config(Model):
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but dangerous, a sentence each."""
         shared = (
-            f"jobs.{job.name}.key: its prefix {job.prefix!r} begins all keys of {others} too"
+            f"jobs.{job.name}.key: all keys of {others} begin with its prefix {job.prefix!r} too"
             for job in self.jobs.values()
             if (others := self._others_under(job))
         )
         state = (
-            f"jobs.{job.name}.key: where text follows its prefix {job.prefix!r}, a row's key may begin with"
-            f" {PREFIX!r}, as those of the loader's own state"
+            f"jobs.{job.name}.key: if text follows its prefix {job.prefix!r}, a row's key may begin with"
+            f" {PREFIX!r} like the loader's own state"
             for job in self.jobs.values()
             if PREFIX.startswith(job.prefix)
         )
@@ -197,7 +197,7 @@ def _faults(error: ValidationError, document: Document) -> Iterator[Problem]:
             yield Problem(document.keys[location], location, _unknown(location))
         elif location[2:] == ("[key]",):
             dots = path[1] and not str(path[1]).strip(".")
-            words = "a name of dots alone is none" if dots else "a name is made of letters, digits and _ . -"
+            words = "a name cannot consist of dots only" if dots else "a name consists of letters, digits and _ . -"
             yield Problem(document.keys[path], path, words)
         elif path not in document.unknown:
             yield Problem(document.place(path), path, _words(kind, fault, reason))

@@ -38,13 +38,13 @@ TOKEN_LEAST = 16  # characters of a token
 class IncrementalConfig(Model):
     """How a sync finds the rows that were changed since the one before."""
 
-    column: Text = Field(description="A DATETIME or TIMESTAMP that MySQL sets whenever a row changes; with an index.")
+    column: Text = Field(description="An indexed DATETIME or TIMESTAMP column that MySQL sets whenever a row changes.")
     lag: Duration = Field(
         default=10,
-        description="How long a transaction may take, between the time it writes into the column and its commit.",
+        description="How long a transaction may take from its write into the column to its commit.",
         json_schema_extra={"default": "10s"},
     )
-    force: Flag = Field(default=False, description="Whether to do without an index on the column.")
+    force: Flag = Field(default=False, description="Whether to run without an index on the column.")
 
 
 class ScheduleConfig(Model):
@@ -55,7 +55,7 @@ class ScheduleConfig(Model):
     )
     every: Duration | None = Field(default=None, validate_default=True, description="Or an interval.")
     timezone: Text = Field(default="UTC", description="The time zone of cron, like Europe/Berlin.")
-    jitter: Duration | None = Field(default=None, description="Up to how much later a run begins, at random.")
+    jitter: Duration | None = Field(default=None, description="Maximum random delay before a run begins.")
 
     @field_validator("cron")
     @classmethod
@@ -85,24 +85,24 @@ class DaemonConfig(Model):
     """How `loader daemon` runs."""
 
     listen: Listen | None = Field(
-        default="127.0.0.1:9462", description="Where the status page and /metrics are served; nowhere if null."
+        default="127.0.0.1:9462", description="Address that serves the status page and /metrics; null serves neither."
     )
     hosts: HostNames = Field(
         default=(),
-        description="Names that it is called by, beside addresses, localhost and this machine's own: a service's.",
+        description="More host names it may be reached by, besides localhost, IP addresses and this machine's.",
     )
     jobs_at_once: AtOnce = Field(default=4, description="How many jobs may run at the same time.")
     show_values: Flag = Field(
-        default=False, description="Whether its pages show keys and values of rows; else they are masked."
+        default=False, description="Whether its pages show keys and values of rows; masked if false."
     )
     token_file: Annotated[SecretStr | None, BeforeValidator(secret_of)] = Field(
-        default=None, description="A file that holds the token; one newline at its end is left out."
+        default=None, description="A file that holds the token; one newline at its end is ignored."
     )
     token: SecretStr | None = Field(
         default=None,
         validate_default=True,
-        description="Who knows it may run, pause and retry jobs over HTTP, which nobody may without one; best a"
-        " ${VARIABLE} of 16 characters or more.",
+        description="Required to run, pause or retry jobs over HTTP; unset disables these actions. Best a"
+        " ${VARIABLE}, of 16 characters or more.",
     )
 
     @field_validator("token")
@@ -115,7 +115,7 @@ class DaemonConfig(Model):
             raise ValueError("given more than once; keep one of token and token_file")
         if given and len(given[0].get_secret_value()) < TOKEN_LEAST:
             raise ValueError(
-                f"is too easy to guess: give {TOKEN_LEAST} characters or more, as of `openssl rand -hex 16`"
+                f"is too easy to guess: give {TOKEN_LEAST} characters or more, from `openssl rand -hex 16`"
             )
         return given[0] if given else None
 
@@ -136,28 +136,28 @@ class JobConfig(Model):
     fields: Fields | None = Field(
         default=None, description="The columns to write, or a map of field: column or SQL expression; all if null."
     )
-    where: Sql | None = Field(default=None, description="Which rows of the table; trusted SQL.")
+    where: Sql | None = Field(default=None, description="The condition that rows must satisfy; trusted SQL.")
     nulls: Nulls = Field(default="omit", description="Whether a NULL leaves its field out or empty.")
     ttl: Duration | None = Field(default=None, description="When a key expires after its last write; never if null.")
     ttl_jitter: Percent = Field(
-        default=0, description="How far the ttl of a key may be off either way.", json_schema_extra={"default": "0%"}
+        default=0, description="How far a key may expire before or after its ttl.", json_schema_extra={"default": "0%"}
     )
-    chunk_rows: Rows = Field(default=CHUNK_ROWS, description="How many rows are read, retried and saved as one.")
+    chunk_rows: Rows = Field(default=CHUNK_ROWS, description="How many rows are read, retried and saved as one chunk.")
     deadline: Duration = Field(
         default=DEADLINE,
         description="How long transient failures are retried before a run gives up.",
         json_schema_extra={"default": "120s"},
     )
     incremental: IncrementalConfig | None = Field(
-        default=None, description="How a sync finds what was changed; it reads everything if null."
+        default=None, description="How a sync finds changed rows; it reads everything if null."
     )
     soft_delete: Sql | None = Field(
-        default=None, description="Which rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
+        default=None, description="Such rows count as deleted and have no hash: deleted_at IS NOT NULL; trusted SQL."
     )
     full_every: Duration | None = Field(
         default=None,
         validate_default=True,
-        description="How often an incremental sync reads everything all the same, and prunes.",
+        description="How often an incremental sync reads everything and prunes.",
     )
     changed_only: Flag = Field(
         default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
@@ -224,7 +224,7 @@ class JobConfig(Model):
         if changed and info.data.get("ttl") is not None:
             raise ValueError("excludes a ttl: a hash that is not written again would expire")
         if changed and info.data.get("incremental") is not None:
-            raise ValueError("excludes incremental, which reads only what was changed")
+            raise ValueError("excludes incremental, which reads only changed rows")
         if changed and info.data.get("query"):
             raise ValueError("belongs to a table, not to a query")
         return changed

@@ -104,7 +104,7 @@ def _address(text: object, ports: Mapping[str, int], example: str, parameter: st
     except ValueError:  # its text may show the password
         port, query = 0, {"": ""}
     if port == 0 or "#" in text or "" in query:
-        raise ValueError(f"is no url like {example}; in a user or a password, percent-encode : / ? # @ and %")
+        raise ValueError(f"is not a url like {example}; in a user or a password, percent-encode : / ? # @ and %")
     if parts.scheme not in ports:
         raise ValueError(f"must be a url like {example}, beginning with one of {', '.join(ports)}")
     if unknown := query.keys() - {parameter}:
@@ -145,7 +145,7 @@ def key_parts(template: str) -> KeyParts:
     try:
         parsed = list(Formatter().parse(template))
     except ValueError:
-        raise ValueError("a brace stands alone; write {{ or }} for a literal one") from None
+        raise ValueError("unmatched brace; write {{ or }} for a literal one") from None
     parts: list[tuple[str, str | None]] = []
     literal = ""
     for text, column, specification, conversion in parsed:
@@ -153,7 +153,7 @@ def key_parts(template: str) -> KeyParts:
         if column is None:
             continue
         if specification or conversion or not column.strip() or column.isdecimal() or set(column) & set("{}"):
-            raise ValueError("only the name of a column stands in braces, like {sid}")
+            raise ValueError("braces must contain the name of a column, like {sid}")
         parts.append((literal, column))
         literal = ""
     if not parts:

@@ -33,17 +33,17 @@ class ServerConfig(Model):
 
     url: Address
     password_file: Annotated[SecretStr | None, BeforeValidator(secret_of)] = Field(
-        default=None, description="A file that holds the password; one newline at its end is left out."
+        default=None, description="A file that holds the password; one newline at its end is ignored."
     )
     password: SecretStr | None = Field(
-        default=None, validate_default=True, description="Best a ${VARIABLE}; empty means that there is none."
+        default=None, validate_default=True, description="Best a ${VARIABLE}; empty means no password."
     )
     tls_ca: File | None = Field(
-        default=None, description="The authorities to trust, a PEM file; the system's own if null."
+        default=None, description="A PEM file of the authorities to trust; the system's own if null."
     )
-    tls_cert: File | None = Field(default=None, description="The certificate to show, a PEM file.")
+    tls_cert: File | None = Field(default=None, description="The client certificate, a PEM file.")
     tls_key: File | None = Field(
-        default=None, description="The key of tls_cert, a PEM file; in that of tls_cert itself if null."
+        default=None, description="The key of tls_cert, a PEM file; null if tls_cert contains it."
     )
     tls_verify: Flag = Field(default=True, description="Whether to check the server's certificate and its name.")
 
@@ -107,7 +107,7 @@ class SourceConfig(ServerConfig):
         description="mysql://user@host:3306/database, or …/database?unix_socket=/path."
     )
     replica: Annotated[Address | None, PlainValidator(_replica), WithJsonSchema({"type": ["string", "null"]})] = Field(
-        default=None, description="A replica of it, by url, whose lag --max-lag watches; same password, same TLS."
+        default=None, description="The url of a replica whose lag --max-lag watches; same password, same TLS."
     )
     tls: Flag | None = Field(
         default=None,
@@ -116,11 +116,11 @@ class SourceConfig(ServerConfig):
     )
     server_public_key: Annotated[File, AfterValidator(public_key)] | None = Field(
         default=None,
-        description="The server's public_key.pem, by which an account with caching_sha2_password logs in without TLS.",
+        description="The server's public_key.pem, to log in without TLS to an account with caching_sha2_password.",
     )
     allow_cleartext: Flag = Field(
         default=False,
-        description="Whether to give the password to whatever server asks for it, without verified TLS too.",
+        description="Whether to send the password to any server that asks for it, even without verified TLS.",
     )
     time_zone: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+:/-]+$")] | None = Field(
         default=None, description="The time zone TIMESTAMP columns are read in, like +00:00; the server's own if null."
@@ -129,7 +129,7 @@ class SourceConfig(ServerConfig):
         default=10, description="How long connecting may take.", json_schema_extra={"default": "10s"}
     )
     read_timeout: Duration = Field(
-        default=60, description="Silence for so long means a broken connection.", json_schema_extra={"default": "60s"}
+        default=60, description="This much silence means a broken connection.", json_schema_extra={"default": "60s"}
     )
 
     @field_validator("tls")
@@ -137,7 +137,7 @@ class SourceConfig(ServerConfig):
     def _tls_with_files(cls, tls: bool | None, info: ValidationInfo) -> bool:  # noqa: FBT001  # pydantic's signature
         has_files = any(info.data.get(name) for name in ("tls_ca", "tls_cert", "tls_key"))
         if tls is False and has_files:
-            raise ValueError("is false, yet a tls_ file is given; drop one of them")
+            raise ValueError("is false, but a tls_ file is given; drop one of them")
         return has_files if tls is None else tls
 
     @property
@@ -159,14 +159,14 @@ class TargetConfig(ServerConfig):
     """The Redis or Valkey server, or any node of the cluster, to write to."""
 
     url: Annotated[Address, PlainValidator(redis_address), WithJsonSchema({"type": "string"})] = Field(
-        description="redis://[user@]host:6379[/db], rediss:// for TLS, unix:///path[?db=0]; valkey:// is the same; of a"
-        " cluster, further nodes may be named: redis://host:7001,host:7002."
+        description="redis://[user@]host:6379[/db], rediss:// for TLS, unix:///path[?db=0]; valkey:// is the same; a"
+        " cluster may have more nodes listed: redis://host:7001,host:7002."
     )
     cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
     timeout: Duration = Field(
         default=10,
-        description="No reply for so long, or no whole reply to a command beside the rows, means a broken connection;"
-        " bytes that a node does not even receive mean one after 20s in any case.",
+        description="A connection counts as broken without a reply for this long, or without a complete reply to"
+        " any command but those of rows; in any case 20s after bytes that a node does not acknowledge.",
         json_schema_extra={"default": "10s"},
     )
 

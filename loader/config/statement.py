@@ -86,7 +86,7 @@ def one_statement(sql: str) -> str:
     """Some SQL without the semicolon at its end; a ValueError where it is nothing, more than one, or cut off."""
     tokens = tokens_of(sql)
     if cut := next((token.text for token in tokens if token.kind == "sign" and token.text in "'\"`"), ""):
-        raise ValueError(f"has a {cut} that is not closed; where YAML took the rest for a comment, put all in quotes")
+        raise ValueError(f"has a {cut} that is not closed; if YAML took the rest for a comment, put it all in quotes")
     end = len(sql)
     while tokens and tokens[-1].text == ";":
         end = tokens.pop().start
@@ -119,7 +119,7 @@ def read_select(sql: str, tokens: Sequence[Token], place: str) -> Statement:
     elif len(selected) > 1 and selected[-2].text == ")" and selected[-1].kind != "sign":
         selected = selected[:-1]
     if len(_split(selected)) != 1:
-        raise ValueError("selects several columns; what is read is one CONCAT that makes a whole command")
+        raise ValueError("selects several columns; it has to select one CONCAT that makes a whole command")
     owner = {(alias or table).lower()}
     pieces = list(_pieces(sql, selected, owner, database))
     command = _command(pieces)
@@ -189,7 +189,7 @@ def _table(tokens: Sequence[Token]) -> tuple[str, str | None, str | None, list[T
     if rest and rest[0].kind in {"name", "word"} and rest[0].word not in {*ENDS, *FOREIGN}:
         alias = _name(rest.pop(0))
     if (place := _outside(rest, FOREIGN)) is not None:
-        raise ValueError(f"{rest[place].text.upper()} makes no job of a table; write a job with a query instead")
+        raise ValueError(f"{rest[place].text.upper()} does not fit a job of a table; write a job with a query instead")
     if rest and rest[0].word not in ENDS:
         raise ValueError("reads more than one table; write a job with a query instead")
     return table, database, alias, rest
@@ -213,7 +213,7 @@ def _sql(sql: str, tokens: Sequence[Token], owner: set[str], database: str | Non
     while place < len(tokens):
         length = _qualifier(tokens[place:], owner, database)
         if length and nested:
-            raise ValueError("a SELECT within names columns of the one around it; write a job with a query instead")
+            raise ValueError("a subquery names columns of the SELECT around it; write a job with a query instead")
         if length:
             text += sql[at : tokens[place].start]
             at = tokens[place + length].start
@@ -232,7 +232,7 @@ def _qualifier(tokens: Sequence[Token], owner: set[str], database: str | None) -
 def _pieces(sql: str, tokens: Sequence[Token], owner: set[str], database: str | None) -> Iterator[Piece]:
     """Literals and values of the row that a CONCAT joins, one after the other."""
     if not tokens:
-        raise ValueError("a CONCAT has an empty place between its commas")
+        raise ValueError("a CONCAT has an empty argument")
     if all(token.kind == "text" for token in tokens):
         yield "".join(map(unquoted, tokens))
     elif len(tokens) == 1 and tokens[0].kind == "number":
@@ -244,7 +244,7 @@ def _pieces(sql: str, tokens: Sequence[Token], owner: set[str], database: str | 
             first, *arguments = arguments
             (between,) = _pieces(sql, first, owner, database)
             if not isinstance(between, str):
-                raise ValueError("what CONCAT_WS puts between is no text")
+                raise ValueError("the separator of CONCAT_WS is not a plain text")
             joint = between
         for number, argument in enumerate(arguments):
             if number and joint:
@@ -278,7 +278,7 @@ def _command(pieces: Sequence[Piece]) -> list[list[Piece]]:
     command = words[at + 1 :]
     if len(command) < 3 or not len(command) % 2:
         raise ValueError(
-            f"{plain[at].upper()} wants a key and pairs of field and value; this makes {len(command)} words"
+            f"{plain[at].upper()} needs a key and pairs of field and value; this makes {len(command)} words"
         )
     return command
 
@@ -308,7 +308,7 @@ def _signs(pieces: Sequence[Piece]) -> Iterator[Piece]:
     """The signs of literals, one by one, and the values between them."""
     for piece in pieces:
         if isinstance(piece, str) and set(piece) & set("\n\r\0"):
-            raise ValueError("puts a line break into the command; it is read where a row makes one line")
+            raise ValueError("puts a line break into the command; a row has to make one line")
         if isinstance(piece, str) and "\\" in piece:
             raise ValueError("a backslash in the command means one thing to redis-cli and another to a shell")
         yield from piece if isinstance(piece, str) else [piece]
@@ -348,7 +348,7 @@ def _expression(word: Sequence[Piece]) -> str:
     """The column, or the SQL of a value of several pieces."""
     word = [piece for piece in word if piece]  # a quote opens with nothing
     if len(word) > 1 and (blank := next(filter(_has_blanks, word), None)):
-        raise ValueError(f"{blank.sql} stands beside other text and may begin words of its own, as for one more field")
+        raise ValueError(f"{blank.sql} stands beside other text and may begin words of its own, such as another field")
     joined: list[str] = []
     literal = ""
     for piece in (*word, None):

@@ -209,7 +209,7 @@ class Daemon:
                 node, ahead = max(found.items(), key=lambda each: abs(each[1]))
                 if abs(ahead - told) > SKEW:
                     told = ahead
-                    self._say.warning(f"slots come by redis's clock: {clock(ahead, str(node)).seen}")
+                    self._say.warning(f"slots follow redis's clock: {clock(ahead, str(node)).seen}")
             time.sleep(CLOCKS_EVERY)
 
     def _reload(self) -> None:
@@ -221,7 +221,7 @@ class Daemon:
         except (LoaderError, OSError) as error:
             for line in str(error).splitlines():
                 self._say.error("config refused, the old one is kept", error=line)
-            notify(READY=1, STATUS="the config is broken, the one before is kept")
+            notify(READY=1, STATUS="the config is broken, the old one is kept")
             return
         if config.daemon.listen != self.config.daemon.listen:
             self._say.warning("daemon.listen takes effect when the daemon is restarted")
@@ -297,7 +297,7 @@ def timed(config: Config) -> Mapping[str, ScheduleConfig]:
     """The schedules of a config by job; a `ConfigError` where it has none."""
     found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
     if not found:
-        raise ConfigError("no job has a schedule: give one to a job, like `schedule: {every: 30s}`")
+        raise ConfigError("no job has a schedule: add one to a job, like `schedule: {every: 30s}`")
     return found
 
 

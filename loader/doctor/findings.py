@@ -86,7 +86,10 @@ def clock(ahead: float, whose: str) -> Finding:
     if abs(ahead) <= SKEW:
         return ok(f"{abs(ahead):.1f} s from ours")
     way = "ahead of" if ahead > 0 else "behind"
-    return warn(f"that of {whose} is {abs(ahead):.1f} s {way} ours", "timedatectl set-ntp true  # where it is wrong")
+    return warn(
+        f"that of {whose} is {abs(ahead):.1f} s {way} ours",
+        "timedatectl set-ntp true  # on the machine whose clock is wrong",
+    )
 
 
 def is_loopback(host: str) -> bool:

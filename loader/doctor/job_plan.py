@@ -99,20 +99,24 @@ def _incremental(planned: PlannedJob) -> Iterator[Finding]:
         return
     column = planned.table.column(incremental.column)
     if column is None or column.type not in increment.STAMPS:
-        seen = "there is no such column" if column is None else f"it is a {column.full_type}, no DATETIME or TIMESTAMP"
+        seen = (
+            "there is no such column" if column is None else f"it is a {column.full_type}, not a DATETIME or TIMESTAMP"
+        )
         add = planned.alter(f"ADD {_stamp('updated_at', 'datetime(6)')}, ADD INDEX (`updated_at`)")
         yield fail(f"column {incremental.column}: {seen}", add)
         return
     if not planned.plan.walk:
-        yield fail(f"{walkless(planned.table)}, as an incremental sync has to", _walk_fix(planned))
+        yield fail(f"{walkless(planned.table)}, which an incremental sync needs", _walk_fix(planned))
     yield _index(planned, column, forced=incremental.force)
     change = planned.alter(f"MODIFY {_stamp(column.name, column.full_type)}")
     if column.nullable:
-        yield warn(f"column {column.name} may be NULL, and a row without a time is seen by full syncs alone", change)
+        yield warn(f"column {column.name} may be NULL, and only full syncs see rows without a time", change)
     if not _is_set_anew(planned, column):
-        yield warn(f"column {column.name} is not set by MySQL when a row is updated: every writer has to", change)
+        yield warn(
+            f"column {column.name} is not set by MySQL when a row is updated: every writer has to set it", change
+        )
     if not planned.job.soft_delete and not planned.job.full_every:
-        yield warn("a row that is deleted leaves its hash until a prune", "full_every: 1d")
+        yield warn("the hash of a deleted row stays until a prune", "full_every: 1d")
 
 
 def _index(planned: PlannedJob, column: Column, *, forced: bool) -> Finding:

@@ -77,7 +77,7 @@ def _size(facing: JobOnRedis) -> Iterator[Finding]:
     seen = f"{worst} needs about {mebibytes(needed[worst])} MiB more, and has {mebibytes(rooms[worst])} left{others}"
     fix = facing.redis.cli("CONFIG", "SET", "maxmemory", f"{-int(-max(full.values()) * SPARE // (1 << 20))}mb")
     evicts = facing.redis.infos[worst].get("maxmemory_policy", "noeviction").startswith("allkeys")
-    yield warn(f"{seen}: keys will be thrown away", fix) if evicts else fail(seen, fix)
+    yield warn(f"{seen}: keys will be evicted", fix) if evicts else fail(seen, fix)
 
 
 def _types(facing: JobOnRedis) -> Iterator[Finding]:
@@ -111,9 +111,7 @@ def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
     if not odd:
         yield ok(f"no hash of {seen:,} looked at " + ("lives for longer than the ttl" if most else "expires"))
     elif most:
-        yield warn(
-            f"{odd:,} of {counted(seen, 'hash')} looked at never expire, or later than the ttl of the job says", fix
-        )
+        yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at never expire, or later than the job's ttl", fix)
     else:
         yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", fix)
 

@@ -70,7 +70,7 @@ def _state(kept: JobState) -> Iterator[Finding]:
     if history.odd:
         yield _unreadable(kept, history.odd)
     elif not wrong:
-        yield ok("what was left of runs can be read")
+        yield ok("the state left by runs can be read")
 
 
 @_readable
@@ -90,7 +90,7 @@ def _checkpoint(kept: JobState) -> Iterator[Finding]:
     if saved is None:
         yield ok("no backfill is unfinished")
     elif holders(kept.redis.target, name):
-        yield ok(f"run {saved.run} is under way")
+        yield ok(f"run {saved.run} is in progress")
     else:
         owed = counted(len(saved.owed), "chunk")
         more = "" if saved.ended else ", and what follows"
@@ -111,9 +111,9 @@ def _name(kept: JobState) -> Iterator[Finding]:
     """Whether the job's name is another config's in this target."""
     refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
     if refusal:
-        yield fail(refusal, f"loader sync {kept.job.name} --restart  # where it has moved")
+        yield fail(refusal, f"loader sync {kept.job.name} --restart  # if the job has moved")
     else:
-        yield ok("no other config's")
+        yield ok("not claimed by another config")
 
 
 def _times(kept: JobState) -> Iterator[Finding]:
@@ -132,10 +132,10 @@ def _times(kept: JobState) -> Iterator[Finding]:
     if seen:
         yield warn(
             f"{' and '.join(seen)} in the future by redis's clock: a clock is or was wrong; neither counts",
-            "timedatectl set-ntp true  # where it is wrong",
+            "timedatectl set-ntp true  # on the machine whose clock is wrong",
         )
     else:
-        yield ok("nothing was done in the future")
+        yield ok("nothing is dated in the future")
 
 
 KEPT: Mapping[str, Check[JobState]] = {

@@ -92,7 +92,7 @@ def _tls(patient: MysqlProbe) -> Iterator[Finding]:
     elif cipher:
         yield warn(f"in use, {cipher}, but the server's certificate is not checked", "tls_verify: true")
     elif settings.tls:
-        yield fail("the config asks for TLS, and it is not in use", "see ssl_cert and ssl_key of the server")
+        yield fail("the config asks for TLS, but it is not in use", "see ssl_cert and ssl_key of the server")
     elif settings.unix_socket or is_loopback(settings.host):
         yield ok("not in use; the connection does not leave this machine")
     else:
@@ -104,11 +104,11 @@ def _session(patient: MysqlProbe) -> Iterator[Finding]:
     if astray := patient.source.astray():
         found = fail if any(each.variable.vital for each in astray) else warn
         yield found(
-            f"{'; '.join(map(str, astray))}: what stands between does not keep sessions apart",
-            "name MySQL itself in source.url, or have the proxy pin its connections",
+            f"{'; '.join(map(str, astray))}: a proxy in between does not keep sessions apart",
+            "use MySQL's own address in source.url, or make the proxy pin its connections",
         )
     else:
-        yield ok("all that results depend on is set")
+        yield ok("all variables that results depend on are set")
 
 
 def _time_zone(patient: MysqlProbe) -> Iterator[Finding]:
@@ -121,14 +121,14 @@ def _time_zone(patient: MysqlProbe) -> Iterator[Finding]:
         yield ok(f"{here}; {known}")
     else:
         yield warn(
-            f"{here}; {known}: TIMESTAMP columns are read in that zone, where an hour may come twice a year",
+            f"{here}; {known}: TIMESTAMP columns are read in that zone, in which an hour may come twice a year",
             'source: {time_zone: "+00:00"}',
         )
 
 
 def _packet(patient: MysqlProbe) -> Iterator[Finding]:
     (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
-    cut = ", where a GROUP_CONCAT is cut" if any(map(_concatenates, patient.settings.jobs.values())) else ""
+    cut = ", which limits GROUP_CONCAT" if any(map(_concatenates, patient.settings.jobs.values())) else ""
     if most < PACKET:
         yield warn(
             f"max_allowed_packet is {most:,} bytes{cut}: statements of verify may be longer",
@@ -150,17 +150,17 @@ def _connections(patient: MysqlProbe) -> Iterator[Finding]:
     most = patient.source.most_connections()
     together = min(settings.daemon.jobs_at_once, sum(bool(job.schedule) for job in settings.jobs.values()))
     needed, all_needed = 1 + WORKERS, together * (1 + WORKERS) + 1
-    takes = f"a run takes {needed}, one for each of {WORKERS} workers and one beside them"
+    takes = f"a run takes {needed}, one for each of {WORKERS} workers and one more"
     takes += f", the daemon up to {all_needed}" if together else ""
     fix = f"ALTER USER {patient.account} WITH MAX_USER_CONNECTIONS {max(needed, all_needed)};"
     if most == 1:
-        yield fail(f"the account may have 1 at a time (max_user_connections), and 2 are the least: {takes}", fix)
+        yield fail(f"the account may have 1 at a time (max_user_connections), but 2 is the minimum: {takes}", fix)
     elif most is not None and most < max(needed, all_needed):
         yield warn(
-            f"the account may have {most} at a time (max_user_connections): {takes}; runs have fewer workers", fix
+            f"the account may have {most} at a time (max_user_connections): {takes}; runs use fewer workers", fix
         )
     else:
-        yield ok(f"{takes}; the account may have {most or 'what the server has'}")
+        yield ok(f"{takes}; the account may have {most or 'as many as the server allows'}")
     for limit, count in re.findall(r"(MAX_(?:QUERIES|CONNECTIONS)_PER_HOUR) ([1-9][0-9]*)", _definition(patient)):
         yield warn(
             f"the account has {limit} {count}: a run sends some 50 statements, and two for each chunk",
@@ -190,17 +190,17 @@ def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
         if error.exit_code != Exit.CONFIG:
             raise
         yield warn(
-            "no PROCESS right: neither open transactions nor running statements of others are seen, so rows of one that"
+            "no PROCESS right: open transactions and running statements of others are not visible, so rows of one that"
             f" takes longer than the lag of {names} may be missed until the next full sync",
             f"GRANT PROCESS ON *.* TO {patient.account};",
         )
     else:
-        yield ok("open transactions and running statements are seen (PROCESS)")
+        yield ok("open transactions and running statements are visible (PROCESS)")
     if patient.source.is_read_only():
         yield warn(
-            "a replica, by its read_only: what runs on the server that it replicates is not seen here, so the lag of"
-            f" {names} has to be longer than any transaction or statement there and the delay of the replica together,"
-            " else rows may be missed until the next full sync",
+            "a replica (read_only is set): transactions on the server it replicates are not visible here, so the lag of"
+            f" {names} has to exceed the longest transaction or statement there plus the replication delay,"
+            " or rows may be missed until the next full sync",
             *([] if all(job.full_every for job in jobs) else ["full_every: 1d"]),
         )
 

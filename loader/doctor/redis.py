@@ -204,7 +204,7 @@ def _nodes(patient: RedisProbe) -> Iterator[Finding]:
             yield told(f"{role} {error}", patient.cli("PING", node=node))
     if not patient.failures:
         count = len(patient.infos)
-        yield ok(f"{count} answer{'s' if count == 1 else ''} under the address that is announced")
+        yield ok(f"{count} answer{'s' if count == 1 else ''} at the announced address")
 
 
 def _cluster(patient: RedisProbe) -> Iterator[Finding]:
@@ -216,7 +216,7 @@ def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     node = str(next(iter(patient.infos), patient.target.seeds[0]))
     if found["state"] == "moving" and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))
-        yield warn(f"{under_way}: where nobody is at it any more, end it", _cluster_command(patient, "fix", node))
+        yield warn(f"{under_way}: if nobody is working on it, finish the move", _cluster_command(patient, "fix", node))
     elif found["state"] == "ok" and found["slots"] == SLOTS:
         yield ok(seen)
     else:
@@ -228,8 +228,8 @@ def _replicas(patient: RedisProbe) -> Iterator[Finding]:
     """Whether each master has a replica that follows it."""
     alone = [node for node, info in patient.masters.items() if not int(info.get("connected_slaves", 0))]
     if alone:
-        what = "has no replica: where it is lost" if len(alone) == 1 else "have no replica: where one is lost"
-        yield warn(f"{named(alone)} {what}, its hashes are", _new_replica(patient, alone[0]))
+        what = "has no replica: if it is lost" if len(alone) == 1 else "have no replica: if one is lost"
+        yield warn(f"{named(alone)} {what}, so are its hashes", _new_replica(patient, alone[0]))
     fine = not alone
     for replica in (node for replicas in patient.groups.values() for node in replicas if node in patient.infos):
         info = patient.infos[replica]
@@ -268,9 +268,9 @@ def _memory(patient: RedisProbe) -> Iterator[Finding]:
     for policy, nodes in evicting.items():
         fix = patient.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
         own = OWN_KEYS if policy.startswith("allkeys") else ""
-        yield warn(f"{named(nodes)} may throw keys away{own}: maxmemory-policy is {policy}", fix)
+        yield warn(f"{named(nodes)} may evict keys{own}: maxmemory-policy is {policy}", fix)
     if used and not evicting:
-        yield ok(f"{max(used)[1]}; no hash is thrown away")
+        yield ok(f"{max(used)[1]}; no hash is evicted")
 
 
 def named(nodes: Sequence[Node]) -> str:

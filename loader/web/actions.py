@@ -99,7 +99,7 @@ class Actions:
             return 404, f"no job {job!r} in the config"
         try:
             if not self._hands.act(job, action, by):
-                return 409, f"job {job!r} is under way, or waits for a place: try again when it has ended"
+                return 409, f"job {job!r} is in progress or waiting for a place: try again when it has ended"
         except (LoaderError, OSError) as error:
             return 503, str(error)
         return 202, ""
@@ -155,7 +155,7 @@ async def _form(request: Request) -> dict[str, str]:
                 if len(body) > MOST:
                     raise HTTPException(413, "the form is too large")
     except TimeoutError:
-        raise HTTPException(408, "the form did not come") from None
+        raise HTTPException(408, "the form did not arrive") from None
     fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=None)
     return {name: values[-1] for name, values in fields.items()}
 

@@ -52,9 +52,9 @@ def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], 
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)) or None
     problem = ""
     if target.cluster and b"cluster_state:ok" not in replies[2]:
-        problem = f"redis {node} does not count the cluster as ok (cluster_state)"
+        problem = f"redis {node} reports that the cluster is not ok (cluster_state)"
     elif limit and used > NEARLY * limit:
-        problem = f"redis {node} is all but full: {used:,} of {limit:,} bytes"
+        problem = f"redis {node} is almost full: {used:,} of {limit:,} bytes"
     replicas = int(info.get("connected_slaves", 0))
     return NodeView(str(node), ranges, keys, used, limit, replicas, written, problem)
 
@@ -64,7 +64,7 @@ def _moves(target: RedisClient, nodes: Iterable[Node]) -> tuple[bool, list[str]]
     try:
         found = moves(target, nodes)
     except TargetError as error:
-        return False, [f"whether slots are being moved is not known: {error}"]
+        return False, [f"cannot tell whether slots are being moved: {error}"]
     return bool(found), [in_words(found)] if found else []
 
 

@@ -48,28 +48,28 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"loader_{name}", text, labels, registry=registry)
 
-        self._runs = counter("runs_total", "Runs that are over.", "job", "status")
+        self._runs = counter("runs_total", "Finished runs.", "job", "status")
         self._read = counter("read_rows_total", "Rows read from MySQL.", "job")
-        self._rows = counter("rows_total", "Rows read from MySQL, by what became of them.", "job", "outcome")
+        self._rows = counter("rows_total", "Rows read from MySQL, by outcome.", "job", "outcome")
         self._deleted = counter("deleted_hashes_total", "Hashes deleted because their row is gone.", "job")
         self._bytes = counter("written_bytes_total", "Bytes of commands sent to Redis.", "job")
         self._retried = counter("retried_chunks_total", "Chunks that were loaded again.", "job")
         self._waited = counter("throttled_seconds_total", "Seconds that workers waited.", "job", "reason")
-        self._skipped = counter("skipped_runs_total", "Slots of the schedule without a run.", "job", "reason")
+        self._skipped = counter("skipped_runs_total", "Scheduled slots without a run.", "job", "reason")
         self._node_rows = counter("node_rows_total", "Rows written, by master.", "job", "node")
-        self._node_errors = counter("node_errors_total", "Failures of a chunk that a node of Redis caused.", "node")
+        self._node_errors = counter("node_errors_total", "Failures of a chunk caused by a Redis node.", "node")
         self._seconds = Histogram(
             "loader_run_duration_seconds", "How long runs took.", ("job",), buckets=DURATIONS, registry=registry
         )
         self._delay = Histogram(
             "loader_run_delay_seconds", "How late runs began.", ("job",), buckets=DELAYS, registry=registry
         )
-        self._running = gauge("running", "Runs under way.", "job")
+        self._running = gauge("running", "Runs in progress.", "job")
         self._rejects = gauge("rejects", "Rows on the list of rejects.", "job")
         self._success = gauge("last_success_timestamp_seconds", "When the last success ended.", "job")
         self._max_age = gauge("max_age_seconds", "How old the last success may be before the job is late.", "job")
         self._next = gauge("next_run_timestamp_seconds", "When the next run is due.", "job")
-        self._watermark = gauge("watermark_timestamp_seconds", "Up to when all changes are in Redis.", "job")
+        self._watermark = gauge("watermark_timestamp_seconds", "The time up to which all changes are in Redis.", "job")
         build = gauge("build_info", "This program.", "version", "encoder")
         build.labels(version("mysql-redis-loader"), "compiled" if COMPILED else "python").set(1)
         ProcessCollector(registry=registry)

@@ -45,7 +45,7 @@ UNSEEN = re.compile(
 
 STATES = {
     "ok": "its last run ended well",
-    "running": "a run is under way",
+    "running": "a run is in progress",
     "rejects": "its last run left rows that could not be written",
     "late": "its last success is too long ago",
     "failed": "its last run failed",
@@ -56,17 +56,17 @@ STATES = {
 }
 CELLS = {
     "loaded": "loaded",
-    "retried": "loaded, not at the first try",
+    "retried": "loaded after retries",
     "rejects": "loaded, with rejected rows",
     "waiting": "waiting",
     "owed": "still owed",
 }
 NOTICES = {
-    "run": ("good", "The run was asked for. It begins as soon as there is room for it."),
-    "pause": ("good", "The schedule is paused. A run under way goes on to its end."),
-    "resume": ("good", "The schedule goes on."),
-    "retry": ("good", "The rejected rows are tried again."),
-    "busy": ("bad", "Nothing was begun: a run of this job is under way."),
+    "run": ("good", "The run was requested. It begins as soon as a place is free."),
+    "pause": ("good", "The schedule is paused. A run in progress continues to its end."),
+    "resume": ("good", "The schedule was resumed."),
+    "retry": ("good", "The rejected rows are being retried."),
+    "busy": ("bad", "Nothing was started: a run of this job is in progress."),
     "away": ("bad", "Nothing was done: the target does not answer."),
     "refused": ("bad", "That is not the token."),
     "wait": ("bad", "There were too many wrong tokens: wait half a minute."),

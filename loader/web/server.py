@@ -147,7 +147,7 @@ class _Called:
         if not called or name in OWN or name in map(_name, self._web.hosts) or _is_address(name):
             await self._app(scope, receive, send)
             return
-        text = f"this daemon is not called {name!r}: add the name to daemon.hosts\n"
+        text = f"this daemon does not go by the name {name!r}: add it to daemon.hosts\n"
         await PlainTextResponse(text, 400, NO_STORE)(scope, receive, send)
 
 

@@ -258,7 +258,7 @@ def test_without_a_schedule_there_is_nothing_to_stay_for(desk):
     done = desk.run("daemon")
     assert (done.code, done.messages) == (
         2,
-        ["error: no job has a schedule: give one to a job, like `schedule: {every: 30s}`"],
+        ["error: no job has a schedule: add one to a job, like `schedule: {every: 30s}`"],
     )
 
 

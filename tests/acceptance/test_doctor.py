@@ -199,7 +199,7 @@ def test_the_column_of_an_incremental_job(desk):
         world.sql("REVOKE PROCESS ON *.* FROM marked@'%'")
     desk.write({"moving": job | {"incremental": {"column": "name"}}})
     status, seen, _ = one(checkup(desk)[1], "job.incremental")
-    assert (status, seen) == ("fail", "column name: it is a text, no DATETIME or TIMESTAMP")
+    assert (status, seen) == ("fail", "column name: it is a text, not a DATETIME or TIMESTAMP")
 
 
 def test_tables_and_keys(desk):

@@ -126,9 +126,9 @@ def test_a_table(desk, monkeypatch):
         "      - sid      # smallint(8) unsigned zerofill\n"
         "      - sname    # varchar(20)\n"
         "      - address  # varchar(20)\n"
-        "    # changed_only: true      # write only what differs, and delete hashes whose row is gone\n"
+        "    # changed_only: true      # write only rows that differ, and delete hashes whose row is gone\n"
         '    # schedule: {every: 15m}  # for `loader daemon`; or {cron: "*/15 * * * *"}\n'
-        "    # max_age: 1h             # a last success longer ago counts as late\n"
+        "    # max_age: 1h             # the job is late if its last success is older\n"
     )
     assert example.splitlines()[2:] == [
         f"MYSQL_URL={urls(desk)['MYSQL_URL']}",
@@ -222,7 +222,7 @@ def test_end_of_input(desk, at):
     result = terminal.finish()
 
     assert result.code == 2
-    assert result.out.endswith("error: the input ended; nothing is written\n")
+    assert result.out.endswith("error: the input ended; nothing was written\n")
     assert written(desk) == []
 
 
@@ -251,7 +251,7 @@ def test_existing_files(desk, name):
     forced = init(desk, "--force", "--table", "stu")
 
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == f"error: {name} exists; --force writes over it, --output FILE writes elsewhere\n"
+    assert refused.err == f"error: {name} exists; --force overwrites it, --output FILE writes elsewhere\n"
     assert (kept, forced.code) == ("precious", 0)
     assert "precious" not in (desk.directory / name).read_text()
 
@@ -278,7 +278,7 @@ def test_refusals(desk):
         (2, ["--source", "mysql://u@h"], "--source: the url ends in the name of one database"),
         (2, ["--target", "http://h"], "--target: must be a url like redis://host:6379"),
         (2, ["--table", "sut"], "no table 'sut': did you mean 'stu'?"),
-        (2, ["--output", "nix/loader.yaml"], "there is no such directory"),
+        (2, ["--output", "nix/loader.yaml"], "no such directory"),
         (2, ["--from-script", "nix.sh"], "nix.sh: cannot be read: No such file or directory"),
     ]
     for code, words, message in cases:
@@ -305,7 +305,7 @@ def test_doctor_has_a_word(desk):
 
     assert (result.code, result.err) == (0, "")
     assert "  fail  rights: 'narrow' lacks ~stu_*\n" in result.out
-    assert "\nNext, once what failed above is mended:\n  cp .env.example .env " in result.out
+    assert "\nNext, once the failures above are fixed:\n  cp .env.example .env " in result.out
 
 
 def test_a_table_that_may_not_be_read(desk):
@@ -337,7 +337,7 @@ def test_password_in_a_url(desk):
     )
 
     assert result.code == 0
-    assert result.err == "The password in the url of MySQL is used now, and written nowhere: it belongs into .env.\n"
+    assert result.err == "The password in the url of MySQL is used now, but not written: put it into .env.\n"
     assert all(MARK not in (desk.directory / name).read_text() for name in written(desk))
 
 
@@ -476,11 +476,11 @@ def test_keys(desk, monkeypatch):
     )
     start, key = (
         "no job yet, commented out: ",
-        "choose for `key` the columns that tell its rows apart, then take the # away",
+        "choose columns for `key` that tell its rows apart, then uncomment it",
     )
     assert re.sub(r"\n  ", " ", result.err).splitlines() == [
         f"warning: brace: {start}{brace}",
-        f"warning: loose: {start}the table has no primary key and no unique one without NULLs; {key}",
+        f"warning: loose: {start}the table has no primary key and no unique key without NULLs; {key}",
         f"warning: seen: {start}a view has no key; {key}",
     ]
     before, seen, after = re.split(r"(  # seen:[^\0]*?\n\n)", text)
@@ -496,7 +496,7 @@ def test_no_job_at_all(desk):
     result = init(desk, "--table", "loose")
 
     assert result.code == 2
-    assert result.err.endswith("error: loader.yaml has no job yet: choose a key for one in it, and take the # away\n")
+    assert result.err.endswith("error: loader.yaml has no job yet: choose a key for one of them and uncomment it\n")
     assert "  # loose:" in (desk.directory / "loader.yaml").read_text()
 
 
@@ -592,7 +592,7 @@ def test_from_script(desk, tmp_path):
     result = desk.run("init", "--from-script", "old.sh", "--target", target, **PASSWORDS)
 
     assert result.code == 0, result.err
-    assert "The password in the script is not taken over" in result.err
+    assert "The password in the script is not copied" in result.err
     assert "top-secret" not in result.err + result.out + (tmp_path / "loader.yaml").read_text()
     assert f"From mysql://marked@{HOST}:{world.lab.mysql_port}/{world.name} to {target}." in result.err
     synced = desk.run("sync", "--all", "-o", "json", **urls(desk) | PASSWORDS)
@@ -638,16 +638,16 @@ def test_what_no_job_can_be_made_of(desk):
     assert (result.code, result.out) == (2, "")
     assert [line.split(": ", 2)[0::2] for line in result.err.splitlines()[:-1]] == [
         ["old.sh:2", "makes no HMSET or HSET"],
-        ["old.sh:2", "is no SELECT, but DELETE"],
-        ["old.sh:4", "has parts that only a run of the script could tell, as of a variable"],
-        ["old.sh:6", "another server or account than in old.sh:1; one config has one source"],
+        ["old.sh:2", "is not a SELECT but DELETE"],
+        ["old.sh:4", "has parts that are only known when the script runs, such as a variable"],
+        ["old.sh:6", "uses another server or account than old.sh:1; a config has one source"],
         ["old.sh:7", "takes its SQL from a file; name that file, called …sql, in place of this one"],
-        ["old.sh:8", "JOIN makes no job of a table; write a job with a query instead"],
-        ["old.sh:9", "LIMIT makes no job of a table; write a job with a query instead"],
-        ["old.sh:11", "HMSET wants a key and pairs of field and value; this makes 2 words"],
+        ["old.sh:8", "JOIN does not fit a job of a table; write a job with a query instead"],
+        ["old.sh:9", "LIMIT does not fit a job of a table; write a job with a query instead"],
+        ["old.sh:11", "HMSET needs a key and pairs of field and value; this makes 2 words"],
         ["old.sh:12", "the key is computed by lower(id); write a job with a query instead"],
         ["old.sh:13", "all rows share the key 'a'"],
-        ["old.sh:14", "a SELECT within names columns of the one around it; write a job with a query instead"],
+        ["old.sh:14", "a subquery names columns of the SELECT around it; write a job with a query instead"],
     ]
     assert written(desk) == []
 
@@ -660,7 +660,7 @@ def test_a_script_of_another_database(desk):
     other = init(desk, "--from-script", "old.sql")
     gone = init(desk, "--from-script", "gone.sql")
 
-    assert other.err.endswith(f"\nold.sql:1: error: reads database 'test', and the url names {desk.world.name!r}\n")
+    assert other.err.endswith(f"\nold.sql:1: error: reads database 'test', but the url names {desk.world.name!r}\n")
     assert (other.code, gone.code) == (2, 2)
     assert "gone.sql:1: error: " in gone.err
     assert written(desk) == []
@@ -773,16 +773,16 @@ def test_scripts(text, url):
             f'mysql shop -e "{SELECT}" | while read l; do redis-cli $l; redis-cli expire $k 60; done',
             "sets a time to live",
         ),
-        (f'S="{SELECT}"; S+=" where a > 2"; mysql shop -e "$S"', "only a run of the script could tell"),
-        (f'W="a"; [ "$1" ] && W="b"; mysql shop -e "{SELECT} where $W"', "only a run of the script could tell"),
-        (f'W=a; printf -v W b; mysql shop -e "{SELECT} where $W"', "only a run of the script could tell"),
+        (f'S="{SELECT}"; S+=" where a > 2"; mysql shop -e "$S"', "only known when the script runs"),
+        (f'W="a"; [ "$1" ] && W="b"; mysql shop -e "{SELECT} where $W"', "only known when the script runs"),
+        (f'W=a; printf -v W b; mysql shop -e "{SELECT} where $W"', "only known when the script runs"),
         (
             f'W=a; load() {{ mysql shop -e "{SELECT} where $W"; }}; W=b; load',
-            "only a run of the script could tell",
+            "only known when the script runs",
         ),
         (
             f'mysql shop -e "{SELECT}" | redis-cli -h a; mysql shop -e "{SELECT}" | redis-cli -h b',
-            "another Redis than in x.sh:1",
+            "uses another Redis than x.sh:1",
         ),
         (
             """mysql shop -e 'select concat("hmset t_",a," a ",a,ifnull(concat(" b ",b),"")) from t'""",
@@ -807,7 +807,7 @@ def test_two_statements_of_one_prefix(desk):
     result = init(desk, "--from-script", "old.sh")
 
     assert (result.code, result.out) == (2, "")
-    assert "old.sh:2: error: makes keys stu_… as old.sh:1 does" in result.err
+    assert "old.sh:2: error: makes keys stu_… like old.sh:1" in result.err
     assert not (desk.directory / "loader.yaml").exists()
 
 
@@ -820,7 +820,7 @@ def test_a_job_that_no_config_may_have(desk):
     result = init(desk, "--from-script", "old.sh")
 
     assert (result.code, result.out) == (2, "")
-    assert "nothing is written" in result.err
+    assert "nothing was written" in result.err
     assert written(desk) == []
 
 
@@ -831,7 +831,7 @@ def test_an_environment_that_is_there_is_left_alone(desk):
     result = init(desk, "--table", "stu", "--force")
 
     assert "cp " not in result.out
-    assert "put into .env what .env.example has" in result.out
+    assert "copy the lines of .env.example into .env" in result.out
 
 
 def test_an_exact_name_comes_first(desk, monkeypatch):

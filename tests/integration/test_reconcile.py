@@ -871,7 +871,7 @@ def test_several_jobs_of_which_one_cannot_be_verified(world, tmp_path):
     assert desk.run("sync", "a", "--prune").code == 2
     assert world.hashes() == {}
     refused = desk.run("sync", "t", "--prune", "--shard", "1/2")
-    assert (refused.code, "prune once all shards are through" in refused.err) == (2, True)
+    assert (refused.code, "prune after all shards have finished" in refused.err) == (2, True)
 
 
 def test_a_list_of_rejects_that_is_none(world, tmp_path):

@@ -146,7 +146,7 @@ def test_what_is_not_kept_is_noticed(world, monkeypatch):
     settings = config.source
     monkeypatch.setattr(session, "setting", lambda variables: setting(variables).replace(session.DAY, "7"))
     seen = {each.check: each for each in diagnose(config, [], [])}
-    assert seen["mysql.packet"].seen.endswith("MiB, where a GROUP_CONCAT is cut")
+    assert seen["mysql.packet"].seen.endswith("MiB, which limits GROUP_CONCAT")
     found = seen["mysql.session"]
     assert found.level == "warn"
     assert found.seen.startswith("wait_timeout is '7', but '86400' was set; net_write_timeout is '7'")

@@ -566,5 +566,5 @@ def test_a_name_of_dots_is_none(desk):
     for name in (".", "..", "..."):
         desk.write({name: {"table": "stu", "key": "stu_{sid}"}})
         assert [line.partition("error: ")[2] for line in desk.run("check").messages] == [
-            f"jobs.{name}: a name of dots alone is none"
+            f"jobs.{name}: a name cannot consist of dots only"
         ]

@@ -539,7 +539,7 @@ def test_called_by_another_name(served):
     for path in ("/metrics", "/livez", "/readyz", "/nowhere"):
         refused = get(web.port, path, Host="evil.example:9462")
         assert refused[0] == 400
-        assert refused[2] == "this daemon is not called 'evil.example': add the name to daemon.hosts\n"
+        assert refused[2] == "this daemon does not go by the name 'evil.example': add it to daemon.hosts\n"
     for foreign in ("localhost.evil.example", "127.0.0.1.evil.example", "loader.evil.example", "[evil]", "1", "@"):
         assert get(web.port, "/metrics", Host=foreign)[0] == 400
 

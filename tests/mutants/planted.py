@@ -836,7 +836,7 @@ FAULTS = [
         ),
         (
             "a broken config is taken",
-            '            notify(READY=1, STATUS="the config is broken, the one before is kept")\n            return\n',
+            '            notify(READY=1, STATUS="the config is broken, the old one is kept")\n            return\n',
             "            os._exit(2)\n",
             "daemon::sighup_and_what_systemd_is_told",
         ),

@@ -36,7 +36,7 @@ def init(
             metavar="URL",
             envvar="LOADER_SOURCE",
             show_envvar=False,
-            help="MySQL, as mysql://user@host:3306/database; else $MYSQL_URL, else asked.",
+            help="MySQL: mysql://user@host:3306/database; else $MYSQL_URL, else a prompt.",
         ),
     ] = None,
     target: Annotated[
@@ -45,7 +45,7 @@ def init(
             metavar="URL",
             envvar="LOADER_TARGET",
             show_envvar=False,
-            help="Redis, as redis://host:6379; else $REDIS_URL, else asked.",
+            help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.",
         ),
     ] = None,
     table: Annotated[
@@ -54,7 +54,7 @@ def init(
             metavar="NAME",
             envvar="LOADER_TABLE",
             show_envvar=False,
-            help="A table, or several: 'user*'; again for more.",
+            help="A table, or a pattern: 'user*'; repeatable.",
         ),
     ] = None,
     output: Annotated[
@@ -70,17 +70,17 @@ def init(
             metavar="FILE",
             envvar="LOADER_FROM_SCRIPT",
             show_envvar=False,
-            help="A script that feeds mysql's output to redis-cli: its statements become jobs.",
+            help="A script that pipes mysql into redis-cli: its statements become jobs.",
         ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Write over files that exist.")
+        bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Overwrite existing files.")
     ] = False,
 ) -> None:
     """Write a config by looking at live tables.
 
-    It ends with what to type next. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for; they are
-    never written.
+    It ends with the next commands to run. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for;
+    they are never written.
     """
     from loader.cli.init.config_writer import draft_config, environment_text
     from loader.cli.init.prompts import addresses, check_target, open_source
@@ -111,9 +111,9 @@ def init(
     _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])}, check=bool(draft.jobs))
     _report(files, draft)
     if not draft.jobs:
-        raise ConfigError(f"{output} has no job yet: choose a key for one in it, and take the # away")
+        raise ConfigError(f"{output} has no job yet: choose a key for one of them and uncomment it")
     fine = _examine(output)
-    say("\nNext:" if fine else "\nNext, once what failed above is mended:")
+    say("\nNext:" if fine else "\nNext, once the failures above are fixed:")
     for line in _next(output, draft.jobs):
         say(f"  {line}")
 
@@ -122,9 +122,9 @@ def _refuse(files: Sequence[Path], *, force: bool) -> None:
     """Refuse what cannot be written, before anything is asked."""
     for file in files:
         if file.is_dir() or not file.parent.is_dir():
-            raise ConfigError(f"{file}: {'is a directory' if file.is_dir() else 'there is no such directory'}")
+            raise ConfigError(f"{file}: {'is a directory' if file.is_dir() else 'no such directory'}")
         if not force and os.path.lexists(file):
-            raise ConfigError(f"{file} exists; --force writes over it, --output FILE writes elsewhere")
+            raise ConfigError(f"{file} exists; --force overwrites it, --output FILE writes elsewhere")
 
 
 def _script(files: Sequence[Path]) -> "Script":
@@ -139,7 +139,7 @@ def _script(files: Sequence[Path]) -> "Script":
             texts[str(file)] = data.decode()
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise ConfigError(
-                f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'no UTF-8 text'}"
+                f"{file}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
             ) from None
         if len(data) > MOST_BYTES:
             raise ConfigError(f"{file}: larger than {MOST_BYTES} bytes, too large for a script")
@@ -147,7 +147,7 @@ def _script(files: Sequence[Path]) -> "Script":
     if script.faults:
         raise ConfigError(
             "\n".join(fault.replace(": ", ": error: ", 1) for fault in script.faults)
-            + "\nnothing is written; take out of a copy what is no job, or write these jobs by hand"
+            + "\nnothing was written; remove these statements from a copy of the script, or write their jobs by hand"
         )
     if len(script.databases) > 1:
         raise ConfigError(
@@ -159,7 +159,7 @@ def _script(files: Sequence[Path]) -> "Script":
 def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
     note(f"From {urls['source']} to {urls['target']}.")
     if script.passwords:
-        note("The password in the script is not taken over: it belongs into .env.")
+        note("The password in the script is not copied: put it into .env.")
 
 
 def _of_tables(source: "Connection", patterns: Sequence[str], database: str) -> list["Wanted"]:
@@ -206,7 +206,7 @@ def _shared(script: "Script") -> Iterator[str]:
     for statement in script.statements:
         prefix = statement.key[0][0]
         if (other := first.setdefault(prefix, statement.place)) != statement.place:
-            yield f"{statement.place}: error: makes keys {prefix}… as {other} does; one job makes them, with all fields"
+            yield f"{statement.place}: error: makes keys {prefix}… like {other}; let one job make them, with all fields"
 
 
 def _write(texts: Mapping[Path, str], *, check: bool) -> None:
@@ -225,7 +225,7 @@ def _write(texts: Mapping[Path, str], *, check: bool) -> None:
             if check:
                 load_config([draft])
         except ConfigError as error:
-            raise ConfigError(f"nothing is written: {str(error).replace(str(draft), str(file))}") from None
+            raise ConfigError(f"nothing was written: {str(error).replace(str(draft), str(file))}") from None
         for file, draft in drafts.items():
             draft.replace(file)
 
@@ -279,7 +279,7 @@ def _next(output: Path, jobs: Sequence[str]) -> list[str]:
     dotted = filled if filled.lstrip("'").startswith("/") else f"./{filled}"
     is_there = (beside / ".env").exists()
     lines = [
-        f"# put into {filled} what {example} has, with the passwords"
+        f"# copy the lines of {example} into {filled}, with the passwords"
         if is_there
         else f"cp {example} {filled}    # then fill in the passwords",
         f"set -a; . {dotted}; set +a",

@@ -45,7 +45,7 @@ NUMBERS = {"tinyint", "smallint", "int", "bit"}
 
 HEAD = """\
 # Written by `loader init` from {origin}; yours to edit.
-# Lines behind a # are what else there is; `loader schema` tells all of it.
+# Commented-out lines are further options; `loader schema` describes all of them.
 version: 1
 
 source:
@@ -54,7 +54,7 @@ source:
 
 target:
   url: "${{REDIS_URL}}"              # any nodes of the cluster: redis://host:7001,host:7002; rediss:// for TLS
-  password: "${{REDIS_PASSWORD:-}}"  # empty: none
+  password: "${{REDIS_PASSWORD:-}}"  # empty: no password
 
 jobs:
 """
@@ -239,20 +239,20 @@ def _of_table(wanted: Wanted, prefix: str) -> _Sketch:
     columns = table.primary_key or (unique[0] if unique else ())
     values |= {"key": f"{prefix}{{{visible[0]}}}", "fields": visible}
     if not columns:
-        what = "a view has no key" if listed.is_view else "the table has no primary key and no unique one without NULLs"
+        what = "a view has no key" if listed.is_view else "the table has no primary key and no unique key without NULLs"
         return _Sketch(
             values,
-            refusal=f"{what}; choose for `key` the columns that tell its rows apart, then take the # away",
+            refusal=f"{what}; choose columns for `key` that tell its rows apart, then uncomment it",
         )
     parts = tuple((prefix if not place else "_", column) for place, column in enumerate(columns))
     values["key"], fault = _template(parts)
-    note = "its primary key" if table.primary_key else "a unique key; the table has no primary one"
+    note = "its primary key" if table.primary_key else "a unique key; the table has no primary key"
     if len(columns) == 2:
         note += f"; {prefix}1_2 is the row whose {columns[0]} is 1 and {columns[1]} is 2"
     if table.primary_key and prefix != f"{listed.name}_" and prefix.rstrip("".join(SEPARATORS)) == listed.name:
         note += f"; {listed.name}_ would begin keys of another job too"
     hidden = [name for name in columns if name not in visible]
-    notes = (f"{', '.join(hidden)} is invisible: whoever reads the hashes has to know its values",) if hidden else ()
+    notes = (f"{', '.join(hidden)} is invisible: readers of the hashes must know its values",) if hidden else ()
     return _Sketch(values, note, notes, refusal=fault)
 
 
@@ -269,7 +269,7 @@ def _of_statement(wanted: Wanted, statement: Statement) -> _Sketch:
         for _, text in statement.fields
         if table and (column := table.column(text)) is not None and column.nullable
     ]
-    notes = (f"where {', '.join(loses)} is NULL the script lost the row; here the field is left out",) if loses else ()
+    notes = (f"if {', '.join(loses)} is NULL, the script lost the row; here the field is left out",) if loses else ()
     return _Sketch(values, f"as in {statement.place}", notes, refusal=fault)
 
 
@@ -302,7 +302,7 @@ def _hints(wanted: Wanted, table: Table, name: str, values: Mapping[str, Any]) -
     stamps = [c for each in wanted.listed.stamps if (c := table.column(each)) and c.type in {"datetime", "timestamp"}]
     indexed = {column.lower() for _, column in table.indexes}
     for stamp in sorted(stamps, key=lambda column: column.name.lower() not in indexed)[:1]:
-        says = "Read only what was changed since the last run; lag is longer than any transaction takes."
+        says = "Read only rows changed since the last run; lag must exceed the longest transaction."
         if stamp.name.lower() not in indexed:
             says += f" It needs an index first: ADD INDEX ({in_comment(stamp.name)})."
         yield (
@@ -318,9 +318,9 @@ def _hints(wanted: Wanted, table: Table, name: str, values: Mapping[str, Any]) -
     except (PlanError, ValueError):
         pass
     else:
-        yield "changed_only: true", "write only what differs, and delete hashes whose row is gone"
+        yield "changed_only: true", "write only rows that differ, and delete hashes whose row is gone"
     yield "schedule: {every: 15m}", 'for `loader daemon`; or {cron: "*/15 * * * *"}'
-    yield "max_age: 1h", "a last success longer ago counts as late"
+    yield "max_age: 1h", "the job is late if its last success is older"
 
 
 def _is_deleted(column: Column) -> str:
@@ -382,7 +382,7 @@ def environment_text(source: str, target: str) -> str:
     """The `.env.example` for two urls: what a shell reads with `. ./.env`, as it is."""
     return (
         "# Copy to .env, fill in the passwords, then: set -a; . ./.env; set +a\n"
-        "# A password with signs that mean something to a shell stands in single quotes.\n"
+        "# Put a password with special characters of the shell in single quotes.\n"
         f"MYSQL_URL={shlex.quote(source)}\n"
         "MYSQL_PASSWORD=\n"
         f"REDIS_URL={shlex.quote(target)}\n"

@@ -76,7 +76,7 @@ def _checked(side: str, url: str, whence: str) -> str:
         raise ConfigError(f"{whence}: {error}") from None
     if address.password:
         os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
-        note(f"The password in the url of {SERVERS[side]} is used now, and written nowhere: it belongs into .env.")
+        note(f"The password in the url of {SERVERS[side]} is used now, but not written: put it into .env.")
     return without_password(url.strip())
 
 
@@ -96,7 +96,7 @@ def ask(question: str) -> str:
     answer = sys.stdin.readline()
     if not answer:
         note("")
-        raise ConfigError("the input ended; nothing is written")
+        raise ConfigError("the input ended; nothing was written")
     return answer.strip()
 
 
@@ -105,7 +105,7 @@ def _ask_password(side: str) -> None:
         os.environ[f"{VARIABLES[side]}_PASSWORD"] = getpass(f"Password for {SERVERS[side]} (not shown): ")
     except (EOFError, ValueError):
         note("")
-        raise ConfigError("the input ended; nothing is written") from None
+        raise ConfigError("the input ended; nothing was written") from None
 
 
 def open_source(url: str) -> Connection:

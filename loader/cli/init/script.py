@@ -124,7 +124,7 @@ def _way(script: Script, name: str, command: Command, commands: Sequence[Command
         if after.words and _program(after.words[0]) not in PASSES and not HEADINGS.fullmatch(said):
             place = f"{name}:{after.words[0].line}"
             script.faults.append(
-                f"{place}: what mysql prints goes through {_program(after.words[0])!r}, which may change it"
+                f"{place}: the output of mysql goes through {_program(after.words[0])!r}, which may change it"
             )
         command = after
 
@@ -137,7 +137,7 @@ def _redis_client(script: Script, name: str, command: Command) -> None:
         return
     place, text = f"{name}:{words[at].line}", " ".join(word.text for word in words[at:])
     if EXPIRES.search(text):
-        script.faults.append(f"{place}: sets a time to live; take the line out of a copy, and write `ttl` into the job")
+        script.faults.append(f"{place}: sets a time to live; remove the line from a copy, and add `ttl` to the job")
     reach = _options_of_redis(text)
     takes_rows = (
         command.before is not None or command.reads is not None or HOLE in words[-1].text or at == len(words) - 1
@@ -145,7 +145,7 @@ def _redis_client(script: Script, name: str, command: Command) -> None:
     if script.redis is None or (takes_rows and not script.redis_place):
         script.redis, script.redis_place = reach, place if takes_rows else ""
     elif takes_rows and replace(reach, password=False) != replace(script.redis, password=False):
-        script.faults.append(f"{place}: another Redis than in {script.redis_place}; one config has one target")
+        script.faults.append(f"{place}: uses another Redis than {script.redis_place}; a config has one target")
 
 
 def _program(word: Text) -> str:
@@ -208,7 +208,7 @@ def _client(script: Script, name: str, command: Command, at: int, remote: str | 
         script.mysql, script.mysql_place = reach, place
     elif replace(reach, database=None, password=False) != replace(script.mysql, database=None, password=False):
         script.faults.append(
-            f"{place}: another server or account than in {script.mysql_place}; one config has one source"
+            f"{place}: uses another server or account than {script.mysql_place}; a config has one source"
         )
         return
     script.mysql = replace(script.mysql, password=script.mysql.password or reach.password)
@@ -216,7 +216,7 @@ def _client(script: Script, name: str, command: Command, at: int, remote: str | 
     if not statements and command.reads is not None:
         script.faults.append(f"{place}: {WANTS_FILE}")
     elif not statements and said is None:
-        script.faults.append(f"{place}: mysql is given no SQL that stands here")
+        script.faults.append(f"{place}: mysql gets SQL that is not in the script")
     for text in statements or ([said] if said is not None else []):
         _statements(script, name, text, "" if HOLE in given.get("database", "") else reach.database)
 
@@ -268,7 +268,7 @@ def _statements(script: Script, name: str, text: Text, database: str | None) -> 
         start, end = tokens[0].start, tokens[-1].end
         place = f"{name}:{text.lines[start]}"
         if HOLE in text.text[start:end]:
-            script.faults.append(f"{place}: has parts that only a run of the script could tell, as of a variable")
+            script.faults.append(f"{place}: has parts that are only known when the script runs, such as a variable")
         elif tokens[0].word == "use" and len(tokens) > 1:
             database = tokens[1].text.strip("`")
         elif tokens[0].word == "select":
@@ -279,11 +279,11 @@ def _statements(script: Script, name: str, text: Text, database: str | None) -> 
             else:
                 script.statements.append(replace(statement, database=statement.database or database))
         elif tokens[0].word != "set":
-            script.faults.append(f"{place}: is no SELECT, but {tokens[0].text[:20].upper()}")
+            script.faults.append(f"{place}: is not a SELECT but {tokens[0].text[:20].upper()}")
 
 
 def stray_databases(script: Script, database: str) -> Iterator[str]:
     """Faults of statements that read another database than the one of the url."""
     for statement in script.statements:
         if statement.database and statement.database != database:
-            yield f"{statement.place}: reads database {statement.database!r}, and the url names {database!r}"
+            yield f"{statement.place}: reads database {statement.database!r}, but the url names {database!r}"

@@ -1,12 +1,12 @@
 "use strict";
-// Fetches this page again every two seconds while it is looked at, and puts what changed into it.
+// Fetches this page again every two seconds while it is visible, and updates the parts that changed.
 const EVERY = 2000;
 const PATIENCE = 8000;
 const live = document.getElementById("live");
 let timer = 0;
 let answered = new Date();
 
-// Makes one node like another in its place, so that focus, selection and open details stay.
+// Updates a node in place to match another, so that focus, selection and open details stay.
 function renew(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
@@ -55,6 +55,6 @@ function begin(wait) {
 }
 
 document.addEventListener("visibilitychange", () => begin(0));
-// What became of an action is said once, not again when the page is reloaded.
+// The outcome of an action is shown once, not again when the page is reloaded.
 if (location.search) history.replaceState(null, "", location.pathname + location.hash);
 begin(EVERY);

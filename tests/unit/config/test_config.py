@@ -30,7 +30,7 @@ KNOWN = (
 )
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
 NO_FIELD = "out of range, not in order, or never in its month"
-NO_ZONE = "is no time zone that this machine knows: write UTC, or one like Europe/Berlin"
+NO_ZONE = "is not a time zone that this machine knows: write UTC, or one like Europe/Berlin"
 TWO_PASSWORDS = "given more than once; keep one of password, password_file and the one in the url"
 REDIS_SCHEMES = "redis://host:6379, beginning with one of redis, valkey, rediss, valkeys, unix"
 
@@ -153,7 +153,7 @@ def test_the_schema_describes_every_key():
     assert silent == []
 
 
-UNCLOSED = "has a ' that is not closed; where YAML took the rest for a comment, put all in quotes"
+UNCLOSED = "has a ' that is not closed; if YAML took the rest for a comment, put it all in quotes"
 BAD_JOBS = [
     ("{}", "5:8: error: jobs.stu.query: a job needs a table or a query"),
     ("", "5:3: error: jobs.stu: must be a mapping of keys to values, not empty"),
@@ -221,7 +221,7 @@ BAD_JOBS = [
     ("{table: a, chunk_rows: many}", "5:31: error: jobs.stu.chunk_rows: must be a whole number, not text"),
     (
         '{table: a, key: "a_{b"}',
-        "5:24: error: jobs.stu.key: a brace stands alone; write {{ or }} for a literal one",
+        "5:24: error: jobs.stu.key: unmatched brace; write {{ or }} for a literal one",
     ),
     (
         '{table: a, key: "a_"}',
@@ -230,7 +230,7 @@ BAD_JOBS = [
     *(
         (
             f'{{table: a, key: "{key}"}}',
-            "5:24: error: jobs.stu.key: only the name of a column stands in braces, like {sid}",
+            "5:24: error: jobs.stu.key: braces must contain the name of a column, like {sid}",
         )
         for key in ("{}", "{ }", "{0}", "{a!r}", "{a:>8}", "{a:{b}}")
     ),
@@ -264,7 +264,7 @@ def test_bad_job(errors, text, line):
         ('{hosts: ["*"]}', "5:10: error: daemon.hosts.0: has characters that are not allowed here"),
         (
             "{token: 0123456789abcde}",
-            "5:9: error: daemon.token: is too easy to guess: give 16 characters or more, as of `openssl rand -hex 16`",
+            "5:9: error: daemon.token: is too easy to guess: give 16 characters or more, from `openssl rand -hex 16`",
         ),
         (
             "{token_file: /dev/null, token: 0123456789abcdef}",
@@ -280,7 +280,7 @@ def test_bad_daemon(errors, text, line):
 
 
 MYSQL_URL = "mysql://user@host:3306/database"
-NO_MYSQL_URL = f"is no url like {MYSQL_URL}; in a user or a password, percent-encode : / ? # @ and %"
+NO_MYSQL_URL = f"is not a url like {MYSQL_URL}; in a user or a password, percent-encode : / ? # @ and %"
 BAD_SOURCES = [
     ("{}", "2:9: error: source.url: this key is required"),
     ("{url: 1}", f"2:15: error: source.url: must be a url like {MYSQL_URL}"),
@@ -351,14 +351,14 @@ BAD_SOURCES = [
     ('{url: "mysql://h/d", tls: no}', "2:35: error: source.tls: must be true or false, not text"),
     (
         '{url: "mysql://h/d", tls: false, tls_ca: a.yaml}',
-        "2:35: error: source.tls: is false, yet a tls_ file is given; drop one of them",
+        "2:35: error: source.tls: is false, but a tls_ file is given; drop one of them",
     ),
     (
         '{url: "mysql://h/d", time_zone: "UTC\'"}',
         "2:41: error: source.time_zone: has characters that are not allowed here",
     ),
 ]
-NO_REDIS_URL = "is no url like redis://host:6379; in a user or a password, percent-encode : / ? # @ and %"
+NO_REDIS_URL = "is not a url like redis://host:6379; in a user or a password, percent-encode : / ? # @ and %"
 BAD_TARGETS = [
     (
         '{url: "http://h"}',
@@ -399,8 +399,8 @@ def test_bad_server(errors, text, line):
     assert errors(text) == [f"a.yaml:{line}"]
 
 
-QUOTED = "text that holds a colon and a blank has to be in quotes, all of it"
-WHOLE = "text that begins with a quote has to end with it: put all of it in other quotes"
+QUOTED = "put text that contains a colon and a space in quotes, all of it"
+WHOLE = "text that begins with a quote must end with it: put all of it in other quotes"
 BAD_FILES = [
     ("", "1:1: error: file: it is empty; a config begins with `version: 1`"),
     ("# nothing\n", "1:1: error: file: it is empty; a config begins with `version: 1`"),
@@ -408,8 +408,8 @@ BAD_FILES = [
     ("- a\n", "1:1: error: file: it must be a mapping of keys to values"),
     ("a: 1\nb: 'x\n", "3:1: error: file: while scanning a quoted scalar, found unexpected end of stream"),
     ("a: 1\n---\nb: 1\n", "2:1: error: file: expected a single document in the stream, but found another document"),
-    ("cron: */15 * * * *", '1:13: error: file: text that begins with * has to be in quotes, like cron: "*/15 * * * *"'),
-    ("where: `a` > 1", "1:8: error: file: text that begins with ` has to be in quotes"),
+    ("cron: */15 * * * *", '1:13: error: file: put text that begins with * in quotes, like cron: "*/15 * * * *"'),
+    ("where: `a` > 1", "1:8: error: file: put text that begins with ` in quotes"),
     (
         "where: name = 'a: b'",
         f"1:17: error: file: mapping values are not allowed here; {QUOTED}",
@@ -459,7 +459,7 @@ def test_alias_bomb(errors):
     (line,) = errors("\n".join(rows))
     assert (
         re.sub(r":\d+:\d+:", ":", line)
-        == f"a.yaml: error: file: it has more than {MAX_VALUES} values with its aliases followed"
+        == f"a.yaml: error: file: it has more than {MAX_VALUES} values once its aliases are expanded"
     )
 
 
@@ -494,7 +494,7 @@ jobs:
         "a.yaml:5:9: error: target.pass: ${A} is not set in the environment",
         "a.yaml:5:9: error: target.pass: ${B} is not set in the environment",
         "a.yaml:6:12: error: target.timeout: write ${NAME}, ${NAME:-default} or ${NAME:?message}; $${ is a literal ${",
-        "a.yaml:8:3: error: jobs.bad name: a name is made of letters, digits and _ . -",
+        "a.yaml:8:3: error: jobs.bad name: a name consists of letters, digits and _ . -",
         "a.yaml:9:14: error: jobs.a.table: tags are not allowed; put text that begins with ! in quotes",
         "a.yaml:9:45: error: jobs.a: a key must be plain text",
         "a.yaml:10:14: error: jobs.b.table: must be text, not a number; put it in quotes",
@@ -544,7 +544,7 @@ def test_names_of_all_kinds(errors):
     """A name that looks like a step of the validator's own is placed as any other."""
     text = f"{HEAD}jobs:\n  '[map]': {{'[key]': 1, table: a, fields: {{'[key]': 1}}}}\n  a: {{table: a, '[list]': 1}}\n"
     assert errors(text) == [
-        "a.yaml:5:3: error: jobs.[map]: a name is made of letters, digits and _ . -",
+        "a.yaml:5:3: error: jobs.[map]: a name consists of letters, digits and _ . -",
         "a.yaml:5:13: error: jobs.[map].[key]: unknown key; did you mean key?",
         "a.yaml:5:43: error: jobs.[map].fields: must be text, not a number; put it in quotes",
         f"a.yaml:6:17: error: jobs.a.[list]: {KNOWN}",
@@ -639,8 +639,8 @@ def test_one_prefix_for_two_tables(errors):
     assert errors(
         f'{HEAD}jobs:\n  a: {{table: stu}}\n  b: {{table: t, key: "stu_{{x}}"}}\n  c: {{query: q, key: "stu_{{y}}"}}'
     ) == [
-        "a.yaml:6:22: error: jobs.b.key: keys begin with 'stu_' as those of job a; change one of them",
-        "a.yaml:7:22: error: jobs.c.key: keys begin with 'stu_' as those of job a; change one of them",
+        "a.yaml:6:22: error: jobs.b.key: keys begin with 'stu_' like those of job a; change one of them",
+        "a.yaml:7:22: error: jobs.c.key: keys begin with 'stu_' like those of job a; change one of them",
     ]
 
 
@@ -653,20 +653,20 @@ def test_a_prefix_that_two_jobs_share_and_one_deletes(errors, load, deletes):
     both = "{{table: stu, fields: [a]}}, b: {{table: stu, fields: [b]{}}}".format
     assert load(f"{HEAD}jobs: {{a: {both('')}}}").warnings
     (error,) = errors(f"{HEAD}jobs: {{a: {both(', ' + deletes)}}}")
-    assert "jobs.b.key: keys begin with 'stu_' as those of job a, and a hash that a sync deletes" in error
+    assert "jobs.b.key: keys begin with 'stu_' like those of job a, and a hash that a sync deletes" in error
 
 
 def test_prefix_within_a_prefix(load):
     """A prefix that begins another is a warning."""
     config = load(f'{HEAD}jobs: {{a: {{table: stu}}, b: {{table: t, key: "stu_x_{{id}}"}}, c: {{table: u}}}}')
-    assert config.warnings == ("jobs.a.key: its prefix 'stu_' begins all keys of job b too",)
+    assert config.warnings == ("jobs.a.key: all keys of job b begin with its prefix 'stu_' too",)
 
 
 def test_many_jobs_under_one_prefix_are_named_briefly(load):
     """A warning names three of them, and counts the others."""
     jobs = ", ".join(f'j{n}: {{table: stu, key: "stu_{n}_{{id}}"}}' for n in range(5))
     (warning,) = load(f"{HEAD}jobs: {{all: {{table: stu}}, {jobs}}}").warnings
-    assert warning == "jobs.all.key: its prefix 'stu_' begins all keys of jobs j0, j1, j2 and 2 more too"
+    assert warning == "jobs.all.key: all keys of jobs j0, j1, j2 and 2 more begin with its prefix 'stu_' too"
 
 
 def configured(jobs: dict[str, dict[str, object]]) -> Config:
@@ -688,7 +688,7 @@ def test_jobs_are_held_against_each_other_as_if_each_with_each(drawn):
     }
     rivals = [
         [
-            f"as those of job j{at}{';' if other != table else ','} "
+            f"like those of job j{at}{';' if other != table else ','} "
             for at, (own, other, deletes) in enumerate(drawn[:place])
             if own == prefix and (other != table or deletes or erases)
         ]
@@ -708,7 +708,7 @@ def test_jobs_are_held_against_each_other_as_if_each_with_each(drawn):
                 assert each.startswith(tuple(config.longer(job))) == each.startswith(job.prefix)
             same = [each for each in config.jobs.values() if each.prefix == job.prefix and each is not job]
             assert (config.sharing(job) in same) if same else config.sharing(job) is None
-    assert re.findall(r"as those of job \w+[;,] ", told) == refused
+    assert re.findall(r"like those of job \w+[;,] ", told) == refused
 
 
 @pytest.mark.parametrize("key", ["{}_{{id}}", "t_{{id}}", "t{}_{{id}}"])
@@ -726,7 +726,7 @@ def test_thousands_of_jobs_take_no_more_looks_than_a_few_each(monkeypatch, key):
 
 def test_prefix_of_the_state(errors):
     """No row's key is one of the loader's own: a prefix within theirs is refused, whether written or the table's."""
-    refused = "keys begin with 'loader:' as those of the loader's own state; change it"
+    refused = "keys begin with 'loader:' like the loader's own state; change it"
     assert errors(f'{HEAD}jobs:\n  a: {{table: stu, key: "loader:{{x}}"}}\n  b: {{table: "loader:x"}}') == [
         f"a.yaml:5:24: error: jobs.a.key: {refused}",
         f"a.yaml:6:6: error: jobs.b.key: {refused}",
@@ -739,8 +739,8 @@ def test_prefix_that_text_completes(load, prefix):
     config = load(job(f'{{table: stu, key: "{prefix}{{x}}"}}'))
     (warning,) = config.warnings
     assert warning == (
-        f"jobs.stu.key: where text follows its prefix {prefix!r}, a row's key may begin with 'loader:',"
-        " as those of the loader's own state"
+        f"jobs.stu.key: if text follows its prefix {prefix!r}, a row's key may begin with 'loader:'"
+        " like the loader's own state"
     )
     assert load(job('{table: stu, key: "loaders:{x}"}')).warnings == ()
 
@@ -846,7 +846,7 @@ def test_several_nodes_of_a_cluster():
     address = redis_address("rediss://me@a,b:7002,[::1]:7003/0")
     assert (address.host, address.port, address.user, address.tls) == ("a", 6379, "me", True)
     assert address.others == (("b", 7002), ("::1", 7003))
-    with pytest.raises(ValueError, match="is no url like"):
+    with pytest.raises(ValueError, match="is not a url like"):
         redis_address("redis://a,b:x")
 
 
@@ -867,7 +867,7 @@ def test_a_hash_that_two_jobs_write_is_not_deleted(load, errors):
     load(text % "")
     for more in (", where: id > 3", ", soft_delete: gone", ", full_every: 1d"):
         (told,) = errors(text % more)
-        assert told.startswith("a.yaml:6:6: error: jobs.b.key: keys begin with 'stu_' as those of job a, and a hash")
+        assert told.startswith("a.yaml:6:6: error: jobs.b.key: keys begin with 'stu_' like those of job a, and a hash")
 
 
 def test_an_incremental_job_with_a_ttl(load, errors):

@@ -204,8 +204,8 @@ def test_an_interval_comes_at_multiples_since_1970():
     [
         ("30 2 30 2 *", "never"),
         ("0 0 31 4,6 *", "never"),
-        ("@reboot", "@reboot is no time"),
-        ("@fortnightly", "there are @hourly"),
+        ("@reboot", "@reboot is not a time"),
+        ("@fortnightly", "use one of @hourly"),
         ("* * * *", "five fields"),
         ("0 0 0 * * *", "five fields"),
         ("60 * * * *", "minute"),
@@ -216,10 +216,10 @@ def test_an_interval_comes_at_multiples_since_1970():
         ("0 0 * * fri-mon", "not in order"),
         ("0 0 * * xyz", "day-of-week"),
         ("*/0 * * * *", "minute"),
-        ("5/15 * * * *", "'5/15' is no field"),
-        ("0 0 L * *", "'L' is no field"),
-        ("0 0 * * 5#2", "'5#2' is no field"),
-        ("0 0 * * 1,", "'1,' is no field"),
+        ("5/15 * * * *", "'5/15' is not a crontab field"),
+        ("0 0 L * *", "'L' is not a crontab field"),
+        ("0 0 * * 5#2", "'5#2' is not a crontab field"),
+        ("0 0 * * 1,", "'1,' is not a crontab field"),
     ],
 )
 def test_what_is_no_crontab_line_is_refused_with_words(text, words):
@@ -232,5 +232,5 @@ def test_what_is_no_crontab_line_is_refused_with_words(text, words):
 @pytest.mark.parametrize("name", ["Europe/Bonn", "Europe", "../etc/passwd", "CET+1"])
 def test_an_unknown_time_zone_is_refused(name):
     """Before any job is run at a wrong time."""
-    with pytest.raises(ValueError, match="is no time zone that this machine knows"):
+    with pytest.raises(ValueError, match="is not a time zone that this machine knows"):
         cron("@daily", name)

@@ -298,8 +298,8 @@ def test_a_job_page_tells_of_its_chunks(pages):
     )
     html = pages.job(looks.page(grid=Grid("feed01", ended=False, of=12, cells=cells)), SOMEONE)
     read = Read(html)
-    assert "Chunks of the run under way, feed01" in read.text
-    counts = "3 loaded 1 loaded, not at the first try 1 loaded, with rejected rows 1 waiting 6 still owed of 12 chunks"
+    assert "Chunks of the run in progress, feed01" in read.text
+    counts = "3 loaded 1 loaded after retries 1 loaded, with rejected rows 1 waiting 6 still owed of 12 chunks"
     assert counts in read.text
     drawn = [each for each in read.all("i") if "title" in each]
     assert [each["title"] for each in drawn] == [
@@ -420,11 +420,11 @@ def test_a_run_is_not_asked_for_while_one_is_under_way(pages):
 @pytest.mark.parametrize(
     ("notice", "words"),
     [
-        ("run", "The run was asked for."),
+        ("run", "The run was requested."),
         ("pause", "The schedule is paused."),
-        ("resume", "The schedule goes on."),
-        ("retry", "The rejected rows are tried again."),
-        ("busy", "Nothing was begun: a run of this job is under way."),
+        ("resume", "The schedule was resumed."),
+        ("retry", "The rejected rows are being retried."),
+        ("busy", "Nothing was started: a run of this job is in progress."),
         ("away", "Nothing was done: the target does not answer."),
     ],
 )
