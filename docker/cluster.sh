@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes one cluster of these nodes; of six, three masters with a replica each.
+# Makes one cluster of these nodes; six of them become three masters with a replica each.
 #
 #     cluster.sh HOST:PORT…
 #
-# Where the first has a cluster already, those of the others that have none become replicas, each of the master that has the
-# fewest. So it can be run as often as one likes.
+# If the first one is in a cluster already, the others that are in none become replicas, each of the master with the fewest
+# replicas. So it can be run again at any time.
 set -eu
 
 PATIENCE=60 # seconds for the nodes to agree
 
-# redis-cli wants addresses: nodes do not look up each other's names.
+# redis-cli needs IP addresses: nodes do not look up each other's names.
 address() {
   getent ahostsv4 "${1%:*}" | {
     read -r ip _ || {
@@ -20,7 +20,7 @@ address() {
   }
 }
 
-# What a node answers.
+# A node's answer to a command.
 ask() {
   node=$1
   shift

@@ -57,7 +57,7 @@ class Metrics:
         self._waited = counter("throttled_seconds_total", "Seconds that workers waited.", "job", "reason")
         self._skipped = counter("skipped_runs_total", "Scheduled slots without a run.", "job", "reason")
         self._node_rows = counter("node_rows_total", "Rows written, by master.", "job", "node")
-        self._node_errors = counter("node_errors_total", "Failures of a chunk caused by a Redis node.", "node")
+        self._node_errors = counter("node_errors_total", "Chunk failures caused by a Redis node.", "node")
         self._seconds = Histogram(
             "loader_run_duration_seconds", "How long runs took.", ("job",), buckets=DURATIONS, registry=registry
         )
