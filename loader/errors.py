@@ -1,7 +1,7 @@
-"""Whose fault it is, and how the program ends.
+"""Errors by culprit, and the exit codes.
 
-One base and one child a culprit. A message names the thing, what was seen and what to do; the cause stays
-attached (`raise … from`). Nothing outside the driver rooms ever sees a driver's own exception.
+One base class and one subclass per culprit. A message names the thing, what was seen and what to do; the cause stays
+attached (`raise … from`). A driver's own exceptions never leave the package that imports it.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""The commands of the lab. Modules are imported inside them, so that `loader --help` stays quick."""
+"""The lab commands. Modules are imported inside them, so that `loader --help` stays quick."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ app = typer.Typer(
 
 
 def _names(context: typer.Context) -> list[str]:
-    """The servers of the lab, for completion; none where there is no lab."""
+    """The servers of the lab, for completion; empty if there is no lab."""
     from loader.lab.lab import Lab
 
     with suppress(LoaderError, OSError, ValueError):
@@ -80,7 +80,7 @@ def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
 
 @app.command()
 def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
-    """Start a server that was killed, with the files it had."""
+    """Start a killed server again, with its files."""
     from loader.lab.lab import Lab
 
     say(f"{node} is up" if Lab(directory).start(node) else f"{node} is already running")

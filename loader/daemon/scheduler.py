@@ -1,4 +1,4 @@
-"""APScheduler as the clock: when a job is due, handed over to a schedule with places and threads of its own."""
+"""APScheduler as the clock: passes due jobs to a schedule, which has its own places and threads."""
 
 import random
 import time
@@ -22,18 +22,18 @@ class SlotTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no type
         self._timed = timed
         self.slot = 0
         self.fire = 0.0
-        self.shift = 0.0  # seconds by which this machine's clock, which APScheduler goes by, is ahead
+        self.shift = 0.0  # seconds by which this machine's clock, which APScheduler follows, is ahead
         self.set(now)
 
     def set(self, now: float) -> None:
-        """Go to the first slot after a moment."""
+        """Advance to the first slot after a moment."""
         coming = [time.timestamp() for time in next_times(self._timed, datetime.fromtimestamp(now, UTC), 2)]
         self.slot = int(coming[0])
         most = min(self._timed.jitter or 0, coming[-1] - self.slot)
         self.fire = self.slot + random.uniform(0, most * 0.99)  # noqa: S311  # not for secrets
 
     def due(self, now: float) -> Sequence[int]:
-        """The slots that came since the last call; and go on to the next."""
+        """The slots that came since the last call; advances to the next."""
         first, now = self.slot, max(now, self.slot)
         if self._timed.every:
             slots: Sequence[int] = range(first, int(now) + 1, self._timed.every)
@@ -46,7 +46,7 @@ class SlotTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no type
         return slots
 
     def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:  # noqa: ARG002
-        """As APScheduler asks for it: before and after what is due was handed over."""
+        """Called by APScheduler before and after it passes on a due job."""
         if previous is not None and previous.timestamp() >= self.here - 1e-3:
             return None
         return datetime.fromtimestamp(self.here, UTC)
@@ -58,22 +58,22 @@ class SlotTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no type
 
 
 class HandOver(BaseExecutor):  # type: ignore[misc]  # APScheduler has no types
-    """Hands what is due to the schedule, which has places and threads of its own."""
+    """Passes due jobs to the schedule, which has its own places and threads."""
 
     def __init__(self, due: Callable[[str], None]) -> None:
         super().__init__()
         self._due = due
 
     def submit_job(self, job: Any, run_times: object) -> None:  # noqa: ARG002
-        """APScheduler's call: a job is due."""
+        """Called by APScheduler when a job is due."""
         self._due(job.id)
 
     def _do_submit_job(self, job: Any, run_times: object) -> None:
-        raise NotImplementedError  # `submit_job` is all that is asked of it
+        raise NotImplementedError  # `submit_job` is the only method needed
 
 
 class Scheduler(BackgroundScheduler):  # type: ignore[misc]  # APScheduler has no types
-    """The scheduler, which also says when its thread has last come round."""
+    """The scheduler, which also records when its thread last ran."""
 
     turned = 0.0
 
@@ -82,7 +82,7 @@ class Scheduler(BackgroundScheduler):  # type: ignore[misc]  # APScheduler has n
         super().__init__(**options)
 
     def _create_lock(self) -> Any:
-        """One lock for all: the schedule is called with it held, and calls with its own held."""
+        """One lock for all: APScheduler calls the schedule while holding it, and the schedule holds it in its calls."""
         return self._shared
 
     def _process_jobs(self) -> float | None:

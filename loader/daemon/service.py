@@ -1,4 +1,4 @@
-"""The daemon: jobs at their times, until it is told to stop; its config can be reloaded while it runs."""
+"""The daemon: runs jobs on their schedules until it is stopped; its config can be reloaded while it runs."""
 
 import ctypes
 import gc
@@ -37,15 +37,15 @@ from loader.web.app import Serving
 from loader.web.health import PATIENCE
 from loader.words import counted
 
-ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
+ARENAS = 2  # of malloc: threads come and go; with the usual eight per core the daemon grew by a tenth in five minutes
 M_ARENA_MAX = -8  # in glibc's malloc.h
-RESUME_EVERY = 10.0  # seconds between two looks for what was cut off, while the target is away
-CLOCKS_EVERY = 5.0  # seconds between two looks at the target's clocks
-BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
-STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
-SWEEP = 10.0  # seconds between two collections: clients that are done refer to themselves, and hold on to buffers
-FINISH = 12.0  # seconds that chunks under way have to finish once the daemon is stopped
-LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
+RESUME_EVERY = 10.0  # seconds between two searches for interrupted runs while the target is away
+CLOCKS_EVERY = 5.0  # seconds between two checks of the target's clocks
+BEAT = 1.0  # seconds between two checks of signals, the clock and the watchdog
+STALLED = 10.0  # seconds without activity of the clock's thread after which systemd is no longer notified
+SWEEP = 10.0  # seconds between two collections: finished clients refer to themselves, and keep their buffers
+FINISH = 12.0  # seconds that running chunks have to finish once the daemon is stopped
+LEAVE = 25.0  # seconds after which it ends in any case: systemd kills it after 35
 
 
 class Daemon:
@@ -81,7 +81,7 @@ class Daemon:
         self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
         notify(READY=1, STATUS=_scheduled(timed(self.config)))
         gc.collect()
-        gc.freeze()  # what is there now stays: a sweep takes a millisecond then, not fifty
+        gc.freeze()  # keep objects that exist now out of collections, which then take a millisecond, not fifty
         while (told := self._wait()) in {0, signal.SIGHUP}:
             if told:
                 self._reload()
@@ -95,7 +95,7 @@ class Daemon:
         os._exit(0)  # a thread may wait for a server that hangs
 
     def _hear(self, number: int, _: object) -> None:
-        """Take note of a signal; a second one that asks to stop ends the process at once."""
+        """Note a signal; a second one that asks to stop ends the process at once."""
         if number != signal.SIGHUP:
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, signal.SIG_DFL)
@@ -119,10 +119,10 @@ class Daemon:
     def _work(self, name: str, slot: int) -> Run:
         """One run of a job for a slot of its schedule.
 
-        A job that reads all its rows keeps a checkpoint, so that what was cut off goes on when the slot is tried again.
+        A job that reads all its rows keeps a checkpoint, so that an interrupted run resumes when the slot is retried.
         """
         config = self.config
-        if name not in config.jobs:  # a reload takes it out while it begins
+        if name not in config.jobs:  # a reload may remove it at this moment
             config = self._before
         job = config.jobs[name]
         try:
@@ -130,7 +130,7 @@ class Daemon:
             with suppress(TargetError, OSError), RedisClient(short) as target:
                 StateStore(
                     target, name
-                ).check_pause()  # before MySQL is asked, for whose sake it may be; and under the lock
+                ).check_pause()  # before MySQL is contacted, which a pause may protect; and under the lock
         except Paused as paused:
             return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
         options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
@@ -141,9 +141,9 @@ class Daemon:
         return job in self.config.jobs
 
     def act(self, job: str, action: str, by: str) -> bool:
-        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
+        """Run a job, retry its rejects, pause or resume its schedule; False if it is in progress, here or elsewhere.
 
-        Raises a `LoaderError` where the target cannot be told.
+        Raises a `LoaderError` if the target cannot be reached.
         """
         config, done = self.config, True
         if action in {"run", "retry"}:
@@ -159,7 +159,7 @@ class Daemon:
         return done
 
     def _by_hand(self, name: str, action: str) -> None:
-        """Do what was asked for, as the config is by now."""
+        """Do what was requested, with the current config."""
         config = self.config
         if name not in config.jobs:
             self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
@@ -183,7 +183,7 @@ class Daemon:
             say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
 
     def _resume(self) -> None:
-        """Go on with runs that were cut off or failed with their slot not done, as by a restart of the daemon."""
+        """Resume runs that were interrupted or failed with their slot not done, for example by a restart."""
         while not self._halt.asked:
             try:
                 with RedisClient(self.config.target) as target:
@@ -201,7 +201,7 @@ class Daemon:
                 time.sleep(RESUME_EVERY)
 
     def _keep_clocks(self) -> None:
-        """Have slots come by the target's clock, and say where it is another one than this machine's."""
+        """Let slots follow the target's clock, and log if it differs from this machine's."""
         told = 0.0
         while not self._halt.asked:
             with suppress(LoaderError, OSError):
@@ -233,7 +233,7 @@ class Daemon:
         notify(READY=1, STATUS=_scheduled(jobs))
 
     def _stop(self, number: int) -> None:
-        """Have the runs finish the chunks they have begun, then end them, then leave them."""
+        """Let runs finish the chunks they have begun, then stop them, then abandon them."""
         began = time.monotonic()
         notify(STOPPING=1, STATUS="stopping")
         self._say.info("daemon stopping", signal=signal.Signals(number).name)
@@ -247,23 +247,23 @@ class Daemon:
 
 
 class ScheduleLogger:
-    """Log lines of what becomes of slots and runs."""
+    """Logs the outcome of slots and runs."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
 
     def started(self, job: str, slot: int, late: float) -> None:
-        """A run begins; its own lines say so."""
+        """A run begins; it logs this itself."""
 
     def ended(self, run: Run, slot: int) -> None:
-        """A run ended; its own last line has told of it, unless it had nothing to do."""
+        """A run ended; its own last line has logged this, unless it had nothing to do."""
         if run.exit_code == Exit.LOCKED:
             event = "paused" if run.paused else "done elsewhere" if run.elsewhere else "locked, looked at again soon"
             self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """Slots are settled without a run."""
-        if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # `ended` has told of it
+        if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # logged by `ended` already
             self._line(job, slot).warning("slot skipped", reason=reason.value, count=count)
 
     def rescheduled(self, job: str, due: float | None) -> None:
@@ -281,20 +281,20 @@ class ScheduleLogger:
 
 
 def _limit_arenas() -> None:
-    """Have glibc allocate from few arenas, see mallopt(3); elsewhere nothing is done."""
+    """Make glibc allocate from few arenas, see mallopt(3); does nothing elsewhere."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _raise_files() -> None:
-    """Have as many file descriptors as this process may."""
+    """Allow as many file descriptors as this process may have."""
     with suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def timed(config: Config) -> Mapping[str, ScheduleConfig]:
-    """The schedules of a config by job; a `ConfigError` where it has none."""
+    """The schedules of a config by job; a `ConfigError` if it has none."""
     found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
     if not found:
         raise ConfigError("no job has a schedule: add one to a job, like `schedule: {every: 30s}`")
@@ -302,7 +302,7 @@ def timed(config: Config) -> Mapping[str, ScheduleConfig]:
 
 
 def has_checkpoint(job: JobConfig) -> bool:
-    """Whether a run of the job can go on where another one was cut off."""
+    """Whether a run of the job can resume an interrupted one."""
     return not job.incremental and not job.changed_only
 
 

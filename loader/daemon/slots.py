@@ -1,4 +1,4 @@
-"""What became of the times that a schedule names, and who is told."""
+"""The outcome of scheduled times, and the listeners that are told."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -13,21 +13,21 @@ class Timed(Timing, Protocol):
 
     @property
     def jitter(self) -> int | None:
-        """Up to how many seconds later a run begins."""
+        """Maximum seconds of random delay of a run."""
 
 
 class Reason(StrEnum):
     """Why a slot had no run here."""
 
     ELSEWHERE = "elsewhere"  # another daemon has run the job for it
-    RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
-    COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
+    RUNNING = "running"  # the previous run, here or elsewhere, had not ended, or waited for a place
+    COALESCED = "coalesced"  # it passed while the process or the machine was asleep or too slow
     PAUSED = "paused"  # the job is paused
-    STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
+    STOPPING = "stopping"  # the daemon is stopping, or the job was removed from the config
 
 
 class SlotListener(Protocol):
-    """Who is told of slots and runs; called from several threads, under the schedule's lock: be quick."""
+    """A listener for slots and runs; called from several threads, under the schedule's lock: be quick."""
 
     def started(self, job: str, slot: int, late: float) -> None:
         """A run begins, `late` seconds after its slot; each is followed by `ended`."""
@@ -36,18 +36,18 @@ class SlotListener(Protocol):
         """A run ended; with exit code 5 it did nothing, see `Run.elsewhere`."""
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
-        """So many slots, of which this is the first, are settled without a run."""
+        """This many slots, of which this is the first, are settled without a run."""
 
     def rescheduled(self, job: str, due: float | None) -> None:
-        """When a job begins next, in seconds since 1970, jitter included; None: never."""
+        """The job's next start, in seconds since 1970, jitter included; None: never."""
 
     def crashed(self, job: str, slot: int, error: BaseException) -> None:
-        """A run ended in a fault of the program; `ended` follows."""
+        """A run failed with a bug in the program; `ended` follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlotCounts:
-    """What became of a job's slots: `due` is the sum of the others and of one that is open; `again` counts retries."""
+    """Counts of a job's slots by outcome: `due` is the sum of the others and of an open one; `again` counts retries."""
 
     due: int = 0
     run: int = 0
@@ -59,5 +59,5 @@ class SlotCounts:
     again: int = 0
 
     def plus(self, **counts: int) -> "SlotCounts":
-        """The same with more of what is named."""
+        """The same with the named counts increased."""
         return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})

@@ -62,7 +62,7 @@ def prune(
             done.refused = (
                 f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {have(done.extra)} no row,"
                 " which is more than"
-                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
+                f" --max-delete {max_delete:g}%: nothing was deleted; check that the table is complete"
             )
         elif done.extra and not done.dry_run:
             void_baseline(both)

@@ -204,8 +204,8 @@ class Verify:
         if self.verdict.extra > most:
             self.verdict.refused = (
                 f"{self.verdict.extra:,} of {counted(total, 'hash')} {have(self.verdict.extra)} no row,"
-                f" and --repair deletes {most:,} at most:"
-                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
+                f" and --repair deletes at most {most:,}:"
+                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed to delete more"
             )
             return
         deleted = Pruned(self.verdict.job)

@@ -91,7 +91,7 @@ def begin(
         return everything
     changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
     held = mark.now - mark.limit
-    note = f"changes of the last {held // 60} minutes are read again: a transaction or a statement began then in MySQL"
+    note = f"changes of the last {held // 60} minutes are read again: a transaction or statement of then is still open"
     mark = mark if source.is_read_only() else _advanced(before, mark)
     return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
@@ -132,7 +132,7 @@ def stamp_of(job: JobConfig, table: Table, walk: tuple[Column, ...]) -> Column:
         there = ", ".join(each.name for each in table.columns)
         raise _unfit(job, f"table {table.name!r} has no column {name!r}: there are {there}")
     if column.type not in STAMPS:
-        raise _unfit(job, f"column {column.name!r} is {column.full_type}, and a DATETIME or TIMESTAMP is needed")
+        raise _unfit(job, f"column {column.name!r} is {column.full_type}, but must be a DATETIME or TIMESTAMP")
     if not walk:
         raise _unfit(job, walkless(table) + ("" if table.primary_key else ": give it a primary key"))
     if not index_of(table, column.name) and not setting(job).force:
@@ -170,9 +170,9 @@ def warnings(job: JobConfig, stamp: Column) -> list[str]:
     """What a person should know of an incremental job."""
     told = []
     if stamp.nullable:
-        told.append(f"column {stamp.name!r} may be NULL: changed rows without a stamp are found by a full sync alone")
+        told.append(f"column {stamp.name!r} may be NULL: only a full sync finds changed rows without a stamp")
     if not job.soft_delete and not job.full_every:
-        told.append("rows that are deleted keep their hash until a prune: see soft_delete and full_every")
+        told.append("deleted rows keep their hash until a prune: see soft_delete and full_every")
     return told
 
 

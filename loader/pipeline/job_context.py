@@ -182,8 +182,8 @@ class JobContext:
         if most == 1:
             source = self.settings.source
             raise SourceError(
-                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), and this"
-                f" takes {1 + wanted}, or 2 at least: {more_connections(source.user or '', 1 + wanted)}",
+                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), but this"
+                f" takes {1 + wanted}, or at least 2: {more_connections(source.user or '', 1 + wanted)}",
                 exit_code=Exit.CONFIG,
             )
         return wanted if most is None else min(wanted, most - 1)
@@ -312,7 +312,7 @@ def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: boo
     of = f"of table {table.name!r}{', or there is none' if unseen else ', and does not see the others'}"
     ways = [
         catalog.grant(source, table.name, unseen),
-        *(["name in fields those that it may"] if job.fields is None else []),
+        *(["list in fields those that it may read"] if job.fields is None else []),
     ]
     raise SourceError(
         f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",

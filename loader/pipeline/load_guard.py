@@ -55,7 +55,7 @@ class LoadGuard:
         name, most = self._max_load
         found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
         if not found or not str(found[0][-1]).isdecimal():
-            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
+            raise ConfigError(f"--max-load: MySQL has no numeric status variable {name!r}")
         value = int(str(found[0][-1]))
         return f"--max-load {name}={most}: it is {value}" if value > most else ""
 

@@ -94,7 +94,7 @@ class Throttle:
         """Make sure that the lock has been held since it was granted for the so manieth time."""
         self.check()
         if self.grant() != grant:
-            raise LoaderError("the lock lapsed meanwhile, and is held again", transient=True)
+            raise LoaderError("the lock lapsed and was reacquired in between", transient=True)
 
     def check(self) -> None:
         """Make sure that the lock is held."""

@@ -101,7 +101,7 @@ def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callabl
         if plan.layout.ttl is None:
             send_each(b"PERSIST", acks.expiring, way, rows=False)
             drain()
-    raise TargetError("redis: hashes keep on getting a time to live that no job gives them", transient=True)
+    raise TargetError("redis: hashes keep getting a TTL that no job sets", transient=True)
 
 
 def send_each(command: bytes, keys: Iterable[bytes], way: BatchWriter, *, rows: bool) -> None:
@@ -132,6 +132,6 @@ def check_table(plan: Plan, source: Connection) -> None:
         return
     table = catalog.definition(source, plan.job.table)
     if not table.columns:
-        raise SourceError(f"table {plan.job.table} is not there any more", transient=True, exit_code=Exit.FAILED)
+        raise SourceError(f"table {plan.job.table} no longer exists", transient=True, exit_code=Exit.FAILED)
     if changes := plan.changes(table):
         raise StartOver(changes)

@@ -77,7 +77,7 @@ class Comparer:
         if not self._row:
             self._row = next(self._rows, [])
             if not self._row:
-                raise ValueError("the batch has fewer rows than was said")
+                raise ValueError("the batch has fewer rows than stated")
         is_error = view[start] == ord("-")
         size = self._walk_error(view, start) if is_error else self._walk(view, start)
         if size:

@@ -88,7 +88,7 @@ def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:
 
 def no_reply() -> TargetError:
     """The error of a reply that is neither an array of pairs nor an error."""
-    return TargetError("Redis sent what is no reply to HGETALL", transient=True)
+    return TargetError("Redis sent a reply that does not fit HGETALL", transient=True)
 
 
 def too_many_replies() -> TargetError:

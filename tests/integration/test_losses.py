@@ -184,7 +184,7 @@ def test_a2_between_the_last_chunk_and_the_end(storm, monkeypatch, kind):
 
 
 def test_a2_a_master_that_slots_have_moved_to(storm):
-    """It comes back as it was before them: what was written elsewhere, and moved there, is not there any more."""
+    """It comes back as it was before them: what was written elsewhere, and moved there, no longer exists."""
     running = load(storm, rate=600)
     running.reach(600)
     giver, taker = storm.names("master")[:2]
@@ -207,7 +207,7 @@ def is_noted(client):
 
 
 def test_a2_before_a_backfill_is_resumed(storm):
-    """What the checkpoint does not owe is not there any more: everything is loaded again."""
+    """What the checkpoint does not owe no longer exists: everything is loaded again."""
     running = load(storm, resume=True)
     running.reach(300)
     name = away_from_state(storm)

@@ -1,6 +1,6 @@
-"""What `loader init` has to know before it can write: addresses, passwords, tables. From options, else from a person.
+"""The answers that `loader init` needs: addresses, passwords, tables; from options, else from a person.
 
-Questions go to stderr. Where no terminal is there to answer, what is missing is an error that says how to give it.
+Questions go to stderr. Without a terminal, a missing answer is an error that says how to give it.
 """
 
 import os
@@ -22,26 +22,26 @@ from loader.mysql.connection import Connection, is_login
 from loader.redis.client import RedisClient
 from loader.redis.errors import ACCOUNT
 
-TRIES = 3  # passwords that are asked for
+TRIES = 3  # passwords that were asked for
 SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"
 READERS: Mapping[str, Callable[[object], Address]] = {"source": mysql_address, "target": redis_address}
 EXAMPLES = {"source": SOURCE_URL, "target": TARGET_URL}
 SERVERS = {"source": "MySQL", "target": "Redis"}
 VARIABLES = {"source": "MYSQL", "target": "REDIS"}
-SHOWN = 20  # tables that a message names
+SHOWN = 20  # tables named in a message
 WIDTH = 80  # columns of a terminal
-WIDEST = 28  # characters of a table's name that are shown
+WIDEST = 28  # characters shown of a table's name
 
 
 def is_attended() -> bool:
-    """Whether a person sits there who can be asked."""
+    """Whether there is a terminal to ask on."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def addresses(given: Mapping[str, str | None], found: Mapping[str, str | None]) -> dict[str, str]:
-    """The urls of both sides: from the options, the environment, what a script says, or a person; without passwords.
+    """The urls of both sides: from options, the environment, a script, or a person; without passwords.
 
-    A password in a url becomes that of the environment, where this process alone reads it.
+    A password in a url moves into the environment, which only this process reads.
     """
     urls: dict[str, str] = {}
     missing = []
@@ -69,7 +69,7 @@ def _asked(side: str) -> str:
 
 
 def _checked(side: str, url: str, whence: str) -> str:
-    """The url without its password, which goes into the environment."""
+    """The url without its password, which moves into the environment."""
     try:
         address = READERS[side](url.strip())
     except ValueError as error:
@@ -81,7 +81,7 @@ def _checked(side: str, url: str, whence: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """A url with no more than the user in front of its host; the last @ ends them, as in `parsers`."""
+    """A url with only the user in front of its host; the last @ ends them, as in `parsers`."""
     match = re.match(r"([^/]*//)([^/?#]*)@", url)
     if match is None:
         return url
@@ -90,7 +90,7 @@ def without_password(url: str) -> str:
 
 
 def ask(question: str) -> str:
-    """What a person answers; the end of input is an error."""
+    """A person's answer; the end of input is an error."""
     sys.stderr.write(question)
     sys.stderr.flush()
     answer = sys.stdin.readline()
@@ -109,7 +109,7 @@ def _ask_password(side: str) -> None:
 
 
 def open_source(url: str) -> Connection:
-    """A connection to MySQL; asks for the password where the server refuses without."""
+    """A connection to MySQL; asks for the password if the server refuses without one."""
     tries = TRIES if is_attended() else 0
     while True:
         try:
@@ -126,7 +126,7 @@ def open_source(url: str) -> Connection:
 
 
 def check_target(url: str) -> None:
-    """Look whether Redis answers; asks for the password where it refuses without."""
+    """Check that Redis answers; ask for the password if it refuses without one."""
     tries = TRIES if is_attended() else 0
     while True:
         try:
@@ -146,12 +146,12 @@ def check_target(url: str) -> None:
 
 
 def password(side: str) -> str:
-    """The password as the environment has it; empty where it has none."""
+    """The password from the environment; empty if it has none."""
     return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
 
 
 def tables(listing: Sequence[TableSummary], patterns: Sequence[str], database: str) -> list[TableSummary]:
-    """Those of the tables that were named, or that a person chooses; all where there is no one to ask."""
+    """The tables that were named, or that a person chooses; all if there is nobody to ask."""
     if not listing:
         raise ConfigError(
             f"database {database!r} has no tables that this account may see: see GRANT SELECT, or the url"
@@ -172,7 +172,7 @@ def tables(listing: Sequence[TableSummary], patterns: Sequence[str], database: s
 
 
 def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
-    """A line for each table that fits a terminal: its number, name, size and key."""
+    """A line per table that fits a terminal: its number, name, size and key."""
     names = [in_comment(table.name, WIDEST) for table in listing]
     sizes = [size_text(table) for table in listing]
     name_width, size_width = max(map(_width, names)), max(map(len, sizes))
@@ -185,12 +185,12 @@ def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes on a terminal: two for each sign of Chinese and the like."""
+    """Columns that a text takes on a terminal: two per character of Chinese and the like."""
     return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
 
 
 def matching(listing: Sequence[TableSummary], patterns: Iterable[str], *, numbered: bool = False) -> list[TableSummary]:
-    """The tables that are meant, in the order of the list; all where nothing is said."""
+    """The tables that an answer names, in the order of the list; all if it is empty."""
     patterns = list(patterns)
     meant: set[str] = set()
     names = [table.name for table in listing]
