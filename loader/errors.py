@@ -5,7 +5,8 @@ attached (`raise … from`). A driver's own exceptions never leave the package t
 """
 
 import errno
-from enum import IntEnum
+from collections.abc import Mapping
+from enum import Enum, IntEnum, auto
 
 LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -23,32 +24,93 @@ class Exit(IntEnum):
     SIGTERM = 143
 
 
-class LoaderError(Exception):
-    """Something a person can act on; `exit_code` is what the program ends with.
+class Retry(Enum):
+    """How long a failed attempt is repeated, on new connections."""
 
-    `transient` says that the same chunk may succeed when it is tried again on new connections.
+    NEVER = auto()
+    BRIEFLY = auto()  # it passes within a moment, or not by waiting
+    UNTIL_DEADLINE = auto()  # the job's
+    WHILE_SETTLING = auto()  # the cluster finds out which nodes are gone, however short the deadline is
+
+
+class Kind(Enum):
+    """What went wrong; the exit code and the retries follow from it, see `RULES`."""
+
+    CONFIG = auto()  # the config, an option or the environment is wrong
+    MISSING = auto()  # a table does not exist: a wrong name, or a tool that is about to rename it back
+    ACCESS = auto()  # a server refuses the account, its password or its rights
+    REFUSED = auto()  # a server cannot be used as it is configured
+    LIMITED = auto()  # others use all that the account may have
+    UNAVAILABLE = auto()  # a server cannot be reached, restarts, or ended the connection
+    UNSETTLED = auto()  # a server answers, but cannot do it now: full, busy, changed in between, or talking nonsense
+    VANISHED = auto()  # a table was there and is gone, maybe for the moment in which a tool swaps it
+    UNREPLICATED = auto()  # no replica acknowledged a write that must survive a failover
+    FAULT = auto()  # anything else; no retry helps
+    LOCKED = auto()  # someone else does it, has done it, or has paused it
+    INTERRUPTED = auto()  # by SIGINT
+    TERMINATED = auto()  # by SIGTERM
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of a command that ends with it."""
+        return RULES[self][0]
+
+    @property
+    def retry(self) -> Retry:
+        """How long it is retried."""
+        return RULES[self][1]
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether a person has to change the config, the account or the server first."""
+        return self in REFUSALS
+
+
+RULES: Mapping[Kind, tuple[Exit, Retry]] = {
+    Kind.CONFIG: (Exit.CONFIG, Retry.NEVER),
+    Kind.MISSING: (Exit.CONFIG, Retry.UNTIL_DEADLINE),
+    Kind.ACCESS: (Exit.CONFIG, Retry.NEVER),
+    Kind.REFUSED: (Exit.CONFIG, Retry.NEVER),
+    Kind.LIMITED: (Exit.CONFIG, Retry.BRIEFLY),
+    Kind.UNAVAILABLE: (Exit.UNREACHABLE, Retry.UNTIL_DEADLINE),
+    Kind.UNSETTLED: (Exit.FAILED, Retry.UNTIL_DEADLINE),
+    Kind.VANISHED: (Exit.FAILED, Retry.UNTIL_DEADLINE),
+    Kind.UNREPLICATED: (Exit.UNREACHABLE, Retry.WHILE_SETTLING),
+    Kind.FAULT: (Exit.FAILED, Retry.NEVER),
+    Kind.LOCKED: (Exit.LOCKED, Retry.NEVER),
+    Kind.INTERRUPTED: (Exit.SIGINT, Retry.NEVER),
+    Kind.TERMINATED: (Exit.SIGTERM, Retry.NEVER),
+}
+REFUSALS = frozenset({Kind.CONFIG, Kind.MISSING, Kind.ACCESS, Kind.REFUSED, Kind.LIMITED})
+STOPS = frozenset({Exit.SIGINT, Exit.SIGTERM})
+
+
+class LoaderError(Exception):
+    """Something a person can act on; its `kind` says how the program ends, and whether another attempt may succeed.
+
+    Who knows better may change `retry` or `exit_code` of a raised one.
     """
 
-    exit_code = Exit.FAILED
-    settles = False  # passes by itself, once the cluster has found out which nodes are gone
-    node = ""  # of Redis, where it is one's fault
-    fix = ""  # the fix, where someone has to do just this
-    brief = False  # passes within a moment, or by nothing that is waited for
+    kind = Kind.FAULT
+    node = ""  # the Redis node that failed, if one did
+    fix = ""  # the command that fixes it, if one does
     waited = 0.0  # seconds that a server was silent before this was raised
 
-    def __init__(self, message: str, *, transient: bool = False, exit_code: Exit | None = None) -> None:
+    def __init__(self, message: str, *, kind: Kind | None = None) -> None:
         super().__init__(message)
-        self.transient = transient
-        if exit_code is not None:
-            self.exit_code = exit_code
-        elif transient:
-            self.exit_code = Exit.UNREACHABLE
+        self.kind = kind or self.kind
+        self.exit_code, self.retry = self.kind.exit_code, self.kind.retry
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same attempt may succeed on new connections."""
+        return self.retry is not Retry.NEVER
 
 
 class ConfigError(LoaderError):
     """The config, an option or the environment is wrong."""
 
-    exit_code = Exit.CONFIG
+    kind = Kind.CONFIG
 
 
 class Foreign(ConfigError):
@@ -58,12 +120,13 @@ class Foreign(ConfigError):
 class PlanError(LoaderError):
     """The job does not fit the table: a name is missing, a key cannot be made."""
 
-    exit_code = Exit.CONFIG
-    gone = False  # there is no such table: a fault of the config, or of whoever took it away
+    kind = Kind.CONFIG
 
 
 class SourceError(LoaderError):
     """MySQL refused or went away."""
+
+    lacks = ""  # what the account's REQUIRE may want, and the connection did not have
 
 
 class TargetError(LoaderError):
@@ -73,7 +136,7 @@ class TargetError(LoaderError):
 class StateError(TargetError):
     """A key of the loader's own in Redis holds what this program did not write; `command` removes it."""
 
-    exit_code = Exit.CONFIG
+    kind = Kind.CONFIG
 
     def __init__(self, key: str, what: str, fix: str, command: str) -> None:
         super().__init__(f"{what}: {fix}")
@@ -93,17 +156,24 @@ class StartOver(LoaderError):
 class Done(LoaderError):
     """What a schedule asks for was done already, by another daemon or before."""
 
-    exit_code = Exit.LOCKED
+    kind = Kind.LOCKED
 
 
 class Paused(LoaderError):
     """Someone has paused the schedule of a job."""
 
-    exit_code = Exit.LOCKED
+    kind = Kind.LOCKED
 
 
 class Stopped(LoaderError):
     """A signal asked the run to end."""
+
+    kind = Kind.TERMINATED
+
+    @classmethod
+    def by(cls, name: str) -> "Stopped":
+        """The end that a signal asks for, by the signal's name."""
+        return cls(f"stopped by {name}", kind=Kind.INTERRUPTED if name == "SIGINT" else Kind.TERMINATED)
 
 
 def text_of(error: OSError | MemoryError) -> str:

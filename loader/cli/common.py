@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.config.parsers import JOB_NAME, plain
-from loader.errors import ConfigError, Exit, LoaderError
+from loader.errors import STOPS, ConfigError, Exit, LoaderError
 
 if TYPE_CHECKING:
     from loader.config.load import Config
@@ -167,7 +167,7 @@ def _there(names: list[str]) -> str:
 
 def worst(codes: Sequence[int]) -> int:
     """The exit code of several jobs: the signal's, else the first failure's, else that of rejected rows, else 0."""
-    if codes[-1] in {Exit.SIGINT, Exit.SIGTERM}:
+    if codes[-1] in STOPS:
         return codes[-1]
     return next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes))
 

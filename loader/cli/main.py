@@ -106,8 +106,7 @@ def _stop(number: int, _: object) -> None:
     """Stop at the next safe moment; a second signal stops at once."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    name = signal.Signals(number).name
-    raise Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+    raise Stopped.by(signal.Signals(number).name)
 
 
 def _version(wanted: bool) -> None:

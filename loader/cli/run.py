@@ -27,7 +27,7 @@ from loader.cli.common import (
     share,
     worst,
 )
-from loader.errors import ConfigError, Exit
+from loader.errors import STOPS, ConfigError
 
 if TYPE_CHECKING:
     from loader.config.load import Config
@@ -281,7 +281,7 @@ def _run_all(
             run.error = of_job(run.job, str(run.error), several=len(jobs) > 1)
         _tell(run, output)
         codes.append(run.exit_code)
-        if run.exit_code in {Exit.SIGINT, Exit.SIGTERM}:
+        if run.exit_code in STOPS:
             break
     raise typer.Exit(worst(codes))
 

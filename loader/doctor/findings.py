@@ -8,7 +8,7 @@ from enum import StrEnum
 from textwrap import wrap
 from typing import Any, TypeVar
 
-from loader.errors import Exit, LoaderError
+from loader.errors import LoaderError
 from loader.model import SKEW
 from loader.words import counted
 
@@ -67,7 +67,7 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
         try:
             found = list(check(subject))
         except LoaderError as error:
-            refused = error.exit_code == Exit.CONFIG and not error.fix  # what the account may not see need not be wrong
+            refused = error.kind.is_refusal and not error.fix  # what the account may not see need not be wrong
             found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]

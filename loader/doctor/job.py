@@ -13,7 +13,7 @@ from loader.doctor.job_redis import FACING, JobOnRedis
 from loader.doctor.job_state import KEPT, JobState
 from loader.doctor.mysql import MysqlProbe
 from loader.doctor.redis import RedisProbe
-from loader.errors import Exit, LoaderError, SourceError
+from loader.errors import LoaderError, SourceError
 from loader.mysql.sql import quote
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.options import Options
@@ -61,7 +61,7 @@ def _plan(settings: Config, job: JobConfig, mysql: MysqlProbe) -> PlannedJob | F
         return PlannedJob(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:
         of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
-        grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.exit_code == Exit.CONFIG else None
+        grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.kind.is_refusal else None
         return fail(str(error), f"{error.fix};" if error.fix else grant)
     except LoaderError as error:
         return fail(str(error), f"SHOW TABLES FROM {database};" if error.transient else f"see jobs.{job.name}")

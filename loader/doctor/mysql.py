@@ -9,8 +9,9 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
-from loader.errors import Exit, LoaderError, SourceError
+from loader.errors import Kind, LoaderError, SourceError
 from loader.mysql.connection import Connection
+from loader.mysql.errors import NO_DATABASE_RIGHT, code_of
 from loader.mysql.sql import quote
 from loader.pipeline.options import WORKERS
 
@@ -59,13 +60,13 @@ def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
     if error.fix:
         return f"{error.fix};"
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
-    if error.exit_code == Exit.CONFIG and account and "to database" in str(error):
+    if error.kind is Kind.ACCESS and account and code_of(error.__cause__) == NO_DATABASE_RIGHT:
         return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
-    if account and "REQUIRE" in str(error):
+    if account and isinstance(error, SourceError) and error.lacks:
         own = f"{account[1].partition('@')[0]}@'%'"
         wants = "tls_cert and tls_key" if settings.tls else "source.tls, and X509 tls_cert and tls_key too"
         return f"SHOW CREATE USER {own};  -- REQUIRE wants {wants}; without it ALTER USER {own} IDENTIFIED BY '…';"
-    if error.exit_code == Exit.CONFIG and account:
+    if error.kind is Kind.ACCESS and account:
         return f"ALTER USER {account[1].partition('@')[0]}@'%' IDENTIFIED BY '…';"
     if settings.unix_socket:
         return f"mysql -S {settings.unix_socket} -u {settings.user} -p -e 'SELECT 1'"
@@ -187,7 +188,7 @@ def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
     try:
         patient.source.fetch("SELECT 1 FROM information_schema.innodb_trx LIMIT 1")
     except SourceError as error:
-        if error.exit_code != Exit.CONFIG:
+        if not error.kind.is_refusal:
             raise
         yield warn(
             "no PROCESS right: open transactions and running statements of others are not visible, so rows of one that"
@@ -215,7 +216,7 @@ def _replica(patient: MysqlProbe) -> Iterator[Finding]:
         with Connection(settings) as replica:
             lag = replica.lag()
     except LoaderError as error:
-        refused = isinstance(error, SourceError) and error.exit_code == Exit.CONFIG
+        refused = isinstance(error, SourceError) and error.kind.is_refusal
         yield fail(str(error), grant if refused else "see source.replica")
         return
     where = f"{settings.host}:{settings.port}"

@@ -22,12 +22,12 @@ from loader.doctor.findings import (
     unchecked,
     warn,
 )
-from loader.errors import Exit, LoaderError
+from loader.errors import Kind, LoaderError
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
 from loader.redis.client import RedisClient
-from loader.redis.errors import ACCOUNT, RENAMED, UNNAME
+from loader.redis.errors import RENAMED, UNNAME
 from loader.redis.migrations import in_words, moves
 from loader.redis.servers import describe_cluster
 from loader.state_keys import PREFIX
@@ -136,9 +136,9 @@ def _login_fix(settings: Config, error: LoaderError) -> str:
     node = target.unix_socket or f"{target.host}:{target.port}"
     if error.fix:
         return error.fix
-    if error.exit_code != Exit.CONFIG:
+    if not error.kind.is_refusal:
         return redis_cli("PING", node=node, tls=tls_options(target))
-    return (str(error).endswith(ACCOUNT) and _account(settings, node)) or "see the target of the config"
+    return (error.kind is Kind.ACCESS and _account(settings, node)) or "see the target of the config"
 
 
 def _account(settings: Config, node: str) -> str | None:
@@ -198,7 +198,7 @@ def _nodes(patient: RedisProbe) -> Iterator[Finding]:
     for node, error in patient.failures.items():
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
-        if error.exit_code == Exit.CONFIG:
+        if error.kind.is_refusal:
             yield told(f"{role} {error}", error.fix or _account(patient.settings, str(node)))
         else:
             yield told(f"{role} {error}", patient.cli("PING", node=node))
@@ -342,7 +342,7 @@ def _lacking(patient: RedisProbe, node: Node) -> tuple[tuple[str, ...], tuple[st
         unknown = [places[-number - 1][0][1:].partition("|")[0].upper() for number in reply if number < 0]
         return refused, tuple(name for name in dict.fromkeys(unknown) if patient.target.cluster or name != "CLUSTER")
     error = patient.target.error(reply, node)
-    if error.exit_code != Exit.CONFIG or error.fix:
+    if not error.kind.is_refusal or error.fix:
         raise error
     return tuple(REDIS_RIGHTS.split()), ()  # without EVAL no more is to be learned, and those it has do no harm
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import ConfigError, Exit, LoaderError, TargetError
+from loader.errors import ConfigError, Kind, LoaderError, TargetError
 from loader.model import Acks, Batch, Node, Reject
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.connection import Connection
@@ -255,7 +255,8 @@ class JobSession:
                 moved |= self._standing().changed(stood)
                 self.target.refresh(force=True)
                 if self._lives() != before:
-                    raise TargetError("redis: the masters have changed while keys were looked for", transient=True)  # noqa: TRY301
+                    changed = "redis: the masters have changed while keys were looked for"
+                    raise TargetError(changed, kind=Kind.UNAVAILABLE)  # noqa: TRY301
             except TargetError as error:
                 if not error.transient or last:
                     raise
@@ -381,7 +382,7 @@ class JobSession:
         advice = "repeat the command once they stay where they are"
         if any(not move.agreed for move in moves):
             advice = f"one side knows nothing of it: end it, as `redis-cli --cluster fix {moves[0].giver}` does"
-        return TargetError(f"redis: not checked: {told}: {advice}", exit_code=Exit.FAILED)
+        return TargetError(f"redis: not checked: {told}: {advice}")
 
     def _standing(self) -> Standing:
         stood = self.with_retry(lambda: standing(self.target))

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loader.errors import Exit, LabError
+from loader.errors import Kind, LabError
 from loader.lab import mysql
 from loader.lab.process import HOST, Helper, Server, free_ports, program, stop, tail, wait
 from loader.redis.acl import REDIS_RIGHTS
@@ -140,7 +140,7 @@ class Lab:
                 f" {counted(replicas, 'replica')} each make {nodes // (replicas + 1)};"
                 f" at least {MASTERS * (replicas + 1)} nodes are required"
             )
-            raise LabError(msg, exit_code=Exit.CONFIG)
+            raise LabError(msg, kind=Kind.CONFIG)
         if self._file.is_file():
             self._load()
             if self._ready:
@@ -444,9 +444,7 @@ class Lab:
     def _find(self, name: str, *, redis: bool = False) -> Server:
         if name not in self._servers or (redis and name == "mysql"):
             known = ", ".join(server.name for server in (self._nodes() if redis else self._servers.values()))
-            raise LabError(
-                f"no {'node' if redis else 'server'} {name} in this lab: it has {known}", exit_code=Exit.CONFIG
-            )
+            raise LabError(f"no {'node' if redis else 'server'} {name} in this lab: it has {known}", kind=Kind.CONFIG)
         return self._servers[name]
 
     def _load(self) -> None:

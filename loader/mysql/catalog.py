@@ -10,10 +10,10 @@ from zlib import crc32
 
 from pymysql.constants import FIELD_TYPE, FLAG
 
-from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.errors import Kind, LoaderError, PlanError, SourceError
 from loader.model import Bar, Barred, Column, Table, TableSummary
 from loader.mysql.connection import Connection, Row, understood
-from loader.mysql.errors import NO_PROCESS, Kind, code_of, kind_of, text_of
+from loader.mysql.errors import NO_PROCESS, code_of, text_of
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
 from loader.mysql.sql import quote
 
@@ -99,14 +99,14 @@ def table(connection: Connection, name: str) -> Table:
             raise SourceError(
                 f"mysql {connection.address}: no right to read table {name!r} (or there is no such table): "
                 f"{grant(connection, name)}{_elsewhere(connection, name)}",
-                exit_code=Exit.CONFIG,
+                kind=Kind.ACCESS,
             ) from error
-        if kind_of(code) is not Kind.GONE and (error.transient or error.exit_code == Exit.CONFIG):
+        if error.kind is not Kind.VANISHED and (error.transient or error.kind.is_refusal):
             raise
         message = (
             f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}{_elsewhere(connection, name)}"
         )
-        raise _misfit(message, code) from error
+        raise _misfit(message, error.kind) from error
     # The estimate for a table with a history counts that too, so it is useless.
     found = connection.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
     kind, rows = found[0] if len(found) == 1 else ("", None)
@@ -193,10 +193,10 @@ def result(connection: Connection, sql: str, job: str) -> Table:
         raise
     except Exception as error:
         failure = connection.failure(error, "query refused")
-        if kind_of(code_of(error)) is not Kind.GONE and (failure.transient or failure.exit_code == Exit.CONFIG):
+        if failure.kind is not Kind.VANISHED and (failure.transient or failure.kind.is_refusal):
             raise failure from error
         message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {text_of(error)}"
-        raise _misfit(message, code_of(error)) from error
+        raise _misfit(message, failure.kind) from error
 
 
 def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> str:
@@ -246,11 +246,8 @@ def _numbers(connection: Connection, name: str) -> str:
     return text if len(numbers) < 2 else f"{len(numbers)}, {crc32(text.encode()):08x}"
 
 
-def _misfit(message: str, code: int | None) -> PlanError:
-    gone = kind_of(code) is Kind.GONE
-    error = PlanError(message, transient=gone, exit_code=Exit.CONFIG)
-    error.gone = gone
-    return error
+def _misfit(message: str, kind: Kind) -> PlanError:
+    return PlanError(message, kind=Kind.MISSING if kind is Kind.VANISHED else Kind.CONFIG)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
 from loader.config.servers import SourceConfig
-from loader.errors import ConfigError, Exit, LoaderError, SourceError, StartOver, is_local
+from loader.errors import ConfigError, Kind, LoaderError, SourceError, StartOver, is_local
 from loader.mysql import session
-from loader.mysql.errors import ADVICE, Kind, advice, code_of, kind_of, statement, text_of
+from loader.mysql.errors import ADVICE, advice, code_of, kind_of, statement, text_of
 from loader.mysql.login import LoginConnection
 from loader.mysql.stream import AMID_ROWS, PacketReader, Stream, WatchedSocket, keep_alive
 from loader.net.limit import allowed, until
@@ -120,7 +120,7 @@ class Connection:
             raise SourceError(
                 f"mysql {self.address}: its session cannot be relied on: {'; '.join(map(str, lost))}:"
                 " use MySQL's own address in source.url, or make the proxy in between keep sessions apart",
-                exit_code=Exit.CONFIG,
+                kind=Kind.REFUSED,
             )
 
     def _sets(self, variables: Sequence[session.Variable]) -> bool:
@@ -269,24 +269,24 @@ class Connection:
 
     def _meaning(self, error: Exception, doing: str) -> LoaderError:
         code, text = code_of(error), text_of(error)
-        kind = Kind.PASSES if isinstance(error, OSError) else kind_of(code)
-        if doing == AMID_ROWS and kind is Kind.OTHER:
+        kind = Kind.UNAVAILABLE if isinstance(error, OSError) else kind_of(code)
+        if doing == AMID_ROWS and kind is Kind.FAULT:
             text = re.sub(r"'[^']*'", "'…'", text)  # may contain a row
         message = f"mysql {self.address}: {doing}: {text}"
         if not isinstance(error, OSError) and (code is None or not isinstance(error, pymysql.MySQLError)):
             return self._nonsense(error, doing)
-        if code == DENIED and (lacking := self._connection.lacks):
-            message += f": without {lacking}"
+        lacking = self._connection.lacks if code == DENIED else ""
+        message += f": without {lacking}" if lacking else ""
         if refused := meaning(error):
             refused += ": see source.tls" if refused == PLAIN else ""
-            return SourceError(f"{message}: {refused}", exit_code=Exit.CONFIG)
+            return SourceError(f"{message}: {refused}", kind=Kind.REFUSED)
         user = self._settings.user or ""
         fix = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
         message += f": {fix}" if fix else ""
         if code == NO_COLUMN:
             return StartOver(message)
-        failure = SourceError(message, transient=kind.transient and not is_local(error), exit_code=kind.exit_code)
-        failure.fix, failure.brief = statement(code, user), kind is Kind.LIMITED
+        failure = SourceError(message, kind=Kind.FAULT if is_local(error) else kind)
+        failure.fix, failure.lacks = statement(code, user), lacking if self._connection.offers_tls else ""
         return failure
 
     def _nonsense(self, error: Exception, doing: str) -> SourceError:
@@ -296,16 +296,16 @@ class Connection:
             return SourceError(
                 f"{message}the server asks for a file of this machine (LOAD DATA LOCAL), which is refused:"
                 " see source.url",
-                exit_code=Exit.CONFIG,
+                kind=Kind.REFUSED,
             )
         if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):  # a name that is impossible
-            return SourceError(f"{message}{error}: see source.url", exit_code=Exit.CONFIG)
+            return SourceError(f"{message}{error}: see source.url", kind=Kind.REFUSED)
         told = isinstance(error, pymysql.MySQLError | _Nonsense)
         why = " ".join(text_of(error).split()) if told else f"an unreadable packet, {type(error).__name__}"
         if doing == CONNECTING:
-            return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", exit_code=Exit.CONFIG)
+            return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", kind=Kind.REFUSED)
         message += f"the answer does not come from MySQL ({why}): see source.url"
-        return SourceError(message, transient=True, exit_code=Exit.FAILED)
+        return SourceError(message, kind=Kind.UNSETTLED)
 
 
 def is_login(error: LoaderError) -> bool:

@@ -5,41 +5,27 @@ https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers have their 
 """
 
 from collections.abc import Mapping
-from enum import Enum
 
 import pymysql
 
-from loader.errors import Exit
+from loader.errors import Kind
 
 NO_PROCESS = 1227
-
-
-class Kind(Enum):
-    """The kind of an error: the exit code, and whether the same chunk may succeed on a new connection."""
-
-    PASSES = Exit.UNREACHABLE, True  # the server restarts, is too busy, or has ended the statement
-    GONE = Exit.FAILED, True  # the table is missing: it comes back if a tool that copies tables renamed it away
-    LIMITED = Exit.CONFIG, True  # the account's limits are used up: by others, who may leave
-    MENDED = Exit.CONFIG, False  # someone must first fix the account, its rights or the config
-    OTHER = Exit.FAILED, False
-
-    def __init__(self, exit_code: Exit, transient: bool) -> None:  # noqa: FBT001  # values of a table
-        self.exit_code = exit_code
-        self.transient = transient
+NO_DATABASE_RIGHT = 1044
 
 
 KINDS: Mapping[Kind, frozenset[int]] = {
-    Kind.PASSES: frozenset({
+    Kind.UNAVAILABLE: frozenset({
         1040, 1041, 1042, 1043, 1053, 1077, 1079, 1080, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 3032,  # server
         1205, 1213, 1317, 1412, 1614, 1927, 1969, 3024, 3058, 4031,  # lock wait, deadlock, killed, out of time
         2002, 2003, 2005, 2006, 2012, 2013, 2014, 2027, 2055,  # client side: no server, or it went away
     }),
-    Kind.GONE: frozenset({1146, 1356}),
+    Kind.VANISHED: frozenset({1146, 1356}),
     Kind.LIMITED: frozenset({1203, 1226}),
-    Kind.MENDED: frozenset({
-        1044, 1045, 1049, 1102, 1129, 1130, 1142, 1143, 1227, 1251, 1275, 1370, 1524, 1698, 1820, 1862,
-        2026, 2059, 3118, 3159, 3955, 4150, 4151,
+    Kind.ACCESS: frozenset({
+        1044, 1045, 1129, 1130, 1142, 1143, 1227, 1251, 1275, 1370, 1524, 1698, 1820, 1862, 3118, 3955, 4150, 4151,
     }),
+    Kind.REFUSED: frozenset({1049, 1102, 2026, 2059, 3159}),
 }  # fmt: skip
 _KIND = {code: kind for kind, codes in KINDS.items() for code in codes}
 
@@ -83,7 +69,7 @@ ADVICE = {
 
 def kind_of(code: int | None) -> Kind:
     """The kind of an error's number."""
-    return _KIND.get(code or 0, Kind.OTHER)
+    return _KIND.get(code or 0, Kind.FAULT)
 
 
 def statement(code: int | None, user: str) -> str:

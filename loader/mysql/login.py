@@ -14,7 +14,7 @@ from pymysql import _auth, connections
 from pymysql.constants import CLIENT
 
 from loader.config.servers import SourceConfig
-from loader.errors import Exit, SourceError
+from loader.errors import Kind, SourceError
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker
 from loader.net.limit import LEAST
@@ -43,11 +43,16 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
         self.server_capabilities = 0
 
     @property
+    def offers_tls(self) -> bool:
+        """Whether the server can speak TLS."""
+        return bool(self.server_capabilities & CLIENT.SSL)
+
+    @property
     def lacks(self) -> str:
         """Requirements that an account may have and the config does not meet, for people; empty if there are none."""
         if self._settings.tls_cert:
             return ""
-        if not self.server_capabilities & CLIENT.SSL:
+        if not self.offers_tls:
             return "TLS, which this server does not offer, and an account may need"
         return f"{'a tls_cert' if self._settings.tls else 'TLS'}, which an account may REQUIRE"
 
@@ -70,7 +75,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     def refusal(self, why: object, *ways: str) -> SourceError:
         """The error for a refused way to log in, with ways to fix it."""
-        return SourceError(f"{self.where}: {why}: {', or '.join(ways)}", exit_code=Exit.CONFIG)
+        return SourceError(f"{self.where}: {why}: {', or '.join(ways)}", kind=Kind.REFUSED)
 
     def _get_server_information(self) -> None:
         self._recognize()
@@ -91,7 +96,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
                 raise SourceError(
                     f"{self.where}: the connection was closed without an answer: see source.url, and any proxy in front"
                     " of the server",
-                    transient=True,
+                    kind=Kind.UNAVAILABLE,
                 )
         else:
             port = 0 if settings.unix_socket else settings.port

@@ -12,7 +12,7 @@ from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from loader.errors import LoaderError, SourceError
+from loader.errors import Kind, LoaderError, SourceError
 from loader.model import Shape
 from loader.net import limit
 from loader.net.limit import allowed
@@ -77,7 +77,8 @@ class Stream:
                 raise self._source.failure(error, "lost while reading rows") from error
         if not got:
             raise SourceError(
-                f"mysql {self._source.address}: the server closed the connection while sending rows", transient=True
+                f"mysql {self._source.address}: the server closed the connection while sending rows",
+                kind=Kind.UNAVAILABLE,
             )
         self.end += got
         self._source.moved = time.monotonic()

@@ -3,7 +3,7 @@
 import random
 import time
 
-from loader.errors import SourceError
+from loader.errors import Kind, SourceError
 from loader.mysql.connection import Connection, understood
 from loader.mysql.errors import NO_PROCESS, code_of
 from loader.mysql.write_statements import may_write
@@ -49,7 +49,7 @@ def oldest_writer(connection: Connection) -> int | None:
         raise
     finally:
         connection.fetch("COMMIT")
-    raise SourceError(f"mysql {connection.address}: returns outdated data on its transactions", transient=True)
+    raise SourceError(f"mysql {connection.address}: returns outdated data on its transactions", kind=Kind.UNAVAILABLE)
 
 
 def _oldest_statement(connection: Connection) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from loader.errors import Exit, SourceError
+from loader.errors import Kind, SourceError
 from loader.model import Node
 from loader.mysql.connection import Connection
 from loader.mysql.keys import TOGETHER, KeyMatcher
@@ -83,8 +83,7 @@ def made_of(
         if count != str(read):
             raise SourceError(
                 f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
-                transient=True,
-                exit_code=Exit.FAILED,
+                kind=Kind.UNSETTLED,
             )
     return made
 

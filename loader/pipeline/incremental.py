@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from loader.config.models import IncrementalConfig, JobConfig
-from loader.errors import Exit, PlanError
+from loader.errors import Kind, PlanError
 from loader.model import Bar, Chunk, Column, Table
 from loader.mysql import transactions
 from loader.mysql.chunk_key import BARS, let_in, walkless
@@ -287,7 +287,7 @@ def erasing(plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throt
 
 
 def _unfit(job: JobConfig, why: str) -> PlanError:
-    return PlanError(f"job {job.name!r}: incremental: {why}", exit_code=Exit.CONFIG)
+    return PlanError(f"job {job.name!r}: incremental: {why}", kind=Kind.CONFIG)
 
 
 def _seconds(text: str | None) -> int | None:

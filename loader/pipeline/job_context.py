@@ -8,7 +8,7 @@ from typing import Self, TypeVar
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import Exit, LoaderError, PlanError, SourceError
+from loader.errors import Kind, LoaderError, PlanError, Retry, SourceError
 from loader.model import Table
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
@@ -184,7 +184,7 @@ class JobContext:
             raise SourceError(
                 f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), but this"
                 f" takes {1 + wanted}, or at least 2: {more_connections(source.user or '', 1 + wanted)}",
-                exit_code=Exit.CONFIG,
+                kind=Kind.REFUSED,
             )
         return wanted if most is None else min(wanted, most - 1)
 
@@ -248,8 +248,8 @@ def open_job(
             return source, *read_plan(source, job, options)
         except BaseException as error:
             source.close()
-            if isinstance(error, PlanError):
-                error.transient &= again
+            if isinstance(error, PlanError) and not again:
+                error.retry = Retry.NEVER
             raise
 
     most = patience(job, again=again)
@@ -316,5 +316,5 @@ def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: boo
     ]
     raise SourceError(
         f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",
-        exit_code=Exit.CONFIG,
+        kind=Kind.REFUSED,
     )

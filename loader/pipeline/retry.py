@@ -7,7 +7,7 @@ from math import inf
 from typing import TypeVar
 
 from loader.config.models import DEADLINE as JOB_DEADLINE
-from loader.errors import LoaderError
+from loader.errors import LoaderError, Retry
 from loader.model import Chunk, ChunkLoaded, Waiting
 from loader.net import limit
 from loader.pipeline.throttle import Throttle
@@ -59,9 +59,9 @@ def retry_transient(
             if attempt == 1 or moved() - started > patience:
                 failing, fresh = now - error.waited, fresh + 1
                 give_up = failing + patience
-            if error.brief:
+            if error.retry is Retry.BRIEFLY:
                 give_up = min(give_up, failing + PATIENCE)
-            if error.settles:
+            if error.retry is Retry.WHILE_SETTLING:
                 give_up = max(give_up, began + settling)
             if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:
                 error.waited = now - failing  # for who tries this again

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import Done, Exit, Foreign, LoaderError, Paused, PlanError, StartOver, Stopped, text_of
+from loader.errors import Done, Exit, Foreign, Kind, LoaderError, Paused, StartOver, Stopped, text_of
 from loader.model import ChunkLoaded, ChunkOwed, Notice, Run, Status
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, open_job, patience
@@ -75,7 +75,7 @@ def run_job(
 
 def _code_of(error: LoaderError, settings: Config, job: JobConfig, run: Run) -> Exit:
     """How a run ends that has failed: a table that was there once is no fault of the config."""
-    gone = isinstance(error, PlanError) and error.gone
+    gone = error.kind is Kind.MISSING
     return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
 
 

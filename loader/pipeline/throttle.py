@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from loader.errors import LoaderError, Stopped
+from loader.errors import Kind, LoaderError, Stopped
 
 SPARED = 5.0  # seconds that a slow node is left alone at most
 STEP = 0.1  # seconds of waiting after which a change is noticed
@@ -94,7 +94,7 @@ class Throttle:
         """Make sure that the lock has been held since it was granted for the so manieth time."""
         self.check()
         if self.grant() != grant:
-            raise LoaderError("the lock lapsed and was reacquired in between", transient=True)
+            raise LoaderError("the lock lapsed and was reacquired in between", kind=Kind.UNAVAILABLE)
 
     def check(self) -> None:
         """Make sure that the lock is held."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from loader.errors import Exit, SourceError, StartOver, TargetError
+from loader.errors import Kind, SourceError, StartOver, TargetError
 from loader.model import Acks, Batch, Chunk, ChunkLoaded
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
@@ -101,7 +101,7 @@ def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callabl
         if plan.layout.ttl is None:
             send_each(b"PERSIST", acks.expiring, way, rows=False)
             drain()
-    raise TargetError("redis: hashes keep getting a TTL that no job sets", transient=True)
+    raise TargetError("redis: hashes keep getting a TTL that no job sets", kind=Kind.UNAVAILABLE)
 
 
 def send_each(command: bytes, keys: Iterable[bytes], way: BatchWriter, *, rows: bool) -> None:
@@ -132,6 +132,6 @@ def check_table(plan: Plan, source: Connection) -> None:
         return
     table = catalog.definition(source, plan.job.table)
     if not table.columns:
-        raise SourceError(f"table {plan.job.table} no longer exists", transient=True, exit_code=Exit.FAILED)
+        raise SourceError(f"table {plan.job.table} no longer exists", kind=Kind.VANISHED)
     if changes := plan.changes(table):
         raise StartOver(changes)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Self
 
-from loader.errors import Exit, LoaderError, StartOver, Stopped
+from loader.errors import LoaderError, StartOver, Stopped
 from loader.model import Chunk, ChunkLoaded, ChunkOwed, Notice
 from loader.mysql.chunker import chunk_ranges
 from loader.net.limit import until
@@ -125,7 +125,7 @@ class WorkerPool:
                     with until(time.monotonic() + SAVE):
                         self._save(SAVE, Throttle())
                 except LoaderError as failure:
-                    raise type(end)(f"{end}; the checkpoint is older: {failure}", exit_code=end.exit_code) from end
+                    raise type(end)(f"{end}; the checkpoint is older: {failure}", kind=end.kind) from end
                 raise end from None
 
     def _loaded(self, listener: RunListener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
@@ -161,7 +161,7 @@ class WorkerPool:
             while chunk := self._todo.get_nowait():
                 self._left.add(chunk.number)
         if self._left >= self._owed.keys() or self._options.halt.now:
-            raise Stopped("stopped, as the daemon is", exit_code=Exit.SIGTERM)
+            raise Stopped("stopped, as the daemon is")
 
     def _expose(self, event: ChunkLoaded) -> None:
         """Remember which masters have a chunk without a replica, until a later chunk's WAIT covers it."""
@@ -272,8 +272,7 @@ class WorkerPool:
         def hear(number: int, _: object) -> None:
             for each in before:
                 signal.signal(each, signal.SIG_DFL)
-            name = signal.Signals(number).name
-            stop = Stopped(f"stopped by {name}", exit_code=Exit.SIGINT if name == "SIGINT" else Exit.SIGTERM)
+            stop = Stopped.by(signal.Signals(number).name)
             self._stop = stop
             self._throttle.stop()
             if self._ends.scouting:

@@ -22,7 +22,7 @@ from redis.connection import Connection
 from redis.retry import Retry
 
 from loader.config.servers import TargetConfig
-from loader.errors import Exit, TargetError, is_local
+from loader.errors import Kind, TargetError, is_local
 from loader.model import MOST, Node
 from loader.net.greetings import REDIS, TLS, speaker
 from loader.net.limit import allowed
@@ -45,6 +45,7 @@ from loader.redis.errors import (
     advice,
     code_of,
     error_text,
+    is_access,
     unknown_command,
 )
 from loader.redis.topology import Range, Topology
@@ -199,9 +200,7 @@ class RedisClient:
     def unknown(self, what: object) -> TargetError:
         """The error that no replica has acknowledged something in time: it is gone, or will be found to be so."""
         self.mark_stale()
-        error = TargetError(f"redis: no replica acknowledged {what} within {KNOWN / 1000:g} s", transient=True)
-        error.settles = True
-        return error
+        return TargetError(f"redis: no replica acknowledged {what} within {KNOWN / 1000:g} s", kind=Kind.UNREPLICATED)
 
     def _ask(
         self, key: bytes, commands: Sequence[Words], *, known: bool = False, guarded: bool = True
@@ -229,7 +228,7 @@ class RedisClient:
             if text.startswith("MOVED"):
                 self.mark_stale()
             node, asking = self.redirected(text, node), text.startswith("ASK ")
-        raise TargetError(f"redis {node}: still redirected after {HOPS} hops", transient=True)
+        raise TargetError(f"redis {node}: still redirected after {HOPS} hops", kind=Kind.UNAVAILABLE)
 
     def _named(self, text: str, words: Words) -> str:
         """The refusal of a script with the command that it may or can not send, which Redis tells by its line alone."""
@@ -341,11 +340,11 @@ class RedisClient:
         failure = self.error(error, node, began)
         if who := self._other_than_redis(error, node):
             return TargetError(
-                f"redis {node}: no Redis server answers there, but {who}: see target.url", exit_code=Exit.CONFIG
+                f"redis {node}: no Redis server answers there, but {who}: see target.url", kind=Kind.REFUSED
             )
         if why := self._spoken_wrongly(error, node):
-            return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", exit_code=Exit.CONFIG)
-        if not failure.transient or failure.exit_code != Exit.UNREACHABLE or isinstance(error, redis.BusyLoadingError):
+            return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", kind=Kind.REFUSED)
+        if failure.kind is not Kind.UNAVAILABLE or isinstance(error, redis.BusyLoadingError):
             return failure
         by = self._topology.announcers.get(node)
         message = (
@@ -354,7 +353,7 @@ class RedisClient:
         )
         if by is None or node in self.seeds or node in self._topology.reached:
             message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
-        unreached = TargetError(message, transient=True)
+        unreached = TargetError(message, kind=Kind.UNAVAILABLE)
         unreached.node, unreached.waited = str(node), failure.waited
         return unreached
 
@@ -433,24 +432,23 @@ class RedisClient:
         code = code_of(text)
         message = f"redis {node}: {text.removesuffix('.')}"
         if told := advice(error, code, text):
-            return TargetError(f"{message}: {told}", exit_code=Exit.CONFIG)
+            return TargetError(f"{message}: {told}", kind=Kind.ACCESS if is_access(error, code) else Kind.REFUSED)
         if isinstance(error, redis.InvalidResponse):
             reached = node in self._topology.reached
             what = "the answer is none of Redis" if reached else "no Redis server answers there"
             return TargetError(
                 f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
-                transient=reached,
-                exit_code=Exit.FAILED if reached else Exit.CONFIG,
+                kind=Kind.UNSETTLED if reached else Kind.REFUSED,
             )
         if isinstance(error, Exception) and is_local(error):
             return TargetError(message)
         if code in CAPACITY or text.startswith((CLIENTS, PROTOCOL)):
-            return TargetError(message, transient=True, exit_code=Exit.FAILED)
+            return TargetError(message, kind=Kind.UNSETTLED)
         lost = isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
         if lost:
             self._topology.note(node, failed=True)
         if lost or code in NODE | REDIRECT or text.startswith(NO_MASTER):
-            return TargetError(message, transient=True)
+            return TargetError(message, kind=Kind.UNAVAILABLE)
         return TargetError(
             message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}"
         )  # may quote a row
@@ -530,11 +528,11 @@ class RedisClient:
             raise TargetError(
                 f"redis {node}: is a Sentinel, which holds no data: name the master it watches in target.url"
                 f" ({masters or 'it watches none'})",
-                exit_code=Exit.CONFIG,
+                kind=Kind.REFUSED,
             )
         if others:
             raise TargetError(
-                f"redis {node}: no cluster, but target.url names several servers: name one", exit_code=Exit.CONFIG
+                f"redis {node}: no cluster, but target.url names several servers: name one", kind=Kind.REFUSED
             )
         if info.get("role") == "slave":
             # A master that became a replica may become a master again.
@@ -542,8 +540,7 @@ class RedisClient:
             raise TargetError(
                 f"redis {node}: is a replica of {info.get('master_host')}:{info.get('master_port')}, and takes no rows:"
                 " name its master in target.url",
-                transient=started,
-                exit_code=None if started else Exit.CONFIG,
+                kind=Kind.UNAVAILABLE if started else Kind.REFUSED,
             )
         connected = int(info.get("connected_slaves", 0))
         self._topology.count_replicas({node: connected} if connected else {})

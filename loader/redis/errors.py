@@ -4,7 +4,7 @@ import re
 
 import redis
 
-from loader.errors import Exit, TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.net.tls import PLAIN, meaning
 
@@ -53,14 +53,19 @@ def unknown_command(error: Exception | str, node: Node) -> TargetError | None:
     if not named or text.startswith(NO_CLUSTER):
         return None
     command = named[1].upper()
-    failure = TargetError(f"redis {node}: unknown command {command}: {RENAMED}", exit_code=Exit.CONFIG)
+    failure = TargetError(f"redis {node}: unknown command {command}: {RENAMED}", kind=Kind.REFUSED)
     failure.fix = f"{UNNAME} {command}"
     return failure
 
 
+def is_access(error: Exception | str, code: str) -> bool:
+    """Whether the account, its password or its rights are refused."""
+    return isinstance(error, redis.AuthenticationError) or code in ACCESS
+
+
 def advice(error: Exception | str, code: str, text: str) -> str:
     """Advice for a person; empty if there is none."""
-    if isinstance(error, redis.AuthenticationError) or code in ACCESS:
+    if is_access(error, code):
         return ACCOUNT
     if isinstance(error, Exception) and (failed := meaning(error)):
         return f"{failed}: write redis:// in target.url" if failed == PLAIN else failed

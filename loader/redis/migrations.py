@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.wire.slots import SLOTS
@@ -78,7 +78,7 @@ def standing(target: RedisClient) -> Standing:
         target.mark_stale()
         raise TargetError(
             f"redis: slots change hands: {SLOTS - len(settled)} have no owner right now, and {twice} have two",
-            transient=True,
+            kind=Kind.UNAVAILABLE,
         )
     return Standing(settled, frozenset(_moves(told)))
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.redis.client import RedisClient, info_of
 from loader.redis.errors import UNKNOWN, error_text
@@ -70,7 +70,7 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
         info = info_of(text)
         if info.get("role") == "slave":
             target.mark_stale()
-            raise TargetError(f"redis {node}: is no longer a master", transient=True)
+            raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
         target.note_replicas(node, int(info.get("connected_slaves", 0)))
         policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
         found[node] = Life(

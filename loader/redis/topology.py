@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Any
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.net.limit import LEAST, allowed
 from loader.wire.slots import SlotMap
@@ -139,7 +139,7 @@ class Topology:
         """
         address = re.fullmatch(r"\S+ [0-9]+ (\S*):([0-9]{1,5})(?: .*)?", text)
         if not address:
-            raise TargetError(f"redis {asked}: redirects without an address: {text}", transient=True)
+            raise TargetError(f"redis {asked}: redirects without an address: {text}", kind=Kind.UNAVAILABLE)
         host, port = address.groups()
         if host == "?":
             known = [node for node in self._nodes() if node.port == int(port)]
@@ -153,7 +153,9 @@ class Topology:
         patience = allowed(inf)
         if self._looking.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
             return True
-        error = TargetError(f"redis: the state of the cluster has been unknown for {patience:.0f} s", transient=True)
+        error = TargetError(
+            f"redis: the state of the cluster has been unknown for {patience:.0f} s", kind=Kind.UNAVAILABLE
+        )
         error.waited = patience
         raise error
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
 from loader.redis.client import HOPS, LIMITS, SMALL, RedisClient
@@ -137,7 +137,7 @@ class PipelineWriter:
         written, self._written = self._written, set()
         masters = set(self._target.slots.nodes)
         if gone := written - masters:
-            raise TargetError(f"redis {min(gone)}: was written to, but is no longer a master", transient=True)
+            raise TargetError(f"redis {min(gone)}: was written to, but is no longer a master", kind=Kind.UNAVAILABLE)
         nodes = written | (self._redirected & masters)
         exposed = (self._exposed | (nodes & self._target.exposed)) & masters
         self._redirected, self._exposed = set(), set()
@@ -171,7 +171,7 @@ class PipelineWriter:
                 self._marking.move(node)
             raise self._target.error(reply, node)
         if not reply:
-            raise TargetError(f"redis {node}: has lost writes that it had acknowledged", transient=True)
+            raise TargetError(f"redis {node}: has lost writes that it had acknowledged", kind=Kind.UNAVAILABLE)
 
     def _check_replicas(self, node: Node, counts: Sequence[Any]) -> int:
         """Check the reply of WAIT; the number of replicas that have everything."""
@@ -179,7 +179,7 @@ class PipelineWriter:
             if isinstance(count, Exception | str):
                 raise self._target.error(count, node)
         if counts[0] < 1:
-            raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", transient=True)
+            raise TargetError(f"redis {node}: no replica acknowledged within {REPLICA_WAIT:g} s", kind=Kind.UNAVAILABLE)
         return int(counts[-1])
 
     def _tell(self, node: Node, waited: float) -> None:
@@ -244,7 +244,9 @@ class PipelineWriter:
                 break
             redo = self._again(redo, hop, sent.batch.expects)
         else:
-            raise TargetError(f"redis {node}: {redo[0].text}: still redirected after {HOPS} hops", transient=True)
+            raise TargetError(
+                f"redis {node}: {redo[0].text}: still redirected after {HOPS} hops", kind=Kind.UNAVAILABLE
+            )
         rejects = [result for result in outcome.values() if isinstance(result, Reject)]
         self._rejects += rejects
         self._rows.update(str(result) for result in outcome.values() if isinstance(result, Node))

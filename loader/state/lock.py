@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loader.config.servers import TargetConfig
-from loader.errors import Exit, LoaderError, StateError, TargetError
+from loader.errors import Kind, LoaderError, StateError, TargetError
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
 from loader.redis.client import RedisClient
@@ -168,7 +168,7 @@ class Lock:
             token = held.holder["token"]
             if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
                 far = f", or `DEL {self._key}` if there is no such run" * (held.left > FAR)
-                raise LoaderError(f"{_refusal(self._job, held)}: wait until it ends{far}", exit_code=Exit.LOCKED)
+                raise LoaderError(f"{_refusal(self._job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
             dead.append(token)
         self._shut_out(target)
 
@@ -192,17 +192,20 @@ class Lock:
         if self._lost or over <= 0:
             return self._lost
         why = f": {self._failure}" if self._failure else ""
-        return LoaderError(
-            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}",
-            transient=True,
-            exit_code=self._failure.exit_code if self._failure else None,
+        error = LoaderError(
+            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}", kind=Kind.UNAVAILABLE
         )
+        if self._failure:
+            error.exit_code = self._failure.exit_code
+        return error
 
     def confirm(self) -> None:
         """Make sure that the lock is held now: the run that took it over may have closed a failed connection."""
         assert self._target
         if not self._asking.acquire(timeout=allowed(TTL)):
-            raise LoaderError(f"redis does not answer the renewal of the lock of job {self._job!r}", transient=True)
+            raise LoaderError(
+                f"redis does not answer the renewal of the lock of job {self._job!r}", kind=Kind.UNAVAILABLE
+            )
         try:
             if not self._lost:
                 self._hear_of(self._ask(self._target))
@@ -258,7 +261,7 @@ class Lock:
             if outcome == b"held":
                 return _Held(holder_of(self._key, more[0], more[1]), int(more[2]))
         except (TargetError, ValueError, TypeError, LookupError) as error:
-            if isinstance(error, TargetError) and (error.transient or error.exit_code == Exit.CONFIG):
+            if isinstance(error, TargetError) and (error.transient or error.kind.is_refusal):
                 raise
             raise LoaderError(f"the lock {self._key} cannot be taken: {error}") from error
         if outcome == b"taken" or started > self._until:
@@ -302,7 +305,7 @@ class Lock:
         self._failure = None
         if held:
             self.shared = True
-            self._lost = LoaderError(f"lost the lock: {_refusal(self._job, held)}", exit_code=Exit.LOCKED)
+            self._lost = LoaderError(f"lost the lock: {_refusal(self._job, held)}", kind=Kind.LOCKED)
             self._hear(self._lost)
 
     def _renew(self) -> None:

@@ -17,7 +17,7 @@ from loader.config.files import as_yaml
 from loader.config.load import Config
 from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import TargetConfig
-from loader.errors import StateError, TargetError
+from loader.errors import Kind, StateError, TargetError
 from loader.jobs.preview import preview
 from loader.jobs.status import JobStatus, ahead, is_late, job_status, questions
 from loader.model import Chunk, Node
@@ -302,7 +302,7 @@ class Dashboard:
         """
         if not self._using.acquire(timeout=TURN):
             name = self._settings.unix_socket or f"{self._settings.host}:{self._settings.port}"
-            raise TargetError(f"redis {name}: does not answer in time", transient=True)
+            raise TargetError(f"redis {name}: does not answer in time", kind=Kind.UNAVAILABLE)
         try:
             if self._target is None or self._opened is not self._settings:
                 self._drop()

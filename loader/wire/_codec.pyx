@@ -11,7 +11,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from loader.errors import SourceError
+from loader.errors import Kind, SourceError
 from loader.wire.encoder import ROOM, SEED, refusal
 from loader.wire.packets import HEADER, PACKET_MAX, is_last
 from loader.wire.resp import NEVER, SET, no_reply, too_many_replies
@@ -352,7 +352,7 @@ cdef class Encoder:
 
     cdef _raise_for(self, Stop stop):
         if stop == BROKEN:
-            raise SourceError("MySQL sent a row packet whose cells do not add up", transient=True)
+            raise SourceError("MySQL sent a row packet whose cells do not add up", kind=Kind.UNAVAILABLE)
         if stop == NO_MEMORY:
             raise MemoryError
         if stop == NO_NODE:

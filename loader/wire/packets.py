@@ -1,6 +1,6 @@
 """Row packets of MySQL's text protocol: length, sequence number, length-encoded cells; no I/O."""
 
-from loader.errors import SourceError
+from loader.errors import Kind, SourceError
 from loader.wire.resp import Buffer
 
 PACKET_MAX = 0xFFFFFF  # a packet of this length is continued in the next
@@ -29,5 +29,5 @@ def split_row(row: Buffer, count: int) -> list[bytes | None]:
         cells.append(bytes(row[position : position + length]))
         position += length
     if position != end or len(cells) != count:
-        raise SourceError("MySQL sent a row packet whose cells do not add up", transient=True)
+        raise SourceError("MySQL sent a row packet whose cells do not add up", kind=Kind.UNAVAILABLE)
     return cells

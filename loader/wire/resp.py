@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 
 PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:-?[0-9]+\r\n)*")
 SET, NEVER = b":1", b":-1"  # what EXPIRE replies for a key that is there, and TTL for one that does not expire
@@ -88,12 +88,12 @@ def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:
 
 def no_reply() -> TargetError:
     """The error of a reply that is neither an array of pairs nor an error."""
-    return TargetError("Redis sent a reply that does not fit HGETALL", transient=True)
+    return TargetError("Redis sent a reply that does not fit HGETALL", kind=Kind.UNAVAILABLE)
 
 
 def too_many_replies() -> TargetError:
     """The error of a reply for which there is no row."""
-    return TargetError("Redis sent more replies than it was asked for", transient=True)
+    return TargetError("Redis sent more replies than it was asked for", kind=Kind.UNAVAILABLE)
 
 
 def _length(raw: bytes, position: int) -> tuple[int, int]:

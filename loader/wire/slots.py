@@ -4,7 +4,7 @@ from array import array
 from binascii import crc_hqx
 from collections.abc import Iterable, Sequence
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 
 SLOTS = 16384  # https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
@@ -40,7 +40,7 @@ class SlotMap:
             raise TargetError(
                 f"the cluster has no owner for {len(lost)} of {SLOTS} slots ({_spans(lost)}): "
                 "bring their masters back, or see `redis-cli --cluster check`",
-                transient=True,
+                kind=Kind.UNAVAILABLE,
             )
         self.nodes: tuple[Node, ...] = tuple(nodes)
         self.owners = array("H", [owner for owner in owners if owner is not None])

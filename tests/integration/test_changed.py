@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.jobs import session
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.rejects import retry
@@ -196,7 +196,7 @@ def test_a_chunk_that_failed_in_passing_is_written_whole(world, monkeypatch):
     outcome(world)
     world.sql("UPDATE t SET v = 'B' WHERE id = 25", "DELETE FROM t WHERE id = 26")
     with monkeypatch.context() as patch:
-        dying(patch, 1, TargetError("cut", transient=True))
+        dying(patch, 1, TargetError("cut", kind=Kind.UNAVAILABLE))
         assert outcome(world) == (9, 40, 1)
     assert outcome(world) == (0, 49, 0)
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from loader.config.servers import SourceConfig, TargetConfig
-from loader.errors import LoaderError, SourceError, TargetError
+from loader.errors import Kind, LoaderError, SourceError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify
 from loader.model import ChunkLoaded
@@ -120,7 +120,7 @@ def test_who_fell_silent_has_failed_since_then(monkeypatch):
     def silent():
         tries.append(clock.now)
         clock.sleep(4.0)
-        error = TargetError("no", transient=True)
+        error = TargetError("no", kind=Kind.UNAVAILABLE)
         error.waited = 4.0
         raise error
 
@@ -140,7 +140,7 @@ def test_nothing_is_tried_again_once_a_worker_has_failed():
     throttle.failure = LoaderError("the first")
 
     def fail():
-        raise TargetError("no", transient=True)
+        raise TargetError("no", kind=Kind.UNAVAILABLE)
 
     with pytest.raises(LoaderError, match="the first"):
         retry_transient(fail, 10.0, throttle)

@@ -13,7 +13,7 @@ from test_lock import table
 
 import loader.redis.client
 from loader.config.load import Config
-from loader.errors import LoaderError
+from loader.errors import Kind, LoaderError
 from loader.jobs import session
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.rejects import retry
@@ -281,7 +281,7 @@ def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
             for _ in range(2):
                 with pytest.raises(LoaderError, match="no replica acknowledged the lock of job 'job'") as caught:
                     held.take(target)
-                assert caught.value.settles
+                assert caught.value.kind is Kind.UNREPLICATED
                 assert held.lapsed()
         held.take(target)
         assert not held.lapsed()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pymysql
 import pytest
 
-from loader.errors import ConfigError, LoaderError, TargetError
+from loader.errors import ConfigError, Kind, LoaderError, TargetError
 from loader.jobs import prune
 from loader.jobs.execute import execute
 from loader.jobs.verify import verify
@@ -582,7 +582,7 @@ def test_a_deletion_that_the_lock_does_not_cover(world, monkeypatch):
 
 
 def cut_off(*_):
-    raise TargetError("gone", transient=True)
+    raise TargetError("gone", kind=Kind.UNAVAILABLE)
 
 
 def test_a_full_run_is_due(world, monkeypatch):

@@ -92,11 +92,11 @@ def test_what_numbers_mean():
     """The same case has numbers of its own on each server, and is one all the same."""
     mended = {1129: "FLUSH HOSTS", 1130: "CREATE USER", 3118: "UNLOCK", 3955: "UNLOCK", 4150: "FLUSH", 4151: "UNLOCK"}
     assert {code: kind_of(code) for code in (*mended, 1820, 1862, 1045, 1698)} == dict.fromkeys(
-        (*mended, 1820, 1862, 1045, 1698), Kind.MENDED
+        (*mended, 1820, 1862, 1045, 1698), Kind.ACCESS
     )
     assert [code for code, words in mended.items() if words not in statement(code, "u")] == []
     assert [kind_of(code) for code in (1203, 1226, 1040, 1146, 1064, None)] == [
-        Kind.LIMITED, Kind.LIMITED, Kind.PASSES, Kind.GONE, Kind.OTHER, Kind.OTHER,
+        Kind.LIMITED, Kind.LIMITED, Kind.UNAVAILABLE, Kind.VANISHED, Kind.FAULT, Kind.FAULT,
     ]  # fmt: skip
     assert statement(3118, "o'u") == "ALTER USER 'o''u'@'%' ACCOUNT UNLOCK"
     assert advice(4150, "u") == "FLUSH PRIVILEGES, once source.password is the right one"

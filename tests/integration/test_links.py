@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from loader.errors import LoaderError, TargetError
+from loader.errors import Kind, LoaderError, TargetError
 from loader.lab.process import wait
 from loader.model import Batch
 from loader.redis.client import RedisClient
@@ -102,7 +102,7 @@ def test_a_marker_whose_slot_has_moved(target, monkeypatch):
 
 def test_nothing_is_sent_that_the_guard_refuses(world, target):
     """It is asked once more right before bytes are given to a socket."""
-    answers = [None, LoaderError("the lock has lapsed", transient=True)]
+    answers = [None, LoaderError("the lock has lapsed", kind=Kind.UNAVAILABLE)]
 
     def guard():
         if answers and (error := answers.pop(0)):

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from redis.cluster import RedisCluster
 
-from loader.errors import ConfigError, TargetError
+from loader.errors import ConfigError, Kind, TargetError
 from loader.jobs import prune as prune_module
 from loader.jobs import session, verify
 from loader.jobs.execute import execute
@@ -346,7 +346,7 @@ def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
     def failing(self, commands, grant):
         if not failures:
             failures.append(world.sql("INSERT INTO big VALUES (7, 'back', NULL)"))
-            raise TargetError("gone", transient=True)
+            raise TargetError("gone", kind=Kind.UNAVAILABLE)
         return send(self, commands, grant)
 
     monkeypatch.setattr(session.JobSession, "_send", failing)
@@ -821,7 +821,7 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
         for number, keys in enumerate(scan(self, node)):
             if number == 1 and len(failures) < 2:
                 failures.append(node)
-                raise TargetError("gone", transient=True)
+                raise TargetError("gone", kind=Kind.UNAVAILABLE)
             yield keys
 
     pause.setattr(session, "PAGE", 50)

@@ -11,7 +11,7 @@ import pytest
 
 from loader.config.load import load_config
 from loader.config.servers import SourceConfig
-from loader.errors import SourceError, TargetError
+from loader.errors import Kind, SourceError, TargetError
 from loader.jobs.rejects import retry
 from loader.jobs.verify import verify
 from loader.lab.lab import Lab
@@ -341,17 +341,17 @@ def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
     monkeypatch.setattr("loader.pipeline.throttle.time", clock)
     tries = []
 
-    def fail(transient):
+    def fail(kind):
         tries.append(clock.now)
-        raise TargetError("no", transient=transient)
+        raise TargetError("no", kind=kind)
 
     with pytest.raises(TargetError):
-        retry_transient(lambda: fail(transient=True), 1.0, Throttle())
+        retry_transient(lambda: fail(Kind.UNAVAILABLE), 1.0, Throttle())
     assert 3 <= len(tries) <= 6
     assert tries[-1] - tries[0] <= 1.0
     tries.clear()
     with pytest.raises(TargetError):
-        retry_transient(lambda: fail(transient=False), 1.0, Throttle())
+        retry_transient(lambda: fail(Kind.FAULT), 1.0, Throttle())
     assert len(tries) == 1
     tries.clear()
 
@@ -359,7 +359,7 @@ def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
         if len(tries) == 2:
             return "done"
         clock.sleep(0.6)
-        return fail(transient=True)
+        return fail(Kind.UNAVAILABLE)
 
     assert retry_transient(late, 0.5, Throttle(), moved=clock.monotonic) == "done"  # each attempt had come somewhere
     tries.clear()

@@ -575,8 +575,8 @@ FAULTS = [
         ),
         (
             "a server that closes amid rows is no failure that passes",
-            'the server closed the connection while sending rows", transient=True',
-            'the server closed the connection while sending rows", transient=False',
+            'closed the connection while sending rows",\n                kind=Kind.UNAVAILABLE',
+            'closed the connection while sending rows",\n                kind=Kind.FAULT',
             "sync::a_server_that_closes_amid_rows",
         ),
     ),

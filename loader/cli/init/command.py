@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.cli.common import note, say
-from loader.errors import ConfigError, Exit, LoaderError
+from loader.errors import ConfigError, LoaderError
 from loader.mysql import catalog
 from loader.words import counted
 
@@ -171,7 +171,7 @@ def _of_tables(source: "Connection", patterns: Sequence[str], database: str) -> 
         try:
             wanted.append(Wanted(listed, catalog.table(source, listed.name)))
         except LoaderError as error:
-            if error.exit_code != Exit.CONFIG:
+            if not error.kind.is_refusal:
                 raise
             wanted.append(Wanted(listed, None, str(error)))
     return wanted
@@ -194,7 +194,7 @@ def _of_script(source: "Connection", script: "Script", database: str) -> list["W
         try:
             wanted.append(Wanted(listed, catalog.table(source, listed.name), statement=statement))
         except LoaderError as error:
-            if error.exit_code != Exit.CONFIG:
+            if not error.kind.is_refusal:
                 raise
             wanted.append(Wanted(listed, None, str(error), statement))
     return wanted

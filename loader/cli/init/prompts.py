@@ -16,11 +16,10 @@ from loader.cli.common import note
 from loader.cli.init.config_writer import in_comment, size_text
 from loader.config.parsers import Address, mysql_address, redis_address
 from loader.config.servers import SourceConfig, TargetConfig
-from loader.errors import ConfigError, Exit, LoaderError
+from loader.errors import ConfigError, Kind, LoaderError
 from loader.model import TableSummary
 from loader.mysql.connection import Connection, is_login
 from loader.redis.client import RedisClient
-from loader.redis.errors import ACCOUNT
 
 TRIES = 3  # passwords that were asked for
 SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"
@@ -133,7 +132,7 @@ def check_target(url: str) -> None:
             with RedisClient(TargetConfig.model_validate({"url": url, "password": password("target")})) as target:
                 target.refresh(force=True)
         except LoaderError as error:
-            if error.exit_code != Exit.CONFIG or ACCOUNT not in str(error):
+            if error.kind is not Kind.ACCESS:
                 raise
             if not tries:
                 raise ConfigError(f"{error}; the password is taken from $REDIS_PASSWORD") from error

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loader.errors import TargetError
+from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.redis import topology
 from loader.redis.topology import Topology
@@ -30,7 +30,7 @@ class Nodes:
         self.asked.append(node)
         view = self.views.get(f"n{node.port}")
         if view is None:
-            raise TargetError(f"redis {node}: no reply", transient=True)
+            raise TargetError(f"redis {node}: no reply", kind=Kind.UNAVAILABLE)
         return [*view]
 
 
