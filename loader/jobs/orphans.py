@@ -1,4 +1,4 @@
-"""Finds hashes without a row: SCAN goes over each master, and MySQL is asked for the rows of their keys."""
+"""Finds hashes without a row: SCAN reads the keys of each master, and MySQL is queried for their rows."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ from loader.mysql.keys import TOGETHER
 
 
 def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
-    """Keys that may be the job's, in some slots, and that no row makes: in groups, each seen so many times."""
+    """Keys of some slots that may be the job's and have no row: in groups, each checked this many times."""
     waiting: deque[tuple[float, int, list[bytes]]] = deque()
     seen: set[int] = set()
     group: dict[bytes, None] = {}
@@ -44,7 +44,7 @@ def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Le
 
 @dataclass(slots=True)
 class Unsure:
-    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
+    """Hashes without a row that may be someone else's, and are left alone: their number, and the first one."""
 
     count: int = 0
     first: bytes = b""
@@ -56,5 +56,5 @@ class Unsure:
 
 
 def have(count: int) -> str:
-    """The verb for so many keys."""
+    """The verb for this many keys."""
     return "has" if count == 1 else "have"

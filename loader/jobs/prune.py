@@ -18,7 +18,7 @@ MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is a
 
 @dataclass(slots=True)
 class Pruned:
-    """What `prune` did: of `keys` hashes of the job `extra` had no row, and `deleted` are gone."""
+    """The result of `prune`: of `keys` hashes of the job `extra` had no row, and `deleted` were deleted."""
 
     job: str
     keys: int = 0
@@ -40,8 +40,8 @@ def prune(
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
-    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
-    whose ends it goes on, under the same lock.
+    The result is counted into `done` as it progresses; `run` is the id of the run that it is part of, in whose context,
+    under the same lock, it works.
     """
     refuse_shared(settings, job)
     with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as both:
@@ -73,7 +73,7 @@ def prune(
 
 
 def delete(both: JobSession, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
-    """Unlink hashes right after they were looked up once more, and never more than so many."""
+    """Unlink hashes right after they were looked up once more, and at most this many."""
     for keys in found:
         part = keys[: most - done.deleted]
         done.deleted += both.unlink(part)

@@ -1,4 +1,4 @@
-"""How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
+"""The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ from loader.state_keys import own_key
 
 T = TypeVar("T")
 
-UNKNOWN: float | None = 0.0  # since when a schedule is paused where that cannot be read
-OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
+UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be read
+OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """One job at one moment; times are seconds since 1970.
 
-    `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is told beside it too.
-    A job is late where its last success is older than its `max_age`, or, without one, a slot has passed without a
-    success; and where its last success is in the future by the target's clock, `ahead` so many seconds: how old it is,
-    nobody knows. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
-    another statement than its config has now, or of other fields, is `former`. `unread` tells what of its state no
-    loader has written, and the fix.
+    `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is also given
+    separately. A job is late if its last success is older than its `max_age`, or, without one, if a slot has passed
+    without a success; and if its last success is in the future by the target's clock, `ahead` seconds, so that its age
+    is unknown. If another config has claimed its name, `foreign` says how they differ: its runs fail. `former` is a
+    success of an earlier statement or of earlier fields. `unread` describes state that no loader has written, and the
+    fix.
     """
 
     job: str
@@ -54,7 +54,7 @@ class JobStatus:
 
 
 def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> JobStatus:
-    """How a job is doing, by its target, which also says what time it is."""
+    """The status of a job, from its target, whose clock is used."""
     history, unread = History(target, job.name), list[str]()
 
     def read(ask: Callable[[], T], otherwise: T) -> T:
@@ -99,7 +99,7 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
 
 
 def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
-    """What `job_status` asks the target in any case, to be asked at once for many jobs."""
+    """The commands that `job_status` always sends to the target, so that they can be sent at once for many jobs."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [
         ("LRANGE", runs, 0, 0),
@@ -115,7 +115,7 @@ def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
 
 
 def ahead(success: RunRecord | None, now: float) -> float:
-    """Seconds by which a success is in the future: a clock is wrong, or was; 0 where it is not."""
+    """Seconds by which a success is in the future because a clock is or was wrong; 0 if it is not."""
     beyond = success.ended - now if success else 0.0
     return beyond if beyond > SKEW else 0.0
 
@@ -123,9 +123,9 @@ def ahead(success: RunRecord | None, now: float) -> float:
 def is_late(
     job: JobConfig, last: RunRecord | None, success: RunRecord | None, now: float, former: RunRecord | None = None
 ) -> bool:
-    """Whether a job has gone without a success for too long; not before it has run at all.
+    """Whether a job has had no success for too long; not before it has run at all.
 
-    `former` is a success of what its config was before.
+    `former` is a success of an earlier version of its config.
     """
     if last is None:
         return False

@@ -1,4 +1,4 @@
-"""What a run looks at beside its rows: whether MySQL has too much to do, and whether Redis has room."""
+"""Conditions of a run beside its rows: the load of MySQL, and the room in Redis."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ from loader.redis.servers import headroom
 from loader.wire.slots import SLOTS
 
 SAMPLE_ROWS = 200
-OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
+OVERHEAD = 110  # bytes of a small hash besides its key, names and values: 107 measured, Redis 7.0 with jemalloc
 COMPACT = 64  # bytes of the longest value in a small hash, unless hash-max-listpack-value says otherwise
-FIELD = 65  # bytes that each field of any other hash takes beside that: 60 to 78 measured
+FIELD = 65  # bytes per field of any other hash besides that: 60 to 78 measured
 
 Fetch = Callable[[str, Sequence[str]], list[tuple[str | None, ...]]]
 
 
 class LoadGuard:
-    """Why workers have to wait for MySQL: a status variable above its limit, or a replica too far behind.
+    """Why workers must wait for MySQL: a status variable above its limit, or a replica too far behind.
 
-    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` asks MySQL.
+    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` queries MySQL.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class LoadGuard:
         self._replica: Connection | None = None
 
     def busy(self) -> str:
-        """What to wait for; empty where nothing."""
+        """The reason to wait; empty if there is none."""
         return self._overload() or self._lag()
 
     def close(self) -> None:
-        """Leave the replica."""
+        """Close the connection to the replica."""
         if self._replica:
             self._replica.close()
 
@@ -81,7 +81,7 @@ class LoadGuard:
 
 
 def check_capacity(plan: Plan, settings: SourceConfig, target: RedisClient, throttle: Throttle) -> None:
-    """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it."""
+    """Refuse to start if the rows that are not in Redis yet would not fit: half-way is a bad place to find out."""
     rooms = headroom(target)
     if not rooms or not plan.expected:
         return
@@ -103,9 +103,9 @@ def sample(plan: Plan, source: Connection, target: RedisClient, throttle: Thrott
 
 
 def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClient) -> dict[Node, int]:
-    """Bytes that each master needs for the rows of a job that are not in Redis yet; nothing where it cannot be told.
+    """Bytes that each master needs for the rows of a job that are not in Redis yet; empty if unknown.
 
-    The estimate is MySQL's count of rows times what a sample of them takes, for which `rows` are the commands.
+    The estimate is MySQL's count of rows times the size of a sample of them, whose commands are `rows`.
     """
     if not rows or not plan.expected:
         return {}
@@ -115,7 +115,7 @@ def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClien
 
 
 def _memory(words: Sequence[bytes]) -> int:
-    """Bytes that the hash of an HMSET takes, about."""
+    """Approximate bytes of the hash that an HMSET writes."""
     lengths = [len(word) for word in words[1:]]
     fields = len(lengths) // 2
     return OVERHEAD + sum(lengths) + (FIELD * fields if max(lengths[1:]) > COMPACT else 0)

@@ -1,4 +1,4 @@
-"""Writes the rows of some keys again: of all rows that come, those whose keys were asked for."""
+"""Writes the rows of some keys again: of all rows that come, those with the requested keys."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ PAGE = 1000  # commands in one batch
 
 
 class KeyFilterWriter:
-    """A writer that leaves out the rows of other keys, which a collation may bring with those asked for."""
+    """A writer that leaves out the rows of other keys, which a collation may return with the requested ones."""
 
     def __init__(
         self, target: RedisClient, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
@@ -23,7 +23,7 @@ class KeyFilterWriter:
 
     @property
     def most(self) -> int:
-        """Bytes of a key or value that Redis takes."""
+        """Largest key or value in bytes that Redis accepts."""
         return self._writer.most
 
     def begin(self) -> SlotMap:
@@ -31,7 +31,7 @@ class KeyFilterWriter:
         return self._writer.begin()
 
     def send(self, index: int, batch: Batch) -> None:
-        """Send those rows of a batch whose keys were asked for."""
+        """Send those rows of a batch whose keys were requested."""
         kept = only_keys(batch, self.keys)
         if kept.replies:
             self._writer.send(index, kept)
@@ -48,11 +48,11 @@ class KeyFilterWriter:
                 self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
 
     def drain(self) -> Acks:
-        """Wait until all that was sent is acknowledged or refused."""
+        """Wait until all writes are acknowledged or refused."""
         return self._writer.drain()
 
     def await_replicas(self) -> Kept:
-        """Wait until replicas have what was sent."""
+        """Wait until replicas have the writes."""
         return self._writer.await_replicas()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
+"""A run: one execution of a job, from its plan to its last chunk; and a preview of a job without one."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -18,8 +18,8 @@ from loader.pipeline.run_state import RunState
 from loader.pipeline.workers import WorkerPool
 from loader.state import history
 
-REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
-STARTS = 3  # how often a run begins, where its table or its target is changed under it
+REJECTS_KEPT = 1000  # rejects that a run keeps; all are counted
+STARTS = 3  # how often a run starts, if its table or its target changes under it
 
 Then = Callable[[Run, JobContext], None]
 
@@ -32,9 +32,9 @@ def new_id() -> str:
 def run_job(
     settings: Config, job: JobConfig, options: Options, listener: RunListener, name: str = "", then: Then | None = None
 ) -> Run:
-    """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
+    """Load one job, in a run of that id, or a new one; the work to do `then`, under the same lock, is part of it.
 
-    Never raises for what a person can fix: the run says how it ended, and with which exit code.
+    Never raises for errors that a person can fix: the run has its outcome and exit code.
     """
     run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
     try:
@@ -64,7 +64,7 @@ def run_job(
     except LoaderError as error:
         run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
         run.foreign = isinstance(error, Foreign)
-    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
+    except (OSError, MemoryError) as error:  # of this machine: no file descriptors or memory left
         run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, text_of(error)
     else:
         if run.rejected or run.error:
@@ -74,7 +74,7 @@ def run_job(
 
 
 def _code_of(error: LoaderError, settings: Config, job: JobConfig, run: Run) -> Exit:
-    """How a run ends that has failed: a table that was there once is no fault of the config."""
+    """The outcome of a failed run: a table that existed before is not a fault of the config."""
     gone = error.kind is Kind.MISSING
     return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
 
@@ -89,7 +89,7 @@ def load(
     again: bool,
     then: Then | None = None,
 ) -> None:
-    """Load a job from its plan to its last chunk, count it into the run, and do what is to be done then."""
+    """Load a job from its plan to its last chunk, count it into the run, and do the work to do then."""
     with open_job(settings, job, options, again=again) as ends:
         _transfer(ends, options, listener, run, again=again)
         if run.read != run.written + run.unchanged + run.rejected:
@@ -103,7 +103,7 @@ def load(
 
 
 def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
-    """Have a crew load all chunks."""
+    """Load all chunks with a pool of workers."""
     job = ends.plan.job
     with RunState(ends, options) as basis, WorkerPool(ends, basis, options) as crew:
         take_up = partial(crew.take_up, run.id)
@@ -117,7 +117,7 @@ def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Ru
         listener.expect(basis.plan.expected, ends.throttle)
         _tell(basis.notes, listener)
         run.resumed, run.full = basis.resumed, basis.is_full
-        run.rejected, run.rejects = basis.earlier  # a row that is not in Redis stays told of until it is
+        run.rejected, run.rejects = basis.earlier  # a row that is not in Redis is reported until it is
         run.read = run.rejected
         try:
             for event in crew.events(listener):
@@ -138,7 +138,7 @@ def _tell(notes: Iterable[str], listener: RunListener) -> None:
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
-    """Count a chunk into its run, or out of it."""
+    """Add a chunk to its run's counts, or subtract it."""
     if isinstance(event, ChunkOwed):
         take_back(run, event.event)
         return
@@ -156,7 +156,7 @@ def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
 
 
 def take_back(run: Run, event: ChunkLoaded) -> None:
-    """Count a chunk out of its run: it will be loaded once more."""
+    """Subtract a chunk from its run's counts: it will be loaded again."""
     run.read -= event.read
     run.written -= event.written
     run.unchanged -= event.unchanged

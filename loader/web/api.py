@@ -51,7 +51,7 @@ def api(survey: Dashboard) -> list[Route]:
 
 
 def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
-    """An answer in JSON: what `form` makes, or why it cannot be had."""
+    """An answer in JSON: the result of `form`, or why it failed."""
 
     def answer(request: Request) -> Response:
         try:
@@ -65,7 +65,7 @@ def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
 
 
 def _named(survey: Dashboard, request: Request) -> list[str]:
-    """The job of the path, or all."""
+    """The job in the path, or all."""
     name = request.path_params.get("job")
     if name is None:
         return list(survey.jobs)
@@ -82,5 +82,5 @@ def _last(request: Request) -> int:
 
 
 def _masked(document: dict[str, Any], job: JobConfig) -> dict[str, Any]:
-    """The same without the keys of rows."""
+    """A copy without the keys of rows."""
     return document | {"masked": True, "rejects": [each | {"key": masked(job)} for each in document["rejects"]]}

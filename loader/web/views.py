@@ -1,4 +1,4 @@
-"""What the status page shows, as values: the survey makes them, the pages draw them. No I/O.
+"""The contents of the status page as values: the dashboard makes them, the pages render them. No I/O.
 
 Times are in seconds since 1970, durations in seconds, sizes in bytes.
 """
@@ -9,13 +9,13 @@ from loader.jobs.status import JobStatus
 from loader.state.history import RunRecord
 
 MINUTES = 60  # of `JobView.rates`
-CELLS = 400  # of a grid at most: beyond, several chunks share a cell
+CELLS = 400  # of a grid at most: beyond that, several chunks share a cell
 LISTED = 200  # rejects on a page
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run under way in this daemon; `waits` says why it does not go on, empty where it does."""
+    """A run in progress in this daemon; `waits` says why it waits, empty if it does not."""
 
     run: str
     began: float
@@ -29,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job; `status.state` is `unknown` while the target cannot be asked, and `paused` where it is."""
+    """One job; `status.state` is `unknown` while the target cannot be reached, and `paused` if it is."""
 
     status: JobStatus
     schedule: str  # in words, like "every 30s" or "cron */15 * * * * (Europe/Berlin)"; empty: by hand only
@@ -41,7 +41,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One master; what it did not answer is None, and `problem` says why."""
+    """One master; values that it did not answer are None, and `problem` says why."""
 
     node: str
     ranges: tuple[tuple[int, int], ...]  # slots, both ends included
@@ -55,7 +55,7 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The target; `state` is ok, moving or fail, as in `loader cluster`, or unknown: it was not asked lately."""
+    """The target; `state` is ok, moving or fail, as in `loader cluster`, or unknown: it has not answered lately."""
 
     state: str
     cluster: bool  # or one standalone server
@@ -66,7 +66,7 @@ class ClusterView:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The whole daemon; `problems` are those of either side, a sentence each."""
+    """The whole daemon; `problems` are those of both sides, a sentence each."""
 
     now: float
     seen: float  # when the target was asked last
@@ -75,7 +75,7 @@ class Overview:
     source: str  # host:port/database
     target: str
     jobs: tuple[JobView, ...]
-    cluster: ClusterView | None  # None: it could not be asked yet
+    cluster: ClusterView | None  # None: no answer yet
     problems: tuple[str, ...]
 
 
@@ -93,7 +93,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The chunks of the run under way, or of the last one, in this daemon; `of` is how many there are, if known."""
+    """The chunks of the run in progress, or of the last one, in this daemon; `of` is their number, if known."""
 
     run: str
     ended: bool
@@ -110,7 +110,7 @@ class JobPage:
     entries: tuple[RunRecord, ...]  # the newest 50, newest first
     grid: Grid | None
     config: str  # YAML, without secrets
-    statement: str  # empty: not known, see `why`
+    statement: str  # empty: unknown, see `why`
     sample: tuple[str, str] | None  # a node and the command that a row becomes, masked unless values may be shown
     why: str  # why statement or sample are missing
 
@@ -120,7 +120,7 @@ class RejectView:
     """A row that could not be written; its key is masked unless values may be shown."""
 
     key: str
-    slot: int | None  # None where the key is masked
+    slot: int | None  # None if the key is masked
     node: str
     reason: str
     first: float
@@ -137,14 +137,14 @@ class RejectsPage:
     count: int
     rejects: tuple[RejectView, ...]
     masked: bool
-    why: str = ""  # why not all of them are known
+    why: str = ""  # why some of them are unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks: whether there are `actions` at all (a token is configured), and whether this one may take them.
+    """The viewer: whether there are `actions` at all (a token is configured), and whether this one may use them.
 
-    `notice` is what became of an action just taken: run, pause, resume, retry, busy, away, refused, wait, or empty.
+    `notice` is the outcome of an action just taken: run, pause, resume, retry, busy, away, refused, wait, or empty.
     """
 
     actions: bool = False
