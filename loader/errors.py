@@ -36,7 +36,9 @@ class Retry(Enum):
 class Kind(Enum):
     """What went wrong; the exit code and the retries follow from it, see `RULES`."""
 
+    REJECTS = auto()  # rows could not be written, or what was written may not be in Redis any more
     CONFIG = auto()  # the config, an option or the environment is wrong
+    FOREIGN = auto()  # the job's name belongs to another config in its target
     MISSING = auto()  # a table does not exist: a wrong name, or a tool that is about to rename it back
     ACCESS = auto()  # a server refuses the account, its password or its rights
     REFUSED = auto()  # a server cannot be used as it is configured
@@ -46,7 +48,9 @@ class Kind(Enum):
     VANISHED = auto()  # a table was there and is gone, maybe for the moment in which a tool swaps it
     UNREPLICATED = auto()  # no replica acknowledged a write that must survive a failover
     FAULT = auto()  # anything else; no retry helps
-    LOCKED = auto()  # someone else does it, has done it, or has paused it
+    LOCKED = auto()  # another run holds the lock
+    DONE = auto()  # it was done already, by another daemon or before
+    PAUSED = auto()  # the job's schedule is paused
     INTERRUPTED = auto()  # by SIGINT
     TERMINATED = auto()  # by SIGTERM
 
@@ -65,9 +69,26 @@ class Kind(Enum):
         """Whether a person has to change the config, the account or the server first."""
         return self in REFUSALS
 
+    @property
+    def is_unreachable(self) -> bool:
+        """Whether a server, or enough of its replicas, did not answer."""
+        return self in UNREACHABLE
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether someone else does the work, has done it, or has paused it."""
+        return self in TAKEN
+
+    @property
+    def is_stop(self) -> bool:
+        """Whether a signal asked for the end."""
+        return self in STOPS
+
 
 RULES: Mapping[Kind, tuple[Exit, Retry]] = {
+    Kind.REJECTS: (Exit.REJECTS, Retry.NEVER),
     Kind.CONFIG: (Exit.CONFIG, Retry.NEVER),
+    Kind.FOREIGN: (Exit.CONFIG, Retry.NEVER),
     Kind.MISSING: (Exit.CONFIG, Retry.UNTIL_DEADLINE),
     Kind.ACCESS: (Exit.CONFIG, Retry.NEVER),
     Kind.REFUSED: (Exit.CONFIG, Retry.NEVER),
@@ -78,17 +99,21 @@ RULES: Mapping[Kind, tuple[Exit, Retry]] = {
     Kind.UNREPLICATED: (Exit.UNREACHABLE, Retry.WHILE_SETTLING),
     Kind.FAULT: (Exit.FAILED, Retry.NEVER),
     Kind.LOCKED: (Exit.LOCKED, Retry.NEVER),
+    Kind.DONE: (Exit.LOCKED, Retry.NEVER),
+    Kind.PAUSED: (Exit.LOCKED, Retry.NEVER),
     Kind.INTERRUPTED: (Exit.SIGINT, Retry.NEVER),
     Kind.TERMINATED: (Exit.SIGTERM, Retry.NEVER),
 }
-REFUSALS = frozenset({Kind.CONFIG, Kind.MISSING, Kind.ACCESS, Kind.REFUSED, Kind.LIMITED})
-STOPS = frozenset({Exit.SIGINT, Exit.SIGTERM})
+REFUSALS = frozenset({Kind.CONFIG, Kind.FOREIGN, Kind.MISSING, Kind.ACCESS, Kind.REFUSED, Kind.LIMITED})
+UNREACHABLE = frozenset({Kind.UNAVAILABLE, Kind.UNREPLICATED})
+TAKEN = frozenset({Kind.LOCKED, Kind.DONE, Kind.PAUSED})
+STOPS = frozenset({Kind.INTERRUPTED, Kind.TERMINATED})
 
 
 class LoaderError(Exception):
     """Something a person can act on; its `kind` says how the program ends, and whether another attempt may succeed.
 
-    Who knows better may change `retry` or `exit_code` of a raised one.
+    Code that knows better may change `retry` of a raised one.
     """
 
     kind = Kind.FAULT
@@ -99,7 +124,12 @@ class LoaderError(Exception):
     def __init__(self, message: str, *, kind: Kind | None = None) -> None:
         super().__init__(message)
         self.kind = kind or self.kind
-        self.exit_code, self.retry = self.kind.exit_code, self.kind.retry
+        self.retry = self.kind.retry
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of a command that ends with it."""
+        return self.kind.exit_code
 
     @property
     def transient(self) -> bool:
@@ -114,7 +144,9 @@ class ConfigError(LoaderError):
 
 
 class Foreign(ConfigError):
-    """The name of a job is another config's in its target."""
+    """The name of a job belongs to another config in its target."""
+
+    kind = Kind.FOREIGN
 
 
 class PlanError(LoaderError):
@@ -156,13 +188,13 @@ class StartOver(LoaderError):
 class Done(LoaderError):
     """What a schedule asks for was done already, by another daemon or before."""
 
-    kind = Kind.LOCKED
+    kind = Kind.DONE
 
 
 class Paused(LoaderError):
     """Someone has paused the schedule of a job."""
 
-    kind = Kind.LOCKED
+    kind = Kind.PAUSED
 
 
 class Stopped(LoaderError):

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from loader.errors import Exit
+from loader.outcome import LOADED, Outcome, Status
+
 Key = bytes  # of a hash
 KeyValues = tuple[str, ...]
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
@@ -245,15 +248,6 @@ class RunEnded:
     run: "Run"
 
 
-class Status(StrEnum):
-    """How a run ended."""
-
-    OK = "ok"
-    REJECTS = "rejects"
-    FAILED = "failed"
-    STOPPED = "stopped"
-
-
 @dataclass(slots=True)
 class Run:
     """One execution of a job, added up from its events: `read = written + unchanged + rejected`, or it has failed."""
@@ -262,8 +256,7 @@ class Run:
     id: str
     dry_run: bool = False
     full: bool = True  # all rows of the job were read, not only changed ones
-    status: Status = Status.OK
-    exit_code: int = 0
+    outcome: Outcome = LOADED
     resumed: bool = False
     read: int = 0
     written: int = 0
@@ -277,19 +270,34 @@ class Run:
     chunks_retried: int = 0
     nodes: dict[str, int] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
-    error: str | None = None
     began: float = field(default_factory=time.time)  # seconds since 1970
     started: float = field(default_factory=time.monotonic)  # the same on the monotonic clock, which cannot be set
     slot: int | None = None  # the time it was scheduled for; None if a person started it
     starts: int = 1  # how often it started, because the table or the target changed under it
     waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by the reason for waiting
     listed: int | None = None  # rows on the list of rejects at its end; None if it was not read
-    refused: bool = False  # another run held the lock, and this one did nothing
-    elsewhere: bool = False  # nothing was left to do: another daemon had run the job for this slot
-    foreign: bool = False  # nothing was done: the job's name belongs to another config in this target
-    paused: bool = False  # nothing was done: the job's schedule is paused
     prunes: bool = False  # a prune is due after it, by `full_every`
     watermark: float | None = None  # of an incremental job, at its end; seconds since 1970
+
+    @property
+    def status(self) -> Status:
+        """How it ended, in one word."""
+        return self.outcome.status
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code of a command that runs this job alone."""
+        return self.outcome.exit_code
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in words; None if nothing did."""
+        return self.outcome.error
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether it left the work to someone else before it began: its job was locked, done or paused."""
+        return self.outcome.is_taken and not self.chunks
 
     @property
     def by(self) -> str:

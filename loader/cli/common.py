@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.config.parsers import JOB_NAME, plain
-from loader.errors import STOPS, ConfigError, Exit, LoaderError
+from loader.errors import ConfigError, Exit, LoaderError
 
 if TYPE_CHECKING:
     from loader.config.load import Config
     from loader.config.models import JobConfig
     from loader.report.progress import Reporter
+
+
+FAILURE = 2  # how severe all other exit codes are
+SEVERITY: "Mapping[int, int]" = {Exit.OK: 0, Exit.REJECTS: 1, Exit.SIGINT: 3, Exit.SIGTERM: 3}
 
 
 class Format(StrEnum):
@@ -167,9 +171,7 @@ def _there(names: list[str]) -> str:
 
 def worst(codes: Sequence[int]) -> int:
     """The exit code of several jobs: the signal's, else the first failure's, else that of rejected rows, else 0."""
-    if codes[-1] in STOPS:
-        return codes[-1]
-    return next((code for code in codes if code not in {Exit.OK, Exit.REJECTS}), max(codes))
+    return max(codes, key=lambda code: SEVERITY.get(code, FAILURE))
 
 
 @contextmanager

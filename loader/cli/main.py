@@ -220,13 +220,13 @@ def get(
 def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
     from loader.redis.client import RedisClient
-    from loader.redis.servers import describe_cluster
+    from loader.redis.servers import ClusterState, describe_cluster
     from loader.report.documents import cluster_text, dump
 
     with RedisClient(context.obj.config().target) as target:
         document = describe_cluster(target)
     say(dump(document) if output is Format.JSON else cluster_text(document))
-    raise typer.Exit(Exit.FAILED if document["state"] == "fail" else Exit.OK)
+    raise typer.Exit(Exit.FAILED if document["state"] is ClusterState.FAIL else Exit.OK)
 
 
 for command in (

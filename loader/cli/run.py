@@ -5,6 +5,7 @@ Modules are imported inside the commands, so that `loader --help` and completion
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -27,7 +28,7 @@ from loader.cli.common import (
     share,
     worst,
 )
-from loader.errors import STOPS, ConfigError
+from loader.errors import ConfigError
 
 if TYPE_CHECKING:
     from loader.config.load import Config
@@ -274,14 +275,16 @@ def _run_all(
     output: Format,
 ) -> NoReturn:
     """Run jobs one after the other, until a signal; the exit code is the worst of theirs."""
+    from loader.outcome import Status
+
     codes = []
     for job in jobs:
         run = run_one(job)
-        if run.status == "failed":
-            run.error = of_job(run.job, str(run.error), several=len(jobs) > 1)
+        if run.status is Status.FAILED:
+            run.outcome = replace(run.outcome, error=of_job(run.job, str(run.error), several=len(jobs) > 1))
         _tell(run, output)
         codes.append(run.exit_code)
-        if run.exit_code in STOPS:
+        if run.outcome.is_stop:
             break
     raise typer.Exit(worst(codes))
 
@@ -296,11 +299,12 @@ def _run(
 
 
 def _tell(run: "Run", output: Format) -> None:
+    from loader.outcome import Status
     from loader.report.documents import dump, run_document, run_text
 
     if output is Format.JSON:
         say(dump(run_document(run)))
-    elif run.status != "failed":
+    elif run.status is not Status.FAILED:
         say(run_text(run))
-    if run.status == "failed":
+    if run.status is Status.FAILED:
         note(f"error: {run.error}")

@@ -1,69 +1,64 @@
 """When jobs run: each at its times, one run of a job at a time, a bounded number of jobs at once. No I/O of its own.
 
-A *slot* is a time that a schedule names, in whole seconds since 1970; jitter moves the start of a run, never its slot.
-Every slot that comes is settled once: it was run, or done elsewhere, or skipped for a reason that is told.
+A *due time* is a time that a schedule names, in whole seconds since 1970; jitter moves the start of its run, the *fire
+time*, and never the due time, which goes by the name of slot in states, logs and metrics. Each due time that comes is
+settled once: it was run, or done elsewhere, or skipped for a reason that listeners hear.
 
-APScheduler's thread is the clock. Runs have threads of their own, which end with the process: those of its pool would
-keep a process alive whose server hangs.
+Alarms are the clock. Runs have threads of their own, which end with the process: those of a pool would keep a process
+alive whose server hangs.
 """
 
 import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.triggers.date import DateTrigger
-
-from loader.daemon.scheduler import HandOver, Scheduler, SlotTrigger
-from loader.daemon.slots import Reason, SlotCounts, SlotListener, Timed
-from loader.errors import Exit, LoaderError
-from loader.model import Run, Status
-from loader.process import start_thread, ticks
+from loader.daemon.alarms import AlarmClock
+from loader.daemon.due_times import Timed
+from loader.daemon.listeners import DueCounts, ScheduleListener, ScheduleListeners
+from loader.daemon.places import Places, Task
+from loader.daemon.timer import DRIFT, JobTimer
+from loader.errors import Kind, LoaderError
+from loader.model import Run
+from loader.outcome import Outcome, Reason, Status
+from loader.process import ticks
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
 LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
-BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
-DRIFT = 0.2  # seconds that two clocks may part before what is to come gets new times
+DONE: Mapping[Kind | None, Reason] = {Kind.DONE: Reason.ELSEWHERE, Kind.PAUSED: Reason.PAUSED}
+"""Why a due time is settled if its run ended with such a kind, having done nothing."""
 
 LOG = logging.getLogger(__name__)
-logging.getLogger("apscheduler").setLevel(logging.ERROR)  # what else it tells is told here, with job and slot
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class _ScheduledJob:
     """A job of the schedule and where it is."""
 
     name: str
-    timed: Timed
-    clock: SlotTrigger
-    busy: bool = False  # it runs, or waits for a place
-    open: int | None = None  # a slot that is not settled yet
-    failures: int = 0  # in a row, for the same slot
+    timer: JobTimer
+    task: Task | None = None  # while it runs, or waits for a place
+    open: int | None = None  # a due time that is not settled yet
+    failures: int = 0  # in a row, for the same due time
     looks: int = 0  # in a row, at a job that another process runs
-    again: int = 0  # the slot of the next attempt
-    at: float = 0.0  # when that is due, in ticks
-    seen: float = 0.0  # what time it was last
-    tally: SlotCounts = field(default_factory=SlotCounts)
+    again: int = 0  # the due time of the next attempt
+    counts: DueCounts = field(default_factory=DueCounts)
 
 
 @dataclass(slots=True, eq=False)
-class _Executor:
-    """What was begun by hand: it takes a place as a run of a slot does, and has no slot."""
+class _ManualRun:
+    """Work that was begun by hand: it takes a place as a run at its due time does."""
 
     name: str
-    work: Callable[[], object]
-    busy: bool = True  # it goes on, or waits for a place
-    delays: _Entry | None = None  # whose slot, or next attempt, has come meanwhile
+    task: Task
+    delays: _ScheduledJob | None = None  # whose due time, or next attempt, has come since
 
 
 class Schedule:
-    """Runs jobs at their times: `work` takes a job's name and a slot, and gives the run, however it ended.
+    """Runs jobs at their times: `work` takes a job's name and a due time, and gives the run, however it ended.
 
     `clock` says what time it is for a job, in seconds since 1970: best by a clock that all daemons share.
     """
@@ -71,44 +66,40 @@ class Schedule:
     def __init__(
         self,
         work: Callable[[str, int], Run],
-        listeners: Sequence[SlotListener],
+        listeners: Sequence[ScheduleListener],
         at_once: int,
         clock: Callable[[str], float] = lambda _: time.time(),
     ) -> None:
-        self.at_once = at_once
         self._clock = clock
         self._work = work
-        self._listeners = tuple(listeners)
+        self._listeners = ScheduleListeners(listeners)
         self._lock = threading.RLock()
-        self._entries: dict[str, _Entry] = {}
-        self._waiting: deque[tuple[_Entry | _Executor, int]] = deque()
-        self._by_hand: dict[str, _Executor] = {}
-        self._dropped: set[_Entry] = set()  # jobs taken out whose run goes on
-        self._running = 0
+        self._alarms = AlarmClock(self._lock)
+        self._places = Places(at_once, self._lock)
+        self._entries: dict[str, _ScheduledJob] = {}
+        self._by_hand: dict[str, _ManualRun] = {}
+        self._dropped: set[_ScheduledJob] = set()  # jobs taken out whose run goes on
         self._stopping = False
-        self._idle = threading.Event()
-        self._idle.set()
         self._own = time.time() - ticks()  # what this machine's clock is set to
-        self._scheduler = Scheduler(
-            self._lock,
-            timezone=UTC,
-            executors={"default": HandOver(self._due)},
-            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
-        )
 
     def start(self) -> None:
         """Begin to watch the clock."""
-        self._scheduler.start()
+        self._alarms.start()
+        self.beat()
 
     @property
     def turned(self) -> float:
-        """When the clock's thread has last come round, on the monotonic clock."""
-        return self._scheduler.turned
+        """When the clock has last shown that it works, on the monotonic clock."""
+        return self._alarms.turned
 
-    def tallies(self) -> dict[str, SlotCounts]:
-        """What became of each job's slots since the start."""
+    def counts(self) -> dict[str, DueCounts]:
+        """What became of each job's due times since the start."""
         with self._lock:
-            return {name: entry.tally for name, entry in self._entries.items()}
+            return {name: entry.counts for name, entry in self._entries.items()}
+
+    def set_places(self, at_once: int) -> None:
+        """Run so many jobs at once from the next run on."""
+        self._places.at_once = at_once
 
     def set(self, jobs: Mapping[str, Timed]) -> None:
         """Have these jobs and no others; one whose schedule is the same keeps its times, a run under way goes on."""
@@ -116,264 +107,191 @@ class Schedule:
             for name in self._entries.keys() - jobs.keys():
                 self._drop(name)
             for name, timed in jobs.items():
-                entry = self._entries.get(name)
-                if entry and entry.timed == timed:
+                entry, now = self._entries.get(name), self._clock(name)
+                if entry and entry.timer.timed == timed:
                     continue
-                now = self._clock(name)
-                clock = SlotTrigger(timed, now)
-                clock.shift = time.time() - now
                 if entry:
-                    entry.timed, entry.clock = timed, clock
+                    entry.timer.follow(timed, now)
                 else:
-                    self._entries[name] = entry = _Entry(name, timed, clock)
-                entry.seen = now
-                self._scheduler.add_job(_nothing, clock, id=name, replace_existing=True)
-                self._tell("rescheduled", name, clock.fire)
+                    rings = (self._alarms.alarm(partial(ring, name)) for ring in (self._due, self._retry))
+                    self._entries[name] = entry = _ScheduledJob(name, JobTimer(timed, now, *rings))
+                self._listeners.rescheduled(name, entry.timer.fire)
 
-    def take_up(self, name: str, slot: int) -> None:
-        """Run a job now, for a slot that came before the start and whose run was cut off."""
+    def take_up(self, name: str, due: int) -> None:
+        """Run a job now, for a due time that came before the start and whose run was cut off."""
         with self._lock:
             entry = self._entries.get(name)
             if entry and (name in self._by_hand or not self._is_busy(name)) and entry.open is None:
-                self._came(entry, [slot])
+                self._came(entry, [due])
 
     def by_hand(self, name: str, work: Callable[[], object]) -> bool:
-        """Have a job's work done once there is a place, whether it has a schedule or not.
+        """Do a job's work once there is a place, whether the job has a schedule or not.
 
-        Says whether: not where a run of the job is under way or waits for a place, or runs are begun no more.
+        False, and nothing is done, if a run of the job is under way or waits for a place, or the schedule has stopped.
         """
         with self._lock:
             if self._stopping or self._is_busy(name):
                 return False
-            self._by_hand[name] = hands = _Executor(name, work)
-            self._waiting.append((hands, 0))
-            self._fill()
+            task = Task(partial(self._run_by_hand, name, work), partial(self._refuse_by_hand, name))
+            self._by_hand[name] = _ManualRun(name, task)
+            self._places.add(task)
             return True
 
     def beat(self) -> None:
-        """To be called every second: a clock that was set, or a machine that slept, is noticed."""
+        """Notice a clock that was set, or a machine that slept; to be called every second."""
         with self._lock:
             own = time.time() - ticks()
             was_set, self._own = abs(own - self._own) > DRIFT, own
             for entry in self._entries.values():
-                self._set_right(entry, was_set=was_set)
-        self._scheduler.wakeup()
-
-    def _set_right(self, entry: _Entry, *, was_set: bool) -> None:
-        """Have a job begin at its times by the job's clock, and its next attempt after its pause."""
-        now, clock = self._clock(entry.name), entry.clock
-        shift = time.time() - now
-        if went_back := now < entry.seen - BACK:
-            clock.set(now)
-        entry.seen = now
-        if not (was_set or went_back or abs(shift - clock.shift) > DRIFT):
-            return
-        clock.shift = shift
-        self._scheduler.modify_job(entry.name, next_run_time=datetime.fromtimestamp(clock.here, UTC))
-        if self._scheduler.get_job(_again(entry.name)):
-            self._scheduler.modify_job(_again(entry.name), next_run_time=_after(entry.at - ticks()))
-        self._tell("rescheduled", entry.name, clock.fire)
+                if entry.timer.set_right(self._clock(entry.name), was_set=was_set):
+                    self._listeners.rescheduled(entry.name, entry.timer.fire)
+            self._alarms.probe()
 
     def stop(self) -> None:
         """Begin no more runs."""
         with self._lock:
             self._stopping = True
-            self._scheduler.pause()
-            for entry, _ in self._waiting:
-                entry.busy = False
-            self._waiting.clear()
-            self._by_hand = {name: hands for name, hands in self._by_hand.items() if hands.busy}
+            self._alarms.stop()
+            waiting = self._places.stop()
+            self._by_hand = {name: manual for name, manual in self._by_hand.items() if manual.task not in waiting}
             for entry in self._entries.values():
-                if not entry.busy:
+                if entry.task is None or entry.task in waiting:
+                    entry.task = None
                     self._settle(entry, Reason.STOPPING)
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long until no run is under way; says whether none is."""
-        return self._idle.wait(max(0, seconds))
+        """Wait until no run is under way, at most this long; whether none is."""
+        return self._places.wait(seconds)
 
     def _drop(self, name: str) -> None:
         entry = self._entries.pop(name)
-        for job in (name, _again(name)):
-            with suppress(JobLookupError):
-                self._scheduler.remove_job(job)
-        if (waits := next((pair for pair in self._waiting if pair[0] is entry), None)) is not None:
-            self._waiting.remove(waits)
-            entry.busy = False
-        if entry.busy:
+        entry.timer.cancel()
+        if entry.task and self._places.withdraw(entry.task):
+            entry.task = None
+        if entry.task:
             self._dropped.add(entry)
         else:
             self._settle(entry, Reason.STOPPING)
-        self._tell("rescheduled", name, None)
+        self._listeners.rescheduled(name, None)
 
-    def _due(self, job: str) -> None:
-        """A job's time has come, or its next attempt's; on the clock's thread."""
-        with self._lock:
-            name = job.removesuffix(AGAIN)
-            entry = self._entries.get(name)
-            if entry is None or self._stopping:
-                return
-            if job != name:
-                if name in self._by_hand:
-                    self._by_hand[name].delays = entry
-                elif not entry.busy:
-                    self._begin(entry, entry.again)
-                return
-            slots = entry.clock.due(self._clock(name))
-            self._came(entry, slots)
-            self._tell("rescheduled", name, entry.clock.fire)
+    def _due(self, name: str) -> None:
+        """The fire time of a job has come."""
+        entry = self._entries[name]
+        if self._stopping:
+            return
+        due = entry.timer.take(self._clock(name))
+        self._came(entry, due)
+        self._listeners.rescheduled(name, entry.timer.fire)
 
-    def _came(self, entry: _Entry, slots: Sequence[int]) -> None:
-        """Settle what these slots leave behind, and begin a run for the last of them."""
-        slot = slots[-1]
-        entry.tally = entry.tally.plus(due=len(slots))
-        if len(slots) > 1:
-            self._skip(entry, slots[0], Reason.COALESCED, len(slots) - 1)
-        hands = self._by_hand.get(entry.name)
-        if self._is_busy(entry.name) and not hands:
-            self._skip(entry, slot, Reason.RUNNING)
+    def _retry(self, name: str) -> None:
+        """The time of a job's next attempt has come."""
+        entry = self._entries[name]
+        if self._stopping:
+            return
+        if name in self._by_hand:
+            self._by_hand[name].delays = entry
+        elif not entry.task:
+            self._begin(entry, entry.again)
+
+    def _came(self, entry: _ScheduledJob, due: Sequence[int]) -> None:
+        """Settle what these due times leave behind, and begin a run for the last of them."""
+        last = due[-1]
+        entry.counts = entry.counts.plus(due=len(due))
+        if len(due) > 1:
+            self._skip(entry, due[0], Reason.COALESCED, len(due) - 1)
+        manual = self._by_hand.get(entry.name)
+        if self._is_busy(entry.name) and not manual:
+            self._skip(entry, last, Reason.RUNNING)
             return
         self._settle(entry, Reason.RUNNING)
-        with suppress(JobLookupError):
-            self._scheduler.remove_job(_again(entry.name))
-        entry.open, entry.failures, entry.looks = slot, 0, 0
-        if hands:
-            hands.delays, entry.again = entry, slot
+        entry.timer.forget_retry()
+        entry.open, entry.failures, entry.looks = last, 0, 0
+        if manual:
+            manual.delays, entry.again = entry, last
         else:
-            self._begin(entry, slot)
+            self._begin(entry, last)
 
     def _is_busy(self, name: str) -> bool:
         entry = self._entries.get(name)
-        return name in self._by_hand or bool(entry and entry.busy) or any(name == gone.name for gone in self._dropped)
+        return name in self._by_hand or bool(entry and entry.task) or any(name == gone.name for gone in self._dropped)
 
-    def _begin(self, entry: _Entry, slot: int) -> None:
-        entry.busy = True
-        self._waiting.append((entry, slot))
-        self._fill()
+    def _begin(self, entry: _ScheduledJob, due: int) -> None:
+        entry.task = Task(partial(self._run, entry, due), partial(self._refuse, entry, due))
+        self._places.add(entry.task)
 
-    def _fill(self) -> None:
-        """Give free places to those who wait for one."""
-        while self._waiting and self._running < self.at_once and not self._stopping:
-            entry, slot = self._waiting.popleft()
-            self._running += 1
-            self._idle.clear()
-            if isinstance(entry, _Executor):
-                self._start_by_hand(entry)
-                continue
-            try:
-                start_thread(self._run, entry, slot)
-            except LoaderError as error:  # this machine has no more threads
-                self._tell("started", entry.name, slot, max(0.0, self._clock(entry.name) - slot))
-                self._ended(entry, slot, _failed(entry.name, str(error)))
-
-    def _start_by_hand(self, hands: _Executor) -> None:
-        try:
-            start_thread(self._run_by_hand, hands)
-        except LoaderError:
-            LOG.exception("job %s was not begun by hand", hands.name)
-            self._leave(hands)
-
-    def _run_by_hand(self, hands: _Executor) -> None:
-        """What the thread of one begun by hand does."""
-        try:
-            hands.work()
-        except BaseException:
-            LOG.exception("job %s, begun by hand, crashed: please report this", hands.name)
+    def _run(self, entry: _ScheduledJob, due: int) -> None:
+        """The thread of a run."""
         with self._lock:
-            self._leave(hands)
-            self._fill()
-
-    def _leave(self, hands: _Executor) -> None:
-        """Give the place back."""
-        self._running -= 1
-        del self._by_hand[hands.name]
-        if hands.delays and self._entries.get(hands.name) is hands.delays and not self._stopping:
-            self._try_again(hands.delays, hands.delays.again, LOOK_AGAIN)
-        if not self._running:
-            self._idle.set()
-
-    def _run(self, entry: _Entry, slot: int) -> None:
-        """What the thread of a run does."""
-        with self._lock:
-            self._tell("started", entry.name, slot, max(0.0, self._clock(entry.name) - slot))
+            self._listeners.started(entry.name, due, max(0.0, self._clock(entry.name) - due))
         try:
-            run = self._work(entry.name, slot)
+            run = self._work(entry.name, due)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the other jobs go on
             with self._lock:
-                self._tell("crashed", entry.name, slot, error)
+                self._listeners.crashed(entry.name, due, error)
             run = _failed(entry.name, f"{type(error).__name__}: {error}")
         with self._lock:
-            self._ended(entry, slot, run)
+            self._ended(entry, due, run)
 
-    def _ended(self, entry: _Entry, slot: int, run: Run) -> None:
-        """Settle the slot, and say when the job is tried again where it has to be."""
-        self._running -= 1
-        entry.busy = False
+    def _refuse(self, entry: _ScheduledJob, due: int, error: LoaderError) -> None:
+        self._listeners.started(entry.name, due, max(0.0, self._clock(entry.name) - due))
+        self._ended(entry, due, _failed(entry.name, str(error)))
+
+    def _ended(self, entry: _ScheduledJob, due: int, run: Run) -> None:
+        """Settle the due time, and set the time of the next attempt if there has to be one."""
+        entry.task = None
         self._dropped.discard(entry)
-        self._tell("ended", run, slot)
-        gone = self._stopping or self._entries.get(entry.name) is not entry
-        if run.elsewhere:
-            self._settle(entry, Reason.ELSEWHERE)
-        elif run.paused:
-            self._settle(entry, Reason.PAUSED)
-        elif run.exit_code == Exit.LOCKED:
-            if gone:
+        self._listeners.ended(run, due)
+        is_gone = self._stopping or self._entries.get(entry.name) is not entry
+        if reason := DONE.get(run.outcome.kind):
+            self._settle(entry, reason)
+        elif run.outcome.kind is Kind.LOCKED:
+            if is_gone:
                 self._settle(entry, Reason.STOPPING)
             else:
-                self._try_again(entry, slot, min(LOOK_MOST, LOOK_AGAIN * 2 ** min(entry.looks, 9)))
+                self._try_again(entry, due, min(LOOK_MOST, LOOK_AGAIN * 2 ** min(entry.looks, 9)))
                 entry.looks += 1
         else:
-            entry.tally = entry.tally.plus(again=1) if entry.open is None else entry.tally.plus(run=1)
+            entry.counts = entry.counts.plus(again=1) if entry.open is None else entry.counts.plus(run=1)
             entry.open = None
-            if run.status is Status.FAILED and not gone:
-                least = BACKOFF_MOST if run.exit_code == Exit.CONFIG else BACKOFF
-                self._try_again(entry, slot, min(BACKOFF_MOST, least * 2 ** min(entry.failures, 9)))
+            if run.status is Status.FAILED and not is_gone:
+                least = BACKOFF_MOST if run.outcome.is_refusal else BACKOFF
+                self._try_again(entry, due, min(BACKOFF_MOST, least * 2 ** min(entry.failures, 9)))
                 entry.failures += 1
-        self._fill()
-        if not self._running:
-            self._idle.set()
 
-    def _try_again(self, entry: _Entry, slot: int, pause: float) -> None:
-        """Have a slot tried again, unless the next comes before."""
-        pause *= random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
-        entry.again, entry.at = slot, ticks() + pause
-        self._scheduler.add_job(_nothing, DateTrigger(_after(pause)), id=_again(entry.name), replace_existing=True)
+    def _run_by_hand(self, name: str, work: Callable[[], object]) -> None:
+        """The thread of work that was begun by hand."""
+        try:
+            work()
+        except BaseException:
+            LOG.exception("job %s, begun by hand, crashed: please report this", name)
+        with self._lock:
+            self._leave(name)
 
-    def _settle(self, entry: _Entry, reason: Reason) -> None:
-        """Count the open slot, where there is one."""
+    def _refuse_by_hand(self, name: str, error: LoaderError) -> None:
+        LOG.error("job %s was not begun by hand", name, exc_info=error)
+        self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        """Let the schedule of a job go on after work by hand."""
+        entry = self._by_hand.pop(name).delays
+        if entry and self._entries.get(name) is entry and not self._stopping:
+            self._try_again(entry, entry.again, LOOK_AGAIN)
+
+    def _try_again(self, entry: _ScheduledJob, due: int, pause: float) -> None:
+        """Try a due time again after a pause, unless the next comes before."""
+        entry.again = due
+        entry.timer.try_again(pause * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
+
+    def _settle(self, entry: _ScheduledJob, reason: Reason) -> None:
+        """Count the open due time, if there is one."""
         if entry.open is not None:
             self._skip(entry, entry.open, reason)
             entry.open = None
 
-    def _skip(self, entry: _Entry, slot: int, reason: Reason, count: int = 1) -> None:
-        entry.tally = entry.tally.plus(**{reason.value: count})
-        self._tell("skipped", entry.name, slot, reason, count)
-
-    def _tell(self, what: str, *facts: object) -> None:
-        """Tell all listeners; a fault of one of them must not keep a job from its times."""
-        for listener in self._listeners:
-            try:
-                getattr(listener, what)(*facts)
-            except BrokenPipeError:  # nobody listens on stderr
-                continue
-            except Exception:
-                LOG.exception("a listener failed to take note that %s was %s", facts[0], what)
-
-
-AGAIN = ":again"  # no name of a job has a colon
-
-
-def _nothing() -> None:
-    """What APScheduler would call; `HandOver` takes its place."""
-
-
-def _after(pause: float) -> datetime:
-    """The moment after so many seconds, by this machine's clock."""
-    return datetime.fromtimestamp(time.time() + max(0.0, pause), UTC)
-
-
-def _again(name: str) -> str:
-    return name + AGAIN
+    def _skip(self, entry: _ScheduledJob, due: int, reason: Reason, count: int = 1) -> None:
+        entry.counts = entry.counts.plus(**{reason.value: count})
+        self._listeners.skipped(entry.name, due, reason, count)
 
 
 def _failed(job: str, error: str) -> Run:
-    return Run(job=job, id="", status=Status.FAILED, exit_code=Exit.FAILED, error=error)
+    return Run(job=job, id="", outcome=Outcome(Kind.FAULT, error))

@@ -8,33 +8,33 @@ import resource
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from loader.config.load import Config, load_config
 from loader.config.models import JobConfig, ScheduleConfig
 from loader.daemon.clocks import Clocks
+from loader.daemon.listeners import ScheduleListener
 from loader.daemon.schedule import Schedule
-from loader.daemon.slots import Reason, SlotListener
+from loader.daemon.schedule_logger import ScheduleLogger
 from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
-from loader.errors import ConfigError, Exit, LoaderError, Paused, StateError, TargetError
+from loader.errors import ConfigError, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
 from loader.jobs.rejects import retry
 from loader.model import SKEW, Run
+from loader.outcome import Outcome
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
 from loader.redis.client import RedisClient
 from loader.report.progress import Log, Reporter
-from loader.state.checkpoint import StateStore
 from loader.state.holders import holders
+from loader.state.schedule import ScheduleState
 from loader.web.app import Serving
 from loader.web.health import PATIENCE
+from loader.web.views import Action
 from loader.words import counted
 
 ARENAS = 2  # of malloc: threads come and go; with the usual eight per core the daemon grew by a tenth in five minutes
@@ -56,7 +56,7 @@ class Daemon:
         timed(config)
         self.serving = Serving(config, self)
         self._clocks = Clocks()
-        listeners: list[SlotListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
+        listeners: list[ScheduleListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
         self._files = files
         self._log = log
@@ -116,10 +116,10 @@ class Daemon:
         if watchdog() and time.monotonic() - self.schedule.turned < STALLED:
             notify(WATCHDOG=1)
 
-    def _work(self, name: str, slot: int) -> Run:
-        """One run of a job for a slot of its schedule.
+    def _work(self, name: str, due: int) -> Run:
+        """Run a job for a due time of its schedule.
 
-        A job that reads all its rows keeps a checkpoint, so that an interrupted run resumes when the slot is retried.
+        A job that reads all its rows keeps a checkpoint, so that a run that was cut off resumes when it is retried.
         """
         config = self.config
         if name not in config.jobs:  # a reload may remove it at this moment
@@ -128,42 +128,40 @@ class Daemon:
         try:
             short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
             with suppress(TargetError, OSError), RedisClient(short) as target:
-                StateStore(
-                    target, name
-                ).check_pause()  # before MySQL is contacted, which a pause may protect; and under the lock
+                ScheduleState(target, name).check_pause()  # again under the lock; MySQL may be why
         except Paused as paused:
-            return Run(job=name, id="", exit_code=paused.exit_code, paused=True, refused=True, error=str(paused))
-        options = Options(resume=has_checkpoint(job), slot=slot, halt=self._halt)
+            return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))
+        options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
     def knows(self, job: str) -> bool:
         """Whether the config has such a job."""
         return job in self.config.jobs
 
-    def act(self, job: str, action: str, by: str) -> bool:
-        """Run a job, retry its rejects, pause or resume its schedule; False if it is in progress, here or elsewhere.
+    def act(self, job: str, action: Action, by: str) -> bool:
+        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
 
         Raises a `LoaderError` if the target cannot be reached.
         """
         config, done = self.config, True
-        if action in {"run", "retry"}:
+        if action in {Action.RUN, Action.RETRY}:
             with RedisClient(config.target) as target:
                 if holders(target, job):
                     return False
             done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
         else:
             with RedisClient(config.target) as target:
-                state = StateStore(target, job)
-                (state.pause if action == "pause" else state.resume)()
-        self._log.logger(job).info("action", action=action, by=by, done=done)
+                schedule = ScheduleState(target, job)
+                (schedule.pause if action is Action.PAUSE else schedule.resume)()
+        self._log.logger(job).info("action", action=action.value, by=by, done=done)
         return done
 
-    def _by_hand(self, name: str, action: str) -> None:
+    def _by_hand(self, name: str, action: Action) -> None:
         """Do what was requested, with the current config."""
         config = self.config
         if name not in config.jobs:
-            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action)
-        elif action == "run":
+            self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action.value)
+        elif action is Action.RUN:
             self._run(config, name)
         else:
             self._retry(config, name)
@@ -183,14 +181,14 @@ class Daemon:
             say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
 
     def _resume(self) -> None:
-        """Resume runs that were interrupted or failed with their slot not done, for example by a restart."""
+        """Resume runs that were cut off or failed before their due time was done, as by a restart of the daemon."""
         while not self._halt.asked:
             try:
                 with RedisClient(self.config.target) as target:
                     target.refresh(force=True)
                     for name in timed(self.config):
                         try:
-                            done = StateStore(target, name).slot() or {}
+                            done = ScheduleState(target, name).slot() or {}
                         except StateError as error:
                             self._log.logger(name).warning("what was cut off is not known", error=str(error))
                             continue
@@ -201,7 +199,7 @@ class Daemon:
                 time.sleep(RESUME_EVERY)
 
     def _keep_clocks(self) -> None:
-        """Let slots follow the target's clock, and log if it differs from this machine's."""
+        """Follow the target's clock, by which due times come, and warn if it differs from this machine's."""
         told = 0.0
         while not self._halt.asked:
             with suppress(LoaderError, OSError):
@@ -227,7 +225,7 @@ class Daemon:
             self._say.warning("daemon.listen takes effect when the daemon is restarted")
         self._before, self.config = self.config, config
         self.serving.configure(config)
-        self.schedule.at_once = config.daemon.jobs_at_once
+        self.schedule.set_places(config.daemon.jobs_at_once)
         self.schedule.set(jobs)
         self._say.info("config reloaded", jobs=len(jobs))
         notify(READY=1, STATUS=_scheduled(jobs))
@@ -244,40 +242,6 @@ class Daemon:
             self._halt.now = True
             if not self.schedule.wait(began + LEAVE - time.monotonic()):
                 self._say.warning("runs are left behind: a server does not answer")
-
-
-class ScheduleLogger:
-    """Logs the outcome of slots and runs."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    def started(self, job: str, slot: int, late: float) -> None:
-        """A run begins; it logs this itself."""
-
-    def ended(self, run: Run, slot: int) -> None:
-        """A run ended; its own last line has logged this, unless it had nothing to do."""
-        if run.exit_code == Exit.LOCKED:
-            event = "paused" if run.paused else "done elsewhere" if run.elsewhere else "locked, looked at again soon"
-            self._line(run.job, slot).bind(run=run.id).info(event, by=run.error)
-
-    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
-        """Slots are settled without a run."""
-        if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # logged by `ended` already
-            self._line(job, slot).warning("slot skipped", reason=reason.value, count=count)
-
-    def rescheduled(self, job: str, due: float | None) -> None:
-        """The next time is known."""
-        when = datetime.fromtimestamp(due, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if due else None
-        self._log.logger(job).debug("next run", at=when)
-
-    def crashed(self, job: str, slot: int, error: BaseException) -> None:
-        """A fault of the program."""
-        trace = "".join(traceback.format_exception(error))
-        self._line(job, slot).error("run crashed: please report this", error=str(error), trace=trace)
-
-    def _line(self, job: str, slot: int) -> Any:
-        return self._log.logger(job).bind(slot=datetime.fromtimestamp(slot, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
 def _limit_arenas() -> None:

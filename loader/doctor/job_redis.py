@@ -10,7 +10,7 @@ from loader.doctor.job_plan import PlannedJob
 from loader.doctor.redis import RedisProbe, mebibytes
 from loader.model import Node
 from loader.mysql.keys import KeyMatcher
-from loader.pipeline.load_guard import bytes_needed, sample
+from loader.pipeline.capacity import bytes_needed, sample
 from loader.pipeline.throttle import Throttle
 from loader.report.documents import shown
 from loader.wire.slots import slot_of

@@ -17,6 +17,7 @@ from loader.state.digests import Digests
 from loader.state.history import History
 from loader.state.holders import check_fence, holders
 from loader.state.rejects import Rejects
+from loader.state.schedule import ScheduleState
 from loader.wire.slots import slot_of
 from loader.words import counted
 
@@ -51,13 +52,13 @@ def _unreadable(kept: JobState, error: StateError) -> Finding:
 def _state(kept: JobState) -> Iterator[Finding]:
     """Whether the state left by runs and people can be read."""
     target, name = kept.redis.target, kept.job.name
-    state, history = StateStore(target, name), History(target, name)
+    state, schedule, history = StateStore(target, name), ScheduleState(target, name), History(target, name)
     wrong = False
     for read in (
         history.last,
         history.success,
-        state.slot,
-        state.paused,
+        schedule.slot,
+        schedule.paused,
         state.fields,
         Baselines(target, name).read,
         Digests(target, name, "").check_entries,
@@ -118,13 +119,13 @@ def _name(kept: JobState) -> Iterator[Finding]:
 
 def _times(kept: JobState) -> Iterator[Finding]:
     """Whether anything is dated in the future, so by a wrong clock; the loader's own times come from Redis's."""
-    state = StateStore(kept.redis.target, kept.job.name)
+    schedule = ScheduleState(kept.redis.target, kept.job.name)
     history = History(kept.redis.target, kept.job.name)
     success = slot = None
     with suppress(StateError):  # reported by `_state`
         success = history.success()
     with suppress(StateError):
-        slot = state.slot()
+        slot = schedule.slot()
     now = history.now()
     seen = [f"its last success by {success.ended - now:.0f} s"] if success and success.ended > now + SKEW else []
     if over := (slot or {}).get("ahead"):

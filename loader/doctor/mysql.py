@@ -36,7 +36,7 @@ class MysqlProbe:
 
 
 def reach(settings: Config) -> MysqlProbe | Finding:
-    """Log in; else the finding that says why not."""
+    """Log in, or return the finding that says why not."""
     try:
         source = Connection(settings.source)
         (account,) = source.single("SELECT CURRENT_USER()")
@@ -51,7 +51,7 @@ def checked(patient: MysqlProbe) -> Iterator[Finding]:
 
 
 def skipped() -> Iterator[Finding]:
-    """What could not be seen."""
+    """The checks that could not be made."""
     return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
 
 

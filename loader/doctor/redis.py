@@ -29,7 +29,7 @@ from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, 
 from loader.redis.client import RedisClient
 from loader.redis.errors import RENAMED, UNNAME
 from loader.redis.migrations import in_words, moves
-from loader.redis.servers import describe_cluster
+from loader.redis.servers import ClusterState, describe_cluster
 from loader.state_keys import PREFIX
 from loader.wire.slots import SLOTS
 from loader.words import counted
@@ -63,7 +63,7 @@ class RedisProbe:
     def cli(self, *words: str, node: Node | None = None) -> str:
         """The shell command that sends a command to a node, or to all."""
         everywhere = node is None and self.target.cluster
-        at = node or next(iter(self.groups), self.target.seeds[0])
+        at = node or next(iter(self.groups), self.target.topology.seeds[0])
         return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
 
 
@@ -99,8 +99,8 @@ def skipped() -> Iterator[Finding]:
 def _look(settings: Config, target: RedisClient) -> RedisProbe:
     """Read the INFO of each node."""
     groups: dict[Node, tuple[Node, ...]] = {}
-    alone = [(0, SLOTS - 1, [target.seeds[0]])]
-    for _, _, (master, *replicas) in (target.ranges() if target.cluster else alone) or alone:
+    alone = [(0, SLOTS - 1, [target.topology.seeds[0]])]
+    for _, _, (master, *replicas) in (target.topology.ranges() if target.cluster else alone) or alone:
         groups[master] = tuple(replicas)
     if target.cluster:
         groups = {master: replicas or _newest(target, master) for master, replicas in groups.items()}
@@ -170,7 +170,7 @@ def _login(patient: RedisProbe) -> Iterator[Finding]:
     what = "a cluster" if patient.target.cluster else "a standalone server"
     if not versions:
         raise next(iter(patient.failures.values()))
-    yield ok(f"{patient.target.seeds[0]} as {patient.account!r}, {what}, {' and '.join(versions)}")
+    yield ok(f"{patient.target.topology.seeds[0]} as {patient.account!r}, {what}, {' and '.join(versions)}")
     if len(versions) > 1:
         yield warn("the nodes are of different versions")
 
@@ -213,11 +213,11 @@ def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     found = describe_cluster(patient.target)
     masters = len(found["masters"])
     seen = f"{found['state']}, {found['slots']} of {SLOTS} slots in {counted(masters, 'master')}"
-    node = str(next(iter(patient.infos), patient.target.seeds[0]))
-    if found["state"] == "moving" and found["slots"] == SLOTS:
+    node = str(next(iter(patient.infos), patient.target.topology.seeds[0]))
+    if found["state"] is ClusterState.MOVING and found["slots"] == SLOTS:
         under_way = in_words(moves(patient.target, patient.groups))
         yield warn(f"{under_way}: if nobody is working on it, finish the move", _cluster_command(patient, "fix", node))
-    elif found["state"] == "ok" and found["slots"] == SLOTS:
+    elif found["state"] is ClusterState.OK and found["slots"] == SLOTS:
         yield ok(seen)
     else:
         word = "check" if found["slots"] == SLOTS else "fix"

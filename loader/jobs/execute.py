@@ -2,10 +2,11 @@
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import Exit, LoaderError
+from loader.errors import Kind, LoaderError
 from loader.jobs import prune as prune_module
 from loader.jobs.prune import MAX_DELETE, Pruned
-from loader.model import Notice, Run, RunBegan, RunEnded, Status
+from loader.model import Notice, Run, RunBegan, RunEnded
+from loader.outcome import Outcome
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, passing
 from loader.pipeline.options import Options
@@ -33,7 +34,7 @@ def execute(
         run = run_job(settings, job, options, listener, name, lambda run, ends: _finish(run, ends, prune))
         run.slot = options.slot
     except Exception as error:  # a bug in this program; its text may contain a row
-        began.status, began.exit_code, began.error = Status.FAILED, Exit.FAILED, f"unexpected {type(error).__name__}"
+        began.outcome = Outcome(Kind.FAULT, f"unexpected {type(error).__name__}")
         _close(settings, job, options, listener, began)
         raise
     _close(settings, job, options, listener, run)
@@ -42,9 +43,8 @@ def execute(
 
 def _close(settings: Config, job: JobConfig, options: Options, listener: RunListener, run: Run) -> None:
     """Keep a run in the history, and report its end."""
-    run.refused = run.exit_code == Exit.LOCKED and not run.chunks
-    kept = not (run.dry_run or run.refused or run.foreign)
-    if kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
+    is_kept = not (run.dry_run or run.did_nothing or run.outcome.kind is Kind.FOREIGN)
+    if is_kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
         listener.notify(Notice(f"the run is not in the history of its job: {missing}"))
     listener.notify(RunEnded(run))
 

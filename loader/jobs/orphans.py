@@ -5,37 +5,40 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from loader.jobs import session as sides
-from loader.jobs.session import LOOKS, JobSession, Left
+from loader.jobs import recheck
+from loader.jobs.keyspace import Keyspace
+from loader.jobs.rows import JobRows, OrphanKeys
 from loader.mysql.keys import TOGETHER
 
+REMEMBERED = 200_000  # keys that are remembered, so that one that SCAN gives twice counts once
 
-def extras(both: JobSession, slots: set[int], looks: int = LOOKS) -> Iterator[Left]:
-    """Keys of some slots that may be the job's and have no row: in groups, each checked this many times."""
+
+def extras(rows: JobRows, keyspace: Keyspace, slots: set[int], looks: int = recheck.LOOKS) -> Iterator[OrphanKeys]:
+    """Yield groups of keys that may be the job's, in some slots, and that no row made in any of several looks."""
     waiting: deque[tuple[float, int, list[bytes]]] = deque()
     seen: set[int] = set()
     group: dict[bytes, None] = {}
 
-    def look(looked: int, keys: Sequence[bytes]) -> Iterator[Left]:
-        gone = both.without_row(keys, counted=looked > 0) if keys else []
+    def look(looked: int, keys: Sequence[bytes]) -> Iterator[OrphanKeys]:
+        gone = rows.without_row(keys, counted=looked > 0) if keys else []
         if gone and looked + 1 < looks:
-            waiting.append((time.monotonic() + sides.PAUSE, looked + 1, gone))
+            waiting.append((time.monotonic() + recheck.PAUSE, looked + 1, gone))
         elif gone := [key for key in gone if hash(key) not in seen]:
-            seen.update(map(hash, gone[: max(0, sides.REMEMBERED - len(seen))]))
-            yield both.left_over(gone)
+            seen.update(map(hash, gone[: max(0, REMEMBERED - len(seen))]))
+            yield rows.orphans(gone)
 
-    def look_again() -> Iterator[Left]:
+    def look_again() -> Iterator[OrphanKeys]:
         due, looked, keys = waiting.popleft()
-        both.throttle.sleep(due - time.monotonic())
+        rows.session.throttle.sleep(due - time.monotonic())
         yield from look(looked, keys)
 
-    for keys in both.keys_in(slots):
+    for keys in keyspace.keys_in(slots):
         group |= dict.fromkeys(keys)
         if len(group) >= TOGETHER:
             part, group = list(group), {}
             for start in range(0, len(part), TOGETHER):
                 yield from look(0, part[start : start + TOGETHER])
-        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > sides.PENDING):
+        while waiting and (waiting[0][0] <= time.monotonic() or len(waiting) * TOGETHER > recheck.PENDING):
             yield from look_again()
     yield from look(0, list(group))
     while waiting:

@@ -7,7 +7,8 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.model import Node, Table
 from loader.mysql.connection import Connection
-from loader.mysql.plan import Plan, key_of
+from loader.mysql.plan import Plan
+from loader.mysql.typed_key import key_of
 from loader.pipeline import incremental
 from loader.pipeline.job_context import JobContext, open_job
 from loader.pipeline.options import Options

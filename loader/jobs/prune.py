@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
+from loader.jobs.editor import HashEditor
+from loader.jobs.keyspace import Keyspace
 from loader.jobs.orphans import Unsure, extras, have
+from loader.jobs.rows import JobRows
 from loader.jobs.session import JobSession, refuse_shared, void_baseline
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
@@ -44,20 +47,21 @@ def prune(
     under the same lock, it works.
     """
     refuse_shared(settings, job)
-    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as both:
+    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as session:
+        rows, keyspace = JobRows(session), Keyspace(session)
         made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
-        both.tally_rows(made)
-        for page in both.scan(moved):
+        rows.tally(made)
+        for page in keyspace.scan(moved):
             if page is None:
                 scanned, done.keys = SlotChecksums(), 0
                 continue
             scanned.add(page.keys)
-            done.keys += sum(map(both.lookup.owns, page.reached()))
+            done.keys += sum(map(session.lookup.owns, page.reached()))
         slots = moved.union(made.differing(scanned))
-        for left in extras(both, slots) if slots else ():
-            done.extra += len(left.own)
-            done.keys -= len(left.unsure) + left.others
-            done.unsure.add(left.unsure)
+        for orphans in extras(rows, keyspace, slots) if slots else ():
+            done.extra += len(orphans.own)
+            done.keys -= len(orphans.unsure) + orphans.others
+            done.unsure.add(orphans.unsure)
         if done.extra > done.keys * max_delete / 100:
             done.refused = (
                 f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {have(done.extra)} no row,"
@@ -65,17 +69,18 @@ def prune(
                 f" --max-delete {max_delete:g}%: nothing was deleted; check that the table is complete"
             )
         elif done.extra and not done.dry_run:
-            void_baseline(both)
-            delete(both, (left.own for left in extras(both, slots, looks=1)), int(done.keys * max_delete / 100), done)
-            both.check()
+            void_baseline(session)
+            found = (orphans.own for orphans in extras(rows, keyspace, slots, looks=1))
+            delete(HashEditor(rows), keyspace, found, int(done.keys * max_delete / 100), done)
+            session.check()
         if job.full_every and not done.dry_run:
-            both.with_retry(StateStore(both.target, job.name).settle_prune)
+            session.with_retry(StateStore(session.target, job.name).settle_prune)
 
 
-def delete(both: JobSession, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
-    """Unlink hashes right after they were looked up once more, and at most this many."""
+def delete(editor: HashEditor, keyspace: Keyspace, found: Iterator[list[bytes]], most: int, done: Pruned) -> None:
+    """Unlink hashes right after they were looked up once more, and never more than `most`."""
     for keys in found:
         part = keys[: most - done.deleted]
-        done.deleted += both.unlink(part)
+        done.deleted += editor.unlink(part, keyspace.moving)
         if done.deleted >= most:
             return

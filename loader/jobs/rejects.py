@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
+from loader.jobs.editor import HashEditor
+from loader.jobs.rows import JobRows
 from loader.jobs.session import JobSession, void_baseline
 from loader.model import Reject
 from loader.mysql.keys import TOGETHER
@@ -29,17 +31,19 @@ def retry(settings: Config, job: JobConfig) -> Retried:
     """Load the rejected rows of a job again, from MySQL as it is now."""
     done = Retried(job.name)
     run = new_id()
-    with JobSession(settings, job, run) as both:
-        void_baseline(both)
-        rejects = Rejects(both.target, job.name)
+    with JobSession(settings, job, run) as session:
+        void_baseline(session)
+        rows = JobRows(session)
+        editor = HashEditor(rows)
+        rejects = Rejects(session.target, job.name)
         listed = list(rejects.all())
-        keys = [entry.key for entry in listed if entry.reason != NULL_KEY and both.lookup.owns(entry.key)]
+        keys = [entry.key for entry in listed if entry.reason != NULL_KEY and session.lookup.owns(entry.key)]
         done.nameless = len(listed) - len(keys)
         for start in range(0, len(keys), TOGETHER):
             part = keys[start : start + TOGETHER]
-            refused = {reject.key: reject for reject in both.reload(part)[1]}
-            gone = set(both.without_row(part, counted=True)) - refused.keys()
-            both.check()
+            refused = {reject.key: reject for reject in editor.reload(part)[1]}
+            gone = set(rows.without_row(part, counted=True)) - refused.keys()
+            session.check()
             rejects.add(list(refused.values()), run)
             rejects.remove([key for key in part if key not in refused])
             done.rejects += refused.values()
@@ -51,9 +55,10 @@ def retry(settings: Config, job: JobConfig) -> Retried:
 def commands_of(settings: Config, job: JobConfig, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
     """The HMSET that would write the hash of each key, from its current row; none if the row is gone."""
     found: dict[bytes, list[bytes]] = {}
-    with JobSession(settings, job) as both:
-        owned = [key for key in keys if both.lookup.owns(key)]
+    with JobSession(settings, job) as session:
+        rows = JobRows(session)
+        owned = [key for key in keys if session.lookup.owns(key)]
         for start in range(0, len(owned), TOGETHER):
             part = owned[start : start + TOGETHER]
-            found |= {words[1]: words for words in both.commands(part) if words[0] == b"HMSET" and words[1] in part}
+            found |= {words[1]: words for words in rows.commands(part) if words[0] == b"HMSET" and words[1] in part}
     return found

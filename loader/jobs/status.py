@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from loader.config.cron import next_times
@@ -10,12 +11,14 @@ from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
-from loader.redis.client import RedisClient, Words
-from loader.state.checkpoint import StateStore
+from loader.outcome import Status
+from loader.redis.key_reader import KeyReader, Words
+from loader.redis.prefetch import Question
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.holders import Holder, holders
 from loader.state.rejects import Rejects
+from loader.state.schedule import ScheduleState
 from loader.state_keys import own_key
 
 T = TypeVar("T")
@@ -24,28 +27,46 @@ UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be
 OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 
+class JobState(StrEnum):
+    """How a job is doing, in one word; the last four say how its last run ended."""
+
+    UNKNOWN = "unknown"  # its target cannot be asked, or what it holds cannot be read
+    NEVER = "never"  # it has not run yet
+    RUNNING = "running"
+    PAUSED = "paused"
+    LATE = "late"  # its last success is too long ago
+    OK = Status.OK.value
+    REJECTS = Status.REJECTS.value
+    FAILED = Status.FAILED.value
+    STOPPED = Status.STOPPED.value
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it says that the last run loaded all rows, rejected ones aside."""
+        return self in {JobState.OK, JobState.REJECTS}
+
+
 @dataclass(frozen=True, slots=True)
 class JobStatus:
     """One job at one moment; times are seconds since 1970.
 
-    `state` is running, paused, never (it has not run), late, or how the last run ended; `late` is also given
-    separately. A job is late if its last success is older than its `max_age`, or, without one, if a slot has passed
-    without a success; and if its last success is in the future by the target's clock, `ahead` seconds, so that its age
-    is unknown. If another config has claimed its name, `foreign` says how they differ: its runs fail. `former` is a
-    success of an earlier statement or of earlier fields. `unread` describes state that no loader has written, and the
-    fix.
+    `late` is told beside a `state` of another name too. A job is late if its last success is older than its `max_age`,
+    or, without one, a slot has passed without a success; and if its last success is in the future by the target's
+    clock, `ahead` by as many seconds: its age is unknown. Of a job whose name is another config's `foreign` says how it
+    differs: its runs fail. A success of another statement than its config has now, or of other fields, is `former`.
+    `unread` tells what of its state no loader has written, and the fix.
     """
 
     job: str
     now: float
-    state: str
-    late: bool
-    holders: tuple[Holder, ...]
-    last: RunRecord | None
-    success: RunRecord | None
-    due: float | None  # the next slot
-    watermark: float | None
-    rejects: int
+    state: JobState
+    late: bool = False
+    holders: tuple[Holder, ...] = ()
+    last: RunRecord | None = None
+    success: RunRecord | None = None
+    due: float | None = None  # the next slot
+    watermark: float | None = None
+    rejects: int = 0
     paused: float | None = None  # since when its schedule is
     ahead: float = 0.0
     foreign: str = ""
@@ -53,7 +74,7 @@ class JobStatus:
     unread: tuple[str, ...] = ()
 
 
-def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> JobStatus:
+def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobStatus:
     """The status of a job, from its target, whose clock is used."""
     history, unread = History(target, job.name), list[str]()
 
@@ -74,15 +95,15 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
     success = None if former else success
     held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     late = is_late(job, last, success, now, former)
-    paused = read(StateStore(target, job.name).paused, UNKNOWN)
-    ended = "unknown" if unknown else _state(last, late=late)
-    state = "running" if held else "paused" if paused is not None else ended
+    paused = read(ScheduleState(target, job.name).paused, UNKNOWN)
+    ended = JobState.UNKNOWN if unknown else _state(last, late=late)
+    state = JobState.RUNNING if held else JobState.PAUSED if paused is not None else ended
     mark = read(lambda: watermark(target, job), None)
     rejects = read(Rejects(target, job.name).count, 0)
     return JobStatus(
         job=job.name,
         now=now,
-        state="failed" if foreign else state,
+        state=JobState.FAILED if foreign else state,
         late=late,
         holders=held,
         last=last,
@@ -98,7 +119,7 @@ def job_status(target: RedisClient, source: SourceConfig, job: JobConfig) -> Job
     )
 
 
-def questions(job: JobConfig) -> list[tuple[bytes, Words]]:
+def questions(job: JobConfig) -> list[Question]:
     """The commands that `job_status` always sends to the target, so that they can be sent at once for many jobs."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [
@@ -145,7 +166,7 @@ def next_time(schedule: ScheduleConfig, after: float) -> float:
     return next_times(schedule, datetime.fromtimestamp(after, UTC), 1)[0].timestamp()
 
 
-def _state(last: RunRecord | None, *, late: bool) -> str:
+def _state(last: RunRecord | None, *, late: bool) -> JobState:
     if last is None:
-        return "never"
-    return "late" if late and last.status in {"ok", "rejects"} else last.status
+        return JobState.NEVER
+    return JobState.LATE if late and last.status.is_success else JobState(last.status)

@@ -9,13 +9,17 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.jobs import session as sides
+from loader.jobs import recheck
+from loader.jobs.editor import HashEditor
+from loader.jobs.keyspace import Keyspace
 from loader.jobs.orphans import Unsure, extras, have
 from loader.jobs.prune import MAX_DELETE, Pruned, delete
-from loader.jobs.session import Found, JobSession, Left, refuse_shared, void_baseline
+from loader.jobs.rows import JobRows, OrphanKeys
+from loader.jobs.session import JobSession, refuse_shared, void_baseline
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
@@ -30,12 +34,23 @@ FEW = 10  # hashes that `repair` may delete even if they are a larger share
 Heard = Callable[[int], None]
 
 
+class DifferenceKind(StrEnum):
+    """How a hash differs from what its row says."""
+
+    MISSING = "missing"
+    DIFFERENT = "different"
+    EXTRA = "extra"  # no row makes it
+
+
+MISSING, DIFFERENT, EXTRA = DifferenceKind
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A hash that differs from its row: `kind` is missing, different or extra; `detail` names the fields."""
+    """A hash that is not what its row says; `detail` names the fields."""
 
     key: bytes
-    kind: str
+    kind: DifferenceKind
     detail: str = ""
 
 
@@ -67,14 +82,14 @@ class _Suspects:
     the kinds are counted.
     """
 
-    def __init__(self, both: JobSession) -> None:
-        self._fits = both.lookup.fits
+    def __init__(self, session: JobSession) -> None:
+        self._fits = session.lookup.fits
         self.keys: list[bytes] = []
         self.odd: list[Mismatch] = []
-        self.beyond: Counter[str] = Counter()
+        self.beyond: Counter[DifferenceKind] = Counter()
 
     def append(self, each: Mismatch) -> None:
-        if len(self.keys) + len(self.odd) >= sides.PENDING:
+        if len(self.keys) + len(self.odd) >= recheck.PENDING:
             self.beyond[_kind(each)] += 1
         elif self._fits(each.key):
             self.keys.append(each.key)
@@ -85,9 +100,12 @@ class _Suspects:
 class Verify:
     """One verification; see `verify`."""
 
-    def __init__(self, both: JobSession, *, repair: bool, show: int, heard: Heard) -> None:
-        self.verdict = Verdict(both.plan.job.name)
-        self._both = both
+    def __init__(self, session: JobSession, *, repair: bool, show: int, heard: Heard) -> None:
+        self.verdict = Verdict(session.plan.job.name)
+        self._session = session
+        self._rows = JobRows(session)
+        self._keyspace = Keyspace(session)
+        self._editor = HashEditor(self._rows)
         self._repair = repair
         self._show = show
         self._heard = heard
@@ -97,15 +115,15 @@ class Verify:
     def rows(self, statements: Iterable[str]) -> None:
         """Compare the rows of statements with their hashes."""
         for statement in statements:
-            count, suspects, rejects = self._both.look(statement, lambda: _Suspects(self._both), self._present)
+            count, suspects, rejects = self._rows.compare(statement, lambda: _Suspects(self._session), self._present)
             self.verdict.rows += count
             self._heard(self.verdict.rows)
-            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])
+            self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])
             self._again(1, suspects.keys)
             self._conclude([self._settled(each) for each in suspects.odd])
             for kind, number in suspects.beyond.items():
                 self._count(kind, number)
-            while self._waiting and (self._waiting[0][0] <= time.monotonic() or self._pending() > sides.PENDING):
+            while self._waiting and (self._waiting[0][0] <= time.monotonic() or self._pending() > recheck.PENDING):
                 self._look_again()
         while self._waiting:
             self._look_again()
@@ -113,7 +131,7 @@ class Verify:
     def keys(self) -> None:
         """Find the hashes without a row."""
         scanned, moved = SlotChecksums(), set[int]()
-        for page in self._both.scan(moved):
+        for page in self._keyspace.scan(moved):
             if page:
                 scanned.add(page.keys)
             else:
@@ -121,40 +139,41 @@ class Verify:
         slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
-        for left in extras(self._both, slots):
-            self._left(left)
+        for orphans in extras(self._rows, self._keyspace, slots):
+            self._note_extra(orphans)
         if self._repair and self.verdict.extra:
             self._delete(slots)
 
     def sampled_keys(self, count: int) -> None:
-        """Find hashes without a row among this many random keys."""
-        gone = self._both.random_keys(count)
+        """Find hashes that no row makes among `count` keys taken at random."""
+        gone = self._keyspace.random_keys(count)
         self.verdict.hashes = len(gone)
-        for look in range(sides.LOOKS):
+        for look in range(recheck.LOOKS):
             parts = [gone[start : start + TOGETHER] for start in range(0, len(gone), TOGETHER)]
-            gone = [key for part in parts for key in self._both.without_row(part, counted=look > 0)]
-            if gone and look < sides.LOOKS - 1:
-                self._both.throttle.sleep(sides.PAUSE)
-        self._left(self._both.left_over(gone))
+            gone = [key for part in parts for key in self._rows.without_row(part, counted=look > 0)]
+            if gone and look < recheck.LOOKS - 1:
+                self._session.throttle.sleep(recheck.PAUSE)
+        self._note_extra(self._rows.orphans(gone))
 
-    def _left(self, left: Left) -> None:
-        self._note("extra", [Difference(key, "extra", "no row makes it") for key in left.own])
-        self.verdict.unsure.add(left.unsure)
+    def _note_extra(self, orphans: OrphanKeys) -> None:
+        self._note(EXTRA, [Difference(key, EXTRA, "no row makes it") for key in orphans.own])
+        self.verdict.unsure.add(orphans.unsure)
 
     def _pending(self) -> int:
         return sum(len(keys) for _, _, keys in self._waiting)
 
     def _again(self, looks: int, keys: list[bytes]) -> None:
         for start in range(0, len(keys), TOGETHER):
-            self._waiting.append((time.monotonic() + sides.PAUSE, looks, keys[start : start + TOGETHER]))
+            self._waiting.append((time.monotonic() + recheck.PAUSE, looks, keys[start : start + TOGETHER]))
 
     def _look_again(self) -> None:
         due, looks, keys = self._waiting.popleft()
-        self._both.throttle.sleep(due - time.monotonic())
+        self._session.throttle.sleep(due - time.monotonic())
         asked = set(keys)
-        _, unequal, _ = self._both.look(self._both.plan.matching(self._both.lookup.condition(keys)), Found)
+        statement = self._session.plan.matching(self._session.lookup.condition(keys))
+        _, unequal, _ = self._rows.compare(statement, list[Mismatch])
         still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
-        if looks + 1 < sides.LOOKS:
+        if looks + 1 < recheck.LOOKS:
             self._again(looks + 1, [each.key for each in still])
         else:
             self._conclude(still)
@@ -163,40 +182,40 @@ class Verify:
         """Follow the redirection of a key that its node could not read."""
         if each.found is not None or each.reason:
             return each
-        return replace(each, found=self._both.hash_of(each.key))
+        return replace(each, found=self._rows.hash_of(each.key))
 
     def _conclude(self, unequal: list[Mismatch]) -> None:
         """Count differences, and repair them if requested."""
         unequal = [each for each in unequal if each.is_unequal]
-        for kind in ("missing", "different"):
+        for kind in (MISSING, DIFFERENT):
             found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
             self._note(kind, found)
         if self._repair and unequal:
             self.verdict.repaired += self._mend(unequal)
 
-    def _note(self, kind: str, found: list[Difference]) -> None:
+    def _note(self, kind: DifferenceKind, found: list[Difference]) -> None:
         self._count(kind, len(found))
         self.verdict.shown += found[: max(0, self._show - len(self.verdict.shown))]
 
-    def _count(self, kind: str, number: int) -> None:
-        setattr(self.verdict, kind, getattr(self.verdict, kind) + number)
+    def _count(self, kind: DifferenceKind, number: int) -> None:
+        setattr(self.verdict, kind.value, getattr(self.verdict, kind.value) + number)
 
     def _mend(self, unequal: list[Mismatch]) -> int:
         """Write missing or wrong hashes, and delete fields without a column; return how many hashes are right now."""
-        keys = [each.key for each in unequal if self._both.lookup.fits(each.key)]
+        keys = [each.key for each in unequal if self._session.lookup.fits(each.key)]
         if not keys:
             return 0
-        _, rejects = self._both.reload(keys)
+        _, rejects = self._editor.reload(keys)
         refused = {reject.key for reject in rejects}
-        fields = {name for name, _ in self._both.plan.layout.fields}
+        fields = {name for name, _ in self._session.plan.layout.fields}
         stale = [
             (each.key, [b"HDEL", each.key, *gone])
             for each in unequal
             if each.key not in refused and (gone := set(each.found or ()) - fields)
         ]
         if stale:
-            self._both.send(stale)
-        return len(set(keys) - refused - set(self._both.without_row(keys)))
+            self._editor.send(stale)
+        return len(set(keys) - refused - set(self._rows.without_row(keys)))
 
     def _delete(self, slots: set[int]) -> None:
         total = self.verdict.rows - self.verdict.missing + self.verdict.extra
@@ -209,7 +228,8 @@ class Verify:
             )
             return
         deleted = Pruned(self.verdict.job)
-        delete(self._both, (left.own for left in extras(self._both, slots, looks=1)), most, deleted)
+        found = (orphans.own for orphans in extras(self._rows, self._keyspace, slots, looks=1))
+        delete(self._editor, self._keyspace, found, most, deleted)
         self.verdict.repaired += deleted.deleted
 
 
@@ -229,24 +249,26 @@ def verify(
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
     refuse_shared(settings, job)
-    with JobSession(settings, job, new_id() if repair else "") as both:
+    with JobSession(settings, job, new_id() if repair else "") as session:
         if repair:
-            void_baseline(both)
-        audit = Verify(both, repair=repair, show=show, heard=heard)
+            void_baseline(session)
+        audit = Verify(session, repair=repair, show=show, heard=heard)
         if sample is None:
-            audit.rows(both.plan.select(chunk) for chunk in chunk_ranges(both.plan, job.chunk_rows, both.fetch))
+            audit.rows(
+                session.plan.select(chunk) for chunk in chunk_ranges(session.plan, job.chunk_rows, session.fetch)
+            )
             audit.keys()
         else:
-            audit.rows(drawn(both.plan, sample, both.fetch, lambda: audit.verdict.rows))
+            audit.rows(drawn(session.plan, sample, session.fetch, lambda: audit.verdict.rows))
             audit.sampled_keys(sample)
-        both.check()
+        session.check()
         if repair and sample is None and not audit.verdict.refused:
-            both.with_retry(lambda: StateStore(both.target, job.name).set_fields(both.plan.field_names))
+            session.with_retry(lambda: StateStore(session.target, job.name).set_fields(session.plan.field_names))
         return audit.verdict
 
 
-def _kind(each: Mismatch) -> str:
-    return "different" if each.found or each.reason else "missing"
+def _kind(each: Mismatch) -> DifferenceKind:
+    return DIFFERENT if each.found or each.reason else MISSING
 
 
 def _detail(each: Mismatch) -> str:

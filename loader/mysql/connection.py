@@ -1,13 +1,11 @@
-"""Connections to MySQL; with `login`, the only module that knows PyMySQL.
+"""The connection to MySQL, over PyMySQL.
 
-PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` reads the row
-packets from the connection's buffered reader (`LoginConnection._rfile`), and gives the closing packet back, so that
-PyMySQL ends the result itself and raises the server's error. Any other exception means an answer that MySQL would not
-give.
+PyMySQL connects, authenticates, sends the query and reads the column definitions. From there `Stream` takes the row
+packets as they come, from the connection's buffered reader (`LoginConnection._rfile`), and gives the closing packet
+back, so that PyMySQL ends the result itself and raises the server's error; `failures` says what an error means.
 """
 
 import io
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,33 +17,24 @@ from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
 from loader.config.servers import SourceConfig
-from loader.errors import ConfigError, Kind, LoaderError, SourceError, StartOver, is_local
+from loader.errors import ConfigError, Kind, LoaderError, SourceError
 from loader.mysql import session
-from loader.mysql.errors import ADVICE, advice, code_of, kind_of, statement, text_of
+from loader.mysql.errors import code_of
+from loader.mysql.failures import ASKING, CONNECTING, Nonsense, failure_of
 from loader.mysql.login import LoginConnection
-from loader.mysql.stream import AMID_ROWS, PacketReader, Stream, WatchedSocket, keep_alive
+from loader.mysql.stream import PacketReader, Stream, WatchedSocket, keep_alive
 from loader.net.limit import allowed, until
-from loader.net.tls import PLAIN, client_context, meaning
+from loader.net.tls import client_context
 
 CLIENT_SIDE = 2000  # from here on, errors are not the server's own words
-CONNECTING = "cannot connect"
-
-DENIED = 1045
-LOGIN = frozenset({DENIED, 1698})  # another password may be the right one
-NO_COLUMN = 1054
-NO_SERVER, LOST = 2003, 2013
 SYNTAX = 1064
 Row = tuple[str | None, ...]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Nonsense(Exception):
-    """An answer that MySQL would not give."""
-
-
 def understood(method: Callable[Concatenate["Connection", P], T]) -> Callable[Concatenate["Connection", P], T]:
-    """Make `Connection`'s methods report malformed answers as the server's fault."""
+    """Make an answer that makes no sense to a method of `Connection` the server's fault."""
 
     @wraps(method)
     def wrapped(source: "Connection", /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -168,8 +157,8 @@ class Connection:
             self._connection.close()
 
     @contextmanager
-    def asking(self, doing: str = "query refused") -> Iterator[None]:
-        """Turn any error within into a `LoaderError`; one from neither MySQL nor a socket means a malformed answer."""
+    def asking(self, doing: str = ASKING) -> Iterator[None]:
+        """Turn any error within into a `LoaderError`; an error of neither MySQL nor a socket is nonsense."""
         try:
             yield
         except (LoaderError, MemoryError):
@@ -192,7 +181,7 @@ class Connection:
             rows: list[Row] = list(cursor.fetchall())
             columns = len(cursor.description or ())
             if any(len(row) != columns for row in rows) or (not columns and sql.startswith(("SELECT", "SHOW"))):
-                raise _Nonsense("a result that lacks columns")
+                raise Nonsense("a result that lacks columns")
             return rows
 
     def single(self, sql: str, columns: int = 1) -> Row:
@@ -200,7 +189,7 @@ class Connection:
         rows = self.fetch(sql)
         with self.asking():
             if [len(row) for row in rows] != [columns]:
-                raise _Nonsense(f"{len(rows)} rows instead of one with {columns} columns")
+                raise Nonsense(f"{len(rows)} rows instead of one with {columns} columns")
             return rows[0]
 
     @understood
@@ -262,55 +251,11 @@ class Connection:
         return True
 
     def failure(self, error: Exception, doing: str) -> LoaderError:
-        """The loader's error for a driver's error."""
-        failure = self._meaning(error, doing)
+        """The error to raise for one that was caught, and how long the server had been silent."""
+        login = getattr(self, "_connection", None)  # none while the first one is made
+        failure = failure_of(error, doing, self.address, self._settings.user, login)
         failure.waited = self._wire.silent if self._wire else time.monotonic() - self._began
         return failure
-
-    def _meaning(self, error: Exception, doing: str) -> LoaderError:
-        code, text = code_of(error), text_of(error)
-        kind = Kind.UNAVAILABLE if isinstance(error, OSError) else kind_of(code)
-        if doing == AMID_ROWS and kind is Kind.FAULT:
-            text = re.sub(r"'[^']*'", "'…'", text)  # may contain a row
-        message = f"mysql {self.address}: {doing}: {text}"
-        if not isinstance(error, OSError) and (code is None or not isinstance(error, pymysql.MySQLError)):
-            return self._nonsense(error, doing)
-        lacking = self._connection.lacks if code == DENIED else ""
-        message += f": without {lacking}" if lacking else ""
-        if refused := meaning(error):
-            refused += ": see source.tls" if refused == PLAIN else ""
-            return SourceError(f"{message}: {refused}", kind=Kind.REFUSED)
-        user = self._settings.user or ""
-        fix = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user)
-        message += f": {fix}" if fix else ""
-        if code == NO_COLUMN:
-            return StartOver(message)
-        failure = SourceError(message, kind=Kind.FAULT if is_local(error) else kind)
-        failure.fix, failure.lacks = statement(code, user), lacking if self._connection.offers_tls else ""
-        return failure
-
-    def _nonsense(self, error: Exception, doing: str) -> SourceError:
-        """The error for a malformed answer: another kind of server, a broken one, or something in between."""
-        message = f"mysql {self.address}: {doing}: "
-        if "LOAD_LOCAL" in str(error):
-            return SourceError(
-                f"{message}the server asks for a file of this machine (LOAD DATA LOCAL), which is refused:"
-                " see source.url",
-                kind=Kind.REFUSED,
-            )
-        if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):  # a name that is impossible
-            return SourceError(f"{message}{error}: see source.url", kind=Kind.REFUSED)
-        told = isinstance(error, pymysql.MySQLError | _Nonsense)
-        why = " ".join(text_of(error).split()) if told else f"an unreadable packet, {type(error).__name__}"
-        if doing == CONNECTING:
-            return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", kind=Kind.REFUSED)
-        message += f"the answer does not come from MySQL ({why}): see source.url"
-        return SourceError(message, kind=Kind.UNSETTLED)
-
-
-def is_login(error: LoaderError) -> bool:
-    """Whether MySQL refuses the user or the password."""
-    return code_of(error.__cause__) in LOGIN
 
 
 def _tls(settings: SourceConfig) -> dict[str, Any]:

@@ -1,28 +1,17 @@
-"""What a job will do: which cells make keys and fields, how the table is walked, and the SQL that does it. Pure.
+"""The plan of a job, and the SQL that carries it out: every statement that reads rows is composed here. Pure.
 
-Every statement is composed here. Names are quoted, key values come back from MySQL as literals that hold no free text
-(digits, or hexadecimal with the column's character set), and `where`, `query` and field expressions are the job's own
-SQL, taken as it is.
+Names are quoted, key values come back from MySQL as literals that hold no free text (digits, or hexadecimal with the
+column's character set), and `where`, `query` and field expressions are the job's own SQL, taken as it is.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 from loader.config.models import JobConfig
-from loader.config.parsers import KeyParts
-from loader.config.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
-from loader.errors import ConfigError, PlanError
 from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
-from loader.mysql.chunk_key import chunk_columns, range_condition, walkless
-from loader.mysql.forms import BYTES, INTEGERS, is_any
+from loader.mysql.chunk_key import chunk_columns
 from loader.mysql.joint import Joint
-from loader.mysql.sql import as_literal, at_least, beyond, peek, quote, text_of, within
-from loader.words import counted
-
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp", "current_user"})
+from loader.mysql.sql import as_literal, at_least, beyond, checksum, peek, quote, within
 
 
 class Results:
@@ -126,10 +115,10 @@ class Plan:
 
     def share(self, wanted: tuple[int, int], *without: tuple[int, int]) -> str:
         """The statement for the rows whose key's checksum, divided by a number, leaves another; not those of others."""
-        checksum = _checksum(self.walk or self.joint.columns)
+        number = checksum(self.walk or self.joint.columns)
         parts, part = wanted
-        others = "".join(f" AND {checksum} % {number} <> {rest}" for number, rest in without)
-        return self.matching(f"{checksum} % {parts} = {part}{others}")
+        others = "".join(f" AND {number} % {divisor} <> {rest}" for divisor, rest in without)
+        return self.matching(f"{number} % {parts} = {part}{others}")
 
     def facts(self) -> dict[str, str]:
         """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now.
@@ -197,77 +186,6 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(
-    job: JobConfig,
-    table: Table,
-    *,
-    where: str | None = None,
-    key_range: str | None = None,
-    shard: tuple[int, int] | None = None,
-) -> Plan:
-    """Fit a job to its table; a `PlanError` names what is missing. The other arguments narrow one run.
-
-    `key_range` is `LO:HI`, both included, either of them optional, over the first column of the walk; `shard` is
-    (I, N), the rows for which the checksum of their walk's columns leaves I - 1 when divided by N.
-    """
-    parts = _key_template(job, table)
-    cells: dict[str, int] = {}  # expression → its place in the select list
-    query = job.query is not None
-    if query:  # the statement is sent as it is, so its own columns are the cells
-        cells = {quote(column.name): place for place, column in enumerate(table.columns)}
-
-    def cell(expression: str) -> int:
-        return cells.setdefault(expression, len(cells))
-
-    key: list[bytes | int] = []
-    for literal, column in parts:
-        if literal:
-            key.append(literal.encode())
-        if column is not None:
-            key.append(cell(quote(_named(table, column, job, "key").name)))
-    fields = tuple((name.encode(), cell(expression)) for name, expression in _fields(job, table))
-    joint = _joint(job, table, parts)
-    columns = tuple(column.name for column in joint.columns)
-    walk = () if query else chunk_columns(table, columns if job.changed_only else None)
-    if job.changed_only:
-        _refuse_unsure(job, table, walk, joint)
-    conditions = [f"({text}\n)" for text in (job.where, _condition(where)) if text]  # a comment may end the text
-    conditions += [f"({job.soft_delete}\n) IS NOT TRUE"] if job.soft_delete else []
-    if (where or key_range or shard) and query:
-        raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
-    computed = _words([*cells, *conditions])
-    ranges = () if key_range is None else (range_condition(table, walk, key_range),)
-    conditions += ranges
-    if shard is not None:
-        conditions.append(f"{_checksum(walk or joint.columns)} % {shard[1]} = {shard[0] - 1}")
-    return Plan(
-        job=job,
-        layout=Layout(
-            cells=len(cells),
-            key=tuple(key),
-            fields=fields,
-            nulls_empty=job.nulls == "empty",
-            ttl=job.ttl,
-            ttl_jitter=(job.ttl or 0) * job.ttl_jitter // 100,
-        ),
-        key_columns=columns,
-        cells=tuple(cells),
-        walk=walk,
-        conditions=tuple(conditions),
-        warnings=tuple(_warnings(job, table, walk, joint)),
-        rows_estimate=table.rows_estimate,
-        names=tuple(column.name for column in table.columns) if query else (),
-        ranges=ranges,
-        columns=tuple(
-            column
-            for column in table.columns
-            if column in walk or quote(column.name) in cells or column.name.lower() in computed
-        ),
-        joint=joint,
-        filtered=bool(job.where or where or job.soft_delete),
-    )
-
-
 def changed_since(plan: Plan, stamp: Column, moment: str) -> Plan:
     """The plan that reads those rows alone whose stamp, a DATETIME or TIMESTAMP, is a literal moment or a later one.
 
@@ -298,154 +216,3 @@ def keys_only(plan: Plan) -> Plan:
     place = {old: cells.index(plan.cells[old]) for old in plan.layout.key if isinstance(old, int)}
     key = tuple(piece if isinstance(piece, bytes) else place[piece] for piece in plan.layout.key)
     return replace(plan, cells=cells, layout=Layout(cells=len(cells), key=key, fields=((b"k", 0),)), results=Results())
-
-
-def query_of(job: JobConfig) -> str:
-    """The query of a job that has one; a `PlanError` where no rows can be selected from it."""
-    query = job.query or ""
-    if why := no_query(query):
-        raise PlanError(f"job {job.name!r}: query: {why}")
-    return query
-
-
-def key_of(plan: Plan, table: Table, text: str) -> bytes:
-    """The Redis key for what a person typed: the key itself, or the key columns' values, joined by commas.
-
-    An integer may be written with or without the zeros that ZEROFILL adds.
-    """
-    prefix = plan.layout.key[0] if isinstance(plan.layout.key[0], bytes) else b""
-    typed = text.encode(errors="surrogateescape")
-    if prefix and typed.startswith(prefix):
-        return typed
-    columns = plan.key_columns
-    values = text.split(",") if len(columns) > 1 else [text]
-    if len(values) != len(columns):
-        raise ConfigError(
-            f"key {text!r}: job {plan.job.name!r} needs {counted(len(columns), 'value')}: {','.join(columns)}"
-        )
-    stored = iter(_as_stored(table, *pair) for pair in zip(columns, values, strict=True))
-    return b"".join(
-        piece if isinstance(piece, bytes) else next(stored).encode(errors="surrogateescape")
-        for piece in plan.layout.key
-    )
-
-
-def _as_stored(table: Table, name: str, value: str) -> str:
-    column = table.column(name)
-    if column is None or column.type not in INTEGERS or not re.fullmatch(r"-?[0-9]+", value):
-        return value
-    number = int(value)
-    return f"{number:0{column.zerofill_width}d}" if column.zerofill_width else str(number)
-
-
-def _condition(where: str | None) -> str | None:
-    try:
-        return where and one_statement(where)
-    except ValueError as error:
-        raise ConfigError(f"--where: {error}") from None
-
-
-def _checksum(columns: Sequence[Column]) -> str:
-    """A number of a row, of the columns of its key; texts that may be of several character sets are made of one."""
-    texts = [column for column in columns if column.charset or (is_any(column) and column.type not in BYTES)]
-    mixed = len(texts) > 1 and ({each.charset for each in texts} != {texts[0].charset} or not texts[0].charset)
-    cells = (text_of(column) if mixed and column in texts else quote(column.name) for column in columns)
-    return f"CRC32(CONCAT_WS(',', {', '.join(cells)}))"
-
-
-def _words(expressions: Iterable[str]) -> frozenset[str]:
-    """The words and names in some SQL, in lower case: the columns that it may be computed from are among them."""
-    return frozenset(
-        (unquoted(token) if token.kind == "name" else token.text).lower()
-        for expression in expressions
-        for token in tokens_of(expression)
-        if token.kind in {"name", "word"}
-    )
-
-
-def _key_template(job: JobConfig, table: Table) -> KeyParts:
-    if job.key_parts:
-        return job.key_parts
-    if not table.primary_key:
-        raise PlanError(
-            f'job {job.name!r}: table {table.name!r} has no primary key: write a key, like "{table.name}_{{column}}"'
-        )
-    first, *rest = table.primary_key
-    return ((f"{table.name}_", first), *(("_", column) for column in rest))
-
-
-def _fields(job: JobConfig, table: Table) -> list[tuple[str, str]]:
-    """Hash field and select expression of each field of the job."""
-    if job.fields is None:
-        return [(column.name, quote(column.name)) for column in table.columns if not column.hidden]
-    if isinstance(job.fields, Mapping):
-        pairs = []
-        for field, text in job.fields.items():
-            column = table.column(text)
-            name_only = NAME.fullmatch(text) and text.lower() not in KEYWORDS
-            if column is None and (name_only or job.query is not None):
-                raise _missing(table, text, job, f"fields.{field}")
-            pairs.append((field, quote(column.name) if column else text))
-        return pairs
-    return [(name, quote(_named(table, name, job, "fields").name)) for name in job.fields]
-
-
-def _named(table: Table, name: str, job: JobConfig, where: str) -> Column:
-    column = table.column(name)
-    if column is None:
-        raise _missing(table, name, job, where)
-    return column
-
-
-def _missing(table: Table, name: str, job: JobConfig, where: str) -> PlanError:
-    names = [column.name for column in table.columns]
-    close = get_close_matches(name, names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(names)
-    what = "the query gives" if job.query is not None else f"table {table.name!r} has"
-    return PlanError(f"job {job.name!r}: {where}: {what} no column {name!r}: {hint}")
-
-
-def _refuse_unsure(job: JobConfig, table: Table, walk: Sequence[Column], joint: Joint) -> None:
-    """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
-    template = joint.template
-    if not walk:
-        why = "" if chunk_columns(table) else f" ({walkless(table)})"
-        raise PlanError(
-            f"job {job.name!r}: changed_only needs a key that holds all columns of the primary key of table"
-            f" {table.name!r}, or of a unique one that can be walked along{why}, and {template!r} does not: change the"
-            " key, or leave changed_only out"
-        )
-    if joint.may_clash:
-        sign = joint.separator(joint.columns)
-        raise PlanError(
-            f"job {job.name!r}: changed_only needs a key that no two rows share, and {template!r} joins columns so that"
-            f" two rows could make the same one: {f'put {sign!r} between them, or ' if sign else ''}leave changed_only"
-            " out"
-        )
-
-
-def _joint(job: JobConfig, table: Table, parts: KeyParts) -> Joint:
-    columns = tuple(_named(table, column, job, "key") for _, column in parts if column is not None)
-    return Joint(columns, parts, hexed_columns(job.query) if job.query else frozenset())
-
-
-def _warnings(
-    job: JobConfig,
-    table: Table,
-    walk: tuple[Column, ...],
-    joint: Joint,
-) -> list[str]:
-    warnings, template = [], joint.template
-    names = {column.name for column in joint.columns}
-    keys = [set(key) for key in (table.primary_key, *table.unique_keys) if key]
-    if job.query is None and not any(key <= names for key in keys):
-        warnings.append(
-            f"key {template!r} is not unique in table {table.name!r}: of rows that share a key the last one read wins"
-        )
-    if joint.may_clash:
-        warnings.append(joint.warning)
-    if job.query is None and not walk:
-        warnings.append(f"{walkless(table)}: it is read in one pass, and a failure starts it over")
-    if job.query is not None:
-        warnings.append("a query is read in one pass, and a failure starts it over")
-    return warnings

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loader.errors import PlanError
 from loader.model import Column, KeyValues, is_literal
-from loader.mysql.forms import BINARIES, INDEXED, INTEGERS, TEXTS, TIMES, WORDS
+from loader.mysql.forms import BINARIES, BYTES, INDEXED, INTEGERS, TEXTS, TIMES, WORDS, is_any
 
 INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
 CLOCK_CHANGE = 7200  # seconds by which clocks change, at most
@@ -101,3 +101,11 @@ def _hint(column: Column, sign: str, value: str) -> str:
     steady = f"TIMESTAMPDIFF(SECOND, FROM_UNIXTIME({low}), FROM_UNIXTIME({high})) = {high - low}"
     moment = f"FROM_UNIXTIME(IF({steady}, {at}, {low if sign == '>=' else high}))"
     return f" AND {quote(column.name)} {sign} {moment}"
+
+
+def checksum(columns: Sequence[Column]) -> str:
+    """A number of a row, of the columns of its key; texts that may be of several character sets are made of one."""
+    texts = [column for column in columns if column.charset or (is_any(column) and column.type not in BYTES)]
+    mixed = len(texts) > 1 and ({each.charset for each in texts} != {texts[0].charset} or not texts[0].charset)
+    cells = (text_of(column) if mixed and column in texts else quote(column.name) for column in columns)
+    return f"CRC32(CONCAT_WS(',', {', '.join(cells)}))"

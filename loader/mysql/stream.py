@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from loader.errors import Kind, LoaderError, SourceError
 from loader.model import Shape
+from loader.mysql.failures import READING
 from loader.net import limit
 from loader.net.limit import allowed
 
 if TYPE_CHECKING:
     from loader.mysql.connection import Connection
 
-AMID_ROWS = "query ended early"
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
 # Seconds of idleness before a keepalive, seconds between keepalives, and unanswered keepalives that end a connection:
 # devices that forget idle connections do so after minutes, and MySQL may work that long on a statement.
@@ -89,7 +89,7 @@ class Stream:
             self.fill(0)
         self._finished = True
         try:
-            with self._source.asking(AMID_ROWS):
+            with self._source.asking(READING):
                 self._hand_back(self.buffer[self.start : self.end])
         except LoaderError:
             self._cursor._result.unbuffered_active = False  # noqa: SLF001  # else PyMySQL waits for the rest

@@ -124,7 +124,7 @@ class Changes:
 class ChangedOnlyWorker(ChunkWorker):
     """A worker that leaves out known rows, and deletes the hashes of rows that are gone."""
 
-    _found: tuple[int, ChunkEntry | None, Rows, bool]  # of the chunk in progress: see `_carry`
+    _found: "_Found"  # of the chunk under way
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class ChangedOnlyWorker(ChunkWorker):
         started, grant = time.monotonic(), self._throttle.grant()
         digests = self._changes.digests
         entry, before, known = digests.read(chunk.number)
-        way = _Careful(self._writer, lambda: digests.mark_dirty(entry) if entry else None)
+        way = _CallFirst(self._writer, lambda: digests.mark_dirty(entry) if entry else None)
         statement = self._plan.select(chunk)
         digests_known = before.digests if known else b""
         bring = partial(transfer, self._plan, statement, self._source, way, self._throttle, digests_known)
@@ -159,31 +159,31 @@ class ChangedOnlyWorker(ChunkWorker):
             deleted, stay = self._eraser.erase(gone, self._source, self._writer, way)
             event = replace(event, deleted=deleted)
             rows += Rows(UNKNOWN * len(stay), b"".join(len(key).to_bytes(4, "little") + key for key in stay))
-        self._found = grant, entry, rows, same
+        self._found = _Found(grant, entry, rows, same)
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
         """Store the digests that the chunk was written from."""
-        grant, entry, rows, same = self._found
-        if same:
+        found = self._found
+        if found.same:
             return event
-        self._throttle.hold(grant)
+        self._throttle.hold(found.grant)
         chunk, digests = event.chunk, self._changes.digests
         with self._changes.lock:
             family = self._changes.families.get(chunk.number)
-            entry = entry or digests.entry(chunk.number)
+            entry = found.entry or digests.entry(chunk.number)
             if entry is None and family and chunk.upto is not None:
                 entry = ChunkEntry(chunk.number, chunk.after, chunk.upto)
             if entry is None:  # a failover has lost it: the next run finds a gap there, and writes the rest
                 return event
-            kept = digests.write(entry, rows)
+            kept = digests.write(entry, found.rows)
             if family is None:
                 digests.put(kept)
                 return event
             family.done[chunk.number] = kept
             if family.done.keys() < family.numbers:
                 return event
-            deleted, kept_by = self._end(family, grant)
+            deleted, kept_by = self._end(family, found.grant)
             return replace(
                 event,
                 deleted=event.deleted + deleted,
@@ -209,7 +209,20 @@ class ChangedOnlyWorker(ChunkWorker):
         return deleted, kept
 
 
-class _Careful:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a worker has found of its chunk: the entry of its digests, its rows now, whether they are the `same`.
+
+    `grant` is that of the lock under which the rows were read.
+    """
+
+    grant: int
+    entry: ChunkEntry | None
+    rows: Rows
+    same: bool
+
+
+class _CallFirst:
     """A writer that calls something before anything is sent."""
 
     def __init__(self, writer: BatchWriter, first: Callable[[], None]) -> None:

@@ -29,7 +29,7 @@ from loader.process import clock, elapsed
 from loader.redis.client import RedisClient
 from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baseline
-from loader.state.recall import LATEST, built
+from loader.state.stored_json import LATEST, built
 
 STAMPS = ("datetime", "timestamp")
 EARLY = 0.95  # of full_every: with a schedule of the same interval, every other run would come too early

@@ -14,7 +14,8 @@ from loader.mysql import catalog
 from loader.mysql.connection import Connection
 from loader.mysql.errors import more_connections
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import Plan, make_plan, query_of
+from loader.mysql.plan import Plan
+from loader.mysql.planner import make_plan, query_of
 from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options
@@ -66,7 +67,7 @@ class JobContext:
         self.target.guard = lambda: None
         with passing(), self.leaving(WELL if well else LEAVE):  # a lock expires by itself
             if self._lender:
-                self.target.leave_to(self._lender.target)
+                self.target.fences.leave_to(self._lender.target.fences)
             elif self._held:
                 self._let_go(self._held)
         if self._held:
@@ -115,7 +116,7 @@ class JobContext:
         """
         if self._held is None:
             self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
-        if self.throttle.lapsed != self._held.lapsed:
+        if self.throttle.lock is not self._held:
             self._held.take(self.target)
             self._heed(self._held)
             self._held.keep(lost)
@@ -127,7 +128,7 @@ class JobContext:
         """Work under the lock of another context, which opened this one `beside` its own, and releases it."""
         self._held, self._lender = other.held, other
         other.rest()
-        self.target.shut_out(self._held.strangers)
+        self.target.fences.shut_out(self._held.strangers)
         self._heed(self._held)
 
     @property
@@ -138,8 +139,7 @@ class JobContext:
 
     def _heed(self, held: Lock) -> None:
         """Write only while a lock is held."""
-        self.throttle.lapsed, self.throttle.grant = held.lapsed, held.grant
-        self.throttle.confirm = held.confirm
+        self.throttle.lock = held
         self.target.guard = self.throttle.check
 
     @property

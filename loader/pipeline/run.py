@@ -8,14 +8,15 @@ from uuid import uuid4
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.errors import Done, Exit, Foreign, Kind, LoaderError, Paused, StartOver, Stopped, text_of
-from loader.model import ChunkLoaded, ChunkOwed, Notice, Run, Status
+from loader.errors import Kind, LoaderError, StartOver, text_of
+from loader.model import ChunkLoaded, ChunkOwed, Notice, Run
+from loader.outcome import Outcome
+from loader.pipeline.dispatcher import Dispatcher
 from loader.pipeline.events import RunListener
 from loader.pipeline.job_context import JobContext, open_job, patience
 from loader.pipeline.options import Options
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.run_state import RunState
-from loader.pipeline.workers import WorkerPool
 from loader.state import history
 
 REJECTS_KEPT = 1000  # rejects that a run keeps; all are counted
@@ -56,27 +57,21 @@ def run_job(
                     waits=run.waits,
                 )
                 options = replace(options, restart=True)
-    except (Done, Paused) as nothing:
-        run.elsewhere, run.paused = isinstance(nothing, Done), isinstance(nothing, Paused)
-        run.exit_code, run.error = nothing.exit_code, str(nothing)
-    except Stopped as stop:
-        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
     except LoaderError as error:
-        run.status, run.exit_code, run.error = Status.FAILED, _code_of(error, settings, job, run), str(error)
-        run.foreign = isinstance(error, Foreign)
+        run.outcome = Outcome(_kind_of(error, settings, job, run), str(error))
     except (OSError, MemoryError) as error:  # of this machine: no file descriptors or memory left
-        run.status, run.exit_code, run.error = Status.FAILED, Exit.FAILED, text_of(error)
+        run.outcome = Outcome(Kind.FAULT, text_of(error))
     else:
-        if run.rejected or run.error:
-            run.status, run.exit_code = Status.REJECTS, Exit.REJECTS
+        if run.rejected:
+            run.outcome = replace(run.outcome, kind=Kind.REJECTS)
     run.seconds = run.seconds or time.monotonic() - run.started
     return run
 
 
-def _code_of(error: LoaderError, settings: Config, job: JobConfig, run: Run) -> Exit:
-    """The outcome of a failed run: a table that existed before is not a fault of the config."""
-    gone = error.kind is Kind.MISSING
-    return Exit.FAILED if gone and (run.starts > 1 or history.was_loaded(settings, job)) else error.exit_code
+def _kind_of(error: LoaderError, settings: Config, job: JobConfig, run: Run) -> Kind:
+    """The kind of the error that ended a run: if a missing table existed before, the config is right."""
+    is_missing = error.kind is Kind.MISSING
+    return Kind.VANISHED if is_missing and (run.starts > 1 or history.was_loaded(settings, job)) else error.kind
 
 
 def load(
@@ -103,10 +98,10 @@ def load(
 
 
 def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
-    """Load all chunks with a pool of workers."""
+    """Load all chunks, and count them into the run."""
     job = ends.plan.job
-    with RunState(ends, options) as basis, WorkerPool(ends, basis, options) as crew:
-        take_up = partial(crew.take_up, run.id)
+    with RunState(ends, options) as basis, Dispatcher(ends, basis, options) as dispatcher:
+        take_up = partial(dispatcher.take_up, run.id)
         try:
             retry_transient(
                 take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline
@@ -120,15 +115,16 @@ def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Ru
         run.rejected, run.rejects = basis.earlier  # a row that is not in Redis is reported until it is
         run.read = run.rejected
         try:
-            for event in crew.events(listener):
+            for event in dispatcher.events(listener):
                 add(run, event)
         finally:
-            run.chunks = run.chunks_done + crew.owed
+            run.chunks = run.chunks_done + dispatcher.owed
             for reason, seconds in ends.throttle.waited().items():
                 run.waits[reason] = run.waits.get(reason, 0.0) + seconds
         run.deleted += basis.erased
         run.prunes = basis.prunes
-        run.error = basis.evicted() or None
+        if evicted := basis.masters.evicted():
+            run.outcome = Outcome(Kind.REJECTS, evicted)
         _tell(basis.late_notes, listener)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from loader.errors import Kind, LoaderError, Stopped
 
@@ -18,6 +18,33 @@ class StopRequest:
         self.now = False
 
 
+class HeldLock(Protocol):
+    """A lock that a run has taken, and that may lapse: see `state.lock.Lock`."""
+
+    def lapsed(self) -> LoaderError | None:
+        """Why nothing may be written now; None while it is held."""
+
+    def grant(self) -> int:
+        """How often it was granted."""
+
+    def confirm(self) -> None:
+        """Raise a `LoaderError` unless it is held, for which Redis is asked."""
+
+
+class NoLock:
+    """The lock of a run that writes nothing, or has not taken one yet: nothing is in its way."""
+
+    def lapsed(self) -> None:
+        """It does not lapse."""
+
+    def grant(self) -> int:
+        """It was never granted."""
+        return 0
+
+    def confirm(self) -> None:
+        """It need not be held."""
+
+
 class Throttle:
     """A rate for all workers together, a pause while MySQL is too busy, a pause for a slow node, and the stop.
 
@@ -28,13 +55,11 @@ class Throttle:
 
     def __init__(self, rate: int | None = None, halt: StopRequest | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
-        self.lapsed: Callable[[], LoaderError | None] = lambda: None  # why nothing may be written: the lock has expired
-        self.grant: Callable[[], int] = lambda: 0  # how often the lock was granted
-        self.confirm: Callable[[], None] = lambda: None  # checks the lock, and raises if it is not held
+        self.lock: HeldLock = NoLock()  # that the run has to hold to write
         self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth retrying
         self.rows = 0  # rows that passed `pace`, including those of unfinished chunks
         self._rate = rate
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
         self._free = 0.0  # when the next row may go
         self._slow = ("", 0.0)  # a slow node, and until when it is spared
         self._waited: dict[str, float] = {}  # seconds of all workers, by reason
@@ -60,7 +85,7 @@ class Throttle:
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
         due = 0.0
-        with self._lock:
+        with self._counting:
             self.rows += rows
             if self._rate:
                 due = max(self._free, time.monotonic())
@@ -80,15 +105,27 @@ class Throttle:
                 time.sleep(min(left, STEP))
                 now = time.monotonic()
             if reason:
-                with self._lock:
+                with self._counting:
                     self._waited[reason] = self._waited.get(reason, 0.0) + now - began
         if self.stopped:
             raise Stopped("the run is stopping")
 
     def waited(self) -> dict[str, float]:
         """Seconds that all workers together have waited, by reason: rate, busy, slow node, lock, retry."""
-        with self._lock:
+        with self._counting:
             return dict(self._waited)
+
+    def lapsed(self) -> LoaderError | None:
+        """Why nothing may be written now; None while the lock is held."""
+        return self.lock.lapsed()
+
+    def grant(self) -> int:
+        """How often the lock was granted."""
+        return self.lock.grant()
+
+    def confirm(self) -> None:
+        """Raise a `LoaderError` unless the lock is held, for which Redis is asked."""
+        self.lock.confirm()
 
     def hold(self, grant: int) -> None:
         """Make sure that the lock has been held since the grant of this number."""

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from loader.config.servers import SourceConfig
@@ -54,46 +54,48 @@ class ChunkWorker:
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
         """Load a chunk, retrying all of it while its failures are transient."""
-        failures = erased = 0
-
-        def attempt() -> ChunkLoaded:
-            nonlocal failures, erased
-            try:
-                self._throttle.admit()
-                if failures:
-                    self._throttle.confirm()
-                grant = self._throttle.grant()
-                self._moved = time.monotonic()
-                self._connect(grant, again=failures > 0)
-                event = self._carry(chunk)
-                erased += event.deleted  # by later failed attempts too
-                event = replace(event, deleted=erased)
-                self._look()
-                assert self._writer
-                if self._marking:
-                    kept = self._writer.await_replicas()
-                    event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
-                self._throttle.hold(grant)  # commands may have arrived after another run's writes
-                event = replace(self._settle(event), grant=grant)
-            except Stopped:
-                if self._writer:  # all commands are completed, so that no key is left without its TTL
-                    with suppress(LoaderError):
-                        self._writer.drain()
-                self.close()
-                raise
-            except BaseException as error:
-                failures += 1
-                if self._source:
-                    self._moved = max(self._moved, self._source.moved)
-                self.close()
-                if isinstance(error, StartOver):
-                    self._explain()
-                raise
-            else:
-                return event
-
+        tries = _Tries()
+        attempt = partial(self._try, chunk, tries)
         event = retry_transient(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
-        return replace(event, retried=failures) if failures else event
+        return replace(event, retried=tries.failed) if tries.failed else event
+
+    def _try(self, chunk: Chunk, tries: "_Tries") -> ChunkLoaded:
+        """Load a chunk once; if that fails, drop the connections."""
+        try:
+            return self._load(chunk, tries)
+        except Stopped:
+            if self._writer:  # all commands are completed, so that no key is left without its TTL
+                with suppress(LoaderError):
+                    self._writer.drain()
+            self.close()
+            raise
+        except BaseException as error:
+            tries.failed += 1
+            if self._source:
+                self._moved = max(self._moved, self._source.moved)
+            self.close()
+            if isinstance(error, StartOver):
+                self._explain()
+            raise
+
+    def _load(self, chunk: Chunk, tries: "_Tries") -> ChunkLoaded:
+        """Load a chunk once: from the first row to the last replica, under one grant of the lock."""
+        self._throttle.admit()
+        if tries.failed:
+            self._throttle.confirm()
+        grant = self._throttle.grant()
+        self._moved = time.monotonic()
+        self._connect(grant, again=tries.failed > 0)
+        event = self._carry(chunk)
+        tries.deleted += event.deleted
+        event = replace(event, deleted=tries.deleted)
+        self._look()
+        assert self._writer
+        if self._marking:
+            kept = self._writer.await_replicas()
+            event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
+        self._throttle.hold(grant)  # commands may have arrived after another run's writes
+        return replace(self._settle(event), grant=grant)
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
         """Transfer the rows of a chunk."""
@@ -140,3 +142,11 @@ class ChunkWorker:
         self._writer.guard(partial(self._throttle.hold, grant))
         if self._source is None:
             self._source = Connection(self._settings)
+
+
+@dataclass(slots=True)
+class _Tries:
+    """The attempts at one chunk so far: how many have failed, and how many hashes all together have deleted."""
+
+    failed: int = 0
+    deleted: int = 0

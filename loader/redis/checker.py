@@ -55,7 +55,7 @@ class HashChecker:
     @property
     def most(self) -> int:
         """Largest value in bytes that all nodes accept."""
-        return self._target.most
+        return self._target.limit.most
 
     def begin(self) -> SlotMap:
         """Adopt the newest topology."""

@@ -27,7 +27,7 @@ class CollectingWriter:
     @property
     def most(self) -> int:
         """Largest value in bytes that would be sent."""
-        return self._target.most
+        return self._target.limit.most
 
     def begin(self) -> SlotMap:
         """The topology by which rows would be sent."""

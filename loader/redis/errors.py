@@ -1,10 +1,11 @@
 """The meaning of Redis's error replies, by their first word."""
 
 import re
+from collections.abc import Sequence
 
 import redis
 
-from loader.errors import Kind, TargetError
+from loader.errors import Kind, TargetError, is_local
 from loader.model import Node
 from loader.net.tls import PLAIN, meaning
 
@@ -27,6 +28,7 @@ NO_CLUSTER = (
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
 ENCRYPTED = "the server speaks TLS there: write rediss:// in target.url"
 ANSWERED = (redis.AuthenticationError, redis.BusyLoadingError)
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError)  # of a driver, once a connection is gone
 ACCOUNT = "see the user in target.url, and target.password"
 NAMELESS = "ERR without a message"  # for an error without any text
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
@@ -44,6 +46,32 @@ def error_text(error: Exception) -> str:
         return "a reply does not fit into this machine's memory, or the server is broken"
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
+
+
+def failure_of(error: Exception | str, node: Node, *, reached: bool) -> TargetError:
+    """What a driver's exception or an error reply means for the run; whether the node was `reached` before."""
+    return unknown_command(error, node) or _meaning(error, node, reached=reached)
+
+
+def _meaning(error: Exception | str, node: Node, *, reached: bool) -> TargetError:
+    text = error_text(error) if isinstance(error, Exception) else error
+    code = code_of(text)
+    message = f"redis {node}: {text.removesuffix('.')}"
+    if told := advice(error, code, text):
+        return TargetError(f"{message}: {told}", kind=Kind.ACCESS if is_access(error, code) else Kind.REFUSED)
+    if isinstance(error, redis.InvalidResponse):
+        what = "the answer is none of Redis" if reached else "no Redis server answers there"
+        return TargetError(
+            f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
+            kind=Kind.UNSETTLED if reached else Kind.REFUSED,
+        )
+    if isinstance(error, Exception) and is_local(error):
+        return TargetError(message)
+    if code in CAPACITY or text.startswith((CLIENTS, PROTOCOL)):
+        return TargetError(message, kind=Kind.UNSETTLED)
+    if isinstance(error, LOST) or code in NODE | REDIRECT or text.startswith(NO_MASTER):
+        return TargetError(message, kind=Kind.UNAVAILABLE)
+    return TargetError(message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}")  # may contain a row
 
 
 def unknown_command(error: Exception | str, node: Node) -> TargetError | None:
@@ -80,3 +108,17 @@ def code_of(text: str) -> str:
         return "NOPERM"
     inner = re.search(r"-([A-Z]{3,}) ", text) if text.startswith(SCRIPT) else None
     return inner[1] if inner else text.partition(" ")[0]
+
+
+def refusal_in_script(text: str, words: Sequence[str | bytes | int]) -> str:
+    """The refusal of a script, with the command that it may not or cannot send: Redis names only the script's line.
+
+    Empty if the error is another one.
+    """
+    unknown = UNKNOWN_IN_SCRIPT.search(text)
+    line = re.search(r"@user_script:\s*([0-9]+)", text) if unknown or text.startswith(FORBIDDEN) else None
+    lines = str(words[1]).splitlines() if line and words[0] == "EVAL" else []
+    named = re.findall(r"redis\.p?call\('(\w+)'", "".join(lines[int(line[1]) - 1 :][:1])) if line else []
+    if unknown and named:
+        return f"ERR unknown command '{named[0]}'"
+    return f"NOPERM a script may not send {' or '.join(dict.fromkeys(named))}" if named else ""

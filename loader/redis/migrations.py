@@ -120,7 +120,7 @@ def _ask(target: RedisClient, node: Node) -> _Told:
     for line in target.command(node, "CLUSTER", "NODES").decode().splitlines():
         ident, address, flags, _, _, _, epoch, _, *slots = line.split()
         if "myself" not in flags.split(","):
-            told.others[ident] = target.redirected(f"ASK 0 {address.partition('@')[0]}", node)
+            told.others[ident] = target.topology.redirected(f"ASK 0 {address.partition('@')[0]}", node)
             continue
         told.id, told.epoch = ident, int(epoch)
         for word in slots:

@@ -103,3 +103,8 @@ KINDS: Mapping[str, Kind] = {
     "CLIENT LIST": _text,
     "CLIENT KILL": _number,
 }
+
+
+def info_of(text: bytes) -> dict[str, str]:
+    """The fields of a reply to INFO, by name."""
+    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)

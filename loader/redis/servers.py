@@ -2,14 +2,25 @@
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from loader.errors import Kind, TargetError
 from loader.model import Node
-from loader.redis.client import RedisClient, info_of
+from loader.redis.client import RedisClient
 from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
+from loader.redis.replies import info_of
 from loader.wire.slots import SLOTS
+
+
+class ClusterState(StrEnum):
+    """How the masters of a target are doing together, a standalone server too."""
+
+    OK = "ok"
+    MOVING = "moving"  # slots are being moved
+    FAIL = "fail"  # slots have no master, or a master does not answer or does not count the cluster as ok
+    UNKNOWN = "unknown"  # it was not asked lately
 
 
 def headroom(target: RedisClient) -> dict[Node, int]:
@@ -62,7 +73,7 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
     found = {}
     for node in target.slots.nodes:
         words = (("CLIENT", "ID"), ("INFO",))
-        client, text = target.look(node, *words) if newest else target.commands(node, words)
+        client, text = target.look(node, words) if newest else target.commands(node, words)
         if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
             raise target.error(client, node)
         if isinstance(text, Exception):
@@ -71,7 +82,7 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
         if info.get("role") == "slave":
             target.mark_stale()
             raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
-        target.note_replicas(node, int(info.get("connected_slaves", 0)))
+        target.topology.note_replicas(node, int(info.get("connected_slaves", 0)))
         policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
         found[node] = Life(
             f"{info.get('run_id', '')} {info.get('master_replid', '')}",
@@ -94,7 +105,7 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
 
     If slots are being moved, the state is `moving` at best, and they are listed; their receivers count as masters.
     """
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
+    ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
     for first, last, (master, *replicas) in ranges:
         entry = masters.setdefault(master, {"node": str(master), "slots": 0, "keys": None, "replicas": len(replicas)})
@@ -102,18 +113,18 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
     under_way = moves(target, masters)
     for move in under_way:
         masters.setdefault(move.taker, {"node": str(move.taker), "slots": 0, "keys": None, "replicas": 0})
-    state = ("moving" if under_way else "ok") if masters else "fail"
+    state = (ClusterState.MOVING if under_way else ClusterState.OK) if masters else ClusterState.FAIL
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
             # CLUSTER SLOTS omits a replica that has received nothing yet.
             entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
-                state = "fail"
+                state = ClusterState.FAIL
         except TargetError as error:
             if not error.transient:
                 raise
-            state = "fail"
+            state = ClusterState.FAIL
     document = {
         "schema": "loader.cluster/v1",
         "state": state,

@@ -235,7 +235,7 @@ class NodePool:
         """Close all connections; the servers must forget bytes in flight before they are written to again."""
         for link in self:
             if link.awaited:
-                self._target.fence(link.node, link.name)
+                self._target.fences.add(link.node, link.name)
             link.connection.disconnect()
         self._links.clear()
         self._selector.close()

@@ -49,6 +49,15 @@ class Topology:
         """The masters that have a replica."""
         return frozenset(self.replicas)
 
+    def replicas_of(self, node: Node) -> int:
+        """How many replicas a master has."""
+        return self.replicas.get(node, 0)
+
+    def note_replicas(self, node: Node, connected: int) -> None:
+        """Take a master's own word for how many replicas it has: CLUSTER SLOTS leaves out those that are new."""
+        if connected > self.replicas_of(node):
+            self.count_replicas({**self.replicas, node: connected})
+
     def refresh(self, read: Callable[[], SlotMap], *, force: bool) -> None:
         """Read the topology if it is stale, or at once; one worker does, while the others keep the old one.
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 from loader.errors import Kind, TargetError
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
-from loader.redis.client import HOPS, LIMITS, SMALL, RedisClient
+from loader.redis.client import HOPS, RedisClient
 from loader.redis.errors import DATA, NAMELESS, PROTOCOL, REDIRECT, error_text
 from loader.redis.sockets import NodeConnection, NodePool
+from loader.redis.value_limit import LIMITS, SMALL
 from loader.wire import resp
 from loader.wire.codec import count_replies
 from loader.wire.slots import SlotMap
@@ -95,7 +96,7 @@ class PipelineWriter:
     @property
     def most(self) -> int:
         """Largest value in bytes that all nodes accept."""
-        return self._target.most
+        return self._target.limit.most
 
     def begin(self) -> SlotMap:
         """Adopt the newest topology; return the map for the next batches."""
@@ -139,24 +140,24 @@ class PipelineWriter:
         if gone := written - masters:
             raise TargetError(f"redis {min(gone)}: was written to, but is no longer a master", kind=Kind.UNAVAILABLE)
         nodes = written | (self._redirected & masters)
-        exposed = (self._exposed | (nodes & self._target.exposed)) & masters
+        exposed = (self._exposed | (nodes & self._target.topology.exposed)) & masters
         self._redirected, self._exposed = set(), set()
         marks = self._marking.begin(nodes) if self._marking else {}
         commands: dict[Node, list[list[bytes]]] = {}
         for node in nodes:
             noting = [self._marking.command(marks[node])] if self._marking and node in marks else []
-            if words := noting + _waits(self._target.replicas(node)):
+            if words := noting + _waits(self._target.topology.replicas_of(node)):
                 commands[node] = words
         patience = REPLICA_WAIT + OTHERS_WAIT + allowed(self._target.patience)
         for node, replies in self._links.numbers(commands, patience, self._tell):
             if node in marks:
                 self._check_mark(node, replies[0])
             counts = replies[node in marks :]
-            if counts and self._check_replicas(node, counts) < self._target.replicas(node):
+            if counts and self._check_replicas(node, counts) < self._target.topology.replicas_of(node):
                 exposed.add(node)
         if self._marking:
             self._marking.end(marks)
-        exposed |= nodes & self._target.exposed
+        exposed |= nodes & self._target.topology.exposed
         return Kept(frozenset(exposed), tuple(marks.values()))
 
     def close(self) -> None:
@@ -211,14 +212,14 @@ class PipelineWriter:
             batches = [sent.batch for sent in link.awaited if isinstance(sent, _Sent)]
             large = [batch.data for batch in batches if len(batch.data) > SMALL]
             size = max((_largest(words) for data in large for words in resp.split_commands(data)), default=0)
-            if size > SMALL and str(link.node) == error.node and not self._target.learn(link.node, size):
+            if size > SMALL and str(link.node) == error.node and not self._target.limit.learn(link.node, size):
                 hint = f"a value of {size:,} bytes was being sent: see {' and '.join(LIMITS)} of redis"
                 error.args = (f"{error}: {hint}",)
 
     def _too_large(self, node: Node, words: Sequence[bytes], text: str) -> TargetError:
         """The transient error for a value that is too large for a node: it is not sent there again."""
         size = _largest(words)
-        self._target.learn(node, size, refused=True)
+        self._target.limit.learn(node, size, refused=True)
         return self._target.error(f"{text}, of {size:,} bytes", node)
 
     def _settle(self, node: Node, sent: _Sent) -> Batch | None:
@@ -272,7 +273,7 @@ class PipelineWriter:
         to: dict[tuple[Node, bool], list[_Redo]] = {}
         for again in redo:
             code = again.text.partition(" ")[0]
-            place = self._target.redirected(again.text, again.node) if code != "TRYAGAIN" else again.node
+            place = self._target.topology.redirected(again.text, again.node) if code != "TRYAGAIN" else again.node
             to.setdefault((place, code == "ASK"), []).append(again)
             if code == "TRYAGAIN":
                 time.sleep(PAUSE)
@@ -283,7 +284,7 @@ class PipelineWriter:
             lead: list[list[bytes]] = [[b"ASKING"]] if asking else []
             commands = [words for again in group for words in [*lead, again.words]]
             self._redirected.add(node)
-            replicas = self._target.replicas(node)
+            replicas = self._target.topology.replicas_of(node)
             waits = _waits(replicas)  # these use a connection that `await_replicas` may not wait on
             replies = self._target.commands(node, commands + waits)
             counts, replies = replies[len(commands) :], replies[: len(commands)]

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.config.parsers import CONTROLS
-from loader.model import Chunk, Node, Run, Status
+from loader.model import Chunk, Node, Run
+from loader.outcome import Status
 from loader.words import counted, nouns
 
 SHOWN_REJECTS = 5

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.outcome import Status
 from loader.pipeline.throttle import Throttle
 from loader.words import counted
 
@@ -208,7 +209,7 @@ class Reporter:
             self._bar.stop()
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of how many rows are to come, and of what says why workers wait."""
+        """Note how many rows are expected, and the object that says why workers wait."""
         self._expected, self._throttle = rows, throttle
         self._rows = self._chunks = 0
         if self._bar:
@@ -253,7 +254,7 @@ class Reporter:
     def _conclude(self, run: Run) -> None:
         """One line with everything, where there are lines; the bar's last word is the summary."""
         if self._lines:
-            level = "debug" if run.refused else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon looks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:

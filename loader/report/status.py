@@ -1,17 +1,25 @@
 """Jobs and runs as tables for people and as documents for programs: `loader status` and `loader runs`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.jobs.status import JobStatus
+from loader.jobs.status import JobState, JobStatus
 from loader.state.history import RunRecord
 
 WIDTH = 80
 NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
-COLORS = {"ok": 32, "running": 36, "rejects": 33, "late": 33, "paused": 33, "stopped": 33, "failed": 31}
+COLORS: Mapping[str, int] = {
+    JobState.OK: 32,
+    JobState.RUNNING: 36,
+    JobState.REJECTS: 33,
+    JobState.LATE: 33,
+    JobState.PAUSED: 33,
+    JobState.STOPPED: 33,
+    JobState.FAILED: 31,
+}
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -116,7 +124,7 @@ def _below(status: JobStatus) -> list[str]:
         lines.append(f"its schedule has been paused since {moment(status.paused)}")
     if problems := problems_of(status):
         lines += problems
-    elif status.late and status.state != "late":
+    elif status.late and status.state is not JobState.LATE:
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:
         lines.append(status.last.error)

@@ -16,10 +16,11 @@ from typing import Any
 from loader.errors import StateError
 from loader.model import Node
 from loader.redis.client import RedisClient
+from loader.redis.key_reader import KeyReader
 from loader.redis.servers import Life
 from loader.state.checkpoint import difference
 from loader.state.markers import Markers
-from loader.state.recall import LATEST, parsed, recalled
+from loader.state.stored_json import LATEST, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 
@@ -58,18 +59,13 @@ class Baselines:
     def __init__(self, target: RedisClient, job: str) -> None:
         self._text: bytes | None = None  # as it was when the run began
         self._target = target
+        self._job = job
         self._marker = spread_key("standing", job)
         self._key = own_key(job, "baseline")
 
     def read(self) -> Baseline | None:
         """The baseline; None if there is none, a `StateError` if this program did not write it."""
-        text = self._read()
-        try:
-            if text is None or parsed(text).keys() == {VOID}:
-                return None
-            return recalled(Baseline, text, VERSION)
-        except ValueError as error:
-            raise foreign(self._key, f"cannot be read ({error})") from error
+        return read_baseline(self._target, self._job)
 
     def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
         """Why a run with these facts, on these masters, cannot build on it, for people; empty if it can."""
@@ -128,6 +124,18 @@ class Baselines:
     def _read(self) -> bytes | None:
         text: bytes | None = self._target.ask(self._key.encode(), "GET", self._key)[1]
         return text
+
+
+def read_baseline(target: KeyReader, job: str) -> Baseline | None:
+    """The baseline of a job; None if there is not one, a `StateError` if this program did not write it."""
+    key = own_key(job, "baseline")
+    text = target.ask(key.encode(), "GET", key)[1]
+    try:
+        if text is None or parsed(text).keys() == {VOID}:
+            return None
+        return recalled(Baseline, text, VERSION)
+    except ValueError as error:
+        raise foreign(key, f"cannot be read ({error})") from error
 
 
 def doubt(now: Life, before: Life | None) -> str:

@@ -13,8 +13,8 @@ from hashlib import sha256
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.errors import Foreign, StateError
-from loader.redis.client import RedisClient
-from loader.state.recall import recalled
+from loader.redis.key_reader import KeyReader
+from loader.state.stored_json import recalled
 from loader.state_keys import foreign, own_key
 
 VERSION = 1
@@ -47,7 +47,7 @@ def fingerprint(source: SourceConfig, job: JobConfig) -> str:
 class Claims:
     """The claim of one job in its target."""
 
-    def __init__(self, target: RedisClient, job: str) -> None:
+    def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._job = job
         self._key = own_key(job, "claim")

@@ -18,7 +18,7 @@ from typing import Any
 from loader.errors import StartOver, StateError
 from loader.model import Chunk, KeyValues
 from loader.redis.client import RedisClient
-from loader.state.recall import built, parsed
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 1

@@ -16,14 +16,16 @@ from typing import Any
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig, TargetConfig
-from loader.errors import Exit, LoaderError, StateError, Stopped
-from loader.model import Run, Status
+from loader.errors import LoaderError, StateError, Stopped
+from loader.model import Run
+from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
-from loader.state.baseline import Baselines
+from loader.redis.key_reader import KeyReader
+from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
-from loader.state.recall import LATEST, recalled
 from loader.state.rejects import Rejects
+from loader.state.stored_json import LATEST, recalled
 from loader.state_keys import foreign, own_key
 
 VERSION = 1
@@ -47,7 +49,7 @@ class RunRecord:
     began: float
     ended: float
     seconds: float
-    status: str
+    status: Status
     exit_code: int
     full: bool
     partial: bool
@@ -68,7 +70,7 @@ class RunRecord:
     @property
     def is_success(self) -> bool:
         """Whether it ended well, apart from rejected rows, and covered the whole job."""
-        return self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial
+        return self.status.is_success and not self.partial
 
 
 def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRecord:
@@ -79,7 +81,7 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
         began=round(run.began, 3),
         ended=round(time.time(), 3),
         seconds=round(run.seconds, 3),
-        status=run.status.value,
+        status=run.status,
         exit_code=int(run.exit_code),
         full=run.full,
         partial=partial,
@@ -97,7 +99,7 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
 class History:
     """The history of one job in its target."""
 
-    def __init__(self, target: RedisClient, job: str) -> None:
+    def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._runs = own_key(job, "runs")
         self._success = own_key(job, "success")
@@ -144,7 +146,6 @@ class History:
 def _read(text: bytes) -> RunRecord:
     """An entry; a `ValueError` says why this program did not write it."""
     entry = recalled(RunRecord, text, VERSION)
-    Status(entry.status)
     if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
         raise ValueError("counts are missing")
     if (entry.slot or 0) > LATEST:
@@ -159,7 +160,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
     this, except for a signal that arrives meanwhile.
     """
     failures: list[Exception] = []
-    patience = AWAY if run.exit_code == Exit.UNREACHABLE else PATIENCE
+    patience = AWAY if run.outcome.is_unreachable else PATIENCE
     entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
     took = time.monotonic() - run.started
 
@@ -179,7 +180,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
         thread = start_thread(write)  # abandoned if many nodes each take their time not to answer
         thread.join(patience + 1)
     except Stopped as stop:
-        run.status, run.exit_code, run.error = Status.STOPPED, stop.exit_code, str(stop)
+        run.outcome = Outcome(stop.kind, str(stop))
         return ""
     except LoaderError as error:  # no more threads
         failures.append(error)
@@ -188,16 +189,15 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
             failures.append(LoaderError("redis does not answer"))
     if failures and not isinstance(failures[0], LoaderError | OSError):
         raise failures[0]
-    told = run.exit_code in {Exit.OK, Exit.REJECTS}  # a failed run has reported it itself
-    return str(failures[0]) if failures and told else ""
+    return str(failures[0]) if failures and run.outcome.is_success else ""  # a failed run has reported it itself
 
 
-def watermark(target: RedisClient, job: JobConfig) -> float | None:
-    """The time up to which an incremental job has all changes: when its last valid run began, by the target's clock.
+def watermark(target: KeyReader, job: JobConfig) -> float | None:
+    """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
     In seconds since 1970; None if unknown, a `StateError` if it cannot be read.
     """
-    baseline = Baselines(target, job.name).read() if job.incremental else None
+    baseline = read_baseline(target, job.name) if job.incremental else None
     return baseline.began if baseline else None
 
 

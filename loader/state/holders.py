@@ -7,8 +7,10 @@ from typing import Any
 from loader.errors import StateError
 from loader.process import is_gone
 from loader.redis.client import RedisClient
+from loader.redis.key_reader import KeyReader
+from loader.redis.prefetch import Prefetched, Question
 from loader.state.markers import CALLED
-from loader.state.recall import built, parsed
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
 PIDS = 1 << 31  # no process id is greater
@@ -26,7 +28,7 @@ class Holder:
     since: str
 
 
-def holders(target: RedisClient, job: str) -> tuple[Holder, ...]:
+def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
     """The current holders of a job's lock; a `StateError` if this program did not write it."""
     key = own_key(job, "lock")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
@@ -54,9 +56,9 @@ def check_fence(target: RedisClient, job: str) -> None:
 def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
     """The jobs that have a lock now, held or about to expire: these keys expire, and are not rows."""
     keys = {job: own_key(job, "lock") for job in jobs}
-    asked: list[tuple[bytes, tuple[str, ...]]] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
-    with target.prefetching(asked):
-        return frozenset(job for job, key in keys.items() if target.ask(key.encode(), "EXISTS", key)[1])
+    asked: list[Question] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
+    replies = Prefetched(target, asked)
+    return frozenset(job for job, key in keys.items() if replies.ask(key.encode(), "EXISTS", key)[1])
 
 
 @dataclass(frozen=True, slots=True)

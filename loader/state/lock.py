@@ -191,12 +191,12 @@ class Lock:
         over = _now() - self._until
         if self._lost or over <= 0:
             return self._lost
-        why = f": {self._failure}" if self._failure else ""
+        failure = self._failure
+        why, kind = (f": {failure}", failure.kind) if failure else ("", Kind.UNAVAILABLE)
         error = LoaderError(
-            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}", kind=Kind.UNAVAILABLE
+            f"the lock of job {self._job!r} has not been renewed for {over + TTL:.0f} s{why}", kind=kind
         )
-        if self._failure:
-            error.exit_code = self._failure.exit_code
+        error.retry = Kind.UNAVAILABLE.retry
         return error
 
     def confirm(self) -> None:
@@ -243,7 +243,7 @@ class Lock:
         if not self.leave():  # the renewal would undo this: the lock expires by itself
             return
         off: list[str | bytes] = [*self._closed(target)]
-        if target.settled and not self.lapsed():
+        if target.fences.is_settled(target.slots.nodes) and not self.lapsed():
             off.append(self._token)
         self.end()
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
@@ -273,7 +273,7 @@ class Lock:
             pairs = zip(more[::2], more[1::2], strict=True)
             self._strangers |= {token: each.decode() for token, each in pairs}
             if self._target:
-                self._target.shut_out(self._strangers.values())
+                self._target.fences.shut_out(self._strangers.values())
             self._known = False
         self._known = self._known or known
         if not self._known:
@@ -291,14 +291,14 @@ class Lock:
         for node in target.slots.nodes:
             with suppress(TargetError):  # nothing is sent there before it has done so
                 target.command(node, "PING")
-        if target.unkillable:
+        if target.fences.unkillable:
             time.sleep(FORGET)
         if closed := self._closed(target):
             target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, "", "", *closed)
 
     def _closed(self, target: RedisClient) -> list[bytes]:
         """The runs that are shut out of all masters by now."""
-        return list(self._strangers) if target.has_shut_out(self._strangers.values()) else []
+        return list(self._strangers) if target.fences.has_shut_out(self._strangers.values(), target.slots.nodes) else []
 
     def _hear_of(self, held: _Held | None) -> None:
         """Note the holder in the way of a renewal."""

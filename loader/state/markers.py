@@ -70,7 +70,7 @@ class Markers:
             for key in self._free(without, slots):
                 told = [("HSET", key, NAME, self._target.name)] if self._passing else []
                 if self._passing and (other := self._name_in(key)):
-                    self._target.shut_out([other])
+                    self._target.fences.shut_out([other])
                 self._target.keep(key.encode(), ("DEL", key), *told, ("HSET", key, RUN, self.run))
                 self._keys.append(key)
 
@@ -108,7 +108,7 @@ class Markers:
 
     def reach_all(self, node: Node, seconds: float) -> bool:
         """Whether all replicas of a master have all its writes, or get them within this many seconds."""
-        key, replicas = self.place(node), self._target.replicas(node)
+        key, replicas = self.place(node), self._target.topology.replicas_of(node)
         if key is None or not replicas:
             return False
         mark = ("HSET", key, f"{self._life}.{END}", next(self._numbers))

@@ -7,8 +7,8 @@ from typing import Any
 
 from loader.errors import StateError
 from loader.model import Reject
-from loader.redis.client import RedisClient
-from loader.state.recall import built, parsed
+from loader.redis.key_reader import KeyReader
+from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
 REJECTS_KEPT = 10_000  # rejects in a job's list; all are counted
@@ -44,7 +44,7 @@ class _Entry:
 class Rejects:
     """The rows of a job that could not be written, by the key of their hash; without their values."""
 
-    def __init__(self, target: RedisClient, job: str) -> None:
+    def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
         self.strange: set[bytes] = set()  # invalid entries, which were removed or rewritten
@@ -76,7 +76,7 @@ class Rejects:
         """All of them; those listed meanwhile may be missing. A `StateError` if one cannot be read."""
         for key, entry in self._entries():
             if entry is None:
-                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
+                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that this program did not write")
             yield entry
 
     def remove(self, keys: Sequence[bytes]) -> int:

@@ -15,12 +15,11 @@ from starlette.routing import Route
 from loader.errors import LoaderError
 from loader.web.auth import COOKIE, LASTS, Auth, bearer, is_own_page, local
 from loader.web.server import NO_STORE
-from loader.web.views import Viewer
+from loader.web.views import Action, Notice, Viewer
 
 MOST = 4096  # bytes of a form
 SLOW = 10.0  # seconds in which a form must arrive
-ACTIONS = ("run", "pause", "resume", "retry")
-NOTICES = frozenset({*ACTIONS, "busy", "away"})
+NOTICES = frozenset({*Action, Notice.BUSY, Notice.AWAY})  # that an address may carry
 LOG = logging.getLogger(__name__)
 
 
@@ -30,7 +29,7 @@ class JobControl(Protocol):
     def knows(self, job: str) -> bool:
         """Whether there is such a job."""
 
-    def act(self, job: str, action: str, by: str) -> bool:
+    def act(self, job: str, action: Action, by: str) -> bool:
         """Perform an action; the log names its origin."""
 
 
@@ -53,18 +52,18 @@ class Actions:
         """The viewer of a page."""
         notice = request.query_params.get("done", "")
         signed_in = self._access.exists and self._access.has(request.cookies.get(COOKIE))
-        return Viewer(self._access.exists, signed_in, notice if notice in NOTICES else "")
+        return Viewer(self._access.exists, signed_in, Notice(notice) if notice in NOTICES else None)
 
     def routes(self) -> list[Route]:
         """They answer 404 if the config has no token."""
         return [
-            *(Route(f"/jobs/{{job}}/{action}", self._taker(action), methods=["POST"]) for action in ACTIONS),
+            *(Route(f"/jobs/{{job}}/{action}", self._taker(action), methods=["POST"]) for action in Action),
             Route("/sign-in", self._ask, methods=["GET"]),
             Route("/sign-in", self._sign_in, methods=["POST"]),
             Route("/sign-out", self._sign_out, methods=["POST"]),
         ]
 
-    def _taker(self, action: str) -> Callable[[Request], Awaitable[Response]]:
+    def _taker(self, action: Action) -> Callable[[Request], Awaitable[Response]]:
         async def take(request: Request) -> Response:
             self._check()
             job = request.path_params["job"]
@@ -80,11 +79,11 @@ class Actions:
             code, _ = await run_in_threadpool(self._act, job, action, "form")
             if code == 404:
                 return _go(page)
-            return _go(f"{page}?done={ {202: action, 409: 'busy'}.get(code, 'away') }")
+            return _go(f"{page}?done={ {202: action, 409: Notice.BUSY}.get(code, Notice.AWAY) }")
 
         return take
 
-    async def _by_program(self, job: str, action: str, token: str, address: str) -> Response:
+    async def _by_program(self, job: str, action: Action, token: str, address: str) -> Response:
         if wait := self._access.wait(address):
             return _json({"error": f"too many wrong tokens: wait {wait} s"}, 429, {"Retry-After": str(wait)})
         if not self._access.fits(token, address):
@@ -93,7 +92,7 @@ class Actions:
         code, error = await run_in_threadpool(self._act, job, action, "bearer")
         return _json({"error": error} if error else {"job": job, "done": action}, code)
 
-    def _act(self, job: str, action: str, by: str) -> tuple[int, str]:
+    def _act(self, job: str, action: Action, by: str) -> tuple[int, str]:
         """The HTTP status for the outcome of an action, and the error if any."""
         if not self._hands.knows(job):
             return 404, f"no job {job!r} in the config"
@@ -116,10 +115,10 @@ class Actions:
         onward = local(fields.get("next", "/"))
         address = _address(request)
         if wait := self._access.wait(address):
-            return self._page(Viewer(actions=True, notice="wait"), onward, 429, {"Retry-After": str(wait)})
+            return self._page(Viewer(actions=True, notice=Notice.WAIT), onward, 429, {"Retry-After": str(wait)})
         if not self._access.fits(fields.get("token", ""), address):
             LOG.warning("a wrong token came from %s", address)
-            return self._page(Viewer(actions=True, notice="refused"), onward, 403)
+            return self._page(Viewer(actions=True, notice=Notice.REFUSED), onward, 403)
         answer = _go(onward)
         answer.set_cookie(COOKIE, self._access.open(), int(LASTS), httponly=True, samesite="strict", path="/")
         return answer

@@ -10,10 +10,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.outcome import Reason
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, RunRecord
-from loader.web.views import CELLS, MINUTES, Cell, Grid, Progress
+from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress
 
 LATELY = 10.0  # seconds over which the rate of a run in progress is measured
 LEAST = 10.0  # seconds of the current minute below which its rate would jump
@@ -81,7 +82,7 @@ class RunTracker:
     def ended(self, run: Run, slot: int) -> None:
         """A run of a slot is over; its own listener got the details."""
 
-    def skipped(self, job: str, slot: int, reason: str, count: int) -> None:
+    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """Slots go without a run here."""
 
     def crashed(self, job: str, slot: int, error: BaseException) -> None:
@@ -105,7 +106,7 @@ class RunTracker:
             elif isinstance(event, RunEnded):
                 if heard.going is listener.going:
                     heard.going = None
-                if not event.run.refused and heard.chunks.run == event.run.id:
+                if not event.run.did_nothing and heard.chunks.run == event.run.id:
                     heard.chunks.end(event.run)
             elif listener.going:
                 self._count(heard, listener.going, event)
@@ -218,13 +219,13 @@ class _Cell:
         self.rejects += other.rejects
         self.seconds += other.seconds
 
-    def state(self, chunks: int) -> str:
+    def state(self, chunks: int) -> CellState:
         """The combined state of some chunks."""
         if self.waiting:
-            return "waiting"
+            return CellState.WAITING
         if self.loaded < chunks:
-            return "owed"
-        return "rejects" if self.rejects else "retried" if self.retried else "loaded"
+            return CellState.OWED
+        return CellState.REJECTS if self.rejects else CellState.RETRIED if self.retried else CellState.LOADED
 
 
 class _Chunks:
@@ -241,15 +242,15 @@ class _Chunks:
     def load(self, event: ChunkLoaded) -> None:
         cell = self._cell(event.chunk)
         cell.waiting = False
-        retried = event.retried > 0
-        cell.add(_Cell(1, retried, False, event.read, len(event.rejects), event.seconds))  # noqa: FBT003
+        rejects, retried = len(event.rejects), event.retried > 0
+        cell.add(_Cell(loaded=1, retried=retried, rows=event.read, rejects=rejects, seconds=event.seconds))
 
     def wait(self, chunk: Chunk) -> None:
         self._cell(chunk).waiting = True
 
     def end(self, run: Run) -> None:
         """The run is over; chunks that it owes were never loaded."""
-        self._ended, self._whole = True, run.resumed and run.status in {Status.OK, Status.REJECTS}
+        self._ended, self._whole = True, run.resumed and run.outcome.is_success
         if not run.resumed:
             self._reach(run.chunks)
         for cell in self._cells.values():

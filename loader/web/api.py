@@ -13,28 +13,29 @@ from loader.config.models import JobConfig
 from loader.errors import LoaderError
 from loader.report.documents import rejects_document
 from loader.report.status import runs_document, status_document
-from loader.web.dashboard import Dashboard, masked
+from loader.web.dashboard import Dashboard
+from loader.web.job_texts import masked
 from loader.web.server import NO_STORE
 
 RUNS, MOST_RUNS = 20, 1000  # of an answer
 
 
-def api(survey: Dashboard) -> list[Route]:
+def api(dashboard: Dashboard) -> list[Route]:
     """The routes of `/api/v1/`: a document of one job, or a list of those of several."""
 
     def status(request: Request) -> Any:
-        return [status_document(each) for each in survey.statuses(_named(survey, request))]
+        return [status_document(each) for each in dashboard.statuses(_named(dashboard, request))]
 
     def runs(request: Request) -> Any:
-        return [runs_document(entry) for entry in survey.runs(_named(survey, request), _last(request))]
+        return [runs_document(entry) for entry in dashboard.runs(_named(dashboard, request), _last(request))]
 
     def cluster(_: Request) -> Any:
-        return survey.cluster()
+        return dashboard.cluster()
 
     def rejects(request: Request) -> Any:
-        (name,) = _named(survey, request)
-        document = rejects_document(name, survey.rejected(name), {})
-        return document if survey.shows_values else _masked(document, survey.jobs[name])
+        (name,) = _named(dashboard, request)
+        document = rejects_document(name, dashboard.rejected(name), {})
+        return document if dashboard.shows_values else _masked(document, dashboard.jobs[name])
 
     def nothing(_: Request) -> Any:
         raise HTTPException(404, "there is nothing here: see /api/v1/status, runs, cluster, rejects/JOB")
@@ -64,12 +65,12 @@ def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
     return answer
 
 
-def _named(survey: Dashboard, request: Request) -> list[str]:
+def _named(dashboard: Dashboard, request: Request) -> list[str]:
     """The job in the path, or all."""
     name = request.path_params.get("job")
     if name is None:
-        return list(survey.jobs)
-    if name not in survey.jobs:
+        return list(dashboard.jobs)
+    if name not in dashboard.jobs:
         raise HTTPException(404, f"no job {name!r} in the config")
     return [name]
 

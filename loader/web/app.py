@@ -33,11 +33,11 @@ class Serving:
         self.metrics = Metrics()
         self.record = RunTracker()
         self.health = Health(config.source, config.target)
-        self._survey = Dashboard(config, self.record, self.health)
+        self._dashboard = Dashboard(config, self.record, self.health)
         self._ended = threading.Event()
         self._access = Auth()
         actions = Actions(self._access, hands, Renderer())
-        shown = [*site(self._survey, Renderer(), actions.viewer), *api(self._survey), *actions.routes()]
+        shown = [*site(self._dashboard, Renderer(), actions.viewer), *api(self._dashboard), *actions.routes()]
         pages = [*routes(self.metrics, self.health), *shown]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config
@@ -57,7 +57,7 @@ class Serving:
         """Keep only metrics of this config's jobs, and check the health of its servers."""
         self._config = config
         self.health.configure(config.source, config.target)
-        self._survey.configure(config)
+        self._dashboard.configure(config)
         token = config.daemon.token
         self._access.configure(token.get_secret_value() if token else None)
         if self._web:
@@ -79,7 +79,7 @@ class Serving:
         self.leave()
         if self._web:
             self._web.stop()
-        self._survey.close()
+        self._dashboard.close()
 
     def _recall(self, config: Config) -> None:
         """Read each job's last success and last runs from the history; retries while the target is unreachable."""
@@ -87,6 +87,6 @@ class Serving:
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), RedisClient(settings) as target:
                 self.metrics.recall(successes(target, config.source, config.jobs))
-                self._survey.seed(target)
+                self._dashboard.seed(target)
                 return
             self._ended.wait(RECALL_EVERY)

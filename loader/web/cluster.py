@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from loader.errors import TargetError
 from loader.model import Node
-from loader.redis.client import RedisClient, info_of
+from loader.redis.client import RedisClient
 from loader.redis.migrations import in_words, moves
+from loader.redis.replies import info_of
+from loader.redis.servers import ClusterState
 from loader.web.views import ClusterView, NodeView
 from loader.wire.slots import SLOTS
 from loader.words import counted
@@ -15,7 +17,7 @@ NEARLY = 0.95  # of maxmemory: above it a master is almost full
 
 def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
     """The cluster for a page; `written` are rows by node. A master that does not answer is shown as such."""
-    ranges = target.ranges() if target.cluster else [(0, SLOTS - 1, [target.seeds[0]])]
+    ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     owned: dict[Node, list[tuple[int, int]]] = {}
     for first, last, (master, *_) in sorted(ranges, key=lambda each: each[:2]):
         owned.setdefault(master, []).append((first, last))
@@ -32,7 +34,7 @@ def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
         count = sum(last + 1 - first for first, last in free)
         problems.append(f"{counted(count, 'slot')} {'has' if count == 1 else 'have'} no master: {named}")
     failed = bool(free) or any(node.keys is None or "cluster_state" in node.problem for node in nodes)
-    state = "fail" if failed else "moving" if under_way else "ok"
+    state = ClusterState.FAIL if failed else ClusterState.MOVING if under_way else ClusterState.OK
     return ClusterView(state, target.cluster, tuple(nodes), free, tuple(problems))
 
 
@@ -47,7 +49,7 @@ def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], 
     except TargetError as error:
         if not error.transient:
             raise
-        return NodeView(str(node), ranges, None, None, None, None, written, str(error))
+        return NodeView(str(node), ranges, written=written, problem=str(error))
     info, keys = info_of(replies[0]), replies[1]
     used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)) or None
     problem = ""
@@ -56,7 +58,9 @@ def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], 
     elif limit and used > NEARLY * limit:
         problem = f"redis {node} is almost full: {used:,} of {limit:,} bytes"
     replicas = int(info.get("connected_slaves", 0))
-    return NodeView(str(node), ranges, keys, used, limit, replicas, written, problem)
+    return NodeView(
+        str(node), ranges, keys=keys, used=used, limit=limit, replicas=replicas, written=written, problem=problem
+    )
 
 
 def _moves(target: RedisClient, nodes: Iterable[Node]) -> tuple[bool, list[str]]:

@@ -20,7 +20,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from loader.model import SKEW, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Status, Waiting
+from loader.model import SKEW, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.outcome import Reason, Status
 from loader.pipeline.throttle import Throttle
 from loader.wire.codec import COMPILED
 
@@ -122,11 +123,11 @@ class Metrics:
     def crashed(self, job: str, slot: int, error: BaseException) -> None:
         """A run failed with a bug in this program; its own listener was told of its end."""
 
-    def skipped(self, job: str, slot: int, reason: str, count: int) -> None:
+    def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """This many slots, of which this is the first, have no run here; one done elsewhere is a success."""
         if self._knows(job):
-            self._skipped.labels(job, str(reason)).inc(count)
-        if reason == "elsewhere":
+            self._skipped.labels(job, reason.value).inc(count)
+        if reason is Reason.ELSEWHERE:
             self._succeed(job, slot)
 
     def rescheduled(self, job: str, due: float | None) -> None:
@@ -186,12 +187,12 @@ class Metrics:
         self._set_running(job, -1)
         if not self._knows(job):
             return
-        if run.refused:  # the schedule reports the outcome of its slot
+        if run.did_nothing:  # the schedule reports the outcome of its slot
             return
         self._runs.labels(job, run.status.value).inc()
         self._seconds.labels(job).observe(run.seconds)
         self._retried.labels(job).inc(run.chunks_retried)
-        if run.status in {Status.OK, Status.REJECTS}:
+        if run.outcome.is_success:
             self._succeed(job, time.time())
         if run.listed is not None:
             self._rejects.labels(job).set(run.listed)

@@ -19,9 +19,22 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from loader.jobs.status import JobState
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
-from loader.web.views import LISTED, MINUTES, ClusterView, Grid, JobPage, JobView, Overview, RejectsPage, Viewer
+from loader.web.views import (
+    LISTED,
+    MINUTES,
+    CellState,
+    ClusterView,
+    Grid,
+    JobPage,
+    JobView,
+    Notice,
+    Overview,
+    RejectsPage,
+    Viewer,
+)
 from loader.words import counted, nouns
 
 HERE = Path(__file__).parent
@@ -44,32 +57,32 @@ UNSEEN = re.compile(
 )
 
 STATES = {
-    "ok": "its last run ended well",
-    "running": "a run is in progress",
-    "rejects": "its last run left rows that could not be written",
-    "late": "its last success is too long ago",
-    "failed": "its last run failed",
-    "stopped": "its last run was stopped",
-    "never": "it has not run yet",
-    "paused": "its schedule is paused",
-    "unknown": "the target has not been asked yet, or does not answer",
+    JobState.OK: "its last run ended well",
+    JobState.RUNNING: "a run is in progress",
+    JobState.REJECTS: "its last run left rows that could not be written",
+    JobState.LATE: "its last success is too long ago",
+    JobState.FAILED: "its last run failed",
+    JobState.STOPPED: "its last run was stopped",
+    JobState.NEVER: "it has not run yet",
+    JobState.PAUSED: "its schedule is paused",
+    JobState.UNKNOWN: "the target has not been asked yet, or does not answer",
 }
 CELLS = {
-    "loaded": "loaded",
-    "retried": "loaded after retries",
-    "rejects": "loaded, with rejected rows",
-    "waiting": "waiting",
-    "owed": "still owed",
+    CellState.LOADED: "loaded",
+    CellState.RETRIED: "loaded after retries",
+    CellState.REJECTS: "loaded, with rejected rows",
+    CellState.WAITING: "waiting",
+    CellState.OWED: "still owed",
 }
 NOTICES = {
-    "run": ("good", "The run was requested. It begins as soon as a place is free."),
-    "pause": ("good", "The schedule is paused. A run in progress continues to its end."),
-    "resume": ("good", "The schedule was resumed."),
-    "retry": ("good", "The rejected rows are being retried."),
-    "busy": ("bad", "Nothing was started: a run of this job is in progress."),
-    "away": ("bad", "Nothing was done: the target does not answer."),
-    "refused": ("bad", "That is not the token."),
-    "wait": ("bad", "There were too many wrong tokens: wait half a minute."),
+    Notice.RUN: ("good", "The run was requested. It begins as soon as a place is free."),
+    Notice.PAUSE: ("good", "The schedule is paused. A run in progress continues to its end."),
+    Notice.RESUME: ("good", "The schedule was resumed."),
+    Notice.RETRY: ("good", "The rejected rows are being retried."),
+    Notice.BUSY: ("bad", "Nothing was started: a run of this job is in progress."),
+    Notice.AWAY: ("bad", "Nothing was done: the target does not answer."),
+    Notice.REFUSED: ("bad", "That is not the token."),
+    Notice.WAIT: ("bad", "There were too many wrong tokens: wait half a minute."),
 }
 
 
@@ -143,7 +156,7 @@ class Renderer:
     def overview(self, view: Overview, viewer: Viewer) -> str:
         """All jobs and the cluster."""
         counts = Counter(each.status.state for each in view.jobs)
-        bad = [each.status for each in view.jobs if each.status.state == "failed" or each.status.late]
+        bad = [each.status for each in view.jobs if each.status.state is JobState.FAILED or each.status.late]
         return self._draw(
             "overview",
             viewer,
@@ -153,7 +166,7 @@ class Renderer:
             counts=counts,
             late=sum(each.status.late for each in view.jobs),
             rejects=sum(each.status.rejects for each in view.jobs),
-            bad=sorted(bad, key=lambda status: status.state != "failed")[:LINKED],
+            bad=sorted(bad, key=lambda status: status.state is not JobState.FAILED)[:LINKED],
             more=max(0, len(bad) - LINKED),
             strip=strip(view.cluster) if view.cluster else [],
             total=_total(view.cluster) if view.cluster else {},
@@ -186,7 +199,7 @@ class Renderer:
         return self._draw(name, viewer, here, page=page, view=page.view, status=status, now=page.now, **facts)
 
     def _draw(self, name: str, viewer: Viewer, here: str, **facts: Any) -> str:
-        notice = NOTICES.get(viewer.notice)
+        notice = NOTICES.get(viewer.notice) if viewer.notice else None
         return self._templates[name].render(viewer=viewer, here=here, notice=notice, **facts)
 
     def _link(self, name: str) -> str:
@@ -334,7 +347,7 @@ def _total(cluster: ClusterView) -> dict[str, int]:
     }
 
 
-def _cells(grid: Grid) -> dict[str, int]:
+def _cells(grid: Grid) -> dict[CellState, int]:
     """The number of chunks in each state."""
     counts = dict.fromkeys(CELLS, 0)
     for cell in grid.cells:

@@ -34,18 +34,18 @@ class Pages(Protocol):
         """A file of the pages, with its media type."""
 
 
-def site(survey: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]) -> list[Route]:
+def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]) -> list[Route]:
     """The routes of the pages."""
 
     def overview(request: Request) -> Response:
-        return _html(pages.overview(survey.overview(), viewer(request)))
+        return _html(pages.overview(dashboard.overview(), viewer(request)))
 
     def job(request: Request) -> Response:
-        page = survey.job(request.path_params["job"])
+        page = dashboard.job(request.path_params["job"])
         return _html(pages.job(page, viewer(request))) if page else missing(request)
 
     def rejects(request: Request) -> Response:
-        page = survey.rejects(request.path_params["job"])
+        page = dashboard.rejects(request.path_params["job"])
         return _html(pages.rejects(page, viewer(request))) if page else missing(request)
 
     def missing(request: Request) -> Response:

@@ -1,11 +1,13 @@
-"""The contents of the status page as values: the dashboard makes them, the pages render them. No I/O.
+"""What the status page shows, as values: the dashboard makes them, the pages draw them. No I/O.
 
 Times are in seconds since 1970, durations in seconds, sizes in bytes.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from loader.jobs.status import JobStatus
+from loader.redis.servers import ClusterState
 from loader.state.history import RunRecord
 
 MINUTES = 60  # of `JobView.rates`
@@ -45,19 +47,19 @@ class NodeView:
 
     node: str
     ranges: tuple[tuple[int, int], ...]  # slots, both ends included
-    keys: int | None
-    used: int | None
-    limit: int | None  # maxmemory; None: no limit
-    replicas: int | None
-    written: int  # rows, by this daemon since its start
-    problem: str
+    keys: int | None = None
+    used: int | None = None
+    limit: int | None = None  # maxmemory; None: no limit
+    replicas: int | None = None
+    written: int = 0  # rows, by this daemon since its start
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """The target; `state` is ok, moving or fail, as in `loader cluster`, or unknown: it has not answered lately."""
+    """The target; its `state` is that of `loader cluster`."""
 
-    state: str
+    state: ClusterState
     cluster: bool  # or one standalone server
     nodes: tuple[NodeView, ...]
     unowned: tuple[tuple[int, int], ...]  # slots, both ends included
@@ -79,13 +81,23 @@ class Overview:
     problems: tuple[str, ...]
 
 
+class CellState(StrEnum):
+    """What became of chunks."""
+
+    LOADED = "loaded"
+    RETRIED = "retried"  # loaded, not at the first try
+    REJECTS = "rejects"  # loaded, with rejected rows
+    WAITING = "waiting"
+    OWED = "owed"
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Chunks of a run, from `first` to `last`; `state` is loaded, retried, rejects, waiting or owed."""
+    """Chunks of a run, from `first` to `last`."""
 
     first: int
     last: int
-    state: str
+    state: CellState
     rows: int
     rejects: int
     seconds: float
@@ -140,13 +152,32 @@ class RejectsPage:
     why: str = ""  # why some of them are unknown
 
 
+class Action(StrEnum):
+    """An action that a person may take on a job."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"  # its rejects
+
+
+class Notice(StrEnum):
+    """The result of an action just taken, of signing in too."""
+
+    RUN = Action.RUN.value
+    PAUSE = Action.PAUSE.value
+    RESUME = Action.RESUME.value
+    RETRY = Action.RETRY.value
+    BUSY = "busy"
+    AWAY = "away"
+    REFUSED = "refused"
+    WAIT = "wait"
+
+
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The viewer: whether there are `actions` at all (a token is configured), and whether this one may use them.
-
-    `notice` is the outcome of an action just taken: run, pause, resume, retry, busy, away, refused, wait, or empty.
-    """
+    """Who looks: whether there are `actions` at all (a token is configured), and whether this one may take them."""
 
     actions: bool = False
     signed_in: bool = False
-    notice: str = ""
+    notice: Notice | None = None  # of the action just taken

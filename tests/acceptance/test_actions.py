@@ -10,9 +10,9 @@ import pytest
 
 from loader.daemon.schedule import Schedule
 from loader.daemon.service import FINISH
-from loader.daemon.slots import Reason
 from loader.lab.process import free_ports, wait
-from loader.model import Run, Status
+from loader.model import Run
+from loader.outcome import Reason
 from support.command import HOST, Desk, finish
 from support.daemons import daemon
 
@@ -278,7 +278,7 @@ def test_hands_take_turns_with_the_schedule():
 
     def work(name, slot):
         began.append(name)
-        return Run(job=name, id="r", status=Status.OK)
+        return Run(job=name, id="r")
 
     def hand(name):
         def act():
@@ -310,5 +310,5 @@ def test_hands_take_turns_with_the_schedule():
     assert schedule.wait(5)
     schedule.stop()
     assert not schedule.by_hand("b", hand("b"))
-    tally = schedule.tallies()["a"]
+    tally = schedule.counts()["a"]
     assert tally.due == tally.run + tally.running + tally.coalesced + tally.stopping

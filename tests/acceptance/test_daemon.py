@@ -17,9 +17,10 @@ import pytest
 from loader.config.load import load_config
 from loader.daemon.clocks import Clocks
 from loader.daemon.service import FINISH, Daemon
-from loader.errors import LoaderError
+from loader.errors import Kind, LoaderError
 from loader.lab.process import wait
-from loader.model import ChunkLoaded, Notice, Run, Status
+from loader.model import ChunkLoaded, Notice, Run
+from loader.outcome import Status
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import StopRequest
@@ -133,17 +134,17 @@ def test_sighup_and_what_systemd_is_told(desk, tmp_path):
 
 def test_of_two_daemons_one_runs_each_slot_and_the_other_takes_over(desk):
     """Also where a slot is done before the other looks; the one that is left goes on alone."""
+    others = ("done elsewhere", "locked, looked at again soon")
     desk.write({"stu": EVERY_SECOND})
     with daemon(desk) as one, daemon(desk) as two:
         wait(lambda: len(one.of("run") + two.of("run")) >= 3, "three runs")
+        wait(lambda: any(each.of(event) for each in (one, two) for event in others), "one that the other has")
         one.end(signal.SIGKILL)
         ran = len(two.of("run"))
         two.until("run", ran + 2)
         assert two.end()[1] == 0
     slots = [line["slot"] for running in (one, two) for line in running.of("run")]
     assert len(set(slots)) == len(slots)
-    others = ("done elsewhere", "locked, looked at again soon")
-    assert any(running.of(event) for running in (one, two) for event in others)
 
 
 def test_what_was_cut_off_is_taken_up(desk):
@@ -184,7 +185,7 @@ def test_a_slot_is_done_once_whatever_the_clocks_say(world):
     assert run(now)[0].written == 5
     for slot in (now - 1, now):
         done, _ = run(slot)
-        assert (done.elsewhere, done.exit_code, done.read) == (True, 5, 0)
+        assert (done.outcome.kind, done.exit_code, done.read) == (Kind.DONE, 5, 0)
         assert "was done for" in done.error
     assert run(now + 200)[0].written == 5  # of a daemon that is ahead, and has done no more than what has come
     done, told = run(int(time.time()) + 1)

@@ -13,7 +13,7 @@ from loader.doctor.findings import fail, finding_text
 from loader.doctor.job_plan import PLANNED, PlannedJob
 from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
-from loader.mysql.plan import make_plan
+from loader.mysql.planner import make_plan
 from loader.redis.client import RedisClient
 from loader.state.checkpoint import Checkpoint, StateStore
 from loader.state.lock import Lock

@@ -82,7 +82,7 @@ def test_the_rights_are_enough(desk):
     node = Node(HOST, desk.redis_port)
     with target:
         connection, _, name = target.open(node)
-        target.fence(node, name)
+        target.fences.add(node, name)
         target.connect(node).disconnect()
         with pytest.raises(redis.ConnectionError):  # it was killed
             connection.read_response()

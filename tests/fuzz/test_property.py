@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loader.model import Status
+from loader.outcome import Status
 
 # The key column's type, and its values: of two that differ in trailing spaces only, MySQL takes but one as text.
 BINARY_KEYS = st.tuples(st.just("VARBINARY(40)"), st.lists(st.binary(max_size=40), min_size=1, max_size=9, unique=True))

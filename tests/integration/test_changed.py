@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loader.errors import Kind, TargetError
-from loader.jobs import session
+from loader.jobs import recheck
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.rejects import retry
 from loader.jobs.verify import verify
@@ -15,7 +15,8 @@ from loader.model import Notice
 from loader.pipeline import deleter
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from loader.pipeline.run_state import LOST_DIGESTS, RunState
+from loader.pipeline.run_notes import LOST_DIGESTS
+from loader.pipeline.run_state import RunState
 from loader.redis.client import RedisClient
 from loader.redis.servers import Life, lives
 from loader.redis.writer import PipelineWriter
@@ -224,7 +225,7 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     def later(target, **how):
         return {node: replace(life, evicted=life.evicted + 1) for node, life in lives(target).items()}
 
-    monkeypatch.setattr("loader.pipeline.run_state.lives", later)
+    monkeypatch.setattr("loader.pipeline.masters.lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
     assert any("has evicted keys" in text for text in notes(ear))
@@ -335,7 +336,7 @@ def test_small_neighbours_are_made_one(world):
 
 def test_others_that_write_hashes_void_what_is_known(world, monkeypatch):
     """After `sync --where`, `rejects retry`, `verify --repair`, a deletion by `prune` or without changed_only."""
-    monkeypatch.setattr(session, "PAUSE", 0.01)
+    monkeypatch.setattr(recheck, "PAUSE", 0.01)
     fill(world)
     config = world.config(**JOB)
     job = config.jobs["job"]
@@ -439,7 +440,7 @@ def test_a_master_that_was_started_anew_during_the_run(world, monkeypatch):
 
     def keep_late(self, run):
         world.redis.hset("t_25", "v", "v25")
-        monkeypatch.setattr("loader.pipeline.run_state.lives", anew)
+        monkeypatch.setattr("loader.pipeline.masters.lives", anew)
         keep(self, run)
 
     with monkeypatch.context() as patch:
@@ -483,7 +484,7 @@ def test_a_baseline_that_is_doubtful_once_it_is_kept_is_void(world, monkeypatch)
     def save_late(self, *words):
         save(self, *words)
         monkeypatch.setattr(
-            "loader.pipeline.run_state.lives",
+            "loader.pipeline.masters.lives",
             lambda target, **how: {n: replace(life, id="another") for n, life in lives(target).items()},
         )
 
@@ -552,7 +553,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Baselines, "save", note)
-        patch.setattr("loader.pipeline.run_state.lives", late)
+        patch.setattr("loader.pipeline.masters.lives", late)
         run = world.sync(**JOB)
     assert (run.exit_code, run.unchanged) == (3, 50)
     assert "the counters were reset while the run went on" in run.error

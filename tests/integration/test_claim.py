@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loader.errors import Foreign
+from loader.errors import Foreign, Kind
 from loader.jobs.execute import execute
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.status import job_status
@@ -58,7 +58,7 @@ def test_another_job_of_the_name_is_refused(school, other, words):
     before = status(school, **mine)
     for options in ({}, {"resume": True}, {"slot": slot + 1}):
         refused = run(school, **other, **options)
-        assert (refused.status, refused.exit_code, refused.read, refused.foreign) == ("failed", 2, 0, True)
+        assert (refused.status, refused.exit_code, refused.read, refused.outcome.kind) == ("failed", 2, 0, Kind.FOREIGN)
         assert refused.error.startswith(
             f"job 'job' in this target belongs to another config: {words}: give the job another"
         )
@@ -103,12 +103,12 @@ def test_a_job_that_is_changed_is_run_and_what_was_done_before_does_not_count(sc
     """Without a word from anybody: not as the slot's run, nor as a success; which is told until it has run."""
     slot = int(time.time())
     assert run(school, **first, slot=slot).status == "ok"
-    assert run(school, **first, slot=slot).elsewhere
+    assert run(school, **first, slot=slot).outcome.kind is Kind.DONE
     changed = first | then
     told = status(school, **changed, max_age="1d")
     assert (told.foreign, told.success, told.former.slot, told.late) == ("", None, slot, True)
     assert run(school, **changed, slot=slot).status == "ok"
-    assert run(school, **changed, slot=slot).elsewhere
+    assert run(school, **changed, slot=slot).outcome.kind is Kind.DONE
     told = status(school, **changed, max_age="1d")
     assert (told.state, told.success.slot, told.former) == ("ok", slot, None)
 
@@ -123,7 +123,7 @@ def test_what_the_version_before_has_left_is_accepted(school):
         assert values.pop("of")
         school.redis.set(key, json.dumps(values))
     school.redis.delete("loader:{job}:claim")
-    assert run(school, **JOB, slot=slot).elsewhere
+    assert run(school, **JOB, slot=slot).outcome.kind is Kind.DONE
     assert status(school, **JOB).success.slot == slot
     assert run(school, **JOB, slot=slot + 1).status == "ok"
     with RedisClient(school.config(**JOB).target) as target:

@@ -58,7 +58,7 @@ def test_t2_each_master_killed_in_turn(storm):
         storm.lab.kill(master)
         wait(lambda replica=replica: storm.leads(replica), "the failover")
         storm.lab.start(master)
-        wait(storm.lab._settled, "the cluster to settle")
+        wait(storm.lab.is_settled, "the cluster to settle")
     assert load.running
     storm.check(load.finish())
 
@@ -144,7 +144,7 @@ def test_t6_resharding(storm):
     load.reach(300)
     words = ["--cluster-from", ids[first], "--cluster-to", ids[second], "--cluster-slots", 1000, "--cluster-yes"]
     storm.cluster("reshard", storm.node(first), *words)
-    wait(storm.lab._settled, "the nodes to agree")
+    wait(storm.lab.is_settled, "the nodes to agree")
     storm.cluster("rebalance", storm.node(first), "--cluster-threshold", 1)
     assert load.running
     storm.check(load.finish())
@@ -182,7 +182,7 @@ def newcomer(storm, tmp_path):
             rights = ["~*", *REDIS_RIGHTS.split()]
             client.execute_command("ACL", "SETUSER", "loader", "on", f">{storm.lab.redis_password}", *rights)
             storm.cluster("add-node", f"{HOST}:{port}", other)
-            wait(lambda: storm.lab._settled() and client.cluster("info")["cluster_state"] == "ok", "the new node")
+            wait(lambda: storm.lab.is_settled() and client.cluster("info")["cluster_state"] == "ok", "the new node")
             ident = client.execute_command("CLUSTER", "MYID").decode()
             yield port
         storm.cluster("del-node", other, ident)

@@ -11,7 +11,7 @@ import redis
 from test_cuts import config as to_standalone
 from test_lock import table
 
-import loader.redis.client
+import loader.redis.fences
 from loader.config.load import Config
 from loader.errors import Kind, LoaderError
 from loader.jobs import session
@@ -21,10 +21,10 @@ from loader.jobs.verify import verify
 from loader.lab.process import wait
 from loader.model import ChunkLoaded, Notice
 from loader.pipeline.job_context import JobContext
+from loader.pipeline.lost_chunks import LostChunks
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.worker import ChunkWorker
-from loader.pipeline.workers import WorkerPool
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
 from loader.redis.sockets import NodePool
@@ -260,7 +260,7 @@ def test_who_leaves_something_under_way_stays_on_the_fence(world):
     with RedisClient(settings) as target:
         held = Lock(settings, "job", "one")
         held.take(target)
-        target.fence(target.slots.nodes[1], f"{target.name}-2")
+        target.fences.add(target.slots.nodes[1], f"{target.name}-2")
         held.drop(target)
         assert not world.redis.exists(LOCK)
         assert set(world.redis.hgetall(FENCE)) == {b"one"}
@@ -329,7 +329,7 @@ def test_a_lock_that_is_lost_amid_other_commands(world, monkeypatch, command):
             @staticmethod
             def guard_fails():
                 try:
-                    only._writer._target.guard()
+                    only._target.guard()
                 except LoaderError:
                     return True
                 return False
@@ -533,7 +533,7 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
     table(world, 1000)
     renewing = renewing_late(monkeypatch)
     settings = world.config(table="t", chunk_rows=100, key="t_{id}")
-    find, load, shared = WorkerPool._find_lost, ChunkWorker.load, []
+    find, load, shared = LostChunks.find, ChunkWorker.load, []
 
     def fail(self, chunk, notify):
         if chunk.number == 5:
@@ -546,14 +546,14 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
         return load(self, chunk, notify)
 
     def blind(self, *args, **options):
-        shared.append(self._ends)
+        shared.append(self._context)
         yield from ()
 
-    monkeypatch.setattr(WorkerPool, "_find_lost", blind)
+    monkeypatch.setattr(LostChunks, "find", blind)
     monkeypatch.setattr(ChunkWorker, "load", fail)
     first = Load(settings, workers=1, resume=True).finish()
     assert (first.status, first.error) == ("failed", "out of order")
-    monkeypatch.setattr(WorkerPool, "_find_lost", find)
+    monkeypatch.setattr(LostChunks, "find", find)
     monkeypatch.setattr(ChunkWorker, "load", load)
     second = Load(settings, workers=1, resume=True).finish()
     assert (second.status, second.resumed) == ("ok", True)
@@ -564,7 +564,7 @@ def test_a_run_that_ends_in_doubt(world, monkeypatch):
 def test_a_server_without_client_kill(world, monkeypatch):
     """Whoever takes a lock over waits until no host of the one before can still have bytes to send, and goes on."""
     settings, slept = world.config(table="t").target, []
-    exchange = loader.redis.client.exchange
+    exchange = loader.redis.fences.exchange
 
     def managed(connection, commands, patience):
         listed = [list(words) for words in commands]
@@ -579,12 +579,12 @@ def test_a_server_without_client_kill(world, monkeypatch):
     with RedisClient(settings) as dead, RedisClient(settings) as living:
         Lock(settings, "job", "dead").take(dead)
         world.redis.delete(LOCK)
-        monkeypatch.setattr("loader.redis.client.exchange", managed)
+        monkeypatch.setattr("loader.redis.fences.exchange", managed)
         monkeypatch.setattr("loader.state.lock.time.sleep", slept.append)
         heir = Lock(settings, "job", "heir")
         heir.take(living)
         assert slept == [FORGET]
-        assert living.unkillable
+        assert living.fences.unkillable
         assert set(world.redis.hgetall(FENCE)) == {b"heir"}
         heir.drop(living)
 

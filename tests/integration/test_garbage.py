@@ -21,7 +21,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.redis.client import RedisClient
 from loader.state.lock import Lock
-from loader.state.recall import LATEST
+from loader.state.stored_json import LATEST
 from loader.state.tidy import Tidy
 from loader.state_keys import KINDS, OWN, kind_of
 from loader.web.activity import RunTracker
@@ -197,9 +197,9 @@ def tidy(lab, name):
 def page(lab, name):
     survey = Dashboard(lab.config, RunTracker(), Health(lab.config.source, lab.config.target))
     try:
-        with survey._open() as target:
+        with survey._target.open() as target:
             survey.seed(target)
-        _, told = survey._look(lab.config)
+        _, told = survey._look()
         survey.runs([name], 5)
         return list(told)
     finally:
@@ -362,7 +362,7 @@ def test_every_kind_is_tried(lab_of_state):
 def test_garbage_in_each_key(lab_of_state, monkeypatch):
     """No command fails of it but with one line that names the key and what mends it; where it says ok, all is right."""
     lab, tried = lab_of_state, Counter()
-    monkeypatch.setattr("loader.jobs.session.PAUSE", 0)
+    monkeypatch.setattr("loader.jobs.recheck.PAUSE", 0)
     for kind, key in [*lab.own.items(), ("baseline", "loader:{inc}:baseline")]:
         for name, place, total in cases(lab, kind, key):
             for look, said in looks(lab, key, kind, place):

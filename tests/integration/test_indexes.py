@@ -2,14 +2,15 @@
 
 import pytest
 
-from loader.jobs import session
+from loader.jobs import recheck
 from loader.jobs.execute import execute
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.verify import verify
 from loader.mysql import catalog
 from loader.mysql.chunk_key import walk_fix
 from loader.mysql.connection import Connection
-from loader.mysql.plan import changed_since, make_plan
+from loader.mysql.plan import changed_since
+from loader.mysql.planner import make_plan
 from loader.pipeline import incremental
 from loader.pipeline.options import Options
 from support.command import Desk
@@ -175,7 +176,7 @@ def test_tables_with_a_history(world, monkeypatch, kind):
     """The end of a row's period is no part of its key: chunks, increments and prunes are as without it."""
     if not world.is_mariadb:
         return
-    monkeypatch.setattr(session, "PAUSE", 0.02)
+    monkeypatch.setattr(recheck, "PAUSE", 0.02)
     world.sql(
         "CREATE TABLE t (id int PRIMARY KEY, v int, at datetime(6) NOT NULL DEFAULT NOW(6) ON UPDATE NOW(6), INDEX (at)"
         f"{PERIODS[kind]}) WITH SYSTEM VERSIONING",

@@ -12,10 +12,11 @@ import pytest
 import redis
 
 from loader.errors import Exit, LabError
-from loader.lab import lab as lab_module
 from loader.lab import process as server_module
+from loader.lab import servers as servers_module
 from loader.lab.lab import Lab
 from loader.lab.mysql import install_command, one_line_each
+from loader.lab.redis import cli_program
 from loader.redis.acl import REDIS_RIGHTS
 
 STU_SQL = Path(__file__).parents[2] / "sql" / "stu.sql"
@@ -36,7 +37,7 @@ def rows_of(lab):
 
 def redis_cli(lab, node, *words):
     done = subprocess.run(
-        [lab_module._redis_cli(), "-c", "--raw", "-p", str(lab.redis_ports[node]), *words],
+        [cli_program(), "-c", "--raw", "-p", str(lab.redis_ports[node]), *words],
         capture_output=True,
         check=True,
         encoding="utf-8",
@@ -185,8 +186,8 @@ def test_a_server_that_fails_shows_its_log(tmp_path):
 
 def test_a_taken_port_is_replaced(tmp_path, monkeypatch, lab):
     """A port that someone else got first is not an error: another is tried."""
-    real, offers = lab_module.free_ports, [lab.redis_ports["n1"]]
-    monkeypatch.setattr(lab_module, "free_ports", lambda count: [offers.pop() if offers else p for p in real(count)])
+    real, offers = servers_module.free_ports, [lab.redis_ports["n1"]]
+    monkeypatch.setattr(servers_module, "free_ports", lambda n: [offers.pop() if offers else p for p in real(n)])
     own = Lab(tmp_path / "lab")
     try:
         own.up()

@@ -22,7 +22,7 @@ def target(world):
 
         def replicated():  # CLUSTER SLOTS leaves out a replica that has received nothing yet
             target.refresh(force=True)
-            return all(map(target.replicas, target.slots.nodes))
+            return all(map(target.topology.replicas_of, target.slots.nodes))
 
         wait(replicated, "a replica of each master")
         yield target
@@ -42,14 +42,14 @@ def test_what_is_under_way_when_a_writer_is_closed_is_fenced(world, target):
     (link,) = writer._links
     name = link.name
     writer.close()
-    assert target._unfenced[node] == [name]
+    assert target.fences.failed(node) == [name]
     target.command(node, "PING")
-    assert target.settled
+    assert target.fences.is_settled(target.slots.nodes)
     writer = PipelineWriter(target)
     send(writer, b"new")
     writer.drain()
     writer.close()
-    assert target.settled
+    assert target.fences.is_settled(target.slots.nodes)
 
 
 def test_a_wait_that_timed_out_is_fenced(target):
@@ -59,7 +59,7 @@ def test_a_wait_that_timed_out_is_fenced(target):
     with pytest.raises(TargetError, match="no reply for"):
         list(links.numbers({node: [[b"WAIT", b"9", b"3000"]]}, 0.1))
     links.close()
-    assert not target.settled
+    assert not target.fences.is_settled(target.slots.nodes)
 
 
 def test_a_chunk_that_no_replica_has_is_not_counted(target, monkeypatch):

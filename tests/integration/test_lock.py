@@ -13,7 +13,8 @@ from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 from loader.config.load import Config
 from loader.config.servers import TargetConfig
 from loader.errors import LoaderError
-from loader.jobs import prune, session
+from loader.jobs import prune
+from loader.jobs.rows import JobRows
 from loader.lab.process import wait
 from loader.model import ChunkLoaded
 from loader.pipeline.options import Options
@@ -210,15 +211,15 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     run_job(config, config.jobs["job"], Options(), Ear())
     world.sql("DELETE FROM t")
     monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
-    without_row = session.JobSession.without_row
+    without_row = JobRows.without_row
 
     def steal(self, keys, **how):
         entry = holder(world)["1/1"] | {"token": "other", "run": "thief", "world": "elsewhere"}
         world.redis.hset(KEY, "1/1", json.dumps(entry))
-        wait(lambda: self.throttle.lapsed() is not None, "the loss")
+        wait(lambda: self.session.throttle.lapsed() is not None, "the loss")
         return without_row(self, keys, **how)
 
-    monkeypatch.setattr(session.JobSession, "without_row", steal)
+    monkeypatch.setattr(JobRows, "without_row", steal)
     with pytest.raises(LoaderError, match="lost the lock") as caught:
         prune.prune(config, config.jobs["job"], prune.Pruned("job"), max_delete=100)
     assert caught.value.exit_code == 5
@@ -264,7 +265,7 @@ def test_a_run_that_left_something_under_way_stays_fenced(world, target):
     first = lock_of(world)
     first.take(target)
     away = next(node for node in target.slots.nodes if node != target.slots.node_of(slot_of(KEY.encode())))
-    target.fence(away, f"{target.name}-77")
+    target.fences.add(away, f"{target.name}-77")
     first.drop(target)
     assert (holder(world), world.redis.hkeys(fence)) == ({}, [b"one"])
 

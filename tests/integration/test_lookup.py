@@ -6,7 +6,7 @@ from loader.config.models import JobConfig
 from loader.model import Column, Table
 from loader.mysql.forms import checker
 from loader.mysql.keys import KeyMatcher
-from loader.mysql.plan import make_plan
+from loader.mysql.planner import make_plan
 
 ENUM = "enum('M','it''s','a\\\\b','x\\ny','é')"  # as information_schema writes it
 

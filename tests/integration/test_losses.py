@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-import loader.lab.lab
+import loader.lab.redis
 from loader.jobs import session
 from loader.jobs.rejects import Retried, retry
 from loader.jobs.verify import verify
@@ -32,11 +32,11 @@ KINDS = {
 def lab(tmp_path_factory):
     """Three masters with two replicas each, which lose what is not in a snapshot when they are killed."""
     with pytest.MonkeyPatch.context() as patch:
-        conf = loader.lab.lab.REDIS_CONF.replace("appendonly yes", "appendonly no").replace(
+        conf = loader.lab.redis.REDIS_CONF.replace("appendonly yes", "appendonly no").replace(
             "timeout 5000", "timeout 1500"
         )
         conf += "cluster-allow-replica-migration no\n"
-        patch.setattr(loader.lab.lab, "REDIS_CONF", conf)
+        patch.setattr(loader.lab.redis, "REDIS_CONF", conf)
         lab = Lab(tmp_path_factory.mktemp("lossy"))
         lab.up(nodes=9, replicas=2)
         yield lab

@@ -8,7 +8,8 @@ from test_doctor import checkup, one
 from test_reconcile import check, fill, loaded, prune, seen
 
 from loader.errors import TargetError
-from loader.jobs import session
+from loader.jobs import recheck
+from loader.jobs.keyspace import Keyspace
 from loader.redis.client import RedisClient
 from loader.web.cluster import look_at
 from loader.wire.slots import slot_of
@@ -22,7 +23,7 @@ SLOT = slot_of(ORPHAN)
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(session, "PAUSE", 0.02)
+    monkeypatch.setattr(recheck, "PAUSE", 0.02)
     return monkeypatch
 
 
@@ -137,7 +138,7 @@ def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
     check(small, repair=True)
     world.redis.hset(f"big_{number:08d}", "id", number)
     words, times = WAYS[way]
-    scan, steps = session.JobSession._scan_node, words * times
+    scan, steps = Keyspace._scan_node, words * times
 
     def scan_node(self, *where):
         yield from scan(self, *where)
@@ -149,7 +150,7 @@ def test_a_key_that_moves_while_keys_are_looked_for(world, small, pause, way):
 
     with moving(small, b"big_%08d" % number) as there:
         back = Migration(there.goal, there.source, there.slots, begins=False)
-        pause.setattr(session.JobSession, "_scan_node", scan_node)
+        pause.setattr(Keyspace, "_scan_node", scan_node)
         if times > 1:
             with pytest.raises(TargetError, match=r"not checked: .* moved while") as caught:
                 prune(small, small.jobs["job"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-import loader.lab.lab
+import loader.lab.redis
 from conftest import STU_SQL
 from loader.lab.lab import Lab
 from loader.lab.process import wait
@@ -181,12 +181,12 @@ def far_lab(net, tmp_path_factory):
         "bind 127.0.0.1": f"bind 127.0.0.1 {net.host}\nprotected-mode no\ncluster-announce-ip {net.host}",
         "appendonly yes": "appendonly no",
     }
-    conf = loader.lab.lab.REDIS_CONF
+    conf = loader.lab.redis.REDIS_CONF
     for old, new in changes.items():
         assert old in conf
         conf = conf.replace(old, new)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader.lab.lab, "REDIS_CONF", conf)
+        patch.setattr(loader.lab.redis, "REDIS_CONF", conf)
         lab = Lab(tmp_path_factory.mktemp("outage"))
         lab.up(3, 0, sql=[STU_SQL])
         yield lab

@@ -10,9 +10,12 @@ import pytest
 from redis.cluster import RedisCluster
 
 from loader.errors import ConfigError, Kind, TargetError
+from loader.jobs import keyspace, recheck, session, verify
 from loader.jobs import prune as prune_module
-from loader.jobs import session, verify
+from loader.jobs.editor import HashEditor
 from loader.jobs.execute import execute
+from loader.jobs.keyspace import Keyspace
+from loader.jobs.rows import JobRows
 from loader.model import ChunkLoaded
 from loader.mysql.sample import sample
 from loader.pipeline.options import Options
@@ -32,7 +35,7 @@ LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(session, "PAUSE", 0.02)
+    monkeypatch.setattr(recheck, "PAUSE", 0.02)
     return monkeypatch
 
 
@@ -140,10 +143,10 @@ def small(world):
 
 def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkeypatch):
     """What differs is looked at again: a row that reaches Redis between two looks was never different."""
-    look, without_row, late = session.JobSession.look, session.JobSession.without_row, []
+    compare, without_row, late = JobRows.compare, JobRows.without_row, []
 
-    def look_late(*args):
-        found = look(*args)
+    def compare_late(*args):
+        found = compare(*args)
         if "rows" not in late:
             late.append("rows")
             for number in range(1, 11):
@@ -158,8 +161,8 @@ def test_rows_and_hashes_that_change_meanwhile_do_not_count(world, small, monkey
             world.sql("INSERT INTO big VALUES (1000, 'name 1000', 'note 1000')")
         return found
 
-    monkeypatch.setattr(session.JobSession, "look", look_late)
-    monkeypatch.setattr(session.JobSession, "without_row", without_row_late)
+    monkeypatch.setattr(JobRows, "compare", compare_late)
+    monkeypatch.setattr(JobRows, "without_row", without_row_late)
     world.sql("UPDATE big SET name = 'new' WHERE id <= 10", "DELETE FROM big WHERE id = 1000")
 
     verdict = check(small)
@@ -256,13 +259,16 @@ def test_no_more_is_deleted_than_is_allowed(most):
     """What `--max-delete` allows, whatever goes after the hashes were counted."""
     gone = []
 
-    class Sides:
-        def unlink(self, keys):
+    class Editor:
+        def unlink(self, keys, moving):
             gone.extend(keys)
             return len(keys)
 
+    class Still:
+        moving = frozenset()
+
     done = prune_module.Pruned("job")
-    prune_module.delete(Sides(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
+    prune_module.delete(Editor(), Still(), iter([[b"a", b"b", b"c"], [b"d", b"e"]]), most, done)
     assert (done.deleted, gone) == (most, [b"a", b"b", b"c", b"d"][:most])
 
 
@@ -321,19 +327,19 @@ def test_a_key_that_is_no_text_is_left_alone(world):
 def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
     """The lock lapses between the last look and the deletion, and is had again: the row is looked up anew."""
     world.sql("DELETE FROM big WHERE id <= 2")
-    missing, lapsed = session.JobSession._missing, []
+    missing, lapsed = JobRows.missing, []
 
-    def late(sides, keys, **how):
-        found = missing(sides, keys, **how)
+    def late(rows, keys, **how):
+        found = missing(rows, keys, **how)
         if not lapsed:
             lapsed.append(world.sql("INSERT INTO big VALUES (1, 'back', NULL)"))
-            grant = sides.throttle.grant
-            sides.throttle.grant = lambda: grant() + 1
+            grant = rows.session.throttle.grant
+            rows.session.throttle.grant = lambda: grant() + 1
         return found
 
-    monkeypatch.setattr(session.JobSession, "_missing", late)
+    monkeypatch.setattr(JobRows, "missing", late)
     with session.JobSession(small, small.jobs["job"], "run") as sides:
-        assert sides.unlink([b"big_00000001", b"big_00000002"]) == 1
+        assert HashEditor(JobRows(sides)).unlink([b"big_00000001", b"big_00000002"]) == 1
     assert lapsed
     assert world.redis.exists("big_00000001")
 
@@ -341,7 +347,7 @@ def test_a_deletion_that_the_lock_does_not_cover(world, small, monkeypatch):
 def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
     """A deletion that has to be tried again looks the row up again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    send, failures = session.JobSession._send, []
+    send, failures = HashEditor._send, []
 
     def failing(self, commands, grant):
         if not failures:
@@ -349,7 +355,7 @@ def test_a_row_that_came_back_while_redis_was_away(world, small, monkeypatch):
             raise TargetError("gone", kind=Kind.UNAVAILABLE)
         return send(self, commands, grant)
 
-    monkeypatch.setattr(session.JobSession, "_send", failing)
+    monkeypatch.setattr(HashEditor, "_send", failing)
     assert prune(small, small.jobs["job"]).deleted == 29
     assert world.redis.exists("big_00000007")
 
@@ -520,7 +526,7 @@ def test_a_sample_finds_what_is_common(world, small):
 def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     """However few of the table these are, and wherever: some are compared, and none but where there is none."""
     if kind == "number":  # as if there were too many keys of others
-        pause.setattr(session, "PAGES", 0)
+        pause.setattr(keyspace, "PAGES", 0)
     key, primary = ("k", "k") if kind != "two" else ("g}_{k", "g, k")
     column = "varchar(20)" if kind == "text" else "int"
     soft = kind == "soft"
@@ -682,16 +688,16 @@ def test_the_list_of_rejects_whatever_the_clocks_say(world, small, monkeypatch):
 def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
     """Nobody comes in between; what it has under way is shut out with the run; and then the lock is free."""
     world.sql("DELETE FROM big WHERE id = 7")
-    unlink, rivals, fences = session.JobSession.unlink, [], []
+    unlink, rivals, fences = HashEditor.unlink, [], []
 
     def rival():
         return run_job(small, small.jobs["job"], Options(), Ear())
 
-    def late(sides, keys):
+    def late(editor, *args):
         rivals.append(rival())
-        fences.append([sides.target.name.encode()])
+        fences.append([editor._session.target.name.encode()])
         fences.append(world.redis.hvals("loader:{job}:fence"))
-        return unlink(sides, keys)
+        return unlink(editor, *args)
 
     begin = prune_module.prune
 
@@ -701,7 +707,7 @@ def test_a_prune_is_done_under_the_lock_of_its_run(world, small, monkeypatch):
         begin(*args, **how)
 
     monkeypatch.setattr(prune_module, "prune", at_once)
-    monkeypatch.setattr(session.JobSession, "unlink", late)
+    monkeypatch.setattr(HashEditor, "unlink", late)
     run = execute(small, small.jobs["job"], Options(), Ear(), prune=5.0)
     assert (run.status, run.exit_code, run.read, run.deleted) == ("ok", 0, 999, 1)
     assert [(each.exit_code, run.id in each.error) for each in rivals] == [(5, True), (5, True)]
@@ -791,7 +797,7 @@ def test_a_key_under_another_jobs_prefix_is_missing_all_the_same(world):
 
 def test_more_differences_than_are_remembered(world, pause):
     """A table that is read in one statement: what is beyond the limit is counted at once, and memory stays flat."""
-    pause.setattr(session, "PENDING", 100)
+    pause.setattr(recheck, "PENDING", 100)
     world.sql("CREATE TABLE heap (id int, v int)")
     world.sql("INSERT INTO heap VALUES " + ", ".join(f"({number}, 1)" for number in range(1000)))
     config = world.config(table="heap", key="heap_{id}")
@@ -814,7 +820,7 @@ def test_rows_that_share_a_key_are_retried_as_one(world, tmp_path):
 def test_a_master_that_fails_amid_a_scan(world, small, pause):
     """All masters are gone over again: nothing is counted twice, nothing is left out."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan = session.JobSession._scan_node
+    scan = Keyspace._scan_node
     failures = []
 
     def failing(self, node):
@@ -824,8 +830,8 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
                 raise TargetError("gone", kind=Kind.UNAVAILABLE)
             yield keys
 
-    pause.setattr(session, "PAGE", 50)
-    pause.setattr(session.JobSession, "_scan_node", failing)
+    pause.setattr(keyspace, "PAGE", 50)
+    pause.setattr(Keyspace, "_scan_node", failing)
     done = prune(small, small.jobs["job"])
     assert (len(failures), done.keys, done.extra, done.deleted) == (2, 1000, 30, 30)
 
@@ -833,7 +839,7 @@ def test_a_master_that_fails_amid_a_scan(world, small, pause):
 def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatch):
     """It may have stood in for it with less than it had: all masters are gone over again."""
     world.sql("DELETE FROM big WHERE id <= 30")
-    scan, scanned, asked = session.JobSession._scan_node, [], []
+    scan, scanned, asked = Keyspace._scan_node, [], []
 
     def scan_node(self, node):
         scanned.append(node)
@@ -843,8 +849,8 @@ def test_a_master_that_another_one_replaces_amid_a_scan(world, small, monkeypatc
         asked.append(1)
         return {n: replace(life, id="before") if len(asked) == 1 else life for n, life in lives(target, **how).items()}
 
-    monkeypatch.setattr(session.JobSession, "_scan_node", scan_node)
-    monkeypatch.setattr(session, "lives", ids)
+    monkeypatch.setattr(Keyspace, "_scan_node", scan_node)
+    monkeypatch.setattr(keyspace, "lives", ids)
     done = prune(small, small.jobs["job"])
     assert (done.keys, done.extra, done.deleted) == (1000, 30, 30)
 
@@ -853,8 +859,8 @@ def test_a_replica_that_is_taken_for_a_master(world):
     """What it has is not what its master has: it passes, once the new master is known."""
     with RedisClient(world.config(table="t").target) as target:
         target.refresh(force=True)
-        replica = next(node for _, _, nodes in target.ranges() for node in nodes[1:])
-        target._topology.slots = SlotMap.single(replica)
+        replica = next(node for _, _, nodes in target.topology.ranges() for node in nodes[1:])
+        target.topology.slots = SlotMap.single(replica)
         with pytest.raises(TargetError, match="is no longer a master") as caught:
             lives(target)
         assert caught.value.transient

@@ -7,8 +7,7 @@ import pytest
 
 from loader.doctor.diagnose import diagnose
 from loader.errors import SourceError
-from loader.jobs import prune, verify
-from loader.jobs import session as both
+from loader.jobs import prune, recheck, verify
 from loader.mysql import session
 from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
@@ -70,7 +69,7 @@ OF_MYSQL = {"transaction_isolation": "SERIALIZABLE", "max_execution_time": 1, "w
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(both, "PAUSE", 0.02)
+    monkeypatch.setattr(recheck, "PAUSE", 0.02)
 
 
 @pytest.fixture

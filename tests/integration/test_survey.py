@@ -21,12 +21,14 @@ from loader.lab.process import wait
 from loader.model import Run
 from loader.pipeline.options import Options
 from loader.redis.client import RedisClient
+from loader.redis.prefetch import Prefetched
 from loader.state.history import History, entry_of
 from loader.state.rejects import Rejects
 from loader.web.activity import RunTracker
 from loader.web.app import Serving
-from loader.web.dashboard import Dashboard, effective
+from loader.web.dashboard import Dashboard
 from loader.web.health import Health
+from loader.web.job_texts import effective
 from loader.web.render import Renderer
 from loader.web.views import LISTED, Viewer
 from loader.wire.slots import slot_of
@@ -200,15 +202,15 @@ def test_what_status_asks_is_foreseen(desk, monkeypatch):
             lambda self, node, words, **how: asked.append(1) or commands(self, node, words, **how),
         )
         for job in config.jobs.values():
-            with target.prefetching(questions(job)):
-                asked.clear()
-                job_status(target, config.source, job)
-                assert asked == []
+            replies = Prefetched(target, questions(job))
+            asked.clear()
+            job_status(replies, config.source, job)
+            assert asked == []
         key = "loader:{stu}:runs"
-        with target.prefetching([(key.encode(), ("LRANGE", key, 0, -1))]):
-            before = len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1])
-            History(target, "stu").add(entry_of(Run(job="stu", id="x")))
-            assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
+        replies = Prefetched(target, [(key.encode(), ("LRANGE", key, 0, -1))])
+        before = len(replies.ask(key.encode(), "LRANGE", key, 0, -1)[1])
+        History(target, "stu").add(entry_of(Run(job="stu", id="x")))
+        assert len(replies.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before
         assert len(target.ask(key.encode(), "LRANGE", key, 0, -1)[1]) == before + 1
 
 
@@ -270,7 +272,7 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
             assert f"redis {HOST}:{port}" in survey.overview().problems[0]
             assert took(lambda: survey.job("job"))[0] < SOON
             assert took(lambda: survey.rejects("job"))[0] < SOON
-            monkeypatch.setattr("loader.web.dashboard.STALE", 0.5)
+            monkeypatch.setattr("loader.web.job_states.STALE", 0.5)
             view = survey.overview()
             assert view.jobs[0].status.state == "unknown"
             assert view.cluster.state in {"fail", "unknown"}  # by a look that met the silence, or by none since
@@ -555,7 +557,7 @@ def test_two_hundred_jobs(desk, survey_of):
     assert min(seconds) < 0.15, seconds  # on a machine that does other work beside, some take longer
     assert min(views) < 0.05, views
     assert min(details) < 0.05, details
-    assert min(took(lambda: survey._look(config))[0] for _ in range(10)) < 0.3  # a second's answer
+    assert min(took(survey._look)[0] for _ in range(10)) < 0.3  # a second's answer
 
 
 def test_a_name_of_dots_is_none(desk):

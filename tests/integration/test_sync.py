@@ -325,7 +325,7 @@ def test_a_session_may_not_write(world):
 def test_redis_py_lends_its_socket(world):
     """Contract: a connection has its socket from `connect` on, and nothing in its reader."""
     with RedisClient(world.config(table="x").target) as target:
-        connection, socket, name = target.open(target.seeds[0])
+        connection, socket, name = target.open(target.topology.seeds[0])
         assert name == connection.client_name
         assert socket is connection._sock.made
         socket.settimeout(2)

@@ -11,7 +11,7 @@ import pytest
 from pymysql.converters import conversions
 from test_session import HOSTILE, OF_MARIADB, OF_MYSQL
 
-from loader.jobs import prune, session, verify
+from loader.jobs import prune, recheck, verify
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.database import Ear, globally
@@ -67,7 +67,7 @@ WIDE = {  # of columns that are in no key
 @pytest.fixture(autouse=True)
 def pause(monkeypatch):
     """Nobody brings rows to Redis meanwhile, so there is little to wait for."""
-    monkeypatch.setattr(session, "PAUSE", 0.001)
+    monkeypatch.setattr(recheck, "PAUSE", 0.001)
 
 
 class Trial:

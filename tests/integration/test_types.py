@@ -4,8 +4,8 @@ from itertools import zip_longest
 
 import pytest
 
-from loader.model import Status
 from loader.mysql.stream import BUFFER
+from loader.outcome import Status
 from support.database import Ear
 
 BYTES = "X'" + bytes(range(256)).hex() + "'"

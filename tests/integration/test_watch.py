@@ -24,6 +24,7 @@ from loader.jobs.execute import execute
 from loader.jobs.status import OVERDUE, is_late, next_time
 from loader.lab.process import wait
 from loader.model import SKEW, ChunkLoaded, Notice, Run, RunBegan, RunEnded, Waiting
+from loader.outcome import Reason
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
@@ -32,7 +33,7 @@ from loader.report.documents import run_document
 from loader.report.progress import Log, Reporter
 from loader.state.history import KEPT, History
 from loader.state.lock import Lock
-from loader.state.recall import LATEST
+from loader.state.stored_json import LATEST
 from loader.web import server as room
 from loader.web.app import Serving
 from loader.web.health import Health
@@ -402,10 +403,10 @@ def test_metrics(world):
     runs = [carry_out(world, metrics.listen("job"), table="t", chunk_rows=1) for _ in range(2)]
     failed = carry_out(world, metrics.listen("job"), table="gone")
     metrics.started("job", int(begin), 2.0)
-    metrics.skipped("job", int(begin), "running", 3)
+    metrics.skipped("job", int(begin), Reason.RUNNING, 3)
     metrics.rescheduled("job", begin + 60)
     metrics.recall({"other": begin - 90})
-    metrics.skipped("other", int(begin) - 60, "elsewhere", 1)
+    metrics.skipped("other", int(begin) - 60, Reason.ELSEWHERE, 1)
     metrics.recall({"other": begin - 80})
     text = metrics.render().decode()
 
@@ -439,7 +440,7 @@ def test_metrics(world):
 
     metrics.keep({"other": None})
     carry_out(world, metrics.listen("job"), table="t")
-    metrics.skipped("job", int(begin), "running", 1)
+    metrics.skipped("job", int(begin), Reason.RUNNING, 1)
     metrics.rescheduled("job", None)
     assert 'job="job"' not in metrics.render().decode()
     assert 'job="other"' in metrics.render().decode()

@@ -43,10 +43,16 @@ def nodes(trio):
 
 
 @pytest.fixture
-def target(trio):
-    """The target under test, patient for two seconds."""
+def settings(trio):
+    """How the target is reached, with a patience of two seconds."""
     url = f"redis://loader@{HOST}:{trio.redis_ports['n1']}"
-    with RedisClient(TargetConfig(url=url, password=trio.redis_password, timeout="2s")) as target:
+    return TargetConfig(url=url, password=trio.redis_password, timeout="2s")
+
+
+@pytest.fixture
+def target(settings):
+    """The target under test."""
+    with RedisClient(settings) as target:
         yield target
 
 
@@ -223,10 +229,10 @@ def test_only_our_own_connections_are_fenced(trio, target, nodes):
         links = [target.open(node) for _ in range(2)]
         name, other = (name for _, _, name in links)
         target.command(node, "PING")  # whose connection is not used any more, as it would not fence
-        target.fence(node, name)
-        assert not target.settled
+        target.fences.add(node, name)
+        assert not target.fences.is_settled(target.slots.nodes)
         assert target.command(node, "PING") == b"PONG"
-        assert target.settled
+        assert target.fences.is_settled(target.slots.nodes)
         assert clients(node) & {name, other, f"{target.name}-99"} == {other, f"{target.name}-99"}
 
 
@@ -241,7 +247,7 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
         with pytest.raises(TargetError) as caught:
             target.ask(key, "SET", key, "old")
         assert caught.value.transient
-        assert target._unfenced[node] == [late]
+        assert target.fences.failed(node) == [late]
     finally:
         trio.kill("n2", signal.SIGCONT)
     target.ask(key, "SET", key, "new")
@@ -249,22 +255,21 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
     assert nodes[node].get(key) == b"new"
 
 
-def test_who_is_shut_out_has_no_connection_left(trio, target, nodes):
+def test_who_is_shut_out_has_no_connection_left(settings, target, nodes):
     """Before anything is sent to a node, it has closed all connections of the other, those that come later as well."""
-    settings = target._settings
     with RedisClient(settings) as dead:
         for node in dead.slots.nodes:
             dead.command(node, "PING")
         links = [dead.open(node) for node in dead.slots.nodes]
         target.command(target.slots.nodes[0], "PING")  # a connection that has not fenced
-        target.shut_out([dead.name])
-        assert not target.has_shut_out([dead.name])
+        target.fences.shut_out([dead.name])
+        assert not target.fences.has_shut_out([dead.name], target.slots.nodes)
         for node in target.slots.nodes:
             assert dead.name in str(clients(node))
             target.command(node, "PING")
             assert dead.name not in str(clients(node))
-        assert target.has_shut_out([dead.name])
-        assert not target.unkillable
+        assert target.fences.has_shut_out([dead.name], target.slots.nodes)
+        assert not target.fences.unkillable
         for connection, *_ in links:
             connection.disconnect()
 
@@ -292,7 +297,7 @@ def test_a_silent_node_holds_up_nothing_else(trio, target, nodes):
             time.sleep(0.1)
             assert [target.command(node, "PING") for node in others] == [b"PONG"] * 2
             for _ in range(4):  # one of them finds out
-                target.ranges()
+                target.topology.ranges()
             assert not waiting.done()
             trio.kill("n2", signal.SIGCONT)
             assert waiting.result() == [b"PONG"]
@@ -309,7 +314,7 @@ def test_what_was_written_to_a_master_that_is_none_any_more(target, nodes):
     writer.await_replicas()
     writer.send(0, batch(*map(row, keys_in(target.slots, node, 10))))
     writer.drain()
-    target._topology.slots = SlotMap.single(target.slots.nodes[1])
+    target.topology.slots = SlotMap.single(target.slots.nodes[1])
     with pytest.raises(TargetError, match="no longer a master") as caught:
         writer.await_replicas()
     assert caught.value.transient
@@ -343,12 +348,12 @@ def test_counters_that_were_reset(target, nodes, since):
     """They say nothing of what was before, however many connections have come since; that is told by clients' ids."""
     node = target.slots.nodes[1]
     for _ in range(100):
-        target.look(node, ("PING",))
+        target.look(node, [("PING",)])
     before = lives(target)[node]
     assert not lives(target)[node].has_lost_count(before)
     nodes[node].config_resetstat()
     for _ in range(since):
-        target.look(node, ("PING",))
+        target.look(node, [("PING",)])
     after = lives(target)[node]
     assert after.has_lost_count(before)
     assert not lives(target)[node].has_lost_count(after)
@@ -394,6 +399,6 @@ def test_a_closed_connection_fails_the_chunk(target, nodes):
 )
 def test_what_a_reply_means(target, reply, transient, code):
     """The table of error replies: worth another try, or for a person to mend; never quoting a row."""
-    error = target.error(reply, target.seeds[0])
+    error = target.error(reply, target.topology.seeds[0])
     assert (error.transient, error.exit_code) == (transient, code)
     assert "secret" not in str(error)

@@ -110,8 +110,8 @@ FAULTS = [
         "jobs/verify",
         (
             "a repair takes no lock",
-            'with JobSession(settings, job, new_id() if repair else "") as both:',
-            'with JobSession(settings, job, "") as both:',
+            'with JobSession(settings, job, new_id() if repair else "") as session:',
+            'with JobSession(settings, job, "") as session:',
             "lock::x1_two_runs_of_a_job",
         ),
         (
@@ -122,7 +122,7 @@ FAULTS = [
         ),
         (
             "a repair leaves the baseline",
-            "        if repair:\n            void_baseline(both)\n",
+            "        if repair:\n            void_baseline(session)\n",
             "",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
@@ -149,8 +149,8 @@ FAULTS = [
         ),
         (
             "a prune leaves the baseline",
-            "            void_baseline(both)\n            delete(",
-            "            delete(",
+            "            void_baseline(session)\n            found = ",
+            "            found = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -170,8 +170,8 @@ FAULTS = [
         "jobs/rejects",
         (
             "a retry leaves the baseline",
-            "        void_baseline(both)\n        rejects = ",
-            "        rejects = ",
+            "        void_baseline(session)\n        rows = ",
+            "        rows = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -287,17 +287,65 @@ FAULTS = [
         ),
     ),
     *_of(
-        "daemon/schedule",
+        "daemon/alarms",
         (
-            "a job runs beside itself",
-            "        if self._is_busy(entry.name) and not hands:\n            self._skip(",
-            "        if not hands and entry.name in self._by_hand:\n            self._skip(",
-            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+            "an alarm that was changed rings all the same",
+            "if number == self._number:",
+            "if number <= self._number:",
+            "alarms::an_alarm_that_was_handed_over_does_not_ring_if_it_is_changed_first",
         ),
+        (
+            "the clock shows that it works before it does",
+            "        self._probe.set(time.time())\n",
+            "        self._probe.set(time.time())\n        self._turn()\n",
+            "alarms::the_clock_shows_that_it_works",
+        ),
+    ),
+    *_of(
+        "daemon/listeners",
+        (
+            "a fault in the telling stops a job",
+            '    except Exception:\n        LOG.exception("a listener',
+            '    except OSError:\n        LOG.exception("a listener',
+            "schedule::a_listener_that_fails_harms_no_job",
+        ),
+    ),
+    *_of(
+        "daemon/places",
         (
             "places are not counted",
             "while self._waiting and self._running < self.at_once and",
             "while self._waiting and",
+            "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
+        ),
+    ),
+    *_of(
+        "daemon/timer",
+        (
+            "a clock set back is not noticed",
+            "if went_back := now < self._seen - BACK:",
+            "if went_back := now < self._seen - 1e9:",
+            "schedule::the_clock_set_back_does_not_stall_a_job",
+        ),
+        (
+            "the clock that is shared is followed once",
+            "or abs(shift - self._shift) > DRIFT):",
+            "):",
+            "schedule::slots_come_by_the_clock_that_is_shared",
+        ),
+        (
+            "a pause grows by as much as the clock is set",
+            "        if self._retry.at is not None:\n",
+            "        if self._retry.at is None:\n",
+            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
+        ),
+    ),
+    *_of(
+        "daemon/schedule",
+        (
+            "a job runs beside itself",
+            "        if self._is_busy(entry.name) and not manual:\n            self._skip(",
+            "        if not manual and entry.name in self._by_hand:\n            self._skip(",
             "schedule::no_job_overlaps_itself_and_no_more_run_than_have_places",
         ),
         (
@@ -308,37 +356,19 @@ FAULTS = [
         ),
         (
             "a slot that is tried again is not settled by the next",
-            "        self._settle(entry, Reason.RUNNING)\n        with suppress",
-            "        with suppress",
+            "        self._settle(entry, Reason.RUNNING)\n        entry.timer.forget",
+            "        entry.timer.forget",
             "schedule::a_new_slot_settles_the_one_that_is_still_locked_elsewhere",
         ),
         (
-            "a clock set back is not noticed",
-            "if went_back := now < entry.seen - BACK:",
-            "if went_back := now < entry.seen - 1e9:",
-            "schedule::the_clock_set_back_does_not_stall_a_job",
-        ),
-        (
             "slots come by this machine's clock",
-            "slots = entry.clock.due(self._clock(name))",
-            "slots = entry.clock.due(time.time())",
+            "due = entry.timer.take(self._clock(name))",
+            "due = entry.timer.take(time.time())",
             "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "the clock that is shared is followed once",
-            "or abs(shift - clock.shift) > DRIFT):",
-            "):",
-            "schedule::slots_come_by_the_clock_that_is_shared",
-        ),
-        (
-            "a pause grows by as much as the clock is set",
-            "        if self._scheduler.get_job(_again(entry.name)):\n",
-            "        if not self._scheduler.get_job(entry.name):\n",
-            "schedule::the_pause_of_an_attempt_stands_a_clock_that_is_set",
         ),
         (
             "a slot that comes amid work by hand is dropped",
-            "            hands.delays, entry.again = entry, slot\n",
+            "            manual.delays, entry.again = entry, last\n",
             "            self._settle(entry, Reason.RUNNING)\n",
             "schedule::a_slot_that_comes_amid_work_by_hand_is_done_once_after_it",
         ),
@@ -350,20 +380,14 @@ FAULTS = [
         ),
         (
             "an attempt that met a run by hand is lost",
-            "if hands.delays and self._entries",
-            "if not hands.delays and self._entries",
+            "if entry and self._entries",
+            "if not entry and self._entries",
             "schedule::an_attempt_that_meets_a_run_by_hand_comes_later",
         ),
         (
-            "a fault in the telling stops a job",
-            '            except Exception:\n                LOG.exception("a listener',
-            '            except OSError:\n                LOG.exception("a listener',
-            "schedule::a_listener_that_fails_harms_no_job",
-        ),
-        (
             "a paused slot counts as run",
-            "        elif run.paused:\n",
-            "        elif run.paused and run.elsewhere:\n",
+            ", Kind.PAUSED: Reason.PAUSED}",
+            "}",
             "schedule::a_slot_of_a_paused_job_is_settled_and_not_tried_again",
         ),
         (
@@ -407,13 +431,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "mysql/plan",
+        "mysql/sql",
         (
             "texts of several character sets are joined as they are",
             "text_of(column) if mixed and column in texts else quote(column.name)",
             "quote(column.name)",
             "reconcile::character_sets_that_do_not_mix",
         ),
+    ),
+    *_of(
+        "mysql/planner",
         (
             "what is computed is no part of the plan",
             " or column.name.lower() in computed",
@@ -443,10 +470,10 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/rows",
         (
             "a hash of someone else goes",
-            "own = hashes if self.lookup.is_certain else self._proven(sorted(hashes))",
+            "own = hashes if self._lookup.is_certain else self._proven(sorted(hashes))",
             "own = hashes",
             "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
         ),
@@ -455,7 +482,7 @@ FAULTS = [
         "jobs/prune",
         (
             "hashes of others allow more to be deleted",
-            "done.keys -= len(left.unsure) + left.others",
+            "done.keys -= len(orphans.unsure) + orphans.others",
             "pass",
             "reconcile::keys_of_others_are_left_alone",
         ),
@@ -546,6 +573,9 @@ FAULTS = [
             'return ""',
             "backfill::a_run_waits_for_the_replica",
         ),
+    ),
+    *_of(
+        "pipeline/capacity",
         (
             "rows that are there need room",
             'new = [words for words in rows if not target.ask(words[1], "EXISTS", words[1])[1]]',
@@ -712,16 +742,19 @@ FAULTS = [
             "increment::only_what_was_changed_is_read",
         ),
         (
-            "shards overlap",
-            "% {shard[1]} = {shard[0] - 1}",
-            "% {shard[1]} >= {shard[0] - 1}",
-            "backfill::shards_divide_the_table",
-        ),
-        (
             "a type that changed is not seen in the result",
             "for before, now in pairs if before != now)",
             "for before, now in pairs if before[0] != now[0])",
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
+        ),
+    ),
+    *_of(
+        "mysql/planner",
+        (
+            "shards overlap",
+            "% {shard[1]} = {shard[0] - 1}",
+            "% {shard[1]} >= {shard[0] - 1}",
+            "backfill::shards_divide_the_table",
         ),
     ),
     *_of(
@@ -749,13 +782,13 @@ FAULTS = [
         "state/history",
         (
             "a run of a part is a success of all",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
-            "self.exit_code in {Exit.OK, Exit.REJECTS}",
+            "self.status.is_success and not self.partial",
+            "self.status.is_success",
             "watch::a_part_is_no_success",
         ),
         (
             "a failed run is a success",
-            "self.exit_code in {Exit.OK, Exit.REJECTS} and not self.partial",
+            "self.status.is_success and not self.partial",
             "not self.partial",
             "watch::stopped_and_bounded",
         ),
@@ -956,7 +989,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state/checkpoint",
+        "state/schedule",
         (
             "a slot that a wrong clock has done stands",
             'if done["slot"] > self._target.time(self._slot) + SKEW:',
@@ -995,7 +1028,7 @@ FAULTS = [
         ),
         (
             "who left its lock is not shut out",
-            "                self._target.shut_out(self._strangers.values())\n",
+            "                self._target.fences.shut_out(self._strangers.values())\n",
             "                pass\n",
             "lock::who_left_its_lock_without_a_word_is_shut_out",
         ),
@@ -1007,13 +1040,13 @@ FAULTS = [
         ),
         (
             "the fence of what may still be carried out is taken away",
-            "        if target.settled and not self.lapsed():\n            off.append",
+            "        if target.fences.is_settled(target.slots.nodes) and not self.lapsed():\n            off.append",
             "        if True:\n            off.append",
             "lock::a_run_that_left_something_under_way_stays_fenced",
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/fences",
         (
             "our own connections are not closed",
             "if name in own or name.rpartition",
@@ -1026,16 +1059,19 @@ FAULTS = [
             "if name in own]",
             "writer::who_is_shut_out_has_no_connection_left",
         ),
+    ),
+    *_of(
+        "redis/client",
         (
             "a command that timed out is not fenced",
-            "OSError, MemoryError) as error:\n                self._drop(node, fenced=True)\n",
-            "OSError, MemoryError) as error:\n                self._drop(node)\n",
+            "except DRIVER as error:\n                self._drop(node, fenced=True)\n",
+            "except DRIVER as error:\n                self._drop(node)\n",
             "writer::a_command_that_timed_out_does_not_undo_a_newer_one",
         ),
         (
             "what WAIT says is not looked at",
-            "        if node in self.replicated and not replicas:\n            raise self.unknown(commands[-1][0])\n",
-            "",
+            "        if node in self.topology.replicated and not replicas:\n            raise self.unknown",
+            "        if False:\n            raise self.unknown",
             "changed::what_a_failover_must_not_undo",
         ),
     ),
@@ -1043,7 +1079,7 @@ FAULTS = [
         "redis/sockets",
         (
             "what is under way is not fenced",
-            "            if link.awaited:\n                self._target.fence(link.node, link.name)\n",
+            "            if link.awaited:\n                self._target.fences.add(link.node, link.name)\n",
             "",
             "links::what_is_under_way_when_a_writer_is_closed_is_fenced",
         ),
@@ -1145,7 +1181,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/fences",
         (
             "what a worker that hangs has sent is not fenced",
             "return not self.abandoned and not any(",
@@ -1163,74 +1199,83 @@ FAULTS = [
         ),
     ),
     *_of(
-        "pipeline/run_state",
+        "pipeline/plan_facts",
         (
             "the server's own time zone is no matter",
             '{} if named else {"time zone": str(zone)}',
             "{}",
             "session::another_time_zone_of_the_server",
         ),
+    ),
+    *_of(
+        "pipeline/run_state",
         (
             "an old checkpoint stands beside new markers",
-            "            self.state.void()  # else the new markers would vouch for it\n",
+            "            self.store.void()  # else the new markers would vouch for it\n",
             "",
             "backfill::a_checkpoint_is_void_once_a_run_begins_anew",
         ),
         (
             "a baseline is kept though masters are in doubt once it is saved",
-            "        if self._is_doubtful(ends.with_retry(lambda: lives(ends.target)).values()):\n",
-            "        if self._is_doubtful([]):\n",
+            "        if self.masters.may_have_lost(self.masters.now().values(), resumed=self.resumed):\n",
+            "        if self.masters.may_have_lost([], resumed=False):\n",
             "changed::a_master_whose_counters_are_reset_while_the_baseline_is_saved",
         ),
         (
-            "a slot is done twice",
-            'elif self._options.slot <= done["slot"] and',
-            'elif self._options.slot < done["slot"] and',
-            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
-        ),
-        (
-            "a slot to come is done by a clock that is ahead",
-            "done = slot if slot <= self._began + SKEW else int(self._began)",
-            "done = slot",
-            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
-        ),
-        (
-            "a checkpoint of another plan is gone on with",
-            "        if changed:\n            if scheduled:",
-            "        if scheduled and changed:\n            if scheduled:",
-            "backfill::a_changed_plan_is_refused_with_the_reason",
-        ),
-        (
-            "a checkpoint is gone on with though markers are gone",
-            "if there is None]:\n            self.notes",
-            "if there is None and key in facts]:\n            self.notes",
-            "backfill::an_emptied_master_starts_over",
-        ),
-        (
             "what is lost between the last chunk and the end is not noticed",
-            "        self._check(marks)\n",
+            "        self._check_marks(marks)\n",
             "",
             "losses::a2_between_the_last_chunk_and_the_end",
         ),
     ),
     *_of(
-        "pipeline/run_state",
+        "pipeline/scheduled_slot",
+        (
+            "a slot is done twice",
+            'elif self._slot <= done["slot"] and',
+            'elif self._slot < done["slot"] and',
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+        (
+            "a slot to come is done by a clock that is ahead",
+            "done = self._slot if self._slot <= began + SKEW else int(began)",
+            "done = self._slot",
+            "daemon::a_slot_is_done_once_whatever_the_clocks_say",
+        ),
+    ),
+    *_of(
+        "pipeline/resume",
+        (
+            "a checkpoint of another plan is gone on with",
+            "    if changed:\n        if scheduled:",
+            "    if scheduled and changed:\n        if scheduled:",
+            "backfill::a_changed_plan_is_refused_with_the_reason",
+        ),
+        (
+            "a checkpoint is gone on with though markers are gone",
+            'if there is None]:\n        return f"the target was emptied since',
+            'if there is None and key in saved.facts]:\n        return f"the target was emptied since',
+            "backfill::an_emptied_master_starts_over",
+        ),
+    ),
+    *_of(
+        "pipeline/plan_facts",
         (
             "a table that takes another's place during a run is not noticed",
-            "        self._check_identity()\n",
-            "",
+            "if another := difference(self._identity, self._identify()):",
+            'if another := "":',
             "starting_over::s12_a_table_replaced_amid_a_run",
         ),
         (
             "another table of the name is built on",
-            "if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):",
-            "if self.plan.job.table:",
+            "if not self._job.table or not (self._job.incremental or self._resumes):",
+            "if self._job.table:",
             "increment::another_table_of_the_name backfill::another_table_of_the_name_is_refused",
         ),
         (
             "a table that was rebuilt is written anew though all of it is read",
-            "if not self.plan.job.table or not (self.plan.job.incremental or self._options.resume):",
-            "if not self.plan.job.table:",
+            "if not self._job.table or not (self._job.incremental or self._resumes):",
+            "if not self._job.table:",
             "changed::a_table_that_was_rebuilt_is_held_against_the_digests",
         ),
     ),
@@ -1340,7 +1385,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "who takes a slot is not gone over after who gives it",
             "*((node, True) for node in stood.takers)",
@@ -1352,12 +1397,6 @@ FAULTS = [
             "moved |= self._standing().changed(stood)",
             "self._standing()",
             "moves::a_key_that_moves_while_keys_are_looked_for",
-        ),
-        (
-            "a hash goes from one side of a half moved slot alone",
-            "if copies := [each for each in commands if slot_of(each[0]) in moved]:",
-            "if copies := list(commands[:0]):",
-            "moves::a_key_that_a_move_has_left_on_both_sides",
         ),
         (
             "what nobody reaches of a half moved slot is passed over",
@@ -1372,16 +1411,25 @@ FAULTS = [
             "reconcile::a_sample_is_drawn_from_the_rows_that_the_job_takes",
         ),
         (
-            "a deletion is not covered by the lock",
-            "            self.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
-            "            sent = self._send(commands, grant := self.throttle.grant())\n",
-            "reconcile::a_deletion_that_the_lock_does_not_cover",
-        ),
-        (
             "keys of others are extra",
-            "yield list(filter(self.lookup.owns, page.reached(left))) if page else []",
+            "yield list(filter(self._lookup.owns, page.reached(left))) if page else []",
             "yield list(page.reached(left)) if page else []",
             "reconcile::keys_of_others_are_left_alone",
+        ),
+    ),
+    *_of(
+        "jobs/editor",
+        (
+            "a hash goes from one side of a half moved slot alone",
+            "if copies := [each for each in commands if slot_of(each[0]) in moving]:",
+            "if copies := list(commands[:0]):",
+            "moves::a_key_that_a_move_has_left_on_both_sides",
+        ),
+        (
+            "a deletion is not covered by the lock",
+            "            session.throttle.hold(grant)\n            sent = self._send(commands, grant)\n",
+            "            sent = self._send(commands, grant := self.throttle.grant())\n",
+            "reconcile::a_deletion_that_the_lock_does_not_cover",
         ),
     ),
     *_of(
@@ -1454,13 +1502,22 @@ FAULTS = [
         ),
     ),
     *_of(
-        "pipeline/workers",
+        "pipeline/dispatcher",
         (
             "a chunk that is heard of after the doubt counts as sure",
-            "yield from self._owe_again([event], listener, SHARED)",
+            "yield from self._lost.owe_again([event], listener, SHARED)",
             "pass",
             "fences::a_chunk_that_is_heard_of_after_the_doubt",
         ),
+        (
+            "a checkpoint counts what another run may have written over",
+            "                yield from self._lost.find_doubtful()\n",
+            "",
+            "fences::a_run_that_ends_in_doubt",
+        ),
+    ),
+    *_of(
+        "pipeline/lost_chunks",
         (
             "a run whose lock goes again and again goes on for ever",
             "if self._repeats > FRESH:",
@@ -1468,52 +1525,49 @@ FAULTS = [
             "fences::a_lock_that_goes_again_and_again",
         ),
         (
-            "a checkpoint counts what another run may have written over",
-            "                yield from self._doubt()\n",
-            "",
-            "fences::a_run_that_ends_in_doubt",
-        ),
-        (
             "what was written while the lock was lost is not written again",
-            "yield from self._owe_again(self._ledger.since(since), listener, SHARED)",
+            "yield from self.owe_again(ledger.since(since), listener, SHARED)",
             "yield from ()",
             "fences::chunks_written_while_another_run_may_have_had_the_lock",
         ),
         (
             "the lock is not asked for at the end",
-            "self._ends.with_retry(self._throttle.confirm)",
+            "self._context.with_retry(self._context.throttle.confirm)",
             "",
             "fences::a_lock_that_went_since_its_last_renewal",
         ),
         (
             "what a master has lost is not written again",
-            "yield from self._owe_again(self._ledger.lost(self._basis.find_markers()), listener, LOST)",
-            "self._basis.find_markers()",
+            "yield from self.owe_again(ledger.lost(self._state.masters.find_markers()), listener, LOST)",
+            "self._state.masters.find_markers()",
             "losses::a2_a_master_comes_back_from_an_older_snapshot[sync-options0]",
         ),
         (
             "slots that moved are not noted",
-            "self._ledger.vouch(self._ends.with_retry(markers.note_moves))",
+            "ledger.vouch(context.with_retry(markers.note_moves))",
             "pass",
             "losses::a2_a_master_that_slots_have_moved_to",
         ),
         (
             "a chunk that is owed again is not dirty",
-            "self._ends.with_retry(partial(changes.mark_dirty, event.chunk.number))",
+            "self._context.with_retry(partial(changes.mark_dirty, event.chunk.number))",
             "pass",
             "losses::a2_a_master_comes_back_from_an_older_snapshot[changed_only-options1]",
         ),
         (
-            "rejects of a chunk that is owed again count twice",
-            "self._saved = replace(self._saved, rejected=self._saved.rejected - len(event.rejects))",
-            "pass",
-            "fences::rejects_of_a_chunk_that_is_owed_again_count_once",
-        ),
-        (
             "replicas that lack chunks are not told of",
-            "listener.notify(Notice(f\"redis {name}: {UNKNOWN.format(counted(len(self._exposed[name]), 'chunk'))}\"))",
+            "listener.notify(Notice(f\"redis {name}: {UNKNOWN.format(counted(exposure.count(name), 'chunk'))}\"))",
             "pass",
             "losses::a3_after_the_end_of_the_run[changed_only]",
+        ),
+    ),
+    *_of(
+        "pipeline/account",
+        (
+            "rejects of a chunk that is owed again count twice",
+            "self._rejected -= len(event.rejects)",
+            "pass",
+            "fences::rejects_of_a_chunk_that_is_owed_again_count_once",
         ),
     ),
     *_of(
@@ -1613,7 +1667,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "jobs/session",
+        "jobs/keyspace",
         (
             "a master that another one replaced is gone over",
             "if self._lives() != before:",
@@ -1670,7 +1724,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connector",
         (
             "who is spoken to wrongly is waited for",
             "if why := self._spoken_wrongly(error, node):",
@@ -1709,8 +1763,8 @@ FAULTS = [
         "pipeline/run",
         (
             "a table that is gone is a fault of the config",
-            "return Exit.FAILED if gone and",
-            "return Exit.FAILED if not gone and",
+            "return Kind.VANISHED if is_missing and",
+            "return Kind.VANISHED if not is_missing and",
             "bad_input::s11_a_table_that_is_gone",
         ),
     ),
@@ -1724,7 +1778,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state/recall",
+        "state/stored_json",
         (
             "what is nested too deeply ends in a traceback",
             "except RecursionError as error:",
@@ -1733,8 +1787,8 @@ FAULTS = [
         ),
         (
             "any value does",
-            "        if self._is_plain(kind, value):\n",
-            "        if kind in {int, float, str, bool}:\n",
+            "if kind is Any or self._is_plain(kind, value):",
+            "if kind in {Any, int, float, str, bool}:",
             "garbage::garbage_in_each_key",
         ),
     ),
@@ -1835,13 +1889,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/connector",
         (
             "whoever answers is taken for Redis",
             "if who := self._other_than_redis(error, node):",
             'if who := "":',
             "hostile::a9_no_redis",
         ),
+    ),
+    *_of(
+        "redis/value_limit",
         (
             "what a server takes is not learned",
             "self.most = min(self.most, most)",
@@ -1892,7 +1949,7 @@ FAULTS = [
         "jobs/verify",
         (
             "rows that no key can be made of are not missed",
-            '            self._note("missing", [Difference(each.key, "missing", each.reason) for each in rejects])\n',
+            "            self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])\n",
             "",
             "reconcile::a_row_whose_key_is_null_has_no_hash",
         ),

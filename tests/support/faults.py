@@ -9,7 +9,7 @@ import pytest
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
-import loader.lab.lab
+import loader.lab.redis
 import loader.pipeline.transfer
 from loader.config.servers import TargetConfig
 from loader.errors import LabError
@@ -130,7 +130,7 @@ class Storm:
                 self.lab.kill(row.name, signal.SIGCONT)
         try:
             if not self.lab.up():
-                wait(self.lab._settled, "the cluster to settle")
+                wait(self.lab.is_settled, "the cluster to settle")
             wait(lambda: _replicas_are_seen(self.lab), "the replicas")
         except LabError as error:
             error.add_note("\n".join(self._views()))
@@ -225,7 +225,7 @@ def wait_for_reason(load, text):
 def broken_lab(directory):
     """Three masters with a replica each that find a dead node out soon."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader.lab.lab, "REDIS_CONF", loader.lab.lab.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
+        patch.setattr(loader.lab.redis, "REDIS_CONF", loader.lab.redis.REDIS_CONF.replace("5000", str(NODE_TIMEOUT)))
         lab = Lab(directory)
         lab.up()
         for port in lab.redis_ports.values():

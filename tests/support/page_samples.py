@@ -5,7 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from loader.jobs.status import JobStatus
+from loader.jobs.status import JobState, JobStatus
+from loader.outcome import Status
 from loader.state.history import RunRecord
 from loader.state.holders import Holder
 from loader.web.render import Renderer
@@ -52,7 +53,7 @@ def entry(job="orders", ago=190.0, seconds=1.2, status="ok", read=182_340, **fac
         began=NOW - ago - seconds,
         ended=NOW - ago,
         seconds=seconds,
-        status=status,
+        status=Status(status),
         exit_code=codes[status],
         full=True,
         partial=False,
@@ -73,7 +74,7 @@ def job(name="orders", state="ok", **facts):
     status = JobStatus(
         job=name,
         now=NOW,
-        state=state,
+        state=JobState(state),
         late=facts.pop("late", state == "late"),
         holders=facts.pop("holders", ()),
         last=last,

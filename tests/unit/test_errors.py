@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 import loader
-from loader.errors import REFUSALS, RULES, Exit, Kind, LoaderError, PlanError, Retry, Stopped, TargetError
+from loader.errors import (
+    REFUSALS,
+    RULES,
+    STOPS,
+    TAKEN,
+    UNREACHABLE,
+    Exit,
+    Kind,
+    LoaderError,
+    PlanError,
+    Retry,
+    Stopped,
+    TargetError,
+)
 
 
 def test_every_kind_has_a_rule():
@@ -16,6 +29,9 @@ def test_every_kind_has_a_rule():
     assert {kind.name for kind in Kind if kind.retry is not Retry.NEVER} == {
         "MISSING", "LIMITED", "UNAVAILABLE", "UNSETTLED", "VANISHED", "UNREPLICATED",
     }  # fmt: skip
+    assert {kind for kind in Kind if kind.exit_code is Exit.UNREACHABLE} == UNREACHABLE
+    assert {kind for kind in Kind if kind.exit_code is Exit.LOCKED} == TAKEN
+    assert {kind for kind in Kind if kind.exit_code in {Exit.SIGINT, Exit.SIGTERM}} == STOPS
     assert (Kind.UNAVAILABLE.exit_code, Kind.UNSETTLED.exit_code, Kind.FAULT.exit_code) == (4, 1, 1)
 
 
@@ -41,7 +57,7 @@ def test_an_error_follows_its_kind(error, code, transient):
 def test_nothing_is_decided_by_an_exit_code_or_a_text():
     """What an error is can be asked of its kind alone."""
     code, text = (
-        r"(error|failure|stop)\.exit_code (==|!=|in|not in|is)\b",
+        r"(error|failure|stop|run)\.exit_code (==|!=|in|not in|is)\b",
         r"""(==|!=|["A-Z] in|with\() ?str\(error\)""",
     )
     wrong = re.compile(rf"{code}|{text}|str\(error\)\.(starts|ends)with")

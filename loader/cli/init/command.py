@@ -18,8 +18,11 @@ from loader.words import counted
 
 if TYPE_CHECKING:
     from loader.cli.init.config_writer import Draft, Wanted
+    from loader.cli.init.prompts import Prompter
     from loader.cli.init.script import Script
     from loader.config.load import Config
+    from loader.config.statement import Statement
+    from loader.model import TableSummary
     from loader.mysql.connection import Connection
 
 ENVIRONMENT = ".env.example"
@@ -27,65 +30,71 @@ NAMED = 8  # jobs listed one by one
 MOST_BYTES = 1 << 20  # of a script
 
 
+SourceUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="LOADER_SOURCE",
+        show_envvar=False,
+        help="MySQL: mysql://user@host:3306/database; else $MYSQL_URL, else a prompt.",
+    ),
+]
+TargetUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="LOADER_TARGET",
+        show_envvar=False,
+        help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.",
+    ),
+]
+Tables = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        envvar="LOADER_TABLE",
+        show_envvar=False,
+        help="A table, or a pattern: 'user*'; repeatable.",
+    ),
+]
+OutputFile = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE",  # $LOADER_OUTPUT is the format of results
+        help="The config to write; .env.example goes beside it.",
+    ),
+]
+Scripts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        envvar="LOADER_FROM_SCRIPT",
+        show_envvar=False,
+        help="A script that pipes mysql into redis-cli: its statements become jobs.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Overwrite existing files.")
+]
+
+
 def init(
     context: typer.Context,
     *,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="LOADER_SOURCE",
-            show_envvar=False,
-            help="MySQL: mysql://user@host:3306/database; else $MYSQL_URL, else a prompt.",
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            envvar="LOADER_TARGET",
-            show_envvar=False,
-            help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.",
-        ),
-    ] = None,
-    table: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            envvar="LOADER_TABLE",
-            show_envvar=False,
-            help="A table, or a pattern: 'user*'; repeatable.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",  # $LOADER_OUTPUT is the format of results
-            help="The config to write; .env.example goes beside it.",
-        ),
-    ] = Path("loader.yaml"),
-    from_script: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            envvar="LOADER_FROM_SCRIPT",
-            show_envvar=False,
-            help="A script that pipes mysql into redis-cli: its statements become jobs.",
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Overwrite existing files.")
-    ] = False,
+    source: SourceUrl = None,
+    target: TargetUrl = None,
+    table: Tables = None,
+    output: OutputFile = Path("loader.yaml"),
+    from_script: Scripts = None,
+    force: Force = False,
 ) -> None:
     """Write a config by looking at live tables.
 
     It ends with the next commands to run. Passwords come from $MYSQL_PASSWORD and $REDIS_PASSWORD, or are asked for;
     they are never written.
     """
-    from loader.cli.init.config_writer import draft_config, environment_text
-    from loader.cli.init.prompts import addresses, check_target, open_source
-    from loader.cli.init.script import Script
-    from loader.config.files import MAX_BYTES
+    from loader.cli.init.config_writer import environment_text
+    from loader.cli.init.prompts import Prompter
 
     if context.obj.files:
         raise ConfigError("init reads no config; name the file to write with --output")
@@ -93,20 +102,12 @@ def init(
         raise ConfigError("give --table or --from-script, not both: a script names its tables itself")
     files = (output, output.parent / ENVIRONMENT)
     _refuse(files, force=force)
-    script = _script(from_script) if from_script else Script()
-    found = {"source": script.source_url(min(script.databases, default=None)), "target": script.target_url()}
-    urls = addresses({"source": source, "target": target}, found)
-    if from_script:
+    script = _script(from_script) if from_script else None
+    prompter = Prompter(note)
+    urls = prompter.addresses({"source": source, "target": target}, script.urls() if script else {})
+    if script:
         _tell_of_script(script, urls)
-    with open_source(urls["source"]) as opened:
-        check_target(urls["target"])
-        database = str(opened.single("SELECT DATABASE()")[0])
-        wanted = _of_script(opened, script, database) if from_script else _of_tables(opened, table or [], database)
-        draft = draft_config(f"database {database} at {opened.address}", wanted)
-    if from_script and draft.refused:
-        raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
-    if len(draft.text.encode()) > MAX_BYTES:
-        raise ConfigError(f"{len(wanted)} tables make too large a config; choose fewer of them with --table")
+    draft = _draft(prompter, urls, script, table or [])
     os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
     _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])}, check=bool(draft.jobs))
     _report(files, draft)
@@ -116,6 +117,26 @@ def init(
     say("\nNext:" if fine else "\nNext, once the failures above are fixed:")
     for line in _next(output, draft.jobs):
         say(f"  {line}")
+
+
+def _draft(prompter: "Prompter", urls: Mapping[str, str], script: "Script | None", patterns: Sequence[str]) -> "Draft":
+    """Look at both servers, and draft a config of the script's statements, or else of the tables that are chosen."""
+    from loader.cli.init.config_writer import draft_config
+    from loader.config.files import MAX_BYTES
+
+    with prompter.open_source(urls["source"]) as source:
+        prompter.check_target(urls["target"])
+        database = str(source.single("SELECT DATABASE()")[0])
+        if script:
+            wanted = _of_script(source, script, database)
+        else:
+            wanted = _of_tables(source, prompter.tables(catalog.listing(source), patterns, database))
+        draft = draft_config(f"database {database} at {source.address}", wanted)
+    if script and draft.refused:
+        raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
+    if len(draft.text.encode()) > MAX_BYTES:
+        raise ConfigError(f"{len(wanted)} tables make too large a config; choose fewer of them with --table")
+    return draft
 
 
 def _refuse(files: Sequence[Path], *, force: bool) -> None:
@@ -162,23 +183,11 @@ def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
         note("The password in the script is not copied: put it into .env.")
 
 
-def _of_tables(source: "Connection", patterns: Sequence[str], database: str) -> list["Wanted"]:
-    from loader.cli.init.config_writer import Wanted
-    from loader.cli.init.prompts import tables
-
-    wanted = []
-    for listed in tables(catalog.listing(source), patterns, database):
-        try:
-            wanted.append(Wanted(listed, catalog.table(source, listed.name)))
-        except LoaderError as error:
-            if not error.kind.is_refusal:
-                raise
-            wanted.append(Wanted(listed, None, str(error)))
-    return wanted
+def _of_tables(source: "Connection", listing: Sequence["TableSummary"]) -> list["Wanted"]:
+    return [_wanted(source, listed) for listed in listing]
 
 
 def _of_script(source: "Connection", script: "Script", database: str) -> list["Wanted"]:
-    from loader.cli.init.config_writer import Wanted
     from loader.cli.init.script import stray_databases
     from loader.model import TableSummary
 
@@ -186,18 +195,25 @@ def _of_script(source: "Connection", script: "Script", database: str) -> list["W
         raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
     there = {listed.name.lower(): listed for listed in catalog.listing(source)}
     there |= {listed.name: listed for listed in there.values()}
-    wanted = []
     if twice := list(_shared(script)):
         raise ConfigError("\n".join(twice))
+    wanted = []
     for statement in script.statements:
         listed = there.get(statement.table) or there.get(statement.table.lower()) or TableSummary(statement.table)
-        try:
-            wanted.append(Wanted(listed, catalog.table(source, listed.name), statement=statement))
-        except LoaderError as error:
-            if not error.kind.is_refusal:
-                raise
-            wanted.append(Wanted(listed, None, str(error), statement))
+        wanted.append(_wanted(source, listed, statement))
     return wanted
+
+
+def _wanted(source: "Connection", listed: "TableSummary", statement: "Statement | None" = None) -> "Wanted":
+    """A table to make a job of, or why MySQL refuses to show it."""
+    from loader.cli.init.config_writer import Wanted
+
+    try:
+        return Wanted(listed, catalog.table(source, listed.name), statement=statement)
+    except LoaderError as error:
+        if not error.kind.is_refusal:
+            raise
+        return Wanted(listed, None, str(error), statement)
 
 
 def _shared(script: "Script") -> Iterator[str]:

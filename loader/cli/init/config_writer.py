@@ -17,7 +17,7 @@ from loader.config.parsers import JOB_NAME, KeyParts, key_parts
 from loader.config.statement import Statement
 from loader.errors import PlanError
 from loader.model import Column, Table, TableSummary
-from loader.mysql.plan import make_plan
+from loader.mysql.planner import make_plan
 from loader.state_keys import PREFIX
 from loader.words import counted
 

@@ -1,4 +1,4 @@
-"""The answers that `loader init` needs: addresses, passwords, tables; from options, else from a person.
+"""Finds addresses, passwords and tables for `loader init`: in options and the environment, or by asking a person.
 
 Questions go to stderr. Without a terminal, a missing answer is an error that says how to give it.
 """
@@ -12,13 +12,13 @@ from fnmatch import fnmatchcase
 from getpass import getpass
 from unicodedata import east_asian_width
 
-from loader.cli.common import note
 from loader.cli.init.config_writer import in_comment, size_text
 from loader.config.parsers import Address, mysql_address, redis_address
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError, Kind, LoaderError
 from loader.model import TableSummary
-from loader.mysql.connection import Connection, is_login
+from loader.mysql.connection import Connection
+from loader.mysql.failures import is_login
 from loader.redis.client import RedisClient
 
 TRIES = 3  # passwords that were asked for
@@ -32,51 +32,127 @@ WIDTH = 80  # columns of a terminal
 WIDEST = 28  # characters shown of a table's name
 
 
-def is_attended() -> bool:
-    """Whether there is a terminal to ask on."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+class Prompter:
+    """Finds the answers that `loader init` needs; `tell` shows a line to the person who is asked."""
 
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
 
-def addresses(given: Mapping[str, str | None], found: Mapping[str, str | None]) -> dict[str, str]:
-    """The urls of both sides: from options, the environment, a script, or a person; without passwords.
+    def addresses(self, given: Mapping[str, str | None], found: Mapping[str, str | None]) -> dict[str, str]:
+        """The urls of both sides without passwords: from the options, the environment, a script, or a person.
 
-    A password in a url moves into the environment, which only this process reads.
-    """
-    urls: dict[str, str] = {}
-    missing = []
-    for side in READERS:
-        variable = f"{VARIABLES[side]}_URL"
-        url = given[side] or os.environ.get(variable) or found[side]
-        if url:
-            urls[side] = _checked(side, url, f"--{side}" if given[side] else f"${variable}")
-        elif is_attended():
-            urls[side] = _asked(side)
-        else:
-            missing.append(f"--{side} {EXAMPLES[side]} (or ${variable})")
-    if missing:
-        raise ConfigError(f"there is no terminal to ask on; give {' and '.join(missing)}")
-    return urls
+        A password in a url becomes that of the environment, where this process alone reads it.
+        """
+        urls: dict[str, str] = {}
+        missing = []
+        for side in READERS:
+            variable = f"{VARIABLES[side]}_URL"
+            url = given[side] or os.environ.get(variable) or found.get(side)
+            if url:
+                urls[side] = self._checked(side, url, f"--{side}" if given[side] else f"${variable}")
+            elif is_attended():
+                urls[side] = self._asked(side)
+            else:
+                missing.append(f"--{side} {EXAMPLES[side]} (or ${variable})")
+        if missing:
+            raise ConfigError(f"there is no terminal to ask on; give {' and '.join(missing)}")
+        return urls
 
+    def open_source(self, url: str) -> Connection:
+        """Connect to MySQL; asks for the password if the server refuses without."""
+        tries = TRIES if is_attended() else 0
+        while True:
+            try:
+                return Connection(SourceConfig.model_validate({"url": url, "password": password("source")}))
+            except LoaderError as error:
+                if not is_login(error):
+                    raise
+                if not tries:
+                    raise ConfigError(f"{error}; the password is taken from $MYSQL_PASSWORD") from error
+                if password("source"):
+                    self._tell(str(error))
+            tries -= 1
+            self._ask_password("source")
 
-def _asked(side: str) -> str:
-    while True:
-        answer = ask(f"Where is {SERVERS[side]}? {EXAMPLES[side]}: ")
+    def check_target(self, url: str) -> None:
+        """Make sure that Redis answers; asks for the password if it refuses without."""
+        tries = TRIES if is_attended() else 0
+        while True:
+            try:
+                with RedisClient(TargetConfig.model_validate({"url": url, "password": password("target")})) as target:
+                    target.refresh(force=True)
+            except LoaderError as error:
+                if error.kind is not Kind.ACCESS:
+                    raise
+                if not tries:
+                    raise ConfigError(f"{error}; the password is taken from $REDIS_PASSWORD") from error
+                if password("target"):
+                    self._tell(str(error))
+            else:
+                return
+            tries -= 1
+            self._ask_password("target")
+
+    def tables(self, listing: Sequence[TableSummary], patterns: Sequence[str], database: str) -> list[TableSummary]:
+        """The tables that were named, or that a person chooses; all if there is no terminal to ask on."""
+        if not listing:
+            raise ConfigError(
+                f"database {database!r} has no tables that this account may see: see GRANT SELECT, or the url"
+            )
+        if patterns:
+            return matching(listing, patterns)
+        if not is_attended():
+            return list(listing)
+        self._tell(f"\nTables of {in_comment(database)}:")
+        for line in listing_lines(listing):
+            self._tell(line)
+        while True:
+            answer = self.ask("Which? Numbers (1,3-5) or names (stu*), all if empty: ")
+            try:
+                return matching(listing, [each.strip() for each in answer.split(",") if each.strip()], numbered=True)
+            except ConfigError as error:
+                self._tell(str(error))
+
+    def ask(self, question: str) -> str:
+        """Ask a person; the end of input is an error."""
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer:
+            self._tell("")
+            raise ConfigError("the input ended; nothing was written")
+        return answer.strip()
+
+    def _asked(self, side: str) -> str:
+        while True:
+            answer = self.ask(f"Where is {SERVERS[side]}? {EXAMPLES[side]}: ")
+            try:
+                return self._checked(side, answer, SERVERS[side])
+            except ConfigError as error:
+                self._tell(str(error))
+
+    def _checked(self, side: str, url: str, whence: str) -> str:
+        """The url without its password, which moves into the environment."""
         try:
-            return _checked(side, answer, SERVERS[side])
-        except ConfigError as error:
-            note(str(error))
+            address = READERS[side](url.strip())
+        except ValueError as error:
+            raise ConfigError(f"{whence}: {error}") from None
+        if address.password:
+            os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
+            self._tell(f"The password in the url of {SERVERS[side]} is used now, but not written: put it into .env.")
+        return without_password(url.strip())
+
+    def _ask_password(self, side: str) -> None:
+        try:
+            os.environ[f"{VARIABLES[side]}_PASSWORD"] = getpass(f"Password for {SERVERS[side]} (not shown): ")
+        except (EOFError, ValueError):
+            self._tell("")
+            raise ConfigError("the input ended; nothing was written") from None
 
 
-def _checked(side: str, url: str, whence: str) -> str:
-    """The url without its password, which moves into the environment."""
-    try:
-        address = READERS[side](url.strip())
-    except ValueError as error:
-        raise ConfigError(f"{whence}: {error}") from None
-    if address.password:
-        os.environ[f"{VARIABLES[side]}_PASSWORD"] = address.password
-        note(f"The password in the url of {SERVERS[side]} is used now, but not written: put it into .env.")
-    return without_password(url.strip())
+def is_attended() -> bool:
+    """Whether there is a terminal to ask a person on."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def without_password(url: str) -> str:
@@ -88,86 +164,9 @@ def without_password(url: str) -> str:
     return match[1] + (f"{user}@" if user else "") + url[match.end() :]
 
 
-def ask(question: str) -> str:
-    """A person's answer; the end of input is an error."""
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    answer = sys.stdin.readline()
-    if not answer:
-        note("")
-        raise ConfigError("the input ended; nothing was written")
-    return answer.strip()
-
-
-def _ask_password(side: str) -> None:
-    try:
-        os.environ[f"{VARIABLES[side]}_PASSWORD"] = getpass(f"Password for {SERVERS[side]} (not shown): ")
-    except (EOFError, ValueError):
-        note("")
-        raise ConfigError("the input ended; nothing was written") from None
-
-
-def open_source(url: str) -> Connection:
-    """A connection to MySQL; asks for the password if the server refuses without one."""
-    tries = TRIES if is_attended() else 0
-    while True:
-        try:
-            return Connection(SourceConfig.model_validate({"url": url, "password": password("source")}))
-        except LoaderError as error:
-            if not is_login(error):
-                raise
-            if not tries:
-                raise ConfigError(f"{error}; the password is taken from $MYSQL_PASSWORD") from error
-            if password("source"):
-                note(str(error))
-        tries -= 1
-        _ask_password("source")
-
-
-def check_target(url: str) -> None:
-    """Check that Redis answers; ask for the password if it refuses without one."""
-    tries = TRIES if is_attended() else 0
-    while True:
-        try:
-            with RedisClient(TargetConfig.model_validate({"url": url, "password": password("target")})) as target:
-                target.refresh(force=True)
-        except LoaderError as error:
-            if error.kind is not Kind.ACCESS:
-                raise
-            if not tries:
-                raise ConfigError(f"{error}; the password is taken from $REDIS_PASSWORD") from error
-            if password("target"):
-                note(str(error))
-        else:
-            return
-        tries -= 1
-        _ask_password("target")
-
-
 def password(side: str) -> str:
     """The password from the environment; empty if it has none."""
     return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
-
-
-def tables(listing: Sequence[TableSummary], patterns: Sequence[str], database: str) -> list[TableSummary]:
-    """The tables that were named, or that a person chooses; all if there is nobody to ask."""
-    if not listing:
-        raise ConfigError(
-            f"database {database!r} has no tables that this account may see: see GRANT SELECT, or the url"
-        )
-    if patterns:
-        return matching(listing, patterns)
-    if not is_attended():
-        return list(listing)
-    note(f"\nTables of {in_comment(database)}:")
-    for line in listing_lines(listing):
-        note(line)
-    while True:
-        answer = ask("Which? Numbers (1,3-5) or names (stu*), all if empty: ")
-        try:
-            return matching(listing, [each.strip() for each in answer.split(",") if each.strip()], numbered=True)
-        except ConfigError as error:
-            note(str(error))
 
 
 def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
@@ -189,7 +188,7 @@ def _width(text: str) -> int:
 
 
 def matching(listing: Sequence[TableSummary], patterns: Iterable[str], *, numbered: bool = False) -> list[TableSummary]:
-    """The tables that an answer names, in the order of the list; all if it is empty."""
+    """The tables that patterns name, in the order of the list; all if there are no patterns."""
     patterns = list(patterns)
     meant: set[str] = set()
     names = [table.name for table in listing]

@@ -62,6 +62,10 @@ class Script:
         """Whether the script contains a password."""
         return any(reach is not None and reach.password for reach in (self.mysql, self.redis))
 
+    def urls(self) -> dict[str, str | None]:
+        """The urls of both sides as the script reaches them."""
+        return {"source": self.source_url(min(self.databases, default=None)), "target": self.target_url()}
+
     def source_url(self, database: str | None) -> str | None:
         """The url of MySQL as the script reaches it; None if the script does not have all of it."""
         reach = self.mysql

@@ -9,12 +9,13 @@ import pytest
 
 from loader.config.models import ScheduleConfig
 from loader.daemon import schedule as module
+from loader.daemon.due_times import DueTimes
+from loader.daemon.listeners import DueCounts
 from loader.daemon.schedule import Schedule
-from loader.daemon.scheduler import SlotTrigger
-from loader.daemon.slots import Reason, SlotCounts
-from loader.errors import Exit
+from loader.errors import Kind
 from loader.lab.process import wait
-from loader.model import Run, Status
+from loader.model import Run
+from loader.outcome import Outcome, Reason
 
 SECOND = ScheduleConfig(every="1s")
 NEVER = ScheduleConfig(cron="0 0 29 2 *")  # not within a test, but for one day in four years
@@ -53,8 +54,8 @@ def begin():
         assert schedule.wait(30)
 
 
-def failed(job, code=Exit.FAILED):
-    return Run(job, "x", status=Status.FAILED, exit_code=code, error="it broke")
+def failed(job, kind=Kind.FAULT):
+    return Run(job, "x", outcome=Outcome(kind, "it broke"))
 
 
 def settled(tally):
@@ -88,10 +89,10 @@ def test_a_failed_run_is_tried_again_and_what_crashes_is_told(begin, monkeypatch
     waited = [two - one for one, two in pairwise(moments)]
     assert all(least < seconds for least, seconds in zip((0.07, 0.14, 0.28), waited, strict=True))
     assert pauses["fail"] == [0.1, 0.2, 0.4]
-    wait(lambda: schedule.tallies()["fail"] == SlotCounts(due=1, run=1, again=3), "the last to end")
+    wait(lambda: schedule.counts()["fail"] == DueCounts(due=1, run=1, again=3), "the last to end")
     assert {str(error) for _, _, error in heard.of("crashed")} == {"boom"}
     assert next(run.error for run, _ in heard.of("ended") if run.job == "crash") == "RuntimeError: boom"
-    assert schedule.tallies()["crash"].run == 1
+    assert schedule.counts()["crash"].run == 1
 
 
 @pytest.mark.parametrize(("jobs", "at_once", "together"), [("abc", 2, 2), ("a", 4, 1)])
@@ -116,22 +117,22 @@ def test_no_job_overlaps_itself_and_no_more_run_than_have_places(begin, jobs, at
     free.set()
     schedule.stop()
     assert schedule.wait(5)
-    for tally in schedule.tallies().values():
+    for tally in schedule.counts().values():
         assert tally.due == settled(tally) > 0
 
 
 def test_a_job_that_is_locked_elsewhere_is_looked_at_again(begin, monkeypatch):
     """Until the lock is free, or another daemon has done the slot; which counts as one slot."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
-    locked = Run("", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
-    done = Run("", "x", exit_code=Exit.LOCKED, elsewhere=True, error="done by another")
+    locked = Run("", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
+    done = Run("", "x", outcome=Outcome(Kind.DONE, "done by another"))
     answers = {"over": [locked, locked, Run("over", "x")], "done": [locked, done]}
     schedule, heard = begin(lambda job, _: answers[job].pop(0), {"over": NEVER, "done": NEVER})
     for name in answers:
         schedule.take_up(name, 77)
     wait(lambda: answers == {"over": [], "done": []}, "all answers")
     wait(lambda: len(heard.of("ended")) == 5, "the last to end")
-    assert schedule.tallies() == {"over": SlotCounts(due=1, run=1), "done": SlotCounts(due=1, elsewhere=1)}
+    assert schedule.counts() == {"over": DueCounts(due=1, run=1), "done": DueCounts(due=1, elsewhere=1)}
 
 
 def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
@@ -146,18 +147,18 @@ def test_a_new_slot_takes_the_place_of_attempts_at_the_one_before(begin):
     wait(lambda: len(slots) >= 3, "three slots")
     assert slots == sorted(set(slots))
     assert slots[2] - slots[0] < module.BACKOFF  # or it was the pause that one of them waited for
-    assert schedule.tallies()["a"].again == 0
+    assert schedule.counts()["a"].again == 0
 
 
 def test_a_new_slot_settles_the_one_that_is_still_locked_elsewhere(begin):
     """Each is counted: as running, since the run elsewhere goes on."""
-    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    locked = Run("a", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
     schedule, heard = begin(lambda *_: locked, {"a": SECOND})
     wait(lambda: len(heard.of("skipped")) >= 2, "slots to be skipped")
     schedule.stop()
     assert schedule.wait(30)
     assert heard.of("skipped")[0][2] is Reason.RUNNING
-    tally = schedule.tallies()["a"]
+    tally = schedule.counts()["a"]
     assert tally.due == settled(tally) > 0
 
 
@@ -170,7 +171,7 @@ def test_a_listener_that_fails_harms_no_job(begin):
         schedule.take_up("a", slot)
         wait(lambda slot=slot: len(ran) == slot and schedule.wait(0), "the run")
     heard.told = []
-    assert schedule.tallies()["a"] == SlotCounts(due=2, run=2)
+    assert schedule.counts()["a"] == DueCounts(due=2, run=2)
 
 
 def test_jobs_come_and_go(begin):
@@ -216,7 +217,7 @@ def test_slots_come_by_the_clock_that_is_shared(begin):
         assert 0 <= time.time() - ahead - slots[-1] < 5
     schedule.stop()
     assert schedule.wait(5)
-    tally = schedule.tallies()["a"]
+    tally = schedule.counts()["a"]
     assert tally.due == settled(tally)
     assert tally.coalesced >= 190
     assert {late < 5 for _, _, late in heard.of("started")} == {True}
@@ -227,12 +228,12 @@ def test_the_pause_of_an_attempt_stands_a_clock_that_is_set(begin, monkeypatch):
     monkeypatch.setattr(module, "BACKOFF", 100.0)
     schedule, heard = begin(lambda job, _: failed(job), {"a": NEVER})
     schedule.take_up("a", 77)
-    wait(lambda: schedule._scheduler.get_job("a:again"), "the pause")
+    wait(lambda: schedule._entries["a"].timer.retry_at, "the pause")
     now = time.time()
     monkeypatch.setattr(module.time, "time", lambda: now + 3600)
     schedule.beat()
     monkeypatch.undo()
-    pause = schedule._scheduler.get_job("a:again").next_run_time.timestamp() - now - 3600
+    pause = schedule._entries["a"].timer.retry_at - now - 3600
     assert 60 < pause < 130
     assert len(heard.of("started")) == 1
 
@@ -247,26 +248,26 @@ def test_the_pause_of_an_attempt_stands_a_clock_that_is_set(begin, monkeypatch):
 )
 def test_slots_that_passed_are_counted_by_the_schedule_itself(timed, first, after, passed):
     """After a sleep all slots that came are known, and the next one is the first after now."""
-    clock = SlotTrigger(timed, first - 1)
-    assert clock.slot == first
-    assert list(clock.due(after)) == passed
-    assert clock.slot > after
+    times = DueTimes(timed, first - 1)
+    assert times.next == first
+    assert list(times.take(after)) == passed
+    assert times.next > after
 
 
 def test_a_gap_of_years_is_counted_in_no_time():
     """A clock that was wrong by thirty years: a billion slots of one second."""
     started = time.monotonic()
-    clock = SlotTrigger(SECOND, 0.5)
-    assert len(clock.due(1e9)) == 10**9
+    times = DueTimes(SECOND, 0.5)
+    assert len(times.take(1e9)) == 10**9
     assert time.monotonic() - started < 10
 
 
 def test_jitter_moves_the_start_and_stays_before_the_next_slot():
     """Uniform from the slot on, up to the jitter or the next slot."""
-    starts = [SlotTrigger(ScheduleConfig(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
+    starts = [DueTimes(ScheduleConfig(every="10s", jitter="4s"), 1001).fire for _ in range(300)]
     assert 1010 <= min(starts) < 1011
     assert 1013 < max(starts) <= 1014
-    starts = [SlotTrigger(ScheduleConfig(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
+    starts = [DueTimes(ScheduleConfig(every="10s", jitter="1h"), 1001).fire for _ in range(300)]
     assert 1018 < max(starts) < 1020
 
 
@@ -292,7 +293,7 @@ def test_by_hand_a_job_has_a_place_and_never_runs_beside_itself(begin):
     assert {reason for _, _, reason, _ in heard.of("skipped")} == {Reason.RUNNING}
     schedule.stop()
     assert schedule.wait(5)
-    tally = schedule.tallies()["a"]
+    tally = schedule.counts()["a"]
     assert tally.due == settled(tally) == tally.run + tally.running
     assert schedule.by_hand("loose", going.clear) is False
 
@@ -308,7 +309,7 @@ def test_a_slot_that_comes_amid_work_by_hand_is_done_once_after_it(begin, monkey
         schedule._came(schedule._entries["a"], [78])
     assert ran == []
     free.set()
-    wait(lambda: schedule.tallies()["a"] == SlotCounts(due=2, run=1, running=1), "the slot")
+    wait(lambda: schedule.counts()["a"] == DueCounts(due=2, run=1, running=1), "the slot")
     assert ran == [78]
     assert heard.of("skipped") == [["a", 77, Reason.RUNNING, 1]]
 
@@ -329,7 +330,7 @@ def test_what_waits_by_hand_is_not_begun_once_the_schedule_stops(begin):
 def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
     """The slot that is owed is not lost: it is looked at again."""
     monkeypatch.setattr(module, "LOOK_AGAIN", 0.05)
-    locked = Run("a", "x", status=Status.FAILED, exit_code=Exit.LOCKED, error="locked by another")
+    locked = Run("a", "x", outcome=Outcome(Kind.LOCKED, "locked by another"))
     answers, free = [locked, Run("a", "x")], threading.Event()
     schedule, _ = begin(lambda *_: answers.pop(0), {"a": NEVER})
     schedule.take_up("a", 77)
@@ -337,7 +338,7 @@ def test_an_attempt_that_meets_a_run_by_hand_comes_later(begin, monkeypatch):
     wait(lambda: schedule._by_hand["a"].delays, "the attempt to come")
     assert len(answers) == 1
     free.set()
-    wait(lambda: schedule.tallies()["a"] == SlotCounts(due=1, run=1), "the attempt")
+    wait(lambda: schedule.counts()["a"] == DueCounts(due=1, run=1), "the attempt")
 
 
 def test_what_crashes_by_hand_gives_its_place_back(begin):
@@ -375,11 +376,9 @@ def test_a_job_taken_out_while_it_runs_is_not_begun_beside_itself(begin):
 
 def test_a_slot_of_a_paused_job_is_settled_and_not_tried_again(begin):
     """As paused, which is no failure."""
-    schedule, heard = begin(
-        lambda job, _: Run(job, "x", exit_code=Exit.LOCKED, paused=True, error="paused"), {"a": NEVER}
-    )
+    schedule, heard = begin(lambda job, _: Run(job, "x", outcome=Outcome(Kind.PAUSED, "paused")), {"a": NEVER})
     schedule.take_up("a", 77)
     wait(lambda: heard.of("skipped"), "the slot to be skipped")
     assert heard.of("skipped") == [["a", 77, Reason.PAUSED, 1]]
-    assert schedule.tallies()["a"] == SlotCounts(due=1, paused=1)
-    assert schedule._scheduler.get_job("a:again") is None
+    assert schedule.counts()["a"] == DueCounts(due=1, paused=1)
+    assert schedule._entries["a"].timer.retry_at is None

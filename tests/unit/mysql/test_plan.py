@@ -7,8 +7,9 @@ from loader.config.statement import hexed_columns
 from loader.errors import ConfigError, PlanError
 from loader.model import Chunk, Column, Table
 from loader.mysql.joint import Joint
-from loader.mysql.plan import key_of, make_plan
+from loader.mysql.planner import make_plan
 from loader.mysql.sql import as_literal, checked
+from loader.mysql.typed_key import key_of
 
 SID = Column("sid", "smallint", "smallint(8) unsigned zerofill", None, nullable=False)
 SNAME = Column("sname", "varchar", "varchar(20)", "utf8mb4", nullable=False)

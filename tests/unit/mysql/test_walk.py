@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from loader.config.models import JobConfig
 from loader.model import Column, Table
 from loader.mysql.chunker import chunk_ranges
-from loader.mysql.plan import make_plan
+from loader.mysql.planner import make_plan
 
 ID = Column("id", "bigint", "bigint(20) unsigned", None, nullable=False)
 

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from loader.jobs.status import JobState
 from loader.web.render import STATES, Renderer, number, ranges, size, span, spark, took
 from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
 from support import page_samples as looks
@@ -183,7 +184,9 @@ def test_what_is_said_of_a_job_may_not_be_so(pages):
     """A success in the future, a name that is another config's: the pages say it, and no age is negative."""
     well = job()
     future = replace(well.status, success=replace(well.status.last, ended=NOW + 200), ahead=200.0)
-    foreign = replace(well.status, foreign="job 'orders' in this target belongs to another config", state="failed")
+    foreign = replace(
+        well.status, foreign="job 'orders' in this target belongs to another config", state=JobState.FAILED
+    )
     for status, words in ((future, "is 3m in the future by redis's clock"), (foreign, "belongs to another config")):
         view = replace(well, status=status)
         for text in (overview(pages, view).text, Read(pages.job(looks.page(view), SOMEONE)).text):

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Status, Waiting
+from loader.errors import Kind
+from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Waiting
+from loader.outcome import Outcome
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, entry_of
 from loader.web import activity as room
@@ -82,7 +84,7 @@ def test_a_run_that_starts_over_and_one_that_is_refused(clock):
     ear.notify(loaded(1))
     other = record.listen("job")
     other.notify(RunBegan("job", "refused"))
-    other.notify(RunEnded(Run(job="job", id="refused", refused=True)))
+    other.notify(RunEnded(Run(job="job", id="refused", outcome=Outcome(Kind.LOCKED))))
     assert record.grid("job").run == "r"
     assert not record.grid("job").ended
     ear.notify(loaded(2))
@@ -179,7 +181,7 @@ def test_memory_is_bounded(clock):
         ear.notify(loaded(number))
     assert len(heard.chunks._cells) <= CELLS
     assert len(heard.going._looks) < 100
-    end(ear, "long", chunks=100_004, status=Status.STOPPED)
+    end(ear, "long", chunks=100_004, outcome=Outcome(Kind.TERMINATED))
     cells = record.grid("job").cells
     assert (len(cells) <= CELLS, cells[0].first, cells[-1].last) == (True, 1, 100_004)
     assert ({cell.state for cell in cells[:-1]}, cells[-1].state) == ({"loaded"}, "owed")
@@ -188,11 +190,11 @@ def test_memory_is_bounded(clock):
 def test_a_run_that_goes_on_where_another_was_cut_off(clock):
     """It hears of the chunks that were owed alone: once it has ended well, those in between are loaded too."""
     record = RunTracker()
-    for status, states in ((Status.OK, ["loaded"] * 4), (Status.FAILED, ["loaded", "owed", "loaded", "loaded"])):
+    for kind, states in ((None, ["loaded"] * 4), (Kind.FAULT, ["loaded", "owed", "loaded", "loaded"])):
         ear = begin(record)
         for number in (3, 5, 6):
             ear.notify(loaded(number))
-        end(ear, chunks=3, resumed=True, status=status)
+        end(ear, chunks=3, resumed=True, outcome=Outcome(kind))
         assert [(cell.first, cell.state) for cell in record.grid("job").cells] == list(
             zip(range(3, 7), states, strict=True)
         )

@@ -2,62 +2,41 @@
 
 from collections.abc import Callable, Sequence
 
-from loader.model import Acks, Batch
+from loader.model import Batch
 from loader.redis.client import RedisClient
-from loader.redis.writer import Kept, Marking, PipelineWriter
+from loader.redis.writer import Marking, PipelineWriter
 from loader.wire.resp import number_rows, pack, split_commands
-from loader.wire.slots import SlotMap, slot_of
+from loader.wire.slots import slot_of
 
 PAGE = 1000  # commands in one batch
 
 
-class KeyFilterWriter:
+class KeyFilterWriter(PipelineWriter):
     """A writer that leaves out the rows of other keys, which a collation may return with the requested ones."""
 
     def __init__(
         self, target: RedisClient, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
     ) -> None:
+        super().__init__(target, marking=marking)
         self.keys = set(keys)
-        self._writer = PipelineWriter(target, marking=marking)
-        self._writer.guard(guard)
-
-    @property
-    def most(self) -> int:
-        """Largest key or value in bytes that Redis accepts."""
-        return self._writer.most
-
-    def begin(self) -> SlotMap:
-        """Return the map that holds for the batches to come."""
-        return self._writer.begin()
+        self.guard(guard)
 
     def send(self, index: int, batch: Batch) -> None:
         """Send those rows of a batch whose keys were requested."""
         kept = only_keys(batch, self.keys)
         if kept.replies:
-            self._writer.send(index, kept)
+            super().send(index, kept)
 
     def send_all(self, commands: Sequence[tuple[bytes, list[bytes]]]) -> None:
-        """Send commands by the slot of their keys."""
-        slots = self._writer.begin()
+        """Send commands by the slot of their keys, whatever these are."""
+        slots = self.begin()
         groups: dict[int, list[bytes]] = {}
         for key, words in commands:
             groups.setdefault(slots.owners[slot_of(key)], []).append(pack(words))
         for index, packed in groups.items():
             for start in range(0, len(packed), PAGE):
                 part = packed[start : start + PAGE]
-                self._writer.send(index, Batch(b"".join(part), len(part), len(part)))
-
-    def drain(self) -> Acks:
-        """Wait until all writes are acknowledged or refused."""
-        return self._writer.drain()
-
-    def await_replicas(self) -> Kept:
-        """Wait until replicas have the writes."""
-        return self._writer.await_replicas()
-
-    def close(self) -> None:
-        """Drop the connections."""
-        self._writer.close()
+                super().send(index, Batch(b"".join(part), len(part), len(part)))
 
 
 def only_keys(batch: Batch, keys: set[bytes]) -> Batch:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -54,7 +55,7 @@ class _Builder:
 
     def make(self, kind: Any, value: Any, name: str) -> Any:
         """A value of the type."""
-        if kind is Any:
+        if kind is Any or self._is_plain(kind, value):
             return value
         origin, args = get_origin(kind), get_args(kind)
         if origin in {Union, UnionType}:
@@ -65,8 +66,8 @@ class _Builder:
             return tuple(self.make(args[0], each, name) for each in value)
         if origin in {Mapping, dict} and isinstance(value, dict):
             return {self.make(str, key, name): self.make(args[1], each, name) for key, each in value.items()}
-        if self._is_plain(kind, value):
-            return value
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return kind(value)
         raise ValueError(f"{name} is not of type {getattr(origin or kind, '__name__', kind)}")
 
     def _is_plain(self, kind: Any, value: Any) -> bool:
@@ -104,7 +105,7 @@ def _read(text: bytes) -> Any:
     try:
         return json.loads(text)
     except UnicodeDecodeError as error:
-        raise ValueError("it is not UTF-8") from error
+        raise ValueError("it is no UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

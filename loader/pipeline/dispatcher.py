@@ -1,0 +1,217 @@
+"""The loop of a run: gives chunks to the workers, and keeps account of what comes back."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Self
+
+from loader.errors import LoaderError, StartOver, Stopped
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, Notice
+from loader.mysql.chunker import chunk_ranges
+from loader.net.limit import until
+from loader.pipeline import incremental
+from loader.pipeline.account import ChunkAccount
+from loader.pipeline.changed_only import ChangedOnlyWorker
+from loader.pipeline.events import RunListener
+from loader.pipeline.job_context import JobContext
+from loader.pipeline.ledger import SHARED
+from loader.pipeline.load_guard import LoadGuard
+from loader.pipeline.lost_chunks import LostChunks
+from loader.pipeline.options import Options
+from loader.pipeline.retry import Event, retry_transient
+from loader.pipeline.run_state import RunState
+from loader.pipeline.signals import signals_heard
+from loader.pipeline.throttle import Throttle
+from loader.pipeline.worker import ChunkWorker
+from loader.pipeline.workers import WorkerPool
+
+LEAVE = 10.0  # seconds that workers have to end when a run is stopped
+GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is left to itself
+SAVE = 1.5  # seconds that the checkpoint of a run that has ended has
+LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+
+
+class Dispatcher:
+    """Gives a run's chunks to its workers, and keeps account of them.
+
+    A run that writes holds the job's lock, and replicas acknowledge each of its chunks. A run with `Options.resume`
+    keeps a checkpoint.
+    """
+
+    def __init__(self, context: JobContext, state: RunState, options: Options) -> None:
+        self._context = context
+        self._state = state
+        self._options = options
+        self._throttle = context.throttle
+        self._account = ChunkAccount()
+        self._pool = WorkerPool(self._worker, context.throttle)
+        self._lost = LostChunks(context, state, self._account, self._pool.give)
+        self._withdrawn: set[int] = set()  # chunks that no worker is to begin any more
+        self._stop: Stopped | None = None  # what a signal asked for
+        self._guard = LoadGuard(context.settings.source, context.fetch, options.max_load, options.max_lag)
+        self._looked = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, at their next buffer."""
+        self._end_workers(LEAVE)
+        self._guard.close()
+
+    @property
+    def owed(self) -> int:
+        """Chunks that are known and not loaded."""
+        return self._account.left
+
+    def take_up(self, run: str) -> None:
+        """Lock the job, unless nothing is to be written, and begin with what the state of earlier runs says."""
+        if self._options.dry_run:
+            self._state.begin()
+            return
+        self._context.lock(run, self._options.shard, self._pool.report, moved=self._options.restart)
+        self._account.begin(self._state.take_up(run))
+        self._lost.begin()
+
+    def events(self, listener: RunListener) -> Iterator[ChunkLoaded | ChunkOwed]:
+        """Load chunk after chunk, up to one ahead of each worker; yield each once it is in Redis, or no longer is.
+
+        A signal is heard between two steps, so that a chunk is always either owed or loaded.
+        """
+        count = self._worker_count(listener)
+        self._look_at_load()
+        self._pool.start(count)
+        with signals_heard(self._stop_by_signal):
+            try:
+                yield from self._loaded(listener, count)
+                self._state.finish(self._account.ledger.marks())
+            except StartOver:
+                raise
+            except LoaderError as error:
+                end = self._stop or error
+                self._end_workers(LEAVE if isinstance(end, Stopped) else GIVE_UP)
+                yield from self._late()
+                yield from self._lost.find_doubtful()
+                try:
+                    with until(time.monotonic() + SAVE):
+                        self._save(SAVE, Throttle())
+                except LoaderError as failure:
+                    raise type(end)(f"{end}; the checkpoint is older: {failure}", kind=end.kind) from end
+                raise end from None
+
+    def _worker_count(self, listener: RunListener) -> int:
+        """How many workers there are to be: as many as MySQL gives connections for."""
+        wanted = self._options.workers if self._state.plan.walk else 1
+        count = self._context.lanes(wanted)
+        if count < wanted:
+            listener.notify(
+                Notice(f"{count} of {wanted} workers: the account may have {count + 1} connections to MySQL")
+            )
+        return count
+
+    def _stop_by_signal(self, stop: Stopped) -> None:
+        """End the run, from a signal handler: a worker that waits to try something again stops waiting.
+
+        While the main thread waits for MySQL to find a bound, there is no next step, and it is interrupted.
+        """
+        self._stop = stop
+        self._throttle.stop()
+        if self._context.scouting:
+            raise stop
+        self._pool.report(stop)
+
+    def _loaded(self, listener: RunListener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
+        account, chunks = self._account, self._chunks()
+        while True:
+            self._heed_halt()
+            while len(account.owed) < 2 * count and (chunk := next(chunks, None)):
+                account.owe(chunk)
+                self._pool.give(chunk)
+            if not account.owed:
+                yield from self._lost.confirm(listener)
+            if not account.owed:
+                return
+            event = self._next_event()
+            listener.notify(event)
+            if isinstance(event, ChunkLoaded):
+                account.add(event)
+                yield event
+                self._list_rejects(event)
+                if self._context.is_doubtful(event.grant):
+                    yield from self._lost.owe_again([event], listener, SHARED)
+                self._save(self._context.plan.job.deadline, self._throttle)
+                self._pool.settle()
+            yield from self._lost.find(listener)
+
+    def _heed_halt(self) -> None:
+        """Once the run is asked to halt, begin no further chunk, and stop when those under way are done."""
+        if not self._options.halt.asked:
+            return
+        self._withdrawn |= self._pool.withdraw()
+        if self._withdrawn >= self._account.owed.keys() or self._options.halt.now:
+            raise Stopped("stopped, as the daemon is")
+
+    def _late(self) -> Iterator[ChunkLoaded | ChunkOwed]:
+        """The chunks that were loaded when the workers ended, and that nobody had looked at yet."""
+        for event in self._pool.rest():
+            if isinstance(event, ChunkLoaded):
+                self._account.add(event)
+                yield event
+                with suppress(LoaderError), self._context.leaving():  # counted, and found by the next whole run
+                    self._list_rejects(event)
+                if self._context.is_doubtful(event.grant):
+                    yield from self._lost.strike([event])
+
+    def _end_workers(self, patience: float) -> None:
+        """End the workers; if one does not end, what it has sent may be carried out later, and the fence stays."""
+        self._context.target.fences.abandoned |= not self._pool.end(patience)
+
+    def _worker(self, number: int) -> ChunkWorker:
+        plan, target, markers = self._state.plan, self._context.target, self._state.masters.markers
+        way = self._context.settings.source, plan, target, self._throttle
+        if markers is None:
+            return ChunkWorker(*way, dry_run=True)
+        if self._state.changes:
+            return ChangedOnlyWorker(self._state.changes, *way, markers.field(number))
+        erase = incremental.erasing(plan, self._context.lookup(), target, self._throttle)
+        return ChunkWorker(*way, marking=markers.field(number), erase=erase)
+
+    def _next_event(self) -> Event | None:
+        """The next event; None after a second without one. A signal, and what ended a worker, is raised."""
+        self._look_at_load()
+        return self._pool.next_event(LOOK_EVERY)
+
+    def _look_at_load(self) -> None:
+        """Make the workers wait while MySQL has too much to do, or its replica is too far behind."""
+        if time.monotonic() - self._looked < LOOK_EVERY:
+            return
+        self._looked = time.monotonic()
+        self._throttle.busy = self._guard.busy()
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """The chunks to load: first what a checkpoint owes, then the rest of the table."""
+        account, plan, fetch = self._account, self._state.plan, self._context.fetch
+        yield from account.backlog()
+        rows = self._options.chunk_rows or plan.job.chunk_rows
+        if self._state.changes:
+            yield from self._state.changes.chunks(rows, fetch, self._context.with_retry)
+        elif not account.ended:
+            for chunk in chunk_ranges(plan, rows, fetch, after=account.after, number=account.number):
+                account.plan(chunk)
+                yield chunk
+
+    def _list_rejects(self, event: ChunkLoaded) -> None:
+        """List the rows of a chunk that could not be written."""
+        if event.rejects and not self._options.dry_run:
+            self._context.with_retry(lambda: self._state.rejects.add(event.rejects, self._state.attempt))
+
+    def _save(self, patience: float, throttle: Throttle) -> None:
+        """Save the checkpoint of what is owed now, unless the lock has lapsed and it may be another run's."""
+        markers = self._state.masters.markers
+        if not markers or not self._options.resume or self._throttle.lapsed():
+            return
+        if saved := self._account.checkpoint(markers.keys):
+            retry_transient(lambda: self._state.store.save(saved), patience, throttle)

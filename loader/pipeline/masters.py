@@ -1,0 +1,102 @@
+"""The masters of a run, and whether they still have what was written: by their markers and by their own counters."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+
+from loader.errors import StartOver
+from loader.model import Node
+from loader.pipeline.job_context import JobContext
+from loader.redis.servers import Life, lives
+from loader.state.baseline import doubt
+from loader.state.markers import Markers
+
+MARKERS_EVERY = 5.0  # seconds between two looks at the markers
+
+
+class Masters:
+    """The masters as they were when the run began, and the `markers` that it left on them, if it writes."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.markers: Markers | None = None
+        self.before: Mapping[Node, Life] = {}
+        self._context = context
+        self._lives: dict[str, Life] = {}  # the same, by the id of their life
+        self._seen = time.monotonic()  # when the markers were looked at last
+
+    def look(self, *, newest: bool) -> None:
+        """Note what the masters are like before the run writes; with the `newest` ids of clients, if they matter."""
+        self.before = lives(self._context.target, newest=newest)
+        self._lives = {life.id: life for life in self.before.values()}
+
+    def warnings(self) -> Iterator[str]:
+        """The masters that evict keys, in words."""
+        for node, life in self.before.items():
+            if life.policy:
+                own = ", which takes the loader's own too: checkpoints, pauses, rejects"
+                yield (
+                    f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
+                    f"{own * life.policy.startswith('allkeys')}"
+                )
+
+    def mark(self, markers: Markers) -> Iterator[str]:
+        """Leave markers on all masters that have none; say which keys were something else."""
+        self.markers = markers
+        markers.leave()
+        for key in sorted(markers.strange):
+            yield f"{key} was no marker that a loader has written: it was rewritten"
+
+    def is_time_to_look(self) -> bool:
+        """Whether the markers are to be looked at again."""
+        return time.monotonic() - self._seen >= MARKERS_EVERY
+
+    def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
+        """The fields of each marker; `StartOver` if one is gone.
+
+        A full master that evicts keys may have evicted it, which the run's error says anyway.
+        """
+        if self.markers is None:
+            return {}
+        self._seen = time.monotonic()
+        seen = self._context.with_retry(self.markers.read)
+        lost = [key for key, there in seen.items() if there is None]
+        if lost and not self.evicted():
+            raise StartOver(
+                f"the target was emptied during the run, in part or whole: markers are gone ({', '.join(lost)})"
+            )
+        return seen
+
+    def evicted(self) -> str:
+        """How many keys masters have evicted since the run began, in words; empty if none.
+
+        Of one that has become a master since, all that it ever evicted.
+        """
+        if not self.before:
+            return ""
+        now = self.now()
+        reset = [
+            node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
+        ]
+        before = {life.process: life for life in self._lives.values()}
+        counts = {node: life.evicted_since(before.get(life.process)) for node, life in now.items()}
+        if told := ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count):
+            return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+        if reset:
+            return (
+                f"redis {', '.join(map(str, reset))}: the counters were reset while the run went on, and do not tell"
+                " whether keys were thrown away: see `loader verify`"
+            )
+        return ""
+
+    def now(self) -> Mapping[Node, Life]:
+        """The masters as they are now."""
+        return self._context.with_retry(lambda: lives(self._context.target))
+
+    def may_have_lost(self, now: Collection[Life], *, resumed: bool) -> bool:
+        """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.
+
+        Keys may have been evicted by one that was restarted, has taken over or lost count; before a `resumed` run
+        continued, nobody was looking. And while another run had the lock too, it may have written.
+        """
+        if self._context.shared or (resumed and any(life.policy for life in now)):
+            return True
+        return any(doubt(life, self._lives.get(life.id)) for life in now)

@@ -1,0 +1,52 @@
+"""The facts that a run was planned from, which a later run compares, and whether its table is still the same."""
+
+from functools import cached_property
+
+from loader.errors import StartOver
+from loader.mysql import catalog
+from loader.mysql.plan import Plan
+from loader.pipeline.job_context import JobContext
+from loader.pipeline.transfer import check_table
+from loader.state.checkpoint import difference
+
+
+class PlanFacts:
+    """The facts of a run's plan, its source and its table; a run that `resumes` is particular about the table."""
+
+    def __init__(self, context: JobContext, *, resumes: bool) -> None:
+        self._context = context
+        self._job = context.plan.job
+        self._resumes = resumes
+        self._identity: dict[str, str] = {}  # of the table, before a row of it was read
+
+    def note_table(self) -> None:
+        """Note which table it is, before a row of it is read."""
+        self._identity = self._identify()
+
+    def of(self, plan: Plan) -> dict[str, str]:
+        """All facts of a run with that plan, by name."""
+        source = self._context.settings.source
+        return plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._place
+
+    def check_table(self, plan: Plan) -> None:
+        """Raise `StartOver` if rows may have been read of another table than the one that was planned for."""
+        self._context.on_side_connection(lambda source: check_table(plan, source))
+        if another := difference(self._identity, self._identify()):
+            raise StartOver(f"table {self._job.table} was replaced during the run: {another}")
+
+    @cached_property
+    def _place(self) -> dict[str, str]:
+        """Which table it is, if a later run would build on rows that were read of another one.
+
+        And the time zone in which it is read, if the server gives its clients one that the config does not name.
+        """
+        if not self._job.table or not (self._job.incremental or self._resumes):
+            return {}
+        ((zone,),) = self._context.fetch("SELECT @@SESSION.time_zone")
+        named = self._context.settings.source.time_zone or zone in {None, "SYSTEM"}
+        return self._identity | ({} if named else {"time zone": str(zone)})
+
+    def _identify(self) -> dict[str, str]:
+        """Which table it is now; nothing for a query."""
+        name = self._job.table
+        return self._context.on_side_connection(lambda source: catalog.identity(source, name)) if name else {}

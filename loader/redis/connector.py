@@ -1,0 +1,101 @@
+"""Making connections to the nodes of a Redis, and finding out why one cannot be reached."""
+
+import secrets
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from loader.config.servers import TargetConfig
+from loader.errors import Kind, TargetError, is_local
+from loader.model import Node
+from loader.net.greetings import REDIS, TLS, speaker
+from loader.net.probe import overhear, speaks_tls, wants_certificate
+from loader.net.tls import UNSHOWN, client_context
+from loader.redis.connections import TcpConnection, TlsConnection, UnixConnection
+from loader.redis.errors import ANSWERED, ENCRYPTED, error_text
+from loader.redis.topology import Topology
+
+CONNECT = 5.0  # seconds that a TCP connection has to come about
+
+
+class Connector:
+    """Makes the connections of one client, each with a name of its own (see CLIENT LIST), and explains failures.
+
+    Connections of one that is made `beside` another are called as its own are.
+    """
+
+    def __init__(self, settings: TargetConfig, topology: Topology, beside: "Connector | None" = None) -> None:
+        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"  # how all names begin
+        self._numbers: Iterator[int] = beside._numbers if beside else count(1)  # noqa: SLF001  # one count for both
+        self._settings = settings
+        self._topology = topology
+
+    def make(self, node: Node, patience: float) -> Any:
+        """A connection to a node, still to be opened, in so many seconds."""
+        settings = self._settings
+        options: dict[str, Any] = {
+            "username": settings.user,
+            "password": settings.secret or None,
+            "db": settings.db,
+            "socket_timeout": patience,
+            "socket_connect_timeout": min(patience, CONNECT),
+            "client_name": f"{self.name}-{next(self._numbers)}",
+            "protocol": 2,
+            "driver_info": None,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        connection: Any
+        if not node.port:
+            connection = UnixConnection(path=node.host, **options)  # type: ignore[abstract]
+        else:
+            options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
+            connection = TlsConnection(**options) if settings.tls else TcpConnection(**options)
+            if settings.tls:
+                connection.context = client_context(settings, "target")
+        connection.time.begin(patience)
+        return connection
+
+    def unreached(self, error: Exception, node: Node, failure: TargetError) -> TargetError:
+        """The failure to connect to a node, with its cause: an announced address may be one for other networks."""
+        if who := self._other_than_redis(error, node):
+            return TargetError(
+                f"redis {node}: no Redis server answers there, but {who}: see target.url", kind=Kind.REFUSED
+            )
+        if why := self._spoken_wrongly(error, node):
+            return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", kind=Kind.REFUSED)
+        if failure.kind is not Kind.UNAVAILABLE or isinstance(error, redis.BusyLoadingError):
+            return failure
+        by = self._topology.announcers.get(node)
+        message = (
+            f"redis {node} (announced by {by}): cannot connect: {error_text(error).removesuffix('.')}:"
+            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs"
+        )
+        if by is None or node in self._topology.seeds or node in self._topology.reached:
+            message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
+        unreached = TargetError(message, kind=Kind.UNAVAILABLE)
+        unreached.node, unreached.waited = str(node), failure.waited
+        return unreached
+
+    def _is_odd(self, error: Exception, node: Node) -> bool:
+        """Whether a server that was never reached ends connections, or answers, as Redis does not."""
+        if node in self._topology.reached or is_local(error) or isinstance(error, ANSWERED):
+            return False
+        return isinstance(error, redis.ConnectionError | redis.InvalidResponse)
+
+    def _other_than_redis(self, error: Exception, node: Node) -> str:
+        """The name of the server that answers in place of Redis; empty if that cannot be told."""
+        return speaker(overhear(node.host, node.port), REDIS, TLS) if self._is_odd(error, node) else ""
+
+    def _spoken_wrongly(self, error: Exception, node: Node) -> str:
+        """How a server that was never reached wants to be spoken to instead; empty if that cannot be told."""
+        if not node.port or not self._is_odd(error, node):
+            return ""
+        if not self._settings.tls:
+            return ENCRYPTED if speaks_tls(node.host, node.port) else ""
+        if self._settings.tls_cert:
+            return ""
+        return UNSHOWN if wants_certificate(node.host, node.port, client_context(self._settings, "target")) else ""

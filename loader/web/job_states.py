@@ -1,0 +1,109 @@
+"""The state of all jobs, as last heard of Redis, and told as of now."""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from loader.config.load import Config
+from loader.config.models import JobConfig
+from loader.errors import TargetError
+from loader.jobs.status import JobState, JobStatus, ahead, is_late, job_status, questions
+from loader.model import Node
+from loader.redis.client import RedisClient
+from loader.redis.prefetch import Prefetched
+from loader.state.history import KEPT, History
+from loader.web.activity import RunTracker
+from loader.web.cluster import look_at
+from loader.web.job_texts import in_words
+from loader.web.views import MINUTES, ClusterView, JobView
+from loader.wire.slots import slot_of
+
+STALE = 10.0  # seconds for which an answer is told as the state of now
+LEARNED = 5  # runs of a job that are looked at if there are new ones, unless all of these are new
+
+
+class JobStates:
+    """What is known of the jobs of a config: from Redis, and from `tracker` of the runs in this daemon."""
+
+    def __init__(self, config: Config, tracker: RunTracker) -> None:
+        self._config = config
+        self._tracker = tracker
+        self._statuses: dict[str, JobStatus] = {}
+        self._heard: dict[str, float] = {}  # when they were, on the monotonic clock
+        self._newest: dict[str, str] = {}  # of each job the newest run that the tracker has learned of
+        self.ahead = 0.0  # seconds by which the target's clock, which all times are told by, is ahead of ours
+
+    def now(self) -> float:
+        """The time by the target's clock, as far as it is known."""
+        return time.time() + self.ahead
+
+    def look(self, target: RedisClient) -> tuple[ClusterView, tuple[str, ...]]:
+        """Ask for the cluster and for the state of all jobs; returns the cluster, and what went wrong with the jobs.
+
+        A node, or a job, that gives no answer does not keep the others from being asked.
+        """
+        cluster = look_at(target, self._tracker.written())
+        nodes: dict[Node, list[JobConfig]] = {}
+        for job in self._config.jobs.values():
+            nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
+        silent = {node.node for node in cluster.nodes if node.problem and node.keys is None}
+        asked = [jobs for node, jobs in nodes.items() if str(node) not in silent]
+        return cluster, tuple(problem for jobs in asked for problem in self._read(target, jobs))
+
+    def learn(self, target: RedisClient, name: str) -> None:
+        """Tell the tracker of a job's runs of the last hour; mostly few of them are new."""
+        history = History(target, name)
+        entries = history.last(LEARNED)
+        more = len(entries) == LEARNED and entries[-1].ended > self.now() - 60 * MINUTES
+        if more and self._newest.get(name) not in {entry.run for entry in entries}:
+            entries = history.last(KEPT)
+        self._tracker.learn(name, entries)
+        if entries:
+            self._newest[name] = entries[0].run
+
+    def view(self, job: JobConfig) -> JobView:
+        """A job as it is now: what was heard last, and what is known here since then."""
+        status, schedule, now = self._statuses.get(job.name), job.schedule, self.now()
+        progress = self._tracker.progress(job.name)
+        told = self._as_of_now(job, status, now)
+        if progress:  # known here before the target is asked again
+            told = replace(told, state=JobState.RUNNING)
+            progress = replace(progress, began=progress.began + self.ahead)
+        return JobView(
+            status=told,
+            schedule=in_words(schedule) if schedule else "",
+            due=self._tracker.due(job.name) or (status.due if status else None),
+            max_age=job.max_age,
+            rates=self._tracker.rates(job.name, time.time()),
+            progress=progress,
+        )
+
+    def _as_of_now(self, job: JobConfig, status: JobStatus | None, now: float) -> JobStatus:
+        if status is None:
+            return JobStatus(job.name, now, JobState.UNKNOWN)
+        passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
+        now = status.now + passed
+        late = is_late(job, status.last, status.success, now, status.former)
+        state = JobState.LATE if late and status.state.is_success else status.state
+        state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
+        return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
+
+    def _read(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:
+        """Read the state of the jobs of one node; yields why that of some cannot be had."""
+        try:
+            replies = Prefetched(target, (question for job in jobs for question in questions(job)))
+            for job in jobs:
+                try:
+                    status = job_status(replies, self._config.source, job)
+                    self._heard[job.name], self.ahead = time.monotonic(), status.now - time.time()
+                    self._statuses[job.name] = status
+                    yield from (f"job {job.name}: {unread}" for unread in status.unread)
+                    if status.last and self._newest.get(job.name) != status.last.run:
+                        self.learn(target, job.name)
+                except TargetError as error:
+                    if error.transient:
+                        raise
+                    yield f"job {job.name}: {error}"
+        except TargetError as error:
+            target.mark_stale()
+            yield str(error)

@@ -1,0 +1,56 @@
+"""How a job's config, keys and commands are written on a page."""
+
+from collections.abc import Sequence
+
+from loader.config.files import as_yaml
+from loader.config.models import JobConfig, ScheduleConfig
+from loader.report.documents import command_text, shown
+from loader.report.status import UNITS
+
+MASK = "•••"
+DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
+
+
+def config_text(job: JobConfig) -> str:
+    """The config of a job as YAML."""
+    return as_yaml({job.name: effective(job)})
+
+
+def effective(job: JobConfig) -> dict[str, object]:
+    """All keys of a job with the values in effect, as they would be written."""
+    return {name: _written(name, value) for name, value in job.model_dump(mode="json").items()}
+
+
+def _written(name: str, value: object) -> object:
+    if isinstance(value, dict) and name != "fields":
+        return {inner: _written(inner, each) for inner, each in value.items()}
+    if name in DURATIONS and isinstance(value, int):
+        return duration(value)
+    return f"{value}%" if name == "ttl_jitter" else value
+
+
+def in_words(schedule: ScheduleConfig) -> str:
+    """When a job runs, in the words of the config."""
+    jitter = f", up to {duration(schedule.jitter)} later" if schedule.jitter else ""
+    return (
+        f"every {duration(schedule.every)}" if schedule.every else f"{schedule.cron} ({schedule.timezone})"
+    ) + jitter
+
+
+def duration(seconds: int) -> str:
+    """Seconds as a config has them, in the largest unit that leaves a whole number."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds % size == 0), (1, "s"))
+    return f"{seconds // size}{unit}"
+
+
+def masked(job: JobConfig) -> str:
+    """The part of each key of a job that may be shown."""
+    return job.prefix + MASK
+
+
+def sample_text(job: JobConfig, words: Sequence[bytes], *, shows_values: bool) -> str:
+    """A command that writes a hash of a job; only the names of its fields unless values may be shown."""
+    if shows_values:
+        return command_text(list(words))
+    names = [shown(word) if place % 2 == 0 else MASK for place, word in enumerate(words[2:])]
+    return " ".join([shown(words[0]), masked(job), *names])
