@@ -1,4 +1,4 @@
-"""What became of due times, and the listeners that are told."""
+"""The outcome of due times, and the listeners that are told."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DueCounts:
-    """What became of a job's due times: `due` is the sum of the others and an open one; `again` counts retries."""
+    """Counts of a job's due times by outcome: `due` is the sum of the others and an open one; `again` is retries."""
 
     due: int = 0
     run: int = 0
@@ -31,7 +31,7 @@ class DueCounts:
 
 
 class ScheduleListener(Protocol):
-    """Hears of due times and their runs; called from several threads, under the schedule's lock: be quick."""
+    """A listener for due times and their runs; called from several threads, under the schedule's lock: be quick."""
 
     def started(self, job: str, due: int, late: float) -> None:
         """A run begins, `late` seconds after its due time; each is followed by `ended`."""

@@ -18,7 +18,7 @@ EVENTS: Mapping[Kind | None, str] = {
 
 
 class ScheduleLogger:
-    """Logs what becomes of due times and their runs."""
+    """Logs the outcome of due times and their runs."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -139,7 +139,7 @@ class Daemon:
         return job in self.config.jobs
 
     def act(self, job: str, action: Action, by: str) -> bool:
-        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
+        """Run a job, retry its rejects, pause or resume its schedule; False if it is in progress, here or elsewhere.
 
         Raises a `LoaderError` if the target cannot be reached.
         """
@@ -181,7 +181,7 @@ class Daemon:
             say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
 
     def _resume(self) -> None:
-        """Resume runs that were cut off or failed before their due time was done, as by a restart of the daemon."""
+        """Resume runs that were interrupted or failed before their due time was done, as by a restart of the daemon."""
         while not self._halt.asked:
             try:
                 with RedisClient(self.config.target) as target:

@@ -1,4 +1,4 @@
-"""Finds a job's keys in Redis: goes over all masters with SCAN, follows slots that move, and draws keys at random."""
+"""Finds a job's keys in Redis: reads all masters with SCAN, follows slots that move, and draws random keys."""
 
 import random
 from collections.abc import Collection, Iterator
@@ -16,8 +16,8 @@ from loader.wire.slots import slot_of
 
 PAGE = 1000  # keys that SCAN visits in one command
 PAGES = 100  # of a master at most for a sample: about 50 ms
-SCANS = 3  # times that all masters are gone over if they change meanwhile
-TURNS = 5  # times that the keys of slots are looked for that are moved meanwhile
+SCANS = 3  # times that all masters are read if they change meanwhile
+TURNS = 5  # times that the keys of slots that move meanwhile are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,9 @@ class Keyspace:
             yield None
 
     def keys_in(self, slots: Collection[int]) -> Iterator[list[bytes]]:
-        """Yield the job's keys in some slots; again those of slots that are moved meanwhile.
+        """Yield the job's keys in some slots; again those of slots that move meanwhile.
 
-        Raises a `TargetError` if slots are moved all the time, or are half moved without a way to tell how far.
+        Raises a `TargetError` if slots keep moving, or are half moved without a way to tell how far.
         """
         left = set(slots)
         for _ in range(TURNS):
@@ -112,7 +112,7 @@ class Keyspace:
             with_retry(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
         for node in nodes:
             goal = min(count, len(found) + each)
-            for start in (random.getrandbits(48), 0):  # where it begins is no secret
+            for start in (random.getrandbits(48), 0):  # the place of a sample is no secret
                 with_retry(lambda: look(node, goal, start, PAGES))  # noqa: B023
         for node in () if found else nodes:
             with_retry(lambda: look(node, count))  # noqa: B023

@@ -1,4 +1,4 @@
-"""What a lab keeps in its directory: the state of its servers, their logs, passwords, and a config for the loader."""
+"""The files in a lab's directory: the state of its servers, their logs, passwords, and a config for the loader."""
 
 import json
 import secrets

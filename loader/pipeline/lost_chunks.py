@@ -1,4 +1,4 @@
-"""Chunks that were loaded and are lost, or may be: a master lost its newest writes, or another run had the lock too."""
+"""Loaded chunks that are lost, or may be: a master lost its newest writes, or another run had the lock too."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -31,7 +31,7 @@ class LostChunks:
         self._account = account
         self._give = give
         self._repeats = 0  # times that chunks were owed again
-        self._slots: SlotMap | None = None  # as they were when the markers were looked at
+        self._slots: SlotMap | None = None  # as they were when the markers were last checked
 
     def begin(self) -> None:
         """Note the slots as they are when the run begins to write."""
@@ -75,7 +75,7 @@ class LostChunks:
         self._slots = slots
 
     def owe_again(self, events: Sequence[ChunkLoaded], listener: RunListener, why: str) -> Iterator[ChunkOwed]:
-        """Owe chunks again that were counted, and give them to a worker; a run that does so too often fails."""
+        """Owe counted chunks again, and give them to a worker; a run that does so too often fails."""
         if not events:
             return
         self._repeats += 1
@@ -97,6 +97,6 @@ class LostChunks:
         yield from map(ChunkOwed, events)
 
     def find_doubtful(self) -> Iterator[ChunkOwed]:
-        """The run fails: the checkpoint owes what another run may have written over in between."""
+        """Fail the run: the checkpoint owes the chunks that another run may have overwritten in between."""
         if (since := self._context.take_doubt()) is not None:
             yield from self.strike(self._account.ledger.since(since))

@@ -13,11 +13,11 @@ from loader.state.markers import Markers, lacking
 def unfinished(
     target: RedisClient, store: StateStore, plan: Plan, facts: Mapping[str, str], *, scheduled: bool
 ) -> tuple[Checkpoint | None, str]:
-    """The checkpoint of an earlier run of the same plan whose rows are still there; or None, and why one does not fit.
+    """The checkpoint of an earlier run of the same plan whose rows are still there; or None, and why it does not fit.
 
-    A `scheduled` run resumes only what was begun for the same slot, since rows that were read for an earlier one are
-    old; any other starts over. By hand, a checkpoint of another plan is a `ConfigError`, and one that cannot be read is
-    a `StateError`.
+    A `scheduled` run resumes only work for the same slot, because rows that were read for an earlier one are old; any
+    other starts over. By hand, a checkpoint of another plan is a `ConfigError`, and one that cannot be read is a
+    `StateError`.
     """
     try:
         saved = store.read()

@@ -1,6 +1,6 @@
-"""How a run is shown while it goes: the bar, the log lines, and why it waits.
+"""The display of a run in progress: the bar, the log lines, and the reason for waiting.
 
-structlog and rich are imported when there is something to show: together they take longer than to load five rows.
+structlog and rich are imported only when there is something to show: together they take longer than loading five rows.
 """
 
 import logging
@@ -19,13 +19,13 @@ from loader.pipeline.throttle import Throttle
 from loader.words import counted
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
-REDRAW_EVERY = 2.0  # seconds between two looks of what is watched
+REDRAW_EVERY = 2.0  # seconds between two checks of the reason for waiting
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 SERIOUS = {Status.OK: "info", Status.REJECTS: "warning", Status.STOPPED: "warning", Status.FAILED: "error"}
 
 
 class _Stderr:
-    """Where log lines go: one that nobody takes, or that a full disk refuses, must not end a run or the daemon."""
+    """The stream of log lines: one that nobody reads, or that a full disk refuses, must not end a run or the daemon."""
 
     def write(self, text: str) -> None:
         """Write what can be written."""
@@ -33,7 +33,7 @@ class _Stderr:
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Hand over what was written."""
+        """Flush the written lines."""
         with suppress(OSError):
             sys.stderr.flush()
 
@@ -43,7 +43,7 @@ STDERR: Any = _Stderr()  # one for all: structlog has a lock for each stream, wh
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What log lines look like: `form` is auto, console or json."""
+    """Set the form of log lines: auto, console or json."""
 
     form: str
     level: str
@@ -68,19 +68,19 @@ class Log:
         return logger.bind(**({"job": job} if job else {}), **({"run": run} if run else {}))
 
     def take_over(self) -> None:
-        """Have what libraries log through `logging` look the same, from warnings on; all of it at level debug."""
+        """Make the `logging` output of libraries look the same, from warnings on; all of it at level debug."""
         root = logging.getLogger()
         root.handlers = [_Handover(self.logger())]
         root.setLevel(logging.DEBUG if self.level == "debug" else logging.WARNING)
 
 
 def _harmless(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    """A line for people in which nothing steers their terminal; JSON has it written out anyway."""
+    """A line for people without terminal control characters; JSON escapes them anyway."""
     return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _structlog(*, console: bool) -> Any:
-    """The library; where lines are JSON, without rich, which it imports for a terminal: a tenth of a small sync."""
+    """The library; for JSON without rich, which it imports for a terminal: a tenth of a small sync."""
     hidden = not console and "rich" not in sys.modules
     if hidden:
         sys.modules["rich"] = None  # type: ignore[assignment]  # as importing says that there is none
@@ -93,7 +93,7 @@ def _structlog(*, console: bool) -> Any:
 
 
 class _Handover(logging.Handler):
-    """Hands what a library logs to our own logger."""
+    """Passes the logs of a library to our own logger."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _Handover(logging.Handler):
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """All there is to say of a run that is over, but for its job and its id; nothing that is empty."""
+    """Everything about a finished run except its job and its id; without empty values."""
     facts = {
         "status": run.status.value,
         "exit_code": int(run.exit_code),
@@ -143,7 +143,7 @@ def _moment(seconds: float) -> str:
 
 
 def redraw(draw: Callable[[], str], *, color: bool) -> None:
-    """Show a text, and again every two seconds what it is then: in its place on a terminal, below elsewhere."""
+    """Show a text, refreshed every two seconds: in its place on a terminal, below elsewhere."""
     if not sys.stdout.isatty():
         while True:
             print(draw(), flush=True)  # noqa: T201
@@ -159,9 +159,9 @@ def redraw(draw: Callable[[], str], *, color: bool) -> None:
 
 
 class Reporter:
-    """Shows a run while it goes: a bar on a terminal, a line every ten seconds in a log, or nothing.
+    """Shows the progress of a run: a bar on a terminal, a line every ten seconds in a log, or nothing.
 
-    The bar's end is MySQL's estimate of the rows, and so is the time that is left.
+    The bar's end is MySQL's estimate of the rows, and so is the remaining time.
     """
 
     def __init__(self, job: str, style: str, log: Log, doing: str = "loading") -> None:
@@ -204,7 +204,7 @@ class Reporter:
         self._bar.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()
 
@@ -221,7 +221,7 @@ class Reporter:
         self.notify(None)
 
     def notify(self, event: RunEvent | None) -> None:
-        """Show an event, or after a second without one that the run goes on, or why it waits."""
+        """Show an event, or after a second without one that the run continues, or why it waits."""
         with suppress(OSError):  # nobody takes what the bar shows
             self._note(event)
             if not isinstance(event, RunBegan | RunEnded):
@@ -252,14 +252,14 @@ class Reporter:
                 )
 
     def _conclude(self, run: Run) -> None:
-        """One line with everything, where there are lines; the bar's last word is the summary."""
+        """One line with everything, if there are log lines; the bar's last word is the summary."""
         if self._lines:
-            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon checks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:
         now = time.monotonic()
-        rows = max(self._rows, self._throttle.rows)  # those of chunks under way too
+        rows = max(self._rows, self._throttle.rows)  # including those of chunks in progress
         rate = rows / max(now - self._started, 1e-9)
         why = self._waiting or self._throttle.reason
         if self._bar:
