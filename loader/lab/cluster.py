@@ -114,7 +114,7 @@ class Cluster:
                 return member
         ports = {member.port for member in masters}
         names = ", ".join(each.name for each in self._nodes if each is not node and each.port in ports)
-        raise LabError(f"{wanted.name} is no master that {node.name} could replicate; the masters are {names}")
+        raise LabError(f"{wanted.name} is not a master that {node.name} could replicate; the masters are {names}")
 
     def contents(self, node: Server) -> str:
         """Why a running node does not count as empty; the empty string if it does."""

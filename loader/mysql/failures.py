@@ -1,4 +1,4 @@
-"""What an error of PyMySQL, or of its socket, means for a run: whose fault it is, whether it may pass, and the fix."""
+"""The meaning of an error of PyMySQL, or of its socket, for a run: the culprit, whether it passes, and the fix."""
 
 import re
 
@@ -9,7 +9,7 @@ from loader.mysql.errors import ADVICE, advice, code_of, kind_of, statement, tex
 from loader.mysql.login import LoginConnection
 from loader.net.tls import PLAIN, meaning
 
-# What was being done.
+# The activity that failed.
 CONNECTING = "cannot connect"
 ASKING = "query refused"
 READING = "query ended early"
@@ -27,7 +27,7 @@ class Nonsense(Exception):
 def failure_of(
     error: Exception, doing: str, address: str, user: str | None, login: LoginConnection | None
 ) -> LoaderError:
-    """The error to raise for one that was caught while something was done on a connection, if it was made."""
+    """The error to raise for one that was caught during an activity on a connection, if there is one."""
     if not isinstance(error, OSError) and (code_of(error) is None or not isinstance(error, pymysql.MySQLError)):
         return _nonsense(error, doing, address)
     code = code_of(error)
@@ -47,13 +47,13 @@ def failure_of(
 
 
 def _told(error: Exception, doing: str, kind: Kind) -> str:
-    """What an error says, without values of a row."""
+    """An error's text, without values of a row."""
     text = text_of(error)
     return re.sub(r"'[^']*'", "'…'", text) if doing == READING and kind is Kind.FAULT else text
 
 
 def _nonsense(error: Exception, doing: str, address: str) -> SourceError:
-    """The error for an answer that makes no sense: of another program, a broken server, or one that is in between."""
+    """The error for a malformed answer: another program, a broken server, or something in between."""
     message = f"mysql {address}: {doing}: "
     if "LOAD_LOCAL" in str(error):
         return SourceError(

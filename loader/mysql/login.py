@@ -27,7 +27,7 @@ ALL_OF_IT = b"\x04"
 OUTDATED = b"mysql_old_password"
 PROTOCOL = 10  # of MySQL, since 1998
 # Advice for each.
-CLEARTEXT = "source.allow_cleartext where the network is trusted"
+CLEARTEXT = "source.allow_cleartext if the network is trusted"
 SEALED = ("verified TLS (source.tls, tls_ca)", "a unix_socket in source.url", CLEARTEXT)
 
 

@@ -82,7 +82,7 @@ def made_of(
         (count,) = source.single(plan.count(condition))
         if count != str(read):
             raise SourceError(
-                f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
+                f"mysql {source.address}: not deleted: {read:,} rows were read, but {count} are counted",
                 kind=Kind.UNSETTLED,
             )
     return made

@@ -7,7 +7,7 @@ from loader.model import ChunkLoaded
 
 
 class Exposure:
-    """The chunks that each master has without all of its replicas, until a later chunk's WAIT covers them."""
+    """The chunks that each master has without all of its replicas, until the WAIT of a later chunk covers them."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, dict[int, float]] = {}  # numbers of chunks, and since when
@@ -42,5 +42,5 @@ class Exposure:
                 del self._nodes[node]
 
     def cover(self, node: str) -> None:
-        """Count all chunks of a master out: its replicas have what it has."""
+        """Remove all chunks of a master from the count: its replicas have all its writes."""
         self._nodes.pop(node, None)

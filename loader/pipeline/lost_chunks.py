@@ -17,7 +17,7 @@ from loader.state.markers import LOST
 from loader.wire.slots import SlotMap
 from loader.words import counted
 
-UNKNOWN = "not all of its replicas have what it has of {}, which is lost where such a one takes over"
+UNKNOWN = "some of its replicas lack writes of {}, which are lost if such a replica takes over"
 
 
 class LostChunks:

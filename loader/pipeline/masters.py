@@ -43,7 +43,7 @@ class Masters:
         self.markers = markers
         markers.leave()
         for key in sorted(markers.strange):
-            yield f"{key} was no marker that a loader has written: it was rewritten"
+            yield f"{key} was not a marker written by a loader: it was rewritten"
 
     def is_time_to_look(self) -> bool:
         """Whether the markers should be checked again."""

@@ -33,7 +33,7 @@ def strange_entries(job: str, rejects: Rejects, changes: Changes | None) -> Iter
     """A note on entries and digests of a job that no loader has written, as far as the run found any."""
     if strange := rejects.strange:
         yield (
-            f"{len(strange):,} entries of loader:{{{job}}}:rejects were none that a loader has written: they were"
+            f"{len(strange):,} entries of loader:{{{job}}}:rejects were not written by a loader: they were"
             " removed or rewritten"
         )
     if changes and (unread := changes.digests.unread):

@@ -25,7 +25,7 @@ class ScheduledSlot:
         self._schedule = ScheduleState(context.target, self._job)
 
     def begin(self) -> Iterator[str]:
-        """Note that a run begins for the slot, and say what is odd; `Done` if it was done, `Paused` if it is paused."""
+        """Note that a run begins for the slot, and report oddities; `Done` if it was done, `Paused` if it is paused."""
         if self._slot is None:
             return
         self._schedule.check_pause()
@@ -41,7 +41,7 @@ class ScheduledSlot:
     def finish(self, run: str, began: float) -> None:
         """Note that a run, which `began` then by the target's clock, has done the slot.
 
-        If the daemon's clock is ahead of the target's, its slot does not say what is done.
+        If the daemon's clock is ahead of the target's, its slot does not say which one is done.
         """
         assert self._slot is not None
         done = self._slot if self._slot <= began + SKEW else int(began)

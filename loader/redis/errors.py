@@ -60,7 +60,7 @@ def _meaning(error: Exception | str, node: Node, *, reached: bool) -> TargetErro
     if told := advice(error, code, text):
         return TargetError(f"{message}: {told}", kind=Kind.ACCESS if is_access(error, code) else Kind.REFUSED)
     if isinstance(error, redis.InvalidResponse):
-        what = "the answer is none of Redis" if reached else "no Redis server answers there"
+        what = "the answer does not come from Redis" if reached else "no Redis server answers there"
         return TargetError(
             f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
             kind=Kind.UNSETTLED if reached else Kind.REFUSED,

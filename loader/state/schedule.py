@@ -1,4 +1,4 @@
-"""What is kept of a job's schedule in the target: the last slot that was done, and whether the schedule is paused."""
+"""The stored state of a job's schedule in the target: the last slot that was done, and whether it is paused."""
 
 import json
 from collections.abc import Mapping

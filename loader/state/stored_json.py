@@ -105,7 +105,7 @@ def _read(text: bytes) -> Any:
     try:
         return json.loads(text)
     except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8") from error
+        raise ValueError("it is not UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -1,4 +1,4 @@
-"""The connections to Redis that all pages and calls of the API share."""
+"""The connections to Redis that all pages and API calls share."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from loader.redis.client import RedisClient
 from loader.web.health import PATIENCE
 from loader.web.poller import FIRST
 
-TURN = 1.0  # seconds that a question waits for those before it
+TURN = 1.0  # seconds that a call waits for those before it
 
 
 class SharedTarget:
@@ -23,14 +23,14 @@ class SharedTarget:
         self.configure(settings)
 
     def configure(self, settings: TargetConfig) -> None:
-        """Use this target from the next question on; it has no more time to answer than a page waits."""
+        """Use this target from the next call on; it has no more time to answer than a page waits."""
         self._settings = settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})
 
     @contextmanager
     def open(self) -> Iterator[RedisClient]:
-        """The client, for one at a time; after a failure, on new connections.
+        """The client, for one caller at a time; after a failure, on new connections.
 
-        Raises a `TargetError` if others take too long, so that a page is answered whatever hangs.
+        Raises a `TargetError` if others take too long, so that a page is answered even if a server hangs.
         """
         if not self._using.acquire(timeout=TURN):
             name = self._settings.unix_socket or f"{self._settings.host}:{self._settings.port}"
