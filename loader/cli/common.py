@@ -1,19 +1,16 @@
 """Shared by all commands: the global options, the choice of jobs, and the output of results and messages."""
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from loader.config.parsers import JOB_NAME, plain
-from loader.errors import ConfigError, Exit, LoaderError
+from loader.cli.options import Show
+from loader.config.parsers import plain
+from loader.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from loader.config.load import Config
@@ -23,39 +20,6 @@ if TYPE_CHECKING:
 
 FAILURE = 2  # how severe all other exit codes are
 SEVERITY: "Mapping[int, int]" = {Exit.OK: 0, Exit.REJECTS: 1, Exit.SIGINT: 3, Exit.SIGTERM: 3}
-
-
-class Format(StrEnum):
-    """Format of a result."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-class LogFormat(StrEnum):
-    """Format of a log line."""
-
-    AUTO = "auto"
-    CONSOLE = "console"
-    JSON = "json"
-
-
-class LogLevel(StrEnum):
-    """The least serious log line shown."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-class Show(StrEnum):
-    """How progress is shown."""
-
-    AUTO = "auto"
-    BAR = "bar"
-    LOG = "log"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,57 +39,6 @@ class Common:
         for warning in config.warnings:
             note(f"warning: {warning}")
         return config
-
-
-def job_names(context: typer.Context) -> list[str]:
-    """The jobs of the config that would be used, for completion; empty if it is broken.
-
-    They are as written in the files: no server is contacted, and only the names are validated, because shells evaluate
-    them.
-    """
-    from loader.config.files import files_of, read_document
-
-    with suppress(LoaderError, OSError):
-        files = files_of(context.find_root().params.get("config") or ())
-        jobs = read_document(files, os.environ).values.get("jobs")
-        return [name for name in jobs if re.fullmatch(JOB_NAME, name)] if isinstance(jobs, dict) else []
-    return []
-
-
-Output = Annotated[
-    Format, typer.Option("--output", "-o", envvar="LOADER_OUTPUT", show_envvar=False, help="Format of the result.")
-]
-Every = Annotated[bool, typer.Option("--all", envvar="LOADER_ALL", show_envvar=False, help="All jobs of the config.")]
-Progress = Annotated[Show, typer.Option(envvar="LOADER_PROGRESS", show_envvar=False, help="How progress is shown.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="A job of the config.", autocompletion=job_names)]
-JobNames = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="JOB", show_default=False, help="Jobs of the config.", autocompletion=job_names),
-]
-
-
-def _percent(text: str) -> str:
-    if not re.fullmatch(r"\d{1,3}(\.\d+)?%?", text) or share(text) > 100:
-        raise typer.BadParameter("write a share of the hashes, from 0% to 100%: 5%")
-    return text
-
-
-def share(text: str) -> float:
-    """The number in a share that was typed: 5% or 5."""
-    return float(text.removesuffix("%"))
-
-
-MaxDelete = Annotated[
-    str,
-    typer.Option(
-        "--max-delete",
-        metavar="PERCENT",
-        envvar="LOADER_MAX_DELETE",
-        show_envvar=False,
-        callback=_percent,
-        help="Refuse to delete a larger share of the hashes.",
-    ),
-]
 
 
 def note(text: str) -> None:
@@ -177,7 +90,8 @@ def worst(codes: Sequence[int]) -> int:
 @contextmanager
 def reporter(job: "JobConfig", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
     """Show the progress of a job while the block runs."""
-    from loader.report.progress import Log, Reporter
+    from loader.report.log import Log
+    from loader.report.progress import Reporter
 
     shows = Reporter(job.name, progress.value, Log(shown.log_format, shown.log_level, shown.color), doing)
     try:

@@ -2,7 +2,8 @@
 
 import typer
 
-from loader.cli.common import Format, JobNames, Output, chosen, say
+from loader.cli.common import chosen, say
+from loader.cli.options import Format, JobNames, Output
 from loader.errors import Exit
 
 

@@ -35,7 +35,7 @@ def up(
     *,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
     replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
-    sql: Annotated[list[Path] | None, typer.Option(help="Tables to make; default sql/stu.sql if it is there.")] = None,
+    sql: Annotated[list[Path] | None, typer.Option(help="SQL that creates tables; default sql/stu.sql.")] = None,
     directory: Directory = Path(".lab"),
 ) -> None:
     """Start the servers, make the cluster, load the tables, write a config."""

@@ -16,21 +16,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from loader.cli import daemon, doctor, lab, run, status, verify
-from loader.cli.common import (
-    Common,
-    Every,
-    Format,
-    JobArgument,
-    JobNames,
-    LogFormat,
-    LogLevel,
-    Output,
-    chosen,
-    note,
-    of_job,
-    say,
-)
+from loader.cli.common import Common, chosen, note, of_job, say
 from loader.cli.init import command as cli_init
+from loader.cli.options import Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, option
 from loader.errors import Exit, LoaderError, Stopped, text_of
 from loader.words import counted
 
@@ -126,18 +114,12 @@ def common(
         typer.Option("--config", "-c", metavar="FILE", help="Config file; repeatable, later files win."),
     ] = None,
     log_format: Annotated[
-        LogFormat,
-        typer.Option(envvar="LOADER_LOG_FORMAT", show_envvar=False, help="auto, console or json.", metavar="FORM"),
+        LogFormat, option("--log-format", help="auto, console or json.", metavar="FORM")
     ] = LogFormat.AUTO,
     log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="LOADER_LOG_LEVEL", show_envvar=False, help="debug, info, warning or error.", metavar="LEVEL"
-        ),
+        LogLevel, option("--log-level", help="debug, info, warning or error.", metavar="LEVEL")
     ] = LogLevel.INFO,
-    no_color: Annotated[
-        bool, typer.Option("--no-color", envvar="LOADER_NO_COLOR", show_envvar=False, help="No colour (like NO_COLOR).")
-    ] = False,
+    no_color: Annotated[bool, option("--no-color", help="No colour (like NO_COLOR).")] = False,
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -182,7 +164,7 @@ def plan(
 ) -> None:
     """Show what a sync would do; nothing is written."""
     from loader.jobs.preview import preview
-    from loader.report.documents import plan_text
+    from loader.report.text import plan_text
 
     config = context.obj.config()
     for number, job in enumerate(chosen(config, jobs, every=every)):
@@ -206,7 +188,8 @@ def get(
 ) -> None:
     """Read hashes back, with the slot and the node that holds them."""
     from loader.jobs.preview import read_back
-    from loader.report.documents import dump, hash_document, hash_text
+    from loader.report.documents import dump, hash_document
+    from loader.report.text import hash_text
 
     config = context.obj.config()
     missing = False
@@ -221,7 +204,8 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
     from loader.redis.client import RedisClient
     from loader.redis.servers import ClusterState, describe_cluster
-    from loader.report.documents import cluster_text, dump
+    from loader.report.documents import dump
+    from loader.report.text import cluster_text
 
     with RedisClient(context.obj.config().target) as target:
         document = describe_cluster(target)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.cli.common import Common, Format, JobNames, Output, chosen, note, say
+from loader.cli.common import Common, chosen, note, say
+from loader.cli.options import Format, JobNames, Output, option
 from loader.config.parsers import plain
 from loader.errors import Exit, LoaderError, Stopped
 
@@ -23,10 +24,7 @@ def status(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", envvar="LOADER_WATCH", show_envvar=False, help="Refresh every two seconds."),
-    ] = False,
+    watch: Annotated[bool, option("--watch", help="Refresh every two seconds.")] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show how jobs are doing: last run, next, age, lag."""
@@ -57,19 +55,7 @@ def runs(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    last: Annotated[
-        int,
-        typer.Option(
-            "--last",
-            "-n",
-            min=1,
-            max=1000,
-            metavar="N",
-            envvar="LOADER_LAST",
-            show_envvar=False,
-            help="The newest N runs.",
-        ),
-    ] = 20,
+    last: Annotated[int, option("--last", "-n", min=1, max=1000, metavar="N", help="The newest N runs.")] = 20,
     output: Output = Format.TEXT,
 ) -> None:
     """Show the history of jobs, newest first."""

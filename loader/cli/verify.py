@@ -8,23 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import (
-    Every,
-    Format,
-    JobArgument,
-    JobNames,
-    MaxDelete,
-    Output,
-    Progress,
-    Show,
-    chosen,
-    note,
-    of_job,
-    reporter,
-    say,
-    share,
-    worst,
-)
+from loader.cli.common import chosen, note, of_job, reporter, say, worst
+from loader.cli.options import Every, Format, JobArgument, JobNames, MaxDelete, Output, Progress, Show, option, percent
 from loader.errors import Exit, LoaderError, Stopped
 
 if TYPE_CHECKING:
@@ -37,30 +22,17 @@ def verify(
     *,
     every: Every = False,
     sample: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", envvar="LOADER_SAMPLE", show_envvar=False, help="Compare about N rows and N hashes."
-        ),
+        int | None, option("--sample", min=1, metavar="N", help="Compare about N rows and N hashes.")
     ] = None,
-    repair: Annotated[
-        bool,
-        typer.Option(
-            "--repair",
-            envvar="LOADER_REPAIR",
-            show_envvar=False,
-            help="Repair differences; delete at most 5% of the hashes.",
-        ),
-    ] = False,
-    show: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", envvar="LOADER_SHOW", show_envvar=False, help="Show the first N differences."),
-    ] = 20,
+    repair: Annotated[bool, option("--repair", help="Repair differences; delete at most 5% of the hashes.")] = False,
+    show: Annotated[int, option("--show", min=0, metavar="N", help="Show the first N differences.")] = 20,
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
     """Compare MySQL and Redis in both directions."""
     from loader.jobs import verify as reconcile
-    from loader.report.documents import dump, verify_document, verify_text
+    from loader.report.documents import dump, verify_document
+    from loader.report.text import verify_text
 
     config = context.obj.config()
 
@@ -82,20 +54,19 @@ def prune(
     *,
     every: Every = False,
     max_delete: MaxDelete = "5%",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", "-n", envvar="LOADER_DRY_RUN", show_envvar=False, help="Count, delete nothing.")
-    ] = False,
+    dry_run: Annotated[bool, option("--dry-run", "-n", help="Count, delete nothing.")] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Delete hashes whose row is gone."""
     from loader.jobs import prune as prune_module
-    from loader.report.documents import dump, prune_document, prune_text
+    from loader.report.documents import dump, prune_document
+    from loader.report.text import prune_text
 
     config = context.obj.config()
 
     def one(job: "JobConfig") -> int:
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
-        prune_module.prune(config, job, pruned, max_delete=share(max_delete))
+        prune_module.prune(config, job, pruned, max_delete=percent(max_delete))
         say(dump(prune_document(pruned)) if output is Format.JSON else prune_text(pruned))
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
@@ -128,21 +99,14 @@ def rejects_list(
     context: typer.Context,
     job: JobArgument,
     *,
-    values: Annotated[
-        bool,
-        typer.Option(
-            "--values",
-            envvar="LOADER_VALUES",
-            show_envvar=False,
-            help="Also show the command of each row, with its values.",
-        ),
-    ] = False,
+    values: Annotated[bool, option("--values", help="Also show the command of each row, with its values.")] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show the rejected rows of a job: key, time, attempts, reason."""
     from loader.jobs.rejects import commands_of
     from loader.redis.client import RedisClient
-    from loader.report.documents import dump, rejects_document, rejects_text
+    from loader.report.documents import dump, rejects_document
+    from loader.report.text import rejects_text
     from loader.state.rejects import Rejects
 
     config = context.obj.config()
@@ -159,7 +123,8 @@ def rejects_list(
 def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = Format.TEXT) -> None:
     """Load the rejected rows again."""
     from loader.jobs import rejects
-    from loader.report.documents import dump, retry_document, retry_text
+    from loader.report.documents import dump, retry_document
+    from loader.report.text import retry_text
 
     config = context.obj.config()
     retried = rejects.retry(config, chosen(config, [job])[0])

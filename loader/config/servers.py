@@ -1,7 +1,7 @@
 """The two servers of a config: `SourceConfig` and `TargetConfig`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,8 @@ from loader.config.fields import (
     secret_of,
 )
 from loader.config.parsers import Address, mysql_address, redis_address
+
+ANSWER_TIME = 2  # seconds that a server has to answer if somebody waits for what it says, not for a run
 
 
 class ServerConfig(Model):
@@ -95,6 +97,11 @@ class ServerConfig(Model):
         """The path of the socket to use instead of host and port."""
         return self.url.unix_socket
 
+    @property
+    def endpoint(self) -> str:
+        """The path of the socket, or host and port, for people."""
+        return self.unix_socket or f"{self.host}:{self.port}"
+
 
 def _replica(url: object) -> Address | None:
     return None if url is None else mysql_address(url)
@@ -148,7 +155,7 @@ class SourceConfig(ServerConfig):
     @property
     def address(self) -> str:
         """The server and the database, for people."""
-        return f"{self.unix_socket or f'{self.host}:{self.port}'}/{self.database}"
+        return f"{self.endpoint}/{self.database}"
 
     def at_replica(self) -> "SourceConfig | None":
         """The same account at the replica; None if none is configured."""
@@ -183,6 +190,10 @@ class TargetConfig(ServerConfig):
         if cluster is True and "url" in info.data and info.data["url"].database != "0":
             raise ValueError("a cluster has database 0 only; drop the number from the url")
         return cluster
+
+    def within(self, seconds: int = ANSWER_TIME) -> Self:
+        """The same server with at most so many seconds to answer, for somebody who waits for it."""
+        return self.model_copy(update={"timeout": min(seconds, self.timeout)})
 
     @property
     def tls(self) -> bool:

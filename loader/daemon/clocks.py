@@ -8,7 +8,6 @@ from loader.config.servers import TargetConfig
 from loader.model import Node
 from loader.process import ticks
 from loader.redis.client import RedisClient
-from loader.web.health import PATIENCE
 from loader.wire.slots import SlotMap, slot_of
 
 PRECISE = 1.0  # seconds in which a node must answer, or its answer is too old
@@ -60,8 +59,7 @@ class Clocks:
     def _open(self, settings: TargetConfig) -> RedisClient:
         if self._target is None or self._opened is not settings:
             self._close()
-            short = settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})
-            self._target, self._opened = RedisClient(short), settings
+            self._target, self._opened = RedisClient(settings.within()), settings
         return self._target
 
     def _close(self) -> None:

@@ -2,13 +2,13 @@
 
 import traceback
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from loader.errors import Kind
+from loader.formats import moment
 from loader.model import Run
 from loader.outcome import Reason
-from loader.report.progress import Log
+from loader.report.log import Log
 
 EVENTS: Mapping[Kind | None, str] = {
     Kind.PAUSED: "paused",
@@ -38,7 +38,7 @@ class ScheduleLogger:
 
     def rescheduled(self, job: str, fire: float | None) -> None:
         """The next time is known."""
-        self._log.logger(job).debug("next run", at=None if fire is None else _moment(fire))
+        self._log.logger(job).debug("next run", at=None if fire is None else moment(fire))
 
     def crashed(self, job: str, due: int, error: BaseException) -> None:
         """A fault of the program."""
@@ -46,8 +46,4 @@ class ScheduleLogger:
         self._line(job, due).error("run crashed: please report this", error=str(error), trace=trace)
 
     def _line(self, job: str, due: int) -> Any:
-        return self._log.logger(job).bind(slot=_moment(due))
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self._log.logger(job).bind(slot=moment(due))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from loader.config.load import Config, load_config
 from loader.config.models import JobConfig, ScheduleConfig
+from loader.config.servers import ANSWER_TIME
 from loader.daemon.clocks import Clocks
 from loader.daemon.listeners import ScheduleListener
 from loader.daemon.schedule import Schedule
@@ -29,11 +30,11 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
 from loader.redis.client import RedisClient
-from loader.report.progress import Log, Reporter
+from loader.report.log import Log
+from loader.report.progress import Reporter
 from loader.state.holders import holders
 from loader.state.schedule import ScheduleState
 from loader.web.app import Serving
-from loader.web.health import PATIENCE
 from loader.web.views import Action
 from loader.words import counted
 
@@ -74,7 +75,7 @@ class Daemon:
         self._log.take_over()
         self.serving.start()
         start_thread(self._keep_clocks)
-        self._clocks.asked.wait(PATIENCE)
+        self._clocks.asked.wait(ANSWER_TIME)
         self.schedule.set(timed(self.config))
         self.schedule.start()
         start_thread(self._resume)
@@ -126,8 +127,7 @@ class Daemon:
             config = self._before
         job = config.jobs[name]
         try:
-            short = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
-            with suppress(TargetError, OSError), RedisClient(short) as target:
+            with suppress(TargetError, OSError), RedisClient(config.target.within()) as target:
                 ScheduleState(target, name).check_pause()  # again under the lock; MySQL may be why
         except Paused as paused:
             return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from loader.doctor.findings import Check, Finding, fail, ok, warn
 from loader.doctor.job_plan import PlannedJob
-from loader.doctor.redis import RedisProbe, mebibytes
+from loader.doctor.redis import RedisProbe
+from loader.formats import mebibytes
 from loader.model import Node
 from loader.mysql.keys import KeyMatcher
 from loader.pipeline.capacity import bytes_needed, sample
 from loader.pipeline.throttle import Throttle
-from loader.report.documents import shown
+from loader.report.values import shown
 from loader.wire.slots import slot_of
 from loader.words import counted
 

@@ -23,6 +23,7 @@ from loader.doctor.findings import (
     warn,
 )
 from loader.errors import Kind, LoaderError
+from loader.formats import mebibytes
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
@@ -133,7 +134,7 @@ def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
 def _login_fix(settings: Config, error: LoaderError) -> str:
     """The fix for a refused login, or a test whether the server is there."""
     target = settings.target
-    node = target.unix_socket or f"{target.host}:{target.port}"
+    node = target.endpoint
     if error.fix:
         return error.fix
     if not error.kind.is_refusal:
@@ -277,11 +278,6 @@ def named(nodes: Sequence[Node]) -> str:
     """Nodes for people: the first of them, and how many more."""
     more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
     return ", ".join(map(str, nodes[:NAMED])) + more
-
-
-def mebibytes(count: int) -> str:
-    """Bytes for people."""
-    return f"{count / (1 << 20):,.1f}"
 
 
 def _persistence(patient: RedisProbe) -> Iterator[Finding]:

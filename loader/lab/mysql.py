@@ -7,7 +7,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from loader.lab.process import HOST, PATIENCE, Server, program
+from loader.lab.process import HOST, READY_TIME, Server, program
 
 MYSQL_OPTIONS = (
     "--bind-address=127.0.0.1",
@@ -61,7 +61,7 @@ def answers(data: Path, server: Server) -> bool:
     """Whether this process, not another on its port, greets; it does so after its init file."""
     with suppress(OSError):
         if (data / "mysql.pid").read_text().strip() == str(server.pid):
-            with socket.create_connection((HOST, server.port), timeout=PATIENCE) as connection:
+            with socket.create_connection((HOST, server.port), timeout=READY_TIME) as connection:
                 return bool(connection.recv(1))
     return False
 

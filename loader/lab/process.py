@@ -23,7 +23,7 @@ from loader.process import start_time
 
 HOST = "127.0.0.1"
 BUS = 10_000  # the cluster bus listens this far above a node's port
-PATIENCE = 60.0  # seconds until a server must answer: mysqld recovers after a kill in 2, on a busy machine in 20
+READY_TIME = 60.0  # seconds until a server must answer: mysqld recovers after a kill in 2, on a busy machine in 20
 SHUTDOWN = 3.0  # seconds until SIGKILL follows SIGTERM: mysqld needs 1, and what is ended is deleted
 TAIL = 8  # lines of a log that an error shows
 
@@ -85,9 +85,9 @@ class Helper:
     def finish(self) -> None:
         """Wait until it ends; an exit code other than 0 is an error with its last lines."""
         try:
-            output, _ = self._process.communicate(timeout=PATIENCE)
+            output, _ = self._process.communicate(timeout=READY_TIME)
         except subprocess.TimeoutExpired:
-            raise LabError(f"{self._what} did not end within {PATIENCE:g} s") from None
+            raise LabError(f"{self._what} did not end within {READY_TIME:g} s") from None
         if self._process.returncode:
             raise LabError(f"{self._what} ended with exit code {self._process.returncode}:\n{tail(output)}")
 
@@ -120,10 +120,10 @@ def free_ports(count: int) -> list[int]:
 
 def wait(condition: Callable[[], bool], what: str) -> None:
     """Return once the condition holds; `what` describes it in the error."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + READY_TIME
     while not condition():
         if time.monotonic() > deadline:
-            raise LabError(f"timed out after {PATIENCE:g} s waiting for {what}")
+            raise LabError(f"timed out after {READY_TIME:g} s waiting for {what}")
         time.sleep(0.02)
 
 

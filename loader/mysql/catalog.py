@@ -4,13 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
 
 from pymysql.constants import FIELD_TYPE, FLAG
 
 from loader.errors import Kind, LoaderError, PlanError, SourceError
+from loader.formats import utc
 from loader.model import Bar, Barred, Column, Table, TableSummary
 from loader.mysql.connection import Connection, Row, understood
 from loader.mysql.errors import NO_PROCESS, code_of, text_of
@@ -177,7 +177,7 @@ def identity(connection: Connection, name: str) -> dict[str, str]:
         f"SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}", [name]
     )
     if moments := [float(text) for (text,) in created if text]:
-        found["created"] = f"{datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M:%S} UTC"
+        found["created"] = utc(max(moments))
     if inside := _numbers(connection, name):
         found["inside"] = inside
     return found

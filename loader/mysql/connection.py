@@ -55,7 +55,7 @@ class Connection:
     """
 
     def __init__(self, settings: SourceConfig, patience: int = 0) -> None:
-        self.address = settings.unix_socket or f"{settings.host}:{settings.port}"
+        self.address = settings.endpoint
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self.database = settings.database
         self._settings = settings

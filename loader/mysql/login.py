@@ -18,7 +18,7 @@ from loader.errors import Kind, SourceError
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker
 from loader.net.limit import LEAST
-from loader.net.probe import PATIENCE, overhear
+from loader.net.probe import FIRST_WORD, overhear
 
 # Ways to log in that give the server the password itself, or encrypted with a key of its choice.
 CLEAR = frozenset({b"mysql_clear_password", b"dialog", b"sha256_password"})
@@ -66,7 +66,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
     def where(self) -> str:
         """The beginning of messages about this connection."""
         settings = self._settings
-        return f"mysql {settings.unix_socket or f'{settings.host}:{settings.port}'}: cannot connect"
+        return f"mysql {settings.endpoint}: cannot connect"
 
     @property
     def is_near(self) -> bool:
@@ -89,7 +89,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
     def _recognize(self) -> None:
         """Check the first bytes; a `SourceError` names the kind of another server, or says that it is not a server."""
         settings, ends = self._settings, time.monotonic() + self._read_timeout
-        patience = min(PATIENCE, self._read_timeout / 3)
+        patience = min(FIRST_WORD, self._read_timeout / 3)
         if select.select([self._sock], [], [], patience)[0]:
             heard = self._rfile.peek(HEARD)
             if not heard:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from loader.net.greetings import GREETING, HEARD
 from loader.net.tls import NO_TLS, UNSHOWN, NoTls, meaning
 
-PATIENCE = 1.0  # seconds in which a probed server must send its first bytes
+FIRST_WORD = 1.0  # seconds in which a probed server must send its first bytes
 
 
 def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
@@ -18,7 +18,7 @@ def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, p
     patience = connection.gettimeout()
     wrapped = context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
     try:
-        wrapped.settimeout(min(PATIENCE, patience or PATIENCE))
+        wrapped.settimeout(min(FIRST_WORD, patience or FIRST_WORD))
         try:
             wrapped.do_handshake()
         except TimeoutError:
@@ -33,7 +33,7 @@ def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, p
     return wrapped
 
 
-def overhear(host: str, port: int, patience: float = PATIENCE) -> bytes:
+def overhear(host: str, port: int, patience: float = FIRST_WORD) -> bytes:
     """The first bytes of a plaintext server, whoever speaks first; a unix socket is a path, at port 0."""
     with suppress(OSError), _reach(host, port, patience) as connection:
         connection.sendall(GREETING)
@@ -56,7 +56,7 @@ def _reach(host: str, port: int, patience: float) -> socket.socket:
 
 def speaks_plain(host: str, port: int) -> bool:
     """Whether a Redis answers without TLS."""
-    with suppress(OSError), socket.create_connection((host, port), PATIENCE) as connection:
+    with suppress(OSError), socket.create_connection((host, port), FIRST_WORD) as connection:
         connection.sendall(b"PING\r\n")
         return connection.recv(1) in {b"+", b"-"}
     return False
@@ -67,7 +67,7 @@ def speaks_tls(host: str, port: int) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with socket.create_connection((host, port), PATIENCE) as connection:
+        with socket.create_connection((host, port), FIRST_WORD) as connection:
             context.wrap_socket(connection, server_hostname=host).close()
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "") and error.reason not in NO_TLS
@@ -79,7 +79,7 @@ def speaks_tls(host: str, port: int) -> bool:
 def wants_certificate(host: str, port: int, context: ssl.SSLContext) -> bool:
     """Whether a server closes a TLS connection because it wants a certificate that it trusts."""
     try:
-        connection = socket.create_connection((host, port), PATIENCE)
+        connection = socket.create_connection((host, port), FIRST_WORD)
         with connection, context.wrap_socket(connection, server_hostname=host) as wrapped:
             wrapped.recv(1)  # no data: the reason for closing comes next
     except OSError as error:

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from loader.errors import Kind, SourceError
-from loader.model import Node
 from loader.mysql.connection import Connection
 from loader.mysql.keys import TOGETHER, KeyMatcher
 from loader.mysql.plan import Plan, keys_only
@@ -13,7 +12,6 @@ from loader.pipeline.transfer import BatchWriter, send_each, transfer
 from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import PipelineWriter
-from loader.wire.slots import slot_of
 
 PAGE = 1000  # keys in one request to a node
 
@@ -90,12 +88,9 @@ def made_of(
 
 def asked(target: RedisClient, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
     """Each key with the reply to a command about it, in any order."""
-    groups: dict[Node, list[bytes]] = {}
-    for key in keys:
-        groups.setdefault(target.slots.node_of(slot_of(key)), []).append(key)
-    for node, group in groups.items():
-        for start in range(0, len(group), PAGE):
-            part = group[start : start + PAGE]
+    for node, owned in target.slots.by_node(keys, lambda key: key).items():
+        for start in range(0, len(owned), PAGE):
+            part = owned[start : start + PAGE]
             replies = target.commands(node, [[command, key] for key in part])
             for key, reply in zip(part, replies, strict=True):
                 yield key, target.ask(key, command, key)[1] if isinstance(reply, Exception) else reply

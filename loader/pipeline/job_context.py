@@ -19,7 +19,7 @@ from loader.mysql.planner import make_plan, query_of
 from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options
-from loader.pipeline.retry import PATIENCE, retry_transient
+from loader.pipeline.retry import BRIEFLY, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
 from loader.redis.servers import expiring
@@ -31,7 +31,7 @@ from loader.state.lock import Lock
 LEAVE = 1.0  # seconds for clean-up in Redis after a failed run: state that a silent node misses expires by itself
 WELL = 5.0  # and after a good one, whose servers have always answered
 EACH = 0.5  # the least seconds for each clean-up step
-SCOUT_PATIENCE = 600  # seconds in which MySQL must find a chunk's bound, which may require a table scan
+SCOUT_TIME = 600  # seconds in which MySQL must find a chunk's bound, which may require a table scan
 
 T = TypeVar("T")
 
@@ -199,7 +199,7 @@ class JobContext:
 
         def attempt() -> T:
             if self._scout is None:
-                self._scout = Connection(self.settings.source, SCOUT_PATIENCE)
+                self._scout = Connection(self.settings.source, SCOUT_TIME)
             try:
                 return action(self._scout)
             except LoaderError:
@@ -229,7 +229,7 @@ def passing() -> Iterator[None]:
 
 def patience(job: JobConfig, *, again: bool = False) -> float:
     """Seconds of retrying before the first row: a person waits, unless the run begins `again` and has its job's."""
-    return job.deadline if again else PATIENCE
+    return job.deadline if again else BRIEFLY
 
 
 def open_job(

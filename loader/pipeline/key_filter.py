@@ -1,12 +1,12 @@
 """Writes the rows of some keys again: of all rows that come, those with the requested keys."""
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 from loader.model import Batch
 from loader.redis.client import RedisClient
 from loader.redis.writer import Marking, PipelineWriter
 from loader.wire.resp import number_rows, pack, split_commands
-from loader.wire.slots import slot_of
 
 PAGE = 1000  # commands in one batch
 
@@ -29,13 +29,9 @@ class KeyFilterWriter(PipelineWriter):
 
     def send_all(self, commands: Sequence[tuple[bytes, list[bytes]]]) -> None:
         """Send commands by the slot of their keys, whatever these are."""
-        slots = self.begin()
-        groups: dict[int, list[bytes]] = {}
-        for key, words in commands:
-            groups.setdefault(slots.owners[slot_of(key)], []).append(pack(words))
-        for index, packed in groups.items():
-            for start in range(0, len(packed), PAGE):
-                part = packed[start : start + PAGE]
+        for index, owned in self.begin().by_index(commands, itemgetter(0)).items():
+            for start in range(0, len(owned), PAGE):
+                part = [pack(words) for _, words in owned[start : start + PAGE]]
                 super().send(index, Batch(b"".join(part), len(part), len(part)))
 
 

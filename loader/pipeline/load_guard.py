@@ -7,9 +7,7 @@ from loader.config.servers import SourceConfig
 from loader.errors import ConfigError, SourceError
 from loader.mysql.connection import Connection
 from loader.net.limit import until
-from loader.pipeline.retry import PATIENCE
-
-Fetch = Callable[[str, Sequence[str]], list[tuple[str | None, ...]]]
+from loader.pipeline.retry import BRIEFLY
 
 
 class LoadGuard:
@@ -19,7 +17,11 @@ class LoadGuard:
     """
 
     def __init__(
-        self, settings: SourceConfig, fetch: Fetch, max_load: tuple[str, int] | None, max_lag: int | None
+        self,
+        settings: SourceConfig,
+        fetch: Callable[[str, Sequence[str]], list[tuple[str | None, ...]]],
+        max_load: tuple[str, int] | None,
+        max_lag: int | None,
     ) -> None:
         self._settings = settings
         self._fetch = fetch
@@ -54,7 +56,7 @@ class LoadGuard:
         if settings is None:
             raise ConfigError("--max-lag: the config names no source.replica to watch")
         try:
-            with until(time.monotonic() + PATIENCE):
+            with until(time.monotonic() + BRIEFLY):
                 self._replica = self._replica or Connection(settings)
                 lag = self._replica.lag()
         except SourceError as error:

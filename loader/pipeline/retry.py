@@ -15,7 +15,7 @@ from loader.pipeline.throttle import Throttle
 T = TypeVar("T")
 
 DEADLINE = float(JOB_DEADLINE)  # default seconds of retrying
-PATIENCE = 2.0  # seconds of retrying while a person is waiting, before or after the rows
+BRIEFLY = 2.0  # seconds of retrying while a person is waiting, before or after the rows
 FRESH = 20  # most restarts of work that made progress: a chunk that took longer than the deadline, or was lost
 SILENT = 2.0  # seconds that a server may be silent at least, however short the deadline
 PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is noticed soon
@@ -60,7 +60,7 @@ def retry_transient(
                 failing, fresh = now - error.waited, fresh + 1
                 give_up = failing + patience
             if error.retry is Retry.BRIEFLY:
-                give_up = min(give_up, failing + PATIENCE)
+                give_up = min(give_up, failing + BRIEFLY)
             if error.retry is Retry.WHILE_SETTLING:
                 give_up = max(give_up, began + settling)
             if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:

@@ -85,8 +85,8 @@ def load(
     then: Then | None = None,
 ) -> None:
     """Load a job from its plan to its last chunk, count it into the run, and do the work to do then."""
-    with open_job(settings, job, options, again=again) as ends:
-        _transfer(ends, options, listener, run, again=again)
+    with open_job(settings, job, options, again=again) as context:
+        _transfer(context, options, listener, run, again=again)
         if run.read != run.written + run.unchanged + run.rejected:
             raise LoaderError(
                 f"rows do not add up: {run.read} read, {run.written} written,"
@@ -94,38 +94,38 @@ def load(
             )
         run.seconds = time.monotonic() - run.started
         if then:
-            then(run, ends)
+            then(run, context)
 
 
-def _transfer(ends: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
+def _transfer(context: JobContext, options: Options, listener: RunListener, run: Run, *, again: bool) -> None:
     """Load all chunks, and count them into the run."""
-    job = ends.plan.job
-    with RunState(ends, options) as basis, Dispatcher(ends, basis, options) as dispatcher:
+    job = context.plan.job
+    with RunState(context, options) as state, Dispatcher(context, state, options) as dispatcher:
         take_up = partial(dispatcher.take_up, run.id)
         try:
             retry_transient(
-                take_up, patience(job, again=again), ends.throttle, settling=job.deadline, bearing=job.deadline
+                take_up, patience(job, again=again), context.throttle, settling=job.deadline, bearing=job.deadline
             )
         except LoaderError:
-            _tell(basis.notes, listener)
+            _tell(state.notes, listener)
             raise
-        listener.expect(basis.plan.expected, ends.throttle)
-        _tell(basis.notes, listener)
-        run.resumed, run.full = basis.resumed, basis.is_full
-        run.rejected, run.rejects = basis.earlier  # a row that is not in Redis is reported until it is
+        listener.expect(state.plan.expected, context.throttle)
+        _tell(state.notes, listener)
+        run.resumed, run.full = state.resumed, state.is_full
+        run.rejected, run.rejects = state.earlier  # a row that is not in Redis is reported until it is
         run.read = run.rejected
         try:
             for event in dispatcher.events(listener):
                 add(run, event)
         finally:
             run.chunks = run.chunks_done + dispatcher.owed
-            for reason, seconds in ends.throttle.waited().items():
+            for reason, seconds in context.throttle.waited().items():
                 run.waits[reason] = run.waits.get(reason, 0.0) + seconds
-        run.deleted += basis.erased
-        run.prunes = basis.prunes
-        if evicted := basis.masters.evicted():
+        run.deleted += state.erased
+        run.prunes = state.prunes
+        if evicted := state.masters.evicted():
             run.outcome = Outcome(Kind.REJECTS, evicted)
-        _tell(basis.late_notes, listener)
+        _tell(state.late_notes, listener)
 
 
 def _tell(notes: Iterable[str], listener: RunListener) -> None:

@@ -1,9 +1,9 @@
 """The time of its schedule that a run is for: it is done once, by one daemon."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from loader.errors import Done
+from loader.formats import moment
 from loader.model import SKEW
 from loader.pipeline.job_context import JobContext
 from loader.state.claim import fingerprint
@@ -32,10 +32,10 @@ class ScheduledSlot:
         done = self._tidy.read(self._schedule.slot) or {"slot": 0}
         by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
         if "ahead" in done:
-            ahead = f"{_moment(done['ahead'])}, which has not come yet by redis's clock"
+            ahead = f"{moment(done['ahead'])}, which has not come yet by redis's clock"
             yield f"what was done for {ahead}, {by}, does not count: a clock is or was wrong"
         elif self._slot <= done["slot"] and done.get("of", self._fingerprint) == self._fingerprint:
-            raise Done(f"job {self._job!r} was done for {_moment(self._slot)} {by}")
+            raise Done(f"job {self._job!r} was done for {moment(self._slot)} {by}")
         self._schedule.begin_slot(self._slot)
 
     def finish(self, run: str, began: float) -> None:
@@ -46,7 +46,3 @@ class ScheduledSlot:
         assert self._slot is not None
         done = self._slot if self._slot <= began + SKEW else int(began)
         self._schedule.save_slot(done, run, self._fingerprint)
-
-
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

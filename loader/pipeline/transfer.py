@@ -17,7 +17,7 @@ from loader.redis.collector import CollectingWriter
 from loader.redis.writer import PipelineWriter
 from loader.wire.codec import Encoder
 from loader.wire.resp import pack
-from loader.wire.slots import SlotMap, slot_of
+from loader.wire.slots import SlotMap
 
 AGAIN = 5  # times that rows are transferred if others give their hashes a time to live meanwhile
 
@@ -106,12 +106,9 @@ def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callabl
 
 def send_each(command: bytes, keys: Iterable[bytes], way: BatchWriter, *, rows: bool) -> None:
     """Send a command for each key to the node that owns it; `rows`: whether they count as rows."""
-    slots = way.begin()
-    groups: dict[int, list[bytes]] = {}
-    for key in keys:
-        groups.setdefault(slots.owners[slot_of(key)], []).append(pack([command, key]))
-    for index, commands in groups.items():
-        way.send(index, Batch(b"".join(commands), len(commands) * rows, len(commands)))
+    for index, owned in way.begin().by_index(keys, lambda key: key).items():
+        data = b"".join(pack([command, key]) for key in owned)
+        way.send(index, Batch(data, len(owned) * rows, len(owned)))
 
 
 def check_result(plan: Plan, stream: Stream) -> None:

@@ -1,12 +1,12 @@
 """Prefetched replies: many commands about keys in one pipeline per node, instead of a round trip for each."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader, Words
-from loader.wire.slots import slot_of
 
 Question = tuple[bytes, Words]  # a key, and a command about it
 
@@ -21,10 +21,7 @@ class Prefetched(KeyReader):
         self._target = target
         self._replies: dict[Question, tuple[Node, Any]] = {}
         target.refresh()
-        groups: dict[Node, list[Question]] = {}
-        for key, words in questions:
-            groups.setdefault(target.slots.node_of(slot_of(key)), []).append((key, words))
-        for node, group in groups.items():
+        for node, group in target.slots.by_node(questions, itemgetter(0)).items():
             replies = target.commands(node, [words for _, words in group])
             for question, reply in zip(group, replies, strict=True):
                 if not isinstance(reply, Exception):

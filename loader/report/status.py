@@ -1,11 +1,11 @@
 """Jobs and runs as tables for people and as documents for programs: `loader status` and `loader runs`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from textwrap import wrap
 from typing import Any
 
 from loader.config.parsers import plain
+from loader.formats import compact_span, compact_took, moment, short_moment
 from loader.jobs.status import JobState, JobStatus
 from loader.state.history import RunRecord
 
@@ -20,7 +20,6 @@ COLORS: Mapping[str, int] = {
     JobState.STOPPED: 33,
     JobState.FAILED: 31,
 }
-UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:
@@ -60,8 +59,8 @@ def _doubt(status: JobStatus) -> str | None:
     if status.success and status.ahead:
         ended, host = moment(status.success.ended), status.success.host
         return (
-            f"its last success, at {ended} on {host}, is {age(status.ahead)} in the future by redis's clock, so its"
-            " age is unknown: a clock is or was wrong, there or in redis"
+            f"its last success, at {ended} on {host}, is {compact_span(status.ahead)} in the future by redis's clock,"
+            " so its age is unknown: a clock is or was wrong, there or in redis"
         )
     if status.former:
         ended = moment(status.former.ended)
@@ -108,12 +107,12 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
     return (
         _name(status.job),
         status.state,
-        f"{age(now - last.ended)} ago" if last else "-",
+        f"{compact_span(now - last.ended)} ago" if last else "-",
         f"{last.rows['read']:,}" if last else "-",
-        took(last.seconds) if last else "-",
-        f"{age(now - success.ended)} ago" if success else "-",
-        f"in {age(status.due - now)}" if status.due else "-",
-        age(now - status.watermark) if status.watermark else "-",
+        compact_took(last.seconds) if last else "-",
+        f"{compact_span(now - success.ended)} ago" if success else "-",
+        f"in {compact_span(status.due - now)}" if status.due else "-",
+        compact_span(now - status.watermark) if status.watermark else "-",
         f"{status.rejects:,}",
     )
 
@@ -136,14 +135,14 @@ def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:
     head = ("began", "job", "run", "state", "by", "read", "written", "took")
     rows = [
         (
-            datetime.fromtimestamp(entry.began, UTC).strftime("%m-%d %H:%M:%S"),
+            short_moment(entry.began),
             _name(entry.job),
             entry.run,
             entry.status,
             entry.by,
             f"{entry.rows['read']:,}",
             f"{entry.rows['written']:,}",
-            took(entry.seconds),
+            compact_took(entry.seconds),
         )
         for entry in entries
     ]
@@ -192,19 +191,3 @@ def _wrapped(text: str) -> list[str]:
 def _name(job: str) -> str:
     half = NAME_WIDTH // 2
     return job if len(job) <= NAME_WIDTH else f"{job[: half - 1]}…{job[-half:]}"
-
-
-def age(seconds: float) -> str:
-    """A span of time in its largest whole unit: 5s, 12m, 3h, 2d."""
-    whole = max(0, round(seconds))
-    return next((f"{whole // size}{unit}" for size, unit in UNITS if whole >= size), f"{whole}s")
-
-
-def took(seconds: float) -> str:
-    """How long a run took: 0.25s, 59s, 12m."""
-    return f"{seconds:.2f}s" if seconds < 10 else age(seconds)
-
-
-def moment(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

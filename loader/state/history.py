@@ -15,7 +15,7 @@ from typing import Any
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.config.servers import SourceConfig, TargetConfig
+from loader.config.servers import ANSWER_TIME, SourceConfig
 from loader.errors import LoaderError, StateError, Stopped
 from loader.model import Run
 from loader.outcome import Outcome, Status
@@ -32,8 +32,7 @@ VERSION = 1
 KEPT = 200  # runs of a job
 COUNTS = ("read", "written", "unchanged", "deleted", "rejected")
 ERROR_KEPT = 500  # characters of an error
-PATIENCE = 2  # seconds that a target has to take a run's entry: callers of the run wait for it
-AWAY = 1  # and if the run did not reach it, or MySQL
+AWAY_TIME = 1  # seconds that a target has to take a run's entry if it, or MySQL, was not reached by the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +159,13 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
     this, except for a signal that arrives meanwhile.
     """
     failures: list[Exception] = []
-    patience = AWAY if run.outcome.is_unreachable else PATIENCE
+    patience = AWAY_TIME if run.outcome.is_unreachable else ANSWER_TIME
     entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
     took = time.monotonic() - run.started
 
     def write() -> None:
         try:
-            with RedisClient(_hasty(settings, patience)) as target:
+            with RedisClient(settings.target.within(patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 with suppress(StateError):  # which readers are told
@@ -201,15 +200,10 @@ def watermark(target: KeyReader, job: JobConfig) -> float | None:
     return baseline.began if baseline else None
 
 
-def _hasty(settings: Config, patience: int = PATIENCE) -> TargetConfig:
-    """The target, with little time to answer."""
-    return settings.target.model_copy(update={"timeout": min(patience, settings.target.timeout)})
-
-
 def was_loaded(settings: Config, job: JobConfig) -> bool:
     """Whether a job has ever ended well; false if the target does not answer at once."""
     try:
-        with RedisClient(_hasty(settings)) as target:
+        with RedisClient(settings.target.within()) as target:
             return History(target, job.name).success() is not None
     except LoaderError:
         return False

@@ -19,6 +19,7 @@ from typing import Any
 
 from loader.config.servers import TargetConfig
 from loader.errors import Kind, LoaderError, StateError, TargetError
+from loader.formats import moment
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
 from loader.redis.client import RedisClient
@@ -140,7 +141,7 @@ class Lock:
         self._part = "{}/{}".format(*(shard or (1, 1)))
         self._key, self._fence = own_key(job, "lock"), own_key(job, "fence")
         self._token = run
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        since = moment(time.time())
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
         _under_way.add(self._token)
         self._until = 0.0

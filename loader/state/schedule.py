@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from loader.errors import Paused, StateError
+from loader.formats import moment
 from loader.model import SKEW
 from loader.process import identity
 from loader.redis.key_reader import KeyReader
@@ -82,8 +82,7 @@ class ScheduleState:
         except StateError as error:
             raise Paused(f"the schedule of the job is paused: {error}") from error
         if since is not None:
-            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            raise Paused(f"the schedule of the job has been paused since {when}")
+            raise Paused(f"the schedule of the job is paused since {moment(since)}")
 
 
 @dataclass(frozen=True, slots=True)

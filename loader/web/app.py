@@ -14,7 +14,7 @@ from loader.web.activity import RunTracker
 from loader.web.api import api
 from loader.web.auth import Auth
 from loader.web.dashboard import Dashboard
-from loader.web.health import PATIENCE, Health
+from loader.web.health import Health
 from loader.web.metrics import Metrics
 from loader.web.render import Renderer
 from loader.web.routes import site
@@ -83,7 +83,7 @@ class Serving:
 
     def _recall(self, config: Config) -> None:
         """Read each job's last success and last runs from the history; retries while the target is unreachable."""
-        settings = config.target.model_copy(update={"timeout": min(PATIENCE, config.target.timeout)})
+        settings = config.target.within()
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), RedisClient(settings) as target:
                 self.metrics.recall(successes(target, config.source, config.jobs))

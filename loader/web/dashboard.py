@@ -21,7 +21,7 @@ from loader.model import Chunk, Node
 from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
 from loader.redis.servers import ClusterState, describe_cluster
-from loader.report.documents import shown
+from loader.report.values import shown
 from loader.state.history import History, RunRecord
 from loader.state.rejects import Rejected, Rejects
 from loader.web import job_states
@@ -100,7 +100,7 @@ class Dashboard:
             started=self._tracker.since + states.ahead,
             host=self._host,
             source=source.address,
-            target=target.unix_socket or f"{target.host}:{target.port}",
+            target=target.endpoint,
             jobs=tuple(states.view(job) for job in config.jobs.values()),
             cluster=cluster,
             problems=tuple(dict.fromkeys(problems)),

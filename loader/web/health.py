@@ -6,12 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
-from loader.config.servers import SourceConfig, TargetConfig
+from loader.config.servers import ANSWER_TIME, SourceConfig, TargetConfig
 from loader.errors import LoaderError
 from loader.mysql.connection import Connection
 from loader.redis.client import RedisClient
 
-PATIENCE = 2  # seconds that a server has to answer
 FRESH = 1.0  # seconds for which an answer is reused: however often health is checked, servers are asked once
 AT_ONCE = 8  # servers asked at the same time
 
@@ -29,10 +28,10 @@ class Health:
 
     def configure(self, source: SourceConfig, target: TargetConfig) -> None:
         """Check these servers from now on."""
-        short = {"connect_timeout": min(PATIENCE, source.connect_timeout), "read_timeout": PATIENCE}
+        short = {"connect_timeout": min(ANSWER_TIME, source.connect_timeout), "read_timeout": ANSWER_TIME}
         with self._lock:
             self._source = source.model_copy(update=short)
-            self._target = target.model_copy(update={"timeout": min(PATIENCE, target.timeout)})
+            self._target = target.within()
             self._looked = float("-inf")
 
     def stop(self) -> None:

@@ -8,7 +8,6 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import TargetError
 from loader.jobs.status import JobState, JobStatus, ahead, is_late, job_status, questions
-from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
 from loader.state.history import KEPT, History
@@ -16,7 +15,6 @@ from loader.web.activity import RunTracker
 from loader.web.cluster import look_at
 from loader.web.job_texts import in_words
 from loader.web.views import MINUTES, ClusterView, JobView
-from loader.wire.slots import slot_of
 
 STALE = 10.0  # seconds for which an answer counts as the current state
 LEARNED = 5  # runs of a job that are read if there are new ones, unless all of these are new
@@ -43,9 +41,7 @@ class JobStates:
         A node, or a job, that gives no answer does not block the others.
         """
         cluster = look_at(target, self._tracker.written())
-        nodes: dict[Node, list[JobConfig]] = {}
-        for job in self._config.jobs.values():
-            nodes.setdefault(target.slots.node_of(slot_of(f"{{{job.name}}}".encode())), []).append(job)
+        nodes = target.slots.by_node(self._config.jobs.values(), lambda job: f"{{{job.name}}}".encode())
         silent = {node.node for node in cluster.nodes if node.problem and node.keys is None}
         asked = [jobs for node, jobs in nodes.items() if str(node) not in silent]
         return cluster, tuple(problem for jobs in asked for problem in self._read(target, jobs))

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from loader.config.files import as_yaml
 from loader.config.models import JobConfig, ScheduleConfig
-from loader.report.documents import command_text, shown
-from loader.report.status import UNITS
+from loader.formats import duration
+from loader.report.values import command_text, shown
 
 MASK = "•••"
 DURATIONS = frozenset({"ttl", "deadline", "full_every", "max_age", "lag", "every", "jitter"})  # keys, in seconds
@@ -35,12 +35,6 @@ def in_words(schedule: ScheduleConfig) -> str:
     return (
         f"every {duration(schedule.every)}" if schedule.every else f"{schedule.cron} ({schedule.timezone})"
     ) + jitter
-
-
-def duration(seconds: int) -> str:
-    """Seconds in the spelling of a config, in the largest unit that gives a whole number."""
-    size, unit = next(((size, unit) for size, unit in UNITS if seconds % size == 0), (1, "s"))
-    return f"{seconds // size}{unit}"
 
 
 def masked(job: JobConfig) -> str:

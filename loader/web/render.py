@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
@@ -19,6 +18,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from loader.formats import moment, number, size, span, took, utc
 from loader.jobs.status import JobState
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
@@ -48,8 +48,6 @@ NUMBERED = 3.0  # percent of the strip that a node's number needs
 LINKED = 12  # jobs named in the summary
 HEIGHT, WIDTH = 24, 96  # of a sparkline
 NEAR = 0.75  # of max_age: from there on a job is nearly late
-UNITS = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 0, ""))
-BINARY = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 # Characters that are invisible or change the text around them: C0 and C1, bidi controls and halves of characters.
 UNSEEN = re.compile(
@@ -219,43 +217,6 @@ def part(name: str) -> str:
     return quote(name, safe="", errors="replace")
 
 
-def span(seconds: float) -> str:
-    """A span of time in its two largest units: 12 s, 4 min, 1 h 5 min, 2 d 3 h."""
-    whole = max(0, round(seconds))
-    for unit, name, lesser, below in UNITS:
-        if whole >= unit:
-            rest = whole % unit // lesser if lesser else 0
-            return f"{whole // unit} {name} {rest} {below}" if rest else f"{whole // unit} {name}"
-    return f"{whole} s"
-
-
-def took(seconds: float) -> str:
-    """How long a run takes: 0.25 s, 1.2 s, 4 min 5 s, 1 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.2f} s" if seconds < 0.995 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if rest and 0 < minutes < 60 else span(seconds)
-
-
-def number(value: float) -> str:
-    """A number with its thousands separated; with one decimal if it has only one digit before the point."""
-    return f"{value:.1f}" if isinstance(value, float) and 0 < value < 9.95 else f"{value:,.0f}"
-
-
-def size(count: float) -> str:
-    """A size in the unit that gives it two or three digits: 512 B, 1.2 GiB."""
-    if count < 1024:
-        return f"{count:.0f} B"
-    power = next((power for power in range(1, len(BINARY)) if count < 999.5 * 1024**power), len(BINARY))
-    shown = count / 1024**power
-    return f"{shown:.1f} {BINARY[power - 1]}" if shown < 99.95 else f"{shown:,.0f} {BINARY[power - 1]}"
-
-
-def utc(seconds: float) -> str:
-    """A moment for people: 2026-02-03 04:05:06 UTC."""
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 def when(seconds: float, now: float) -> Markup:
     """A moment relative to now, with the exact one in its title: 3 min ago, in 12 s."""
     away = seconds - now
@@ -264,8 +225,7 @@ def when(seconds: float, now: float) -> Markup:
 
 def stamp(seconds: float, words: str) -> Markup:
     """Words for a moment, with the exact one in the title; words that need no escaping."""
-    text = utc(seconds)
-    return Markup(f'<time datetime="{text[:10]}T{text[11:19]}Z" title="{text}">{words}</time>')  # noqa: S704  # see above
+    return Markup(f'<time datetime="{moment(seconds)}" title="{utc(seconds)}">{words}</time>')  # noqa: S704  # see above
 
 
 def percent(part: float, whole: float) -> float:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from loader.config.servers import TargetConfig
 from loader.errors import Kind, TargetError
 from loader.redis.client import RedisClient
-from loader.web.health import PATIENCE
 from loader.web.poller import FIRST
 
 TURN = 1.0  # seconds that a call waits for those before it
@@ -24,7 +23,7 @@ class SharedTarget:
 
     def configure(self, settings: TargetConfig) -> None:
         """Use this target from the next call on; it has no more time to answer than a page waits."""
-        self._settings = settings.model_copy(update={"timeout": min(PATIENCE, settings.timeout)})
+        self._settings = settings.within()
 
     @contextmanager
     def open(self) -> Iterator[RedisClient]:
@@ -33,8 +32,7 @@ class SharedTarget:
         Raises a `TargetError` if others take too long, so that a page is answered even if a server hangs.
         """
         if not self._using.acquire(timeout=TURN):
-            name = self._settings.unix_socket or f"{self._settings.host}:{self._settings.port}"
-            raise TargetError(f"redis {name}: does not answer in time", kind=Kind.UNAVAILABLE)
+            raise TargetError(f"redis {self._settings.endpoint}: does not answer in time", kind=Kind.UNAVAILABLE)
         try:
             if self._client is None or self._opened is not self._settings:
                 self._drop()

@@ -2,10 +2,13 @@
 
 from array import array
 from binascii import crc_hqx
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from loader.errors import Kind, TargetError
 from loader.model import Node
+
+T = TypeVar("T")
 
 SLOTS = 16384  # https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 
@@ -53,6 +56,17 @@ class SlotMap:
     def node_of(self, slot: int) -> Node:
         """The master that owns a slot."""
         return self.nodes[self.owners[slot]]
+
+    def by_index(self, items: Iterable[T], key_of: Callable[[T], bytes]) -> dict[int, list[T]]:
+        """Group items by the index in `nodes` of the master that owns the key of each."""
+        groups: dict[int, list[T]] = {}
+        for item in items:
+            groups.setdefault(self.owners[slot_of(key_of(item))], []).append(item)
+        return groups
+
+    def by_node(self, items: Iterable[T], key_of: Callable[[T], bytes]) -> dict[Node, list[T]]:
+        """Group items by the master that owns the key of each."""
+        return {self.nodes[index]: group for index, group in self.by_index(items, key_of).items()}
 
     @property
     def parts(self) -> "array[int]":

@@ -24,7 +24,7 @@ from loader.outcome import Status
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import StopRequest
-from loader.report.progress import Log
+from loader.report.log import Log
 from support.command import HOST, Desk
 from support.daemons import daemon
 from support.database import Ear

@@ -20,7 +20,7 @@ from loader.pipeline.run_state import RunState
 from loader.redis.client import RedisClient
 from loader.redis.servers import Life, lives
 from loader.redis.writer import PipelineWriter
-from loader.report.documents import run_text
+from loader.report.text import run_text
 from loader.state import digests
 from loader.state.baseline import Baselines, doubt
 from loader.state.digests import ChunkEntry, Digests, Rows, pack, unpack

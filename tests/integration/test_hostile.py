@@ -140,7 +140,7 @@ TARGETS = {
 @pytest.mark.parametrize(("answer", "who"), SOURCES.values(), ids=SOURCES.keys())
 def test_a9_no_mysql(monkeypatch, answer, who):
     """Who answers in place of MySQL is named, and is a fault of the url."""
-    monkeypatch.setattr("loader.mysql.login.PATIENCE", 0.05)
+    monkeypatch.setattr("loader.mysql.login.FIRST_WORD", 0.05)
     with impostor(answer) as (port, _):
         error = refusal(port)
 

@@ -22,7 +22,8 @@ from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.redis.client import RedisClient
 from loader.redis.servers import lives
-from loader.report.documents import prune_document, prune_text, verify_document, verify_text
+from loader.report.documents import prune_document, verify_document
+from loader.report.text import prune_text, verify_text
 from loader.state.rejects import Rejects
 from loader.wire.slots import SlotMap
 from support.command import Desk

@@ -28,9 +28,10 @@ from loader.outcome import Reason
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
-from loader.report import progress
+from loader.report import log as log_module
 from loader.report.documents import run_document
-from loader.report.progress import Log, Reporter
+from loader.report.log import Log
+from loader.report.progress import Reporter
 from loader.state.history import KEPT, History
 from loader.state.lock import Lock
 from loader.state.stored_json import LATEST
@@ -330,7 +331,7 @@ def test_library_lines():
     """What a library logs takes the same form as our own lines, with its traceback."""
     program = (
         "import logging\n"
-        "from loader.report.progress import Log\n"
+        "from loader.report.log import Log\n"
         "Log('json', 'info', False).take_over()\n"
         "logging.getLogger('some.library').info('quiet')\n"
         "try:\n  1 / 0\n"
@@ -357,7 +358,7 @@ def test_lines_that_nobody_takes(monkeypatch):
     log.logger("stu", "r1").info("run")
     Reporter("stu", "log", log).notify(RunBegan("stu", "r1"))
     record = logging.LogRecord("uvicorn", logging.ERROR, "x.py", 1, "broken", None, None)
-    progress._Handover(log.logger()).handle(record)
+    log_module._Handover(log.logger()).handle(record)
 
 
 def test_events_of_a_run(world):

@@ -923,10 +923,10 @@ FAULTS = [
         "pipeline/run",
         (
             "a run that failed is pruned after",
-            "        _transfer(ends, options, listener, run, again=again)\n",
+            "        _transfer(context, options, listener, run, again=again)\n",
             (
-                "        try:\n            _transfer(ends, options, listener, run, again=again)\n"
-                "        except LoaderError:\n            then(run, ends)\n            raise\n"
+                "        try:\n            _transfer(context, options, listener, run, again=again)\n"
+                "        except LoaderError:\n            then(run, context)\n            raise\n"
             ),
             "reconcile::a_run_that_failed_prunes_nothing",
         ),

@@ -27,7 +27,7 @@ from planted import FAULTS, Fault, misfits  # noqa: E402
 
 LATEST = 120.0  # seconds that the tests of a fault may take, and ten times that those of all without one
 LEAVE = 20.0  # seconds that pytest has to end its servers once it is interrupted
-HASTE = "PATIENCE = 60.0", "PATIENCE = 30.0"  # of tests that wait in vain
+HASTE = "READY_TIME = 60.0", "READY_TIME = 30.0"  # of tests that wait in vain
 LEFT_OUT = (".*", "__pycache__", "*.egg-info", "build", "dist", "benchmarks")
 KILLED, SURVIVED, LATE, BROKEN = "killed", "SURVIVED", "TIMED OUT", "BROKEN"
 

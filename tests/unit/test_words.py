@@ -5,7 +5,7 @@ import pytest
 from loader.jobs.prune import Pruned
 from loader.jobs.verify import Verdict
 from loader.model import Run
-from loader.report.documents import cluster_text, prune_text, run_text, verify_text
+from loader.report.text import cluster_text, prune_text, run_text, verify_text
 from loader.words import counted
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loader.cli.common import note, say
+from loader.cli.options import option
 from loader.errors import ConfigError, LoaderError
 from loader.mysql import catalog
 from loader.words import counted
@@ -32,30 +33,13 @@ MOST_BYTES = 1 << 20  # of a script
 
 SourceUrl = Annotated[
     str | None,
-    typer.Option(
-        metavar="URL",
-        envvar="LOADER_SOURCE",
-        show_envvar=False,
-        help="MySQL: mysql://user@host:3306/database; else $MYSQL_URL, else a prompt.",
-    ),
+    option("--source", metavar="URL", help="MySQL: mysql://user@host:3306/database; else $MYSQL_URL, else a prompt."),
 ]
 TargetUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        envvar="LOADER_TARGET",
-        show_envvar=False,
-        help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.",
-    ),
+    str | None, option("--target", metavar="URL", help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.")
 ]
 Tables = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        envvar="LOADER_TABLE",
-        show_envvar=False,
-        help="A table, or a pattern: 'user*'; repeatable.",
-    ),
+    list[str] | None, option("--table", metavar="NAME", help="A table, or a pattern: 'user*'; repeatable.")
 ]
 OutputFile = Annotated[
     Path,
@@ -66,16 +50,13 @@ OutputFile = Annotated[
 ]
 Scripts = Annotated[
     list[Path] | None,
-    typer.Option(
+    option(
+        "--from-script",
         metavar="FILE",
-        envvar="LOADER_FROM_SCRIPT",
-        show_envvar=False,
         help="A script that pipes mysql into redis-cli: its statements become jobs.",
     ),
 ]
-Force = Annotated[
-    bool, typer.Option("--force", envvar="LOADER_FORCE", show_envvar=False, help="Overwrite existing files.")
-]
+Force = Annotated[bool, option("--force", help="Overwrite existing files.")]
 
 
 def init(

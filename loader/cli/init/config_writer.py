@@ -16,6 +16,7 @@ from loader.config.models import JobConfig
 from loader.config.parsers import JOB_NAME, KeyParts, key_parts
 from loader.config.statement import Statement
 from loader.errors import PlanError
+from loader.formats import rough_size
 from loader.model import Column, Table, TableSummary
 from loader.mysql.planner import make_plan
 from loader.state_keys import PREFIX
@@ -155,16 +156,7 @@ def size_text(listed: TableSummary) -> str:
     if listed.is_view:
         return "a view"
     rows = "rows unknown" if listed.rows is None else f"about {counted(listed.rows, 'row')}"
-    return rows if listed.bytes is None else f"{rows}, {bytes_text(listed.bytes)}"
-
-
-def bytes_text(size: float) -> str:
-    """A size in a suitable unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
+    return rows if listed.bytes is None else f"{rows}, {rough_size(listed.bytes)}"
 
 
 def _escaped(sign: str) -> str:

@@ -621,6 +621,14 @@ def test_sockets(load):
     config = load(text.replace("redis://127.0.0.1", "unix:///run/redis.sock?db=2") + "jobs: {stu: {table: stu}}")
     assert (config.source.unix_socket, config.source.database) == ("/run/my sql.sock", "test")
     assert (config.target.unix_socket, config.target.port, config.target.db) == ("/run/redis.sock", 0, 2)
+    assert (config.source.endpoint, config.target.endpoint) == ("/run/my sql.sock", "/run/redis.sock")
+
+
+@pytest.mark.parametrize(("timeout", "within"), [("30s", 2), ("1s", 1)])
+def test_a_server_that_has_little_time(load, timeout, within):
+    """A server has no more time to answer than the config gives it."""
+    target = load(HEAD.replace('.1"}', f'.1", timeout: {timeout}}}') + "jobs: {a: {table: a}}").target
+    assert (target.within().timeout, target.endpoint) == (within, "127.0.0.1:6379")
 
 
 def test_tls_files_turn_tls_on(load):

@@ -36,6 +36,14 @@ def test_a_slot_map_knows_every_owner():
     assert slots.counts() == {A: 8192, B: 8192}
 
 
+def test_items_by_owner():
+    """Each item goes to the master of its key, in the order it came."""
+    slots = SlotMap([(0, 8191, A), (8192, SLOTS - 1, B)])
+    items = [(b"foo{bar}", 1), (b"stu_00000005", 2), (b"123456789", 3), (b"msg", 4)]
+    assert slots.by_index(items, lambda item: item[0]) == {0: items[:2] + items[3:], 1: items[2:3]}
+    assert slots.by_node((key for key, _ in items[:2]), lambda key: key) == {A: [b"foo{bar}", b"stu_00000005"]}
+
+
 def test_a_slot_map_with_a_gap_is_refused():
     """A map with unowned slots does not come to exist; the error names the slots and is worth another try."""
     with pytest.raises(TargetError, match=r"no owner for 5462 of 16384 slots \(5461-10920, 16000-16001\)") as caught:
