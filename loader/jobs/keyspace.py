@@ -64,7 +64,7 @@ class Keyspace:
                 moved |= self._standing().changed(stood)
                 self._target.refresh(force=True)
                 if self._lives() != before:
-                    changed = "redis: the masters have changed while keys were looked for"
+                    changed = "redis: the masters changed while keys were being read"
                     raise TargetError(changed, kind=Kind.UNAVAILABLE)  # noqa: TRY301
             except TargetError as error:
                 if not error.transient or last:
@@ -121,8 +121,8 @@ class Keyspace:
     def _unchecked(self, slots: Collection[int]) -> TargetError:
         moves = [move for move in self._moves if move.slot in slots]
         which = f"slot {min(slots)}" if len(slots) == 1 else f"{len(slots):,} slots"
-        told = in_words(moves) or f"{which} may have moved while keys were looked for"
-        advice = "repeat the command once they stay where they are"
+        told = in_words(moves) or f"{which} may have moved while keys were being read"
+        advice = "repeat the command once they no longer move"
         if any(not move.agreed for move in moves):
             advice = f"one side knows nothing of it: end it, as `redis-cli --cluster fix {moves[0].giver}` does"
         return TargetError(f"redis: not checked: {told}: {advice}")

@@ -58,7 +58,7 @@ def make_plan(
         _refuse_unsure(job, table, walk, joint)
     conditions = _conditions(job, where)
     if (where or key_range or shard) and is_query:
-        raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
+        raise ConfigError(f"job {job.name!r} is a query: put --where, --range and --shard into the query itself")
     ranges = () if key_range is None else (range_condition(table, walk, key_range),)
     share = () if shard is None else (f"{checksum(walk or joint.columns)} % {shard[1]} = {shard[0] - 1}",)
     return Plan(

@@ -152,7 +152,7 @@ class Dispatcher:
             return
         self._withdrawn |= self._pool.withdraw()
         if self._withdrawn >= self._account.owed.keys() or self._options.halt.now:
-            raise Stopped("stopped, as the daemon is")
+            raise Stopped("stopped with the daemon")
 
     def _late(self) -> Iterator[ChunkLoaded | ChunkOwed]:
         """The chunks that were loaded when the workers ended, and that nobody had looked at yet."""

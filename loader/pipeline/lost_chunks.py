@@ -81,7 +81,7 @@ class LostChunks:
         self._repeats += 1
         if self._repeats > FRESH:
             told = self._state.masters.evicted()
-            raise LoaderError(f"{why}, and so {FRESH} times before in this run{told and ': '}{told}")
+            raise LoaderError(f"{why}, as {FRESH} times before in this run{told and ': '}{told}")
         listener.notify(
             Notice(f"{counted(len(events), 'chunk')} {'are' if len(events) > 1 else 'is'} written again: {why}")
         )

@@ -34,7 +34,7 @@ class Masters:
             if life.policy:
                 own = ", which takes the loader's own too: checkpoints, pauses, rejects"
                 yield (
-                    f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
+                    f"redis {node} evicts keys once it is full: its maxmemory-policy is {life.policy}"
                     f"{own * life.policy.startswith('allkeys')}"
                 )
 
@@ -79,11 +79,11 @@ class Masters:
         before = {life.process: life for life in self._lives.values()}
         counts = {node: life.evicted_since(before.get(life.process)) for node, life in now.items()}
         if told := ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count):
-            return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+            return f"redis evicted keys (out of memory) during the run: {told}; see `loader verify`"
         if reset:
             return (
-                f"redis {', '.join(map(str, reset))}: the counters were reset while the run went on, and do not tell"
-                " whether keys were thrown away: see `loader verify`"
+                f"redis {', '.join(map(str, reset))}: the counters were reset during the run, and do not tell"
+                " whether keys were evicted: see `loader verify`"
             )
         return ""
 

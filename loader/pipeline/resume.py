@@ -33,7 +33,7 @@ def unfinished(
         return None, f"{error.what}: everything is loaded"
     if changed:
         if scheduled:
-            return None, f"begins from the start, for there is a checkpoint of another run: {changed}"
+            return None, f"starting over: the checkpoint belongs to a different run: {changed}"
         raise ConfigError(
             f"job {plan.job.name!r} has a checkpoint of another plan: {changed}:"
             " --restart forgets it and loads everything"
@@ -43,7 +43,7 @@ def unfinished(
 
 
 def _lost(target: RedisClient, store: StateStore, saved: Checkpoint) -> str:
-    """How the target has lost rows since a checkpoint was saved, in words; empty if it has not."""
+    """How the target has lost rows since a checkpoint was saved, for people; empty if it has not."""
     seen = Markers(target, store.marker, saved.run, saved.markers).read()
     if gone := [key for key, there in seen.items() if there is None]:
         return f"the target was emptied since the checkpoint: markers are gone ({', '.join(gone)})"

@@ -9,7 +9,7 @@ from loader.state.rejects import Rejects
 
 LOST_DIGESTS = (
     "some of what earlier runs have noted of the hashes in loader:{{{job}}}:digests is lost: those rows are written,"
-    " and `loader prune` finds hashes whose rows went meanwhile"
+    " and `loader prune` finds hashes whose rows were deleted meanwhile"
 )
 NAMED = 3  # keys named in a note
 
@@ -39,4 +39,4 @@ def strange_entries(job: str, rejects: Rejects, changes: Changes | None) -> Iter
     if changes and (unread := changes.digests.unread):
         named = ", ".join(sorted(key.decode() for key in unread)[:NAMED])
         lost = LOST_DIGESTS.format(job=job)
-        yield f"{lost} ({named}: none that a loader has written; rewritten)"
+        yield f"{lost} ({named}: not written by a loader; rewritten)"

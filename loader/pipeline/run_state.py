@@ -185,8 +185,10 @@ class RunState:
         base = baseline.more.get("digests") if baseline and not doubt else None
         base = base if isinstance(base, str) else None
         if not self.changes.open(facts, base) or doubt:
-            doubt = doubt or "no run that ended well vouches for what is there"
-            self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
+            doubt = doubt or "no run that ended well vouches for the current content"
+            self.notes.append(
+                f"all rows are written: {doubt}; `loader prune` finds hashes whose rows were deleted meanwhile"
+            )
         elif not self.changes.digests.is_whole:
             self.notes.append(LOST_DIGESTS.format(job=job.name))
 

@@ -33,7 +33,7 @@ class ScheduledSlot:
         by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
         if "ahead" in done:
             ahead = f"{moment(done['ahead'])}, which has not come yet by redis's clock"
-            yield f"what was done for {ahead}, {by}, does not count: a clock is or was wrong"
+            yield f"the work for {ahead}, {by}, does not count: a clock is or was wrong"
         elif self._slot <= done["slot"] and done.get("of", self._fingerprint) == self._fingerprint:
             raise Done(f"job {self._job!r} was done for {moment(self._slot)} {by}")
         self._schedule.begin_slot(self._slot)

@@ -92,7 +92,7 @@ class Dashboard:
         problems = [*([poll.problem] if poll.problem else []), *told, *health]
         if cluster and time.time() - poll.at > job_states.STALE:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
-            problems = problems or ["the target is being asked, and does not answer"]
+            problems = problems or ["the target has not answered yet"]
         source, target = config.source, config.target
         return Overview(
             now=now,
@@ -121,7 +121,7 @@ class Dashboard:
         self._all.get(end - time.monotonic())
         now = self._states.now()
         statement, command = found or ("", None)
-        why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
+        why = sample.problem or ("MySQL has not answered yet: look again" if found is None else "")
         return JobPage(
             now=now,
             view=self._states.view(job),

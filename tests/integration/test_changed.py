@@ -556,7 +556,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
         patch.setattr("loader.pipeline.masters.lives", late)
         run = world.sync(**JOB)
     assert (run.exit_code, run.unchanged) == (3, 50)
-    assert "the counters were reset while the run went on" in run.error
+    assert "the counters were reset during the run" in run.error
     assert saved
     assert json.loads(world.redis.get("loader:{job}:baseline"))["void"]
     assert outcome(world) == (50, 0, 0)

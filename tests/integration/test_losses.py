@@ -395,7 +395,7 @@ def test_a5_a_master_of_later_throws_keys_away(storm, kind):
         check(storm, run)
     else:
         assert run.exit_code == 3
-        assert "redis has thrown keys away" in run.error
+        assert "redis evicted keys" in run.error
     check(storm, load(storm, kind, rate=None).finish())
 
 
