@@ -1,14 +1,35 @@
 """The servers that tests share."""
 
-from pathlib import Path
-
 import pytest
+from hypothesis import HealthCheck, settings
 
 from loader.lab.lab import Lab
 from support.database import World
 from support.pki import issue
+from support.tables import STU_SQL
 
-STU_SQL = Path(__file__).parents[1] / "sql" / "stu.sql"
+LONGEST = (  # files of tests that take a minute or more, the longest first
+    "test_losses.py",
+    "test_reconcile.py",
+    "test_types.py",
+    "test_outage.py",
+    "test_faults_cluster.py",
+    "test_dashboard.py",
+    "test_watch.py",
+    "test_chaos.py",
+    "test_faults_node.py",
+    "test_sync.py",
+    "test_cuts.py",
+    "test_fences.py",
+    "test_faults_mysql.py",
+)
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")  # the machine has other servers to run
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def pytest_addoption(parser):

@@ -56,9 +56,12 @@ class Changes:
         self._target = target
         self._entries: list[ChunkEntry] = []
 
-    def open(self, facts: Mapping[str, str], base: str | None) -> bool:
-        """Adopt the digests left by the run with that `base`; false if none of them can be used."""
-        self._entries = self.digests.open(facts, base, partial(fits, self._plan.walk))
+    def open(self, facts: Mapping[str, str], base: str | None, before: Mapping[str, str] | None = None) -> bool:
+        """Take up what the run with that `base` has left; false where nothing of what is there can be built on.
+
+        `before` are the facts as that run has noted them.
+        """
+        self._entries = self.digests.open(facts, base, partial(fits, self._plan.walk), before)
         return self.digests.trusted or not self._entries
 
     def chunks(self, rows: int, fetch: Fetch, steadily: "Steadily[Any]") -> Iterator[Chunk]:

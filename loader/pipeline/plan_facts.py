@@ -38,13 +38,14 @@ class PlanFacts:
     def _place(self) -> dict[str, str]:
         """The table's identity, if a later run would build on its rows.
 
-        And the time zone in which it is read, if the server gives its clients one that the config does not name.
+        And the time zone in which it is read, if the config does not name one.
         """
         if not self._job.table or not (self._job.incremental or self._resumes):
             return {}
+        if self._context.settings.source.time_zone:
+            return self._identity
         ((zone,),) = self._context.fetch("SELECT @@SESSION.time_zone")
-        named = self._context.settings.source.time_zone or zone in {None, "SYSTEM"}
-        return self._identity | ({} if named else {"time zone": str(zone)})
+        return self._identity | {"server's time zone": str(zone)}
 
     def _identify(self) -> dict[str, str]:
         """The table's current identity; empty for a query."""

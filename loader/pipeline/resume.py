@@ -1,6 +1,7 @@
 """Whether a run can resume from the checkpoint of an earlier one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from loader.errors import ConfigError, StateError
 from loader.mysql.plan import Plan
@@ -23,8 +24,8 @@ def unfinished(
         saved = store.read()
         if saved is None:
             return None, ""
-        before = {name: value for name, value in saved.facts.items() if name != "slot" or scheduled}
-        changed = difference(before, facts)
+        slot = {} if scheduled else {name: value for name, value in saved.facts.items() if name == "slot"}
+        changed = difference(saved.facts, {**facts, **slot})
         if not changed and not all(fits(plan.walk, end) for end in saved.ends):
             raise store.misfit()
     except StateError as error:
@@ -39,7 +40,7 @@ def unfinished(
             " --restart forgets it and loads everything"
         )
     lost = _lost(target, store, saved)
-    return (None, lost) if lost else (saved, "")
+    return (None, lost) if lost else (replace(saved, facts={**saved.facts, **facts}), "")
 
 
 def _lost(target: RedisClient, store: StateStore, saved: Checkpoint) -> str:

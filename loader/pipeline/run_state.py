@@ -184,7 +184,7 @@ class RunState:
         self.changes = Changes(self._context.target, self.plan, self._context.lookup(), uuid4().hex[:12])
         base = baseline.more.get("digests") if baseline and not doubt else None
         base = base if isinstance(base, str) else None
-        if not self.changes.open(facts, base) or doubt:
+        if not self.changes.open(facts, base, baseline.facts if baseline and base else None) or doubt:
             doubt = doubt or "no run that ended well vouches for the current content"
             self.notes.append(
                 f"all rows are written: {doubt}; `loader prune` finds hashes whose rows were deleted meanwhile"

@@ -19,12 +19,13 @@ from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.redis.servers import Life
 from loader.state.checkpoint import difference
+from loader.state.earlier import EarlierBaseline, EarlierFacts
 from loader.state.markers import Markers
 from loader.state.stored_json import LATEST, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 
-VERSION = 2
+VERSION, EARLIER = 2, 1
 VOID = "void"  # the whole content if a run without a baseline is no longer trusted
 
 
@@ -81,7 +82,9 @@ class Baselines:
         if strange := (set(slots.nodes) | masters.keys()) - vouched:
             return f"there are new masters: {', '.join(sorted(map(str, strange)))}"
         before = {life.id: life for life in baseline.lives}
-        doubts = ((node, doubt(life, before.get(life.id))) for node, life in masters.items())
+        doubts = (
+            (node, doubt(life, before.get(life.id) or before.get(life.process))) for node, life in masters.items()
+        )
         return next((f"redis {node} {why}" for node, why in doubts if why), "")
 
     def save(
@@ -126,6 +129,14 @@ class Baselines:
         return text
 
 
+def _earlier(text: bytes) -> Baseline | None:
+    """The baseline that an earlier version has left; None for one of this version."""
+    if parsed(text).get("version") != EARLIER:
+        return None
+    kept = recalled(EarlierBaseline, text, EARLIER)
+    return Baseline(kept.run, EarlierFacts(kept.facts), kept.markers, kept.lives, kept.full, kept.more)
+
+
 def read_baseline(target: KeyReader, job: str) -> Baseline | None:
     """The baseline of a job; None if there is not one, a `StateError` if this program did not write it."""
     key = own_key(job, "baseline")
@@ -133,7 +144,7 @@ def read_baseline(target: KeyReader, job: str) -> Baseline | None:
     try:
         if text is None or parsed(text).keys() == {VOID}:
             return None
-        return recalled(Baseline, text, VERSION)
+        return _earlier(text) or recalled(Baseline, text, VERSION)
     except ValueError as error:
         raise foreign(key, f"cannot be read ({error})") from error
 

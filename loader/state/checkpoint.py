@@ -6,21 +6,23 @@ gone. Markers reveal a master that was emptied on its own, see `markers`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from loader.errors import StateError
 from loader.model import Chunk, KeyValues, is_literal
 from loader.redis.client import RedisClient
+from loader.state.earlier import EarlierFacts
 from loader.state.markers import Markers
-from loader.state.stored_json import built, listed, recalled
+from loader.state.stored_json import built, listed, parsed, recalled
 from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3
-ANOTHER_TABLE = {  # the fields of `Connection.identity` that may differ, and what a difference means
+MAY_BE_UNKNOWN = {  # facts that are not noted of every job, nor by every version, and what it is that differs
     "created": "the table was altered, rebuilt or replaced, or is on another server: its time of creation",
     "inside": "the table was emptied, rebuilt or replaced, or is on another server: its number in InnoDB",
     "generated": "the generated columns",
+    "server's time zone": "the time zone of MySQL's sessions",
 }
 
 
@@ -84,7 +86,7 @@ class StateStore:
                 built(_Begin, {"since": saved.start["began"]})
         except ValueError as error:
             raise foreign(self._key, f"cannot be read ({error})") from error
-        return saved
+        return saved if "marks" in parsed(text) else replace(saved, facts=EarlierFacts(saved.facts))
 
     def misfit(self) -> StateError:
         """The error for a checkpoint of this very plan with keys that do not fit its table."""
@@ -151,12 +153,14 @@ class _Begin:
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
     """The changes of a plan since a checkpoint, for people; None if there are none.
 
-    Facts that identify a table may be unknown on either side, and are then ignored.
+    What tells a table or a server from another may be unknown on either side, and says nothing then.
     """
+    if isinstance(before, EarlierFacts):
+        now = before.compared_with(now)
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    changed = [name for name in names if name not in ANOTHER_TABLE or (name in before and name in now)]
+    changed = [name for name in names if name not in MAY_BE_UNKNOWN or (name in before and name in now)]
     if not changed:
         return None
     return "; ".join(
-        f"{ANOTHER_TABLE.get(name, name)} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed
+        f"{MAY_BE_UNKNOWN.get(name, name)} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed
     )

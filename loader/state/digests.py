@@ -115,14 +115,19 @@ class Digests:
         self.unread: set[bytes] = set()  # invalid blobs: the keys that their chunks had are unknown
 
     def open(
-        self, facts: Mapping[str, str], base: str | None, fits: Callable[[KeyValues], bool] = lambda _: True
+        self,
+        facts: Mapping[str, str],
+        base: str | None,
+        fits: Callable[[KeyValues], bool] = lambda _: True,
+        before: Mapping[str, str] | None = None,
     ) -> list[ChunkEntry]:
         """Begin to write, and return the existing chunks, in the order of their keys.
 
-        They are trusted if they belong to the plan with those facts, and to the run with that `base`; chunks of another
-        plan are all forgotten, and so are those whose bounds do not fit.
+        They are trusted where they are of the plan with those facts, and what the run with that `base` has left, which
+        may have noted the same facts in the words `before`; of another plan all are forgotten, and so are those whose
+        bounds do not fit.
         """
-        plan = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        plan = _digest_of(facts)
         flat = self._ask("HGETALL")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         strange = [name for name in fields if not _is_number(name) and name.decode(errors="replace") not in KNOWN]
@@ -132,7 +137,7 @@ class Digests:
         entries = [
             entry for number, text in numbers.items() if (entry := _entry(number, text)) and _bounded(entry, fits)
         ]
-        chain = _chain(entries) if fields.get(PLAN.encode()) == plan.encode() else []
+        chain = _chain(entries) if fields.get(PLAN.encode()) in {plan, _digest_of(before or facts)} else []
         size = b"%d" % len(fields)
         self.is_whole = len(chain) == len(numbers) and not strange and fields.get(SIZE.encode(), size) == size
         self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
@@ -266,6 +271,10 @@ def _text(entry: ChunkEntry) -> str:
     values = asdict(entry)
     del values["number"]
     return json.dumps(values, separators=(",", ":"))
+
+
+def _digest_of(facts: Mapping[str, str]) -> bytes:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest().encode()
 
 
 def _is_number(name: bytes) -> bool:

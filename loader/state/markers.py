@@ -23,6 +23,7 @@ GONE = "markers of this run are gone: a master was emptied, came back from an ol
 LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
 RUN, NAME = "run", "name"  # fields with the id of the run and the name of its connections; other fields are numbers
 CALLED = re.compile(r"loader-[0-9a-f]+")  # possible names of a run's connections: others are not the loader's
+EARLIER = re.compile(rb"[0-9a-f]{12}")  # the whole of a marker that an earlier version has left: a run
 DIGITS = 18  # of a number
 END = "end"  # the field that is set once all chunks are loaded
 # KEYS: the marker. ARGV: field, the previous number ("" for none), number. Returns whether that was there.
@@ -48,6 +49,7 @@ class Markers:
         self._target = target
         self._prefix = prefix
         self._keys = list(left)
+        self._left = list(left)  # not looked at yet: an earlier version's are rewritten
         self._life = secrets.token_hex(2)  # an earlier process of the run has counted in its own fields
         self._numbers = count(1)
         self._moved = self.field("moved")
@@ -65,13 +67,16 @@ class Markers:
     def leave(self) -> None:
         """Leave a marker on every master that has none, and wait until a replica of each has it."""
         with self._leaving:
+            while self._left:
+                if self._earlier_run(self._left[-1]) == self.run.encode():
+                    self._write(self._left[-1])
+                self._left.pop()
             slots = self._target.slots
             without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
             for key in self._free(without, slots):
-                told = [("HSET", key, NAME, self._target.name)] if self._passing else []
                 if self._passing and (other := self._name_in(key)):
                     self._target.fences.shut_out([other])
-                self._target.keep(key.encode(), ("DEL", key), *told, ("HSET", key, RUN, self.run))
+                self._write(key)
                 self._keys.append(key)
 
     def place(self, node: Node) -> str | None:
@@ -134,6 +139,10 @@ class Markers:
         for key in self.keys:
             self._target.ask(key.encode(), "DEL", key)
 
+    def _write(self, key: str) -> None:
+        told = [("HSET", key, NAME, self._target.name)] if self._passing else []
+        self._target.keep(key.encode(), ("DEL", key), *told, ("HSET", key, RUN, self.run))
+
     def _read(self, key: str) -> dict[str, int] | None:
         fields = self._fields(key)
         if fields.pop(RUN.encode(), b"") != self.run.encode():
@@ -145,7 +154,7 @@ class Markers:
         """The name of the connections of another run that has left a marker there."""
         fields = self._fields(key)
         name = fields.get(NAME.encode(), b"").decode(errors="replace")
-        if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields):
+        if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields) and not self._earlier_run(key):
             self.strange.add(key)
         return name if CALLED.fullmatch(name) and name != self._target.name else ""
 
@@ -154,9 +163,19 @@ class Markers:
         try:
             flat = self._target.ask(key.encode(), "HGETALL", key)[1]
         except StateError:
+            if run := self._earlier_run(key):
+                return {RUN.encode(): run}
             self.strange.add(key)
             return {}
         return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def _earlier_run(self, key: str) -> bytes:
+        """The run that has left this marker as an earlier version does, a text that is its id; empty for any other."""
+        try:
+            text = self._target.ask(key.encode(), "GET", key)[1] or b""
+        except StateError:
+            return b""
+        return text if EARLIER.fullmatch(text) else b""
 
     def _usable(self) -> list[str]:
         return [key for key in self._keys if key not in self._moves]

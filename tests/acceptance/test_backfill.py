@@ -14,26 +14,17 @@ from loader.model import ChunkLoaded
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
-from support.command import HOST, Desk, finish, redis_server
+from support.command import HOST, finish, redis_server
 from support.daemons import Running
 from support.database import Clock, Ear
+from support.tables import desk_of_big
 
 ROWS = 60_000
 
 
 @pytest.fixture
 def desk(world, tmp_path):
-    """A table of 60,000 rows with a string beside the key, and a job in small chunks."""
-    world.sql(
-        "CREATE TABLE big (id int PRIMARY KEY, name varchar(40) NOT NULL)",
-        "CREATE TABLE ten (n int PRIMARY KEY)",
-        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
-        "INSERT INTO big SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n, CONCAT('name ', a.n, RAND())"
-        " FROM ten a, ten b, ten c, ten d, ten e WHERE e.n < 6",
-    )
-    desk = Desk(world, tmp_path)
-    desk.write({"big": {"table": "big", "chunk_rows": 1000}})
-    return desk
+    return desk_of_big(world, tmp_path)
 
 
 def holds_every_row(world):

@@ -18,30 +18,13 @@ from loader.redis.client import RedisClient
 from loader.state.checkpoint import Checkpoint, StateStore
 from loader.state.lock import Lock
 from loader.state.rejects import Rejects
+from support.checks import checkup, one
 from support.command import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
 
 
 @pytest.fixture
 def desk(world, tmp_path):
     return Desk(world, tmp_path)
-
-
-def checkup(desk, *words):
-    """The exit code, and all findings by check."""
-    result = desk.run("doctor", *words, "-o", "json")
-    document = result.document
-    assert document["schema"] == "loader.doctor/v1"
-    assert result.code == (3 if document["status"] == "fail" else 0)
-    found = {}
-    for each in document["checks"]:
-        assert list(each) == ["check", "job", "status", "seen", "fix"]
-        found.setdefault(each["check"], []).append(each)
-    return result.code, found
-
-
-def one(found, check):
-    (finding,) = found[check]
-    return finding["status"], finding["seen"], finding["fix"]
 
 
 def statuses(found, check):

@@ -14,7 +14,7 @@ from tempfile import NamedTemporaryFile
 
 import pytest
 import redis
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.cli.init.command import _write
@@ -409,7 +409,6 @@ def test_hostile_names(desk, monkeypatch):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=64)
 
 
-@settings(deadline=None)
 @given(NAMES, st.lists(NAMES, min_size=1, max_size=4, unique_by=str.lower), NAMES)
 def test_any_names(table, names, comment):
     """A config for any names reads back as exactly these, or the job is commented out; comments stay comments."""
@@ -433,7 +432,6 @@ def test_any_names(table, names, comment):
         assert job["key"].endswith(f"{{{names[0]}}}")
 
 
-@settings(deadline=None)
 @given(st.text("mysql -e'\"\\`$(){};|&<>#\n=ab", max_size=60), st.text("'\"`\\,.;()# abcselectfrom\n", max_size=60))
 def test_any_script(before, sql):
     """Whatever a script looks like, reading it ends, and says of each call of mysql what came of it."""

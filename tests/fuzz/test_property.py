@@ -26,7 +26,7 @@ def held_by_mysql(world, names, nulls):
     return {key: fields for key, fields in hashes.items() if fields}
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     keys=BINARY_KEYS | TEXT_KEYS,
     names=FIELDS,

@@ -9,14 +9,13 @@ from contextlib import contextmanager, suppress
 import pytest
 import redis
 
-from loader.config.load import Config
 from loader.model import ChunkLoaded, Waiting
 from loader.mysql.connection import Connection
 from loader.pipeline import retry
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.command import HOST, redis_server
-from support.database import Ear
+from support.database import Ear, standalone_config
 from support.proxy import DOWN, UP, Proxy
 
 ROWS = {
@@ -54,22 +53,6 @@ def table(world):
 def hasty(monkeypatch):
     """Pauses between two attempts as short as can be."""
     monkeypatch.setattr(retry, "PAUSE_FIRST", 0.001)
-
-
-def config(world, mysql=None, target=None, *, silence="10s", **job):
-    """The job `t`, from the world's MySQL or the port that leads there, to a standalone Redis."""
-    return Config.model_validate(
-        {
-            "version": 1,
-            "source": {
-                "url": f"mysql://loader@{HOST}:{mysql or world.lab.mysql_port}/{world.name}",
-                "password": world.lab.password,
-                "read_timeout": silence,
-            },
-            "target": {"url": f"redis://{HOST}:{target}", "timeout": silence},
-            "jobs": {"job": {"table": "t"} | job},
-        }
-    )
 
 
 def run(settings, ear=None, **options):
@@ -117,7 +100,7 @@ def test_n1_redis_is_cut_off_after_any_byte(table, port, client, hasty, every, r
     leaves none out.
     """
     with Proxy(port) as proxy:
-        settings = config(table, target=proxy.port)
+        settings = standalone_config(table, target=proxy.port)
         assert run(settings, resume=resume).status == "ok"
         rows, end = proxy.begun[-2], Counter(proxy.seen)  # the last one looks at what masters have thrown away
         before = places(Counter(), rows, 1 if every else 20 * step)
@@ -140,7 +123,7 @@ def statement_and_rows(proxy, settings):
 def test_n1_mysql_is_cut_off_after_any_byte(table, port, client, hasty, every):
     """The same for MySQL, from a worker's login on; a run that is cut off in its plan fails as one to be repeated."""
     with Proxy(table.lab.mysql_port) as proxy:
-        settings = config(table, mysql=proxy.port, target=port)
+        settings = standalone_config(table, mysql=proxy.port, target=port)
         logged_in, read = statement_and_rows(proxy, settings)
         proxy.reset()
         assert run(settings).status == "ok"
@@ -161,7 +144,7 @@ def reasons(ear):
 def test_n2_redis_takes_rows_and_does_not_answer(table, port, client):
     """Silence for the configured time means that nobody knows: the chunk is written again, on a new connection."""
     with Proxy(port) as proxy:
-        settings, ear = config(table, target=proxy.port, silence="1s"), Ear()
+        settings, ear = standalone_config(table, target=proxy.port, silence="1s"), Ear()
         proxy.reset(hold=(DOWN, b"+OK\r\n+OK\r\n"))
         done = run(settings, ear)
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 1)
@@ -173,7 +156,7 @@ def test_n2_redis_takes_rows_and_does_not_answer(table, port, client):
 def test_n2_mysql_falls_silent(table, port, client, mark):
     """The same for MySQL: after the configured time the chunk is read again."""
     with Proxy(table.lab.mysql_port) as proxy:
-        settings, ear = config(table, mysql=proxy.port, target=port, silence="1s"), Ear()
+        settings, ear = standalone_config(table, mysql=proxy.port, target=port, silence="1s"), Ear()
         run(settings)
         client.flushall()
         proxy.reset(hold=(DOWN, mark))
@@ -194,7 +177,7 @@ def test_n3_rows_that_were_given_up_arrive_late(table, port, client):
                 table.sql("UPDATE t SET name = 'newer'")
 
     with Proxy(port) as proxy:
-        settings = config(table, target=proxy.port, silence="1s")
+        settings = standalone_config(table, target=proxy.port, silence="1s")
         proxy.reset(hold=(UP, b"HMSET"))
         done = run(settings, Newer())
         proxy.release()
@@ -219,7 +202,7 @@ def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
         proxy.reset(drip=drip)
         started = time.monotonic()
         silence = {("mysql", UP): "20s", ("redis", UP): "2s"}.get((side, drip[0]), "1s")  # a statement is one thing
-        done = run(config(table, **ends, silence=silence))
+        done = run(standalone_config(table, **ends, silence=silence))
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
     assert time.monotonic() - started > 1
     assert stored(client) == ROWS
@@ -261,7 +244,7 @@ def test_n4_a_line_that_is_slower_than_the_timeout(table, port, client):
     table.sql("CREATE TABLE wide (id int PRIMARY KEY, text longtext)")
     table.sql("INSERT INTO wide VALUES (1, REPEAT('x', 4000000))")
     with slow_line(port, 1_000_000) as slow:
-        settings = config(table, target=slow, silence="1s", table="wide")
+        settings = standalone_config(table, target=slow, silence="1s", table="wide")
         started = time.monotonic()
         done = run(settings)
     assert (done.status, done.written, done.chunks_retried) == ("ok", 1, 0), done
@@ -281,7 +264,7 @@ def test_n6_idle_connections_die_without_a_word(table, port, client, side):
                 super().notify(event)
 
         ends = {"target": proxy.port} if side == "redis" else {"mysql": proxy.port, "target": port}
-        done = run(config(table, **ends, silence="1s", chunk_rows=1), Forgetful())
+        done = run(standalone_config(table, **ends, silence="1s", chunk_rows=1), Forgetful())
     assert (done.status, done.read, done.written) == ("ok", 3, 3), done
     assert done.chunks_retried > 0
     assert done.seconds < 10

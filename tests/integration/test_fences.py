@@ -8,8 +8,6 @@ import threading
 
 import pytest
 import redis
-from test_cuts import config as to_standalone
-from test_lock import table
 
 import loader.redis.fences
 from loader.config.load import Config
@@ -32,9 +30,10 @@ from loader.state.baseline import Baselines
 from loader.state.lock import Lock
 from loader.state.markers import Markers
 from support.command import HOST, redis_server
-from support.database import Ear
+from support.database import Ear, standalone_config
 from support.faults import Load
 from support.proxy import UP, Proxy
+from support.tables import table
 
 LOCK, FENCE = "loader:{job}:lock", "loader:{job}:fence"
 IMPATIENT = "from loader.state import lock; lock.TTL = 3.0; lock.RENEW = 0.3; from loader.cli.main import main; main()"
@@ -67,12 +66,12 @@ def test_rows_under_way_when_the_lock_is_lost_are_read_again(world, alone, monke
     client, port = alone
     table(world, 50)
     with Proxy(port) as proxy:
-        settings = to_standalone(world, target=proxy.port)
+        settings = standalone_config(world, target=proxy.port)
         proxy.reset(hold=(UP, b"HMSET"))
         load = Load(settings, workers=1)
         wait(lambda: any(way.held for way in list(proxy._ways.values())), "rows to be under way")
         world.sql("UPDATE t SET v = 1000")
-        run = run_job(to_standalone(world, target=port), settings.jobs["job"], Options(), Ear())
+        run = run_job(standalone_config(world, target=port), settings.jobs["job"], Options(), Ear())
         assert run.exit_code == 5  # the lock is held
         monkeypatch.setattr("loader.state.lock.RENEW", 0.1)
         client.delete(LOCK, FENCE)
@@ -90,7 +89,7 @@ def test_bytes_that_no_socket_took_yet_are_not_sent(world, alone, monkeypatch):
     """While a node takes nothing, the lock lapses: what is left of a batch is asked for before it is sent."""
     _, port = alone
     world.sql("CREATE TABLE t (id int PRIMARY KEY, v longtext)", "INSERT INTO t VALUES (1, REPEAT('a', 20000000))")
-    settings = to_standalone(world, target=port)
+    settings = standalone_config(world, target=port)
     lapse = []
 
     def move(self, link, *, receive=True):
@@ -375,7 +374,7 @@ def test_a_run_that_stood_still_past_its_lock(world, alone, tmp_path, ended):
     with Proxy(port) as proxy:
         paths = []
         for number, each in enumerate((proxy.port, port)):
-            settings: Config = to_standalone(world, target=each)
+            settings: Config = standalone_config(world, target=each)
             path = tmp_path / f"{number}.yaml"
             text = {
                 "version": 1,

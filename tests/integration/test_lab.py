@@ -18,8 +18,7 @@ from loader.lab.lab import Lab
 from loader.lab.mysql import install_command, one_line_each
 from loader.lab.redis import cli_program
 from loader.redis.acl import REDIS_RIGHTS
-
-STU_SQL = Path(__file__).parents[2] / "sql" / "stu.sql"
+from support.tables import STU_SQL
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import time
 
 import pytest
 import redis
-from test_backfill import desk as big_desk  # noqa: F401  # a fixture
 
 from loader.config.load import Config
 from loader.config.servers import TargetConfig
@@ -25,8 +24,14 @@ from loader.state.lock import Lock
 from loader.wire.slots import slot_of
 from support.command import redis_server
 from support.database import Ear
+from support.tables import desk_of_big, table
 
 KEY = "loader:{job}:lock"
+
+
+@pytest.fixture
+def big_desk(world, tmp_path):
+    return desk_of_big(world, tmp_path)
 
 
 @pytest.fixture
@@ -226,7 +231,7 @@ def test_a_lock_that_is_lost_amid_a_prune(world, monkeypatch):
     assert len(world.hashes()) == 100
 
 
-def test_x1_two_runs_of_a_job(big_desk):  # noqa: F811
+def test_x1_two_runs_of_a_job(big_desk):
     """The second ends at once with exit code 5 and has written nothing; when the first was killed, the third runs."""
     first = big_desk.start("sync", "big", "--rate", "100")  # ten minutes
     wait(lambda: big_desk.world.redis.exists("loader:{big}:lock"), "the lock")
@@ -268,17 +273,6 @@ def test_a_run_that_left_something_under_way_stays_fenced(world, target):
     target.fences.add(away, f"{target.name}-77")
     first.drop(target)
     assert (holder(world), world.redis.hkeys(fence)) == ({}, [b"one"])
-
-
-def table(world, rows):
-    """A table `t` of ten thousand rows at most."""
-    world.sql(
-        "CREATE TABLE t (id int PRIMARY KEY, v int)",
-        "CREATE TABLE ten (n int PRIMARY KEY)",
-        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
-        f"INSERT INTO t SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n, a.n FROM ten a, ten b, ten c, ten d LIMIT {rows}",
-        "ANALYZE TABLE t",
-    )
 
 
 def is_still(world):

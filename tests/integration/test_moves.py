@@ -4,8 +4,6 @@ from contextlib import contextmanager, suppress
 
 import pytest
 import redis
-from test_doctor import checkup, one
-from test_reconcile import check, fill, loaded, prune, seen
 
 from loader.errors import TargetError
 from loader.jobs import recheck
@@ -13,8 +11,10 @@ from loader.jobs.keyspace import Keyspace
 from loader.redis.client import RedisClient
 from loader.web.cluster import look_at
 from loader.wire.slots import slot_of
+from support.checks import check, checkup, loaded, one, prune, seen
 from support.command import HOST, Desk
 from support.faults import Migration
+from support.tables import fill
 
 ORPHAN, ROW = b"big_00000007", b"big_00000008"
 SLOT = slot_of(ORPHAN)

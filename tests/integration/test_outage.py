@@ -9,13 +9,13 @@ from contextlib import contextmanager
 import pytest
 
 import loader.lab.redis
-from conftest import STU_SQL
 from loader.lab.lab import Lab
 from loader.lab.process import wait
 from support.command import Desk, finish
 from support.database import World
 from support.netns import needs_network, network
 from support.proxy import Proxy
+from support.tables import STU_SQL
 
 pytestmark = needs_network
 

@@ -26,8 +26,10 @@ from loader.report.documents import prune_document, verify_document
 from loader.report.text import prune_text, verify_text
 from loader.state.rejects import Rejects
 from loader.wire.slots import SlotMap
+from support.checks import check, loaded, prune, seen
 from support.command import Desk
 from support.database import Ear
+from support.tables import fill
 
 ROWS = 50_000
 LISTED = {"reason": "why", "first": 1.0, "last": 2.0, "attempts": 1}
@@ -40,46 +42,10 @@ def pause(monkeypatch):
     return monkeypatch
 
 
-def fill(world, rows):
-    """A table `big` of so many rows, the key with zeros before it, some of the notes NULL."""
-    world.sql(
-        "CREATE TABLE big (id int(8) unsigned zerofill PRIMARY KEY, name varchar(40) NOT NULL, note varchar(40))",
-        "CREATE TABLE ten (n int PRIMARY KEY)",
-        "INSERT INTO ten VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)",
-        "INSERT INTO big SELECT n, CONCAT('name ', n), IF(n % 3, CONCAT('note ', n), NULL)"
-        " FROM (SELECT 1 + a.n + 10*b.n + 100*c.n + 1000*d.n + 10000*e.n + 100000*f.n AS n"
-        " FROM ten a, ten b, ten c, ten d, ten e, ten f) s"
-        f" WHERE n <= {rows}",
-        "ANALYZE TABLE big",
-    )
-
-
-def loaded(world, **job):
-    """A config whose job `job` has been loaded."""
-    config = world.config(**job)
-    run = run_job(config, config.jobs["job"], Options(), Ear())
-    assert run.status == "ok", run.error
-    return config
-
-
 @pytest.fixture
 def big(world):
     fill(world, ROWS)
     return loaded(world, table="big")
-
-
-def prune(config, job, **options):
-    done = prune_module.Pruned(job.name, dry_run=options.pop("dry_run", False))
-    prune_module.prune(config, job, done, **options)
-    return done
-
-
-def check(config, **options):
-    return verify.verify(config, config.jobs["job"], show=10**6, **options)
-
-
-def seen(verdict):
-    return {(each.key, each.kind) for each in verdict.shown}
 
 
 def corrupt(world, seed):

@@ -3,13 +3,12 @@
 import threading
 
 import pytest
-from test_increment import process_right
-from test_lock import table
 
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.command import Desk, redis_server
-from support.database import Ear, World
+from support.database import Ear, World, process_right
+from support.tables import table
 
 
 class Meddler(Ear):

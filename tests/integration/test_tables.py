@@ -9,12 +9,12 @@ from contextlib import ExitStack
 import pymysql
 import pytest
 from pymysql.converters import conversions
-from test_session import HOSTILE, OF_MARIADB, OF_MYSQL
 
 from loader.jobs import prune, recheck, verify
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.database import Ear, globally
+from support.hostile import HOSTILE, OF_MARIADB, OF_MYSQL
 
 SIGNS = "aAbßéÉ 张丰😀.,'\"\\%_*?[]{}\n"  # of texts, without what joins two columns
 LATIN = "aAbßéÉ .,'\"\\%_*?[]{}\n"

@@ -93,6 +93,10 @@ class World:
 
     def config(self, **job):
         """The config of one job, named `job`."""
+        return self.config_of({"job": job})
+
+    def config_of(self, jobs):
+        """The config of jobs by their names."""
         return Config.model_validate(
             {
                 "version": 1,
@@ -104,7 +108,7 @@ class World:
                     "url": f"redis://loader@127.0.0.1:{self.lab.redis_ports['n1']}",
                     "password": self.lab.redis_password,
                 },
-                "jobs": {"job": job},
+                "jobs": jobs,
             }
         )
 
@@ -181,3 +185,27 @@ def globally(world, **values):
     finally:
         for name, value in before.items():
             world.sql(f"SET GLOBAL {name} = {'DEFAULT' if value == 'DEFAULT' else world.mysql.escape(value)}")
+
+
+@contextmanager
+def process_right(world):
+    """The loader may see the transactions of others for a while."""
+    world.sql("GRANT PROCESS ON *.* TO loader@'%'")
+    yield
+    world.sql("REVOKE PROCESS ON *.* FROM loader@'%'")
+
+
+def standalone_config(world, mysql=None, target=None, *, silence="10s", **job):
+    """The job `t`, from the world's MySQL or the port that leads there, to a standalone Redis."""
+    return Config.model_validate(
+        {
+            "version": 1,
+            "source": {
+                "url": f"mysql://loader@127.0.0.1:{mysql or world.lab.mysql_port}/{world.name}",
+                "password": world.lab.password,
+                "read_timeout": silence,
+            },
+            "target": {"url": f"redis://127.0.0.1:{target}", "timeout": silence},
+            "jobs": {"job": {"table": "t"} | job},
+        }
+    )

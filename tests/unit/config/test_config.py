@@ -805,7 +805,7 @@ YAML_LINES = st.lists(
 ).map("\n".join)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=YAML_LINES | st.text() | st.binary())
 def test_arbitrary_text(load, text):
     """Whatever a file holds, it is a Config, or a ConfigError in which each line has its place."""
@@ -817,7 +817,7 @@ def test_arbitrary_text(load, text):
     assert [line for line in lines if not re.match(r"a\.yaml:\d+:\d+: error: .+: .+", line)] == []
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(["source", "target", "jobs.a"]),
     key=st.sampled_from(

@@ -117,7 +117,7 @@ def changes(zone):
 CHANGES = {zone: changes(zone) for zone in ZONES}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.data(), EXPRESSIONS, st.sampled_from(ZONES))
 def test_the_times_are_those_of_an_independent_walk_over_every_minute(data, text, zone):
     """Any expression, in any zone, around the days on which clocks change."""

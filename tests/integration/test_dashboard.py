@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import pytest
 import redis
@@ -34,8 +33,8 @@ from loader.web.views import LISTED, Viewer
 from loader.wire.slots import slot_of
 from support.command import HOST, Desk, redis_server
 from support.database import Ear, Nobody
+from support.tables import STU_SQL
 
-STU_SQL = Path(__file__).parents[2] / "sql" / "stu.sql"
 SOON = 4.0  # seconds within which a page comes, whatever is broken: less than a node has to answer, which is 5
 
 
