@@ -57,7 +57,7 @@ class Changes:
         self._entries: list[ChunkEntry] = []
 
     def open(self, facts: Mapping[str, str], base: str | None, before: Mapping[str, str] | None = None) -> bool:
-        """Take up what the run with that `base` has left; false where nothing of what is there can be built on.
+        """Adopt the digests left by the run with that `base`; false if none of them can be used.
 
         `before` are the facts as that run has noted them.
         """

@@ -240,5 +240,5 @@ def test_status_and_doctor_can_read_it(heir, job):
         assert job_status(target, heir.config.source, config)
         probe = RedisProbe(heir.config, target, dict.fromkeys(target.slots.nodes, ()), {}, {}, {})
         found = examine("job", KEPT, JobState(heir.config, config, probe), job)
-    assert "that this program wrote" not in str(found)
+    assert "this program did not write" not in str(found)
     assert "cannot be read" not in str(found)
