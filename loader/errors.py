@@ -1,7 +1,7 @@
-"""Whose fault it is, and how the program ends.
+"""Errors by culprit, and the exit codes.
 
-One base and one child a culprit. A message names the thing, what was seen and what to do; the cause stays
-attached (`raise … from`). Nothing outside the driver rooms ever sees a driver's own exception.
+One base class and one subclass per culprit. A message names the thing, what was seen and what to do; the cause stays
+attached (`raise … from`). A driver's own exceptions never leave the package that imports it.
 """
 
 import errno
@@ -182,17 +182,17 @@ class LabError(LoaderError):
 
 
 class StartOver(LoaderError):
-    """What a run has planned or written so far is of no more use: the table or the target was changed under it."""
+    """The work of a run is useless now: the table or the target was changed under it."""
 
 
 class Done(LoaderError):
-    """What a schedule asks for was done already, by another daemon or before."""
+    """A schedule's slot was done already, by another daemon or before."""
 
     kind = Kind.DONE
 
 
 class Paused(LoaderError):
-    """Someone has paused the schedule of a job."""
+    """The schedule of a job is paused."""
 
     kind = Kind.PAUSED
 
@@ -204,17 +204,17 @@ class Stopped(LoaderError):
 
     @classmethod
     def by(cls, name: str) -> "Stopped":
-        """The end that a signal asks for, by the signal's name."""
+        """The exception for a signal, by the signal's name."""
         return cls(f"stopped by {name}", kind=Kind.INTERRUPTED if name == "SIGINT" else Kind.TERMINATED)
 
 
 def text_of(error: OSError | MemoryError) -> str:
-    """What an error of this machine says: that of memory has no words."""
+    """The text of an error of this machine; one of memory has none of its own."""
     return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 
 def is_local(error: BaseException | None) -> bool:
-    """Whether an error came of this machine having no more file descriptors or memory, which no retry helps."""
+    """Whether an error means that this machine has no file descriptors or memory left, which no retry helps."""
     while error is not None:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in LOCAL):
             return True

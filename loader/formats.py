@@ -70,7 +70,7 @@ def duration(seconds: int) -> str:
 
 
 def size(count: float) -> str:
-    """A size in the unit that leaves it two or three digits: 512 B, 1.2 GiB."""
+    """A size in the unit that gives it two or three digits: 512 B, 1.2 GiB."""
     if count < 1024:
         return f"{count:.0f} B"
     power = next((power for power in range(1, len(BINARY)) if count < 999.5 * 1024**power), len(BINARY))

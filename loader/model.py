@@ -1,4 +1,4 @@
-"""The words that travel between the rooms: frozen values, no behaviour beyond naming themselves."""
+"""The values that the packages exchange: frozen, with no behaviour beyond naming themselves."""
 
 import re
 import time
@@ -12,16 +12,16 @@ from loader.outcome import LOADED, Outcome, Status
 Key = bytes  # of a hash
 KeyValues = tuple[str, ...]
 LITERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?|'[-0-9a-f:. ]*'|(_[a-z0-9]+ )?X'([0-9A-F]{2})*'", re.ASCII | re.IGNORECASE)
-"""One primary key as the source carries it between statements: an SQL literal a column, ready to compare with."""
+"""A primary key as the source passes it between statements: an SQL literal per column, ready for comparison."""
 
 Shape = tuple[tuple[str, int, int, int], ...]
-"""What a statement's result looks like: name, type code, length and decimals of each column, as the server says."""
+"""The columns of a statement's result: name, type code, length and decimals of each, as the server reports them."""
 
 
 Mark = tuple[str, str, int]
-"""What vouches for rows of a run: the key of a marker, its field, and the least number that has to stand there."""
+"""Evidence for the rows of a run: the key of a marker, its field, and the least number that must be there."""
 
-SKEW = 2.0  # seconds that clocks may differ: less is no matter to any lag or TTL
+SKEW = 2.0  # seconds that clocks may differ: less does not matter to any lag or TTL
 
 
 def is_literal(value: str) -> bool:
@@ -35,14 +35,14 @@ class Column:
 
     name: str
     type: str  # data_type in lower case: "int", "varchar", …
-    full_type: str  # column_type as it is, since members of an ENUM have letter case: "smallint(8) unsigned zerofill"
+    full_type: str  # column_type as it is, because members of an ENUM have case: "smallint(8) unsigned zerofill"
     charset: str | None  # of text columns
     nullable: bool = True
     hidden: bool = False  # left out of SELECT *
-    collation: str | None = None  # of text columns, the order that they are walked in
+    collation: str | None = None  # of text columns, the order in which they are walked
 
     def __str__(self) -> str:
-        """What values of it look like, and how they are ordered."""
+        """The form of its values, and their order."""
         return " ".join(filter(None, (self.full_type, self.collation, "invisible" if self.hidden else "")))
 
     @property
@@ -55,25 +55,25 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What MySQL says about a table, or about the result of a job's query."""
+    """A table, or the result of a job's query, as MySQL describes it."""
 
     name: str
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     unique_keys: tuple[tuple[str, ...], ...] = ()  # without NULLs; the primary key is not repeated
     rows_estimate: int | None = None
-    indexes: tuple[tuple[str, str], ...] = ()  # each that can be walked, and its first column
-    withheld: str = ""  # what MySQL says where the account may not read all columns, and does not see the others
-    barred: tuple["Barred", ...] = ()  # those that cannot
+    indexes: tuple[tuple[str, str], ...] = ()  # each index that can be walked, and its first column
+    withheld: str = ""  # MySQL's error if the account may not read all columns, and cannot see the others
+    barred: tuple["Barred", ...] = ()  # indexes that cannot be walked
     is_view: bool = False
     has_history: bool = False  # system versioning, of MariaDB
 
     def column(self, name: str) -> Column | None:
-        """The column of that name, letter case aside as in MySQL; None where there is none."""
+        """The column of that name, ignoring case as MySQL does; None if there is none."""
         return next((c for c in self.columns if c.name.lower() == name.lower()), None)
 
     def bar(self, key: tuple[str, ...]) -> "Barred | None":
-        """The index that keeps a key from being walked along; None where none does."""
+        """The index that prevents walking along a key; None if nothing does."""
         return next((each for each in self.barred if each.unique and each.columns == key), None)
 
 
@@ -83,13 +83,13 @@ class Bar(StrEnum):
     INVISIBLE = "invisible"  # MySQL
     IGNORED = "ignored"  # MariaDB
     DISABLED = "disabled"  # MyISAM, Aria
-    HASH = "hash"  # MEMORY, and MariaDB's unique keys that are too long for another
-    PREFIX = "prefix"  # of a value alone is in it
+    HASH = "hash"  # MEMORY, and MariaDB's unique keys that are too long for another kind
+    PREFIX = "prefix"  # it contains only the beginning of each value
 
 
 @dataclass(frozen=True, slots=True)
 class Barred:
-    """An index that MySQL does not read along, and why; `unique` where it tells rows apart all the same."""
+    """An index that MySQL does not read along, and why; `unique` if it still tells rows apart."""
 
     name: str
     columns: tuple[str, ...]
@@ -99,7 +99,7 @@ class Barred:
 
 @dataclass(frozen=True, slots=True)
 class TableSummary:
-    """A table or view as the list of its database shows it; rows are MySQL's estimate, None where it has none."""
+    """A table or view as its database lists it; rows are MySQL's estimate, None if it has none."""
 
     name: str
     is_view: bool = False
@@ -131,12 +131,12 @@ class Node:
         return f"{self.host}:{self.port}" if self.port else self.host
 
 
-MOST = 512 * 1024 * 1024  # bytes of a key or value that Redis takes: proto-max-bulk-len's default
+MOST = 512 * 1024 * 1024  # largest key or value in bytes that Redis accepts: the default of proto-max-bulk-len
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which cells of a row make the key and which the fields of its hash.
+    """Which cells of a row make the key, and which make the fields of its hash.
 
     `key` is a sequence of literal bytes and cell numbers; `fields` pairs a hash field's name with a cell number.
     """
@@ -146,17 +146,17 @@ class Layout:
     fields: tuple[tuple[bytes, int], ...]
     nulls_empty: bool = False
     ttl: int | None = None  # seconds
-    ttl_jitter: int = 0  # seconds either way
-    checks_ttl: bool = False  # without a ttl: whether each hash is asked if it has a time to live all the same
-    most: int = MOST  # bytes of a key or value: more ends the connection
+    ttl_jitter: int = 0  # seconds in either direction
+    checks_ttl: bool = False  # without a ttl: whether to check if each hash has a time to live
+    most: int = MOST  # bytes of a key or value: a larger one makes Redis close the connection
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The commands of some rows for one node, and how many single-line replies they will have.
 
-    `then` is sent once these are acknowledged, without the rows that were refused: no EXPIRE for a foreign key. Any
-    reply but the one it `expects` means that the hash of its key does not live as long as it is to.
+    `then` is sent once these are acknowledged, without the refused rows: no EXPIRE for a foreign key. Any reply other
+    than the one it `expects` means that the hash of its key does not have the expiry it should.
     """
 
     data: bytes | bytearray | memoryview
@@ -176,9 +176,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """What the nodes made of the batches since the last count: rows acknowledged per node, and rows refused.
+    """The nodes' replies to batches since the last count: rows acknowledged per node, and rows refused.
 
-    `expiring` are keys of hashes that expired before they got their time to live, or have one and are to have none.
+    `expiring` are keys of hashes that expired before they got their time to live, or have one and should have none.
     """
 
     rows: Mapping[str, int]
@@ -199,42 +199,42 @@ class ChunkLoaded:
     bytes: int
     seconds: float
     began: float  # on the monotonic clock
-    exposed: frozenset[str] = frozenset()  # nodes some of whose replicas lack it, and may take over
-    marks: tuple[Mark, ...] = ()  # that are there as long as no node has lost it
+    exposed: frozenset[str] = frozenset()  # nodes with replicas that lack it, and may take over
+    marks: tuple[Mark, ...] = ()  # valid as long as no node has lost them
     retried: int = 0
-    unchanged: int = 0  # rows that need not be written
+    unchanged: int = 0  # rows that did not need to be written
     deleted: int = 0  # hashes without a row
-    grant: int = 0  # of the lock that it was written under
+    grant: int = 0  # of the lock under which it was written
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkOwed:
-    """A chunk that was loaded is owed again: its master has lost it, or another run may have written over it."""
+    """A loaded chunk is owed again: its master has lost it, or another run may have overwritten it."""
 
     event: ChunkLoaded
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A chunk failed in passing and will be tried again after `seconds`."""
+    """A chunk failed transiently and will be retried after `seconds`."""
 
     chunk: Chunk
     attempt: int
     seconds: float
     reason: str
-    node: str = ""  # of Redis, where it was one that failed
+    node: str = ""  # of Redis, if it was one that failed
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should know of, while the run goes on."""
+    """A note for people while the run continues."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunBegan:
-    """A run begins; `slot` is the time it was scheduled for (seconds since 1970), None where a person began it."""
+    """A run begins; `slot` is the time it was scheduled for (seconds since 1970), None if a person started it."""
 
     job: str
     run: str
@@ -243,7 +243,7 @@ class RunBegan:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """A run is over, with all that belongs to it."""
+    """A run is over; carries its result."""
 
     run: "Run"
 
@@ -255,7 +255,7 @@ class Run:
     job: str
     id: str
     dry_run: bool = False
-    full: bool = True  # all rows of the job were read, not those alone that were changed
+    full: bool = True  # all rows of the job were read, not only changed ones
     outcome: Outcome = LOADED
     resumed: bool = False
     read: int = 0
@@ -271,11 +271,11 @@ class Run:
     nodes: dict[str, int] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
     began: float = field(default_factory=time.time)  # seconds since 1970
-    started: float = field(default_factory=time.monotonic)  # the same on the monotonic clock, which nobody sets
-    slot: int | None = None  # the time it was scheduled for; None where a person began it
-    starts: int = 1  # how often it began, because the table or the target was changed under it
-    waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by what they waited for
-    listed: int | None = None  # rows on the list of rejects at its end; None where it was not asked
+    started: float = field(default_factory=time.monotonic)  # the same on the monotonic clock, which cannot be set
+    slot: int | None = None  # the time it was scheduled for; None if a person started it
+    starts: int = 1  # how often it started, because the table or the target changed under it
+    waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by the reason for waiting
+    listed: int | None = None  # rows on the list of rejects at its end; None if it was not read
     prunes: bool = False  # a prune is due after it, by `full_every`
     watermark: float | None = None  # of an incremental job, at its end; seconds since 1970
 
@@ -301,9 +301,9 @@ class Run:
 
     @property
     def by(self) -> str:
-        """Who began it."""
+        """`schedule` or `hand`, depending on what started it."""
         return "hand" if self.slot is None else "schedule"
 
 
 RunEvent = ChunkLoaded | Waiting | Notice | RunBegan | RunEnded
-"""All that a listener may be told of."""
+"""All events that a listener may receive."""

@@ -1,4 +1,4 @@
-"""How runs end, and why some that a schedule asks for never begin."""
+"""The outcomes of runs, and the reasons for which scheduled ones never begin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ STATUSES: Mapping[Kind | None, Status] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: `kind` is what went wrong, None if nothing did; `error` says it to people."""
+    """The outcome of a run: `kind` is what went wrong, None if nothing did; `error` describes it for people."""
 
     kind: Kind | None = None
     error: str | None = None
 
     @property
     def status(self) -> Status:
-        """The one word for it."""
+        """The status as a single word."""
         return STATUSES.get(self.kind, Status.FAILED)
 
     @property
@@ -82,7 +82,7 @@ class Reason(StrEnum):
     """Why a due time had no run here."""
 
     ELSEWHERE = "elsewhere"  # another daemon has run the job for it
-    RUNNING = "running"  # the run before, here or elsewhere, had not ended, or waited for a place
-    COALESCED = "coalesced"  # it passed while the process, or the machine, was asleep or too slow
+    RUNNING = "running"  # the previous run, here or elsewhere, had not ended, or waited for a place
+    COALESCED = "coalesced"  # it passed while the process or the machine was asleep or too slow
     PAUSED = "paused"  # the job is paused
-    STOPPING = "stopping"  # the daemon is stopping, or the job was taken out of the config
+    STOPPING = "stopping"  # the daemon is stopping, or the job was removed from the config

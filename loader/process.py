@@ -1,4 +1,4 @@
-"""Processes of this machine: which is which, and whether one still lives."""
+"""Processes of this machine: their identity, and whether one is still alive."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from loader.errors import LoaderError
 
 
 def start_thread(target: Callable[..., None], *args: object) -> threading.Thread:
-    """A thread that ends with the process; a `LoaderError` where this machine has no more of them."""
+    """A thread that ends with the process; a `LoaderError` if this machine can start no more of them."""
     thread = threading.Thread(target=target, args=args, daemon=True)
     try:
         thread.start()
@@ -38,23 +38,23 @@ def start_time(pid: int) -> int | None:
 
 
 def identity() -> dict[str, str | int]:
-    """This process, as others can tell it apart: host, pid, and what tells whether that pid still means it.
+    """This process, as others can identify it: host, pid, and whether that pid still means the same process.
 
-    `world` is this boot of the machine and the namespace in which the pid counts; it is empty where there is no /proc.
+    `world` is this boot of the machine and the namespace in which the pid counts; it is empty if there is no /proc.
     """
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "started": start_time(pid) or 0, "world": _world()}
 
 
 def ticks() -> float:
-    """Seconds that go on evenly, whatever the clock is set to, and while the machine sleeps."""
+    """Seconds that advance evenly, whatever the clock is set to, and while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def clock(wall: float | None = None) -> dict[str, str | float]:
-    """What time it is: `uptime` goes on evenly in one `boot` of the machine, `wall` may be set; seconds.
+    """The time: `uptime` advances evenly within one `boot` of the machine, `wall` may be set; seconds.
 
-    `boot` is empty where there is no /proc; `wall` is another machine's time, where it was asked for.
+    `boot` is empty if there is no /proc; `wall` is another machine's time, if it was asked for.
     """
     boot = _world().partition(" ")[0]
     return {
@@ -65,13 +65,13 @@ def clock(wall: float | None = None) -> dict[str, str | float]:
 
 
 def elapsed(before: dict[str, str | float], now: dict[str, str | float]) -> float:
-    """Seconds that passed between two times that `clock` was asked, here or on another machine; 0 at least."""
+    """Seconds between two readings of `clock`, here or on another machine; at least 0."""
     kind = "uptime" if now["boot"] and now["boot"] == before["boot"] else "wall"
     return max(0.0, float(now[kind]) - float(before[kind]))
 
 
 def is_gone(other: dict[str, str | int]) -> bool:
-    """Whether a process is known to have ended: one of this boot and namespace, whose pid is free or someone else's."""
+    """Whether a process is known to have ended: one of this boot and namespace, whose pid is free or reused."""
     if not _world() or other.get("world") != _world():
         return False
     pid, foreign = int(other["pid"]), False
@@ -85,7 +85,7 @@ def is_gone(other: dict[str, str | int]) -> bool:
         started = start_time(pid)
     except OSError:
         return False
-    return not foreign if started is None else started != other.get("started")  # /proc may hide what others run
+    return not foreign if started is None else started != other.get("started")  # /proc may hide the processes of others
 
 
 def _world() -> str:

@@ -1,4 +1,4 @@
-"""How many there are of something, for people."""
+"""Counted nouns, for people."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -7,5 +7,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def nouns(number: int, noun: str) -> str:
-    """A noun as it stands behind a number."""
+    """A noun in the form that follows a number."""
     return noun if number == 1 else f"{noun}es" if noun.endswith("h") else f"{noun}s"

@@ -1,4 +1,4 @@
-"""What all commands share: the options before them, the jobs they name, and where results and messages go."""
+"""Shared by all commands: the global options, the choice of jobs, and the output of results and messages."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ class Common:
     color: bool
 
     def config(self) -> "Config":
-        """Read the config; its warnings go to stderr."""
+        """Read the config; print its warnings on stderr."""
         from loader.config.load import load_config
 
         config = load_config(self.files)
@@ -42,13 +42,13 @@ class Common:
 
 
 def note(text: str) -> None:
-    """Say something on stderr, where results do not go, and where nobody may be listening."""
+    """Print a message on stderr, even if nobody is listening."""
     with suppress(OSError):
         print(plain(text), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def say(text: str, *, colored: bool = False) -> None:
-    """Print a result; that nobody reads it, as in `loader … | head -0`, does not end a run."""
+    """Print a result; a closed pipe, as in `loader … | head -0`, does not end a run."""
     try:
         print(text if colored else plain(text), flush=True)  # noqa: T201
     except BrokenPipeError:
@@ -56,12 +56,12 @@ def say(text: str, *, colored: bool = False) -> None:
 
 
 def of_job(job: str, error: str, *, several: bool) -> str:
-    """An error with the job that it is of, where there are several and it does not say which."""
+    """An error's text, with its job's name if there are several jobs and the text does not name it."""
     return f"job {job!r}: {error}" if several and f"job {job!r}" not in error else error
 
 
 def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["JobConfig"]:
-    """The jobs that were named, or all; a name that is none is an error with the nearest one."""
+    """The jobs that were named, or all; unknown names raise an error with a suggestion."""
     from difflib import get_close_matches
 
     if every and names:
@@ -89,7 +89,7 @@ def worst(codes: Sequence[int]) -> int:
 
 @contextmanager
 def reporter(job: "JobConfig", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
-    """Show how a job goes on, while the block runs."""
+    """Show the progress of a job while the block runs."""
     from loader.report.log import Log
     from loader.report.progress import Reporter
 

@@ -1,4 +1,4 @@
-"""The command that stays: daemon.
+"""The daemon command.
 
 Modules are imported inside the commands, so that `loader --help` stays quick.
 """

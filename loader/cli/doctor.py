@@ -1,4 +1,4 @@
-"""The command of the check-up. Modules are imported inside it, so that `loader --help` stays quick."""
+"""The doctor command. Modules are imported inside it, so that `loader --help` stays quick."""
 
 import typer
 

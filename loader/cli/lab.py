@@ -1,4 +1,4 @@
-"""The commands of the lab. Modules are imported inside them, so that `loader --help` stays quick."""
+"""The lab commands. Modules are imported inside them, so that `loader --help` stays quick."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +15,7 @@ app = typer.Typer(
 
 
 def _names(context: typer.Context) -> list[str]:
-    """The servers of the lab, for completion; none where there is no lab."""
+    """The servers of the lab, for completion; empty if there is no lab."""
     from loader.lab.lab import Lab
 
     with suppress(LoaderError, OSError, ValueError):
@@ -35,7 +35,7 @@ def up(
     *,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
     replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
-    sql: Annotated[list[Path] | None, typer.Option(help="Tables to make; default sql/stu.sql if it is there.")] = None,
+    sql: Annotated[list[Path] | None, typer.Option(help="SQL that creates tables; default sql/stu.sql.")] = None,
     directory: Directory = Path(".lab"),
 ) -> None:
     """Start the servers, make the cluster, load the tables, write a config."""
@@ -80,7 +80,7 @@ def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
 
 @app.command()
 def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
-    """Start a server that was killed, with the files it had."""
+    """Start a killed server again, with its files."""
     from loader.lab.lab import Lab
 
     say(f"{node} is up" if Lab(directory).start(node) else f"{node} is already running")

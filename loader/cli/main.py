@@ -1,4 +1,4 @@
-"""The command line: words from a person in, one room called, the result printed, an exit code out.
+"""The command line: parses arguments, calls one function, prints the result, exits with a code.
 
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
@@ -34,21 +34,21 @@ app = typer.Typer(
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMPLETE = "_LOADER_COMPLETE"
-GARBAGE = 50_000  # objects between two collections, in place of 700: imports leave none, and take a twentieth less time
+GARBAGE = 50_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with the code of the contract, never with a traceback for a person's mistake."""
+    """Run the command line and exit with the code of the contract; a user's mistake never prints a traceback."""
     code = 0
     gc.set_threshold(GARBAGE)
     _open_streams()
     try:
         for number in SIGNALS:
             signal.signal(number, _stop)
-        for stream in (sys.stdout, sys.stderr):  # in the locale C too, values are shown as they are
+        for stream in (sys.stdout, sys.stderr):  # print values as they are, even in the locale C
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        if COMPLETE in os.environ:  # set by the shells; to register in all cases would add two options to every --help
+        if COMPLETE in os.environ:  # shells set it; registering would add two options to every --help
             from typer.completion import completion_init  # type: ignore[attr-defined]
 
             completion_init()
@@ -56,7 +56,7 @@ def main() -> NoReturn:
     except LoaderError as error:
         code, text = int(error.exit_code), str(error)
         _complain(text if ": error: " in text else f"error: {text}")
-    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors, threads or memory
+    except (OSError, MemoryError) as error:  # of this machine: no file descriptors, threads or memory left
         code = int(Exit.FAILED)
         _complain(f"error: {text_of(error)}")
     finally:
@@ -65,13 +65,13 @@ def main() -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    """Say why the command ends; how it ends does not depend on whether that can be said."""
+    """Print why the command ends; if that cannot be printed, the exit code stays the same."""
     with suppress(OSError):
         note(text)
 
 
 def _leave_streams() -> None:
-    """Have what a stream no longer takes, as on a full disk, be no other end of the command."""
+    """Ignore errors of a stream that accepts no more output, for example on a full disk."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -80,7 +80,7 @@ def _leave_streams() -> None:
 
 
 def _open_streams() -> None:
-    """Have a stream that was closed, as by `2>&-`, lead nowhere: the next socket would take its place otherwise."""
+    """Redirect a closed stream (`2>&-`) to nowhere; otherwise the next socket would take its place."""
     if None in {sys.stdin, sys.stdout, sys.stderr}:
         while (taken := os.open(os.devnull, os.O_RDWR)) <= 2:
             pass
@@ -91,7 +91,7 @@ def _open_streams() -> None:
 
 
 def _stop(number: int, _: object) -> None:
-    """End at the next safe moment; a second signal ends at once."""
+    """Stop at the next safe moment; a second signal stops at once."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
     raise Stopped.by(signal.Signals(number).name)

@@ -17,14 +17,14 @@ from loader.errors import LoaderError
 
 
 class Format(StrEnum):
-    """What a result looks like."""
+    """Format of a result."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogFormat(StrEnum):
-    """What a log line looks like."""
+    """Format of a log line."""
 
     AUTO = "auto"
     CONSOLE = "console"

@@ -1,4 +1,4 @@
-"""The commands that load: sync, backfill.
+"""The commands that load rows: sync, backfill.
 
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """

@@ -1,4 +1,4 @@
-"""The commands that look back: status, runs.
+"""The status and history commands: status, runs.
 
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
@@ -42,7 +42,7 @@ def status(
             return _statuses(config, named, output, color=color)[0]
         except Stopped:
             raise
-        except LoaderError as error:  # the next look may be luckier
+        except LoaderError as error:  # the next attempt may succeed
             return plain(f"error: {error}")
 
     try:
@@ -83,7 +83,7 @@ def runs(
 
 
 def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool) -> tuple[str, bool]:
-    """What is shown of jobs, and whether all of their state could be read."""
+    """The statuses of jobs to show, and whether all of their state could be read."""
     from loader.jobs.status import job_status
     from loader.redis.client import RedisClient
     from loader.report.documents import dump

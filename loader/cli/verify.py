@@ -1,4 +1,4 @@
-"""The commands that hold both sides against each other: verify, prune, rejects.
+"""The commands that compare both sides: verify, prune, rejects.
 
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
@@ -76,7 +76,7 @@ def prune(
 
 
 def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], int]") -> NoReturn:
-    """Do the same to each job: what one of them fails of does not keep the others from it."""
+    """Do the same for each job; the failure of one does not stop the others."""
     codes = []
     for job in jobs:
         try:

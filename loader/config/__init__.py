@@ -1,1 +1,1 @@
-"""The config: its models, its files, and the notations of durations, sizes and cron."""
+"""The config: its models, its files, and the parsers of durations, sizes and cron."""

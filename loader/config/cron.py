@@ -1,8 +1,8 @@
-"""When a schedule comes: crontab expressions in a time zone, and intervals. Text in, moments out.
+"""The times of a schedule: crontab expressions in a time zone, and intervals. Text in, moments out.
 
-What a line means is what Debian's cron makes of it, also on the days on which clocks change: a fixed time that is
-skipped comes right after the gap, one that is repeated comes once; where the minute or the hour begins with `*`, the
-job follows real time. Every function raises ValueError with words for a person.
+A line means the same as in Debian's cron, also on days on which clocks change: a skipped fixed time comes right after
+the gap, a repeated one comes once; if the minute or the hour begins with `*`, the job follows real time. Every function
+raises ValueError with a message for a person.
 """
 
 import re
@@ -31,13 +31,13 @@ TERM = rf"(?:(?:\*|{VALUE}-{VALUE})(?:/[0-9]{{1,4}})?|{VALUE})"
 FIELD = re.compile(f"{TERM}(?:,{TERM})*")
 ALONE = re.compile(f"({VALUE})-({VALUE})/[0-9]+")
 NUMBERS = {name: str(n) for n, name in enumerate(SYMBOLIC_DAYS)} | {n: str(i) for i, n in enumerate(SYMBOLIC_MONTHS, 1)}
-YEARS = 41  # a 29th of February falls on each day of the week within that, also around 2100
+YEARS = 41  # a 29th of February falls on each weekday within that, even around 2100
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 
 
 class Timing(Protocol):
-    """What `next_times` needs to know of a schedule: a `cron` with its time zone, or `every` so many seconds."""
+    """The values that `next_times` needs: a `cron` with its time zone, or `every` in seconds."""
 
     @property
     def cron(self) -> str | None:
@@ -54,18 +54,18 @@ class Timing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A crontab expression, taken apart by `parse`; `fixed` says that it names its hours and minutes."""
+    """A crontab expression, parsed by `parse`; `fixed` says that it names its hours and minutes."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     days: frozenset[int]
     months: frozenset[int]
     weekdays: frozenset[int]  # Monday is 1, Sunday 7
-    both: bool  # day of month and day of week have to fit, not one of them
+    both: bool  # day of month and day of week must both fit, not just one of them
     fixed: bool
 
     def fits(self, day: date) -> bool:
-        """Whether it comes on a day."""
+        """Whether the job runs on a day."""
         if day.month not in self.months:
             return False
         of_month, of_week = day.day in self.days, day.isoweekday() in self.weekdays
@@ -113,7 +113,7 @@ def _sets(words: list[str]) -> CronSim:
 
 
 def _alone(term: re.Match[str]) -> str:
-    """A range of one value is this value, whatever its step, which cronsim takes for one without an end."""
+    """Replace a range of one value by that value, whatever its step: cronsim would take it for an open range."""
     first, last = (NUMBERS.get(end.upper(), end) for end in term.groups())
     return first if first == last or (first.isdigit() and last.isdigit() and int(first) == int(last)) else term[0]
 
@@ -134,7 +134,7 @@ def next_times(schedule: Timing, after: datetime, count: int) -> list[datetime]:
 
 
 def times(schedule: Timing, after: datetime) -> Iterator[datetime]:
-    """All times of a schedule after a moment; multiples of the interval since 1970 where it has one."""
+    """All times of a schedule after a moment; with an interval, the multiples of it since 1970."""
     local = zone(schedule.timezone)
     if schedule.every is not None:
         slot = int(after.timestamp() // 1)
@@ -151,7 +151,7 @@ def times(schedule: Timing, after: datetime) -> Iterator[datetime]:
 
 
 def _days(first: date, cron: Cron) -> Iterator[date]:
-    """The days from one on, but for months in which the job never comes; they end after `YEARS`."""
+    """The days from one on, except months without a run; ends after `YEARS`."""
     day, end = first, first.year + YEARS
     while day.year <= end:
         if day.month in cron.months:
@@ -163,7 +163,7 @@ def _days(first: date, cron: Cron) -> Iterator[date]:
 
 @lru_cache(maxsize=64)
 def _moments(cron: Cron, local: ZoneInfo, day: date) -> tuple[datetime, ...]:
-    """When a job comes on one of its days, in UTC and in order."""
+    """The times of a job on one of its days, in UTC and in order."""
     found = set()
     for hour in cron.hours:
         for minute in cron.minutes:
@@ -178,7 +178,7 @@ def _moments(cron: Cron, local: ZoneInfo, day: date) -> tuple[datetime, ...]:
 
 
 def _after_gap(time: datetime) -> datetime:
-    """The first moment, in UTC, after the gap that a skipped local time lies in."""
+    """The first moment, in UTC, after the gap that contains a skipped local time."""
     moment = time.replace(tzinfo=None)
     while True:
         moment += MINUTE

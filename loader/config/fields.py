@@ -27,14 +27,14 @@ MAX_SECRET_BYTES = 65_536
 
 
 def plain(value: object) -> object:
-    """The bool or the whole number that a `${…}` brought in as text."""
+    """The bool or the whole number in the text that a `${…}` produced."""
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         return int(value)
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
 def cluster_of(value: object) -> object:
-    """What `target.cluster` says."""
+    """A value of `target.cluster`."""
     value = plain(value)
     if value != "auto" and not isinstance(value, bool):
         raise ValueError("must be auto, true or false")
@@ -54,21 +54,21 @@ def public_key(file: Path) -> Path:
 
 
 class FileSecret(SecretStr):
-    """A password in a file: as the file has it now, or had it last where it cannot be read now."""
+    """A password in a file: its current content, or the last one if it cannot be read now."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(_read_secret(path))
         self.path = path.absolute()
 
     def get_secret_value(self) -> str:
-        """The password as it is in the file now."""
+        """The current password in the file."""
         with suppress(ValueError):
             self._secret_value = _read_secret(self.path)
         return self._secret_value
 
 
 def _read_secret(path: Path) -> str:
-    """What the file says, without one newline at its end."""
+    """The file's content, without one newline at its end."""
     try:
         with path.open("rb") as stream:
             secret = stream.read(MAX_SECRET_BYTES + 1).decode().removesuffix("\n")
@@ -82,7 +82,7 @@ def _read_secret(path: Path) -> str:
 
 
 def secret_of(value: object) -> object:
-    """The password in a file that is named."""
+    """The password in a named file."""
     return FileSecret(Path(value)) if isinstance(value, str) else value
 
 
@@ -148,6 +148,6 @@ Fields = Annotated[
 
 
 class Model(BaseModel):
-    """Frozen, with no keys but its own, and text, numbers and true/false never taken for one another."""
+    """Frozen, without unknown keys, and strict: text, numbers and true/false are never converted into one another."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)

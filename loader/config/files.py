@@ -1,4 +1,4 @@
-"""YAML files and the environment in, plain values out, with the place of each and every fault found on the way."""
+"""YAML files and the environment in, plain values out, with the place of each value and all faults found on the way."""
 
 import os
 import re
@@ -19,20 +19,20 @@ from loader.errors import ConfigError
 DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 
 MAX_BYTES = 1 << 20  # a thousand jobs take about 200 KiB; the parser needs seconds for more than this
-MAX_VALUES = 100_000  # counted with aliases followed: nine lines of ten aliases each are a thousand million
+MAX_VALUES = 100_000  # counted with aliases expanded: nine lines of ten aliases each are a thousand million
 MAX_DEPTH = 16  # the deepest value of a config has four levels
 
 Keys = tuple[str | int, ...]
 """The way to a value: keys of mappings, numbers in lists."""
 
 TAG = "tag:yaml.org,2002:"
-TEXT_TAGS = {f"{TAG}str", f"{TAG}timestamp"}  # a date stays the text it is
+TEXT_TAGS = {f"{TAG}str", f"{TAG}timestamp"}  # dates stay text
 TAGS = TEXT_TAGS | {TAG + kind for kind in ("map", "seq", "null", "bool", "int", "float", "merge", "value")}
 PLAIN = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 SLIPS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the parser's own on broken input
 
-# By what the parser says, what is mostly wrong.
+# By the parser's message, the most likely mistake.
 ADVICE = (
     ("mapping values are not allowed", "put text that contains a colon and a space in quotes, all of it"),
     ("parsing a block mapping", "text that begins with a quote must end with it: put all of it in other quotes"),
@@ -44,7 +44,7 @@ PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})
 
 
 class Place(NamedTuple):
-    """Where something is written; line and column count from 1."""
+    """A place in a file; line and column count from 1."""
 
     file: str
     line: int = 1
@@ -65,7 +65,7 @@ class Problem(NamedTuple):
 
 
 class _UnreadableError(Exception):
-    """A file that gives no values at all: where, and why."""
+    """A file without any values: its place, and the reason."""
 
     def __init__(self, place: Place, message: str) -> None:
         self.problem = Problem(place, (), message)
@@ -73,16 +73,16 @@ class _UnreadableError(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """The values of all files, merged, and what is wrong with them so far."""
+    """The merged values of all files, and the problems found so far."""
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[Keys, Place] = field(default_factory=dict)  # of values
-    keys: dict[Keys, Place] = field(default_factory=dict)  # of the keys they stand behind
+    keys: dict[Keys, Place] = field(default_factory=dict)  # of the keys before them
     problems: list[Problem] = field(default_factory=list)
-    unknown: set[Keys] = field(default_factory=set)  # the values that could not be worked out
+    unknown: set[Keys] = field(default_factory=set)  # values that could not be determined
 
     def place(self, path: Keys) -> Place:
-        """Where the value is written, or else the nearest one around it."""
+        """The place of a value, or else of the nearest one around it."""
         while path not in self.places:
             path = path[:-1]
         return self.places[path]
@@ -98,7 +98,7 @@ class Document:
 
 
 def files_of(named: Sequence[Path]) -> Sequence[Path]:
-    """The files that a config is read from: those named, $LOADER_CONFIG's, or the first of DEFAULT_FILES there is."""
+    """The files of a config: those named, those of $LOADER_CONFIG, or the first of DEFAULT_FILES that exists."""
     return named or _default_files()
 
 
@@ -113,10 +113,10 @@ def _default_files() -> list[Path]:
 
 
 def read_document(files: Sequence[Path], environment: Mapping[str, str]) -> Document:
-    """Read and merge the files, later ones winning key by key, then replace `${…}` in the texts that are left.
+    """Read and merge the files, later ones winning key by key, then replace `${…}` in the remaining texts.
 
-    Duplicate keys, foreign tags and unset variables end up in `problems`. Raises ConfigError where a file gives no
-    mapping at all.
+    Duplicate keys, foreign tags and unset variables end up in `problems`. Raises ConfigError if a file has no mapping
+    at all.
     """
     document = Document()
     unreadable = False
@@ -198,11 +198,11 @@ class _Reader:
             raise _UnreadableError(Place(self.file), f"it cannot be read: {reason}") from None
 
     def _compose(self, text: str) -> Node | None:
-        """The tree of nodes. Nothing is constructed from it, so no tag can run anything."""
+        """The tree of nodes. Nothing is constructed from it, so no tag can run code."""
         place = Place(self.file)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an anchor used twice: the later one counts
+                warnings.simplefilter("ignore")  # an anchor used twice: the later one wins
                 node: Node | None = YAML(pure=True).compose(text)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -236,7 +236,7 @@ class _Reader:
         return _scalar(node)
 
     def _mapping(self, node: MappingNode, path: Keys) -> dict[str, Any]:
-        """Keys are the text that is written, whatever it looks like; of duplicates the first one counts."""
+        """Keys are their literal text, whatever it looks like; of duplicates, the first one wins."""
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             place = self._place(key_node.start_mark)
@@ -251,7 +251,7 @@ class _Reader:
                 self.document.keys[*path, key] = place
                 values[key] = self._value(value_node, (*path, key))
                 if values[key] is None and not value_node.value:
-                    self.document.places[*path, key] = place  # nothing is written there to point at
+                    self.document.places[*path, key] = place  # there is no text to point at
         return values
 
     def _place(self, mark: StringMark | None) -> Place:
@@ -259,7 +259,7 @@ class _Reader:
 
 
 def _in_words(context: str, problem: str) -> str:
-    """What the parser says, without what is written there, which may be a secret; and what to do about it."""
+    """The parser's message without the text of the file, which may be a secret, plus advice."""
     message = ", ".join(filter(None, (context, problem)))
     if "undefined alias" in message:
         return "undefined alias; put text that begins with * in quotes"
@@ -271,7 +271,7 @@ def _in_words(context: str, problem: str) -> str:
 
 
 def _text(node: ScalarNode) -> str:
-    r"""The text of a node; two escapes of JSON that make one character, like \ud83d\ude00, are put together."""
+    r"""The text of a node; pairs of JSON escapes for one character, like \ud83d\ude00, are joined."""
     return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""What a person configures: YAML files and the environment in, one frozen `Config` out, or every fault at once."""
+"""Loads the config: YAML files and the environment in, one frozen `Config` out, or all faults at once."""
 
 import os
 from bisect import bisect_left, bisect_right
@@ -20,13 +20,13 @@ from loader.words import nouns
 
 __all__ = ["CHUNK_ROWS", "Config", "JobConfig", "SourceConfig", "TargetConfig", "json_schema", "load_config"]
 
-NAMED = 3  # jobs that a warning names
+NAMED = 3  # jobs named in a warning
 
-NOT_KEYS = {"[list]", "[map]", "[key]"}  # steps of pydantic's locations that no file has
+NOT_KEYS = {"[list]", "[map]", "[key]"}  # steps of pydantic's locations that are not in any file
 SEEN = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a mapping", NoneType: "empty"}
-QUOTE = {bool, int, float}  # what quotes turn into text
+QUOTE = {bool, int, float}  # types that quotes would turn into text
 
-WORDS = {  # pydantic's error types in plain words, with what it says about each, and `seen`
+WORDS = {  # pydantic's error types in plain words, with pydantic's values for each, and `seen`
     "missing": "this key is required",
     "string_type": "must be text, not {seen}",
     "string_too_short": "must not be empty",
@@ -45,7 +45,7 @@ WORDS = {  # pydantic's error types in plain words, with what it says about each
 
 
 class _CollisionError(ValueError):
-    """Jobs whose keys cannot be told from others: for each, its name and what is wrong."""
+    """Jobs with ambiguous keys: the name of each, and the problem."""
 
     def __init__(self, collisions: Mapping[str, str]) -> None:
         super().__init__("; ".join(collisions.values()))
@@ -53,7 +53,7 @@ class _CollisionError(ValueError):
 
 
 class _Ordered:
-    """Jobs in the order of their prefixes: those whose keys begin alike stand together."""
+    """Jobs in the order of their prefixes: jobs whose keys begin alike are neighbours."""
 
     def __init__(self, jobs: Mapping[str, JobConfig]) -> None:
         self.of = jobs
@@ -66,7 +66,7 @@ class _Ordered:
         return range(first, bisect_right(self._prefixes, prefix, lo=first, key=lambda each: each[: len(prefix)]))
 
     def longer(self, prefix: str) -> Iterator[str]:
-        """Longer prefixes that begin with one; without those that begin with another of them."""
+        """Longer prefixes that begin with one, except those that begin with another of them."""
         at, end = bisect_right(self._prefixes, prefix), self.under(prefix).stop
         while at < end:
             yield self._prefixes[at]
@@ -75,13 +75,13 @@ class _Ordered:
 
 @dataclass(slots=True)
 class _Namesakes:
-    """Jobs whose keys begin alike: the first, and the first that another of its table could not stand beside."""
+    """Jobs with the same prefix: the first, and the first that a job of another table would conflict with."""
 
     first: JobConfig
     odd: JobConfig | None = None
 
     def at_odds(self, job: JobConfig) -> JobConfig | None:
-        """The first of those before a job whose hashes it must not share; None where it may share all."""
+        """The first earlier job whose hashes a job must not share; None if it may share them all."""
         if job is self.first:
             return None
         if job.table != self.first.table or self.first.erases or job.erases:
@@ -102,11 +102,11 @@ class Config(Model):
 
     @model_validator(mode="after")
     def _jobs_apart(self) -> Self:
-        """Names the jobs; refuses two tables under one prefix, for one's keys would be extra to the other.
+        """Name the jobs; refuse two tables under one prefix, because each would see the other's keys as extra.
 
-        Two jobs of one table may share their hashes where none deletes them by itself.
+        Two jobs of one table may share their hashes if neither deletes them by itself.
 
-        The loader's own keys are no rows of any job either.
+        No job may write under the loader's own prefix.
         """
         collisions: dict[str, str] = {}
         seen: dict[str, _Namesakes] = {}
@@ -127,11 +127,11 @@ class Config(Model):
         return self
 
     def longer(self, job: JobConfig) -> list[str]:
-        """Longer prefixes than the job's, under which other jobs have their keys; not those that begin with another."""
+        """Longer prefixes than the job's that other jobs use, except those that begin with another of them."""
         return list(self._by_prefix.longer(job.prefix))
 
     def sharing(self, job: JobConfig) -> JobConfig | None:
-        """Another job that writes under the very prefix of a job; None where there is none."""
+        """Another job with exactly the same prefix; None if there is none."""
         places = self._by_prefix.under(job.prefix)
         same = (each for each in self._by_prefix.jobs[places.start : places.start + 2] if each.prefix == job.prefix)
         return next((each for each in same if each is not job), None)
@@ -144,7 +144,7 @@ class Config(Model):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but dangerous, a sentence each."""
+        """Settings that are allowed but dangerous, a sentence each."""
         shared = (
             f"jobs.{job.name}.key: all keys of {others} begin with its prefix {job.prefix!r} too"
             for job in self.jobs.values()
@@ -159,7 +159,7 @@ class Config(Model):
         return (*shared, *state)
 
     def _others_under(self, job: JobConfig) -> str:
-        """The other jobs whose keys begin with a job's prefix, for people; empty where there are none."""
+        """The other jobs whose keys begin with a job's prefix, for people; empty if there are none."""
         places = self._by_prefix.under(job.prefix)
         some = (self._by_prefix.jobs[place] for place in places[: NAMED + 1])
         names = [each.name for each in some if each is not job][:NAMED]

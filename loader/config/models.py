@@ -1,4 +1,4 @@
-"""The keys of a config file as models, `SourceConfig`, `TargetConfig`, `JobConfig`: what each may hold."""
+"""The keys of a config file as models, `SourceConfig`, `TargetConfig`, `JobConfig`, with the values each allows."""
 
 from functools import cached_property
 from typing import Annotated
@@ -36,7 +36,7 @@ TOKEN_LEAST = 16  # characters of a token
 
 
 class IncrementalConfig(Model):
-    """How a sync finds the rows that were changed since the one before."""
+    """How a sync finds the rows that changed since the previous one."""
 
     column: Text = Field(description="An indexed DATETIME or TIMESTAMP column that MySQL sets whenever a row changes.")
     lag: Duration = Field(
@@ -108,7 +108,7 @@ class DaemonConfig(Model):
     @field_validator("token")
     @classmethod
     def _one_token(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        """Wherever the token is given, it ends up here; an empty one is none."""
+        """The token, from whichever key gives it; an empty one counts as none."""
         in_file = info.data.get("token_file")
         given = [secret for secret in (token, in_file) if secret and secret.get_secret_value()]
         if len(given) > 1:
@@ -235,20 +235,20 @@ class JobConfig(Model):
         return self._name
 
     def take_name(self, name: str) -> None:
-        """The name comes from outside, once, while the config is read."""
+        """Set the name from outside, once, while the config is read."""
         self._name = name
 
     @cached_property
     def key_parts(self) -> KeyParts:
-        """The key template taken apart; empty where the key is left to the table."""
+        """The parsed key template; empty if the key is left to the table."""
         return key_parts(self.key) if self.key else ()
 
     @property
     def erases(self) -> bool:
-        """Whether a sync deletes hashes by itself, whoever else has written into them."""
+        """Whether a sync deletes hashes by itself, whoever else writes to them."""
         return self.changed_only or bool(self.incremental and (self.where or self.soft_delete or self.full_every))
 
     @property
     def prefix(self) -> str:
-        """What all keys of the job begin with."""
+        """The literal text at the start of all keys of the job."""
         return self.key_parts[0][0] if self.key else f"{self.table}_"

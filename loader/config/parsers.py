@@ -1,6 +1,7 @@
 """The small languages inside config values: urls, durations, percentages, key templates. Text in, values out.
 
-Every function raises ValueError with words for a person, and never repeats a url, which may hold a password.
+Every function raises ValueError with a message for a person, which never repeats a url, because that may contain a
+password.
 """
 
 import re
@@ -10,9 +11,9 @@ from string import Formatter
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 KeyParts = tuple[tuple[str, str | None], ...]
-"""A key template taken apart: literal text, and the column that follows it (None where none does)."""
+"""A parsed key template: literal text, and the column that follows it (None if none does)."""
 
-JOB_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # no dots alone: in the path of a url they mean other places
+JOB_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # not only dots: in the path of a url they mean other places
 
 MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}
@@ -20,13 +21,13 @@ TLS_SCHEMES = {"rediss", "valkeys"}
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-LONGEST = 5200 * SECONDS["w"]  # a hundred years: every server and socket still counts that far
+LONGEST = 5200 * SECONDS["w"]  # a hundred years: every server and socket can still count that far
 MOST_JITTER = 90  # percent; at 100 a key could expire at once
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens and who asks for what."""
+    """The address of a server and the user to log in as."""
 
     host: str
     port: int
@@ -39,12 +40,12 @@ class Address:
 
 
 def plain(text: str) -> str:
-    """A text for a terminal: what would steer it, or turn the text round, is written out."""
+    """A text made safe for a terminal: control and direction characters are escaped."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def mysql_address(text: object) -> Address:
-    """Read `mysql://user@host:3306/database`, also with `?unix_socket=/path` in place of the host."""
+    """Read `mysql://user@host:3306/database`, also with `?unix_socket=/path` instead of the host."""
     address, query = _address(text, MYSQL_PORTS, "mysql://user@host:3306/database", "unix_socket")
     if not address.host and not query:
         raise ValueError("the url names no host: mysql://user@host:3306/database")
@@ -66,7 +67,7 @@ def mysql_address(text: object) -> Address:
 def redis_address(text: object) -> Address:
     """Read `redis://[user@]host:6379[/db]`, `rediss://…` for TLS, `unix:///path[?db=0]`; valkey(s) are the same.
 
-    Of a cluster, several nodes may be named: `redis://host:7001,host:7002`.
+    For a cluster, several nodes may be listed: `redis://host:7001,host:7002`.
     """
     whole = (
         re.fullmatch(r"([^/]*//(?:[^/@]*@)?)([^/?#@,]+(?:,[^/?#@,]+)+)(.*)", text) if isinstance(text, str) else None
@@ -89,7 +90,7 @@ def redis_address(text: object) -> Address:
 
 
 def _address(text: object, ports: Mapping[str, int], example: str, parameter: str) -> tuple[Address, str]:
-    """Split a url; the database is the whole path, and the second value that of the one query parameter allowed."""
+    """Split a url; the database is the whole path, and the second value is that of the only query parameter allowed."""
     if not isinstance(text, str):
         raise ValueError(f"must be a url like {example}")  # noqa: TRY004  # pydantic collects ValueErrors only
     if any(c.isspace() or not c.isprintable() for c in text):
@@ -101,7 +102,7 @@ def _address(text: object, ports: Mapping[str, int], example: str, parameter: st
             unquote(part or "", errors="strict") for part in (parts.username, parts.password, parts.path)
         )
         query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
-    except ValueError:  # its text may show the password
+    except ValueError:  # its text may contain the password
         port, query = 0, {"": ""}
     if port == 0 or "#" in text or "" in query:
         raise ValueError(f"is not a url like {example}; in a user or a password, percent-encode : / ? # @ and %")
@@ -141,7 +142,7 @@ def percent(text: object) -> int:
 
 
 def key_parts(template: str) -> KeyParts:
-    """Take a key template apart: `stu_{sid}` is `(("stu_", "sid"),)`; `{{` and `}}` are literal braces."""
+    """Parse a key template: `stu_{sid}` is `(("stu_", "sid"),)`; `{{` and `}}` are literal braces."""
     try:
         parsed = list(Formatter().parse(template))
     except ValueError:

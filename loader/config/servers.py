@@ -31,7 +31,7 @@ ANSWER_TIME = 2  # seconds that a server has to answer if somebody waits for wha
 
 
 class ServerConfig(Model):
-    """What a config says of either server: where it is, who asks, and TLS."""
+    """Settings of both servers: address, account, and TLS."""
 
     url: Address
     password_file: Annotated[SecretStr | None, BeforeValidator(secret_of)] = Field(
@@ -52,7 +52,7 @@ class ServerConfig(Model):
     @field_validator("password")
     @classmethod
     def _one_password(cls, password: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        """Wherever the password is given, it ends up here."""
+        """The password, from whichever key gives it."""
         url = info.data.get("url")
         in_url = SecretStr(url.password) if url and url.password else None
         given = [secret for secret in (password, info.data.get("password_file"), in_url) if secret]
@@ -69,17 +69,17 @@ class ServerConfig(Model):
 
     @property
     def secret(self) -> str:
-        """The password as it is sent; empty where there is none. One in a file may be changed there at any time."""
+        """The password to send; empty if there is none. One in a file may be changed at any time."""
         return self.password.get_secret_value() if self.password else ""
 
     @property
     def secret_path(self) -> Path | None:
-        """The file that holds the password; None where it is given otherwise."""
+        """The file that holds the password; None if it is given in another way."""
         return self.password_file.path if isinstance(self.password_file, FileSecret) else None
 
     @property
     def host(self) -> str:
-        """A name or an address, without brackets."""
+        """A host name or an IP address, without brackets."""
         return self.url.host
 
     @property
@@ -94,7 +94,7 @@ class ServerConfig(Model):
 
     @property
     def unix_socket(self) -> str | None:
-        """The path of the socket to use in place of host and port."""
+        """The path of the socket to use instead of host and port."""
         return self.url.unix_socket
 
     @property
@@ -158,7 +158,7 @@ class SourceConfig(ServerConfig):
         return f"{self.endpoint}/{self.database}"
 
     def at_replica(self) -> "SourceConfig | None":
-        """The same account at the replica; None where none is configured."""
+        """The same account at the replica; None if none is configured."""
         return self.model_copy(update={"url": self.replica}) if self.replica else None
 
 

@@ -1,7 +1,7 @@
-"""A SELECT that puts commands of Redis together, as the job that makes the same hashes. Pure.
+"""Turns a SELECT that concatenates Redis commands into the job that makes the same hashes. Pure.
 
-What is read: one CONCAT (or CONCAT_WS) of `hmset` or `hset`, a key and pairs of field and value, FROM one table, with a
-WHERE. Anything else raises ValueError with words for a person.
+It reads one CONCAT (or CONCAT_WS) of `hmset` or `hset`, a key and pairs of field and value, FROM one table, with a
+WHERE. Anything else raises ValueError with a message for a person.
 """
 
 import re
@@ -29,7 +29,7 @@ FOREIGN = {"group", "having", "limit", "union", "for", "lock", "into", "procedur
 
 
 class Token(NamedTuple):
-    """A word of SQL, and where it stands."""
+    """A token of SQL, and its position."""
 
     kind: str
     text: str
@@ -65,13 +65,13 @@ Piece = str | _Value
 
 
 def tokens_of(sql: str) -> list[Token]:
-    """The words of some SQL, without comments."""
+    """The tokens of some SQL, without comments."""
     found = [Token(str(match.lastgroup), match[0], match.start(), match.end()) for match in TOKEN.finditer(sql)]
     return [token for token in found if token.kind != "space"]
 
 
 def statements_in(sql: str) -> Iterator[list[Token]]:
-    """The words of each statement."""
+    """The tokens of each statement."""
     statement: list[Token] = []
     for token in tokens_of(sql):
         if token.text == ";":
@@ -83,7 +83,7 @@ def statements_in(sql: str) -> Iterator[list[Token]]:
 
 
 def one_statement(sql: str) -> str:
-    """Some SQL without the semicolon at its end; a ValueError where it is nothing, more than one, or cut off."""
+    """Some SQL without the semicolon at its end; a ValueError if it is empty, several statements, or cut off."""
     tokens = tokens_of(sql)
     if cut := next((token.text for token in tokens if token.kind == "sign" and token.text in "'\"`"), ""):
         raise ValueError(f"has a {cut} that is not closed; if YAML took the rest for a comment, put it all in quotes")
@@ -98,7 +98,7 @@ def one_statement(sql: str) -> str:
 
 
 def no_query(sql: str) -> str:
-    """Why no rows can be selected from a statement, in words; empty where they can."""
+    """Why no rows can be selected from a statement, for people; empty if they can."""
     verb = next((token.text for token in tokens_of(sql) if token.text != "("), "")
     if verb.lower() == "call":
         return "it is read like a table, and the rows of a CALL cannot be: write the SELECT of the procedure"
@@ -108,7 +108,7 @@ def no_query(sql: str) -> str:
 
 
 def read_select(sql: str, tokens: Sequence[Token], place: str) -> Statement:
-    """The job that a SELECT is; `tokens` are its words in `sql`."""
+    """The job that a SELECT describes; `tokens` are its tokens in `sql`."""
     source = _outside(tokens, {"from"})
     if source is None:
         raise ValueError("reads no table")
@@ -131,7 +131,7 @@ def read_select(sql: str, tokens: Sequence[Token], place: str) -> Statement:
 
 
 def hexed_columns(query: str) -> frozenset[str]:
-    """The columns of a query, where it is a plain SELECT, that are nothing but the HEX() of something."""
+    """The columns of a query that are nothing but the HEX() of something, if it is a plain SELECT."""
     tokens = tokens_of(query)
     source = _outside(tokens, {"from"})
     if not tokens or tokens[0].word != "select" or source is None or _outside(tokens, {"union", "except", "intersect"}):
@@ -153,7 +153,7 @@ def unquoted(token: Token) -> str:
 
 
 def _outside(tokens: Sequence[Token], words: set[str]) -> int | None:
-    """Where the first of the keywords stands outside of parentheses."""
+    """The position of the first of the keywords outside parentheses."""
     depth = 0
     for place, token in enumerate(tokens):
         depth += (token.text == "(") - (token.text == ")")
@@ -163,7 +163,7 @@ def _outside(tokens: Sequence[Token], words: set[str]) -> int | None:
 
 
 def _split(tokens: Sequence[Token]) -> list[list[Token]]:
-    """What stands between commas outside of parentheses."""
+    """The parts between commas outside parentheses."""
     parts: list[list[Token]] = [[]]
     depth = 0
     for token in tokens:
@@ -176,7 +176,7 @@ def _split(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _table(tokens: Sequence[Token]) -> tuple[str, str | None, str | None, list[Token]]:
-    """Table, database and alias behind FROM, and what follows them."""
+    """Table, database and alias after FROM, and the tokens that follow them."""
     rest = list(tokens)
     if not rest or rest[0].kind not in {"name", "word"}:
         raise ValueError("reads no table")
@@ -200,14 +200,14 @@ def _name(token: Token) -> str:
 
 
 def _where(sql: str, tokens: Sequence[Token], owner: set[str], database: str | None) -> str | None:
-    """The condition; an order of rows is no matter to hashes."""
+    """The condition; the order of rows does not matter to hashes."""
     order = _outside(tokens, {"order"})
     condition = list(tokens[:order])
     return _sql(sql, condition[1:], owner, database) if condition else None
 
 
 def _sql(sql: str, tokens: Sequence[Token], owner: set[str], database: str | None) -> str:
-    """The text of some words, without the table's name before its columns."""
+    """The text of some tokens, without the table's name before its columns."""
     text, at, place = "", tokens[0].start, 0
     nested = any(token.word == "select" for token in tokens)
     while place < len(tokens):
@@ -222,7 +222,7 @@ def _sql(sql: str, tokens: Sequence[Token], owner: set[str], database: str | Non
 
 
 def _qualifier(tokens: Sequence[Token], owner: set[str], database: str | None) -> int:
-    """How many words before a column only say whose it is."""
+    """How many tokens before a column only qualify it."""
     names = [_name(token).lower() if token.kind in {"name", "word"} else token.text for token in tokens[:5]]
     if database and names[1:4:2] == [".", "."] and names[0] == database.lower() and names[2] in owner:
         return 4
@@ -230,7 +230,7 @@ def _qualifier(tokens: Sequence[Token], owner: set[str], database: str | None) -
 
 
 def _pieces(sql: str, tokens: Sequence[Token], owner: set[str], database: str | None) -> Iterator[Piece]:
-    """Literals and values of the row that a CONCAT joins, one after the other."""
+    """The literals and row values that a CONCAT joins, in order."""
     if not tokens:
         raise ValueError("a CONCAT has an empty argument")
     if all(token.kind == "text" for token in tokens):
@@ -257,7 +257,7 @@ def _pieces(sql: str, tokens: Sequence[Token], owner: set[str], database: str | 
 
 
 def _is_call(tokens: Sequence[Token]) -> bool:
-    """Whether a function's parentheses end with the last word."""
+    """Whether a function's parentheses end with the last token."""
     if len(tokens) < 3 or tokens[1].text != "(":
         return False
     depth = 0
@@ -269,7 +269,7 @@ def _is_call(tokens: Sequence[Token]) -> bool:
 
 
 def _command(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Key, fields and values of the command, taken apart as `redis-cli` does it with a line."""
+    """Key, fields and values of the command, split as `redis-cli` splits a line."""
     words = list(_words(pieces))
     plain = ["".join(word).lower() if all(isinstance(piece, str) for piece in word) else "" for word in words]  # type: ignore[arg-type]
     at = next((place for place, word in enumerate(plain) if word in WRITES), None)
@@ -284,7 +284,7 @@ def _command(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _words(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """The pieces of each word, as `redis-cli` and shells take a line apart; a value of the row is never taken apart."""
+    """The pieces of each word, split as `redis-cli` and shells split a line; a row's value is never split."""
     word: list[Piece] = []
     quote = ""
     for sign in _signs(pieces):
@@ -305,7 +305,7 @@ def _words(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
 
 
 def _signs(pieces: Sequence[Piece]) -> Iterator[Piece]:
-    """The signs of literals, one by one, and the values between them."""
+    """The characters of literals, one by one, and the values between them."""
     for piece in pieces:
         if isinstance(piece, str) and set(piece) & set("\n\r\0"):
             raise ValueError("puts a line break into the command; a row has to make one line")
@@ -338,7 +338,7 @@ def _literal(word: Sequence[Piece], what: str) -> str:
 
 
 def _has_blanks(piece: Piece) -> TypeGuard[_Value]:
-    """Whether a value may hold blanks that the statement itself puts there."""
+    """Whether a value may contain blanks that the statement itself adds."""
     if isinstance(piece, str):
         return False
     return any(token.kind == "text" and bool(set(BLANKS) & set(token.text)) for token in tokens_of(piece.sql))
@@ -346,7 +346,7 @@ def _has_blanks(piece: Piece) -> TypeGuard[_Value]:
 
 def _expression(word: Sequence[Piece]) -> str:
     """The column, or the SQL of a value of several pieces."""
-    word = [piece for piece in word if piece]  # a quote opens with nothing
+    word = [piece for piece in word if piece]  # a quote opens and is empty
     if len(word) > 1 and (blank := next(filter(_has_blanks, word), None)):
         raise ValueError(f"{blank.sql} stands beside other text and may begin words of its own, such as another field")
     joined: list[str] = []

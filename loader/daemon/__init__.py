@@ -1,1 +1,1 @@
-"""Jobs at their times: the schedule and the service around it."""
+"""Jobs on their schedules: the schedule and the service around it."""

@@ -1,4 +1,4 @@
-"""Alarms: calls at times by this machine's clock. APScheduler keeps the times, and one thread of its pool calls."""
+"""Alarms: calls at times by this machine's clock. APScheduler keeps the times, and one pool thread makes the calls."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ logging.getLogger("apscheduler").setLevel(logging.ERROR)  # the schedule logs th
 
 
 class AlarmClock:
-    """The clock of all alarms; they ring one at a time, with `lock` held, which has to be held to set one too."""
+    """The clock of all alarms; they ring one at a time, with `lock` held, which must also be held to set one."""
 
     def __init__(self, lock: RLock) -> None:
         self.turned = 0.0  # when it has last shown that it works, on the monotonic clock
@@ -33,11 +33,11 @@ class AlarmClock:
         self._probe = self.alarm(self._turn)
 
     def start(self) -> None:
-        """Begin to ring."""
+        """Start ringing."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Ring no more; alarms stay set."""
+        """Stop ringing; alarms stay set."""
         self._scheduler.pause()
 
     def alarm(self, ring: Callable[[], None]) -> "Alarm":
@@ -45,7 +45,7 @@ class AlarmClock:
         return Alarm(self._scheduler, self._lock, ring, f"alarm-{next(self._numbers)}")
 
     def probe(self) -> None:
-        """Look at the time now, as a machine that slept needs, and note in `turned` that this was done."""
+        """Check the time now, which is needed after the machine slept, and note in `turned` that this was done."""
         self._probe.set(time.time())
 
     def _turn(self) -> None:

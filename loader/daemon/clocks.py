@@ -1,4 +1,4 @@
-"""What time it is by the target's masters: a clock that all daemons share, however their own are set meanwhile."""
+"""The time on the target's masters: a clock that all daemons share, even if their own clocks are changed meanwhile."""
 
 import threading
 import time
@@ -10,11 +10,11 @@ from loader.process import ticks
 from loader.redis.client import RedisClient
 from loader.wire.slots import SlotMap, slot_of
 
-PRECISE = 1.0  # seconds within which a node has to answer, else its answer is too old
+PRECISE = 1.0  # seconds in which a node must answer, or its answer is too old
 
 
 class Clocks:
-    """The clock of each master, as far ahead of this machine's ticks as it was when it was asked last."""
+    """The clock of each master, as its offset from this machine's ticks when it was last asked."""
 
     def __init__(self) -> None:
         self.asked = threading.Event()  # or the attempt failed
@@ -26,7 +26,7 @@ class Clocks:
         self._opened: TargetConfig | None = None  # what it was opened with
 
     def now(self, job: str) -> float:
-        """What time it is where the state of a job is, in seconds since 1970."""
+        """The time of the Redis that holds a job's state, in seconds since 1970."""
         slots = self._slots
         if slots and job not in self._nodes:
             self._nodes[job] = slots.node_of(slot_of(f"{{{job}}}".encode()))
@@ -34,9 +34,9 @@ class Clocks:
         return ticks() + (self._own if node is None else self._ahead.get(node, self._own))
 
     def look(self, settings: TargetConfig) -> Mapping[Node, float]:
-        """Ask each master; by how many seconds it is ahead of this machine's clock.
+        """Ask each master by how many seconds it is ahead of this machine's clock.
 
-        A `LoaderError` where one does not answer.
+        Raises a `LoaderError` if one does not answer.
         """
         try:
             target = self._open(settings)

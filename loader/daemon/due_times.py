@@ -14,7 +14,7 @@ class Timed(Timing, Protocol):
 
     @property
     def jitter(self) -> int | None:
-        """Up to how many seconds later a run begins."""
+        """Maximum seconds of random delay of a run."""
 
 
 class DueTimes:
@@ -27,14 +27,14 @@ class DueTimes:
         self.start_after(now)
 
     def start_after(self, now: float) -> None:
-        """Go to the first due time after a moment."""
+        """Advance to the first due time after a moment."""
         coming = [time.timestamp() for time in next_times(self._timed, datetime.fromtimestamp(now, UTC), 2)]
         self.next = int(coming[0])
         most = min(self._timed.jitter or 0, coming[-1] - self.next)
         self.fire = self.next + random.uniform(0, most * 0.99)  # noqa: S311  # not for secrets
 
     def take(self, now: float) -> Sequence[int]:
-        """The due times since the last call, the next one in any case; and go to the first after them."""
+        """The due times since the last call, and the next one in any case; advances to the first after them."""
         first, now = self.next, max(now, self.next)
         if self._timed.every:
             due: Sequence[int] = range(first, int(now) + 1, self._timed.every)

@@ -1,4 +1,4 @@
-"""What became of due times, and the listeners that are told."""
+"""The outcome of due times, and the listeners that are told."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DueCounts:
-    """What became of a job's due times: `due` is the sum of the others and an open one; `again` counts retries."""
+    """Counts of a job's due times by outcome: `due` is the sum of the others and an open one; `again` is retries."""
 
     due: int = 0
     run: int = 0
@@ -26,12 +26,12 @@ class DueCounts:
     again: int = 0
 
     def plus(self, **counts: int) -> "DueCounts":
-        """The same with more of what is named."""
+        """The same with the named counts increased."""
         return replace(self, **{name: getattr(self, name) + count for name, count in counts.items()})
 
 
 class ScheduleListener(Protocol):
-    """Hears of due times and their runs; called from several threads, under the schedule's lock: be quick."""
+    """A listener for due times and their runs; called from several threads, under the schedule's lock: be quick."""
 
     def started(self, job: str, due: int, late: float) -> None:
         """A run begins, `late` seconds after its due time; each is followed by `ended`."""
@@ -43,10 +43,10 @@ class ScheduleListener(Protocol):
         """`count` due times, of which this is the first, are settled without a run."""
 
     def rescheduled(self, job: str, fire: float | None) -> None:
-        """When a job begins next, in seconds since 1970, jitter included; None: never."""
+        """The job's next start, in seconds since 1970, jitter included; None: never."""
 
     def crashed(self, job: str, due: int, error: BaseException) -> None:
-        """A run ended in a fault of the program; `ended` follows."""
+        """A run failed with a bug in the program; `ended` follows."""
 
 
 class ScheduleListeners:

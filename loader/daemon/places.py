@@ -30,7 +30,7 @@ class Places:
         self._idle.set()
 
     def add(self, task: Task) -> None:
-        """Begin a task, or have it wait for a place."""
+        """Begin a task, or let it wait for a place."""
         self._waiting.append(task)
         self._fill()
 

@@ -1,10 +1,10 @@
-"""When jobs run: each at its times, one run of a job at a time, a bounded number of jobs at once. No I/O of its own.
+"""The schedule: each job at its times, one run of a job at a time, a bounded number of jobs at once. No I/O of its own.
 
 A *due time* is a time that a schedule names, in whole seconds since 1970; jitter moves the start of its run, the *fire
-time*, and never the due time, which goes by the name of slot in states, logs and metrics. Each due time that comes is
-settled once: it was run, or done elsewhere, or skipped for a reason that listeners hear.
+time*, and never the due time, which states, logs and metrics call the slot. Each due time that comes is settled once:
+it was run, or done elsewhere, or skipped for a reason that listeners are told.
 
-Alarms are the clock. Runs have threads of their own, which end with the process: those of a pool would keep a process
+Alarms are the clock. Runs have their own threads, which end with the process: those of a pool would keep a process
 alive whose server hangs.
 """
 
@@ -26,8 +26,8 @@ from loader.model import Run
 from loader.outcome import Outcome, Reason, Status
 from loader.process import ticks
 
-BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is tried again, doubling
-LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is looked at again, doubling
+BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is retried, doubling
+LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is checked again, doubling
 DONE: Mapping[Kind | None, Reason] = {Kind.DONE: Reason.ELSEWHERE, Kind.PAUSED: Reason.PAUSED}
 """Why a due time is settled if its run ended with such a kind, having done nothing."""
 
@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _ScheduledJob:
-    """A job of the schedule and where it is."""
+    """A job of the schedule and its state."""
 
     name: str
     timer: JobTimer
@@ -50,7 +50,7 @@ class _ScheduledJob:
 
 @dataclass(slots=True, eq=False)
 class _ManualRun:
-    """Work that was begun by hand: it takes a place as a run at its due time does."""
+    """Work that was started by hand: it takes a place as a run at its due time does."""
 
     name: str
     task: Task
@@ -58,9 +58,9 @@ class _ManualRun:
 
 
 class Schedule:
-    """Runs jobs at their times: `work` takes a job's name and a due time, and gives the run, however it ended.
+    """Runs jobs at their times: `work` takes a job's name and a due time, and returns the run, however it ended.
 
-    `clock` says what time it is for a job, in seconds since 1970: best by a clock that all daemons share.
+    `clock` returns the time for a job, in seconds since 1970: best by a clock that all daemons share.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class Schedule:
         self._places = Places(at_once, self._lock)
         self._entries: dict[str, _ScheduledJob] = {}
         self._by_hand: dict[str, _ManualRun] = {}
-        self._dropped: set[_ScheduledJob] = set()  # jobs taken out whose run goes on
+        self._dropped: set[_ScheduledJob] = set()  # removed jobs whose run continues
         self._stopping = False
         self._own = time.time() - ticks()  # what this machine's clock is set to
 
     def start(self) -> None:
-        """Begin to watch the clock."""
+        """Start watching the clock."""
         self._alarms.start()
         self.beat()
 
@@ -93,16 +93,16 @@ class Schedule:
         return self._alarms.turned
 
     def counts(self) -> dict[str, DueCounts]:
-        """What became of each job's due times since the start."""
+        """Counts of each job's due times by outcome since the start."""
         with self._lock:
             return {name: entry.counts for name, entry in self._entries.items()}
 
     def set_places(self, at_once: int) -> None:
-        """Run so many jobs at once from the next run on."""
+        """Limit the number of jobs at once, from the next run on."""
         self._places.at_once = at_once
 
     def set(self, jobs: Mapping[str, Timed]) -> None:
-        """Have these jobs and no others; one whose schedule is the same keeps its times, a run under way goes on."""
+        """Schedule just these jobs; one whose schedule is the same keeps its times, a run in progress continues."""
         with self._lock:
             for name in self._entries.keys() - jobs.keys():
                 self._drop(name)
@@ -118,7 +118,7 @@ class Schedule:
                 self._listeners.rescheduled(name, entry.timer.fire)
 
     def take_up(self, name: str, due: int) -> None:
-        """Run a job now, for a due time that came before the start and whose run was cut off."""
+        """Run a job now, for a due time before the start whose run was interrupted."""
         with self._lock:
             entry = self._entries.get(name)
             if entry and (name in self._by_hand or not self._is_busy(name)) and entry.open is None:
@@ -127,7 +127,8 @@ class Schedule:
     def by_hand(self, name: str, work: Callable[[], object]) -> bool:
         """Do a job's work once there is a place, whether the job has a schedule or not.
 
-        False, and nothing is done, if a run of the job is under way or waits for a place, or the schedule has stopped.
+        Returns False, and does nothing, if a run of the job is in progress or waits for a place, or the schedule has
+        stopped.
         """
         with self._lock:
             if self._stopping or self._is_busy(name):
@@ -138,7 +139,7 @@ class Schedule:
             return True
 
     def beat(self) -> None:
-        """Notice a clock that was set, or a machine that slept; to be called every second."""
+        """Notice a clock that was changed, or a machine that slept; to be called every second."""
         with self._lock:
             own = time.time() - ticks()
             was_set, self._own = abs(own - self._own) > DRIFT, own
@@ -160,7 +161,7 @@ class Schedule:
                     self._settle(entry, Reason.STOPPING)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until no run is under way, at most this long; whether none is."""
+        """Wait until no run is in progress, at most this long; return whether none is."""
         return self._places.wait(seconds)
 
     def _drop(self, name: str) -> None:
@@ -194,7 +195,7 @@ class Schedule:
             self._begin(entry, entry.again)
 
     def _came(self, entry: _ScheduledJob, due: Sequence[int]) -> None:
-        """Settle what these due times leave behind, and begin a run for the last of them."""
+        """Settle earlier due times, and begin a run for the last of them."""
         last = due[-1]
         entry.counts = entry.counts.plus(due=len(due))
         if len(due) > 1:
@@ -225,7 +226,7 @@ class Schedule:
             self._listeners.started(entry.name, due, max(0.0, self._clock(entry.name) - due))
         try:
             run = self._work(entry.name, due)
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the other jobs go on
+        except BaseException as error:  # noqa: BLE001  # whatever the error, the other jobs go on
             with self._lock:
                 self._listeners.crashed(entry.name, due, error)
             run = _failed(entry.name, f"{type(error).__name__}: {error}")
@@ -237,7 +238,7 @@ class Schedule:
         self._ended(entry, due, _failed(entry.name, str(error)))
 
     def _ended(self, entry: _ScheduledJob, due: int, run: Run) -> None:
-        """Settle the due time, and set the time of the next attempt if there has to be one."""
+        """Settle the due time, and set the time of the next attempt if one is needed."""
         entry.task = None
         self._dropped.discard(entry)
         self._listeners.ended(run, due)
@@ -259,7 +260,7 @@ class Schedule:
                 entry.failures += 1
 
     def _run_by_hand(self, name: str, work: Callable[[], object]) -> None:
-        """The thread of work that was begun by hand."""
+        """The thread of work that was started by hand."""
         try:
             work()
         except BaseException:
@@ -272,13 +273,13 @@ class Schedule:
         self._leave(name)
 
     def _leave(self, name: str) -> None:
-        """Let the schedule of a job go on after work by hand."""
+        """Resume the schedule of a job after work by hand."""
         entry = self._by_hand.pop(name).delays
         if entry and self._entries.get(name) is entry and not self._stopping:
             self._try_again(entry, entry.again, LOOK_AGAIN)
 
     def _try_again(self, entry: _ScheduledJob, due: int, pause: float) -> None:
-        """Try a due time again after a pause, unless the next comes before."""
+        """Retry a due time after a pause, unless the next comes before."""
         entry.again = due
         entry.timer.try_again(pause * random.uniform(0.75, 1.25))  # noqa: S311  # not for secrets
 

@@ -18,13 +18,13 @@ EVENTS: Mapping[Kind | None, str] = {
 
 
 class ScheduleLogger:
-    """Logs what becomes of due times and their runs."""
+    """Logs the outcome of due times and their runs."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
 
     def started(self, job: str, due: int, late: float) -> None:
-        """A run begins; its own lines say so."""
+        """A run begins; it logs this itself."""
 
     def ended(self, run: Run, due: int) -> None:
         """A run ended; its own last line says so, unless it had nothing to do."""

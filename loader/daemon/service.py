@@ -1,4 +1,4 @@
-"""The daemon: jobs at their times, until it is told to stop; its config can be reloaded while it runs."""
+"""The daemon: runs jobs on their schedules until it is stopped; its config can be reloaded while it runs."""
 
 import ctypes
 import gc
@@ -38,15 +38,15 @@ from loader.web.app import Serving
 from loader.web.views import Action
 from loader.words import counted
 
-ARENAS = 2  # of malloc: threads come and go, and in the usual eight a core the daemon grew by a tenth in five minutes
+ARENAS = 2  # of malloc: threads come and go; with the usual eight per core the daemon grew by a tenth in five minutes
 M_ARENA_MAX = -8  # in glibc's malloc.h
-RESUME_EVERY = 10.0  # seconds between two looks for what was cut off, while the target is away
-CLOCKS_EVERY = 5.0  # seconds between two looks at the target's clocks
-BEAT = 1.0  # seconds between two looks at signals, the clock and the watchdog
-STALLED = 10.0  # seconds without a turn of the clock's thread after which systemd is told nothing more
-SWEEP = 10.0  # seconds between two collections: clients that are done refer to themselves, and hold on to buffers
-FINISH = 12.0  # seconds that chunks under way have to finish once the daemon is stopped
-LEAVE = 25.0  # seconds after which it ends in any case: systemd kills after 35
+RESUME_EVERY = 10.0  # seconds between two searches for interrupted runs while the target is away
+CLOCKS_EVERY = 5.0  # seconds between two checks of the target's clocks
+BEAT = 1.0  # seconds between two checks of signals, the clock and the watchdog
+STALLED = 10.0  # seconds without activity of the clock's thread after which systemd is no longer notified
+SWEEP = 10.0  # seconds between two collections: finished clients refer to themselves, and keep their buffers
+FINISH = 12.0  # seconds that running chunks have to finish once the daemon is stopped
+LEAVE = 25.0  # seconds after which it ends in any case: systemd kills it after 35
 
 
 class Daemon:
@@ -82,7 +82,7 @@ class Daemon:
         self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
         notify(READY=1, STATUS=_scheduled(timed(self.config)))
         gc.collect()
-        gc.freeze()  # what is there now stays: a sweep takes a millisecond then, not fifty
+        gc.freeze()  # keep objects that exist now out of collections, which then take a millisecond, not fifty
         while (told := self._wait()) in {0, signal.SIGHUP}:
             if told:
                 self._reload()
@@ -96,7 +96,7 @@ class Daemon:
         os._exit(0)  # a thread may wait for a server that hangs
 
     def _hear(self, number: int, _: object) -> None:
-        """Take note of a signal; a second one that asks to stop ends the process at once."""
+        """Note a signal; a second one that asks to stop ends the process at once."""
         if number != signal.SIGHUP:
             for each in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(each, signal.SIG_DFL)
@@ -123,7 +123,7 @@ class Daemon:
         A job that reads all its rows keeps a checkpoint, so that a run that was cut off resumes when it is retried.
         """
         config = self.config
-        if name not in config.jobs:  # a reload takes it out while it begins
+        if name not in config.jobs:  # a reload may remove it at this moment
             config = self._before
         job = config.jobs[name]
         try:
@@ -139,9 +139,9 @@ class Daemon:
         return job in self.config.jobs
 
     def act(self, job: str, action: Action, by: str) -> bool:
-        """Run a job, retry its rejects, pause or resume its schedule; False where it is under way, here or elsewhere.
+        """Run a job, retry its rejects, pause or resume its schedule; False if it is in progress, here or elsewhere.
 
-        Raises a `LoaderError` where the target cannot be told.
+        Raises a `LoaderError` if the target cannot be reached.
         """
         config, done = self.config, True
         if action in {Action.RUN, Action.RETRY}:
@@ -157,7 +157,7 @@ class Daemon:
         return done
 
     def _by_hand(self, name: str, action: Action) -> None:
-        """Do what was asked for, as the config is by now."""
+        """Do what was requested, with the current config."""
         config = self.config
         if name not in config.jobs:
             self._log.logger(name).warning("action dropped: the job was taken out of the config", action=action.value)
@@ -181,7 +181,7 @@ class Daemon:
             say.info("rejects were tried again", written=done.written, gone=done.gone, rejected=left)
 
     def _resume(self) -> None:
-        """Resume runs that were cut off or failed before their due time was done, as by a restart of the daemon."""
+        """Resume runs that were interrupted or failed before their due time was done, as by a restart of the daemon."""
         while not self._halt.asked:
             try:
                 with RedisClient(self.config.target) as target:
@@ -231,7 +231,7 @@ class Daemon:
         notify(READY=1, STATUS=_scheduled(jobs))
 
     def _stop(self, number: int) -> None:
-        """Have the runs finish the chunks they have begun, then end them, then leave them."""
+        """Let runs finish the chunks they have begun, then stop them, then abandon them."""
         began = time.monotonic()
         notify(STOPPING=1, STATUS="stopping")
         self._say.info("daemon stopping", signal=signal.Signals(number).name)
@@ -245,20 +245,20 @@ class Daemon:
 
 
 def _limit_arenas() -> None:
-    """Have glibc allocate from few arenas, see mallopt(3); elsewhere nothing is done."""
+    """Make glibc allocate from few arenas, see mallopt(3); does nothing elsewhere."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def _raise_files() -> None:
-    """Have as many file descriptors as this process may."""
+    """Allow as many file descriptors as this process may have."""
     with suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def timed(config: Config) -> Mapping[str, ScheduleConfig]:
-    """The schedules of a config by job; a `ConfigError` where it has none."""
+    """The schedules of a config by job; a `ConfigError` if it has none."""
     found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
     if not found:
         raise ConfigError("no job has a schedule: add one to a job, like `schedule: {every: 30s}`")
@@ -266,7 +266,7 @@ def timed(config: Config) -> Mapping[str, ScheduleConfig]:
 
 
 def has_checkpoint(job: JobConfig) -> bool:
-    """Whether a run of the job can go on where another one was cut off."""
+    """Whether a run of the job can resume an interrupted one."""
     return not job.incremental and not job.changed_only
 
 

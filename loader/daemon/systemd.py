@@ -1,4 +1,4 @@
-"""What systemd is told of a service, by datagrams to the socket that $NOTIFY_SOCKET names; see sd_notify(3)."""
+"""Notifications to systemd, by datagrams to the socket that $NOTIFY_SOCKET names; see sd_notify(3)."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 
 def notify(**facts: str | int) -> None:
-    """Tell systemd, where it listens: `READY=1`, `STATUS="…"`."""
+    """Notify systemd, if it listens: `READY=1`, `STATUS="…"`."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -17,7 +17,7 @@ def notify(**facts: str | int) -> None:
 
 
 def watchdog() -> float:
-    """Seconds within which systemd wants to hear `WATCHDOG=1`; 0 where it does not."""
+    """Seconds within which systemd expects `WATCHDOG=1`; 0 if it does not."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0.0
     return int(os.environ.get("WATCHDOG_USEC") or 0) / 1e6

@@ -1,4 +1,4 @@
-"""The timer of one job: its next fire time and its next attempt, kept right however clocks are set."""
+"""The timer of one job: its next fire time and its next attempt, kept right however clocks are changed."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from loader.daemon.alarms import Alarm
 from loader.daemon.due_times import DueTimes, Timed
 from loader.process import ticks
 
-BACK = 2.0  # seconds that the clock may be set back without new times being reckoned
-DRIFT = 0.2  # seconds that two clocks may part before what is to come gets new times
+BACK = 2.0  # seconds that the clock may be set back before new times are computed
+DRIFT = 0.2  # seconds that two clocks may drift apart before new times are computed
 
 
 class JobTimer:
     """Rings at the fire times of a schedule, by the job's clock, and at the job's next attempt, after its pause.
 
-    `now` is what time it is by the job's clock; alarms go by this machine's, which is `shift` seconds ahead of it.
+    `now` is the time by the job's clock; alarms follow this machine's, which is `shift` seconds ahead of it.
     """
 
     def __init__(self, timed: Timed, now: float, alarm: Alarm, retry: Alarm) -> None:
@@ -47,7 +47,7 @@ class JobTimer:
         return due
 
     def set_right(self, now: float, *, was_set: bool) -> bool:
-        """Follow the clocks, of which this machine's `was_set`; whether anything rings at another time now."""
+        """Follow the clocks, of which this machine's `was_set`; returns whether anything rings at another time now."""
         shift = time.time() - now
         if went_back := now < self._seen - BACK:
             self._times.start_after(now)
@@ -61,16 +61,16 @@ class JobTimer:
         return True
 
     def try_again(self, pause: float) -> None:
-        """Ring for the next attempt after a pause, whatever clocks are set to until then."""
+        """Ring for the next attempt after a pause, however clocks are changed until then."""
         self._retry_at = ticks() + pause
         self._retry.set(time.time() + pause)
 
     def forget_retry(self) -> None:
-        """Make no further attempt."""
+        """Cancel the next attempt."""
         self._retry.cancel()
 
     def cancel(self) -> None:
-        """Ring no more."""
+        """Stop ringing."""
         self._alarm.cancel()
         self._retry.cancel()
 

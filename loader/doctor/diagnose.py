@@ -1,6 +1,6 @@
-"""A check-up: all that can be seen of a config, its two servers and its jobs, each finding with its fix.
+"""A check-up: the config, its two servers and its jobs, each finding with its fix.
 
-Every check is made, whatever the others came to, and nothing is written to either server.
+Every check is made, whatever the results of the others, and nothing is written to either server.
 """
 
 import resource
@@ -32,7 +32,7 @@ class Written:
 
 
 def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig]) -> Iterator[Finding]:
-    """Each finding as it is made: of the config, of MySQL, of Redis, of each job."""
+    """The findings, one by one: of the config, of MySQL, of Redis, of each job."""
     yield from examine(SIDE, CHECKS, Written(settings, files))
     with ExitStack() as stack:
         mysql = doctor_mysql.reach(settings)

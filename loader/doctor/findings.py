@@ -1,4 +1,4 @@
-"""What a check-up finds, as people and programs are told of it. Pure."""
+"""The findings of a check-up, for people and programs. Pure."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw, and the command or the line of the config that fixes it; `check` is `side.name`."""
+    """The observation of one check, and the command or the line of config that fixes it; `check` is `side.name`."""
 
     level: Level
     seen: str
@@ -47,7 +47,7 @@ def ok(seen: str) -> Finding:
 
 
 def warn(seen: str, fix: str | None = None) -> Finding:
-    """It works, but."""
+    """It works, but has a weakness."""
     return Finding(Level.WARN, seen, fix)
 
 
@@ -57,17 +57,17 @@ def fail(seen: str, fix: str | None = None) -> Finding:
 
 
 def unchecked(why: object) -> Finding:
-    """Nothing is known."""
+    """The check could not be made."""
     return warn(f"not checked: {why}")
 
 
 def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | None = None) -> Iterator[Finding]:
-    """Make checks on a subject, each whatever the others came to."""
+    """Make checks on a subject, each regardless of the others' results."""
     for name, check in checks.items():
         try:
             found = list(check(subject))
         except LoaderError as error:
-            refused = error.kind.is_refusal and not error.fix  # what the account may not see need not be wrong
+            refused = error.kind.is_refusal and not error.fix  # facts that the account may not read need not be wrong
             found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
@@ -76,13 +76,13 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
 
 
 def skip(side: str, checks: Iterable[str], why: str, job: str | None = None) -> Iterator[Finding]:
-    """Say of checks that they could not be made."""
+    """Report that checks could not be made."""
     for name in checks:
         yield replace(unchecked(why), check=f"{side}.{name}", job=job)
 
 
 def clock(ahead: float, whose: str) -> Finding:
-    """What it means that a clock is so many seconds ahead of ours."""
+    """The finding for a clock that is this many seconds ahead of ours."""
     if abs(ahead) <= SKEW:
         return ok(f"{abs(ahead):.1f} s from ours")
     way = "ahead of" if ahead > 0 else "behind"
@@ -93,7 +93,7 @@ def clock(ahead: float, whose: str) -> Finding:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to a host stays on this machine."""
+    """Whether bytes to a host stay on this machine."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
@@ -113,7 +113,7 @@ def doctor_document(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def finding_text(finding: Finding, before: Finding | None) -> str:
-    """A finding for people, in lines that fit a terminal; under a heading where the one before is of another side."""
+    """A finding for people, on lines that fit a terminal; with a heading if the previous one is of another side."""
     side, _, name = finding.check.partition(".")
     lines = []
     if before is None or (side, finding.job) != (before.check.partition(".")[0], before.job):
@@ -141,7 +141,7 @@ def summary_text(findings: Sequence[Finding]) -> str:
 
 
 def _folded(fix: str) -> Iterator[str]:
-    """The fix, in lines that can be copied: a shell goes on behind a backslash, SQL and YAML at any space."""
+    """The fix, on lines that can be copied: shell commands continue after a backslash, SQL and YAML at any space."""
     end = " \\" if fix.startswith(("redis-cli ", "loader ", "mysql ")) else ""
     line = INDENT + "fix:"
     for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+|\S""", fix):
@@ -155,7 +155,7 @@ def _folded(fix: str) -> Iterator[str]:
 def redis_cli(*words: str, node: str, tls: Sequence[str] = (), everywhere: bool = False) -> str:
     """The shell command that sends a command to a node (`host:port` or a socket), or to all nodes of its cluster.
 
-    `tls` are the options that make it speak TLS.
+    `tls` are redis-cli's options for TLS.
     """
     host, _, port = node.rpartition(":")
     alone = ["-h", host, "-p", port] if port.isdecimal() else ["-s", node]

@@ -1,4 +1,4 @@
-"""What `doctor` looks at for one job: its table, its keys, whether its rows fit, its state, when it runs."""
+"""The checks of one job: its table, its keys, whether its rows fit, its state, when it runs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -25,7 +25,7 @@ TIMES = 3  # next runs that are shown
 
 
 def checked(settings: Config, job: JobConfig, mysql: MysqlProbe | None, redis: RedisProbe | None) -> Iterator[Finding]:
-    """All that can be seen of a job, where MySQL and Redis were reached or only one of them."""
+    """All checks of a job, even if only one of MySQL and Redis was reached."""
     planned: PlannedJob | None = None
     why = "there is no connection to MySQL"
     if mysql:

@@ -1,4 +1,4 @@
-"""What `doctor` looks at of the plan of one job: its key, and how changes are found."""
+"""The checks of one job's plan: its key, and how changes are found."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class PlannedJob:
         return f"{quote(self.settings.source.database)}.{quote(self.table.name)}"
 
     def alter(self, change: str) -> str:
-        """The SQL that alters the table; MariaDB has to be told that its history stays."""
+        """The SQL that alters the table; MariaDB must be told to keep its history."""
         keep = "SET STATEMENT system_versioning_alter_history = KEEP FOR " if self.table.has_history else ""
         return f"{keep}ALTER TABLE {self.address} {change};"
 
 
 def _key(planned: PlannedJob) -> Iterator[Finding]:
-    """Whether each row has a key of its own, and the table can be walked in chunks."""
+    """Whether each row has its own key, and the table can be walked in chunks."""
     plan, table = planned.plan, planned.table
     others, passes = (plan.warnings, ()) if plan.walk else (plan.warnings[:-1], plan.warnings[-1:])
     for warning in others:
@@ -55,7 +55,7 @@ def _key(planned: PlannedJob) -> Iterator[Finding]:
 
 
 def _apart(planned: PlannedJob, warning: str) -> Finding:
-    """What has the columns of a key be told apart: another sign between them, or the fewest in hexadecimal."""
+    """A fix that makes the columns of the key distinguishable: another separator, or the fewest in hexadecimal."""
     if key := _better_key(planned, planned.plan.key_columns):
         return warn(warning, key)
     names = " and ".join(f"HEX({quote(name)})" for name in planned.plan.joint.to_hex())
@@ -63,7 +63,7 @@ def _apart(planned: PlannedJob, warning: str) -> Finding:
 
 
 def _better_key(planned: PlannedJob, names: Sequence[str]) -> str | None:
-    """A key of these columns that no two rows share; None where no sign keeps them apart."""
+    """A key of these columns that no two rows share; None if no separator keeps them apart."""
     columns = [column for name in names if (column := planned.table.column(name))]
     separator = planned.plan.joint.separator(columns)
     own = None if separator is None else separator.join(f"{{{column.name}}}" for column in columns)
@@ -93,7 +93,7 @@ def _walk_fix(planned: PlannedJob) -> str | None:
 
 
 def _incremental(planned: PlannedJob) -> Iterator[Finding]:
-    """Whether the column of an incremental job tells what was changed, and has an index."""
+    """Whether the column of an incremental job records changes, and has an index."""
     incremental = planned.job.incremental
     if incremental is None:
         return

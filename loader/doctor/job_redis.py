@@ -1,4 +1,4 @@
-"""What `doctor` looks at of one job's rows in Redis: whether they fit, and what is there."""
+"""The checks of one job's rows in Redis: whether they fit, and what their keys hold."""
 
 import random
 from collections import defaultdict
@@ -17,11 +17,11 @@ from loader.report.values import shown
 from loader.wire.slots import slot_of
 from loader.words import counted
 
-NAMED = 3  # keys that a finding names
-GONE = -2  # what TTL says of a key that is not there
-SCANNED = 1000  # keys that SCAN looks at in one command
-SCANS = 2  # of a master: one from anywhere, one that goes on, or starts over at the end
-SPARE = 1.25  # what a limit of memory should be, as a multiple of what will be in use
+NAMED = 3  # keys named in a finding
+GONE = -2  # TTL's reply for a missing key
+SCANNED = 1000  # keys that SCAN visits in one command
+SCANS = 2  # SCANs of a master: one from a random place, one that continues, or starts over at the end
+SPARE = 1.25  # what maxmemory should be, as a multiple of the memory in use afterwards
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class JobOnRedis:
 
     @property
     def keys(self) -> dict[Node, list[bytes]]:
-        """Keys of the job, a sample: those of the first rows, and some of each master."""
+        """Keys of the job, a sample: those of the first rows, and some from each master."""
         if self._keys is None:
             target, found = self.redis.target, defaultdict[Node, set[bytes]](set)
             for words in self.rows:
@@ -62,7 +62,7 @@ def _size(facing: JobOnRedis) -> Iterator[Finding]:
             "there are no rows" if not facing.rows else "not estimated: MySQL does not know how many rows will come"
         )
         return
-    full: dict[Node, int] = {}  # what would be in use, where it is more than there is
+    full: dict[Node, int] = {}  # the memory in use afterwards, if it exceeds the limit
     rooms: dict[Node, int] = {}
     for node, need in needed.items():
         info = facing.redis.infos.get(node, {})
@@ -82,7 +82,7 @@ def _size(facing: JobOnRedis) -> Iterator[Finding]:
 
 
 def _types(facing: JobOnRedis) -> Iterator[Finding]:
-    """Whether keys of the job hold something else than a hash, in a sample."""
+    """Whether keys of the job hold anything but a hash, in a sample."""
     wrong = [(node, key, kind) for node, each in facing.keys.items() for key, kind in _kinds(facing, node, each)]
     if not wrong:
         count = sum(map(len, facing.keys.values()))
@@ -99,7 +99,7 @@ def _types(facing: JobOnRedis) -> Iterator[Finding]:
 
 
 def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
-    """Whether hashes of the job expire though they are not to, or do not though they are, in a sample."""
+    """Whether hashes of the job expire although they should not, or the other way round, in a sample."""
     job, odd, seen = facing.planned.job, 0, 0
     layout = facing.planned.plan.layout
     most = 0 if layout.ttl is None else layout.ttl + layout.ttl_jitter
@@ -118,8 +118,8 @@ def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
 
 
 def _scanned(facing: JobOnRedis, node: Node, pattern: str) -> Iterator[bytes]:
-    """Keys of a master that fit a pattern, from anywhere on."""
-    cursor = str(random.getrandbits(48))  # where a sample begins is no secret
+    """Keys of a master that match a pattern, from a random place on."""
+    cursor = str(random.getrandbits(48))  # the place of a sample is no secret
     for _ in range(SCANS):
         found, keys = facing.redis.target.command(node, "SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED)
         yield from keys
@@ -127,7 +127,7 @@ def _scanned(facing: JobOnRedis, node: Node, pattern: str) -> Iterator[bytes]:
 
 
 def _kinds(facing: JobOnRedis, node: Node, keys: Sequence[bytes]) -> Iterator[tuple[bytes, str]]:
-    """The keys that hold no hash, and what they hold."""
+    """The keys that hold no hash, with their types."""
     replies = facing.redis.target.commands(node, [["TYPE", key] for key in keys]) if keys else []
     for key, reply in zip(keys, replies, strict=True):
         kind = "hash" if isinstance(reply, Exception) else reply.decode()

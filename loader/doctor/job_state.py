@@ -1,4 +1,4 @@
-"""What `doctor` looks at of what the loader keeps for one job."""
+"""The checks of the loader's state for one job."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -24,7 +24,7 @@ from loader.words import counted
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A job, and the Redis that its state is in."""
+    """A job, and the Redis that holds its state."""
 
     settings: Config
     job: JobConfig
@@ -32,7 +32,7 @@ class JobState:
 
 
 def _readable(check: Check[JobState]) -> Check[JobState]:
-    """The same check, which fails where a key of the loader's own is none that this program wrote."""
+    """The same check, failing if one of the loader's own keys was not written by this program."""
 
     def look(kept: JobState) -> list[Finding]:
         try:
@@ -50,7 +50,7 @@ def _unreadable(kept: JobState, error: StateError) -> Finding:
 
 
 def _state(kept: JobState) -> Iterator[Finding]:
-    """Whether what runs and people have left can be read."""
+    """Whether the state left by runs and people can be read."""
     target, name = kept.redis.target, kept.job.name
     state, schedule, history = StateStore(target, name), ScheduleState(target, name), History(target, name)
     wrong = False
@@ -109,7 +109,7 @@ def _rejects(kept: JobState) -> Iterator[Finding]:
 
 @_readable
 def _name(kept: JobState) -> Iterator[Finding]:
-    """Whether the job's name is another config's in this target."""
+    """Whether the job's name belongs to another config in this target."""
     refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
     if refusal:
         yield fail(refusal, f"loader sync {kept.job.name} --restart  # if the job has moved")
@@ -118,11 +118,11 @@ def _name(kept: JobState) -> Iterator[Finding]:
 
 
 def _times(kept: JobState) -> Iterator[Finding]:
-    """Whether what was done is in the future, so by a clock that is or was wrong; the loader's own go by Redis's."""
+    """Whether anything is dated in the future, so by a wrong clock; the loader's own times come from Redis's."""
     schedule = ScheduleState(kept.redis.target, kept.job.name)
     history = History(kept.redis.target, kept.job.name)
     success = slot = None
-    with suppress(StateError):  # which `_state` tells of
+    with suppress(StateError):  # reported by `_state`
         success = history.success()
     with suppress(StateError):
         slot = schedule.slot()

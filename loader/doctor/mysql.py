@@ -1,4 +1,4 @@
-"""What `doctor` looks at in MySQL: the account, the connection, the server."""
+"""The checks of MySQL: the account, the connection, the server."""
 
 import re
 import time
@@ -23,7 +23,7 @@ ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
 
 @dataclass(frozen=True, slots=True)
 class MysqlProbe:
-    """A connection to MySQL, and whose it is, as an account is written in SQL."""
+    """A connection to MySQL, and its account as SQL spells it."""
 
     settings: Config
     source: Connection
@@ -36,7 +36,7 @@ class MysqlProbe:
 
 
 def reach(settings: Config) -> MysqlProbe | Finding:
-    """Log in; else the finding that says why not."""
+    """Log in, or return the finding that says why not."""
     try:
         source = Connection(settings.source)
         (account,) = source.single("SELECT CURRENT_USER()")
@@ -46,17 +46,17 @@ def reach(settings: Config) -> MysqlProbe | Finding:
 
 
 def checked(patient: MysqlProbe) -> Iterator[Finding]:
-    """All that can be seen in MySQL without a job."""
+    """All checks of MySQL that need no job."""
     return examine(SIDE, CHECKS, patient)
 
 
 def skipped() -> Iterator[Finding]:
-    """What could not be seen."""
+    """The checks that could not be made."""
     return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
 
 
 def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
-    """What lets the account in, by what the server said."""
+    """The fix for a refused login, judging by the server's error."""
     if error.fix:
         return f"{error.fix};"
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
@@ -74,7 +74,7 @@ def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
 
 
 def _quoted(account: str) -> str:
-    """An account as GRANT takes it."""
+    """An account as GRANT spells it."""
     user, _, host = account.rpartition("@")
     return "@".join("'" + part.replace("'", "''") + "'" for part in (user, host))
 
@@ -101,7 +101,7 @@ def _tls(patient: MysqlProbe) -> Iterator[Finding]:
 
 
 def _session(patient: MysqlProbe) -> Iterator[Finding]:
-    """Whether the session is still what was set; where results depend on it, logging in has seen to that."""
+    """Whether the session still has its variables; those that results depend on were checked at login."""
     if astray := patient.source.astray():
         found = fail if any(each.variable.vital for each in astray) else warn
         yield found(
@@ -170,7 +170,7 @@ def _connections(patient: MysqlProbe) -> Iterator[Finding]:
 
 
 def _definition(patient: MysqlProbe) -> str:
-    """How the account was made; empty where it may not look at itself."""
+    """The account's CREATE USER statement; empty if it may not read it."""
     try:
         return patient.source.fetch("SHOW CREATE USER CURRENT_USER()")[0][0] or ""
     except SourceError as error:
@@ -180,7 +180,7 @@ def _definition(patient: MysqlProbe) -> str:
 
 
 def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
-    """Whether open transactions and running statements are seen, to whose beginning an incremental sync may read."""
+    """Whether open transactions and running statements are visible, which an incremental sync needs."""
     jobs = [job for job in patient.settings.jobs.values() if job.incremental]
     if not jobs:
         return

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Redis: the account, each node, and whether the cluster holds together."""
+"""The checks of Redis: the account, each node, and the state of the cluster."""
 
 import json
 import shlex
@@ -37,12 +37,12 @@ from loader.words import counted
 
 SIDE = "redis"
 OWN_KEYS = ", the loader's own too: pauses, owed prunes, rejects, checkpoints"
-NAMED = 3  # nodes that a finding names
+NAMED = 3  # nodes named in a finding
 
 
 @dataclass(frozen=True, slots=True)
 class RedisProbe:
-    """A target, its masters with their replicas, and what each node said of itself, or why it said nothing."""
+    """A target, its masters with their replicas, and the INFO of each node, or why it sent none."""
 
     settings: Config
     target: RedisClient
@@ -53,12 +53,12 @@ class RedisProbe:
 
     @property
     def account(self) -> str:
-        """Who the loader is in Redis."""
+        """The loader's account in Redis."""
         return self.settings.target.user or "default"
 
     @property
     def masters(self) -> Mapping[Node, dict[str, str]]:
-        """What the masters said."""
+        """The masters' INFO."""
         return {node: self.infos[node] for node in self.groups if node in self.infos}
 
     def cli(self, *words: str, node: Node | None = None) -> str:
@@ -69,7 +69,7 @@ class RedisProbe:
 
 
 def reach(settings: Config) -> RedisProbe | Finding:
-    """Log in; else the finding that says why not."""
+    """Log in, or return the finding that says why not."""
     try:
         target = RedisClient(settings.target)
     except LoaderError as error:
@@ -88,17 +88,17 @@ def reach(settings: Config) -> RedisProbe | Finding:
 
 
 def checked(patient: RedisProbe) -> Iterator[Finding]:
-    """All that can be seen in Redis without a job's table."""
+    """All checks of Redis that need no job's table."""
     return examine(SIDE, CHECKS, patient)
 
 
 def skipped() -> Iterator[Finding]:
-    """What could not be seen."""
+    """The checks that could not be made."""
     return skip(SIDE, list(CHECKS)[1:], "there is no connection to Redis")
 
 
 def _look(settings: Config, target: RedisClient) -> RedisProbe:
-    """Ask each node what it has to say."""
+    """Read the INFO of each node."""
     groups: dict[Node, tuple[Node, ...]] = {}
     alone = [(0, SLOTS - 1, [target.topology.seeds[0]])]
     for _, _, (master, *replicas) in (target.topology.ranges() if target.cluster else alone) or alone:
@@ -121,7 +121,7 @@ def _look(settings: Config, target: RedisClient) -> RedisProbe:
 
 
 def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
-    """The replicas that a master itself names: CLUSTER SLOTS leaves out one that has received nothing yet."""
+    """The replicas that a master itself names: CLUSTER SLOTS omits one that has received nothing yet."""
     try:
         info = target.info(master)
     except LoaderError:
@@ -132,7 +132,7 @@ def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
 
 
 def _login_fix(settings: Config, error: LoaderError) -> str:
-    """What lets the account in, or shows whether the server is there."""
+    """The fix for a refused login, or a test whether the server is there."""
     target = settings.target
     node = target.endpoint
     if error.fix:
@@ -143,7 +143,7 @@ def _login_fix(settings: Config, error: LoaderError) -> str:
 
 
 def _account(settings: Config, node: str) -> str | None:
-    """What makes the account at a node what it has to be; None for the one that everybody shares."""
+    """The fix for the account's rights at a node; None for the default account."""
     target = settings.target
     if not target.user:
         return None
@@ -152,7 +152,7 @@ def _account(settings: Config, node: str) -> str | None:
 
 
 def tls_options(target: TargetConfig) -> list[str]:
-    """The options by which redis-cli speaks TLS as the loader does."""
+    """redis-cli's options for TLS as the loader uses it."""
     if not target.tls:
         return []
     files = {"--cacert": target.tls_ca, "--cert": target.tls_cert, "--key": target.tls_key}
@@ -161,7 +161,7 @@ def tls_options(target: TargetConfig) -> list[str]:
 
 
 def _patterns(settings: Config) -> dict[str, str]:
-    """The key patterns that an account needs, by what the keys of each job and of the loader itself begin with."""
+    """The key patterns that an account needs, by the prefixes of each job and of the loader itself."""
     prefixes = [*(job.prefix for job in settings.jobs.values()), PREFIX]
     return {prefix: f"~{escape_glob(prefix)}*" for prefix in prefixes}
 
@@ -195,7 +195,7 @@ def _tls(patient: RedisProbe) -> Iterator[Finding]:
 
 
 def _nodes(patient: RedisProbe) -> Iterator[Finding]:
-    """Whether every node answers under the address that the cluster tells."""
+    """Whether every node answers at the address that the cluster announces."""
     for node, error in patient.failures.items():
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
@@ -255,7 +255,7 @@ def _new_replica(patient: RedisProbe, master: Node) -> str:
 
 
 def _memory(patient: RedisProbe) -> Iterator[Finding]:
-    """Whether keys are thrown away once a node is full."""
+    """Whether keys are evicted once a node is full."""
     expire = any(job.ttl for job in patient.settings.jobs.values())
     used: list[tuple[float, str]] = []
     evicting: dict[str, list[Node]] = defaultdict(list)
@@ -340,7 +340,7 @@ def _lacking(patient: RedisProbe, node: Node) -> tuple[tuple[str, ...], tuple[st
     error = patient.target.error(reply, node)
     if not error.kind.is_refusal or error.fix:
         raise error
-    return tuple(REDIS_RIGHTS.split()), ()  # without EVAL no more is to be learned, and those it has do no harm
+    return tuple(REDIS_RIGHTS.split()), ()  # without EVAL the rights cannot be checked, and those it has do no harm
 
 
 def _clock(patient: RedisProbe) -> Iterator[Finding]:

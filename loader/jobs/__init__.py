@@ -1,1 +1,1 @@
-"""What can be done with a job besides loading it: preview, status, verify, prune, rejects."""
+"""Operations on a job besides loading it: preview, status, verify, prune, rejects."""

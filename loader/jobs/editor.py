@@ -1,4 +1,4 @@
-"""Changes single hashes of a job under its lock: writes them from their rows, and deletes those that no row makes."""
+"""Changes single hashes of a job under its lock: writes them from their rows, and deletes those without a row."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -29,10 +29,10 @@ class HashEditor:
         return session.with_retry(attempt)
 
     def unlink(self, keys: Sequence[bytes], moving: Collection[int] = ()) -> int:
-        """Delete the hashes of those keys that no row makes, looked up right before each attempt; returns how many.
+        """Delete the hashes of those keys that have no row, looked up right before each attempt; returns how many.
 
-        If the move of a slot was cut off between two steps, both nodes have its keys: the keys in `moving` slots are
-        deleted on both.
+        If the move of a slot was interrupted between two steps, both nodes have its keys: the keys in `moving` slots
+        are deleted on both.
         """
         session = self._session
 

@@ -1,4 +1,4 @@
-"""A job, carried out: a run, what belongs to it after its last chunk, and its place in the history."""
+"""Executes a job: a run, the work after its last chunk, and its entry in the history."""
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -19,13 +19,13 @@ from loader.state.claim import Claims, claim_of
 def execute(
     settings: Config, job: JobConfig, options: Options, listener: RunListener, *, prune: float | None = None
 ) -> Run:
-    """Run a job; then, where it ended well, delete hashes without a row, up to `prune` percent of them.
+    """Run a job; then, if it ended well, delete hashes without a row, up to `prune` percent of them.
 
-    Without a `prune`, that is left out; but with `full_every`, a full sync finds what increments cannot, deleted rows
-    too: it prunes as `loader prune` does, and where that fails or is cut off, the next run does.
+    Without `prune`, nothing is deleted; but with `full_every`, a full sync finds deleted rows, which increments cannot:
+    it prunes as `loader prune` does, and if that fails or is interrupted, the next run does.
 
-    The listener hears of its begin and its end, and the history keeps it, unless it was a dry run or another run held
-    the lock. Never raises for what a person can fix: the run says how it ended, and with which exit code.
+    The listener is told of its begin and its end, and the history keeps it, unless it was a dry run or another run held
+    the lock. Never raises for errors that a person can fix: the run has its outcome and exit code.
     """
     name = new_id()
     listener.notify(RunBegan(job.name, name, options.slot))
@@ -33,7 +33,7 @@ def execute(
     try:
         run = run_job(settings, job, options, listener, name, lambda run, ends: _finish(run, ends, prune))
         run.slot = options.slot
-    except Exception as error:  # a fault of this program; its text may quote a row
+    except Exception as error:  # a bug in this program; its text may contain a row
         began.outcome = Outcome(Kind.FAULT, f"unexpected {type(error).__name__}")
         _close(settings, job, options, listener, began)
         raise
@@ -42,7 +42,7 @@ def execute(
 
 
 def _close(settings: Config, job: JobConfig, options: Options, listener: RunListener, run: Run) -> None:
-    """Keep a run in the history, and tell of its end."""
+    """Keep a run in the history, and report its end."""
     is_kept = not (run.dry_run or run.did_nothing or run.outcome.kind is Kind.FOREIGN)
     if is_kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
         listener.notify(Notice(f"the run is not in the history of its job: {missing}"))
@@ -50,7 +50,7 @@ def _close(settings: Config, job: JobConfig, options: Options, listener: RunList
 
 
 def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
-    """Claim the job's name, note its fields, and delete hashes without a row, where that was asked for or is due."""
+    """Claim the job's name, note its fields, and delete hashes without a row, if requested or due."""
     if run.dry_run:
         return
     settings, job = ends.settings, ends.plan.job

@@ -1,4 +1,4 @@
-"""Finds a job's keys in Redis: goes over all masters with SCAN, follows slots that move, and draws keys at random."""
+"""Finds a job's keys in Redis: reads all masters with SCAN, follows slots that move, and draws random keys."""
 
 import random
 from collections.abc import Collection, Iterator
@@ -14,10 +14,10 @@ from loader.redis.migrations import Move, Standing, in_words, standing
 from loader.redis.servers import lives
 from loader.wire.slots import slot_of
 
-PAGE = 1000  # keys that SCAN looks at in one command
+PAGE = 1000  # keys that SCAN visits in one command
 PAGES = 100  # of a master at most for a sample: about 50 ms
-SCANS = 3  # times that all masters are gone over if they change meanwhile
-TURNS = 5  # times that the keys of slots are looked for that are moved meanwhile
+SCANS = 3  # times that all masters are read if they change meanwhile
+TURNS = 5  # times that the keys of slots that move meanwhile are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Keyspace:
                 moved |= self._standing().changed(stood)
                 self._target.refresh(force=True)
                 if self._lives() != before:
-                    changed = "redis: the masters have changed while keys were looked for"
+                    changed = "redis: the masters changed while keys were being read"
                     raise TargetError(changed, kind=Kind.UNAVAILABLE)  # noqa: TRY301
             except TargetError as error:
                 if not error.transient or last:
@@ -75,9 +75,9 @@ class Keyspace:
             yield None
 
     def keys_in(self, slots: Collection[int]) -> Iterator[list[bytes]]:
-        """Yield the job's keys in some slots; again those of slots that are moved meanwhile.
+        """Yield the job's keys in some slots; again those of slots that move meanwhile.
 
-        Raises a `TargetError` if slots are moved all the time, or are half moved without a way to tell how far.
+        Raises a `TargetError` if slots keep moving, or are half moved without a way to tell how far.
         """
         left = set(slots)
         for _ in range(TURNS):
@@ -112,7 +112,7 @@ class Keyspace:
             with_retry(lambda: add(node, self._random_keys(node, each)))  # noqa: B023
         for node in nodes:
             goal = min(count, len(found) + each)
-            for start in (random.getrandbits(48), 0):  # where it begins is no secret
+            for start in (random.getrandbits(48), 0):  # the place of a sample is no secret
                 with_retry(lambda: look(node, goal, start, PAGES))  # noqa: B023
         for node in () if found else nodes:
             with_retry(lambda: look(node, count))  # noqa: B023
@@ -121,8 +121,8 @@ class Keyspace:
     def _unchecked(self, slots: Collection[int]) -> TargetError:
         moves = [move for move in self._moves if move.slot in slots]
         which = f"slot {min(slots)}" if len(slots) == 1 else f"{len(slots):,} slots"
-        told = in_words(moves) or f"{which} may have moved while keys were looked for"
-        advice = "repeat the command once they stay where they are"
+        told = in_words(moves) or f"{which} may have moved while keys were being read"
+        advice = "repeat the command once they no longer move"
         if any(not move.agreed for move in moves):
             advice = f"one side knows nothing of it: end it, as `redis-cli --cluster fix {moves[0].giver}` does"
         return TargetError(f"redis: not checked: {told}: {advice}")

@@ -1,4 +1,4 @@
-"""Finds hashes without a row: SCAN goes over each master, and MySQL is asked for the rows of their keys."""
+"""Finds hashes without a row: SCAN reads the keys of each master, and MySQL is queried for their rows."""
 
 import time
 from collections import deque
@@ -47,7 +47,7 @@ def extras(rows: JobRows, keyspace: Keyspace, slots: set[int], looks: int = rech
 
 @dataclass(slots=True)
 class Unsure:
-    """Hashes without a row that may be someone else's, and are left alone: how many, and the first of them."""
+    """Hashes without a row that may be someone else's, and are left alone: their number, and the first one."""
 
     count: int = 0
     first: bytes = b""
@@ -59,5 +59,5 @@ class Unsure:
 
 
 def have(count: int) -> str:
-    """The verb for so many keys."""
+    """The verb for this many keys."""
     return "has" if count == 1 else "have"

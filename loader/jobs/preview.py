@@ -1,4 +1,4 @@
-"""What a job would do, and what is there: nothing is written."""
+"""Previews of a job, and hashes read back: nothing is written."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +27,12 @@ class Preview:
     plan: Plan
     table: Table
     commands: list[tuple[Node, list[bytes]]]
-    changed: Plan | None = None  # of a later run that reads what was changed
-    index: str | None = None  # that finds what was changed
+    changed: Plan | None = None  # of a later run that reads only changes
+    index: str | None = None  # that finds the changes
 
 
 def preview(settings: Config, job: JobConfig) -> Preview:
-    """What a sync would do: the plan, and the commands of the first rows, with their nodes."""
+    """The effect of a sync: the plan, and the commands of the first rows, with their nodes."""
     with open_job(settings, job, Options()) as ends:
         ends.rest()
         return _preview(ends)

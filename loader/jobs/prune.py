@@ -21,7 +21,7 @@ MAX_DELETE = 5.0  # percent of a job's keys that may be deleted unless more is a
 
 @dataclass(slots=True)
 class Pruned:
-    """What `prune` did: of `keys` hashes of the job `extra` had no row, and `deleted` are gone."""
+    """The result of `prune`: of `keys` hashes of the job `extra` had no row, and `deleted` were deleted."""
 
     job: str
     keys: int = 0
@@ -43,8 +43,8 @@ def prune(
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
-    What comes of it is counted into `done`, as it goes on; `run` is the id of the run that it is part of, within
-    whose ends it goes on, under the same lock.
+    The result is counted into `done` as it progresses; `run` is the id of the run that it is part of, in whose context,
+    under the same lock, it works.
     """
     refuse_shared(settings, job)
     with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as session:
@@ -66,7 +66,7 @@ def prune(
             done.refused = (
                 f"{done.extra:,} of {counted(done.keys, 'hash')} of job {job.name!r} {have(done.extra)} no row,"
                 " which is more than"
-                f" --max-delete {max_delete:g}%: nothing is deleted; is the table what it should be?"
+                f" --max-delete {max_delete:g}%: nothing was deleted; check that the table is complete"
             )
         elif done.extra and not done.dry_run:
             void_baseline(session)

@@ -13,12 +13,12 @@ from loader.mysql.keys import TOGETHER
 from loader.pipeline.run import new_id
 from loader.state.rejects import Rejects
 
-NULL_KEY = "a column of the key is NULL"  # what such a row is rejected for
+NULL_KEY = "a column of the key is NULL"  # the reason for rejecting such a row
 
 
 @dataclass(slots=True)
 class Retried:
-    """What came of the rejected rows: written, still rejected, gone from MySQL, or not to be found by a key."""
+    """The outcome of rejected rows: written, still rejected, gone from MySQL, or without a key."""
 
     job: str
     written: int = 0
@@ -53,7 +53,7 @@ def retry(settings: Config, job: JobConfig) -> Retried:
 
 
 def commands_of(settings: Config, job: JobConfig, keys: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-    """The HMSET that would write the hash of each key, from its row as it is now; none where the row is gone."""
+    """The HMSET that would write the hash of each key, from its current row; none if the row is gone."""
     found: dict[bytes, list[bytes]] = {}
     with JobSession(settings, job) as session:
         rows = JobRows(session)

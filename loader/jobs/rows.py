@@ -1,4 +1,4 @@
-"""Compares the rows of a job, as they are now, with its hashes: by statements, and the other way round by keys."""
+"""Compares a job's current rows with its hashes: by statements, and in the other direction by keys."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ G = TypeVar("G", bound="MismatchSink")
 
 
 class MismatchSink(Protocol):
-    """Takes rows whose hash is not what it should be."""
+    """Takes rows whose hash differs."""
 
     def append(self, each: Mismatch, /) -> None:
         """Take one."""
@@ -28,7 +28,7 @@ class MismatchSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OrphanKeys:
-    """Keys that no row makes: of the job's hashes, of hashes that may be someone else's, and how many hold no hash."""
+    """Keys without a row: of the job's hashes, of hashes that may be someone else's, and how many hold no hash."""
 
     own: list[bytes]
     unsure: list[bytes]
@@ -48,9 +48,9 @@ class JobRows:
     def compare(
         self, statement: str, gather: Callable[[], G], tally: SlotChecksums | None = None
     ) -> tuple[int, G, list[Reject]]:
-        """Compare the rows of a statement with their hashes: how many rows, the mismatches gathered, and the rejects.
+        """Compare the rows of a statement with their hashes: the number of rows, the mismatches, and the rejects.
 
-        Rejects are rows that no command can be made of. `tally` is given the keys that were found in Redis.
+        Rejects are rows that cannot be a command. The keys found in Redis are added to `tally`.
         """
 
         def attempt() -> tuple[int, G, list[Reject]]:
@@ -66,7 +66,7 @@ class JobRows:
         return self.session.with_retry(attempt)
 
     def tally(self, tally: SlotChecksums) -> None:
-        """Add the keys that the rows make now; those of a chunk again if it has to be read again."""
+        """Add the keys of the current rows; those of a chunk again if it has to be read again."""
         plan = self._keys_only
         for chunk in chunk_ranges(plan, plan.job.chunk_rows, self.session.fetch):
             statement = plan.select(chunk)
@@ -75,7 +75,7 @@ class JobRows:
             )
 
     def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
-        """The keys that no row makes now; before anything is deleted for that, MySQL has to have `counted` the rows."""
+        """The keys without a current row; before a deletion because of it, MySQL must have `counted` the rows."""
         return self.session.with_retry(lambda: self.missing(keys, counted=counted))
 
     def missing(self, keys: Sequence[bytes], *, counted: bool) -> list[bytes]:
@@ -89,7 +89,7 @@ class JobRows:
         return [key for key in keys if key not in made]
 
     def commands(self, keys: Sequence[bytes]) -> list[list[bytes]]:
-        """The commands that would write the hashes of keys, and maybe of others, from their rows as they are now."""
+        """The commands that would write the hashes of keys, and maybe of others, from their current rows."""
         statement = self.session.plan.matching(self._lookup.condition(keys))
 
         def attempt() -> list[list[bytes]]:
@@ -100,11 +100,11 @@ class JobRows:
         return self.session.with_retry(attempt)
 
     def orphans(self, keys: Sequence[bytes]) -> OrphanKeys:
-        """Tell keys that no row makes apart by their owner."""
+        """Sort keys without a row by their owner."""
         return self.session.with_retry(lambda: self._orphans(keys))
 
     def hash_of(self, key: bytes) -> dict[bytes, bytes]:
-        """The fields of a hash, wherever it is now."""
+        """The fields of a hash, on whichever node it is now."""
         flat = self.session.with_retry(lambda: self._target.ask(key, "HGETALL", key)[1])
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -118,7 +118,7 @@ class JobRows:
         )
 
     def _proven(self, keys: Sequence[bytes]) -> set[bytes]:
-        """The keys whose hash shows that the job has written it; a hash of more fields is not read."""
+        """The keys whose hash shows that the job wrote it; a hash with more fields is not read."""
         if self._names is None:
             plan = self.session.plan
             known = StateStore(self._target, plan.job.name).fields() | plan.field_names

@@ -62,13 +62,13 @@ class JobSession:
     def __exit__(self, kind: object, *_: object) -> None:
         if self._source:
             self._source.close()
-        with passing(), self._context.leaving(LEAVE if kind else WELL):  # a marker that stays says nothing
+        with passing(), self._context.leaving(LEAVE if kind else WELL):  # a marker that stays does no harm
             if self._markers and not self.throttle.lapsed():
                 self._markers.forget()
         self._context.close(well=kind is None)
 
     def with_retry(self, attempt: Callable[[], T]) -> T:
-        """Do something, and again while it fails in passing."""
+        """Do something, retrying transient failures."""
         failures = 0
 
         def once() -> T:
@@ -96,7 +96,7 @@ class JobSession:
             raise LoaderError(f"{SHARED}: repeat the command")
 
     def transfer(self, writer: Any, statement: str, plan: Plan | None = None) -> Any:
-        """Send the rows of a statement, of the job's plan by default, to a writer, once; returns the encoder."""
+        """Send the rows of a statement, by default of the job's plan, to a writer, once; returns the encoder."""
         return self.on_source(lambda source: transfer(plan or self.plan, statement, source, writer, self.throttle))
 
     def on_source(self, action: Callable[[Connection], T]) -> T:
@@ -111,9 +111,9 @@ class JobSession:
 
     @contextmanager
     def writing(self, grant: int, keys: Sequence[bytes] = ()) -> Iterator[KeyFilterWriter]:
-        """A writer for the rows of keys, and for single commands, while the lock is as it was granted.
+        """A writer for the rows of keys, and for single commands, while the lock is held without a break.
 
-        At the end it waits until replicas have what was acknowledged.
+        At the end it waits until replicas have the acknowledged writes.
         """
         writer = KeyFilterWriter(self.target, keys, self._marking, partial(self.throttle.hold, grant))
         try:
@@ -126,9 +126,9 @@ class JobSession:
 
 
 def void_baseline(session: JobSession) -> None:
-    """Make the next run write everything: it would take the hashes that change here for those that the last one left.
+    """Make the next run write everything: it would mistake the hashes changed here for those that the last run left.
 
-    Not the next run of an incremental job, which assumes nothing of the kind.
+    This does not apply to an incremental job, which makes no such assumption.
     """
     if session.plan.job.incremental is None:
         baselines = Baselines(session.target, session.plan.job.name)

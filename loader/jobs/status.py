@@ -1,4 +1,4 @@
-"""How a job is doing: what its history, its lock, its schedule and its rejects say together. MySQL is not asked."""
+"""The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from loader.state_keys import own_key
 
 T = TypeVar("T")
 
-UNKNOWN: float | None = 0.0  # since when a schedule is paused where that cannot be read
-OVERDUE = 300  # seconds after a slot within which a run may end well before the job counts as late
+UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be read
+OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 
 class JobState(StrEnum):
@@ -75,7 +75,7 @@ class JobStatus:
 
 
 def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobStatus:
-    """How a job is doing, by its target, which also says what time it is."""
+    """The status of a job, from its target, whose clock is used."""
     history, unread = History(target, job.name), list[str]()
 
     def read(ask: Callable[[], T], otherwise: T) -> T:
@@ -120,7 +120,7 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
 
 
 def questions(job: JobConfig) -> list[Question]:
-    """What `job_status` asks the target in any case, to be asked at once for many jobs."""
+    """The commands that `job_status` always sends to the target, so that they can be sent at once for many jobs."""
     runs = own_key(job.name, "runs")
     asked: list[Words] = [
         ("LRANGE", runs, 0, 0),
@@ -136,7 +136,7 @@ def questions(job: JobConfig) -> list[Question]:
 
 
 def ahead(success: RunRecord | None, now: float) -> float:
-    """Seconds by which a success is in the future: a clock is wrong, or was; 0 where it is not."""
+    """Seconds by which a success is in the future because a clock is or was wrong; 0 if it is not."""
     beyond = success.ended - now if success else 0.0
     return beyond if beyond > SKEW else 0.0
 
@@ -144,9 +144,9 @@ def ahead(success: RunRecord | None, now: float) -> float:
 def is_late(
     job: JobConfig, last: RunRecord | None, success: RunRecord | None, now: float, former: RunRecord | None = None
 ) -> bool:
-    """Whether a job has gone without a success for too long; not before it has run at all.
+    """Whether a job has had no success for too long; not before it has run at all.
 
-    `former` is a success of what its config was before.
+    `former` is a success of an earlier version of its config.
     """
     if last is None:
         return False

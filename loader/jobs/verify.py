@@ -1,8 +1,8 @@
 """Compares MySQL and Redis: finds hashes that are missing, different or left over, and repairs them.
 
-Rows go the way that loads them, with a `HashChecker` in the writer's place. For the other direction SCAN goes over
-each master; its keys are told apart by slot, so that only the slots whose keys do not add up are looked up in MySQL.
-What differs is looked at again after a pause, and counts when it still does: a row may change meanwhile.
+Rows are read as for loading, with a `HashChecker` in the writer's place. For the other direction SCAN reads the keys of
+each master; checksums per slot limit the lookups in MySQL to slots whose keys do not add up. Differences are checked
+again after a pause, and count if they persist: a row may change meanwhile.
 """
 
 import time
@@ -29,7 +29,7 @@ from loader.state.checkpoint import StateStore
 from loader.wire.codec import SlotChecksums
 from loader.words import counted
 
-FEW = 10  # hashes that `repair` may delete even where they are more than that
+FEW = 10  # hashes that `repair` may delete even if they are a larger share
 
 Heard = Callable[[int], None]
 
@@ -56,7 +56,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Verdict:
-    """What `verify` found: `rows` of MySQL were compared, `shown` are the first differences."""
+    """The result of `verify`: `rows` of MySQL were compared, `shown` are the first differences."""
 
     job: str
     rows: int = 0
@@ -76,10 +76,10 @@ class Verdict:
 
 
 class _Suspects:
-    """Rows whose hash was not what it should be at a first look, in flat memory.
+    """Rows whose hash differed at a first check, in bounded memory.
 
-    Their `keys` are to be looked at again; `odd` are those whose row cannot be looked up by its key; of what is beyond
-    `PENDING`, the kinds are counted.
+    Their `keys` will be checked again; `odd` are those whose row cannot be looked up by its key; beyond `PENDING`, only
+    the kinds are counted.
     """
 
     def __init__(self, session: JobSession) -> None:
@@ -129,7 +129,7 @@ class Verify:
             self._look_again()
 
     def keys(self) -> None:
-        """Find the hashes that no row makes."""
+        """Find the hashes without a row."""
         scanned, moved = SlotChecksums(), set[int]()
         for page in self._keyspace.scan(moved):
             if page:
@@ -179,13 +179,13 @@ class Verify:
             self._conclude(still)
 
     def _settled(self, each: Mismatch) -> Mismatch:
-        """Follow the redirection of a key that its node could not show."""
+        """Follow the redirection of a key that its node could not read."""
         if each.found is not None or each.reason:
             return each
         return replace(each, found=self._rows.hash_of(each.key))
 
     def _conclude(self, unequal: list[Mismatch]) -> None:
-        """Count what differs, and repair it if that is wanted."""
+        """Count differences, and repair them if requested."""
         unequal = [each for each in unequal if each.is_unequal]
         for kind in (MISSING, DIFFERENT):
             found = [Difference(each.key, kind, _detail(each)) for each in unequal if _kind(each) == kind]
@@ -201,7 +201,7 @@ class Verify:
         setattr(self.verdict, kind.value, getattr(self.verdict, kind.value) + number)
 
     def _mend(self, unequal: list[Mismatch]) -> int:
-        """Write what is missing or wrong, and delete the fields that no column has; how many hashes are right now."""
+        """Write missing or wrong hashes, and delete fields without a column; return how many hashes are right now."""
         keys = [each.key for each in unequal if self._session.lookup.fits(each.key)]
         if not keys:
             return 0
@@ -223,8 +223,8 @@ class Verify:
         if self.verdict.extra > most:
             self.verdict.refused = (
                 f"{self.verdict.extra:,} of {counted(total, 'hash')} {have(self.verdict.extra)} no row,"
-                f" and --repair deletes {most:,} at most:"
-                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed more"
+                f" and --repair deletes at most {most:,}:"
+                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed to delete more"
             )
             return
         deleted = Pruned(self.verdict.job)
@@ -242,9 +242,9 @@ def verify(
     show: int = 0,
     heard: Heard = lambda _: None,
 ) -> Verdict:
-    """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, repair what differs.
+    """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, repair differences.
 
-    A sample is of nothing only where the job has neither rows nor hashes.
+    A sample is empty only if the job has neither rows nor hashes.
 
     The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
     """
@@ -272,7 +272,7 @@ def _kind(each: Mismatch) -> DifferenceKind:
 
 
 def _detail(each: Mismatch) -> str:
-    """Which fields differ, are missing, or are of no column; nothing where there is no hash."""
+    """Which fields differ, are missing, or have no column; empty if there is no hash."""
     if each.reason or not each.found:
         return f"it holds {each.reason}" if each.reason else ""
     found = each.found

@@ -36,7 +36,7 @@ class Member:
 
 
 def check_size(nodes: int, replicas: int) -> None:
-    """Raise a `LabError` if so many nodes, with so many replicas for each master, are too few for a cluster."""
+    """Raise a `LabError` if these are too few nodes for a cluster with this many replicas for each master."""
     if nodes // (replicas + 1) < MASTERS:
         msg = (
             f"a cluster needs at least {MASTERS} masters: {counted(nodes, 'node')} with"
@@ -54,7 +54,7 @@ class Cluster:
         self._directory = directory
 
     def creating(self, replicas: int) -> Helper:
-        """Start redis-cli to make a cluster of all nodes, with so many replicas for each master."""
+        """Start redis-cli to make a cluster of all nodes, with this many replicas for each master."""
         addresses = [_address(node.port) for node in self._nodes]
         return self._redis_cli("create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes")
 
@@ -114,10 +114,10 @@ class Cluster:
                 return member
         ports = {member.port for member in masters}
         names = ", ".join(each.name for each in self._nodes if each is not node and each.port in ports)
-        raise LabError(f"{wanted.name} is no master that {node.name} could replicate; the masters are {names}")
+        raise LabError(f"{wanted.name} is not a master that {node.name} could replicate; the masters are {names}")
 
     def contents(self, node: Server) -> str:
-        """Say why a running node does not count as empty; the empty string when it does."""
+        """Why a running node does not count as empty; the empty string if it does."""
         known, keys = len(_members(node)) - 1, redis.ask(node, "DBSIZE").strip()
         if not known and keys == "0":
             return ""

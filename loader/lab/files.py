@@ -1,4 +1,4 @@
-"""What a lab keeps in its directory: the state of its servers, their logs, passwords, and a config for the loader."""
+"""The files in a lab's directory: the state of its servers, their logs, passwords, and a config for the loader."""
 
 import json
 import secrets
@@ -83,7 +83,7 @@ class LabFiles:
         try:
             state = json.loads(self._state.read_bytes())
         except FileNotFoundError:
-            seen = "is no lab's directory" if self._directory.exists() else "does not exist"
+            seen = "is not a lab's directory" if self._directory.exists() else "does not exist"
             raise LabError(f"no lab is up: {self._directory} {seen}; `loader lab up` starts one") from None
         return {server["name"]: Server(**server) for server in state["servers"]}, state["ready"]
 

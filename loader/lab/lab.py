@@ -65,17 +65,17 @@ class Lab:
 
     @property
     def password(self) -> str:
-        """The password of `loader`, who may only read the database `test`."""
+        """The password of `loader`, which may only read the database `test`."""
         return self._files.password("mysql")
 
     @property
     def redis_password(self) -> str:
-        """The password of the nodes' user `loader`, who may do no more than the loader needs."""
+        """The password of the nodes' user `loader`, which may do no more than the loader needs."""
         return self._files.password("redis")
 
     @property
     def owner_password(self) -> str:
-        """The password of `owner`, who may do anything."""
+        """The password of `owner`, which may do anything."""
         return self._files.password("owner")
 
     def up(self, nodes: int = 6, replicas: int = 1, sql: Sequence[Path] = ()) -> list[str]:
@@ -100,7 +100,7 @@ class Lab:
         return [server.name for server in self._servers]
 
     def down(self) -> bool:
-        """End the lab's processes and remove its directory; False when there was no lab."""
+        """Stop the lab's processes and remove its directory; False if there was no lab."""
         if not self.directory.exists():
             return False
         self._servers.load()
@@ -179,7 +179,7 @@ class Lab:
             self._servers.launch([node])
 
     def _contents(self, node: Server) -> str:
-        """Say why a node does not count as empty; the empty string when it does."""
+        """Why a node does not count as empty; the empty string if it does."""
         if node.running:
             return self._cluster.contents(node)
         joined = (self._files.home(node) / "nodes.conf").exists()

@@ -1,4 +1,4 @@
-"""The lab's MySQL or MariaDB, whichever is installed: how it is made and started, and whether it answers."""
+"""The lab's MySQL or MariaDB, whichever is installed: creating it, starting it, and checking that it answers."""
 
 import os
 import re
@@ -38,22 +38,22 @@ _SQL_TOKEN = re.compile(
 
 
 def install_command() -> list[str]:
-    """What makes an empty database in the directory `mysql` below the current one."""
-    mysqld, data = _mysqld(), "--datadir=./mysql"  # mariadb-install-db fails where a path has a space
+    """The command that creates an empty database in the directory `mysql` below the current one."""
+    mysqld, data = _mysqld(), "--datadir=./mysql"  # mariadb-install-db fails if a path has a space
     if _is_mariadb(mysqld):
         script = program("mariadb-install-db", "mysql_install_db")
-        # Forced, for it ends otherwise where neither this machine's name nor localhost can be looked up.
+        # Forced, because it fails otherwise if neither this machine's name nor localhost resolves.
         return [script, "--no-defaults", data, "--skip-test-db", "--force", *_as_root()]
     return [mysqld, "--no-defaults", "--initialize-insecure", "--secure-file-priv=", data, *_as_root()]
 
 
 def command(data: Path, port: int, init_file: Path) -> list[str]:
-    """What serves a data directory; the init file may be missing."""
+    """The command that serves a data directory; the init file may be missing."""
     mysqld = _mysqld()
     own = [] if _is_mariadb(mysqld) else ["--mysqlx=OFF", "--secure-file-priv="]
     if init_file.exists():
         own.append(f"--init-file={init_file}")
-    places = [f"--datadir={data}", f"--tmpdir={data}"]  # a server that starts takes away what others have in /tmp
+    places = [f"--datadir={data}", f"--tmpdir={data}"]  # a starting server deletes other servers' files in /tmp
     return [mysqld, "--no-defaults", *places, f"--port={port}", *MYSQL_OPTIONS, *own, *_as_root()]
 
 
@@ -72,12 +72,12 @@ def init_sql(passwords: dict[str, str], sql: str) -> str:
 
 
 def refused(log: str) -> bool:
-    """Whether a statement of the init file failed: the server logs it, MySQL as MY-000061, and serves all the same."""
+    """Whether a statement of the init file failed: the server logs it, MySQL as MY-000061, and serves anyway."""
     return re.search(r"^ERROR|\[MY-000061\]", log, re.MULTILINE) is not None
 
 
 def one_line_each(sql: str) -> str:
-    """The statements as an init file has them: one a line, each with its semicolon, without comments."""
+    """The statements for an init file: one per line, each with its semicolon, without comments."""
 
     def fold(token: re.Match[str]) -> str:
         match token.lastgroup:

@@ -1,7 +1,7 @@
-"""Processes on this machine that outlive the command which started them.
+"""Processes on this machine that outlive the command that started them.
 
-A server is known by its process id together with the start time of that process, so that nothing is ever ended
-that was not started here.
+A server is identified by its process id together with its start time, so that nothing is ever stopped that was not
+started here.
 """
 
 import os
@@ -58,14 +58,14 @@ class Server:
 
 
 class Helper:
-    """A program that runs for a while beside the lab's own work and must succeed."""
+    """A program that runs for a while beside the lab's own work, and must succeed."""
 
     def __init__(self, command: list[str], directory: Path) -> None:
         self._what = shlex.join(command)
         self._process = subprocess.Popen(
             command,
             cwd=directory,
-            env=os.environ | {"TMPDIR": os.fspath(directory)},  # a MySQL that starts empties /tmp of all others' tables
+            env=os.environ | {"TMPDIR": os.fspath(directory)},  # a starting MySQL deletes all others' tables in /tmp
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,7 +83,7 @@ class Helper:
             self._process.communicate()
 
     def finish(self) -> None:
-        """Wait for its end; an exit code other than 0 is an error that shows its last lines."""
+        """Wait until it ends; an exit code other than 0 is an error with its last lines."""
         try:
             output, _ = self._process.communicate(timeout=READY_TIME)
         except subprocess.TimeoutExpired:
@@ -93,7 +93,7 @@ class Helper:
 
 
 def stop(servers: Iterable[Server]) -> None:
-    """End processes that are still the ones started: SIGTERM, then SIGKILL."""
+    """Stop processes that are still the ones started: SIGTERM, then SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         living = [server for server in servers if server.running]
         for server in living:
@@ -119,7 +119,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait(condition: Callable[[], bool], what: str) -> None:
-    """Return once the condition holds; `what` says in an error what was waited for."""
+    """Return once the condition holds; `what` describes it in the error."""
     deadline = time.monotonic() + READY_TIME
     while not condition():
         if time.monotonic() > deadline:
@@ -137,5 +137,5 @@ def program(*names: str) -> str:
 
 
 def tail(text: str) -> str:
-    """The last lines, as an error shows them."""
+    """The last lines, for an error."""
     return "\n".join(text.strip().splitlines()[-TAIL:])

@@ -1,4 +1,4 @@
-"""The lab's Redis or Valkey nodes, whichever is installed: how one is started, asked, and whether it answers."""
+"""The lab's Redis or Valkey nodes, whichever is installed: starting one, sending it commands, probing it."""
 
 import hashlib
 import subprocess

@@ -1,4 +1,4 @@
-"""The processes of a lab: which there are, how they are started, and what they wrote when they did not come up."""
+"""The processes of a lab: their names and state, how they are started, and their logs if they did not come up."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence

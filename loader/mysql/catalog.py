@@ -1,4 +1,4 @@
-"""What MySQL says about tables, columns, indexes and results."""
+"""MySQL's description of tables, columns, indexes and results."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
 from loader.mysql.sql import quote
 
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
-# Why an index is not read along, a word of `Bar`; what older servers do not know stands in comments that they skip.
+# Why MySQL does not read along an index, a word of `Bar`; fields unknown to older servers are in comments they skip.
 BAR = (
     "CASE WHEN comment = 'disabled' THEN 'disabled'"
     " /*M!100600 WHEN ignored = 'YES' THEN 'ignored' */"
@@ -27,9 +27,9 @@ BAR = (
     " WHEN index_type = 'HASH' THEN 'hash' ELSE '' END"
 )
 ORDERED = frozenset({"BTREE", "LSMTREE"})
-ROW_START, ROW_END = "ROW START", "ROW END"  # what MariaDB says of the columns of a period of system time
-GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in what MySQL says about a column
-# What a result says of its columns, see `_result_column`.
+ROW_START, ROW_END = "ROW START", "ROW END"  # MariaDB's mark of the columns of a system-time period
+GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in MySQL's description of a column
+# A result's description of its columns, see `_result_column`.
 RESULT_TYPES = {
     FIELD_TYPE.TINY: "tinyint", FIELD_TYPE.SHORT: "smallint", FIELD_TYPE.INT24: "mediumint", FIELD_TYPE.LONG: "int",
     FIELD_TYPE.LONGLONG: "bigint", FIELD_TYPE.DECIMAL: "decimal", FIELD_TYPE.NEWDECIMAL: "decimal",
@@ -41,8 +41,8 @@ RESULT_TYPES = {
 }  # fmt: skip
 BINARY_TYPES = {"char": "binary", "varchar": "varbinary", "blob": "longblob"}
 BINARY_CHARSET = 63  # of bytes and numbers
-UTF8MB4_BYTES = 4  # that a length counts for each character
-NOT_FIXED = 31  # decimals of what may have any number of them
+UTF8MB4_BYTES = 4  # types whose length counts for each character
+NOT_FIXED = 31  # decimals of a type with any number of them
 WORD_FLAGS = FLAG.UNSIGNED | FLAG.BINARY  # which MariaDB sets for a CHAR that is a UUID or an address
 WORD_SIZES = {36: "uuid", 15: "inet4", 39: "inet6"}
 NO_SELECT = frozenset({1142, 1143})  # from a table, or a column of it
@@ -89,7 +89,7 @@ def listing(connection: Connection) -> list[TableSummary]:
 
 @understood
 def table(connection: Connection, name: str) -> Table:
-    """What MySQL says about a table; a `PlanError` where there is none that the account may read."""
+    """MySQL's description of a table; a `PlanError` if there is none that the account may read."""
     quoted = quote(name)
     try:
         connection.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
@@ -107,7 +107,7 @@ def table(connection: Connection, name: str) -> Table:
             f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}{_elsewhere(connection, name)}"
         )
         raise _misfit(message, error.kind) from error
-    # Of a table with a history the estimate counts that too, so it says nothing.
+    # The estimate for a table with a history counts that too, so it is useless.
     found = connection.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
     kind, rows = found[0] if len(found) == 1 else ("", None)
     has_history = kind == "SYSTEM VERSIONED"
@@ -122,8 +122,8 @@ def table(connection: Connection, name: str) -> Table:
 
 @understood
 def definition(connection: Connection, name: str) -> Table:
-    """Columns and keys of a table as they are now; no columns where it is not there any more."""
-    # The columns come last: where the table goes away in between, it is seen to be gone.
+    """Columns and keys of a table as they are now; no columns if it no longer exists."""
+    # The columns come last: if the table goes away in between, that is noticed.
     indexes = connection.fetch(
         f"SELECT index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
         f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
@@ -135,7 +135,7 @@ def definition(connection: Connection, name: str) -> Table:
         f" WHERE {THIS_TABLE} ORDER BY ordinal_position",
         [name],
     )
-    # Where names differ by letter case alone, information_schema may answer with the columns of both tables.
+    # If names differ only by case, information_schema may return the columns of both tables.
     names = {row[-1] for row in columns}
     exact = name if name in names else next(iter(names), name)
     made = {str(row[0]): str(row[-2]) for row in columns if row[-1] == exact}
@@ -161,11 +161,11 @@ def definition(connection: Connection, name: str) -> Table:
 
 
 def identity(connection: Connection, name: str) -> dict[str, str]:
-    """What tells a table from one of the same name and columns, and from itself before it was altered or emptied.
+    """Distinguishes a table from another of the same name and columns, and from itself before a change.
 
-    `created` is when it was made or altered, to the second; `generated` how columns are computed; `inside` are
-    InnoDB's numbers of it and its partitions, which TRUNCATE changes, and who has the PROCESS right sees. A view
-    has none but its columns'.
+    `created` is when it was made or altered, to the second; `generated` is how columns are computed; `inside` are
+    InnoDB's numbers of it and its partitions, which TRUNCATE changes; an account with the PROCESS right sees them. A
+    view has only those of its columns.
     """
     columns = connection.fetch(
         "SELECT column_name, generation_expression, extra FROM information_schema.columns"
@@ -184,7 +184,7 @@ def identity(connection: Connection, name: str) -> dict[str, str]:
 
 
 def result(connection: Connection, sql: str, job: str) -> Table:
-    """The columns of a statement's result, with the types that it says; a `PlanError` where MySQL refuses it."""
+    """The columns of a statement's result, with their types; a `PlanError` if MySQL refuses it."""
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -200,13 +200,13 @@ def result(connection: Connection, sql: str, job: str) -> Table:
 
 
 def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> str:
-    """The statement that lets the loader read a table, or some of its columns."""
+    """The statement that allows the loader to read a table, or some of its columns."""
     which = f" ({', '.join(map(quote, columns))})" if columns else ""
     return f"GRANT SELECT{which} ON {connection.database}.{quote(table)} TO the loader's account"
 
 
 def _elsewhere(connection: Connection, name: str) -> str:
-    """What is to be done where the name may hold that of a database too, in words."""
+    """Advice for a name that may contain that of a database too, for people."""
     database, dot, table = name.partition(".")
     if not (database and dot and table):
         return ""
@@ -219,7 +219,7 @@ def _elsewhere(connection: Connection, name: str) -> str:
 
 
 def _withheld(connection: Connection, quoted: str) -> str:
-    """Why columns of a table are hidden from an account that may read others; empty where all are seen."""
+    """Why columns of a table are hidden from an account that may read others; empty if all are visible."""
     try:
         connection.fetch(f"SELECT * FROM {quoted} LIMIT 0")
     except SourceError as error:
@@ -230,7 +230,7 @@ def _withheld(connection: Connection, quoted: str) -> str:
 
 
 def _numbers(connection: Connection, name: str) -> str:
-    """InnoDB's number of a table, or a digest of those of its partitions; empty where it is hidden, or has none."""
+    """InnoDB's number of a table, or a digest of its partitions' numbers; empty if hidden, or if it has none."""
     listed = "innodb_sys_tables" if connection.is_mariadb else "innodb_tables"
     path = "/".join(_file_name(each) for each in (connection.database, name))
     try:
@@ -252,7 +252,7 @@ def _misfit(message: str, kind: Kind) -> PlanError:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """An index as information_schema has it: `first` is a column that it is ordered by, empty for an expression."""
+    """An index as information_schema has it: `first` is the column it is ordered by, empty for an expression."""
 
     name: str
     columns: tuple[str, ...]
@@ -265,9 +265,9 @@ class _Index:
 def _index(name: str, parts: Sequence[Row], made: Mapping[str, str]) -> _Index:
     """An index of these parts; `made` says how columns are computed.
 
-    Of the rows that are not history the end of their period is the same, so a key is one without it; but rows that
-    differ in the beginning of their period alone are not told apart by what a person would call a key. A prefix that
-    tells rows apart is of values that do.
+    Current rows all have the same end of their period, so a key is unique without it; but rows that differ only in the
+    beginning of their period are not distinct by what a person would call a key. A prefix that is unique makes the
+    values unique.
     """
     columns = [column for column, *_ in parts]
     kind, bar = parts[0][-2:]
@@ -304,7 +304,7 @@ def _column(row: Sequence[str | None]) -> Column:
 
 
 def _result_column(field: Any) -> Column:
-    """A column of a result, as its definition describes it; texts come as utf8mb4, whatever they are stored as."""
+    """A column of a result, as its definition describes it; text arrives as utf8mb4, however it is stored."""
     kind, digits = RESULT_TYPES.get(field.type_code, UNKNOWN), ""
     if kind in {"char", "varchar", "blob"}:
         kind, digits = _text_type(kind, field)
@@ -327,5 +327,5 @@ def _text_type(kind: str, field: Any) -> tuple[str, str]:
 
 
 def _file_name(name: str) -> str:
-    """The pattern for LIKE that a name fits as InnoDB spells it, in the characters that a file's may have."""
+    """The LIKE pattern for a name as InnoDB spells it, in the characters that a file name may have."""
     return re.sub(r"[^A-Za-z0-9_]", "@%", name).replace("_", r"\_")

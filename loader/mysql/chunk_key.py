@@ -1,4 +1,4 @@
-"""Which key a table is read along in chunks, why there is none, and what --range takes of it."""
+"""The key to read a table along in chunks, why there is none, and the part that --range selects."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -10,13 +10,13 @@ from loader.mysql.forms import BINARIES, INDEXED, NUMBERS, TEXTS, TIMES, WORDS
 from loader.mysql.sql import quote
 
 WALKABLE = NUMBERS | TIMES | INDEXED | TEXTS | BINARIES | WORDS
-UNEVEN = {"timestamp": "for which an hour comes twice when clocks are set back"}  # by type, why there is no walk
+UNEVEN = {"timestamp": "for which an hour comes twice when clocks are set back"}  # by type, why a column has no walk
 BARS = {
     Bar.INVISIBLE: "is invisible",
     Bar.IGNORED: "is ignored",
     Bar.DISABLED: "is disabled",
     Bar.HASH: "is a hash, which has no order",
-    Bar.PREFIX: "holds the beginning of a value alone",
+    Bar.PREFIX: "holds only the beginning of each value",
 }
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 TIME = re.compile(
@@ -25,9 +25,9 @@ TIME = re.compile(
 
 
 def chunk_columns(table: Table, within: Collection[str] | None = None) -> tuple[Column, ...]:
-    """The columns of a key that MySQL can be asked to continue from: the primary key, else a unique one.
+    """The columns of a key that MySQL can continue from: the primary key, else a unique one.
 
-    Where columns are given, it is made of these.
+    If columns are given, it is made of these.
     """
     for key in (table.primary_key, *table.unique_keys):
         if within is not None and not set(key) <= set(within):
@@ -39,7 +39,7 @@ def chunk_columns(table: Table, within: Collection[str] | None = None) -> tuple[
 
 
 def walkless(table: Table) -> str:
-    """Why there is no walk along a table, in words; empty where there is one."""
+    """Why a table cannot be walked, for people; empty if it can."""
     if chunk_columns(table):
         return ""
     others = [f"the unique one on ({', '.join(key)}), {_hindrance(table, key)}" for key in table.unique_keys]
@@ -51,7 +51,7 @@ def walkless(table: Table) -> str:
 
 
 def walk_fix(table: Table, key_columns: Sequence[str]) -> str | None:
-    """What ALTER TABLE has to do for a table to have a walk; None where nothing is sure to give it one."""
+    """The change in ALTER TABLE that makes a table walkable; None if nothing certainly does."""
     for key in (table.primary_key, *table.unique_keys):
         barred = table.bar(key)
         fix = barred and let_in(barred)
@@ -60,12 +60,12 @@ def walk_fix(table: Table, key_columns: Sequence[str]) -> str | None:
     columns = [column for name in key_columns if (column := table.column(name))]
     if table.primary_key or not all(map(_is_walkable, columns)) or any(_is_long(column) for column in columns):
         return None
-    order = "USING BTREE " if any(each.bar is Bar.HASH for each in table.barred) else ""  # not MEMORY's own
+    order = "USING BTREE " if any(each.bar is Bar.HASH for each in table.barred) else ""  # not MEMORY's default
     return f"ADD PRIMARY KEY {order}({', '.join(map(quote, key_columns))})"
 
 
 def let_in(barred: Barred) -> str | None:
-    """What ALTER TABLE has to do for MySQL to read along an index; None where nothing is sure to."""
+    """The change in ALTER TABLE that makes MySQL read along an index; None if nothing certainly does."""
     name, columns = quote(barred.name), ", ".join(map(quote, barred.columns))
     match barred.bar:
         case Bar.INVISIBLE:
@@ -80,7 +80,7 @@ def let_in(barred: Barred) -> str | None:
 
 
 def _hindrance(table: Table, key: tuple[str, ...]) -> str:
-    """Why a key cannot be walked along, in words; empty where it can."""
+    """Why a key cannot be walked along, for people; empty if it can."""
     barred = table.bar(key)
     if barred:
         return f"since its index {BARS[barred.bar]}"
@@ -102,12 +102,12 @@ def _is_walkable(column: Column) -> bool:
 
 
 def range_condition(table: Table, walk: tuple[Column, ...], text: str) -> str:
-    """The condition that `--range LO:HI` means; a `ConfigError` where it means none."""
+    """The condition for `--range LO:HI`; a `ConfigError` if it is invalid."""
     if not walk:
         raise ConfigError(f"--range goes along a key: {walkless(table)}")
     column = walk[0]
     places = [place for place, char in enumerate(text) if char == ":"]
-    if column.type in TIMES:  # whose values hold colons themselves
+    if column.type in TIMES:  # whose values contain colons themselves
         places = [at for at in places if all(TIME.fullmatch(end) for end in (text[:at], text[at + 1 :]) if end)]
     else:
         places = places[:1]
@@ -121,7 +121,7 @@ def range_condition(table: Table, walk: tuple[Column, ...], text: str) -> str:
 
 
 def _is_reversed(column: Column, low: str, high: str) -> bool:
-    """Whether no value is between two that a person typed; text counts where any collation sorts it so."""
+    """Whether no value is between two that a person typed; for text, only if any collation sorts it so."""
     if column.type in NUMBERS | INDEXED:
         return all(map(NUMBER.fullmatch, (low, high))) and Decimal(low) > Decimal(high)
     if column.type in BINARIES:
@@ -135,6 +135,6 @@ def _typed(column: Column, value: str) -> str:
     """A value that a person typed, as a literal for a column."""
     if column.type in NUMBERS | INDEXED:
         if not NUMBER.fullmatch(value):
-            raise ConfigError(f"--range: {value!r} is no number, as column {column.name!r} holds")
+            raise ConfigError(f"--range: {value!r} is not a number like those in column {column.name!r}")
         return value
     return f"{'' if column.type in BINARIES else '_utf8mb4 '}X'{value.encode().hex()}'"

@@ -1,4 +1,4 @@
-"""Which chunk is next: a table is walked along its key, never by OFFSET from its start."""
+"""The next chunk: a table is walked along its key, never by OFFSET from its start."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -8,7 +8,7 @@ from loader.mysql.forms import INTEGERS
 from loader.mysql.plan import Plan
 from loader.mysql.sql import checked
 
-DENSE = 0.5  # rows a key value from which keys are counted off rather than looked up: at most twice the chunks then
+DENSE = 0.5  # rows per key value from which bounds are counted rather than looked up: at most twice the chunks then
 
 Fetch = Callable[[str], Sequence[Sequence[str | None]]]
 
@@ -18,8 +18,8 @@ def chunk_ranges(
 ) -> Iterator[Chunk]:
     """Chunks of at most `rows` rows each, from `after` to the end, whose last chunk is open.
 
-    Looking a bound up costs MySQL a walk over the chunk's index entries. Where the key is one integer without large
-    gaps, counting is enough: so many key values hold at most so many rows.
+    Looking a bound up costs MySQL a walk over the chunk's index entries. If the key is one integer without large gaps,
+    counting is enough: a range of key values holds at most as many rows.
     """
     extent = _extent(plan, fetch)
     ends = _counted(*extent, rows, after) if extent else _looked_up(plan, rows, fetch, after)
@@ -54,7 +54,7 @@ def _extent(plan: Plan, fetch: Fetch) -> tuple[int, int] | None:
         ((low, high),) = fetch(plan.extent())
         ends = (0, -1) if low is None or high is None else (int(low), int(high))
     except ValueError as error:
-        raise PlanError("MySQL gave a least and a greatest key that are no numbers") from error
+        raise PlanError("MySQL gave a least and a greatest key that are not numbers") from error
     if ends == (0, -1):
         return ends
     return ends if (plan.rows_estimate or 0) >= DENSE * (ends[1] - ends[0] + 1) else None

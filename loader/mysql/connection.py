@@ -47,11 +47,11 @@ def understood(method: Callable[Concatenate["Connection", P], T]) -> Callable[Co
 class Connection:
     """One MySQL connection, set up so that every server default that could change a value or a result is known.
 
-    A reply may take `read_timeout` of the settings, or `patience` seconds where that is longer; a server that is silent
-    for so long that whoever tries has no more time is given up only where it lets nobody else in either. Where the
-    server has ended the connection while nothing was asked of it, the next statement goes over a new one.
-    Raises `SourceError`: transient where the server is unreachable, exit code 2 where it refuses the account, or where
-    a variable that changes results is not what was set.
+    A reply may take `read_timeout` of the settings, or `patience` seconds if that is longer; if a server is silent
+    until the caller has no more time, it is given up only if it accepts no other connection either. If the server has
+    closed an idle connection, the next statement uses a new one. Raises `SourceError`: transient if the server is
+    unreachable, exit code 2 if it refuses the account, or if a variable that changes results does not have the value
+    that was set.
     """
 
     def __init__(self, settings: SourceConfig, patience: int = 0) -> None:
@@ -63,10 +63,10 @@ class Connection:
         self._open()
 
     def _open(self) -> None:
-        """Connect, and have the session be what results depend on."""
+        """Connect, and set up the session as results require."""
         settings = self._settings
         self._began = time.monotonic()
-        self._wire: WatchedSocket | None = None  # once it has let us in
+        self._wire: WatchedSocket | None = None  # once it has accepted the login
         most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
             self._connection = LoginConnection(
@@ -100,7 +100,7 @@ class Connection:
             raise
 
     def _state(self) -> None:
-        """Set the variables that results depend on, and make sure that they are so."""
+        """Set the variables that results depend on, and check that they have these values."""
         settings = self._settings
         wanted = session.stated(mariadb=self.is_mariadb, zone=settings.time_zone, read_timeout=settings.read_timeout)
         self._stated = wanted if self._sets(wanted) else self._one_by_one(wanted)
@@ -108,12 +108,12 @@ class Connection:
         if lost:
             raise SourceError(
                 f"mysql {self.address}: its session cannot be relied on: {'; '.join(map(str, lost))}:"
-                " name MySQL itself in source.url, or have what stands between keep sessions apart",
+                " use MySQL's own address in source.url, or make the proxy in between keep sessions apart",
                 kind=Kind.REFUSED,
             )
 
     def _sets(self, variables: Sequence[session.Variable]) -> bool:
-        """Set variables, all or none; false where the server has not all of them, or lets nobody set one."""
+        """Set variables, all or none; false if the server lacks some, or lets nobody set one."""
         try:
             self.fetch(session.setting(variables))
         except SourceError as error:
@@ -125,7 +125,7 @@ class Connection:
         return True
 
     def _one_by_one(self, wanted: Sequence[session.Variable]) -> tuple[session.Variable, ...]:
-        """Set those that each server has, then each of the others; those that the server has."""
+        """Set those that every server has, then each of the others; return those that the server has."""
         each_has = tuple(each for each in wanted if not each.since)
         self._sets(each_has)
         found = []
@@ -152,7 +152,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Leave the server."""
+        """Close the connection."""
         if self._connection.open:
             self._connection.close()
 
@@ -167,7 +167,7 @@ class Connection:
             raise self.failure(error, doing) from error
 
     def cursor(self, kind: Any = None) -> Any:
-        """A cursor, on a new connection where the server has ended this one while it was idle."""
+        """A cursor, on a new connection if the server has closed this one while it was idle."""
         wire, connection = self._wire, self._connection
         if wire and connection.open and wire.is_over():
             connection._force_close()  # noqa: SLF001
@@ -185,17 +185,17 @@ class Connection:
             return rows
 
     def single(self, sql: str, columns: int = 1) -> Row:
-        """The only row of a result of so many columns."""
+        """The only row of a result with this many columns."""
         rows = self.fetch(sql)
         with self.asking():
             if [len(row) for row in rows] != [columns]:
-                raise Nonsense(f"{len(rows)} rows where there is one of {columns} columns")
+                raise Nonsense(f"{len(rows)} rows instead of one with {columns} columns")
             return rows[0]
 
     @understood
     def lag(self) -> int | None:
-        """Seconds that this server is behind the one it replicates; None while it does not replicate."""
-        for words in ("REPLICA", "SLAVE"):  # the older servers know only the older word
+        """Seconds that this server is behind the one it replicates; None if it does not replicate."""
+        for words in ("REPLICA", "SLAVE"):  # older servers know only the older word
             try:
                 with self.cursor(DictCursor) as cursor:
                     cursor.execute(f"SHOW {words} STATUS")
@@ -208,7 +208,7 @@ class Connection:
                 ) from error
             break
         if not status:
-            raise ConfigError(f"mysql {self.address}: is no replica: see source.replica")
+            raise ConfigError(f"mysql {self.address}: is not a replica: see source.replica")
         seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
         return None if seconds is None else int(seconds)
 
@@ -219,13 +219,13 @@ class Connection:
 
     @understood
     def is_read_only(self) -> bool:
-        """Whether the server takes no writes of its own: a replica, whose rows may come later than their stamps say."""
+        """Whether the server is read-only: a replica, whose rows may arrive later than their stamps say."""
         (value,) = self.single("SELECT @@GLOBAL.read_only")
         return value not in {"0", "OFF"}
 
     @understood
     def most_connections(self) -> int | None:
-        """Connections that the account may have at the same time; None where it has no limit of its own."""
+        """Connections that the account may have at the same time; None if it has no limit of its own."""
         (value,) = self.single("SELECT @@SESSION.max_user_connections")
         most = int(value or 0)
         return most if most > 0 else None
@@ -241,7 +241,7 @@ class Connection:
         return self._wire.small() if self._wire else nullcontext()
 
     def _lives(self, seconds: float) -> bool:
-        """Whether the server lets somebody else in: then it is at work, and silent for that."""
+        """Whether the server accepts another connection: then it is busy, and silent because of that."""
         try:
             with until(time.monotonic() + seconds):
                 Connection(self._settings).close()
@@ -259,5 +259,5 @@ class Connection:
 
 
 def _tls(settings: SourceConfig) -> dict[str, Any]:
-    """TLS or, said so in the config, none: never PyMySQL's default, which tries and falls back."""
+    """TLS or, if the config says so, none: never PyMySQL's default, which tries and falls back."""
     return {"ssl": client_context(settings, "source")} if settings.tls else {"ssl_disabled": True}

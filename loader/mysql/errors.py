@@ -1,7 +1,7 @@
-"""What MySQL's error numbers mean for a run: whether it may pass, how the run ends, and the fix.
+"""The meaning of MySQL's error numbers for a run: whether they are transient, how the run ends, and the fix.
 
 See https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
-https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers give some cases numbers of their own.
+https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers have their own numbers for some cases.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _KIND = {code: kind for kind, codes in KINDS.items() for code in codes}
 
 CHANGED = "give the account caching_sha2_password or mysql_native_password"
 HOSTS = "from MySQL 8.4 on TRUNCATE TABLE performance_schema.host_cache, and see max_connect_errors"
-# What someone who may has MySQL do; `{account}` is the loader's.
+# Fixes for someone with the rights; `{account}` is the loader's.
 STATEMENTS = {
     1129: "FLUSH HOSTS",
     1130: "CREATE USER {account} IDENTIFIED BY '…'",
@@ -44,18 +44,18 @@ STATEMENTS = {
     4150: "FLUSH PRIVILEGES",
     4151: "ALTER USER {account} ACCOUNT UNLOCK",
 }
-# What else to do, or to see.
+# Other fixes, or hints.
 ADVICE = {
     1044: "GRANT SELECT on it, or see source.url",
     1045: "see the user in source.url, and source.password",
     1049: "see source.url",
     1054: "the table was changed",
     1129: HOSTS,
-    1130: "for a host of which that is one, or see source.url",
+    1130: "for a host pattern that matches this one, or see source.url",
     1142: "GRANT SELECT on it TO the loader's account",
     1143: "GRANT SELECT on it TO the loader's account",
-    1203: "or have fewer runs, with fewer --workers, at the same time",
-    1226: "or have fewer runs, with fewer --workers, at the same time",
+    1203: "or run fewer jobs, or fewer --workers, at the same time",
+    1226: "or run fewer jobs, or fewer --workers, at the same time",
     1969: "see chunk_rows, and max_statement_time of the loader's account",
     2003: "see source.url, and whether the server runs",
     2026: "see source.tls",
@@ -68,22 +68,22 @@ ADVICE = {
 
 
 def kind_of(code: int | None) -> Kind:
-    """What an error's number means."""
+    """The kind of an error's number."""
     return _KIND.get(code or 0, Kind.FAULT)
 
 
 def statement(code: int | None, user: str) -> str:
-    """The statement that fixes it, for a user; empty where nothing does, or it cannot be told."""
+    """The statement that fixes it, for a user; empty if there is none or it is unknown."""
     return STATEMENTS.get(code or 0, "").format(account=_account(user))
 
 
 def more_connections(user: str, most: int) -> str:
-    """What lets a user have so many connections at the same time, whatever max_user_connections is."""
+    """The statement that allows a user this many connections at the same time, whatever max_user_connections is."""
     return f"ALTER USER {_account(user)} WITH MAX_USER_CONNECTIONS {most}"
 
 
 def advice(code: int | None, user: str) -> str:
-    """The fix, for people; empty where that cannot be told."""
+    """The fix, for people; empty if unknown."""
     return ", ".join(filter(None, [statement(code, user), ADVICE.get(code or 0, "")]))
 
 
@@ -92,13 +92,13 @@ def _account(user: str) -> str:
 
 
 def code_of(error: BaseException | None) -> int | None:
-    """The number of a server's or the client's error; None of any other."""
+    """The number of a server's or the client's error; None for any other."""
     code = error.args[0] if error is not None and error.args else None
     return code if isinstance(code, int) else None
 
 
 def text_of(error: BaseException | None) -> str:
-    """What an error says, in one line."""
+    """An error's text, on one line."""
     if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
         return f"{' '.join(str(error.args[1]).split())} ({error.args[0]})"
     return str(error) or type(error).__name__

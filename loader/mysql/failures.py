@@ -1,4 +1,4 @@
-"""What an error of PyMySQL, or of its socket, means for a run: whose fault it is, whether it may pass, and the fix."""
+"""The meaning of an error of PyMySQL, or of its socket, for a run: the culprit, whether it passes, and the fix."""
 
 import re
 
@@ -9,7 +9,7 @@ from loader.mysql.errors import ADVICE, advice, code_of, kind_of, statement, tex
 from loader.mysql.login import LoginConnection
 from loader.net.tls import PLAIN, meaning
 
-# What was being done.
+# The activity that failed.
 CONNECTING = "cannot connect"
 ASKING = "query refused"
 READING = "query ended early"
@@ -21,13 +21,13 @@ NO_SERVER, LOST = 2003, 2013
 
 
 class Nonsense(Exception):
-    """A server's answer that MySQL would not give."""
+    """An answer that MySQL would not give."""
 
 
 def failure_of(
     error: Exception, doing: str, address: str, user: str | None, login: LoginConnection | None
 ) -> LoaderError:
-    """The error to raise for one that was caught while something was done on a connection, if it was made."""
+    """The error to raise for one that was caught during an activity on a connection, if there is one."""
     if not isinstance(error, OSError) and (code_of(error) is None or not isinstance(error, pymysql.MySQLError)):
         return _nonsense(error, doing, address)
     code = code_of(error)
@@ -47,27 +47,26 @@ def failure_of(
 
 
 def _told(error: Exception, doing: str, kind: Kind) -> str:
-    """What an error says, without values of a row."""
+    """An error's text, without values of a row."""
     text = text_of(error)
     return re.sub(r"'[^']*'", "'…'", text) if doing == READING and kind is Kind.FAULT else text
 
 
 def _nonsense(error: Exception, doing: str, address: str) -> SourceError:
-    """The error for an answer that makes no sense: of another program, a broken server, or one that is in between."""
+    """The error for a malformed answer: another program, a broken server, or something in between."""
     message = f"mysql {address}: {doing}: "
     if "LOAD_LOCAL" in str(error):
         return SourceError(
-            f"{message}the server asks for a file of this machine (LOAD DATA LOCAL), which it does not get:"
-            " see source.url",
+            f"{message}the server asks for a file of this machine (LOAD DATA LOCAL), which is refused: see source.url",
             kind=Kind.REFUSED,
         )
     if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):  # an impossible host name
         return SourceError(f"{message}{error}: see source.url", kind=Kind.REFUSED)
     told = isinstance(error, pymysql.MySQLError | Nonsense)
-    why = " ".join(text_of(error).split()) if told else f"a packet that cannot be read, {type(error).__name__}"
+    why = " ".join(text_of(error).split()) if told else f"an unreadable packet, {type(error).__name__}"
     if doing == CONNECTING:
         return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", kind=Kind.REFUSED)
-    return SourceError(f"{message}the answer is none of MySQL ({why}): see source.url", kind=Kind.UNSETTLED)
+    return SourceError(f"{message}the answer does not come from MySQL ({why}): see source.url", kind=Kind.UNSETTLED)
 
 
 def is_login(error: LoaderError) -> bool:

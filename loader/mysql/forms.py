@@ -1,4 +1,4 @@
-"""Which texts MySQL writes for the values of a column: their form, their signs, how long they are. Pure."""
+"""The texts that MySQL writes for the values of a column: their form, their characters, their length. Pure."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ Check = Callable[[bytes], bool]
 INTEGERS = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 NUMBERS = INTEGERS | {"decimal", "year"}
 TIMES = frozenset({"date", "datetime", "time"})  # not timestamp: an hour comes twice when clocks are set back
-INDEXED = frozenset({"enum", "set", "bit"})  # ordered by number, whatever their text is
+INDEXED = frozenset({"enum", "set", "bit"})  # ordered by number, whatever their text
 TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext"})
 BINARIES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"})
 WORDS = frozenset({"uuid", "inet4", "inet6"})  # of MariaDB: compared as values, written as plain words
-BYTES = BINARIES | {"bit"}  # of such columns a key has bytes, which need not be text
-UNKNOWN = "unknown"  # the type of a query's column that nothing is known of
+BYTES = BINARIES | {"bit"}  # such columns have bytes in a key, which need not be text
+UNKNOWN = "unknown"  # the type of a query's column about which nothing is known
 
 DIGITS, HEX = b"0123456789", b"0123456789abcdef"
-SIGNS = {  # what a text of a type is made of; of types that are not here anything
+SIGNS = {  # the characters of a type's text; any for types not listed
     "decimal": DIGITS + b"-.",
     "float": DIGITS + b"-+.e",
     "double": DIGITS + b"-+.e",
@@ -34,7 +34,7 @@ SIGNS = {  # what a text of a type is made of; of types that are not here anythi
 }
 DATE = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 FRACTION = rb"(?:\.[0-9]{1,6})?"
-FORMS = {  # any bytes where the type is not here
+FORMS = {  # any bytes if the type is not listed
     "decimal": rb"-?[0-9]+(?:\.[0-9]+)?",
     "float": rb"-?[0-9.]+(?:e[-+]?[0-9]+)?",
     "double": rb"-?[0-9.]+(?:e[-+]?[0-9]+)?",
@@ -56,7 +56,7 @@ ESCAPES = {"0": "\0", "n": "\n", "r": "\r"}  # as SHOW COLUMNS writes them
 
 
 def form_of(column: Column) -> bytes:
-    """The regular expression that the texts of a column fit; see `checker` for what else they have to be."""
+    """The regular expression that the texts of a column match; see `checker` for further conditions."""
     if column.type in INTEGERS:
         width = column.zerofill_width
         if width:
@@ -68,10 +68,10 @@ def form_of(column: Column) -> bytes:
 
 
 def checker(column: Column) -> Check:
-    """What tells whether a text of a column's form is one that it may have: short enough, in its signs, a member."""
+    """A check whether a text of a column's form is possible: short enough, with allowed characters, a member."""
     size, is_padded, has = _size(column), column.type == "char", _repertoire(column.charset)
     if column.type == "enum":
-        return {b"", *members_of(column)}.__contains__  # nothing where a value was none of them
+        return {b"", *members_of(column)}.__contains__  # empty if a value was none of them
     if column.type == "set":
         ranks = {member: rank for rank, member in enumerate(members_of(column))}
         return lambda text: not text or _are_ordered([ranks.get(each, -1) for each in text.split(b",")])
@@ -84,7 +84,7 @@ def checker(column: Column) -> Check:
     def is_text(text: bytes) -> bool:
         try:
             signs = text.decode()
-        except UnicodeDecodeError:  # what MySQL sends for text is always UTF-8
+        except UnicodeDecodeError:  # text from MySQL is always UTF-8
             return False
         return (size is None or len(signs) <= size) and not (is_padded and signs.endswith(" ")) and has(signs)
 
@@ -92,7 +92,7 @@ def checker(column: Column) -> Check:
 
 
 def signs_of(column: Column) -> frozenset[int] | None:
-    """The bytes that texts of a column are made of; None where they may be any."""
+    """The bytes that texts of a column consist of; None if any."""
     if column.type in INTEGERS:
         return frozenset(DIGITS if "unsigned" in column.full_type else DIGITS + b"-")
     if column.type in {"enum", "set"}:
@@ -102,7 +102,7 @@ def signs_of(column: Column) -> frozenset[int] | None:
 
 
 def width_of(column: Column) -> int | None:
-    """How many bytes each text of a column has; None where some have more than others."""
+    """How many bytes each text of a column has; None if the length varies."""
     if column.type == "bit":
         return -(-(_size(column) or 1) // 8)
     if column.type == "binary":
@@ -116,18 +116,18 @@ def width_of(column: Column) -> int | None:
 
 
 def members_of(column: Column) -> tuple[bytes, ...]:
-    """The texts that an ENUM may be, or a SET be made of."""
+    """The members of an ENUM or a SET."""
     found = (match[1] for match in MEMBER.finditer(column.full_type))
     return tuple(ESCAPED.sub(_unescaped, each).encode() for each in found)
 
 
 def is_any(column: Column) -> bool:
-    """Whether its texts may be any, so that those of others look alike."""
+    """Whether its texts may be anything, so that others look alike."""
     return signs_of(column) is None
 
 
 def is_told(column: Column) -> bool:
-    """Whether the form says all of what its texts may be."""
+    """Whether the form is the only condition on its texts."""
     return not is_any(column) and column.type not in {"enum", "set"}
 
 
@@ -147,7 +147,7 @@ def _size(column: Column) -> int | None:
 
 
 def _repertoire(charset: str | None) -> Callable[[str], bool]:
-    """What tells whether a character set has all the signs of a text, as far as that is known."""
+    """A check whether a character set has all the characters of a text, as far as known."""
     if charset == "ascii":
         return str.isascii
     if charset == "latin1":
@@ -158,6 +158,6 @@ def _repertoire(charset: str | None) -> Callable[[str], bool]:
 
 
 def is_prefix_free(texts: Sequence[bytes]) -> bool:
-    """Whether none of some texts, each another one, begins another."""
+    """Whether none of some distinct texts begins another."""
     ordered = sorted(texts)
     return not any(after.startswith(before) for before, after in pairwise(ordered))

@@ -1,9 +1,9 @@
-"""From a Redis key back to its row: which values its columns have, and the condition that finds the row. Pure.
+"""From a Redis key back to its row: the values of its columns, and the condition that finds the row. Pure.
 
-A key may be this job's where its literals and the text of each column fit: `stu_00000001` for `stu_{sid}`, but neither
-`stu_1`, which a ZEROFILL of eight digits never makes, nor `stu_x_1`. Where any text fits, or nothing stands before the
-first column, the hash has to show whose it is. Where two texts stand side by side a key can be taken apart in several
-ways; all of them are looked for, or the whole key where they are too many, and the row that is found says which key it
+A key may be this job's if its literals and the text of each column fit: `stu_00000001` for `stu_{sid}`, but neither
+`stu_1`, which a ZEROFILL of eight digits never makes, nor `stu_x_1`. If any text fits, or the first column has no
+literal before it, the hash must show which job it belongs to. If two texts are adjacent, a key can be parsed in several
+ways; all of them are looked up, or the whole key if there are too many, and the row that is found says which key it
 makes.
 """
 
@@ -17,13 +17,13 @@ from loader.mysql.plan import Plan
 from loader.mysql.sql import quote, text_of
 from loader.state_keys import PREFIX
 
-TOGETHER = 500  # keys in one statement: MariaDB makes a subquery of a thousand
-READINGS = 64  # ways to take one key apart that are looked for; of more, MySQL compares the whole key with each row
-PLAIN = NUMBERS | TIMES | WORDS | BYTES  # compared by their values
+TOGETHER = 500  # keys in one statement: MariaDB turns a thousand into a subquery
+READINGS = 64  # ways to parse one key that are looked up; with more, MySQL compares the whole key with each row
+PLAIN = NUMBERS | TIMES | WORDS | BYTES  # types compared by their values
 RESERVED = PREFIX.encode()  # the loader's own keys
 
 EXACT = frozenset({"utf8mb4", "utf8mb3", "utf8", "ascii", "latin1", "ucs2", "utf16", "utf16le", "utf32"})
-# character sets whose text is the same after the way to UTF-8 and back
+# character sets whose text survives the conversion to UTF-8 and back
 
 
 class KeyMatcher:
@@ -58,17 +58,17 @@ class KeyMatcher:
 
     @property
     def pattern(self) -> str:
-        """The glob of SCAN that all keys of the job fit, and maybe others."""
+        """The glob for SCAN that matches all keys of the job, and maybe others."""
         first = self._pieces[0]
         prefix = first.decode() if isinstance(first, bytes) else ""
         return escape_glob(prefix) + "*"
 
     def owns(self, key: bytes) -> bool:
-        """Whether a key is one that this job makes of some row, be the row there or not, and no other job does."""
+        """Whether this job, and no other, makes a key for some row, whether or not that row exists."""
         return not key.startswith((RESERVED, *self._others)) and self.fits(key)
 
     def fits(self, key: bytes) -> bool:
-        """Whether the row of a key can be looked up: it is made of the literals and of texts that the columns have."""
+        """Whether the row of a key can be looked up: its parts are the literals and possible texts of the columns."""
         match = self._whole.fullmatch(key)
         if match is None:
             return False
@@ -79,14 +79,14 @@ class KeyMatcher:
 
     @property
     def is_certain(self) -> bool:
-        """Whether a key that fits is the job's: a literal begins it, and no column of it holds any text."""
+        """Whether a key that fits is certainly the job's: it begins with a literal, and no column may hold any text."""
         return self._begins and not any(map(is_any, self._columns))
 
     def proves(self, key: bytes, found: Mapping[bytes, bytes], names: Collection[bytes]) -> bool:
         """Whether the fields of a hash show that the job, whose fields have these `names`, has written it under a key.
 
-        It has no others, and those that are columns of the key are in it as the key has them. Where nothing stands
-        before the first column, there has to be one.
+        It has no other fields, and those that are columns of the key have the key's values. If the first column has no
+        literal before it, there must be at least one such field.
         """
         if not all(name in names for name in found) or not (self._begins or any(self._shown)):
             return False
@@ -104,7 +104,7 @@ class KeyMatcher:
         return re.fullmatch(form, key, re.DOTALL) is not None
 
     def condition(self, keys: Sequence[bytes]) -> str:
-        """The condition that holds for the rows of keys that fit; maybe for others too."""
+        """A condition that is true for the rows of keys that fit, and maybe for others."""
         readings: dict[tuple[bytes, ...], None] = {}
         whole: list[bytes] = []
         for key in keys:
@@ -133,16 +133,16 @@ class KeyMatcher:
         )
 
     def _joined(self) -> str:
-        """The expression of the whole key, in hexadecimal."""
+        """The expression for the whole key, in hexadecimal."""
         pieces = (f"'{piece.hex()}'" if isinstance(piece, bytes) else hex_of(piece) for piece in self._pieces)
         return f"UPPER(CONCAT({', '.join(pieces)}))"
 
     def _readings(self, key: bytes) -> Iterator[tuple[bytes, ...]]:
-        """Each way to take a key apart: the text of each column."""
+        """All ways to parse a key: the text of each column."""
         return self._rest(key, 0, 0, set())
 
     def _rest(self, key: bytes, piece: int, at: int, dead: set[tuple[int, int]]) -> Iterator[tuple[bytes, ...]]:
-        """Each way to take the rest of a key for the rest of the pieces; `dead` are the places without any."""
+        """All ways to parse the rest of a key with the remaining pieces; `dead` are the positions without any."""
         if piece == len(self._pieces):
             if at == len(key):
                 yield ()
@@ -163,7 +163,7 @@ class KeyMatcher:
         return form.fullmatch(text) is not None and check(text)
 
     def _ends(self, key: bytes, piece: int, at: int) -> Iterator[int]:
-        """Where a piece that starts at `at` may end: a column's text before the next literal."""
+        """Possible ends of a piece that starts at `at`: a column's text before the next literal."""
         wanted, following = self._pieces[piece], self._pieces[piece + 1 : piece + 2]
         if isinstance(wanted, bytes):
             if key.startswith(wanted, at):
@@ -179,26 +179,26 @@ class KeyMatcher:
 
 
 def escape_glob(text: str) -> str:
-    """The glob that a text fits and nothing else."""
+    """The glob that matches a text and nothing else."""
     return re.sub(r"([*?\[\]\\^-])", r"\\\1", text)
 
 
 def comparable(column: Column) -> str:
-    """What of a column is compared with `literal`: itself, so that an index serves, else the text that MySQL sends."""
+    """The side of a comparison with `literal`: the column, so that an index is used, else the text MySQL sends."""
     if column.type in PLAIN or column.charset in EXACT:
         return quote(column.name)
     return f"{text_of(column)} COLLATE utf8mb4_bin"
 
 
 def hex_of(column: Column) -> str:
-    """The expression of the bytes that MySQL sends for a column, in hexadecimal."""
+    """The expression for the bytes that MySQL sends for a column, in hexadecimal."""
     if column.type == "bit":
         return f"LPAD(HEX({quote(column.name)} + 0), {2 * (width_of(column) or 1)}, '0')"
     return f"HEX({quote(column.name) if column.type in BINARIES else text_of(column)})"
 
 
 def literal(column: Column, text: bytes) -> str:
-    """The text that MySQL wrote for a column, as a literal to compare the column with."""
+    """A column's text from MySQL, as a literal to compare the column with."""
     if column.type in NUMBERS:
         return text.decode()
     if column.type in TIMES | WORDS:

@@ -1,7 +1,7 @@
-"""How the loader logs in to MySQL: nobody gets the password but a server that is known to be the right one.
+"""Logging in to MySQL: only a server that is known to be the right one gets the password.
 
-PyMySQL answers whatever a server asks, with the password itself where it asks for that. Here each question is looked
-at first: `_auth`, `_process_auth`, `_read_packet` and `_sock` are what this room knows of PyMySQL's inside, see
+PyMySQL answers any request of a server, even with the password itself. Here each request is checked first: `_auth`,
+`_process_auth`, `_read_packet` and `_sock` are the internals of PyMySQL that this module uses, see
 https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html.
 """
 
@@ -20,19 +20,19 @@ from loader.net.greetings import HEARD, MYSQL, speaker
 from loader.net.limit import LEAST
 from loader.net.probe import FIRST_WORD, overhear
 
-# Ways to log in by which the server gets the password itself, or a key of its choice encrypts it.
+# Ways to log in that give the server the password itself, or encrypted with a key of its choice.
 CLEAR = frozenset({b"mysql_clear_password", b"dialog", b"sha256_password"})
-CACHED = b"caching_sha2_password"  # by a digest, but for the first login after a start, which asks for all of it
+CACHED = b"caching_sha2_password"  # by a digest, except for the first login after a start
 ALL_OF_IT = b"\x04"
 OUTDATED = b"mysql_old_password"
 PROTOCOL = 10  # of MySQL, since 1998
-# What to do about it.
-CLEARTEXT = "source.allow_cleartext where the network is trusted"
+# Advice for each.
+CLEARTEXT = "source.allow_cleartext if the network is trusted"
 SEALED = ("verified TLS (source.tls, tls_ca)", "a unix_socket in source.url", CLEARTEXT)
 
 
 class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
-    """A connection that gives the password away to nobody but a server that is known to be the right one."""
+    """A connection that gives the password only to a server that is known to be the right one."""
 
     _auth_plugin_name: str
 
@@ -49,7 +49,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     @property
     def lacks(self) -> str:
-        """What an account may ask for and the config does not name, in words; empty where there is nothing."""
+        """Requirements that an account may have and the config does not meet, for people; empty if there are none."""
         if self._settings.tls_cert:
             return ""
         if not self.offers_tls:
@@ -58,50 +58,50 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     @property
     def is_sealed(self) -> bool:
-        """Whether nobody but the right server gets what is sent, or the config allows whatever comes of it."""
+        """Whether only the right server can read what is sent, or the config allows otherwise."""
         settings = self._settings
         return bool(settings.unix_socket or (settings.tls and settings.tls_verify) or settings.allow_cleartext)
 
     @property
     def where(self) -> str:
-        """How a message about this connection begins."""
+        """The beginning of messages about this connection."""
         settings = self._settings
         return f"mysql {settings.endpoint}: cannot connect"
 
     @property
     def is_near(self) -> bool:
-        """Whether what is sent does not leave this machine."""
+        """Whether the bytes stay on this machine."""
         return ipaddress.ip_address(self._sock.getpeername()[0].partition("%")[0]).is_loopback
 
     def refusal(self, why: object, *ways: str) -> SourceError:
-        """The error that the loader does not log in as the server asks it to, and what would help."""
+        """The error for a refused way to log in, with ways to fix it."""
         return SourceError(f"{self.where}: {why}: {', or '.join(ways)}", kind=Kind.REFUSED)
 
     def _get_server_information(self) -> None:
         self._recognize()
         super()._get_server_information()
-        self._current_timeout = None  # that of the socket may be another one, see `_recognize`
+        self._current_timeout = None  # the socket's timeout may be another one, see `_recognize`
         if self.protocol_version != PROTOCOL:
             raise self.refusal(f"the server speaks version {self.protocol_version} of the protocol", "see source.url")
         if self._auth_plugin_name.encode() in CLEAR and not self.is_sealed:
-            self._auth_plugin_name = "mysql_native_password"  # under TLS it would be sent with the name of the user
+            self._auth_plugin_name = "mysql_native_password"  # under TLS, the name of the user would be sent with it
 
     def _recognize(self) -> None:
-        """Look at what is heard first; a `SourceError` names who else it is, or says that it is nobody."""
+        """Check the first bytes; a `SourceError` names the kind of another server, or says that it is not a server."""
         settings, ends = self._settings, time.monotonic() + self._read_timeout
         patience = min(FIRST_WORD, self._read_timeout / 3)
         if select.select([self._sock], [], [], patience)[0]:
             heard = self._rfile.peek(HEARD)
             if not heard:
                 raise SourceError(
-                    f"{self.where}: the connection is closed without a word: see source.url, and what stands before"
-                    " the server",
+                    f"{self.where}: the connection was closed without an answer: see source.url, and any proxy in front"
+                    " of the server",
                     kind=Kind.UNAVAILABLE,
                 )
         else:
             port = 0 if settings.unix_socket else settings.port
             heard = overhear(settings.unix_socket or settings.host, port, patience)
-            self._sock.settimeout(max(LEAST, ends - time.monotonic()))  # what is left for the greeting
+            self._sock.settimeout(max(LEAST, ends - time.monotonic()))  # the time left for the greeting
         if who := speaker(heard, MYSQL):
             raise self.refusal(f"no MySQL server answers there, but {who}", "see source.url")
 
@@ -110,26 +110,26 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
 
 class _Login:
-    """One way to log in, as the server asks for it; what PyMySQL calls its handler."""
+    """One way to log in, as the server requests it; PyMySQL calls it a handler."""
 
     def __init__(self, connection: LoginConnection, way: bytes) -> None:
         self._connection = connection
         self._way = way
 
     def authenticate(self, packet: Any) -> Any:
-        """Answer a server's packet; its next one. A `SourceError` where the answer would be the password."""
+        """Answer a server's packet; return its next one. A `SourceError` if the answer would be the password."""
         connection, way = self._connection, self._way.decode(errors="replace")
         if self._way == OUTDATED:
-            raise connection.refusal(f"the server wants {way}, from which the password can be told", CHANGED)
+            raise connection.refusal(f"the server wants {way}, which reveals the password", CHANGED)
         if self._way in CLEAR and connection.password and not connection.is_sealed:
-            raise connection.refusal(f"the server asks for the password itself ({way}), which it does not get", *SEALED)
+            raise connection.refusal(f"the server asks for the password itself ({way}), which is refused", *SEALED)
         try:
             return self._answer(packet)
         except RuntimeError as error:  # a package is missing
             raise connection.refusal(f"{way}: {error}", CHANGED) from error
         except ValueError as error:
             if connection.pinned:
-                raise connection.refusal("source.server_public_key holds no key of RSA", SEALED[0]) from error
+                raise connection.refusal("source.server_public_key holds no RSA key", SEALED[0]) from error
             raise
 
     def _answer(self, packet: Any) -> Any:
@@ -145,7 +145,7 @@ class _Login:
         known = connection.is_sealed or connection.ssl or connection.pinned or connection.is_near
         if packet.get_all_data()[1:2] == ALL_OF_IT and not known:
             raise connection.refusal(
-                f"the server asks for the password, encrypted by a key that nothing vouches for ({CACHED.decode()};"
+                f"the server asks for the password, encrypted with a key that nothing verifies ({CACHED.decode()};"
                 " it does so once after each start)",
                 "source: {tls: true}",
                 "source.server_public_key",

@@ -1,4 +1,4 @@
-"""The plan of a job, and the SQL that carries it out: every statement that reads rows is composed here. Pure.
+"""The plan of a job, and its SQL: every statement that reads rows is composed here. Pure.
 
 Names are quoted, key values come back from MySQL as literals that hold no free text (digits, or hexadecimal with the
 column's character set), and `where`, `query` and field expressions are the job's own SQL, taken as it is.
@@ -15,13 +15,13 @@ from loader.mysql.sql import as_literal, at_least, beyond, checksum, peek, quote
 
 
 class Results:
-    """What the results of one plan look like: as the first of them did, whichever worker read it."""
+    """The form of one plan's results: that of the first one, whichever worker read it."""
 
     def __init__(self) -> None:
         self._first: dict[None, Shape] = {}
 
     def changes(self, shape: Shape) -> str:
-        """What of a result is not as in the first, in words; empty where nothing is."""
+        """How a result differs from the first, for people; empty if it does not."""
         first = self._first.setdefault(None, shape)  # atomic: workers share it
         pairs = zip(first, shape, strict=True)
         return ", ".join(f"{now[0]} is of another type" for before, now in pairs if before != now)
@@ -31,7 +31,7 @@ class Results:
 class Plan:
     """A job on its table: `layout` for the encoder, `walk` for the chunks (empty: one pass), `warnings` for people.
 
-    `cells` are the select list, one expression a cell; `rows_estimate` is MySQL's for the whole table.
+    `cells` are the select list, one expression per cell; `rows_estimate` is MySQL's for the whole table.
     """
 
     job: JobConfig
@@ -42,12 +42,12 @@ class Plan:
     conditions: tuple[str, ...]
     warnings: tuple[str, ...]
     rows_estimate: int | None
-    names: tuple[str, ...]  # of the result's columns, which have to stay these
-    ranges: tuple[str, ...]  # those of the conditions that MySQL finds in the index alone
-    columns: tuple[Column, ...]  # those read, computed or compared with, and those walked along
-    joint: Joint  # how the key is joined of columns
-    filtered: bool  # a `where` keeps some rows out, no one knows how many
-    whole: "Plan | None" = None  # what this plan reads the changed rows of
+    names: tuple[str, ...]  # the result's columns, which must stay the same
+    ranges: tuple[str, ...]  # conditions for which MySQL uses the index alone
+    columns: tuple[Column, ...]  # columns that are read, computed or compared with, and walked along
+    joint: Joint  # how columns are joined to the key
+    filtered: bool  # a `where` leaves out an unknown number of rows
+    whole: "Plan | None" = None  # the condition by which this plan reads changed rows
     results: Results = field(default_factory=Results, compare=False, repr=False)
 
     def select(self, chunk: Chunk) -> str:
@@ -62,9 +62,9 @@ class Plan:
         return self._statement(self.cells, conditions)
 
     def bound(self, after: KeyValues | None, rows: int, upto: KeyValues | None = None) -> str:
-        """The statement for the key that stands `rows` rows after `after`, as literals; no row: fewer are left.
+        """The statement for the key `rows` rows after `after`, as literals; no row: fewer are left.
 
-        No key beyond `upto` is looked at.
+        No key beyond `upto` is read.
         """
         conditions = [*self.conditions]
         if after is not None:
@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def expected(self) -> int | None:
-        """How many rows are to come, by MySQL's estimate; None where conditions leave some out."""
+        """The expected number of rows, by MySQL's estimate; None if conditions leave some out."""
         return None if self.conditions else self.rows_estimate
 
     def extent(self) -> str:
@@ -107,7 +107,7 @@ class Plan:
         return f"{value}\n{self._order} LIMIT 1 OFFSET {rows - 1}"
 
     def count(self, condition: str = "") -> str:
-        """The statement for the number of rows that the job takes; of those alone that satisfy one more condition."""
+        """The statement for the number of rows that the job takes, or of those that satisfy one more condition."""
         more = [condition] if condition else []
         if self.job.query is not None:
             return "\nWHERE ".join([f"SELECT COUNT(*) FROM (\n{self.job.query}\n) AS q", *more])
@@ -121,11 +121,11 @@ class Plan:
         return self.matching(f"{number} % {parts} = {part}{others}")
 
     def facts(self) -> dict[str, str]:
-        """What a checkpoint is bound to: where any of it changes, what was loaded before is not what is loaded now.
+        """The facts that a checkpoint is bound to: if any of them changes, the loaded rows are not those of the plan.
 
-        Of a column that is its type, members of an ENUM as they are spelled, its collation, which says the character
-        set too, and whether `SELECT *` has it. Defaults, comments, keys and rights change no value that is there; what
-        makes NULL something else rebuilds the table; see `Connection.identity` for what else tells of that.
+        For a column that is its type, members of an ENUM as they are spelled, its collation, which includes the
+        character set, and whether `SELECT *` has it. Defaults, comments, keys and rights change no existing value; a
+        change of what NULL becomes rebuilds the table; see `Connection.identity` for other signs of that.
         """
         if self.whole:
             return self.whole.facts()
@@ -141,7 +141,7 @@ class Plan:
         }
 
     def first(self, rows: int) -> str:
-        """The statement that reads some rows, to be looked at."""
+        """The statement that reads some rows, for inspection."""
         if self.job.query is not None:
             return peek(self.job.query, rows)
         return f"{self._statement(self.cells, self.conditions)}\nLIMIT {rows}"
@@ -153,7 +153,7 @@ class Plan:
         return self._statement(self.cells, [*self.conditions, condition])
 
     def changes(self, table: Table) -> str:
-        """What of the table is no longer as it was planned for, in words; empty where all is."""
+        """How the table has changed since it was planned for, for people; empty if it has not."""
         now = {column.name: column for column in table.columns}
         told = []
         for column in self.columns:
@@ -187,7 +187,7 @@ class Plan:
 
 
 def changed_since(plan: Plan, stamp: Column, moment: str) -> Plan:
-    """The plan that reads those rows alone whose stamp, a DATETIME or TIMESTAMP, is a literal moment or a later one.
+    """The plan that reads only rows whose stamp, a DATETIME or TIMESTAMP, is not before a literal moment.
 
     It is walked along the stamp and then the key, so that any number of rows may have the same stamp.
     """
@@ -201,7 +201,7 @@ def changed_since(plan: Plan, stamp: Column, moment: str) -> Plan:
 
 
 def no_longer(plan: Plan) -> Plan | None:
-    """The plan that reads the keys of changed rows that the job leaves out; None where it takes all rows."""
+    """The plan that reads the keys of changed rows that the job leaves out; None if it takes all rows."""
     if plan.whole is None or not plan.whole.conditions:
         return None
     taken = " AND ".join(plan.whole.conditions)
@@ -209,7 +209,7 @@ def no_longer(plan: Plan) -> Plan | None:
 
 
 def keys_only(plan: Plan) -> Plan:
-    """The plan that reads no more of a row than its key."""
+    """The plan that reads only the key of each row."""
     if plan.job.query is not None:
         return plan
     cells = tuple(dict.fromkeys(quote(name) for name in plan.key_columns))

@@ -1,4 +1,4 @@
-"""Fits a job to its table: which cells make keys and fields, how the table is walked, and what to warn of. Pure."""
+"""Fits a job to its table: the cells of keys and fields, the walk along the table, and warnings. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +19,14 @@ KEYWORDS = frozenset({"null", "true", "false", "current_date", "current_time", "
 
 
 class _SelectList:
-    """The expressions that the statement reads, each once; a query is sent as it is, so its own columns are these."""
+    """The expressions that the statement reads, each once; a query is sent as it is, so they are its own columns."""
 
     def __init__(self, job: JobConfig, table: Table) -> None:
         own = [quote(column.name) for column in table.columns] if job.query is not None else []
         self._places = {expression: place for place, expression in enumerate(own)}
 
     def place(self, expression: str) -> int:
-        """The place of an expression, which is added if need be."""
+        """The index of an expression, which is added if necessary."""
         return self._places.setdefault(expression, len(self._places))
 
     @property
@@ -45,8 +45,8 @@ def make_plan(
 ) -> Plan:
     """Fit a job to its table; a `PlanError` names what is missing. The other arguments narrow one run.
 
-    `key_range` is `LO:HI`, both included, either of them optional, over the first column of the walk; `shard` is
-    (I, N), the rows for which the checksum of their walk's columns leaves I - 1 when divided by N.
+    `key_range` is `LO:HI`, both included and optional, over the first column of the walk; `shard` is (I, N), the rows
+    for which the checksum of their walk's columns leaves I - 1 when divided by N.
     """
     is_query = job.query is not None
     parts, cells = _key_template(job, table), _SelectList(job, table)
@@ -58,7 +58,7 @@ def make_plan(
         _refuse_unsure(job, table, walk, joint)
     conditions = _conditions(job, where)
     if (where or key_range or shard) and is_query:
-        raise ConfigError(f"job {job.name!r} is a query: --where, --range and --shard belong into the query itself")
+        raise ConfigError(f"job {job.name!r} is a query: put --where, --range and --shard into the query itself")
     ranges = () if key_range is None else (range_condition(table, walk, key_range),)
     share = () if shard is None else (f"{checksum(walk or joint.columns)} % {shard[1]} = {shard[0] - 1}",)
     return Plan(
@@ -79,7 +79,7 @@ def make_plan(
 
 
 def query_of(job: JobConfig) -> str:
-    """The query of a job that has one; a `PlanError` where no rows can be selected from it."""
+    """The query of a job that has one; a `PlanError` if no rows can be selected from it."""
     query = job.query or ""
     if why := no_query(query):
         raise PlanError(f"job {job.name!r}: query: {why}")
@@ -111,7 +111,7 @@ def _conditions(job: JobConfig, where: str | None) -> list[str]:
         narrowing = where and one_statement(where)
     except ValueError as error:
         raise ConfigError(f"--where: {error}") from None
-    conditions = [f"({text}\n)" for text in (job.where, narrowing) if text]  # a comment may end the text
+    conditions = [f"({text}\n)" for text in (job.where, narrowing) if text]  # the text may end in a comment
     if job.soft_delete:
         conditions.append(f"({job.soft_delete}\n) IS NOT TRUE")
     return conditions
@@ -120,7 +120,7 @@ def _conditions(job: JobConfig, where: str | None) -> list[str]:
 def _columns_used(
     table: Table, walk: Sequence[Column], cells: _SelectList, conditions: Sequence[str]
 ) -> tuple[Column, ...]:
-    """The columns that are read, computed or compared with, and those walked along."""
+    """The columns that are read, computed or compared with, and walked along."""
     expressions = cells.expressions
     computed = _words([*expressions, *conditions])
     return tuple(
@@ -131,7 +131,7 @@ def _columns_used(
 
 
 def _words(expressions: Iterable[str]) -> frozenset[str]:
-    """The words and names in some SQL, in lower case: the columns that it may be computed from are among them."""
+    """The words and names in some SQL, in lower case: they include the columns that it may be computed from."""
     return frozenset(
         (unquoted(token) if token.kind == "name" else token.text).lower()
         for expression in expressions
@@ -183,7 +183,7 @@ def _missing(table: Table, name: str, job: JobConfig, where: str) -> PlanError:
 
 
 def _refuse_unsure(job: JobConfig, table: Table, walk: Sequence[Column], joint: Joint) -> None:
-    """Raise a `PlanError` where a row could have the hash of another, or one that another chunk writes."""
+    """Raise a `PlanError` if a row could have the hash of another, or one that another chunk writes."""
     template = joint.template
     if not walk:
         why = "" if chunk_columns(table) else f" ({walkless(table)})"

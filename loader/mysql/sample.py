@@ -1,4 +1,4 @@
-"""Some of a job's rows, drawn from all that it takes; where the key is a number, without a look at the others."""
+"""A random sample of a job's rows; if the key is a number, without reading the others."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -8,21 +8,21 @@ from loader.mysql.chunker import Fetch
 from loader.mysql.forms import INTEGERS
 from loader.mysql.plan import Plan
 
-SPANS = 20  # of the key, so that the sample is of everywhere
-FINER = 8  # how much larger a share is than the one before, which gave too few rows
+SPANS = 20  # of the key, so that the sample comes from everywhere
+FINER = 8  # how much larger a share is than the previous one, which gave too few rows
 
 
 def sample(plan: Plan, count: int, fetch: Fetch, seen: Callable[[], int]) -> Iterator[str]:
-    """Statements that read about `count` rows, no row twice; `seen` says how many have come so far.
+    """Statements that read about `count` rows, no row twice; `seen` returns how many have come so far.
 
-    None come of them only where the job takes none: where rows are rare, more of the table is looked at.
+    They return no rows only if the job has none: if rows are rare, more of the table is searched.
     """
     numbers = plan.walk and plan.walk[0].type in INTEGERS
     yield from _spans(plan, count, fetch, seen) if numbers else _shares(plan, count, fetch, seen)
 
 
 def _spans(plan: Plan, count: int, fetch: Fetch, seen: Callable[[], int]) -> Iterator[str]:
-    """A few rows each from somewhere in spans of the key on, until there are enough or no more."""
+    """A few rows each from random spans of the key, until there are enough or no more."""
     ((low, high),) = fetch(plan.extent())
     if low is None or high is None:
         return
@@ -48,7 +48,7 @@ def _spans(plan: Plan, count: int, fetch: Fetch, seen: Callable[[], int]) -> Ite
 
 
 def _shares(plan: Plan, count: int, fetch: Fetch, seen: Callable[[], int]) -> Iterator[str]:
-    """A share of the rows by a checksum of their key, for which MySQL goes over all of them; then larger ones."""
+    """A share of the rows by a checksum of their key, for which MySQL reads all of them; then larger shares."""
     rows = None if plan.filtered else plan.rows_estimate
     if rows is None:
         ((text,),) = fetch(plan.count())

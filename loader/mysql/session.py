@@ -1,7 +1,7 @@
-"""What each session with MySQL states, so that no result depends on how the server is set up. Pure.
+"""The variables that each MySQL session sets, so that no result depends on the server's configuration. Pure.
 
-Global variables, `init_connect` and what stands between may make a session anything; most of it is silent: rows that
-are left out, or are others. docs/sessions.md has this table, and says of each other variable why it is left.
+Global variables, `init_connect` and proxies may change a session, mostly silently: rows are left out, or differ.
+docs/sessions.md has this table, and says why each other variable is left alone.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from typing import NamedTuple
 MARIADB, MYSQL = "MariaDB", "MySQL"
 DAY = "86400"  # seconds: longer than any pause of a run
 ALL = str(2**64 - 1)
-SYSTEM = "DEFAULT"  # what is no text: the server's own word
+SYSTEM = "DEFAULT"  # not a text: the server's own keyword
 ZONE = "source.time_zone"
-HALF = "half of source.read_timeout"  # so that the server gives up waiting before it is taken for dead
-# Errors of SET: a variable that the server does not have, or not with that value; one that the account may not set.
+HALF = "half of source.read_timeout"  # so that the server stops waiting before it counts as dead
+# Errors of SET: the server lacks a variable or its value; the account may not set it.
 UNKNOWN, FORBIDDEN = frozenset({1193, 1231, 1273}), frozenset({1227, 1290})
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A variable, the value it is given, and what would come of another; of both servers unless it names one.
+    """A variable, its value, and the effect of another value; for both servers unless it names one.
 
-    `since` is the version that has it first: an older one cannot depend on it. `vital` is what changes results: where
-    such a one does not hold, nothing is read.
+    `since` is the first version that has it: an older one cannot depend on it. `vital` variables change results: if one
+    does not have its value, nothing is read.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Variable:
 
     @property
     def literal(self) -> str:
-        """The value as SET takes it."""
+        """The value as SET accepts it."""
         return self.value if self.value.isdigit() or self.value == SYSTEM else f"'{self.value}'"
 
     def holds(self, found: str | None) -> bool:
-        """Whether a session that says so has the value."""
-        if found is None or self.name == "timestamp":  # which is the time: only SET can tell
+        """Whether a session that reports this has the value."""
+        if found is None or self.name == "timestamp":  # it is the time: only SET can tell
             return found is not None
         if self.value.isdigit():
             return found.replace(".", "").isdigit() and float(found) == float(self.value)
@@ -48,7 +48,7 @@ class Variable:
 
 
 class Astray(NamedTuple):
-    """A variable that is not what was set."""
+    """A variable that does not have the value that was set."""
 
     variable: Variable
     found: str | None
@@ -105,7 +105,7 @@ STATED = (
 
 
 def stated(*, mariadb: bool, zone: str | None, read_timeout: int) -> tuple[Variable, ...]:
-    """The variables of a server, with the values that the settings of a source give."""
+    """The variables of a server, with the values from a source's settings."""
     values = {ZONE: zone, HALF: str(max(1, read_timeout // 2))}
     return tuple(
         Variable(each.name, value, each.why, each.server, each.since, each.vital)
@@ -116,7 +116,7 @@ def stated(*, mariadb: bool, zone: str | None, read_timeout: int) -> tuple[Varia
 
 
 def setting(variables: Sequence[Variable]) -> str:
-    """The statement that states them."""
+    """The statement that sets them."""
     return "SET SESSION " + ", ".join(f"{each.name} = {each.literal}" for each in variables)
 
 
@@ -126,7 +126,7 @@ def asking(variables: Sequence[Variable]) -> str:
 
 
 def astray(variables: Sequence[Variable], found: Sequence[str | None]) -> list[Astray]:
-    """Those that are not what was set."""
+    """Those that do not have their value."""
     return [Astray(*pair) for pair in zip(variables, found, strict=True) if not pair[0].holds(pair[1])]
 
 

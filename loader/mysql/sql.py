@@ -1,4 +1,4 @@
-"""How names and values are spelled in SQL, and compared as MySQL compares them."""
+"""The spelling of names and values in SQL, and comparisons as MySQL makes them."""
 
 import re
 from collections.abc import Sequence
@@ -8,22 +8,22 @@ from loader.model import Column, KeyValues, is_literal
 from loader.mysql.forms import BINARIES, BYTES, INDEXED, INTEGERS, TEXTS, TIMES, WORDS, is_any
 
 INTEGER = re.compile(r"-?[0-9]{1,255}", re.ASCII)
-CLOCK_CHANGE = 7200  # seconds that clocks are set forward or back by, at most
+CLOCK_CHANGE = 7200  # seconds by which clocks change, at most
 LAST_TIMESTAMP = 2_147_483_647  # the second after which FROM_UNIXTIME may be NULL
 
 
 def peek(query: str, rows: int) -> str:
-    """The statement for some rows of a query; none tell its columns."""
+    """The statement for some rows of a query; zero rows to learn its columns."""
     return f"SELECT * FROM (\n{query}\n) AS q\nLIMIT {rows}"
 
 
 def quote(name: str) -> str:
-    """A name as MySQL takes any."""
+    """A name in quotes, so that MySQL accepts any."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def text_of(column: Column) -> str:
-    """The expression of the text that MySQL sends for a column."""
+    """The expression for the text that MySQL sends for a column."""
     name = quote(column.name)
     if column.charset:
         return f"CONVERT({name} USING utf8mb4)"
@@ -41,14 +41,14 @@ def within(columns: Sequence[Column], values: KeyValues) -> str:
 
 
 def as_literal(column: Column) -> str:
-    """The expression by which MySQL writes a key value as a literal for `beyond` and `within`."""
+    """The expression with which MySQL writes a key value as a literal for `beyond` and `within`."""
     name = operand(column)
     if column.type in TEXTS:
         return f"CONCAT('_{column.charset} X''', HEX({name}), '''')"
     if column.type in BINARIES:
         return f"CONCAT('X''', HEX({name}), '''')"
     if column.type in INDEXED:
-        return f"CAST(CAST({name} AS UNSIGNED) AS CHAR)"  # the column + 0 is a double, too short for a SET of 64
+        return f"CAST(CAST({name} AS UNSIGNED) AS CHAR)"  # column + 0 is a double, too short for a SET of 64
     if column.type in TIMES | WORDS:
         return f"CONCAT('''', CAST({name} AS CHAR), '''')"
     return f"CAST({name} AS CHAR)"
@@ -63,10 +63,10 @@ def fits(walk: Sequence[Column], values: KeyValues) -> bool:
 
 
 def checked(values: Sequence[str | None]) -> KeyValues:
-    """Literals that came from MySQL, checked to be nothing else."""
+    """Literals from MySQL, checked to be nothing else."""
     for value in values:
         if value is None or not is_literal(value):
-            raise PlanError(f"MySQL gave a key value that is no literal: {value!r}")
+            raise PlanError(f"MySQL gave a key value that is not a literal: {value!r}")
     return tuple(map(str, values))
 
 
@@ -78,19 +78,19 @@ def _compare(columns: Sequence[Column], values: KeyValues, strict: str, last: st
 
 
 def operand(column: Column) -> str:
-    """What of a column is compared with a literal: of a TIMESTAMP its number, since a local time may come twice."""
+    """The side of a comparison with a literal: of a TIMESTAMP its number, because a local time may occur twice."""
     return f"UNIX_TIMESTAMP({quote(column.name)})" if column.type == "timestamp" else quote(column.name)
 
 
 def at_least(stamp: Column, moment: str) -> str:
-    """The condition that a column of a time is not before a moment, a literal."""
+    """The condition that a time column is not before a moment, a literal."""
     return f"{operand(stamp)} >= {moment}{_hint(stamp, '>=', moment)}"
 
 
 def _hint(column: Column, sign: str, value: str) -> str:
-    """One more condition that holds anyway, and that MySQL finds in the index, for a TIMESTAMP compared by number.
+    """A redundant condition for which MySQL can use the index, for a TIMESTAMP compared by number.
 
-    It takes the local time itself for that, or `CLOCK_CHANGE` seconds more where clocks are set back around it.
+    It uses the local time itself, or `CLOCK_CHANGE` seconds more if clocks are set back around it.
     """
     if column.type != "timestamp":
         return ""

@@ -1,4 +1,4 @@
-"""What a server sends once it has let us in: a socket that is watched for silence, and a result's row packets."""
+"""Data from a server after the login: a socket that is watched for silence, and a result's row packets."""
 
 import io
 import os
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from loader.mysql.connection import Connection
 
 BUFFER = 256 * 1024  # bytes read at a time; larger reads save nothing more
-# Seconds of idleness before a sign of life, seconds between signs, and signs without an answer that end a connection:
-# what forgets idle connections does so after minutes, and MySQL may think that long about a statement.
+# Seconds of idleness before a keepalive, seconds between keepalives, and unanswered keepalives that end a connection:
+# devices that forget idle connections do so after minutes, and MySQL may work that long on a statement.
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-TICK = 1.0  # seconds between two looks at how long a server has been silent
-PROBE = 2.0  # seconds that a server which is silent has to let somebody else in
-SLOWEST = 128  # bytes of a small result that may take a second longer: less is no connection
+TICK = 1.0  # seconds between two checks of how long a server has been silent
+PROBE = 2.0  # seconds in which a silent server must accept another connection
+SLOWEST = 128  # bytes of a small result that may take a second longer: a slower connection counts as broken
 HEADER = 4
 
 
@@ -46,7 +46,8 @@ class Stream:
         self._source = source
         self._cursor = cursor
         self._reader = reader
-        # Column count, a packet a column, EOF: so PyMySQL awaits this number next, and gets it with the closing packet.
+        # Column count, a packet per column, EOF: so PyMySQL expects this number next, and gets it with the closing
+        # packet.
         self._sequence = (len(self.names) + 3) % 256
         self._finished = False
 
@@ -57,11 +58,11 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._finished:
-            self._hand_back(bytearray(b"\x05\0\0\0\xfe\0\0\0\0"))  # an EOF of our own: PyMySQL lets go of the result
+            self._hand_back(bytearray(b"\x05\0\0\0\xfe\0\0\0\0"))  # a made-up EOF: PyMySQL ends the result
             self._source.close()
 
     def fill(self, wanted: int) -> None:
-        """Wait for more bytes; at least `wanted` fit into the buffer. The server going away is a transient error."""
+        """Wait for more bytes; at least `wanted` fit into the buffer. A closed connection is a transient error."""
         rest = self.end - self.start
         if self.start:
             self.buffer[:rest] = self.buffer[self.start : self.end]
@@ -83,7 +84,7 @@ class Stream:
         self._source.moved = time.monotonic()
 
     def finish(self) -> None:
-        """Give the packet at `start`, which ends the result, back to PyMySQL; raises what it says if it is an error."""
+        """Give the packet at `start`, which ends the result, back to PyMySQL; raises its error if it is one."""
         while self.end - self.start < HEADER + int.from_bytes(self.buffer[self.start : self.start + 3], "little"):
             self.fill(0)
         self._finished = True
@@ -103,9 +104,9 @@ class Stream:
 
 
 class WatchedSocket(io.RawIOBase):
-    """What comes from a server once it has let us in: it may be silent for so many seconds.
+    """The socket after the login: it may be silent for a number of seconds.
 
-    Where less is allowed, it has to `live`, as another connection tells.
+    If less is allowed, the server must `live`, as another connection shows.
     """
 
     def __init__(self, connection: socket.socket, patience: float, lives: Callable[[float], bool]) -> None:
@@ -119,7 +120,7 @@ class WatchedSocket(io.RawIOBase):
         self._poll.register(connection, select.POLLIN)
 
     def readable(self) -> bool:
-        """Whether it can be read from."""
+        """Whether it is readable."""
         return True
 
     def fileno(self) -> int:
@@ -127,7 +128,7 @@ class WatchedSocket(io.RawIOBase):
         return self._socket.fileno()
 
     def readinto(self, free: Any) -> int:
-        """Wait for bytes and read them; a `TimeoutError` where the server is silent for too long."""
+        """Wait for bytes and read them; a `TimeoutError` if the server is silent for too long."""
         if not self._has(0):
             self._wait()
         got = self._socket.recv_into(free)
@@ -136,14 +137,14 @@ class WatchedSocket(io.RawIOBase):
         return got
 
     def is_over(self) -> bool:
-        """Whether the server has ended the connection, or said farewell, while nothing was asked of it."""
+        """Whether the server has closed the connection, or announced it, while it was idle."""
         if not self._has(0):
             return False
         usual = self._socket.gettimeout()
         self._socket.settimeout(0)
         try:
             self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):  # what came was TLS's own
+        except (BlockingIOError, ssl.SSLWantReadError):  # the bytes were TLS's own
             return False
         except OSError:
             return True
@@ -153,7 +154,7 @@ class WatchedSocket(io.RawIOBase):
 
     @contextmanager
     def small(self) -> Iterator[None]:
-        """Have a result be whole soon after it has begun: bytes that come one by one do not prolong it."""
+        """Require a result to be complete soon after it has begun: bytes that arrive one by one do not prolong it."""
         self._small, self._ends = True, inf
         try:
             yield
@@ -173,9 +174,9 @@ class WatchedSocket(io.RawIOBase):
         return bool(pending or self._poll.poll(seconds * 1000))
 
     def _wait(self) -> None:
-        """Wait for the next bytes; a `TimeoutError` where the server has been silent for too long."""
+        """Wait for the next bytes; a `TimeoutError` if the server has been silent for too long."""
         since = lived = time.monotonic()
-        pause = 0.0  # between two looks whether it lives
+        pause = 0.0  # between two checks whether it lives
         while not self._has(min(TICK, allowed(TICK))):
             now, over = time.monotonic(), limit.end()
             most = allowed(self._patience, lived)
@@ -199,7 +200,7 @@ class PacketReader:
         self.close = reader.close
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes, those that were put back first."""
+        """Read this many bytes, returned ones first."""
         if not self._back:
             data: bytes = self._reader.read(size)
             return data
@@ -207,9 +208,9 @@ class PacketReader:
         return data
 
     def readinto1(self, free: memoryview) -> int:
-        """Read once: first what the reader holds already, which is far less than `free` takes, then past the reader.
+        """Read once: first the bytes in the reader's buffer, far fewer than `free`, then past the reader.
 
-        Its own `readinto1` fills up its buffer for a small `free`, and for a larger one waits for more than it holds.
+        Its own `readinto1` fills its buffer for a small `free`, and for a larger one waits for more than it holds.
         """
         if self._direct:
             count: int = self._reader.raw.readinto(free)
@@ -220,13 +221,13 @@ class PacketReader:
         return len(data)
 
     def put_back(self, data: bytes | bytearray) -> None:
-        """Have `read` give these bytes first; the stream is over."""
+        """Make `read` return these bytes first; the stream is over."""
         self._back = bytes(data)
         self._direct = False
 
 
 def keep_alive(descriptor: int) -> None:
-    """Have the kernel look whether a connection still leads anywhere."""
+    """Make the kernel check whether a connection is still alive."""
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         if connection.family != socket.AF_UNIX:
             for option, value in KEEP_ALIVE.items():

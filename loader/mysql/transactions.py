@@ -1,4 +1,4 @@
-"""How long what changes rows has been at it: transactions, and statements that may write."""
+"""The age of open changes: transactions, and statements that may write."""
 
 import random
 import time
@@ -8,21 +8,21 @@ from loader.mysql.connection import Connection, understood
 from loader.mysql.errors import NO_PROCESS, code_of
 from loader.mysql.write_statements import may_write
 
-CACHED = 0.1  # seconds for which InnoDB does not look again at transactions since somebody asked last
-LOOKS = 20  # times that they are asked for until the answer is new
-IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # what a connection does that runs no statement
+CACHED = 0.1  # seconds for which InnoDB caches its transactions after a query
+LOOKS = 20  # queries until the answer is new
+IDLE = "'Sleep', 'Daemon', 'Binlog Dump', 'Binlog Dump GTID'"  # commands of connections that run no statement
 
 
 @understood
 def oldest_writer(connection: Connection) -> int | None:
-    """Seconds since the oldest of what changes rows began, or a little more; 0 without any, None if hidden.
+    """Seconds since the oldest open change began, or a little more; 0 without any, None if hidden.
 
-    That is a transaction that has locked anything, be there a row changed or not, or a statement that may write: it
-    stamps rows with the time it began at, however long it looks for them, computes or waits.
+    That is a transaction that has locked anything, whether or not it changed a row, or a statement that may write: it
+    stamps rows with the time it began at, however long it searches, computes or waits.
 
-    They are seen with the PROCESS right. The beginning of a transaction is told in the server's local time: where
-    its clocks were set back during the last day, they count as so much older. The server's answer is an old one
-    while others ask all the time: one that holds a transaction of our own is new.
+    They are visible with the PROCESS right. The beginning of a transaction is in the server's local time: if its clocks
+    were set back during the last day, transactions count as that much older. The server's answer is cached while others
+    keep asking: an answer that contains our own transaction is new.
     """
     now, before = "UTC_TIMESTAMP()", "UTC_TIMESTAMP() - INTERVAL 1 DAY"
     now_there = f"CONVERT_TZ({now}, '+00:00', 'SYSTEM')"
@@ -49,13 +49,13 @@ def oldest_writer(connection: Connection) -> int | None:
         raise
     finally:
         connection.fetch("COMMIT")
-    raise SourceError(f"mysql {connection.address}: tells old news of its transactions", kind=Kind.UNAVAILABLE)
+    raise SourceError(f"mysql {connection.address}: returns outdated data on its transactions", kind=Kind.UNAVAILABLE)
 
 
 def _oldest_statement(connection: Connection) -> int:
     """Seconds that the longest running statement that may write has taken, rounded up; 0 without one.
 
-    Whoever runs it: a client, an event, or what applies the statements of another server.
+    It may be of a client, an event, or a replication thread.
     """
     running = connection.fetch(
         f"SELECT time + 1, CONVERT({_running(connection)[1]} USING ascii) FROM {_running(connection)[0]}"
@@ -65,9 +65,9 @@ def _oldest_statement(connection: Connection) -> int:
 
 
 def _running(connection: Connection) -> tuple[str, str]:
-    """The table of what the server does now, and its column of the statements.
+    """The table of the server's current activity, and its column with the statements.
 
-    MySQL cannot show some statements in the older table, and fails: those with bytes that are no text.
+    MySQL cannot show some statements in the older table, and fails: those with bytes that are not text.
     """
     if connection.is_mariadb:
         return "information_schema.processlist", "info_binary"

@@ -1,8 +1,8 @@
-"""Whether a statement that runs in MySQL may write rows, by its text alone. Pure.
+"""Whether a statement that runs in MySQL may write rows, judging by its text only. Pure.
 
-Only what surely reads does not: a statement that is not understood may write. A stored function may write too, so a
-SELECT reads as long as each function that it calls is one of MySQL's own that is named here. While a function or a
-trigger runs, MySQL may show the statement within: a DO, a SET or a SELECT INTO, which therefore may be part of a write.
+Any statement may write unless it certainly only reads. A stored function may write too, so a SELECT counts as reading
+only if each function that it calls is one of MySQL's own that is listed here. While a function or a trigger runs, MySQL
+may show the statement inside: a DO, a SET or a SELECT INTO, which therefore may be part of a write.
 """
 
 import re
@@ -41,7 +41,7 @@ FUNCTIONS = frozenset(_FUNCTIONS.split())
 
 
 def may_write(sql: str) -> bool:
-    """Whether a statement may write, with comments that only some versions execute taken as either."""
+    """Whether a statement may write, with comments that only some versions execute read in both ways."""
     return not all(_reads(tokens_of(text)) for text in {sql, EXECUTED.sub(r" \1 ", sql)})
 
 
@@ -60,7 +60,7 @@ def _reads(tokens: Sequence[Token]) -> bool:
 
 
 def _main(tokens: Sequence[Token]) -> str:
-    """The verb behind the common table expressions."""
+    """The verb after the common table expressions."""
     depth = 0
     for token in tokens:
         depth += (token.text == "(") - (token.text == ")")
@@ -70,10 +70,10 @@ def _main(tokens: Sequence[Token]) -> str:
 
 
 def _reads_only(tokens: Sequence[Token]) -> bool:
-    """Whether a query calls nothing that might write, and keeps its result for nobody."""
+    """Whether a query calls nothing that may write, and stores its result nowhere."""
     for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
         if token.text in {"'", '"', "`"} or (token.text == "/" and after is not None and after.text == "*"):
-            return False  # never closed: what follows may be anything
+            return False  # never closed: anything may follow
         if token.word == "into" and (after is None or after.word not in FILES):
             return False
         if after is not None and after.text == "(":

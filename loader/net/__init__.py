@@ -1,1 +1,1 @@
-"""The network below both drivers: TLS, what answers at an address, and how long it may be waited for."""
+"""The network below both drivers: TLS, the kind of server at an address, and limits on waiting."""

@@ -1,9 +1,9 @@
-"""Who else may answer at an address, by the first bytes that are heard there. Pure."""
+"""Recognises other kinds of servers at an address by the first bytes they send. Pure."""
 
 import re
 
-GREETING = b"GET / HTTP/1.0\r\n\r\n"  # even who waits to be spoken to answers it; it harms no Redis
-HEARD = 64  # bytes that tell
+GREETING = b"GET / HTTP/1.0\r\n\r\n"  # even servers that wait for the client answer it; it harms no Redis
+HEARD = 64  # bytes that identify a server
 
 MYSQL, REDIS, TLS = "MySQL or MariaDB", "Redis", "a server that speaks TLS from its first byte on"
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html and …/page_mysqlx_protocol.html
@@ -23,6 +23,6 @@ KNOWN = (
 
 
 def speaker(heard: bytes, *meant: str) -> str:
-    """Who it is, where it is not who was meant; empty where that cannot be told."""
+    """The kind of server, if it is another than the expected one; empty if unknown."""
     who = next((who for who, begins in KNOWN if re.match(begins, heard, re.DOTALL)), "")
     return "" if who in meant else who

@@ -1,6 +1,6 @@
-"""How long a server may be waited for without an answer, beside its own timeout: what is tried again has an end.
+"""Limits on waiting for a server's answer, beside its own timeout, so that retries come to an end.
 
-Who tries something says so for all that its thread does meanwhile; who waits for a server asks here.
+A caller sets a limit for everything its thread does in a block; code that waits for a server asks for it here.
 """
 
 import time
@@ -10,13 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 
-GRACE = 1.0  # seconds that a server has to answer when the time is up: one that lives needs milliseconds
-LEAST = 0.01  # seconds that are always left, as none would mean for ever
+GRACE = 1.0  # seconds that a server has to answer when the time is up: a healthy one needs milliseconds
+LEAST = 0.01  # seconds that are always left, because zero would mean for ever
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """What is said of all waiting: so many seconds at most, and no longer than until `ends`, but for the grace."""
+    """A limit on all waiting: a number of seconds at most, and no longer than until `ends`, plus the grace."""
 
     seconds: float
     ends: float
@@ -25,7 +25,7 @@ class _Limit:
 
     @property
     def end(self) -> float:
-        """When all has to be over, whatever comes on."""
+        """When everything must be over, whatever happens next."""
         own = inf if self.grace else self.ends
         return min(own, self.outer.end) if self.outer else own
 
@@ -39,9 +39,9 @@ _limit: ContextVar[_Limit | None] = ContextVar("limit", default=None)
 
 @contextmanager
 def trying(seconds: float, ends: float = inf) -> Iterator[None]:
-    """Wait for no answer for longer than that, nor once it `ends`, on the monotonic clock.
+    """Limit each wait for an answer to this time, and all of them to `ends`, on the monotonic clock.
 
-    What comes on may go on: each wait has its own time, and after the end a little.
+    Later work may go on: each wait has its own time, and after the end a little.
     """
     with _limited(seconds, ends, GRACE):
         yield
@@ -49,13 +49,13 @@ def trying(seconds: float, ends: float = inf) -> Iterator[None]:
 
 @contextmanager
 def until(ends: float) -> Iterator[None]:
-    """Have all waiting be over at a moment of the monotonic clock."""
+    """Make all waiting end at a moment of the monotonic clock."""
     with _limited(inf, ends, 0):
         yield
 
 
 def allowed(usual: float, since: float | None = None) -> float:
-    """Seconds that a server may be silent, or take for a command, from a moment on, which is now: `usual` at most."""
+    """Seconds that a server may be silent or take for a command, from a moment on (now by default); at most `usual`."""
     limit = _limit.get()
     if limit is None:
         return usual
@@ -63,7 +63,7 @@ def allowed(usual: float, since: float | None = None) -> float:
 
 
 def end() -> float:
-    """When all that this thread does has to be over, on the monotonic clock."""
+    """When everything that this thread does must be over, on the monotonic clock."""
     limit = _limit.get()
     return limit.end if limit else inf
 

@@ -1,4 +1,4 @@
-"""What answers at an address where connecting failed: in plaintext or under TLS, and what it wants to be shown."""
+"""Finds out what listens at an address after connecting failed: plaintext or TLS, with or without a certificate."""
 
 import socket
 import ssl
@@ -7,13 +7,13 @@ from contextlib import suppress
 from loader.net.greetings import GREETING, HEARD
 from loader.net.tls import NO_TLS, UNSHOWN, NoTls, meaning
 
-FIRST_WORD = 1.0  # seconds that what is asked has to say its first word
+FIRST_WORD = 1.0  # seconds in which a probed server must send its first bytes
 
 
 def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, port: int) -> ssl.SSLSocket:
-    """Turn a connection into one under TLS; `NoTls` where who is silent does answer in plaintext.
+    """Turn a connection into a TLS one; `NoTls` if a silent server answers in plaintext.
 
-    A Redis without TLS takes the first words of TLS for a line that does not end, and says nothing.
+    A Redis without TLS takes the first bytes of TLS for an unfinished line, and sends nothing.
     """
     patience = connection.gettimeout()
     wrapped = context.wrap_socket(connection, server_hostname=host, do_handshake_on_connect=False)
@@ -34,7 +34,7 @@ def shake_hands(connection: socket.socket, context: ssl.SSLContext, host: str, p
 
 
 def overhear(host: str, port: int, patience: float = FIRST_WORD) -> bytes:
-    """The first bytes of what answers in plaintext, be it spoken to or not; a unix socket is a path, at port 0."""
+    """The first bytes of a plaintext server, whoever speaks first; a unix socket is a path, at port 0."""
     with suppress(OSError), _reach(host, port, patience) as connection:
         connection.sendall(GREETING)
         return connection.recv(HEARD)
@@ -63,7 +63,7 @@ def speaks_plain(host: str, port: int) -> bool:
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a server answers under TLS, whatever it then thinks of us."""
+    """Whether a server answers under TLS, whatever it then says."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -77,11 +77,11 @@ def speaks_tls(host: str, port: int) -> bool:
 
 
 def wants_certificate(host: str, port: int, context: ssl.SSLContext) -> bool:
-    """Whether a server closes a connection under TLS for want of a certificate that it trusts."""
+    """Whether a server closes a TLS connection because it wants a certificate that it trusts."""
     try:
         connection = socket.create_connection((host, port), FIRST_WORD)
         with connection, context.wrap_socket(connection, server_hostname=host) as wrapped:
-            wrapped.recv(1)  # nothing was said: what comes is why it closes
+            wrapped.recv(1)  # no data: the reason for closing comes next
     except OSError as error:
         return meaning(error) == UNSHOWN
     return False

@@ -1,4 +1,4 @@
-"""Certificates and keys of TLS: whether files hold what the config says they do, and what a refusal means."""
+"""Certificates and keys of TLS: whether files contain what the config says, and the meaning of refusals."""
 
 import ssl
 from pathlib import Path
@@ -10,15 +10,15 @@ CERTIFICATE, KEY, PUBLIC = b"-----BEGIN CERTIFICATE-----", b"PRIVATE KEY-----", 
 NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST"})
 UNTRUSTED = "see tls_ca and tls_verify"
 UNSHOWN = "the server wants a certificate that it trusts: see tls_cert and tls_key"
-PLAIN = "the server speaks no TLS there"
+PLAIN = "the server does not speak TLS there"
 
 
 class NoTls(OSError):
-    """What answers does so in plaintext."""
+    """The server answers in plaintext."""
 
 
 class Files(Protocol):
-    """Where the certificates of one side of a config are, and whether to check the server's."""
+    """The certificates of one side of a config, and whether to check the server's."""
 
     tls_ca: Path | None
     tls_cert: Path | None
@@ -27,7 +27,7 @@ class Files(Protocol):
 
 
 def client_context(files: Files, side: str) -> ssl.SSLContext:
-    """How to speak TLS to one side, `source` or `target`; a `ConfigError` names the key whose file does not do."""
+    """The TLS context for one side, `source` or `target`; a `ConfigError` names the key whose file is unusable."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = files.tls_verify
     context.verify_mode = ssl.CERT_REQUIRED if files.tls_verify else ssl.CERT_NONE
@@ -48,7 +48,7 @@ def client_context(files: Files, side: str) -> ssl.SSLContext:
 
 
 def _trust(authorities: Path, context: ssl.SSLContext) -> None:
-    """Trust the authorities of a PEM file; a `ValueError` says what is wrong with it."""
+    """Trust the authorities in a PEM file; a `ValueError` says what is wrong with it."""
     need(authorities, CERTIFICATE, "certificate of an authority")
     try:
         context.load_verify_locations(authorities)
@@ -57,7 +57,7 @@ def _trust(authorities: Path, context: ssl.SSLContext) -> None:
 
 
 def _show(certificate: Path, key: Path | None, context: ssl.SSLContext) -> None:
-    """Show a certificate, whose key may be in the same PEM file; a `ValueError` says what is wrong with the key."""
+    """Use a client certificate, whose key may be in the same PEM file; a `ValueError` names a fault of the key."""
     if key:
         need(key, KEY, "key")
     elif KEY not in _read(certificate):
@@ -71,13 +71,13 @@ def _show(certificate: Path, key: Path | None, context: ssl.SSLContext) -> None:
 
 
 def need(file: Path, mark: bytes, what: str) -> None:
-    """Raise a `ValueError` where a PEM file cannot be read, or does not hold what it should."""
+    """Raise a `ValueError` if a PEM file cannot be read, or does not contain what it should."""
     if mark not in _read(file):
         raise ValueError(f"holds no {what} in PEM form")
 
 
 def meaning(error: BaseException | None) -> str:
-    """What to do where a handshake failed for good; empty where it may pass, or was none."""
+    """Advice for a handshake that failed for good; empty if it may be transient, or was no handshake error."""
     while error is not None:
         if isinstance(error, NoTls):
             return PLAIN
@@ -101,5 +101,5 @@ def _read(file: Path) -> bytes:
 
 
 def _no_passphrase() -> str:
-    """Called for a key that is encrypted; nobody is there to be asked."""
+    """Called for an encrypted key; there is nobody to ask for the passphrase."""
     raise ValueError("is encrypted: write it without a passphrase, readable by the loader alone")

@@ -1,4 +1,4 @@
-"""The account of a run's chunks: those that are loaded, those that are owed, and the checkpoint that says so."""
+"""The account of a run's chunks: those that are loaded, those that are owed, and the checkpoint with both."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ class ChunkAccount:
         self.after, self.ended, self.number = chunk.upto, chunk.upto is None, chunk.number + 1
 
     def owe(self, chunk: Chunk) -> None:
-        """Count a chunk that a worker is to load."""
+        """Count a chunk for a worker to load."""
         self.owed[chunk.number] = chunk
 
     def add(self, event: ChunkLoaded) -> None:

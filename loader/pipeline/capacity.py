@@ -15,13 +15,13 @@ from loader.redis.servers import headroom
 from loader.wire.slots import SLOTS
 
 SAMPLE_ROWS = 200
-OVERHEAD = 110  # bytes that a small hash takes beside its key, names and values: 107 measured, Redis 7.0 with jemalloc
+OVERHEAD = 110  # bytes of a small hash besides its key, names and values: 107 measured, Redis 7.0 with jemalloc
 COMPACT = 64  # bytes of the longest value in a small hash, unless hash-max-listpack-value says otherwise
-FIELD = 65  # bytes that each field of any other hash takes beside that: 60 to 78 measured
+FIELD = 65  # bytes per field of any other hash besides that: 60 to 78 measured
 
 
 def check_capacity(plan: Plan, settings: SourceConfig, target: RedisClient, throttle: Throttle) -> None:
-    """Refuse to start where the rows that are not in Redis yet would not fit: half-way is a bad place to learn it."""
+    """Refuse to start if the rows that are not in Redis yet would not fit: half-way is a bad place to find out."""
     rooms = headroom(target)
     if not rooms or not plan.expected:
         return
@@ -43,9 +43,9 @@ def sample(plan: Plan, source: Connection, target: RedisClient, throttle: Thrott
 
 
 def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClient) -> dict[Node, int]:
-    """Bytes that each master needs for the rows of a job that are not in Redis yet; nothing where it cannot be told.
+    """Bytes that each master needs for the rows of a job that are not in Redis yet; empty if unknown.
 
-    The estimate is MySQL's count of rows times what a sample of them takes, for which `rows` are the commands.
+    The estimate is MySQL's count of rows times the size of a sample of them, whose commands are `rows`.
     """
     if not rows or not plan.expected:
         return {}
@@ -55,7 +55,7 @@ def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClien
 
 
 def _memory(words: Sequence[bytes]) -> int:
-    """Bytes that the hash of an HMSET takes, about."""
+    """Approximate bytes of the hash that an HMSET writes."""
     lengths = [len(word) for word in words[1:]]
     fields = len(lengths) // 2
     return OVERHEAD + sum(lengths) + (FIELD * fields if max(lengths[1:]) > COMPACT else 0)

@@ -1,8 +1,8 @@
-"""Writing only what was changed: chunks that stay the same from run to run, rows left out, hashes of rows gone.
+"""Writing only changed rows: stable chunks, rows left out, hashes of rows that are gone.
 
-A chunk's hashes have to be those of its rows alone, so the key that a job walks along is part of each hash's key. What
-a run finds of a chunk counts once all of it is acknowledged; from its first write until then the chunk is dirty, and
-whoever comes next writes it whole.
+A chunk's hashes must be those of its rows only, so the key that a job walks along is part of each hash's key. A chunk's
+digests count once all of it is acknowledged; from its first write until then the chunk is dirty, and the next run
+writes it whole.
 """
 
 import threading
@@ -27,8 +27,8 @@ from loader.redis.writer import Kept, Marking
 from loader.state.digests import ChunkEntry, Digests, Rows
 from loader.wire.slots import SlotMap
 
-GROWN = 2  # times the rows of a chunk from which on it is made several
-UNKNOWN = bytes(8)  # the digest of a key whose row is not known: none is so
+GROWN = 2  # multiple of the rows of a chunk from which on it is split
+UNKNOWN = bytes(8)  # the digest of a key whose row is unknown: no row has it
 
 T = TypeVar("T")
 Steadily = Callable[[Callable[[], T]], T]
@@ -36,7 +36,7 @@ Steadily = Callable[[Callable[[], T]], T]
 
 @dataclass(slots=True)
 class Family:
-    """The chunks that take the place of one that has grown, and those of them that are written."""
+    """The chunks that replace one that has grown, and those of them that are written."""
 
     old: ChunkEntry
     numbers: frozenset[int]
@@ -44,7 +44,7 @@ class Family:
 
 
 class Changes:
-    """What the workers of a run share: the digests, the way back from a key, and the chunks that have grown."""
+    """Shared by the workers of a run: the digests, the way back from a key, and the chunks that have grown."""
 
     def __init__(self, target: RedisClient, plan: Plan, lookup: KeyMatcher, writer: str) -> None:
         self.digests = Digests(target, plan.job.name, writer)
@@ -57,7 +57,7 @@ class Changes:
         self._entries: list[ChunkEntry] = []
 
     def open(self, facts: Mapping[str, str], base: str | None, before: Mapping[str, str] | None = None) -> bool:
-        """Take up what the run with that `base` has left; false where nothing of what is there can be built on.
+        """Adopt the digests left by the run with that `base`; false if none of them can be used.
 
         `before` are the facts as that run has noted them.
         """
@@ -65,7 +65,7 @@ class Changes:
         return self.digests.trusted or not self._entries
 
     def chunks(self, rows: int, fetch: Fetch, steadily: "Steadily[Any]") -> Iterator[Chunk]:
-        """The chunks that are kept, then the rest of the table in new ones, up to the greatest key that there is."""
+        """The known chunks, then the rest of the table in new ones, up to the greatest key."""
         number = 1 + max((entry.number for entry in self._entries), default=0)
         entries = self._folded(rows, steadily)
         for entry in entries:
@@ -83,7 +83,7 @@ class Changes:
             yield chunk
 
     def mark_dirty(self, number: int) -> None:
-        """Have a chunk written whole when it comes again: what was written of it is lost."""
+        """Write a chunk whole when it comes again: its writes are lost."""
         with self.lock:
             if family := self.families.get(number):
                 family.done.pop(number, None)
@@ -91,9 +91,9 @@ class Changes:
                 self.digests.mark_dirty(entry)
 
     def _closed(self, chunks: Iterator[Chunk], fetch: Fetch) -> Iterator[Chunk]:
-        """Close the open chunk at the greatest key that there is, so that it is the same in the next run.
+        """Close the open chunk at the greatest key, so that it is the same in the next run.
 
-        Rows that come beyond it meanwhile are the next run's: nothing is written that is not kept account of.
+        Rows added beyond it meanwhile are left to the next run: nothing is written without a record.
         """
         for chunk in chunks:
             if chunk.upto is not None:
@@ -102,7 +102,7 @@ class Changes:
                 yield replace(chunk, upto=checked(found[0]))
 
     def _folded(self, rows: int, steadily: "Steadily[Any]") -> list[ChunkEntry]:
-        """The chunks that are kept, small neighbours made one: else deletions and appended rows would leave many."""
+        """The known chunks, with small neighbours joined: otherwise deletions and appended rows would leave many."""
         folded: list[ChunkEntry] = []
         for entry in self._entries:
             last, both = folded[-1] if folded else None, None
@@ -112,7 +112,7 @@ class Changes:
         return folded
 
     def _parts(self, entry: ChunkEntry, rows: int, number: int, fetch: Fetch) -> list[Chunk]:
-        """The chunks that a chunk falls into, as its rows are now."""
+        """The chunks that a chunk is split into, with its rows as they are now."""
         parts: list[Chunk] = []
         after = entry.after
         while found := fetch(self._plan.bound(after, rows, entry.upto)):
@@ -125,7 +125,7 @@ class Changes:
 
 
 class ChangedOnlyWorker(ChunkWorker):
-    """A worker's way that leaves out the rows that are known, and deletes the hashes of those that are gone."""
+    """A worker that leaves out known rows, and deletes the hashes of rows that are gone."""
 
     _found: "_Found"  # of the chunk under way
 
@@ -143,7 +143,7 @@ class ChangedOnlyWorker(ChunkWorker):
         self._eraser = HashDeleter(plan, changes.lookup, target, throttle)
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
-        """Bring over the rows of a chunk that are not known; as ever, and all of them, where it is dirty."""
+        """Transfer the unknown rows of a chunk; all of them, as usual, if it is dirty."""
         assert self._source
         assert self._writer
         started, grant = time.monotonic(), self._throttle.grant()
@@ -166,7 +166,7 @@ class ChangedOnlyWorker(ChunkWorker):
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
-        """Keep what the chunk was written from."""
+        """Store the digests that the chunk was written from."""
         found = self._found
         if found.same:
             return event
@@ -177,7 +177,7 @@ class ChangedOnlyWorker(ChunkWorker):
             entry = found.entry or digests.entry(chunk.number)
             if entry is None and family and chunk.upto is not None:
                 entry = ChunkEntry(chunk.number, chunk.after, chunk.upto)
-            if entry is None:  # a failover has lost it: the next run finds a gap there, and writes what follows
+            if entry is None:  # a failover has lost it: the next run finds a gap there, and writes the rest
                 return event
             kept = digests.write(entry, found.rows)
             if family is None:
@@ -195,7 +195,7 @@ class ChangedOnlyWorker(ChunkWorker):
             )
 
     def _end(self, family: Family, grant: int) -> tuple[int, Kept]:
-        """Have the parts of a chunk take its place, once the hashes are deleted that none of them has a row of."""
+        """Replace a chunk by its parts, once the hashes that none of their rows makes are deleted."""
         digests = self._changes.digests
         gone = set(digests.rows_of(family.old.number).split_keys())
         for number in family.numbers:

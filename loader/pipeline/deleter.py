@@ -1,4 +1,4 @@
-"""Deleting the hashes of keys whose row is gone: each key is looked up in MySQL right before, and other types stay."""
+"""Deletes the hashes of keys whose row is gone: each key is looked up in MySQL right before; other types stay."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import PipelineWriter
 
-PAGE = 1000  # keys that one node is asked about at a time
+PAGE = 1000  # keys in one request to a node
 
 
 class HashDeleter:
-    """Deletes hashes of a job; `plan` reads all its rows, `lookup` says which keys are its own, and no other job's."""
+    """Deletes hashes of a job; `plan` reads all its rows, `lookup` decides which keys belong to it alone."""
 
     def __init__(self, plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throttle) -> None:
         self._made = keys_only(plan)
@@ -32,9 +32,9 @@ class HashDeleter:
         writer: PipelineWriter | CollectingWriter,
         way: BatchWriter | None = None,
     ) -> tuple[int, list[bytes]]:
-        """Delete the hashes of those keys that no row makes; how many there were, and which stay.
+        """Delete the hashes of those keys that have no row; return how many there were, and which stay.
 
-        `way` takes what the writer is to send. Raises a transient `LoaderError` where the lock has lapsed meanwhile.
+        `way` takes the commands to send. Raises a transient `LoaderError` if the lock has expired meanwhile.
         """
         deleted, stay = 0, list[bytes]()
         owned = sorted(filter(self._lookup.owns, keys))
@@ -67,10 +67,10 @@ def made_of(
     *,
     counted: bool = True,
 ) -> set[bytes]:
-    """The keys that rows make, of some that fit; `plan` reads the keys alone.
+    """The keys that rows make, out of some that fit; `plan` reads only the keys.
 
-    What no row makes may be deleted: so where one is missing, MySQL has `counted` the rows too. Raises a transient
-    `SourceError` where others were read, because rows came or went meanwhile, or the result was cut.
+    Keys without a row may be deleted: so if one is missing, MySQL has `counted` the rows too. Raises a transient
+    `SourceError` if the count differs, because rows were added or removed meanwhile, or the result was cut.
     """
     condition = lookup.condition(list(keys))
     sink = CollectingWriter(target, keep=True)
@@ -80,14 +80,14 @@ def made_of(
         (count,) = source.single(plan.count(condition))
         if count != str(read):
             raise SourceError(
-                f"mysql {source.address}: not deleted: {read:,} rows were read where {count} are counted",
+                f"mysql {source.address}: not deleted: {read:,} rows were read, but {count} are counted",
                 kind=Kind.UNSETTLED,
             )
     return made
 
 
 def asked(target: RedisClient, command: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, Any]]:
-    """Each key with the reply to a command about it, in no order."""
+    """Each key with the reply to a command about it, in any order."""
     for node, owned in target.slots.by_node(keys, lambda key: key).items():
         for start in range(0, len(owned), PAGE):
             part = owned[start : start + PAGE]

@@ -1,4 +1,4 @@
-"""The loop of a run: gives chunks to the workers, and keeps account of what comes back."""
+"""The loop of a run: gives chunks to the workers, and keeps account of the results."""
 
 import time
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ from loader.pipeline.worker import ChunkWorker
 from loader.pipeline.workers import WorkerPool
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
-GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is left to itself
-SAVE = 1.5  # seconds that the checkpoint of a run that has ended has
-LOOK_EVERY = 1.0  # seconds between two looks at MySQL's load
+GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is abandoned
+SAVE = 1.5  # seconds for the checkpoint of a run that has ended
+LOOK_EVERY = 1.0  # seconds between two checks of MySQL's load
 
 
 class Dispatcher:
@@ -46,7 +46,7 @@ class Dispatcher:
         self._account = ChunkAccount()
         self._pool = WorkerPool(self._worker, context.throttle)
         self._lost = LostChunks(context, state, self._account, self._pool.give)
-        self._withdrawn: set[int] = set()  # chunks that no worker is to begin any more
+        self._withdrawn: set[int] = set()  # chunks that no worker may begin any more
         self._stop: Stopped | None = None  # what a signal asked for
         self._guard = LoadGuard(context.settings.source, context.fetch, options.max_load, options.max_lag)
         self._looked = 0.0
@@ -68,7 +68,7 @@ class Dispatcher:
         return self._account.left
 
     def take_up(self, run: str) -> None:
-        """Lock the job, unless nothing is to be written, and begin with what the state of earlier runs says."""
+        """Lock the job, unless this is a dry run, and begin with the state of earlier runs."""
         if self._options.dry_run:
             self._state.begin()
             return
@@ -103,7 +103,7 @@ class Dispatcher:
                 raise end from None
 
     def _worker_count(self, listener: RunListener) -> int:
-        """How many workers there are to be: as many as MySQL gives connections for."""
+        """The number of workers: as many as MySQL allows connections for."""
         wanted = self._options.workers if self._state.plan.walk else 1
         count = self._context.lanes(wanted)
         if count < wanted:
@@ -113,7 +113,7 @@ class Dispatcher:
         return count
 
     def _stop_by_signal(self, stop: Stopped) -> None:
-        """End the run, from a signal handler: a worker that waits to try something again stops waiting.
+        """Stop the run, from a signal handler: a worker that waits before a retry stops waiting.
 
         While the main thread waits for MySQL to find a bound, there is no next step, and it is interrupted.
         """
@@ -152,7 +152,7 @@ class Dispatcher:
             return
         self._withdrawn |= self._pool.withdraw()
         if self._withdrawn >= self._account.owed.keys() or self._options.halt.now:
-            raise Stopped("stopped, as the daemon is")
+            raise Stopped("stopped with the daemon")
 
     def _late(self) -> Iterator[ChunkLoaded | ChunkOwed]:
         """The chunks that were loaded when the workers ended, and that nobody had looked at yet."""
@@ -192,7 +192,7 @@ class Dispatcher:
         self._throttle.busy = self._guard.busy()
 
     def _chunks(self) -> Iterator[Chunk]:
-        """The chunks to load: first what a checkpoint owes, then the rest of the table."""
+        """The chunks to load: first those that a checkpoint owes, then the rest of the table."""
         account, plan, fetch = self._account, self._state.plan, self._context.fetch
         yield from account.backlog()
         rows = self._options.chunk_rows or plan.job.chunk_rows
@@ -209,7 +209,7 @@ class Dispatcher:
             self._context.with_retry(lambda: self._state.rejects.add(event.rejects, self._state.attempt))
 
     def _save(self, patience: float, throttle: Throttle) -> None:
-        """Save the checkpoint of what is owed now, unless the lock has lapsed and it may be another run's."""
+        """Save the checkpoint, unless the lock has expired and it may be another run's."""
         markers = self._state.masters.markers
         if not markers or not self._options.resume or self._throttle.lapsed():
             return

@@ -1,4 +1,4 @@
-"""Who is told of a run while it goes."""
+"""Listeners for the events of a run."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,13 +8,13 @@ from loader.pipeline.throttle import Throttle
 
 
 class RunListener(Protocol):
-    """Who is told of a run while it goes."""
+    """A listener for the events of a run."""
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of how many rows are to come, by MySQL's estimate, and of what says why workers wait."""
+        """Note how many rows are expected, by MySQL's estimate, and the object that says why workers wait."""
 
     def notify(self, event: RunEvent | None) -> None:
-        """Take note of an event, or that a second passed without one."""
+        """Note an event, or that a second passed without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RunListeners:
     each: tuple[RunListener, ...]
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Tell each what is to come."""
+        """Tell each how many rows are expected."""
         for listener in self.each:
             listener.expect(rows, throttle)
 

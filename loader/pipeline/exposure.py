@@ -7,7 +7,7 @@ from loader.model import ChunkLoaded
 
 
 class Exposure:
-    """The chunks that each master has without all of its replicas, until a later chunk's WAIT covers them."""
+    """The chunks that each master has without all of its replicas, until the WAIT of a later chunk covers them."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, dict[int, float]] = {}  # numbers of chunks, and since when
@@ -35,12 +35,12 @@ class Exposure:
             self._nodes.setdefault(node, {})[event.chunk.number] = time.monotonic()
 
     def strike(self, numbers: Collection[int]) -> None:
-        """Count chunks out, by their numbers."""
+        """Remove chunks from the count, by their numbers."""
         for node, chunks in list(self._nodes.items()):
             self._nodes[node] = {number: since for number, since in chunks.items() if number not in numbers}
             if not self._nodes[node]:
                 del self._nodes[node]
 
     def cover(self, node: str) -> None:
-        """Count all chunks of a master out: its replicas have what it has."""
+        """Remove all chunks of a master from the count: its replicas have all its writes."""
         self._nodes.pop(node, None)

@@ -1,8 +1,9 @@
-"""Reading only what was changed: from which moment on, and what becomes of rows that the job no longer takes.
+"""Reading only changed rows: the time from which to read, and rows that the job no longer takes.
 
-A run notes, before it reads the first row, up to which moment all rows are sure to be seen: the watermark. It is kept
-with the baseline once all is through, and the next run reads every row stamped then or later, however late: rows
-stamped in the future, and those changed meanwhile, are there too, and no row is missed for being read twice.
+Before a run reads the first row, it notes the time up to which all rows are certain to be seen: the watermark. It is
+stored with the baseline once everything is loaded, and the next run reads every row stamped then or later, however
+late: rows stamped in the future, and rows changed meanwhile, are included, and no row is missed because it is read
+twice.
 """
 
 import math
@@ -31,19 +32,19 @@ from loader.state.baseline import Baseline
 from loader.state.stored_json import LATEST, built
 
 STAMPS = ("datetime", "timestamp")
-EARLY = 0.95  # of full_every: a schedule of the same interval would come too early every other time
-NOISE = 2.0  # seconds by which two clocks may differ over a while: both are read to the second
-HELD = 600  # seconds for which a transaction is open, or a statement runs, from which a person is told
-ADVANCE = 3  # seconds that the mark of a quiet table goes on by at least
-PART = 20_000  # keys of rows that are gone in memory: about 10 MB
-MARK = "mark"  # what a baseline adds
+EARLY = 0.95  # of full_every: with a schedule of the same interval, every other run would come too early
+NOISE = 2.0  # seconds by which two clocks may drift apart: both are read in whole seconds
+HELD = 600  # seconds that a transaction or statement must be open to be reported
+ADVANCE = 3  # seconds by which the mark of an idle table advances at least
+PART = 20_000  # keys of deleted rows in memory: about 10 MB
+MARK = "mark"  # the baseline's additions
 
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """The watermark of a run, and what the clocks said: whole seconds of a TIMESTAMP, or of local time since 1970.
+    """The watermark of a run, and the clocks: whole seconds of a TIMESTAMP, or of local time since 1970.
 
-    `at` is the watermark before the lag is taken off; `newest` is the newest stamp; `limit` is where the oldest open
+    `at` is the watermark before the lag is subtracted; `newest` is the newest stamp; `limit` is when the oldest open
     transaction or running statement began, at most MySQL's time, which is `now`; `clock` is this machine's.
     """
 
@@ -56,9 +57,9 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """How a run of an incremental job begins: its plan, its mark (None: no row has a stamp), when all was read last.
+    """The start of an incremental run: its plan, its mark (None: no row has a stamp), and the last full read.
 
-    `note` says why so much is read, where a person may wonder.
+    `note` explains a long read that a person may wonder about.
     """
 
     plan: Plan
@@ -70,9 +71,9 @@ class Beginning:
 def begin(
     plan: Plan, table: Table, source: Connection, baseline: Baseline | None, doubt: str, *, now: float, full: bool
 ) -> Beginning:
-    """Take the mark of a run, and plan it to read no more than what was changed, where it may build on a baseline.
+    """Take the mark of a run, and plan it to read only changes, if it can build on a baseline.
 
-    `now` is the time by a clock that all who run the job share, in seconds since 1970.
+    `now` is the time by a clock shared by all machines that run the job, in seconds since 1970.
     """
     stamp = stamp_of(plan.job, table, plan.walk)
     mark = take_mark(source, plan, stamp, now)
@@ -91,7 +92,7 @@ def begin(
         return everything
     changed = changed_since(plan, stamp, _since(plan.job, stamp, before, mark))
     held = mark.now - mark.limit
-    note = f"changes of the last {held // 60} minutes are read again: a transaction or a statement began then in MySQL"
+    note = f"changes of the last {held // 60} minutes are read again: a transaction or statement of then is still open"
     mark = mark if source.is_read_only() else _advanced(before, mark)
     return Beginning(changed, mark, baseline.full, note if held >= HELD else "")
 
@@ -102,7 +103,7 @@ def kept(mark: Watermark | None) -> dict[str, Any]:
 
 
 def restored(more: Mapping[str, Any]) -> Watermark | None:
-    """The mark that was stored; None where there is none."""
+    """The stored mark; None if there is none."""
     try:
         mark = built(Watermark, more.get(MARK), least=-LATEST, most=LATEST)
     except ValueError:
@@ -114,7 +115,7 @@ def restored(more: Mapping[str, Any]) -> Watermark | None:
 
 
 def is_due(job: JobConfig, baseline: Baseline, now: float) -> bool:
-    """Whether everything is to be read again by `full_every`; also where it was read in the future."""
+    """Whether `full_every` requires reading everything again; also if the last full read was in the future."""
     return job.full_every is not None and not 0 <= now - baseline.full < job.full_every * EARLY
 
 
@@ -125,14 +126,14 @@ def setting(job: JobConfig) -> IncrementalConfig:
 
 
 def stamp_of(job: JobConfig, table: Table, walk: tuple[Column, ...]) -> Column:
-    """The column that says when a row was changed; a `PlanError` where it cannot serve."""
+    """The column that records when a row changed; a `PlanError` if it cannot be used."""
     name = setting(job).column
     column = table.column(name)
     if column is None:
         there = ", ".join(each.name for each in table.columns)
         raise _unfit(job, f"table {table.name!r} has no column {name!r}: there are {there}")
     if column.type not in STAMPS:
-        raise _unfit(job, f"column {column.name!r} is {column.full_type}, and a DATETIME or TIMESTAMP is needed")
+        raise _unfit(job, f"column {column.name!r} is {column.full_type}, but must be a DATETIME or TIMESTAMP")
     if not walk:
         raise _unfit(job, walkless(table) + ("" if table.primary_key else ": give it a primary key"))
     if not index_of(table, column.name) and not setting(job).force:
@@ -142,12 +143,12 @@ def stamp_of(job: JobConfig, table: Table, walk: tuple[Column, ...]) -> Column:
 
 
 def index_of(table: Table, column: str) -> str | None:
-    """The index that finds the changed rows; None where there is none."""
+    """The index that finds the changed rows; None if there is none."""
     return next((index for index, first in table.indexes if first.lower() == column.lower()), None)
 
 
 def unserved(table: Table, column: str, address: str) -> tuple[str, str]:
-    """Why no index finds the changed rows, in words, and the SQL that adds one; the address is the table's in SQL."""
+    """Why no index finds the changed rows, and the SQL that adds one; the address is the table's in SQL."""
     for barred in table.barred:
         if barred.columns[0].lower() == column.lower() and barred.bar is not Bar.PREFIX:
             why = f"index {barred.name!r} begins with column {column!r}, but {BARS[barred.bar]}"
@@ -157,7 +158,7 @@ def unserved(table: Table, column: str, address: str) -> tuple[str, str]:
 
 
 def _new_index(table: Table, column: str, address: str) -> str:
-    """The SQL of a new index; one of hashes is what a MEMORY table would make of it unasked."""
+    """The SQL for a new index; a MEMORY table would make a hash index by default."""
     name = f"by_{column}"[:64]
     taken = {each.lower() for each in (*(name for name, _ in table.indexes), *(each.name for each in table.barred))}
     while name.lower() in taken:
@@ -167,12 +168,12 @@ def _new_index(table: Table, column: str, address: str) -> str:
 
 
 def warnings(job: JobConfig, stamp: Column) -> list[str]:
-    """What a person should know of an incremental job."""
+    """Warnings about an incremental job, for people."""
     told = []
     if stamp.nullable:
-        told.append(f"column {stamp.name!r} may be NULL: changed rows without a stamp are found by a full sync alone")
+        told.append(f"column {stamp.name!r} may be NULL: only a full sync finds changed rows without a stamp")
     if not job.soft_delete and not job.full_every:
-        told.append("rows that are deleted keep their hash until a prune: see soft_delete and full_every")
+        told.append("deleted rows keep their hash until a prune: see soft_delete and full_every")
     return told
 
 
@@ -185,11 +186,11 @@ def example(plan: Plan, table: Table, source: Connection) -> tuple[Plan, str | N
 
 
 def take_mark(source: Connection, plan: Plan, stamp: Column, wall: float | None = None) -> Watermark | None:
-    """Up to when all rows are sure to be seen by who reads from now on; None where no row has a stamp.
+    """The time up to which all rows are certain to be seen by later reads; None if no row has a stamp.
 
     That is MySQL's time, or the beginning of the oldest transaction or statement that may still commit a row, or the
-    newest stamp so far: who writes stamps in another time zone than the session's would otherwise be hours behind the
-    watermark. A TIMESTAMP is told as a number: UNIX_TIMESTAMP() knows no hour twice.
+    newest stamp so far: an application that writes stamps in another time zone than the session's would otherwise be
+    hours behind the watermark. A TIMESTAMP is read as a number: UNIX_TIMESTAMP() has no hour twice.
     """
     ours = clock(wall)
     now = "UNIX_TIMESTAMP()" if stamp.type == "timestamp" else "NOW()"
@@ -198,7 +199,7 @@ def take_mark(source: Connection, plan: Plan, stamp: Column, wall: float | None 
         f" WHERE {quote(stamp.name)} <= NOW(6) ORDER BY {quote(stamp.name)} DESC LIMIT 1"
     )
     text, at = source.single(f"SELECT CAST({now} AS CHAR), ({newest})", 2)
-    age = transactions.oldest_writer(source)  # asked last: what commits before is there when rows are read
+    age = transactions.oldest_writer(source)  # asked last: rows committed before are visible when rows are read
     seconds = _seconds(text)
     last = None if at is None else _seconds(at.strip("'"))
     if seconds is None or last is None:
@@ -208,18 +209,18 @@ def take_mark(source: Connection, plan: Plan, stamp: Column, wall: float | None 
 
 
 def set_back(before: Watermark, now: Watermark) -> int:
-    """Seconds by which MySQL's clock was set back between two marks, or a local time was; 0 where it was not."""
+    """Seconds by which MySQL's clock, or a local time, was set back between two marks; 0 if it was not."""
     behind = elapsed(before.clock, now.clock) - (now.now - before.now)
     return math.ceil(behind) if behind > NOISE else 0
 
 
 def _advanced(before: Watermark, now: Watermark) -> Watermark:
-    """The mark of a table that no one has written to since: the clock of its stamps has gone on all the same.
+    """The mark of a table without new writes: the clock of its stamps has advanced anyway.
 
-    Otherwise a million rows with one stamp would be read again by every run. Not so at a replica: it may have stood
-    still alone, and the rows that it lacks have stamps of that time.
+    Otherwise every run would read a million rows with one stamp again. Not on a replica: it may have stopped on its
+    own, and rows that it lacks have stamps of that time.
 
-    Runs that follow one another closely keep the mark, which is as good: a second is lost whenever it goes on.
+    Runs that follow one another closely keep the mark, which is as good: each advance loses a second.
     """
     if now.newest != before.newest or set_back(before, now):
         return now
@@ -228,14 +229,14 @@ def _advanced(before: Watermark, now: Watermark) -> Watermark:
 
 
 class Erasing:
-    """Deletes the hashes of changed rows that the job does not take, or no longer does."""
+    """Deletes the hashes of changed rows that the job does not take, or no longer takes."""
 
     def __init__(self, gone: Plan, eraser: HashDeleter) -> None:
         self._gone = gone
         self._eraser = eraser
 
     def __call__(self, chunk: Chunk, source: Connection, writer: PipelineWriter) -> int:
-        """Delete those of a chunk's range, but for those of a key that another row makes; how many there were."""
+        """Delete those in a chunk's range, except those of a key that another row makes; return how many there were."""
         gone, deleted = self._gone, 0
         if chunk.upto is not None:
             gone = replace(gone, conditions=(*gone.conditions, within(gone.walk, chunk.upto)))
@@ -254,9 +255,9 @@ def sweep(
     before: Baseline,
     mark: Watermark,
 ) -> int:
-    """Delete, at the end of a full run, what an increment on the run before would have deleted; how many.
+    """Delete, at the end of a full run, the hashes that an increment would have deleted; return how many.
 
-    The rows that the job took then and no longer takes are not met by who reads all that it takes.
+    Reading all rows that the job takes does not find the rows that it took before and no longer takes.
     """
     plan, old = lookup.plan, restored(before.more)
     if before.facts.get("incremental") != setting(plan.job).column:
@@ -278,9 +279,9 @@ def sweep(
 
 
 def erasing(plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throttle) -> Erasing | None:
-    """What deletes the hashes of rows that an increment finds and the job does not take; None where it takes all.
+    """Deletes the hashes of changed rows that the job does not take; None if it takes all.
 
-    `lookup` says which keys are the job's, and no other's.
+    `lookup` decides which keys belong to the job and to no other.
     """
     gone = no_longer(plan)
     return Erasing(gone, HashDeleter(plan.whole or plan, lookup, target, throttle)) if gone else None
@@ -291,7 +292,7 @@ def _unfit(job: JobConfig, why: str) -> PlanError:
 
 
 def _seconds(text: str | None) -> int | None:
-    """Seconds of a number, or of a time since 1970 by its own clock, without their fraction; None for no real date."""
+    """A number or a time as seconds since 1970 by its own clock, without fraction; None if it is not a real date."""
     if text is None:
         return None
     try:
@@ -303,7 +304,7 @@ def _seconds(text: str | None) -> int | None:
 
 
 def _since(job: JobConfig, stamp: Column, before: Watermark, now: Watermark) -> str:
-    """The moment from which on rows may have been changed since a mark."""
+    """The time from which on rows may have changed since a mark."""
     return _literal(stamp, before.at - setting(job).lag - set_back(before, now))
 
 

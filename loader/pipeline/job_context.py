@@ -1,4 +1,4 @@
-"""A job's two ends, open: its table and plan, Redis, the job's lock, and a connection to MySQL beside the workers'."""
+"""The open resources of a job: its table and plan, Redis, its lock, and a connection to MySQL beside the workers'."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,16 +28,16 @@ from loader.state.claim import Claims, claim_of
 from loader.state.holders import locked
 from loader.state.lock import Lock
 
-LEAVE = 1.0  # seconds in which a run that failed tells Redis so: what a silent node does not hear lapses by itself
-WELL = 5.0  # and one that did not, whose servers have answered all the time
-EACH = 0.5  # seconds of them that each thing told has in any case
-SCOUT_TIME = 600  # seconds that MySQL has to find a chunk's bound, which may have to scan a table
+LEAVE = 1.0  # seconds for clean-up in Redis after a failed run: state that a silent node misses expires by itself
+WELL = 5.0  # and after a good one, whose servers have always answered
+EACH = 0.5  # the least seconds for each clean-up step
+SCOUT_TIME = 600  # seconds in which MySQL must find a chunk's bound, which may require a table scan
 
 T = TypeVar("T")
 
 
 class JobContext:
-    """What is open of one job; `plan` takes all of its rows that the options leave.
+    """The open resources of a job; `plan` takes all of its rows that the options allow.
 
     `scouting` says that MySQL is being waited for beside the workers.
     """
@@ -53,8 +53,8 @@ class JobContext:
         self.scouting = False
         self._scout: Connection | None = source
         self._held: Lock | None = None
-        self._lender: JobContext | None = None  # whose the lock is, and who lets it go
-        self._over: float | None = None  # until when Redis is told that the run is over, on the monotonic clock
+        self._lender: JobContext | None = None  # the owner of the lock, who releases it
+        self._over: float | None = None  # until when the end of the run is recorded in Redis, on the monotonic clock
 
     def __enter__(self) -> Self:
         return self
@@ -63,9 +63,9 @@ class JobContext:
         self.close(well=kind is None)
 
     def close(self, *, well: bool = False) -> None:
-        """Let the lock go, and leave both servers."""
+        """Release the lock, and close all connections."""
         self.target.guard = lambda: None
-        with passing(), self.leaving(WELL if well else LEAVE):  # a lock lapses by itself
+        with passing(), self.leaving(WELL if well else LEAVE):  # a lock expires by itself
             if self._lender:
                 self.target.fences.leave_to(self._lender.target.fences)
             elif self._held:
@@ -80,14 +80,14 @@ class JobContext:
 
     @contextmanager
     def leaving(self, most: float = LEAVE) -> Iterator[None]:
-        """Have Redis be told that the run is over, in the time that there is for all of that, and `most` for this."""
+        """Clean up in Redis after the run, within the time for all clean-up, and `most` for this step."""
         now = time.monotonic()
         self._over = self._over or now + max(most, LEAVE)
         with until(max(now + EACH, min(self._over, now + most))):
             yield
 
     def _let_go(self, held: Lock) -> None:
-        """Leave the lock; where it was shared, whatever vouches for what is there now may be wrong."""
+        """Release the lock; if it was shared, the evidence for the current content may be wrong."""
         if not held.grant():  # it was never this run's, or the answer was lost
             held.drop(self.target)
             return
@@ -109,10 +109,10 @@ class JobContext:
         *,
         moved: bool = False,
     ) -> None:
-        """Lock the job for a run; a `LoaderError` with exit code 5 names who has it. `lost` hears of its loss.
+        """Lock the job for a run; a `LoaderError` with exit code 5 names the holder. `lost` is called if it is lost.
 
-        Where the answer is lost, the lock may be held all the same: the same one asks again, and lets it go at the end.
-        Under the lock it is made sure that the job's name is no other config's, unless the job has `moved`.
+        If the answer is lost, the lock may still be held: the same run asks again, and releases it at the end. Under
+        the lock it is checked that the job's name does not belong to another config, unless the job has `moved`.
         """
         if self._held is None:
             self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
@@ -125,7 +125,7 @@ class JobContext:
             Claims(self.target, job.name).check(claim_of(self.settings.source, job))
 
     def share(self, other: "JobContext") -> None:
-        """Work under the lock that another has, who opened these `beside` its own, and lets it go."""
+        """Work under the lock of another context, which opened this one `beside` its own, and releases it."""
         self._held, self._lender = other.held, other
         other.rest()
         self.target.fences.shut_out(self._held.strangers)
@@ -144,23 +144,23 @@ class JobContext:
 
     @property
     def shared(self) -> bool:
-        """Whether another run has the job's lock, or may have had it, while this one took it for its own."""
+        """Whether another run has the job's lock, or may have had it while this one counted it as its own."""
         return self._held is not None and self._held.shared
 
     def take_doubt(self) -> float | None:
-        """Since when another run may have held the job's lock too; on the monotonic clock, and asked for once."""
+        """Since when another run may have held the job's lock too, on the monotonic clock; cleared by the call."""
         return self._held.take_doubt() if self._held else None
 
     def is_doubtful(self, grant: int) -> bool:
-        """Whether another run may have had the job's lock since it was granted for the so manieth time."""
+        """Whether another run may have had the job's lock since the grant of this number."""
         return bool(self._held and self._held.is_doubtful(grant))
 
     def lookup(self) -> KeyMatcher:
-        """The way back from a key that is the job's, and no other job's."""
+        """The way back from a key that belongs to the job and to no other."""
         return KeyMatcher(self.plan, self.table, self.settings.longer(self.plan.job))
 
     def with_retry(self, action: Callable[[], T]) -> T:
-        """Do something, and again while it fails in passing; where the job is locked, only while it is."""
+        """Do something, retrying transient failures; if the job is locked, only while it is."""
         failures = 0
 
         def attempt() -> T:
@@ -174,28 +174,28 @@ class JobContext:
         return retry_transient(attempt, self.plan.job.deadline, self.throttle)
 
     def lanes(self, wanted: int) -> int:
-        """How many connections to MySQL beside its own this may have, of those wanted.
+        """How many connections to MySQL beside its own this may use, of those wanted.
 
-        Raises a `SourceError` where the account may have no second one.
+        Raises a `SourceError` if the account may not have a second one.
         """
         most = self.on_side_connection(lambda source: source.most_connections())
         if most == 1:
             source = self.settings.source
             raise SourceError(
-                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), and this"
-                f" takes {1 + wanted}, or 2 at least: {more_connections(source.user or '', 1 + wanted)}",
+                f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), but this"
+                f" takes {1 + wanted}, or at least 2: {more_connections(source.user or '', 1 + wanted)}",
                 kind=Kind.REFUSED,
             )
         return wanted if most is None else min(wanted, most - 1)
 
     def rest(self) -> None:
-        """Leave MySQL until it is asked for something."""
+        """Close MySQL until it is needed again."""
         if self._scout:
             self._scout.close()
             self._scout = None
 
     def on_side_connection(self, action: Callable[[Connection], T]) -> T:
-        """Do something on the connection beside the workers', and again while it fails in passing."""
+        """Do something on the connection beside the workers', retrying transient failures."""
 
         def attempt() -> T:
             if self._scout is None:
@@ -213,13 +213,13 @@ class JobContext:
             self.scouting = False
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[tuple[str | None, ...]]:
-        """Rows of a small result, tried again while MySQL is away in passing."""
+        """Rows of a small result, retried while MySQL is temporarily unreachable."""
         return self.on_side_connection(lambda source: source.fetch(sql, args))
 
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """Let a failure that passes be: the run is over."""
+    """Ignore a transient failure: the run is over."""
     try:
         yield
     except LoaderError as error:
@@ -228,17 +228,17 @@ def passing() -> Iterator[None]:
 
 
 def patience(job: JobConfig, *, again: bool = False) -> float:
-    """Seconds of trying before the first row: a person waits, unless the run begins `again` and has its job's."""
+    """Seconds of retrying before the first row: a person waits, unless the run begins `again` and has its job's."""
     return job.deadline if again else BRIEFLY
 
 
 def open_job(
     settings: Config, job: JobConfig, options: Options, *, again: bool = False, beside: RedisClient | None = None
 ) -> JobContext:
-    """Connect to both sides and plan; an unreachable server is tried for as long as there is `patience`.
+    """Connect to both sides and plan; an unreachable server is retried for `patience` seconds.
 
-    Where a run begins `again`, a table that is not there may be on its way back. Redis is reached `beside` another
-    target, see `RedisClient`.
+    If a run begins `again`, a missing table may be on its way back. Redis is reached `beside` another target, see
+    `RedisClient`.
     """
     throttle = Throttle(options.rate, options.halt)
 
@@ -263,7 +263,7 @@ def open_job(
 
 
 def _reached(settings: Config, plan: Plan, beside: RedisClient | None) -> tuple[RedisClient, Plan]:
-    """The target, and the plan as it is to be where keys expire there."""
+    """The target, and the plan adapted to whether keys expire there."""
     target = RedisClient(settings.target, beside=beside)
     try:
         target.refresh(force=True)
@@ -276,7 +276,7 @@ def _reached(settings: Config, plan: Plan, beside: RedisClient | None) -> tuple[
 
 
 def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
-    """Whether keys have a time to live that are not the locks of these jobs; hashes of a job may be among them."""
+    """Whether keys other than the locks of these jobs have a time to live: hashes of a job may be among them."""
     mortal = expiring(target)
     if not 0 < mortal <= len(jobs):
         return mortal > 0
@@ -285,7 +285,7 @@ def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
 
 
 def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Table, Plan]:
-    """Look at the table, or at what the query gives, and fit the job to it; MySQL has accepted the statement then."""
+    """Read the table, or the query's result columns, and fit the job to it; MySQL has then accepted the statement."""
     table = catalog.table(source, job.table) if job.table else catalog.result(source, peek(query_of(job), 0), job.name)
     try:
         plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
@@ -298,7 +298,7 @@ def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Tab
 
 
 def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: bool) -> None:
-    """Raise a `SourceError` where a job lacks columns that MySQL hides from the account, or where its plan `failed`."""
+    """Raise a `SourceError` if MySQL hides columns that a job needs from the account, or if its plan `failed` so."""
     if not table.withheld:
         return
     incremental = [job.incremental.column] if job.incremental else []
@@ -312,7 +312,7 @@ def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: boo
     of = f"of table {table.name!r}{', or there is none' if unseen else ', and does not see the others'}"
     ways = [
         catalog.grant(source, table.name, unseen),
-        *(["name in fields those that it may"] if job.fields is None else []),
+        *(["list in fields those that it may read"] if job.fields is None else []),
     ]
     raise SourceError(
         f"job {job.name!r}: the account may not read {what} {of} ({table.withheld}): {', or '.join(ways)}",

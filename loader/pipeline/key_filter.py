@@ -1,4 +1,4 @@
-"""Writes the rows of some keys again: of all rows that come, those whose keys were asked for."""
+"""Writes the rows of some keys again: of all rows that come, those with the requested keys."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -12,7 +12,7 @@ PAGE = 1000  # commands in one batch
 
 
 class KeyFilterWriter(PipelineWriter):
-    """A writer that leaves out the rows of other keys, which a collation may bring with those asked for."""
+    """A writer that leaves out the rows of other keys, which a collation may return with the requested ones."""
 
     def __init__(
         self, target: RedisClient, keys: Sequence[bytes], marking: Marking | None, guard: Callable[[], None]
@@ -22,7 +22,7 @@ class KeyFilterWriter(PipelineWriter):
         self.guard(guard)
 
     def send(self, index: int, batch: Batch) -> None:
-        """Send those rows of a batch whose keys were asked for."""
+        """Send those rows of a batch whose keys were requested."""
         kept = only_keys(batch, self.keys)
         if kept.replies:
             super().send(index, kept)

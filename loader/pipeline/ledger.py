@@ -1,4 +1,4 @@
-"""The account of a run's chunks that are in Redis, and of what vouches for them: numbers that masters have noted."""
+"""The record of a run's chunks that are in Redis, and of the evidence for them: numbers that masters have recorded."""
 
 import time
 from collections import deque
@@ -9,20 +9,20 @@ from loader.model import ChunkLoaded, Mark
 from loader.state.markers import LOST, lacking
 
 SHARED = "the lock was lost for a while, and another run may have had it"
-REMEMBERED = 10_000  # chunks and rejects of chunks that can be written again one by one: some 10 MB
+REMEMBERED = 10_000  # chunks and rejects of chunks that can be written again one by one: about 10 MB
 
 Greatest = dict[tuple[str, str], int]  # the greatest number of each field of each marker
 
 
 class Ledger:
-    """The chunks that are loaded: the newest one by one, of those before only what vouches for them all."""
+    """The loaded chunks: the newest one by one, older ones only as the evidence for all of them."""
 
     def __init__(self) -> None:
-        self._newest: deque[tuple[float, ChunkLoaded]] = deque()  # and when it was heard of
-        self._older: Greatest = {}  # what vouches for all before
-        self._all: Greatest = {}  # what vouches for both
+        self._newest: deque[tuple[float, ChunkLoaded]] = deque()  # and when it was reported
+        self._older: Greatest = {}  # evidence for all before
+        self._all: Greatest = {}  # evidence for both
         self._weight = 0  # of the newest: chunks and rejects
-        self._forgotten = float("-inf")  # when the last of those before was heard of
+        self._forgotten = float("-inf")  # when the last of those before was reported
 
     def add(self, event: ChunkLoaded) -> None:
         """Count a chunk."""
@@ -35,13 +35,13 @@ class Ledger:
             _raise(self._older, oldest.marks)
 
     def vouch(self, marks: Iterable[Mark]) -> None:
-        """Have these marks vouch for something that cannot be written again one by one."""
+        """Make these marks vouch for writes that cannot be repeated one by one."""
         listed = list(marks)
         _raise(self._older, listed)
         _raise(self._all, listed)
 
     def marks(self) -> Iterator[Mark]:
-        """All that vouches for what is counted."""
+        """All evidence for the counted chunks."""
         return _marks(self._all)
 
     def by_marker(self) -> dict[str, dict[str, int]]:
@@ -52,19 +52,19 @@ class Ledger:
         return found
 
     def since(self, moment: float) -> list[ChunkLoaded]:
-        """The chunks that were heard of since a moment of the monotonic clock; `StartOver` where not all are known."""
+        """The chunks reported since a moment of the monotonic clock; `StartOver` if not all are known."""
         if self._forgotten >= moment:
             raise StartOver(SHARED)
         return [event for heard, event in self._newest if heard >= moment]
 
     def lost(self, seen: Mapping[str, Mapping[str, int] | None]) -> list[ChunkLoaded]:
-        """The chunks that a master has lost, by what stands in the markers; `StartOver` where that is not known."""
+        """The chunks that a master has lost, judging by the markers; `StartOver` if that is unknown."""
         if lacking(seen, _marks(self._older)):
             raise StartOver(LOST)
         return [event for _, event in self._newest if lacking(seen, event.marks)]
 
     def strike(self, numbers: Iterable[int]) -> None:
-        """Count chunks out, by their numbers."""
+        """Remove chunks from the count, by their numbers."""
         gone = frozenset(numbers)
         self._newest = deque(entry for entry in self._newest if entry[1].chunk.number not in gone)
         self._weight = sum(_weight(event) for _, event in self._newest)

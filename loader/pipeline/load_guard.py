@@ -11,9 +11,9 @@ from loader.pipeline.retry import BRIEFLY
 
 
 class LoadGuard:
-    """Why workers have to wait for MySQL: a status variable above its limit, or a replica too far behind.
+    """Why workers must wait for MySQL: a status variable above its limit, or a replica too far behind.
 
-    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` asks MySQL.
+    `max_load` is a status variable and its limit, `max_lag` is in seconds; `fetch` queries MySQL.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class LoadGuard:
         self._replica: Connection | None = None
 
     def busy(self) -> str:
-        """What to wait for; empty where nothing."""
+        """The reason to wait; empty if there is none."""
         return self._overload() or self._lag()
 
     def close(self) -> None:
-        """Leave the replica."""
+        """Close the connection to the replica."""
         if self._replica:
             self._replica.close()
 
@@ -44,7 +44,7 @@ class LoadGuard:
         name, most = self._max_load
         found = self._fetch("SHOW GLOBAL STATUS LIKE %s", [name])
         if not found or not str(found[0][-1]).isdecimal():
-            raise ConfigError(f"--max-load: MySQL has no status variable {name!r} that counts something")
+            raise ConfigError(f"--max-load: MySQL has no numeric status variable {name!r}")
         value = int(str(found[0][-1]))
         return f"--max-load {name}={most}: it is {value}" if value > most else ""
 

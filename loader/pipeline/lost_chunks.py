@@ -1,4 +1,4 @@
-"""Chunks that were loaded and are lost, or may be: a master lost its newest writes, or another run had the lock too."""
+"""Loaded chunks that are lost, or may be: a master lost its newest writes, or another run had the lock too."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from loader.state.markers import LOST
 from loader.wire.slots import SlotMap
 from loader.words import counted
 
-UNKNOWN = "not all of its replicas have what it has of {}, which is lost where such a one takes over"
+UNKNOWN = "some of its replicas lack writes of {}, which are lost if such a replica takes over"
 
 
 class LostChunks:
@@ -31,7 +31,7 @@ class LostChunks:
         self._account = account
         self._give = give
         self._repeats = 0  # times that chunks were owed again
-        self._slots: SlotMap | None = None  # as they were when the markers were looked at
+        self._slots: SlotMap | None = None  # as they were when the markers were last checked
 
     def begin(self) -> None:
         """Note the slots as they are when the run begins to write."""
@@ -75,13 +75,13 @@ class LostChunks:
         self._slots = slots
 
     def owe_again(self, events: Sequence[ChunkLoaded], listener: RunListener, why: str) -> Iterator[ChunkOwed]:
-        """Owe chunks again that were counted, and give them to a worker; a run that does so too often fails."""
+        """Owe counted chunks again, and give them to a worker; a run that does so too often fails."""
         if not events:
             return
         self._repeats += 1
         if self._repeats > FRESH:
             told = self._state.masters.evicted()
-            raise LoaderError(f"{why}, and so {FRESH} times before in this run{told and ': '}{told}")
+            raise LoaderError(f"{why}, as {FRESH} times before in this run{told and ': '}{told}")
         listener.notify(
             Notice(f"{counted(len(events), 'chunk')} {'are' if len(events) > 1 else 'is'} written again: {why}")
         )
@@ -97,6 +97,6 @@ class LostChunks:
         yield from map(ChunkOwed, events)
 
     def find_doubtful(self) -> Iterator[ChunkOwed]:
-        """The run fails: the checkpoint owes what another run may have written over in between."""
+        """Fail the run: the checkpoint owes the chunks that another run may have overwritten in between."""
         if (since := self._context.take_doubt()) is not None:
             yield from self.strike(self._account.ledger.since(since))

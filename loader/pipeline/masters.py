@@ -1,4 +1,4 @@
-"""The masters of a run, and whether they still have what was written: by their markers and by their own counters."""
+"""The masters of a run, and whether they still have its writes: by their markers and by their own counters."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -10,7 +10,7 @@ from loader.redis.servers import Life, lives
 from loader.state.baseline import doubt
 from loader.state.markers import Markers
 
-MARKERS_EVERY = 5.0  # seconds between two looks at the markers
+MARKERS_EVERY = 5.0  # seconds between two checks of the markers
 
 
 class Masters:
@@ -21,10 +21,10 @@ class Masters:
         self.before: Mapping[Node, Life] = {}
         self._context = context
         self._lives: dict[str, Life] = {}  # the same, by the id of their life
-        self._seen = time.monotonic()  # when the markers were looked at last
+        self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
-        """Note what the masters are like before the run writes; with the `newest` ids of clients, if they matter."""
+        """Note the masters before the run writes; with the `newest` ids of clients, if they matter."""
         self.before = lives(self._context.target, newest=newest)
         self._lives = {life.id: life for life in self.before.values()}
 
@@ -34,19 +34,19 @@ class Masters:
             if life.policy:
                 own = ", which takes the loader's own too: checkpoints, pauses, rejects"
                 yield (
-                    f"redis {node} throws keys away once it is full: its maxmemory-policy is {life.policy}"
+                    f"redis {node} evicts keys once it is full: its maxmemory-policy is {life.policy}"
                     f"{own * life.policy.startswith('allkeys')}"
                 )
 
     def mark(self, markers: Markers) -> Iterator[str]:
-        """Leave markers on all masters that have none; say which keys were something else."""
+        """Leave markers on all masters that have none; report keys that were something else."""
         self.markers = markers
         markers.leave()
         for key in sorted(markers.strange):
-            yield f"{key} was no marker that a loader has written: it was rewritten"
+            yield f"{key} was not a marker written by a loader: it was rewritten"
 
     def is_time_to_look(self) -> bool:
-        """Whether the markers are to be looked at again."""
+        """Whether the markers should be checked again."""
         return time.monotonic() - self._seen >= MARKERS_EVERY
 
     def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
@@ -79,11 +79,11 @@ class Masters:
         before = {life.process: life for life in self._lives.values()}
         counts = {node: life.evicted_since(before.get(life.process)) for node, life in now.items()}
         if told := ", ".join(f"{count:,} on {node}" for node, count in counts.items() if count):
-            return f"redis has thrown keys away for want of memory while the run went on: {told}; see `loader verify`"
+            return f"redis evicted keys (out of memory) during the run: {told}; see `loader verify`"
         if reset:
             return (
-                f"redis {', '.join(map(str, reset))}: the counters were reset while the run went on, and do not tell"
-                " whether keys were thrown away: see `loader verify`"
+                f"redis {', '.join(map(str, reset))}: the counters were reset during the run, and do not tell"
+                " whether keys were evicted: see `loader verify`"
             )
         return ""
 

@@ -1,4 +1,4 @@
-"""The options of one run, and what they are unless a person says otherwise."""
+"""The options of one run, with their defaults."""
 
 from dataclasses import dataclass, field
 
@@ -9,15 +9,15 @@ WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Red
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one run does differently from the job's config.
+    """How one run differs from the job's config.
 
-    `resume` makes the run leave a checkpoint and go on from one; `restart` forgets it first; `max_load` is a status
-    variable of MySQL and the value above which the run waits; `rate` is in rows a second; `shard` (I, N) keeps the
+    `resume` makes the run keep a checkpoint and resume from one; `restart` forgets it first; `max_load` is a status
+    variable of MySQL and the value above which the run waits; `rate` is in rows per second; `shard` (I, N) keeps the
     rows whose key's checksum leaves I - 1 when divided by N; `max_lag` is in seconds, of the configured replica; `full`
-    reads everything where a run would read what was changed.
+    reads everything even if a run would read only changes.
 
     `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
-    another one, or of another plan, is forgotten. `halt` may be asked by another thread to end the run.
+    another one, or of another plan, is forgotten. Another thread may use `halt` to stop the run.
     """
 
     where: str | None = None
@@ -37,5 +37,5 @@ class Options:
 
     @property
     def narrowed(self) -> bool:
-        """Whether only some of the job's rows are read, by what was typed."""
+        """Whether options restrict the run to some of the job's rows."""
         return bool(self.where or self.key_range or self.shard)

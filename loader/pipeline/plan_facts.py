@@ -1,4 +1,4 @@
-"""The facts that a run was planned from, which a later run compares, and whether its table is still the same."""
+"""The facts of a run's plan, which a later run compares, and whether its table is still the same."""
 
 from functools import cached_property
 
@@ -20,7 +20,7 @@ class PlanFacts:
         self._identity: dict[str, str] = {}  # of the table, before a row of it was read
 
     def note_table(self) -> None:
-        """Note which table it is, before a row of it is read."""
+        """Note the table's identity, before a row of it is read."""
         self._identity = self._identify()
 
     def of(self, plan: Plan) -> dict[str, str]:
@@ -29,14 +29,14 @@ class PlanFacts:
         return plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._place
 
     def check_table(self, plan: Plan) -> None:
-        """Raise `StartOver` if rows may have been read of another table than the one that was planned for."""
+        """Raise `StartOver` if rows may have been read from another table than the one that was planned for."""
         self._context.on_side_connection(lambda source: check_table(plan, source))
         if another := difference(self._identity, self._identify()):
             raise StartOver(f"table {self._job.table} was replaced during the run: {another}")
 
     @cached_property
     def _place(self) -> dict[str, str]:
-        """Which table it is, if a later run would build on rows that were read of another one.
+        """The table's identity, if a later run would build on its rows.
 
         And the time zone in which it is read, if the config does not name one.
         """
@@ -48,6 +48,6 @@ class PlanFacts:
         return self._identity | {"server's time zone": str(zone)}
 
     def _identify(self) -> dict[str, str]:
-        """Which table it is now; nothing for a query."""
+        """The table's current identity; empty for a query."""
         name = self._job.table
         return self._context.on_side_connection(lambda source: catalog.identity(source, name)) if name else {}

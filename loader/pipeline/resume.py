@@ -14,11 +14,11 @@ from loader.state.markers import Markers, lacking
 def unfinished(
     target: RedisClient, store: StateStore, plan: Plan, facts: Mapping[str, str], *, scheduled: bool
 ) -> tuple[Checkpoint | None, str]:
-    """The checkpoint of an earlier run of the same plan whose rows are still there; or None, and why one does not fit.
+    """The checkpoint of an earlier run of the same plan whose rows are still there; or None, and why it does not fit.
 
-    A `scheduled` run resumes only what was begun for the same slot, since rows that were read for an earlier one are
-    old; any other starts over. By hand, a checkpoint of another plan is a `ConfigError`, and one that cannot be read is
-    a `StateError`.
+    A `scheduled` run resumes only work for the same slot, because rows that were read for an earlier one are old; any
+    other starts over. By hand, a checkpoint of another plan is a `ConfigError`, and one that cannot be read is a
+    `StateError`.
     """
     try:
         saved = store.read()
@@ -34,7 +34,7 @@ def unfinished(
         return None, f"{error.what}: everything is loaded"
     if changed:
         if scheduled:
-            return None, f"begins from the start, for there is a checkpoint of another run: {changed}"
+            return None, f"starting over: the checkpoint belongs to a different run: {changed}"
         raise ConfigError(
             f"job {plan.job.name!r} has a checkpoint of another plan: {changed}:"
             " --restart forgets it and loads everything"
@@ -44,7 +44,7 @@ def unfinished(
 
 
 def _lost(target: RedisClient, store: StateStore, saved: Checkpoint) -> str:
-    """How the target has lost rows since a checkpoint was saved, in words; empty if it has not."""
+    """How the target has lost rows since a checkpoint was saved, for people; empty if it has not."""
     seen = Markers(target, store.marker, saved.run, saved.markers).read()
     if gone := [key for key, there in seen.items() if there is None]:
         return f"the target was emptied since the checkpoint: markers are gone ({', '.join(gone)})"

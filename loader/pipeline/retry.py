@@ -1,4 +1,4 @@
-"""How transient failures are retried: with growing pauses, for as long as the job allows."""
+"""Retries of transient failures: with growing pauses, for as long as the job allows."""
 
 import random
 import time
@@ -14,11 +14,11 @@ from loader.pipeline.throttle import Throttle
 
 T = TypeVar("T")
 
-DEADLINE = float(JOB_DEADLINE)  # seconds of trying again, unless the job says how many
-BRIEFLY = 2.0  # seconds of trying where a person is waiting, before or after the rows
-FRESH = 20  # times that what came on is begun again at most: a chunk that took longer than the deadline, or was lost
+DEADLINE = float(JOB_DEADLINE)  # default seconds of retrying
+BRIEFLY = 2.0  # seconds of retrying while a person is waiting, before or after the rows
+FRESH = 20  # most restarts of work that made progress: a chunk that took longer than the deadline, or was lost
 SILENT = 2.0  # seconds that a server may be silent at least, however short the deadline
-PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is soon noticed
+PAUSE_FIRST, PAUSE_MOST = 0.1, 1.0  # seconds between two attempts, doubling: a server that is back is noticed soon
 Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
 
@@ -34,12 +34,12 @@ def retry_transient(
     settling: float = 0.0,
     bearing: float = 0.0,
 ) -> T:
-    """Do it, and again after a growing pause while it fails in passing, for `patience` seconds from its first failure.
+    """Do it, and retry transient failures after growing pauses, for `patience` seconds from the first failure.
 
-    A server that is silent has failed since it fell silent, and half of that time is enough to say so; where there is
-    less patience than a server needs, that of `bearing` counts. An attempt that came on for longer than the patience
-    counts as a first one again where it fails; `moved` says until when it came on: what it waited for without an answer
-    does not count. What the cluster is about to find out has `settling` seconds.
+    A silent server has failed since it fell silent, and half of that time is enough to decide; if there is less
+    patience than a server needs, `bearing` counts. A failure of an attempt that made progress for longer than the
+    patience counts as a first failure again; `moved` says until when it made progress: waiting without an answer does
+    not count. Failures that the cluster is about to settle have `settling` seconds.
     """
     failing = began = time.monotonic()
     give_up = inf
@@ -64,7 +64,7 @@ def retry_transient(
             if error.retry is Retry.WHILE_SETTLING:
                 give_up = max(give_up, began + settling)
             if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:
-                error.waited = now - failing  # for who tries this again
+                error.waited = now - failing  # for the caller that retries
                 raise
             if notify and chunk:
                 notify(Waiting(chunk, attempt, pause, str(error), error.node))

@@ -1,4 +1,4 @@
-"""A run: one execution of a job, from its plan to its last chunk; and what can be seen of a job without one."""
+"""A run: one execution of a job, from its plan to its last chunk; and a preview of a job without one."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ from loader.pipeline.retry import retry_transient
 from loader.pipeline.run_state import RunState
 from loader.state import history
 
-REJECTS_KEPT = 1000  # rejects that a run remembers; all are counted
-STARTS = 3  # how often a run begins, where its table or its target is changed under it
+REJECTS_KEPT = 1000  # rejects that a run keeps; all are counted
+STARTS = 3  # how often a run starts, if its table or its target changes under it
 
 Then = Callable[[Run, JobContext], None]
 
@@ -33,9 +33,9 @@ def new_id() -> str:
 def run_job(
     settings: Config, job: JobConfig, options: Options, listener: RunListener, name: str = "", then: Then | None = None
 ) -> Run:
-    """Load one job, in a run of that id, or a new one; what is to be done `then`, under the same lock, is part of it.
+    """Load one job, in a run of that id, or a new one; the work to do `then`, under the same lock, is part of it.
 
-    Never raises for what a person can fix: the run says how it ended, and with which exit code.
+    Never raises for errors that a person can fix: the run has its outcome and exit code.
     """
     run = Run(job=job.name, id=name or new_id(), dry_run=options.dry_run)
     try:
@@ -59,7 +59,7 @@ def run_job(
                 options = replace(options, restart=True)
     except LoaderError as error:
         run.outcome = Outcome(_kind_of(error, settings, job, run), str(error))
-    except (OSError, MemoryError) as error:  # of this machine: no more file descriptors or memory
+    except (OSError, MemoryError) as error:  # of this machine: no file descriptors or memory left
         run.outcome = Outcome(Kind.FAULT, text_of(error))
     else:
         if run.rejected:
@@ -84,7 +84,7 @@ def load(
     again: bool,
     then: Then | None = None,
 ) -> None:
-    """Load a job from its plan to its last chunk, count it into the run, and do what is to be done then."""
+    """Load a job from its plan to its last chunk, count it into the run, and do the work to do then."""
     with open_job(settings, job, options, again=again) as context:
         _transfer(context, options, listener, run, again=again)
         if run.read != run.written + run.unchanged + run.rejected:
@@ -112,7 +112,7 @@ def _transfer(context: JobContext, options: Options, listener: RunListener, run:
         listener.expect(state.plan.expected, context.throttle)
         _tell(state.notes, listener)
         run.resumed, run.full = state.resumed, state.is_full
-        run.rejected, run.rejects = state.earlier  # a row that is not in Redis stays told of until it is
+        run.rejected, run.rejects = state.earlier  # a row that is not in Redis is reported until it is
         run.read = run.rejected
         try:
             for event in dispatcher.events(listener):
@@ -134,7 +134,7 @@ def _tell(notes: Iterable[str], listener: RunListener) -> None:
 
 
 def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
-    """Count a chunk into its run, or out of it."""
+    """Add a chunk to its run's counts, or subtract it."""
     if isinstance(event, ChunkOwed):
         take_back(run, event.event)
         return
@@ -152,7 +152,7 @@ def add(run: Run, event: ChunkLoaded | ChunkOwed) -> None:
 
 
 def take_back(run: Run, event: ChunkLoaded) -> None:
-    """Count a chunk out of its run: it will be loaded once more."""
+    """Subtract a chunk from its run's counts: it will be loaded again."""
     run.read -= event.read
     run.written -= event.written
     run.unchanged -= event.unchanged

@@ -1,4 +1,4 @@
-"""What a run tells people of the state that earlier runs have left."""
+"""Notes for people about the state that earlier runs have left."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from loader.state.rejects import Rejects
 
 LOST_DIGESTS = (
     "some of what earlier runs have noted of the hashes in loader:{{{job}}}:digests is lost: those rows are written,"
-    " and `loader prune` finds hashes whose rows went meanwhile"
+    " and `loader prune` finds hashes whose rows were deleted meanwhile"
 )
-NAMED = 3  # keys that a note names
+NAMED = 3  # keys named in a note
 
 
 def note_fields(plan: Plan, store: StateStore) -> Iterator[str]:
-    """Note the fields that hashes may hold, before a row is written; say which of them the job no longer has.
+    """Note the fields that hashes may hold, before a row is written; report those that the job no longer has.
 
     Nothing is known before the first run that ends well.
     """
@@ -30,13 +30,13 @@ def note_fields(plan: Plan, store: StateStore) -> Iterator[str]:
 
 
 def strange_entries(job: str, rejects: Rejects, changes: Changes | None) -> Iterator[str]:
-    """Entries and digests of a job that no loader has written, as far as the run came upon them, in words."""
+    """A note on entries and digests of a job that no loader has written, as far as the run found any."""
     if strange := rejects.strange:
         yield (
-            f"{len(strange):,} entries of loader:{{{job}}}:rejects were none that a loader has written: they were"
+            f"{len(strange):,} entries of loader:{{{job}}}:rejects were not written by a loader: they were"
             " removed or rewritten"
         )
     if changes and (unread := changes.digests.unread):
         named = ", ".join(sorted(key.decode() for key in unread)[:NAMED])
         lost = LOST_DIGESTS.format(job=job)
-        yield f"{lost} ({named}: none that a loader has written; rewritten)"
+        yield f"{lost} ({named}: not written by a loader; rewritten)"

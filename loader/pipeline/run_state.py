@@ -1,6 +1,6 @@
-"""What a run builds on: its slot, the checkpoint or the baseline of an earlier run, and what masters had before it.
+"""The state that a run builds on: its slot, an earlier run's checkpoint or baseline, and the masters before it.
 
-And what it leaves for later runs to build on, once nothing of it is owed.
+And the state it leaves for later runs to build on, once it owes nothing.
 """
 
 import time
@@ -32,12 +32,12 @@ from loader.state.tidy import Tidy
 from loader.state_keys import own_key
 
 MARKERS_LEAVE = 0.5  # seconds in which the markers of a run that failed are taken away
-MARKERS_EVERY = 5.0  # seconds between two looks at the markers
-REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one names
+MARKERS_EVERY = 5.0  # seconds between two checks of the markers
+REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one lists
 
 
 class RunState:
-    """The state that one run builds on, and leaves to later ones; `plan` reads all rows, or those that were changed.
+    """The state that one run builds on, and leaves to later ones; `plan` reads all rows, or only changed ones.
 
     A run that writes leaves a marker on every master until it is over.
     """
@@ -49,13 +49,13 @@ class RunState:
         self.rejects = Rejects(target, job)
         self.attempt = uuid4().hex[:12]  # rejects are listed by it
         self.masters = Masters(context)
-        self.changes: Changes | None = None  # of a job that writes only what was changed
+        self.changes: Changes | None = None  # of a job that writes only changes
         self.resumed = False
         self.earlier: tuple[int, list[Reject]] = (0, [])  # rejects of the runs that this one resumes: how many, some
-        self.notes: list[str] = []  # what a person should know before the run goes on
-        self.late_notes: list[str] = []  # what they should know once it is over
-        self.erased = 0  # hashes of rows that are the job's no longer, which no chunk holds
-        self.prunes = False  # a prune is due once the run is through
+        self.notes: list[str] = []  # notes for people before the run continues
+        self.late_notes: list[str] = []  # and notes once it is over
+        self.erased = 0  # hashes of rows that no longer belong to the job, which no chunk contains
+        self.prunes = False  # a prune is due after the run
         self._context = context
         self._options = options
         self._facts = PlanFacts(context, resumes=options.resume)
@@ -63,8 +63,8 @@ class RunState:
         self._slot = ScheduledSlot(context, options.slot, self._tidy)
         self._baselines = Baselines(target, job)
         self._begun: Checkpoint | None = None  # of a run that writes, as it began
-        self._start: dict[str, Any] = {}  # what the baseline will say of this run
-        self._full = 0.0  # when everything was read last
+        self._start: dict[str, Any] = {}  # the baseline's entry for this run
+        self._full = 0.0  # when everything was last read
         self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
 
@@ -75,15 +75,15 @@ class RunState:
         self.close()
 
     def close(self) -> None:
-        """Forget the markers of a run that has not finished, unless a checkpoint speaks of them."""
+        """Forget the markers of a run that has not finished, unless a checkpoint refers to them."""
         markers, context = self.masters.markers, self._context
-        with passing(), context.leaving(MARKERS_LEAVE):  # a marker that stays says nothing
+        with passing(), context.leaving(MARKERS_LEAVE):  # a marker that stays does no harm
             if markers and not self._options.resume and not self._finished and not context.throttle.lapsed():
                 self.store.forget(markers)
 
     @property
     def is_full(self) -> bool:
-        """Whether all rows are read, and not those alone that were changed."""
+        """Whether all rows are read, not only changed ones."""
         return self.plan.whole is None
 
     def take_up(self, run: str) -> Checkpoint:
@@ -130,7 +130,8 @@ class RunState:
         if self._options.resume:
             check_capacity(self.plan, context.settings.source, context.target, context.throttle)
             self.store.void()  # else the new markers would vouch for it
-        # Marked before what is there is looked at: a master that is emptied in between is noticed by one or the other.
+        # Marked before the existing state is checked: a master that is emptied in between is noticed by one or the
+        # other.
         markers = self.store.markers(run)
         self.notes += self.masters.mark(markers)
         self._begun = Checkpoint(run, facts, markers.keys)
@@ -139,7 +140,7 @@ class RunState:
         return replace(self._begun, start=self._start)
 
     def begin(self) -> None:
-        """Note where a run of an incremental job begins, and read what was changed alone where that is enough."""
+        """Note the start of an incremental run, and read only changes if that is enough."""
         if not self.plan.job.incremental or self._options.narrowed:
             return
         context, full = self._context, self._options.full or self._options.resume or self._options.restart
@@ -157,7 +158,7 @@ class RunState:
             self.notes.append(f"rows rejected earlier are read again by --full or `loader rejects retry`: {listed:,}")
 
     def _baseline(self) -> Baseline | None:
-        """The baseline that is there; a run that writes nothing leaves one that cannot be read."""
+        """The existing baseline; a run that writes nothing leaves one that cannot be read."""
         try:
             return self._baselines.read()
         except StateError as error:
@@ -165,9 +166,9 @@ class RunState:
             return None
 
     def _find_changes(self) -> None:
-        """Find out which rows a run that writes only what was changed may leave out.
+        """Find out which rows a run that writes only changes may leave out.
 
-        Any other run writes rows that the digests do not know of, and voids what was kept.
+        Any other run writes rows that the digests do not contain, and voids them.
         """
         job, facts = self.plan.job, self._facts.of(self.plan)
         if not job.changed_only or self._options.resume or self._options.narrowed:
@@ -184,8 +185,10 @@ class RunState:
         base = baseline.more.get("digests") if baseline and not doubt else None
         base = base if isinstance(base, str) else None
         if not self.changes.open(facts, base, baseline.facts if baseline and base else None) or doubt:
-            doubt = doubt or "no run that ended well vouches for what is there"
-            self.notes.append(f"all rows are written: {doubt}; `loader prune` finds hashes whose rows went meanwhile")
+            doubt = doubt or "no run that ended well vouches for the current content"
+            self.notes.append(
+                f"all rows are written: {doubt}; `loader prune` finds hashes whose rows were deleted meanwhile"
+            )
         elif not self.changes.digests.is_whole:
             self.notes.append(LOST_DIGESTS.format(job=job.name))
 
@@ -193,8 +196,8 @@ class RunState:
         """End a run that owes nothing, as long as these marks are there; one that writes nothing leaves nothing.
 
         The order matters. First the lock and the table are checked, since nothing may be left of a run that was
-        disturbed; then later runs are left what they build on; then the marks are checked once more, as masters may
-        have lost writes since. Only after that is it forgotten that there was something to do.
+        disturbed; then the state for later runs is stored; then the marks are checked once more, as masters may have
+        lost writes since. Only after that are the records of unfinished work removed.
         """
         if not self._begun or not self.masters.markers:
             return
@@ -209,7 +212,7 @@ class RunState:
         self.late_notes += strange_entries(self.plan.job.name, self.rejects, self.changes)
 
     def _forget(self, run: str, markers: Markers) -> None:
-        """Forget the checkpoint, and note that the slot and all that was rejected before are done."""
+        """Forget the checkpoint, and note that the slot and all earlier rejects are done."""
         self._context.with_retry(partial(self.store.forget, markers))
         self._finished = True
         if self._options.slot is not None:
@@ -226,7 +229,7 @@ class RunState:
         self.prunes = self._context.with_retry(self.store.owes_prune)
 
     def _sweep(self) -> None:
-        """Delete the hashes of rows that a full run of an incremental job did not meet, but the run before did."""
+        """Delete the hashes of rows that a full run of an incremental job did not find, but the previous run did."""
         context, mark = self._context, incremental.restored(self._start)
         before = context.with_retry(self._baselines.read) if mark and self.is_full else None
         if mark and before:
@@ -254,7 +257,7 @@ class RunState:
             more = {"digests": changes.writer}
         retry(lambda: self._baselines.save(run, self._facts.of(self.plan), now, self._full or self._began, more))
         try:
-            self.masters.find_markers()  # what was emptied before the new ones were left is not vouched for by them
+            self.masters.find_markers()  # the new ones do not vouch for masters emptied before
         except StartOver:
             retry(self._baselines.void)
             raise
@@ -262,7 +265,7 @@ class RunState:
             retry(self._baselines.void)
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
-        """Raise `StartOver` if something was lost since all was counted."""
+        """Raise `StartOver` if any write was lost since everything was counted."""
         if lacking(self.masters.find_markers(), marks):
             self._context.with_retry(self._baselines.void)
             raise StartOver(LOST)

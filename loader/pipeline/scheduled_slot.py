@@ -25,7 +25,7 @@ class ScheduledSlot:
         self._schedule = ScheduleState(context.target, self._job)
 
     def begin(self) -> Iterator[str]:
-        """Note that a run begins for the slot, and say what is odd; `Done` if it was done, `Paused` if it is paused."""
+        """Note that a run begins for the slot, and report oddities; `Done` if it was done, `Paused` if it is paused."""
         if self._slot is None:
             return
         self._schedule.check_pause()
@@ -33,7 +33,7 @@ class ScheduledSlot:
         by = f"by run {done.get('run')} (host {done.get('host')}, pid {done.get('pid')})"
         if "ahead" in done:
             ahead = f"{moment(done['ahead'])}, which has not come yet by redis's clock"
-            yield f"what was done for {ahead}, {by}, does not count: a clock is or was wrong"
+            yield f"the work for {ahead}, {by}, does not count: a clock is or was wrong"
         elif self._slot <= done["slot"] and done.get("of", self._fingerprint) == self._fingerprint:
             raise Done(f"job {self._job!r} was done for {moment(self._slot)} {by}")
         self._schedule.begin_slot(self._slot)
@@ -41,7 +41,7 @@ class ScheduledSlot:
     def finish(self, run: str, began: float) -> None:
         """Note that a run, which `began` then by the target's clock, has done the slot.
 
-        If the daemon's clock is ahead of the target's, its slot does not say what is done.
+        If the daemon's clock is ahead of the target's, its slot does not say which one is done.
         """
         assert self._slot is not None
         done = self._slot if self._slot <= began + SKEW else int(began)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, heard as a request to stop."""
+"""SIGINT and SIGTERM as requests to stop."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""How fast a run may go, and why it waits; shared by the workers of a run."""
+"""The speed of a run, and its reasons to wait; shared by the workers of a run."""
 
 import threading
 import time
@@ -6,12 +6,12 @@ from typing import Protocol
 
 from loader.errors import Kind, LoaderError, Stopped
 
-SPARED = 5.0  # seconds that a slow node is left alone at most
+SPARED = 5.0  # seconds for which a slow node is spared at most
 STEP = 0.1  # seconds of waiting after which a change is noticed
 
 
 class StopRequest:
-    """Asks runs to end, from another thread: `asked`, they finish the chunks they have begun; `now`, they do not."""
+    """Asks runs to stop, from another thread: `asked`, they finish the chunks they have begun; `now`, they do not."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -46,29 +46,29 @@ class NoLock:
 
 
 class Throttle:
-    """A rate for all workers together, a pause while MySQL has too much to do, a pause for a slow node, and the stop.
+    """A rate for all workers together, a pause while MySQL is too busy, a pause for a slow node, and the stop.
 
-    `admit`, `pace` and `sleep` are where a worker waits; they raise `Stopped` once the run is to end. `admit` and
-    `hold` raise a transient `LoaderError` where the run's lock has lapsed, for what was read before that may be older
-    than what is there, and one that is not once another run has it.
+    Workers wait in `admit`, `pace` and `sleep`, which raise `Stopped` once the run is to end. `admit` and `hold` raise
+    a transient `LoaderError` if the run's lock has expired, because values read before may be older than those in
+    Redis, and a permanent one once another run has it.
     """
 
     def __init__(self, rate: int | None = None, halt: StopRequest | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
         self.lock: HeldLock = NoLock()  # that the run has to hold to write
-        self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth trying again
-        self.rows = 0  # rows that went through `pace`, of unfinished chunks too
+        self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth retrying
+        self.rows = 0  # rows that passed `pace`, including those of unfinished chunks
         self._rate = rate
         self._counting = threading.Lock()
         self._free = 0.0  # when the next row may go
-        self._slow = ("", 0.0)  # a node that is slow to reply, and until when it is spared
+        self._slow = ("", 0.0)  # a slow node, and until when it is spared
         self._waited: dict[str, float] = {}  # seconds of all workers, by reason
         self._halt = halt or StopRequest()
-        self._stopped = False  # no lock is behind it: a signal may set it at any moment
+        self._stopped = False  # no lock protects it: a signal may set it at any moment
 
     @property
     def reason(self) -> str:
-        """Why workers wait now; empty when they do not."""
+        """Why workers wait now; empty if they do not."""
         now = time.monotonic()
         if waits := self.busy or self.lapsed():
             return str(waits)
@@ -94,11 +94,11 @@ class Throttle:
         self.sleep(max(due, slow) - time.monotonic(), "rate" if due >= slow else "slow node")
 
     def spare(self, node: str, seconds: float) -> None:
-        """Leave a node that took so long to reply alone for as long again."""
+        """Pause writes to a node that took this long to reply for the same time again."""
         self._slow = (f"{node} took {seconds:.1f} s to reply", time.monotonic() + min(seconds, SPARED))
 
     def sleep(self, seconds: float, reason: str = "") -> None:
-        """Wait, but not longer than the run goes on; where there is a reason, it is counted."""
+        """Wait, but not beyond the end of the run; if there is a reason, the time is counted."""
         if seconds > 0:
             began = now = time.monotonic()
             while not self.stopped and (left := began + seconds - now) > 0:
@@ -128,10 +128,10 @@ class Throttle:
         self.lock.confirm()
 
     def hold(self, grant: int) -> None:
-        """Make sure that the lock has been held since it was granted for the so manieth time."""
+        """Make sure that the lock has been held since the grant of this number."""
         self.check()
         if self.grant() != grant:
-            raise LoaderError("the lock lapsed meanwhile, and is held again", kind=Kind.UNAVAILABLE)
+            raise LoaderError("the lock lapsed and was reacquired in between", kind=Kind.UNAVAILABLE)
 
     def check(self) -> None:
         """Make sure that the lock is held."""
@@ -140,9 +140,9 @@ class Throttle:
 
     @property
     def stopped(self) -> bool:
-        """Whether every worker is to end at its next buffer."""
+        """Whether every worker must stop at its next buffer."""
         return self._stopped or self._halt.now
 
     def stop(self) -> None:
-        """Have every worker end at its next buffer."""
+        """Stop every worker at its next buffer."""
         self._stopped = True

@@ -1,4 +1,4 @@
-"""The whole way: a chunk's row packets from MySQL through the encoder to the nodes; again where it failed."""
+"""The whole way of a chunk: row packets from MySQL through the encoder to the nodes; again if it failed."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -19,20 +19,20 @@ from loader.wire.codec import Encoder
 from loader.wire.resp import pack
 from loader.wire.slots import SlotMap
 
-AGAIN = 5  # times that rows are brought over, where others give their hashes a time to live meanwhile
+AGAIN = 5  # times that rows are transferred if others give their hashes a time to live meanwhile
 
 T = TypeVar("T")
 
 
 class BatchWriter(Protocol):
-    """What takes batches, each for the node of an index."""
+    """Takes batches, each for the node of an index."""
 
     @property
     def most(self) -> int:
-        """Bytes of a key or value that it takes."""
+        """Largest key or value in bytes that it accepts."""
 
     def begin(self) -> SlotMap:
-        """Return the map that holds for the batches to come."""
+        """Return the map for the next batches."""
 
     def send(self, index: int, batch: Batch, /) -> None:
         """Take a batch."""
@@ -48,7 +48,7 @@ def load_chunk(
 
 
 def loaded(chunk: Chunk, encoder: Encoder, acks: Acks, started: float) -> ChunkLoaded:
-    """What became of the rows of a chunk."""
+    """The outcome of a chunk's rows."""
     return ChunkLoaded(
         chunk=chunk,
         read=encoder.rows,
@@ -65,7 +65,7 @@ def loaded(chunk: Chunk, encoder: Encoder, acks: Acks, started: float) -> ChunkL
 def transfer(
     plan: Plan, statement: str, source: Connection, writer: BatchWriter, throttle: Throttle, known: bytes | None = None
 ) -> Encoder:
-    """Take the rows of a statement from the source through the encoder to the writer; not those that are `known`."""
+    """Move the rows of a statement from the source through the encoder to the writer, except those that are `known`."""
     slots = writer.begin()
     layout = plan.layout if plan.layout.most <= writer.most else replace(plan.layout, most=writer.most)
     encoder = Encoder(layout, slots.owners, len(slots.nodes), known)
@@ -90,9 +90,9 @@ def transfer(
 
 
 def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callable[[], Acks]) -> tuple[T, Acks]:
-    """Bring rows over until their hashes live as long as they are to; what came of the last time.
+    """Transfer rows until their hashes have the right expiry; return the outcome of the last time.
 
-    HMSET keeps a hash's time to live: it may end before EXPIRE comes behind it, and where the job has no ttl.
+    HMSET keeps a hash's time to live: it may expire before the EXPIRE that follows, or although the job has no ttl.
     """
     for _ in range(AGAIN):
         brought, acks = bring(), drain()
@@ -101,18 +101,18 @@ def to_last(plan: Plan, bring: Callable[[], T], way: BatchWriter, drain: Callabl
         if plan.layout.ttl is None:
             send_each(b"PERSIST", acks.expiring, way, rows=False)
             drain()
-    raise TargetError("redis: hashes keep on getting a time to live that no job gives them", kind=Kind.UNAVAILABLE)
+    raise TargetError("redis: hashes keep getting a TTL that no job sets", kind=Kind.UNAVAILABLE)
 
 
 def send_each(command: bytes, keys: Iterable[bytes], way: BatchWriter, *, rows: bool) -> None:
-    """Send a command for each key to the node that owns it; whether they count as rows."""
+    """Send a command for each key to the node that owns it; `rows`: whether they count as rows."""
     for index, owned in way.begin().by_index(keys, lambda key: key).items():
         data = b"".join(pack([command, key]) for key in owned)
         way.send(index, Batch(data, len(owned) * rows, len(owned)))
 
 
 def check_result(plan: Plan, stream: Stream) -> None:
-    """Raise `StartOver` where a result has not the columns that the plan expects, or not of the types they had."""
+    """Raise `StartOver` if a result's columns, or their types, are not those that the plan expects."""
     if plan.job.query is not None:
         if stream.names != plan.names:
             raise StartOver(f"job {plan.job.name!r}: the query's columns have changed: {', '.join(stream.names)}")
@@ -121,14 +121,14 @@ def check_result(plan: Plan, stream: Stream) -> None:
 
 
 def check_table(plan: Plan, source: Connection) -> None:
-    """Raise `StartOver` where the table is no longer what the plan was made for.
+    """Raise `StartOver` if the table is no longer the one that was planned for.
 
-    Asked after rows were read, and once more when all are: so they were read of the table that was planned for.
+    Checked after rows were read, and once more when all are: so they were read from that table.
     """
     if plan.job.table is None:
         return
     table = catalog.definition(source, plan.job.table)
     if not table.columns:
-        raise SourceError(f"table {plan.job.table} is not there any more", kind=Kind.VANISHED)
+        raise SourceError(f"table {plan.job.table} no longer exists", kind=Kind.VANISHED)
     if changes := plan.changes(table):
         raise StartOver(changes)

@@ -18,15 +18,15 @@ from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import Marking, PipelineWriter
 
-LOOK_EVERY = 1.0  # seconds between two looks at the table's definition, which takes MySQL 2 ms
+LOOK_EVERY = 1.0  # seconds between two checks of the table's definition, which takes MySQL 2 ms
 Erase = Callable[[Chunk, Connection, PipelineWriter], int]
 
 
 class ChunkWorker:
-    """One worker's way from MySQL to Redis; connections that failed are dropped, and replaced.
+    """One worker's way from MySQL to Redis; failed connections are dropped, and replaced.
 
-    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and says how many. `marking` has the
-    masters note how far the writing is; without one, nothing is awaited but the nodes' own acknowledgement.
+    `erase` deletes the hashes of a chunk's rows that the job no longer takes, and returns how many. `marking` makes the
+    masters record the progress of writing; without it, only the nodes' own acknowledgements are awaited.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class ChunkWorker:
         self._erase = erase
         self._source: Connection | None = None
         self._writer: PipelineWriter | CollectingWriter | None = None
-        self._moved = 0.0  # when an attempt last came on
-        self._looked = float("-inf")  # when the table was looked at
+        self._moved = 0.0  # when an attempt last made progress
+        self._looked = float("-inf")  # when the table was checked
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
-        """Load a chunk, whole and if need be again, while its failures are ones that pass."""
+        """Load a chunk, retrying all of it while its failures are transient."""
         tries = _Tries()
         attempt = partial(self._try, chunk, tries)
         event = retry_transient(attempt, self._plan.job.deadline, self._throttle, chunk, notify, lambda: self._moved)
@@ -64,7 +64,7 @@ class ChunkWorker:
         try:
             return self._load(chunk, tries)
         except Stopped:
-            if self._writer:  # what was sent is seen through, so that no key is left without its TTL
+            if self._writer:  # all commands are completed, so that no key is left without its TTL
                 with suppress(LoaderError):
                     self._writer.drain()
             self.close()
@@ -94,11 +94,11 @@ class ChunkWorker:
         if self._marking:
             kept = self._writer.await_replicas()
             event = replace(event, exposed=frozenset(map(str, kept.exposed)), marks=kept.marks)
-        self._throttle.hold(grant)  # what was sent may have come behind what another run has written meanwhile
+        self._throttle.hold(grant)  # commands may have arrived after another run's writes
         return replace(self._settle(event), grant=grant)
 
     def _carry(self, chunk: Chunk) -> ChunkLoaded:
-        """Bring the rows of a chunk over."""
+        """Transfer the rows of a chunk."""
         assert self._source
         assert self._writer
         event = load_chunk(chunk, self._plan, self._source, self._writer, self._throttle)
@@ -107,7 +107,7 @@ class ChunkWorker:
         return event
 
     def _settle(self, event: ChunkLoaded) -> ChunkLoaded:
-        """See to what is left once the rows are acknowledged."""
+        """Do the remaining work once the rows are acknowledged."""
         return event
 
     def close(self) -> None:
@@ -119,14 +119,14 @@ class ChunkWorker:
         self._source = self._writer = None
 
     def _look(self) -> None:
-        """Look now and then whether the table is what it was."""
+        """Check from time to time whether the table is still the same."""
         assert self._source
         if time.monotonic() - self._looked >= LOOK_EVERY:
             check_table(self._plan, self._source)
             self._looked = time.monotonic()
 
     def _explain(self) -> None:
-        """Have the table say what was changed: a statement that fails, or its result, says less."""
+        """Let the table explain a change: a failing statement, or its result, says less."""
         with suppress(SourceError), Connection(self._settings) as source:
             check_table(self._plan, source)
 

@@ -15,10 +15,10 @@ from loader.process import start_thread
 
 
 class WorkerPool:
-    """Worker threads, the chunks that wait for one, and the events that have not been looked at yet.
+    """Worker threads, the chunks that wait for one, and the events that have not been read yet.
 
     `make` makes the worker of a number. After each chunk a worker waits until one chunk is `settled`, that is, in the
-    checkpoint: so a kill repeats one chunk a worker at most.
+    checkpoint: so a kill repeats at most one chunk per worker.
     """
 
     def __init__(self, make: Callable[[int], ChunkWorker], throttle: Throttle) -> None:
@@ -30,7 +30,7 @@ class WorkerPool:
         self._settled = threading.Semaphore(0)
 
     def start(self, count: int) -> None:
-        """Start so many workers."""
+        """Start this many workers."""
         for number in range(count):
             self._threads.append(start_thread(self._work, number))
 
@@ -55,7 +55,7 @@ class WorkerPool:
         self._reported.put(event)
 
     def next_event(self, seconds: float) -> Event | None:
-        """The next event; None after so many seconds without one. A reported error is raised."""
+        """The next event; None after this many seconds without one. A reported error is raised."""
         try:
             event = self._reported.get(timeout=seconds)
         except queue.Empty:
@@ -65,14 +65,14 @@ class WorkerPool:
         return event
 
     def rest(self) -> Iterator[Event]:
-        """The events that nobody has looked at yet, without errors."""
+        """The events that nobody has read yet, without errors."""
         while not self._reported.empty():
             event = self._reported.get()
             if not isinstance(event, BaseException):
                 yield event
 
     def end(self, patience: float) -> bool:
-        """End the workers at their next buffer, within so many seconds; whether all have ended.
+        """Stop the workers at their next buffer, within this many seconds; return whether all have ended.
 
         The second time there is nothing left to wait for.
         """
@@ -94,7 +94,7 @@ class WorkerPool:
             while chunk := self._waiting.get():
                 self.report(worker.load(chunk, self.report))
                 self._settled.acquire()
-        except BaseException as error:  # noqa: BLE001  # it is raised where the run waits
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
             if isinstance(error, LoaderError) and not isinstance(error, Stopped):
                 self._throttle.failure = error
             self.report(error)

@@ -1,19 +1,19 @@
-"""What the loader's account in Redis has to be allowed, and how to ask whether it is. Pure."""
+"""The rights that the loader's account needs in Redis, and how to check them. Pure."""
 
 from collections.abc import Collection, Mapping, Sequence
 
-# All that the loader's account may do in Redis; docs/security.md tells people the same.
+# All that the loader's account may do in Redis; docs/security.md has the same list.
 REDIS_RIGHTS = (
     "+hmset +hset +hget +hdel +hgetall +hlen +hscan +expire +pexpire +persist +ttl +pttl +exists +type +unlink +del"
     " +get +set +eval +scan +randomkey +dbsize +wait +asking +cluster|slots +cluster|nodes +cluster|info +info +time"
     " +ping +select +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
 )
 
-# Commands that name no key; all others of the rights do.
+# Commands without a key; all others of the rights have one.
 KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
 
-ASKED_SINCE = 7  # the version of Redis whose scripts may ask what their account may do
-# ARGV: commands as JSON. Gives the places of those that the account may not send, negative where there is no such
+ASKED_SINCE = 7  # the version of Redis from which scripts can check their account's rights
+# ARGV: commands as JSON. Returns the positions of those that the account may not send, negative if there is no such
 # command; none of them is run.
 REFUSED = """#!lua flags=no-writes,allow-stale
 local refused = {}
@@ -24,11 +24,11 @@ end
 return refused
 """
 
-Question = tuple[str, str]  # a right, and the key pattern with which it is needed, empty where there is no key
+Question = tuple[str, str]  # a right, and the key pattern with which it is needed, empty if there is no key
 
 
 def questions(patterns: Mapping[str, str]) -> dict[Question, list[str]]:
-    """The commands by which to ask for each right; `patterns` are by what keys that fit them begin with."""
+    """The commands with which to check each right; `patterns` are by the prefixes of keys that match them."""
     asked: dict[Question, list[str]] = {}
     for right in REDIS_RIGHTS.split():
         words = right[1:].split("|")
@@ -40,9 +40,9 @@ def questions(patterns: Mapping[str, str]) -> dict[Question, list[str]]:
 
 
 def lacking_words(refused: Collection[Question], patterns: Sequence[str]) -> tuple[str, ...]:
-    """What ACL SETUSER has to add so that nothing is refused.
+    """The rights that ACL SETUSER must add so that nothing is refused.
 
-    A right that is refused with every pattern is what lacks, but for patterns that are refused with every right.
+    A right that is refused with every pattern is missing, unless those patterns are refused with every right.
     """
     rights = REDIS_RIGHTS.split()
     keyed = {right for right in rights if not _is_keyless(right)}
@@ -58,5 +58,5 @@ def lacking_words(refused: Collection[Question], patterns: Sequence[str]) -> tup
 
 
 def _is_keyless(right: str) -> bool:
-    """Whether a command names no key."""
+    """Whether a command has no key."""
     return "|" in right or right[1:] in KEYLESS

@@ -1,6 +1,6 @@
-"""Asks the nodes for the hashes of rows, all at the same time, and compares each with its row.
+"""Reads the hashes of rows from all nodes at the same time, and compares each with its row.
 
-It takes the place of `PipelineWriter`: the rows of a chunk come as the commands that would write them. They are not
+It takes the place of `PipelineWriter`: the rows of a chunk arrive as the commands that would write them. They are not
 sent; the replies are compared with them.
 """
 
@@ -20,9 +20,9 @@ SHORTEST = 4  # bytes of the shortest reply, `*0` and its line end
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A row whose hash is not what it should be: the words that would write it, and the fields that are there.
+    """A row whose hash differs: the command that would write it, and the fields in Redis.
 
-    `found` is None where the node could not say: the key is another node's for now, or holds no hash (`reason`).
+    `found` is None if the node could not answer: the key is another node's for now, or is not a hash (`reason`).
     """
 
     key: bytes
@@ -32,15 +32,15 @@ class Mismatch:
 
     @property
     def is_unequal(self) -> bool:
-        """Whether it still is, once `found` is known."""
+        """Whether it still differs, once `found` is known."""
         return bool(self.reason) or self.found != self.wanted
 
 
 class HashChecker:
     """Compares the hashes of batches with their rows; serves one worker.
 
-    Each row whose hash is not what it should be is handed to `found`, and the keys of all hashes that are there are
-    added to `tally`. After a `TargetError` it is of no more use.
+    Each row whose hash differs is passed to `found`, and the keys of all existing hashes are added to `tally`. After a
+    `TargetError` it is no longer usable.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class HashChecker:
 
     @property
     def most(self) -> int:
-        """Bytes of a value that all nodes take."""
+        """Largest value in bytes that all nodes accept."""
         return self._target.limit.most
 
     def begin(self) -> SlotMap:
-        """Take over the newest topology."""
+        """Adopt the newest topology."""
         self.slots = self._target.slots
         return self.slots
 
     def send(self, index: int, batch: Batch) -> None:
-        """Ask for the hashes of a batch; waits while `WINDOW` batches are under way to that node."""
+        """Read the hashes of a batch; waits while `WINDOW` batches are in flight to that node."""
         link = self._links.to(self.slots.nodes[index])
         self._links.make_room(link)
         if batch.rows:
@@ -76,11 +76,11 @@ class HashChecker:
             self._links.turn()
 
     def close(self) -> None:
-        """Leave all nodes."""
+        """Close the connections to all nodes."""
         self._links.close()
 
     def _take(self, link: NodeConnection, data: bytes) -> None:
-        """Compare what is all there; a long reply is not looked at again with each piece of it."""
+        """Compare the complete replies; a long one is not scanned again for each piece of it."""
         tail = link.tail = bytearray(link.tail) if isinstance(link.tail, bytes) else link.tail
         tail += data
         at = 0
@@ -112,6 +112,6 @@ class HashChecker:
 
 
 def _least(link: NodeConnection) -> int:
-    """Bytes that come at least until the oldest batch is answered."""
+    """The least number of bytes until the oldest batch is answered."""
     comparer: Comparer = link.awaited[0]
     return max(1, max(comparer.left * SHORTEST, comparer.wanted) - len(link.tail))

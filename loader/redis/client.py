@@ -1,9 +1,9 @@
 """One Redis, a cluster or a single server: its topology, and commands that are sent one at a time.
 
-redis-py makes the connections (TLS, accounts, sockets), asks for the topology and carries single commands; rows go over
-the sockets it made (`Connection._sock`, the one private attribute used), see `writer`.
+redis-py makes the connections (TLS, accounts, sockets), reads the topology and sends single commands; rows use the
+sockets it made (`Connection._sock`, the only private attribute used), see `writer`.
 
-Nothing of a run outlives it: see `connections`, and `fences` for what has arrived at a server already.
+Nothing of a run outlives it: see `connections`, and `fences` for commands that have reached a server already.
 """
 
 import socket
@@ -40,8 +40,8 @@ DRIVER = (redis.RedisError, OSError, MemoryError)  # what redis-py raises, see `
 class RedisClient(KeyReader):
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
-    Connections of one that is opened `beside` another are called as its own are, and are shut out with them.
-    Raises `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
+    The connections of a client that is opened `beside` another have the same name, and are shut out with them. Raises
+    `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
     def __init__(self, settings: TargetConfig, *, again: bool = False, beside: "RedisClient | None" = None) -> None:
@@ -60,7 +60,7 @@ class RedisClient(KeyReader):
 
     @property
     def name(self) -> str:
-        """How the names of all connections begin, see CLIENT LIST."""
+        """The beginning of the names of all connections, see CLIENT LIST."""
         return self._connector.name
 
     @property
@@ -78,7 +78,7 @@ class RedisClient(KeyReader):
         self.close()
 
     def close(self) -> None:
-        """Leave all nodes."""
+        """Close the connections to all nodes."""
         for connection in list(self._clients.values()):
             connection.disconnect()
         self._clients.clear()
@@ -97,9 +97,9 @@ class RedisClient(KeyReader):
         return node, reply
 
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
-        """The reply to a command about a key, and whether a replica, if there is one, knows what it did.
+        """The reply to a command about a key, and whether a replica, if there is one, knows its effect.
 
-        It is for the lock, and so asked without the `guard`.
+        It is for the lock, and therefore does not check the `guard`.
         """
         node, reply, replicas = self._ask(key, [words], known=True, guarded=False)
         return reply, replicas > 0 or node not in self.topology.replicated
@@ -114,14 +114,14 @@ class RedisClient(KeyReader):
             raise self.unknown(commands[-1][0])
 
     def unknown(self, what: object) -> TargetError:
-        """The error that no replica has acknowledged something in time: it is gone, or will be found to be so."""
+        """The error if no replica has acknowledged something in time: it is gone, or will be found to be."""
         self.mark_stale()
         return TargetError(f"redis: no replica acknowledged {what} within {KNOWN / 1000:g} s", kind=Kind.UNREPLICATED)
 
     def _ask(
         self, key: bytes, commands: Sequence[Words], *, known: bool = False, guarded: bool = True
     ) -> tuple[Node, Any, int]:
-        """The node, the last reply to commands about one key, and with `known` how many replicas have that."""
+        """The node, the last reply to commands about one key, and with `known` how many replicas have their effect."""
         self.refresh()
         node, asking = self.slots.node_of(slot_of(key)), False
         for _ in range(HOPS):
@@ -130,7 +130,7 @@ class RedisClient(KeyReader):
             try:
                 replies = self.commands(node, words + waits, guarded=guarded)
             except TargetError:
-                self.mark_stale()  # another node may own the slot when this is tried again
+                self.mark_stale()  # another node may own the slot at the next attempt
                 raise
             reply = next((each for each in replies if isinstance(each, Exception)), replies[len(words) - 1])
             if not isinstance(reply, Exception):
@@ -165,7 +165,7 @@ class RedisClient(KeyReader):
         words = [tuple(command) for command in commands]
         with self._turn(node):
             if self.fences.is_due(node):
-                self._drop(node)  # a new connection stops first what a failed one may have under way
+                self._drop(node)  # a new connection first stops commands of a failed one
             connection = self._clients.get(node)
             if connection is None:
                 connection = self._clients[node] = self.connect(node)
@@ -189,7 +189,7 @@ class RedisClient(KeyReader):
         return info_of(self.command(node, "INFO"))
 
     def look(self, node: Node, commands: Iterable[Sequence[str]]) -> list[Any]:
-        """Replies to commands at one node, over a connection for this alone; an error is among them."""
+        """Replies to commands at one node, over a separate connection; an error may be among them."""
         with self._passing(node) as connection:
             return exchange(connection, commands, allowed(self.patience))
 
@@ -214,7 +214,7 @@ class RedisClient(KeyReader):
         return connection
 
     def error(self, error: Exception | str, node: Node, since: float | None = None) -> TargetError:
-        """What a driver's exception or an error reply means for the run; since when it was waited for, if it was."""
+        """The loader's error for a driver's exception or an error reply, with the time since when it was waited for."""
         failure = failure_of(error, node, reached=node in self.topology.reached)
         if failure.kind is Kind.UNAVAILABLE and isinstance(error, LOST):
             self.topology.note(node, failed=True)
@@ -223,13 +223,13 @@ class RedisClient(KeyReader):
         return failure
 
     def _lock_of(self, node: Node) -> threading.RLock:
-        """One lock a node: who waits for a silent one keeps nobody from the others."""
+        """One lock per node, so that waiting for a silent one does not block the others."""
         with self._lock:
             return self._locks.setdefault(node, threading.RLock())
 
     @contextmanager
     def _turn(self, node: Node) -> Iterator[None]:
-        """Be the only one to use a node's connection; a transient error if another thread keeps it for too long."""
+        """Use a node's connection exclusively; a transient error if another thread keeps it for too long."""
         lock, patience, began = self._lock_of(node), allowed(self.patience), time.monotonic()
         if not lock.acquire(timeout=patience):
             raise self.error(TimeoutError(f"no reply to what was asked before for {patience:.0f} s"), node, began)
@@ -246,7 +246,7 @@ class RedisClient(KeyReader):
             connection.disconnect()
 
     def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
-        """Replies to commands at one node, over a connection for this alone that does not wait as long as others."""
+        """Replies to commands at one node, over a separate connection that waits less long than others."""
         began = time.monotonic()
         with self._passing(node, patience) as connection:
             replies = exchange(connection, commands, allowed(patience or self.patience) - (time.monotonic() - began))
@@ -257,7 +257,7 @@ class RedisClient(KeyReader):
 
     @contextmanager
     def _passing(self, node: Node, patience: float | None = None) -> Iterator[Any]:
-        """A connection for the block alone; what the driver raises there is a `TargetError`."""
+        """A connection for the block only; the driver's exceptions become `TargetError`."""
         connection, began = self.connect(node, patience), time.monotonic()
         try:
             yield connection
@@ -281,5 +281,5 @@ class RedisClient(KeyReader):
 
 
 def _waits(commands: Iterable[Words]) -> float:
-    """Seconds that commands are asked to wait by themselves."""
+    """Seconds that commands are told to wait by themselves."""
     return sum(int(words[2]) / 1000 for words in commands if words[0] in {"WAIT", b"WAIT"})

@@ -1,4 +1,4 @@
-"""Stands in for the writer and keeps what would be sent: for dry runs and previews."""
+"""A stand-in for the writer that keeps the commands instead of sending them: for dry runs and previews."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from loader.wire.slots import SlotMap
 
 
 class CollectingWriter:
-    """A writer that sends nothing and counts rows as written: for dry runs, and to measure all that comes before.
+    """A writer that sends nothing and counts rows as written: for dry runs, and to measure everything before it.
 
-    With `keep`, `kept` gathers the commands, each with the node it would go to.
+    With `keep`, `kept` collects the commands, each with the node it would go to.
     """
 
     def __init__(self, target: RedisClient, *, keep: bool = False) -> None:
@@ -26,11 +26,11 @@ class CollectingWriter:
 
     @property
     def most(self) -> int:
-        """Bytes of a value that would be sent."""
+        """Largest value in bytes that would be sent."""
         return self._target.limit.most
 
     def begin(self) -> SlotMap:
-        """The topology that rows would be sent by."""
+        """The topology by which rows would be sent."""
         return self._slots
 
     def send(self, index: int, batch: Batch) -> None:
@@ -41,10 +41,10 @@ class CollectingWriter:
         self._bytes += len(batch.data)
 
     def guard(self, check: Callable[[], None]) -> None:
-        """Nothing is sent."""
+        """Nothing to send."""
 
     def drain(self) -> Acks:
-        """What was counted."""
+        """The counts so far."""
         acks = Acks(dict(self._rows), self._bytes)
         self._rows, self._bytes = Counter(), 0
         return acks

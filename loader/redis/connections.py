@@ -1,4 +1,4 @@
-"""redis-py's connections as they are used here: each command has its time, and closing leaves nothing behind."""
+"""redis-py's connections with two additions: each command has a time limit, and closing leaves no bytes behind."""
 
 import socket
 import ssl
@@ -16,36 +16,36 @@ from loader.errors import LoaderError
 from loader.net.probe import shake_hands
 from loader.redis.replies import is_plausible
 
-ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops what is not sent yet and resets the connection
-FORGET = 20.0  # seconds after which the kernel drops bytes that a host does not acknowledge: below the lock's time
-SLOWEST = 128  # bytes of a command or its reply that may take a second longer: less is no connection
-GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word says which
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops unsent bytes and resets the connection
+FORGET = 20.0  # seconds after which the kernel drops unacknowledged bytes: less than the lock's lifetime
+SLOWEST = 128  # bytes of a command or its reply that may take a second longer: a slower connection counts as broken
+GROUPS = frozenset({"CLUSTER", "CLIENT"})  # commands whose second word names the subcommand
 KINDS_OF = {int: "a number", bytes: "a text", list: "a list", type(None): "nothing"}
 
 
 class _Time:
-    """The time that all of a command and its reply has, or logging in; what comes adds a little."""
+    """The time limit for all of a command and its reply, or for logging in; arriving bytes extend it a little."""
 
     def __init__(self) -> None:
         self._patience = self._ends = inf
 
     def begin(self, patience: float) -> None:
-        """Begin something that has so many seconds."""
+        """Begin something that has this many seconds."""
         self._patience, self._ends = patience, time.monotonic() + patience
 
     def add(self, size: int) -> None:
-        """Some bytes have come, or are about to be sent."""
+        """Note that bytes have arrived, or are about to be sent."""
         self._ends += size / SLOWEST
 
     def left(self) -> float:
-        """Seconds that may be waited for the next bytes."""
+        """Seconds left to wait for the next bytes."""
         if (left := self._ends - time.monotonic()) <= 0:
             raise TimeoutError("timed out")
         return min(left, self._patience)
 
 
 class _Timed:
-    """A socket whose every wait is within that time: bytes that come one by one do not prolong it."""
+    """A socket whose waits all end within the time limit: bytes that arrive one by one do not prolong it."""
 
     def __init__(self, made: Any, time: _Time) -> None:
         self.made = made
@@ -73,7 +73,7 @@ class _Timed:
 
 
 class _Timing:
-    """A connection that keeps to a time."""
+    """A connection with a time limit."""
 
     def __init__(self, **options: Any) -> None:
         self.time = _Time()
@@ -86,14 +86,14 @@ class _Timing:
 class _Aborting:
     """A TCP connection that leaves no bytes behind.
 
-    What the kernel of a dead or leaving process sends later would land over what a newer run has written. A connection
-    whose replies have all come loses nothing by it.
+    Bytes that the kernel sends after a process died or left could overwrite the values of a newer run. A connection
+    whose replies have all arrived loses nothing by this.
     """
 
     def _connect(self) -> Any:
         made = super()._connect()  # type: ignore[misc]
         made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux alone
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # only on Linux
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(FORGET * 1000))
         return made
 
@@ -116,9 +116,9 @@ class UnixConnection(_Timing, UnixDomainSocketConnection):
 
 
 def exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], patience: float) -> list[Any]:
-    """Replies to pipelined commands, all of them within so many seconds, but for the time that their bytes take.
+    """Replies to pipelined commands, all within this many seconds, plus the time for their bytes.
 
-    One that no Redis gives to such a command is an `InvalidResponse`.
+    A reply that Redis never gives to such a command is an `InvalidResponse`.
     """
     asked = [tuple(words) for words in commands]
     packed = [b"".join(connection.pack_command(*words)) for words in asked]
@@ -137,13 +137,13 @@ def exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], p
 
 @contextmanager
 def sense() -> Iterator[None]:
-    """Have what redis-py cannot make sense of be an `InvalidResponse`."""
+    """Raise `InvalidResponse` for replies that redis-py cannot parse."""
     try:
         yield
     except (redis.RedisError, OSError, LoaderError, MemoryError):
         raise
     except Exception as error:
-        raise redis.InvalidResponse(f"a reply that cannot be read, {type(error).__name__}") from error
+        raise redis.InvalidResponse(f"an unreadable reply, {type(error).__name__}") from error
 
 
 def _word(word: str | bytes | int) -> str:

@@ -19,23 +19,23 @@ from loader.redis.connections import TcpConnection, TlsConnection, UnixConnectio
 from loader.redis.errors import ANSWERED, ENCRYPTED, error_text
 from loader.redis.topology import Topology
 
-CONNECT = 5.0  # seconds that a TCP connection has to come about
+CONNECT = 5.0  # seconds in which a TCP connection must be established
 
 
 class Connector:
-    """Makes the connections of one client, each with a name of its own (see CLIENT LIST), and explains failures.
+    """Makes the connections of one client, each with its own name (see CLIENT LIST), and explains failures.
 
-    Connections of one that is made `beside` another are called as its own are.
+    The connections of a client that is made `beside` another have the same names.
     """
 
     def __init__(self, settings: TargetConfig, topology: Topology, beside: "Connector | None" = None) -> None:
-        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"  # how all names begin
+        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"  # the beginning of all names
         self._numbers: Iterator[int] = beside._numbers if beside else count(1)  # noqa: SLF001  # one count for both
         self._settings = settings
         self._topology = topology
 
     def make(self, node: Node, patience: float) -> Any:
-        """A connection to a node, still to be opened, in so many seconds."""
+        """A connection to a node, not opened yet, with a time limit in seconds."""
         settings = self._settings
         options: dict[str, Any] = {
             "username": settings.user,
@@ -81,17 +81,17 @@ class Connector:
         return unreached
 
     def _is_odd(self, error: Exception, node: Node) -> bool:
-        """Whether a server that was never reached ends connections, or answers, as Redis does not."""
+        """Whether a server that was never reached closes connections, or answers, as Redis does not."""
         if node in self._topology.reached or is_local(error) or isinstance(error, ANSWERED):
             return False
         return isinstance(error, redis.ConnectionError | redis.InvalidResponse)
 
     def _other_than_redis(self, error: Exception, node: Node) -> str:
-        """The name of the server that answers in place of Redis; empty if that cannot be told."""
+        """The kind of server that answers instead of Redis; empty if unknown."""
         return speaker(overhear(node.host, node.port), REDIS, TLS) if self._is_odd(error, node) else ""
 
     def _spoken_wrongly(self, error: Exception, node: Node) -> str:
-        """How a server that was never reached wants to be spoken to instead; empty if that cannot be told."""
+        """Advice for a server that was never reached and expects TLS or plaintext; empty if unknown."""
         if not node.port or not self._is_odd(error, node):
             return ""
         if not self._settings.tls:

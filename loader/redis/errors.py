@@ -1,4 +1,4 @@
-"""What Redis's error replies mean, by their first word."""
+"""The meaning of Redis's error replies, by their first word."""
 
 import re
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from loader.errors import Kind, TargetError, is_local
 from loader.model import Node
 from loader.net.tls import PLAIN, meaning
 
-# What to do about an error reply, by its first word.
+# How to handle an error reply, by its first word.
 REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
-NODE = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED"})  # wait, look at the cluster again
-CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait, someone has to make room
+NODE = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED"})  # wait, and read the topology again
+CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait until someone makes room
 ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
-# Any other error reply is a fault of this program, or of a server it does not know, and ends the run.
+# Any other error reply is a bug in this program, or comes from an unknown kind of server, and ends the run.
 # Some errors have no word of their own.
 SCRIPT = "ERR Error running script"
 FORBIDDEN = ("ERR The user executing the script can't run", "ERR ACL failure in script")  # the latter from Redis 7.2 on
@@ -30,20 +30,20 @@ ENCRYPTED = "the server speaks TLS there: write rediss:// in target.url"
 ANSWERED = (redis.AuthenticationError, redis.BusyLoadingError)
 LOST = (redis.ConnectionError, redis.TimeoutError, OSError)  # of a driver, once a connection is gone
 ACCOUNT = "see the user in target.url, and target.password"
-NAMELESS = "ERR without a word"  # what an error says that says nothing
+NAMELESS = "ERR without a message"  # for an error without any text
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
-PROTOCOL = "ERR Protocol error"  # what came was too large, or nonsense: the connection ends
-UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or under another name
+PROTOCOL = "ERR Protocol error"  # the bytes were too many or malformed: the connection ends
+UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or has renamed
 NAMELY = re.compile(r"ERR [Uu]nknown (?:sub)?command ['`]([A-Za-z|]+)['`]")  # what follows may be a row
 UNKNOWN_IN_SCRIPT = re.compile("Unknown (?:Redis )?command called from")  # Valkey leaves the name out
-UNNAME = "take out of redis.conf: rename-command"
-RENAMED = "it is disabled or has another name there, see rename-command in redis.conf, and the loader needs it"
+UNNAME = "remove from redis.conf: rename-command"
+RENAMED = "it is disabled or renamed there (see rename-command in redis.conf), but the loader needs it"
 
 
 def error_text(error: Exception) -> str:
-    """An error reply as the server wrote it: redis-py takes the first word away."""
+    """An error reply as the server wrote it: redis-py removes the first word."""
     if isinstance(error, MemoryError):
-        return "a reply does not fit into the memory of this machine, unless the server is broken"
+        return "a reply does not fit into this machine's memory, or the server is broken"
     code = getattr(error, "status_code", None)
     return f"{code} {error}" if code else str(error).strip() or type(error).__name__
 
@@ -60,7 +60,7 @@ def _meaning(error: Exception | str, node: Node, *, reached: bool) -> TargetErro
     if told := advice(error, code, text):
         return TargetError(f"{message}: {told}", kind=Kind.ACCESS if is_access(error, code) else Kind.REFUSED)
     if isinstance(error, redis.InvalidResponse):
-        what = "the answer is none of Redis" if reached else "no Redis server answers there"
+        what = "the answer does not come from Redis" if reached else "no Redis server answers there"
         return TargetError(
             f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
             kind=Kind.UNSETTLED if reached else Kind.REFUSED,
@@ -71,11 +71,11 @@ def _meaning(error: Exception | str, node: Node, *, reached: bool) -> TargetErro
         return TargetError(message, kind=Kind.UNSETTLED)
     if isinstance(error, LOST) or code in NODE | REDIRECT or text.startswith(NO_MASTER):
         return TargetError(message, kind=Kind.UNAVAILABLE)
-    return TargetError(message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}")  # may quote a row
+    return TargetError(message if code in DATA else f"redis {node}: {' '.join(text.split()[:8])}")  # may contain a row
 
 
 def unknown_command(error: Exception | str, node: Node) -> TargetError | None:
-    """What it means that a node does not know a command; None where it does."""
+    """The error for a command that a node does not know; None if it knows it."""
     text = error_text(error) if isinstance(error, Exception) else error
     named = NAMELY.match(text)
     if not named or text.startswith(NO_CLUSTER):
@@ -92,7 +92,7 @@ def is_access(error: Exception | str, code: str) -> bool:
 
 
 def advice(error: Exception | str, code: str, text: str) -> str:
-    """What someone has to see to; empty where that is not known, or nothing."""
+    """Advice for a person; empty if there is none."""
     if is_access(error, code):
         return ACCOUNT
     if isinstance(error, Exception) and (failed := meaning(error)):
@@ -103,7 +103,7 @@ def advice(error: Exception | str, code: str, text: str) -> str:
 
 
 def code_of(text: str) -> str:
-    """The word that says what an error reply means; before Redis 7 it stands within that of a script."""
+    """The word that tells the meaning of an error reply; before Redis 7, a script's error contains it."""
     if text.startswith(FORBIDDEN):
         return "NOPERM"
     inner = re.search(r"-([A-Z]{3,}) ", text) if text.startswith(SCRIPT) else None

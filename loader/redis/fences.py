@@ -1,4 +1,4 @@
-"""Fences: a server closes the connections of those that must not write any more before anything else is sent to it."""
+"""Fences: before anything else is sent to a server, it closes the connections that must not write any more."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,14 +12,14 @@ from loader.redis.errors import UNKNOWN, error_text
 class Fences:
     """The connections that each node must close first: those of this client that failed, and all of other clients.
 
-    `abandoned` says that someone who sends has not ended, and may have something under way.
+    `abandoned` says that a thread still sends, and may have commands in flight.
     """
 
     def __init__(self) -> None:
         self.abandoned = False
         self.unkillable: set[Node] = set()  # nodes that do not know CLIENT KILL
-        self._failed: dict[Node, list[str]] = {}  # names of connections that may have something under way
-        self._strangers: frozenset[str] = frozenset()  # how the connections of other clients are called
+        self._failed: dict[Node, list[str]] = {}  # names of connections that may have commands in flight
+        self._strangers: frozenset[str] = frozenset()  # the beginning of the names of other clients' connections
         self._shut: dict[Node, frozenset[str]] = {}  # those of them that a node has closed
         self._lock = threading.Lock()
 
@@ -42,14 +42,14 @@ class Fences:
         return all(wanted <= self._shut.get(node, frozenset()) for node in nodes)
 
     def leave_to(self, other: "Fences") -> None:
-        """Hand over to another client what may still be carried out of this one's commands."""
+        """Pass to another client the commands of this one that may still be executed."""
         other.abandoned |= self.abandoned
         for node, names in self._failed.items():
             for name in names:
                 other.add(node, name)
 
     def is_settled(self, nodes: Iterable[Node]) -> bool:
-        """Whether none of these nodes may still carry out a command of this client that failed."""
+        """Whether none of these nodes may still execute a command of this client that failed."""
         return not self.abandoned and not any(self._failed.get(node) for node in nodes)
 
     def is_due(self, node: Node) -> bool:
@@ -57,7 +57,7 @@ class Fences:
         return bool(self._failed.get(node)) or not self._strangers <= self._shut.get(node, frozenset())
 
     def close_at(self, node: Node, connection: Any, patience: float) -> None:
-        """Make a node close them, over a connection to it: what they sent was carried out by then, or never is.
+        """Make a node close them, over a connection to it: their commands were executed by then, or never are.
 
         Raises the driver's exception of a reply that is an error.
         """

@@ -1,4 +1,4 @@
-"""Commands about keys, as those who only read the loader's own keys need them."""
+"""Commands about keys, for code that only reads the loader's own keys."""
 
 from typing import Any, Protocol
 
@@ -8,12 +8,12 @@ Words = tuple[str | bytes | int, ...]  # of a command
 
 
 class KeyReader(Protocol):
-    """Asks commands about keys, each at the node that owns the key."""
+    """Sends commands about keys, each to the node that owns the key."""
 
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
 
     def time(self, key: str) -> float:
-        """What time it is by the node that owns a key, in seconds since 1970: a clock that all who ask share."""
+        """The time on the node that owns a key, in seconds since 1970: a clock that all readers share."""
         seconds, micros = self.ask(key.encode(), "TIME")[1]
         return int(seconds) + int(micros) / 1e6

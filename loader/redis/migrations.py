@@ -1,7 +1,7 @@
-"""Who owns each slot by the masters' own word, and which slots are on their way from one to another.
+"""The owner of each slot according to the masters, and the slots that are being moved between them.
 
-A slot that is being moved has keys on both sides: its owner answers for those that it still has, and sends who asks for
-others to the node that takes the slot (ASK). An interrupted move stays as it is until somebody ends it.
+A slot that is being moved has keys on both sides: its owner answers for the keys it still has, and redirects requests
+for others to the node that receives the slot (ASK). An interrupted move stays as it is until somebody finishes it.
 """
 
 import re
@@ -13,12 +13,12 @@ from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.wire.slots import SLOTS
 
-NAMED = 3  # moves that are told of one by one
+NAMED = 3  # moves listed one by one
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Move:
-    """A slot that is being moved; where only one side knows (not `agreed`), nobody reaches what the taker has."""
+    """A slot that is being moved; if only one side knows of it (not `agreed`), nobody can reach the taker's keys."""
 
     slot: int
     giver: Node
@@ -33,7 +33,7 @@ class Move:
 class Standing:
     """The owner of each slot at one moment, with the epoch of its config, and the slots that are being moved.
 
-    A slot that has left its owner and is back has an owner of a later epoch: who takes a slot over has the newest.
+    A slot that has left its owner and come back has a later epoch: the node that takes a slot over has the newest.
     """
 
     titles: tuple[tuple[Node, int], ...]
@@ -50,19 +50,19 @@ class Standing:
         return tuple(sorted({move.taker for move in self.moves}))
 
     def answers(self, node: Node, slot: int) -> bool:
-        """Whether keys of a slot may be had of a node."""
+        """Whether a node serves keys of a slot."""
         owner, _ = self.titles[slot]
         return owner == node or Move(slot, owner, node) in self.moves
 
     def changed(self, before: "Standing") -> set[int]:
-        """The slots that have moved since, or may have, or have begun or ceased to."""
+        """The slots that have moved since, may have moved, or whose move has begun or ended."""
         pairs = enumerate(zip(self.titles, before.titles, strict=True))
         moved = {slot for slot, (now, then) in pairs if now != then}
         return moved | {move.slot for move in self.moves ^ before.moves}
 
 
 def standing(target: RedisClient) -> Standing:
-    """How the slots stand; a transient `TargetError` where masters contradict each other: one changes hands."""
+    """The current owners; a transient `TargetError` if masters contradict each other because a slot changes owners."""
     if not target.cluster:
         return Standing(((target.slots.nodes[0], 0),) * SLOTS)
     told = {node: _ask(target, node) for node in target.slots.nodes}
@@ -84,7 +84,7 @@ def standing(target: RedisClient) -> Standing:
 
 
 def moves(target: RedisClient, nodes: Iterable[Node]) -> list[Move]:
-    """The slots that are being moved, as those of the masters know of it that answer, by slot."""
+    """The slots that are being moved, by slot, according to the masters that answer."""
     told: dict[Node, _Told] = {}
     for node in nodes if target.cluster else ():
         try:
@@ -104,12 +104,12 @@ def in_words(found: Iterable[Move]) -> str:
 
 @dataclass(slots=True)
 class _Told:
-    """What a node says of itself in CLUSTER NODES, and where others are, by their ids."""
+    """A node's own entry in CLUSTER NODES, and the addresses of the others by id."""
 
     id: str = ""
     epoch: int = 0
     owned: list[tuple[int, int]] = field(default_factory=list)
-    gives: list[tuple[int, str]] = field(default_factory=list)  # slots, and the ids of who takes them
+    gives: list[tuple[int, str]] = field(default_factory=list)  # slots, and the ids of the nodes that receive them
     takes: list[tuple[int, str]] = field(default_factory=list)
     others: dict[str, Node] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""Replies that are fetched ahead: many commands about keys in one pipeline a node, instead of a round trip for each."""
+"""Prefetched replies: many commands about keys in one pipeline per node, instead of a round trip for each."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -12,9 +12,9 @@ Question = tuple[bytes, Words]  # a key, and a command about it
 
 
 class Prefetched(KeyReader):
-    """The replies to `questions`, as they were when this was made; other commands are asked as they come.
+    """The replies to `questions`, as they were when this was made; other commands are sent as they come.
 
-    A reply that was an error, a redirection for example, is asked for again too.
+    A reply that was an error, a redirection for example, is fetched again too.
     """
 
     def __init__(self, target: RedisClient, questions: Iterable[Question]) -> None:

@@ -1,4 +1,4 @@
-"""What Redis replies to each command, by its kind: what answers otherwise is no Redis, or one that is broken. Pure.
+"""Redis's replies to each command, by their kind: any other reply comes from a broken server or another program. Pure.
 
 See https://redis.io/docs/latest/commands/ for each.
 """
@@ -15,7 +15,7 @@ Kind = Callable[[Any], bool]
 
 
 def is_plausible(command: str, reply: Any) -> bool:
-    """Whether a command may be replied to so; an error is not asked about, and what scripts give is their own."""
+    """Whether a command may get such a reply; errors are not checked, nor the results of scripts."""
     kind = KINDS.get(command.upper())
     return kind is None or kind(reply)
 
@@ -53,7 +53,7 @@ def _time(reply: Any) -> bool:
 
 
 def _lines(reply: Any) -> bool:
-    """Text that can be read as such, and in which numbers are numbers."""
+    """Text that can be decoded, with numbers where numbers belong."""
     try:
         lines = [line.partition(":") for line in reply.decode().splitlines()] if _text(reply) else [("", "", "")]
     except UnicodeDecodeError:
@@ -62,7 +62,7 @@ def _lines(reply: Any) -> bool:
 
 
 def _page_of(kind: Kind) -> Kind:
-    """A cursor, and what it stands behind."""
+    """A cursor, and the elements it returns."""
     return lambda reply: type(reply) is list and len(reply) == 2 and _digits(reply[0]) and kind(reply[1])
 
 
@@ -78,14 +78,14 @@ def _range(reply: Any) -> bool:
 
 
 def _node(reply: Any) -> bool:
-    """Endpoint, port, id, and maybe words about it."""
+    """Endpoint, port, id, and possibly metadata."""
     if type(reply) is not list or len(reply) < 2 or not (_maybe(reply[0]) and _number(reply[1])):
         return False
     return 0 < reply[1] < PORTS and all(map(_maybe, reply[2:3])) and all(map(_pairs, reply[3:4]))
 
 
 KINDS: Mapping[str, Kind] = {
-    "SET": _maybe,  # NX, where the key is there
+    "SET": _maybe,  # NX, if the key exists
     **dict.fromkeys(("PING", "TYPE", "ASKING", "SELECT", "LTRIM", "HMSET"), _text),
     **dict.fromkeys(("HSET", "HDEL", "HLEN", "DEL", "UNLINK", "EXISTS", "DBSIZE", "WAIT", "LPUSH"), _number),
     **dict.fromkeys(("EXPIRE", "PEXPIRE", "PERSIST", "TTL", "PTTL"), _number),

@@ -1,4 +1,4 @@
-"""The masters of a target, asked one by one: what they own, hold, throw away and have room for."""
+"""The masters of a target, asked one by one: their slots, keys, evictions and free memory."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class ClusterState(StrEnum):
 
 
 def headroom(target: RedisClient) -> dict[Node, int]:
-    """Bytes that each master may still take; masters without a limit, or that evict, are left out."""
+    """Bytes that each master can still take; masters without a limit, or that evict, are left out."""
     rooms = {}
     for node in target.slots.nodes:
         info = info_of(target.command(node, "INFO", "memory"))
@@ -36,11 +36,11 @@ def headroom(target: RedisClient) -> dict[Node, int]:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """A master from its start to its end, as it was at one moment: what it has thrown away by then, and its policy.
+    """A master between its start and its end, at one moment: its evictions so far, and its policy.
 
-    `id` is that of its process and of its replication: one that was a replica meanwhile has begun another life.
-    `policy` is empty where it throws nothing away. `connections` counts those that came, and starts again with the
-    other counters (CONFIG RESETSTAT); `client` is the id of the newest connection, which never does.
+    `id` is that of its process and its replication: a node that was a replica meanwhile has begun another life.
+    `policy` is empty if it evicts nothing. `connections` counts incoming connections, and restarts with the other
+    counters (CONFIG RESETSTAT); `client` is the id of the newest connection, which never restarts.
     """
 
     id: str
@@ -51,24 +51,24 @@ class Life:
 
     @property
     def process(self) -> str:
-        """The id of its process alone, which counts what it throws away from its start on."""
+        """The id of its process only, which counts evictions from its start on."""
         return self.id.partition(" ")[0]
 
     def evicted_since(self, before: "Life | None") -> int:
-        """Keys thrown away since then, at least; all there were where the counter does not go back to then."""
+        """Keys evicted since then, at least; all evictions if the counter does not go back to then."""
         if before is None or before.process != self.process or self.connections < before.connections:
             return self.evicted
         return self.evicted - before.evicted
 
     def has_lost_count(self, before: "Life") -> bool:
-        """Whether the counters have started again since then: fewer connections are counted than came since."""
+        """Whether the counters have been reset since then: fewer connections are counted than came since."""
         return self.connections < before.connections or self.connections <= self.client - before.client
 
 
 def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
-    """The lives of all masters; where the `newest` ids are not needed, which new connections have, in less time.
+    """The lives of all masters; faster without the `newest` ids, which need new connections.
 
-    Raises a transient `TargetError` where one is a replica by now.
+    Raises a transient `TargetError` if one has become a replica.
     """
     found = {}
     for node in target.slots.nodes:
@@ -89,13 +89,13 @@ def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
             int(info.get("evicted_keys", 0)),
             "" if policy == "noeviction" else policy,
             int(info.get("total_connections_received", 0)),
-            client if isinstance(client, int) else 0,  # before Redis 5 they have no ids
+            client if isinstance(client, int) else 0,  # before Redis 5 there are no ids
         )
     return found
 
 
 def expiring(target: RedisClient) -> int:
-    """Keys that have a time to live, on all masters, whoever's they are."""
+    """Keys that have a time to live, on all masters, including those of other applications."""
     infos = [target.command(node, "INFO", "keyspace").decode() for node in target.slots.nodes]
     return sum(int(count) for info in infos for count in re.findall(r"expires=([0-9]+)", info))
 
@@ -103,7 +103,7 @@ def expiring(target: RedisClient) -> int:
 def describe_cluster(target: RedisClient) -> dict[str, Any]:
     """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas.
 
-    Where slots are being moved, the state is `moving` at best, and they are listed; who takes them counts as a master.
+    If slots are being moved, the state is `moving` at best, and they are listed; their receivers count as masters.
     """
     ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
@@ -117,7 +117,7 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
-            # CLUSTER SLOTS leaves out a replica that has received nothing yet.
+            # CLUSTER SLOTS omits a replica that has received nothing yet.
             entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
                 state = ClusterState.FAIL

@@ -1,7 +1,7 @@
-"""Sockets to all nodes at the same time: bytes out, bytes in, and no word of what they say.
+"""Sockets to all nodes at the same time: bytes out and bytes in, without knowing their meaning.
 
-A worker has one `NodePool`, whose user says what a link awaits (`least`), takes what has come (`take`), and is asked
-before bytes are given to a socket (`guard`).
+A worker has one `NodePool`; its user says how many bytes a link awaits (`least`), consumes arriving bytes (`take`), and
+is asked before bytes are given to a socket (`guard`).
 """
 
 import fcntl
@@ -22,14 +22,14 @@ from loader.net.limit import allowed
 from loader.redis.client import RedisClient
 from loader.wire import resp
 
-WINDOW = 2  # batches in flight per node: one being worked on, one waiting in its socket
-RECEIVE = 64 * 1024  # bytes of replies taken at a time: 13,000 rows written
-TICK = 0.5  # seconds after which who waits for a silent node may say so
+WINDOW = 2  # batches in flight per node: one being processed, one waiting in its socket
+RECEIVE = 64 * 1024  # bytes of replies read at a time: 13,000 rows written
+TICK = 0.5  # seconds after which waiting for a silent node is reported
 NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class NodeConnection:
-    """One socket to one node: a queue of bytes to send, and a queue of what is awaited, the oldest first."""
+    """One socket to one node: a queue of bytes to send, and a queue of awaited replies, the oldest first."""
 
     __slots__ = (
         "_mark",
@@ -51,14 +51,14 @@ class NodeConnection:
         self.socket.settimeout(0)
         self.unsent: deque[memoryview] = deque()
         self.awaited: deque[Any] = deque()
-        self.tail: bytes | bytearray = b""  # of a reply that is not all there
+        self.tail: bytes | bytearray = b""  # of an incomplete reply
         self.moved = time.monotonic()
         self.events = 0
         self._mark = 1
         self._queued = 0  # bytes that the node had not taken yet
 
     def send(self) -> None:
-        """Give the socket as much as it takes."""
+        """Give the socket as many bytes as it takes."""
         while self.unsent:
             data = self.unsent[0]
             try:
@@ -72,7 +72,7 @@ class NodeConnection:
                 self.unsent.popleft()
 
     def look(self) -> None:
-        """See whether the node takes what was sent: over a slow line the kernel has it longer than a node may sleep."""
+        """Check whether the node receives the bytes: on a slow line the kernel may hold them for long."""
         word = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         queued = int.from_bytes(word, sys.byteorder)
         if queued < self._queued:
@@ -80,17 +80,17 @@ class NodeConnection:
         self._queued = queued
 
     def wake_at(self, least: int) -> None:
-        """Have the socket count as readable only when so many bytes can be there.
+        """Make the socket count as readable only when this many bytes can be there.
 
         A node answers every few kilobytes of commands; waking up for each answer took half of the client's time. Unix
-        sockets do not know of it and are woken up; under TLS the bytes that are awaited are not those of the socket.
+        sockets do not support this and are woken up; under TLS the awaited bytes are not those of the socket.
         """
         if least != self._mark and not isinstance(self.socket, ssl.SSLSocket):
             self._mark = least
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
     def receive(self) -> Iterator[bytes]:
-        """What has come."""
+        """The bytes that have arrived."""
         while True:
             try:
                 data = self.socket.recv(RECEIVE)
@@ -100,17 +100,17 @@ class NodeConnection:
                 raise ConnectionResetError("the server closed the connection")
             self.moved = time.monotonic()
             yield data
-            if len(data) < RECEIVE and not isinstance(self.socket, ssl.SSLSocket):  # TLS gives a record at a time
+            if len(data) < RECEIVE and not isinstance(self.socket, ssl.SSLSocket):  # TLS returns one record at a time
                 return
 
     def ask(self, commands: Sequence[list[bytes]]) -> None:
-        """Send some commands while nothing else is under way."""
+        """Send some commands while nothing else is in flight."""
         self.wake_at(1)
         self.unsent.append(memoryview(b"".join(map(resp.pack, commands))))
         self.send()
 
     def answers(self, count: int, patience: float) -> list[bytes] | None:
-        """The lines that so many commands are replied with; None where they have not come within so many seconds."""
+        """The reply lines to this many commands; None if they have not arrived within this many seconds."""
         ends = time.monotonic() + patience
         try:
             while self.tail.count(b"\n") < count:
@@ -132,14 +132,14 @@ class NodeConnection:
 class NodePool:
     """A link to each node that was needed so far; serves one worker.
 
-    `least` says how many bytes a link awaits at least, `take` is given what has come. After a `TargetError` it is of
-    no more use: `close` it.
+    `least` says how many bytes a link awaits at least, `take` gets the arriving bytes. After a `TargetError` it is no
+    longer usable: `close` it.
     """
 
     def __init__(
         self, target: RedisClient, least: Callable[[NodeConnection], int], take: Callable[[NodeConnection, bytes], None]
     ) -> None:
-        self.guard: Callable[[], None] = lambda: None  # raises where nothing may be sent any more
+        self.guard: Callable[[], None] = lambda: None  # raises if nothing may be sent any more
         self._target = target
         self._least = least
         self._take = take
@@ -151,7 +151,7 @@ class NodePool:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is awaited."""
+        """Whether any reply is awaited."""
         return any(link.awaited for link in self)
 
     def to(self, node: Node) -> NodeConnection:
@@ -163,27 +163,27 @@ class NodePool:
         return link
 
     def queue(self, link: NodeConnection, data: Any, awaited: object) -> None:
-        """Have bytes sent, and await what they are answered with."""
+        """Queue bytes to send, and await the replies to them."""
         if not link.awaited:
             link.moved = time.monotonic()
         link.awaited.append(awaited)
         link.unsent.append(memoryview(data))
 
     def make_room(self, link: NodeConnection, tell: Callable[[Node, float], None] = lambda *_: None) -> None:
-        """Wait while `WINDOW` batches are under way to a node; `tell` hears for how long by now."""
+        """Wait while `WINDOW` batches are in flight to a node; `tell` is told how long it has waited."""
         started = time.monotonic()
         while len(link.awaited) >= WINDOW:
             self.turn()
             tell(link.node, time.monotonic() - started)
 
     def send(self) -> None:
-        """Give all sockets as much as they take."""
+        """Give all sockets as many bytes as they take."""
         for link in self:
             if link.unsent:
                 self._move(link, receive=False)
 
     def turn(self) -> None:
-        """Send and receive where a link can go on, or `TICK` seconds pass; who is silent for too long is an error."""
+        """Send and receive on ready links, or wait `TICK` seconds; a node that is silent for too long is an error."""
         for link in self:
             self._register(link)
         for key, _ in self._selector.select(min(TICK, self._target.patience)):
@@ -193,13 +193,13 @@ class NodePool:
             if link.awaited and now - link.moved > TICK:
                 link.look()
             if link.awaited and now - link.moved > (patience := allowed(self._target.patience, link.moved)):
-                self._move(link)  # what has come so far is too little to be woken up for
+                self._move(link)  # too few bytes have arrived to be woken up for
                 if now > link.moved:
                     silence = TimeoutError(f"no reply for {patience:.3g} s")
                     raise self._target.error(silence, link.node, link.moved)
 
     def slowest(self) -> NodeConnection | None:
-        """The link that has been silent for the longest of those that await something."""
+        """The link that has been silent the longest among those that await something."""
         return min((link for link in self if link.awaited), key=lambda link: link.moved, default=None)
 
     def numbers(
@@ -208,9 +208,9 @@ class NodePool:
         patience: float,
         tell: Callable[[Node, float], None] = lambda *_: None,
     ) -> Iterator[tuple[Node, list[int | str]]]:
-        """The numbers that nodes reply to commands, asked all at the same time; an error reply is its text.
+        """The numbers that nodes reply to commands, all asked at the same time; an error reply is its text.
 
-        `tell` hears of a node that is waited for, and for how long by now. Nothing else may be awaited.
+        `tell` is told of a node that is waited for, and for how long. Nothing else may be in flight.
         """
         links = [(self.to(node), words) for node, words in commands.items()]
         started = time.monotonic()
@@ -232,7 +232,7 @@ class NodePool:
             yield link.node, [self._number(link, line) for line in lines]
 
     def close(self) -> None:
-        """Leave all nodes; the server is made to forget what is under way before it is written to again."""
+        """Close all connections; the servers must forget bytes in flight before they are written to again."""
         for link in self:
             if link.awaited:
                 self._target.fences.add(link.node, link.name)
@@ -241,7 +241,7 @@ class NodePool:
         self._selector.close()
 
     def _failed(self, link: NodeConnection, error: Exception, since: float | None = None) -> TargetError:
-        """An error whose commands may be carried out all the same, later: the link has to be fenced."""
+        """An error after which the commands may still be executed later: the link has to be fenced."""
         link.awaited.append(error)
         return self._target.error(error, link.node, since)
 
@@ -262,13 +262,13 @@ class NodePool:
                 for data in link.receive():
                     self._take(link, data)
         except OSError as error:
-            with suppress(OSError):  # what it has said before it has closed the connection
+            with suppress(OSError):  # bytes it sent before it closed the connection
                 for data in link.receive():
                     self._take(link, data)
             raise self._target.error(error, link.node) from error
 
     def _register(self, link: NodeConnection) -> None:
-        """Have the selector watch a link for what it waits for, which is nothing where nothing is under way."""
+        """Let the selector watch a link for what it waits for: nothing if nothing is in flight."""
         link.wake_at(self._least(link) if link.awaited else 1)
         events = (selectors.EVENT_READ if link.awaited else 0) | (selectors.EVENT_WRITE if link.unsent else 0)
         if events == link.events:

@@ -1,4 +1,4 @@
-"""A Redis without cluster mode: whether the one server that the config names takes writes."""
+"""A Redis without cluster mode: whether the server that the config names accepts writes."""
 
 from collections.abc import Mapping, Sequence
 

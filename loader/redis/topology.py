@@ -1,4 +1,4 @@
-"""Which nodes there are and what they own, as the nodes themselves tell it: whom to ask, and whom to believe."""
+"""The nodes and their slots, as the nodes themselves report them: which node to ask, and which to believe."""
 
 import re
 import threading
@@ -12,28 +12,28 @@ from loader.model import Node
 from loader.net.limit import LEAST, allowed
 from loader.wire.slots import SlotMap
 
-REFRESH = 1.0  # seconds between two looks at the topology, however many redirections or failures come
-AGE = 10.0  # seconds after which it is looked at again without any reason: a replica may have come, or be back
-LOOK = 2.0  # seconds that a node has to say how it sees the cluster: a healthy one needs milliseconds
-RECENT = 10.0  # seconds that a node which failed is asked after all others
+REFRESH = 1.0  # seconds between two reads of the topology, however many redirections or failures come
+AGE = 10.0  # seconds after which it is read again without any reason: a replica may have been added, or be back
+LOOK = 2.0  # seconds that a node has to describe the cluster: a healthy one needs milliseconds
+RECENT = 10.0  # seconds for which a failed node is asked after all others
 
 Range = tuple[int, int, list[Node]]  # first slot, last slot, the master followed by its replicas
 Look = Callable[[Node, Sequence[Sequence[str]], float | None], list[Any]]
 
 
 class Topology:
-    """What is known of a target's nodes; `look` asks one of them commands, within so many seconds (None: the usual).
+    """The known nodes of a target; `look` sends one of them commands, within a number of seconds (None: the usual).
 
-    A node may be stale, cut off or silent. So each look begins with another node, those that failed lately come last,
-    and a node that does not count its cluster as ok is believed only where none does.
+    A node may be stale, cut off or silent. So each read begins with another node, those that failed lately come last,
+    and a node that does not count its cluster as ok is believed only if no node does.
     """
 
     def __init__(self, seeds: Sequence[Node], look: Look) -> None:
         self.seeds = tuple(seeds)
         self.slots: SlotMap | None = None
-        self.replicas: dict[Node, int] = {}  # how many each master has, where it has one
-        self.exposed: frozenset[Node] = frozenset()  # masters that had more, which may come back without the newest
-        self.announcers: dict[Node, Node] = {}  # who named a node
+        self.replicas: dict[Node, int] = {}  # how many each master has, if any
+        self.exposed: frozenset[Node] = frozenset()  # masters that had more, which may come back without new writes
+        self.announcers: dict[Node, Node] = {}  # which node announced a node
         self.reached: set[Node] = set()
         self.stale = False
         self._look = look
@@ -59,9 +59,9 @@ class Topology:
             self.count_replicas({**self.replicas, node: connected})
 
     def refresh(self, read: Callable[[], SlotMap], *, force: bool) -> None:
-        """Have the topology read where it is stale, or at once; by one worker, while the others keep the old one.
+        """Read the topology if it is stale, or at once; one worker does, while the others keep the old one.
 
-        Who insists on a new one waits for it: the old one has led to where it failed.
+        A caller that insists on a new one waits for it: the old one has led to the failure.
         """
         if not self._is_due(force) or not self._may_look(force or self.slots is None):
             return
@@ -76,7 +76,7 @@ class Topology:
             self._looking.release()
 
     def note(self, node: Node, *, failed: bool) -> None:
-        """Take note that a node failed, or that it answered."""
+        """Note that a node failed, or that it answered."""
         if failed:
             self._failed[node] = time.monotonic()
         else:
@@ -89,9 +89,9 @@ class Topology:
         return node
 
     def ask_any(self, *commands: Sequence[str]) -> Iterator[tuple[Node, list[Any]]]:
-        """Node after node that answers, with its replies; a `TargetError` where none does in the time that all have.
+        """The replies of one answering node after another; a `TargetError` if none answers in the time for all.
 
-        Once one has answered, those that failed lately are left in peace.
+        Once one has answered, those that failed lately are skipped.
         """
         nodes, began = self._order(), time.monotonic()
         failure: TargetError | None = None
@@ -115,7 +115,7 @@ class Topology:
             raise failure
 
     def ranges(self) -> list[Range]:
-        """Who owns which slots, by a node that counts the cluster as ok, else by the first that answered."""
+        """The owners of slots, from a node that counts the cluster as ok, else from the first one that answered."""
         first: list[Range] | None = None
         for node, (rows, info) in self.ask_any(("CLUSTER", "SLOTS"), ("CLUSTER", "INFO")):
             seen = [(row[0], row[1], [self.announce(_node(entry, node), node) for entry in row[2:]]) for row in rows]
@@ -133,7 +133,7 @@ class Topology:
         return SlotMap((first, last, nodes[0]) for first, last, nodes in ranges)
 
     def count_replicas(self, replicas: dict[Node, int]) -> None:
-        """Note how many replicas each master has; who looks meanwhile does not take one for covered that is exposed."""
+        """Note how many replicas each master has; readers meanwhile never take an exposed master for a covered one."""
         for node, number in replicas.items():
             self._most[node] = max(number, self._most.get(node, 0))
         lacking = frozenset(node for node, most in self._most.items() if replicas.get(node, 0) < most)
@@ -144,11 +144,11 @@ class Topology:
     def redirected(self, text: str, asked: Node) -> Node:
         """The node that `MOVED slot host:port` or `ASK slot host:port` names.
 
-        No host means the one that was asked; a `?` stands for one that has no name to tell, known by its port at best.
+        No host means the node that was asked; `?` is a node without a name, identified by its port at best.
         """
         address = re.fullmatch(r"\S+ [0-9]+ (\S*):([0-9]{1,5})(?: .*)?", text)
         if not address:
-            raise TargetError(f"redis {asked}: redirects to no address: {text}", kind=Kind.UNAVAILABLE)
+            raise TargetError(f"redis {asked}: redirects without an address: {text}", kind=Kind.UNAVAILABLE)
         host, port = address.groups()
         if host == "?":
             known = [node for node in self._nodes() if node.port == int(port)]
@@ -156,25 +156,27 @@ class Topology:
         return self.announce(Node(host or asked.host, int(port)), asked)
 
     def _may_look(self, wait: bool) -> bool:  # noqa: FBT001
-        """Whether it is this worker's turn, which it may `wait` for."""
+        """Whether it is this worker's turn, for which it may `wait`."""
         if not wait:
             return self._looking.acquire(blocking=False)
         patience = allowed(inf)
         if self._looking.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
             return True
-        error = TargetError(f"redis: no one has seen how the cluster is for {patience:.0f} s", kind=Kind.UNAVAILABLE)
+        error = TargetError(
+            f"redis: the state of the cluster has been unknown for {patience:.0f} s", kind=Kind.UNAVAILABLE
+        )
         error.waited = patience
         raise error
 
     def _is_due(self, force: bool) -> bool:  # noqa: FBT001
-        """Whether it is time to look; one after a failure is not put off for one that redirections caused."""
+        """Whether it is time to read; a read after a failure is not delayed by one that redirections caused."""
         now = time.monotonic()
         if force:
             return now - self._forced > REFRESH
         return self.slots is None or now - self._looked > (REFRESH if self.stale else AGE)
 
     def _nodes(self) -> tuple[Node, ...]:
-        """All nodes that are known: masters, those configured, replicas."""
+        """All known nodes: masters, those configured, replicas."""
         masters = self.slots.nodes if self.slots else ()
         return tuple(dict.fromkeys((*masters, *self.seeds, *self._replicas)))
 
@@ -182,7 +184,7 @@ class Topology:
         return time.monotonic() - self._failed.get(node, float("-inf")) < RECENT
 
     def _order(self) -> list[Node]:
-        """Whom to ask first: another master each time; who failed lately last, the latest at the very end."""
+        """The order in which to ask: another master first each time; recently failed nodes last, latest at the end."""
         nodes = self._nodes()
         masters = len(self.slots.nodes) if self.slots else 1
         self._looks += 1
@@ -194,7 +196,7 @@ class Topology:
 def _node(entry: Sequence[Any], asked: Node) -> Node:
     """The node of a CLUSTER SLOTS entry: preferred endpoint, port, id, metadata.
 
-    An endpoint of `?` has a name in the metadata at best; one that is empty or NULL is where the answer came from.
+    An endpoint of `?` has a name in the metadata at best; an empty or NULL one is the node that answered.
     """
     host = (entry[0] or b"").decode()
     if host == "?":

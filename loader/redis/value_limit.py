@@ -1,4 +1,4 @@
-"""The largest value that a Redis takes, found out once a node has closed a connection for the size of one."""
+"""The largest value that a Redis accepts, found out once a node has closed a connection because of a value's size."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -8,24 +8,24 @@ from loader.errors import TargetError
 from loader.model import MOST, Node
 from loader.redis.replies import info_of
 
-# The settings by which a node takes no larger value, and bytes beside one that count; both are a mebibyte at least.
+# The settings that limit a node's values, and bytes beside one that count; both are at least a mebibyte.
 LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
 SMALL = 1 << 20
 CUT = "client_query_buffer_limit_disconnections"  # in INFO, of Redis 8
 
 
 class ValueLimit:
-    """The bytes of a value that every node takes, as far as is known: `most`."""
+    """The largest value in bytes that every node accepts, as far as known: `most`."""
 
     def __init__(self, look: Callable[[Node, Sequence[Sequence[str]]], list[Any]]) -> None:
         self.most = MOST
         self._look = look
-        self._cut: dict[Node, int] = {}  # connections that a node says it has closed for the size of what came
+        self._cut: dict[Node, int] = {}  # connections that a node reports as closed because of their input's size
 
     def learn(self, node: Node, size: int, *, refused: bool = False) -> bool:
-        """Ask a node that ended a connection over which `size` bytes of a value came for its limit; whether it says.
+        """Ask a node that closed a connection during a value of `size` bytes for its limit; return whether it answers.
 
-        If it may not be asked, and has `refused` that value or counts one more that it did, it takes fewer bytes.
+        If it may not be asked, and has `refused` that value or counts one more refusal, it accepts fewer bytes.
         """
         limits: list[int] = []
         with suppress(TargetError):

@@ -1,7 +1,7 @@
 """Sends batches to all nodes at the same time, counts their replies in bulk, and accounts for every row.
 
-A command that was refused is cut out of its batch and sent again by itself where the reply says; a refusal that stays
-is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `client` say which is which.
+A refused command is cut out of its batch and sent again by itself to the node that the reply names; a permanent refusal
+is a reject; anything that leaves the fate of a row unknown fails the chunk. Tables in `errors` tell them apart.
 """
 
 import time
@@ -22,41 +22,41 @@ from loader.wire.codec import count_replies
 from loader.wire.slots import SlotMap
 
 SHORTEST = 4  # bytes of the shortest reply, `:0` and its line end
-SLOW = 1.0  # seconds of waiting for a node to acknowledge from which it is spared: a hundred times the usual
-REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a node that is gone has been found out by then
-OTHERS_WAIT = 0.05  # seconds that the other replicas have then: one that is behind must not hold up every chunk
-PAUSE = 0.05  # seconds before a command is tried again that two nodes do not agree about
+SLOW = 1.0  # seconds of waiting for a node's acknowledgement after which it is spared: a hundred times the usual
+REPLICA_WAIT = 2.0  # seconds that a replica has to acknowledge a chunk: a dead node has been detected by then
+OTHERS_WAIT = 0.05  # seconds that the other replicas then have: one that is behind must not delay every chunk
+PAUSE = 0.05  # seconds before a command is retried that two nodes redirect to each other
 
 
 @dataclass(slots=True)
 class _Sent:
-    """A batch under way: the replies still to come, and which commands were refused and why."""
+    """A batch in flight: the replies still to come, and which commands were refused and why."""
 
     batch: Batch
     left: int
     refused: dict[int, str] = field(default_factory=dict)
-    unexpected: list[int] = field(default_factory=list)  # commands that were not replied with what was expected
+    unexpected: list[int] = field(default_factory=list)  # commands that got another reply than expected
 
 
 class Marking(Protocol):
-    """What has the masters note how far the writing is, so that one that lost some of it is noticed."""
+    """Makes the masters record the progress of writing, so that lost writes are noticed."""
 
     def begin(self, nodes: Iterable[Node], /) -> Mapping[Node, Mark]:
-        """What masters are to note, where they can."""
+        """The mark that masters are to record, if they can."""
 
     def command(self, mark: Mark, /) -> list[bytes]:
-        """The command that has it noted, which is replied with 0 where what was noted before is lost."""
+        """The command that records it; the reply is 0 if the previous mark is lost."""
 
     def end(self, marks: Mapping[Node, Mark], /) -> None:
-        """All masters have noted it."""
+        """All masters have recorded it."""
 
     def move(self, node: Node, /) -> None:
-        """Have a master note it in another slot."""
+        """Make a master record it in another slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Who knows what was written: masters some of whose replicas may lack it, and the marks that vouch for it."""
+    """How safe the writes are: masters with replicas that may lack them, and the marks that vouch for them."""
 
     exposed: frozenset[Node] = frozenset()
     marks: tuple[Mark, ...] = ()
@@ -65,9 +65,9 @@ class Kept:
 class PipelineWriter:
     """Sends batches to all nodes at once and accounts for every row of them; serves one worker.
 
-    `spare` is told, while it goes on, of a node that is waited for more than `SLOW` seconds, and for how long to leave
-    it alone. `guard` raises where nothing may be sent any more, and is asked before anything is.
-    After a `LoaderError` it is of no more use: `close` it, and write the whole chunk again with a new one.
+    `spare` is told of a node that is waited for more than `SLOW` seconds, and for how long to leave it alone. `guard`
+    raises if nothing may be sent any more, and is asked before anything is. After a `LoaderError` it is no longer
+    usable: `close` it, and write the whole chunk again with a new one.
     """
 
     def __init__(
@@ -84,27 +84,27 @@ class PipelineWriter:
         self._rows: Counter[str] = Counter()
         self._bytes = 0
         self._rejects: list[Reject] = []
-        self._expiring: list[bytes] = []  # keys of hashes that do not live as long as they are to
-        self._written: set[Node] = set()  # since replicas were awaited
+        self._expiring: list[bytes] = []  # keys of hashes whose expiry is not as it should be
+        self._written: set[Node] = set()  # since replicas were last awaited
         self._redirected: set[Node] = set()  # likewise, nodes that took commands which others had refused
         self._exposed: set[Node] = set()  # of those, masters some of whose replicas may lack them
 
     def guard(self, check: Callable[[], None]) -> None:
-        """Have this asked before anything is sent."""
+        """Set the check that runs before anything is sent."""
         self._links.guard = check
 
     @property
     def most(self) -> int:
-        """Bytes of a value that all nodes take."""
+        """Largest value in bytes that all nodes accept."""
         return self._target.limit.most
 
     def begin(self) -> SlotMap:
-        """Take over the newest topology; the map that holds for the batches to come."""
+        """Adopt the newest topology; return the map for the next batches."""
         self.slots = self._target.slots
         return self.slots
 
     def send(self, index: int, batch: Batch) -> None:
-        """Queue a batch for the node of that index; waits while `WINDOW` batches are under way there."""
+        """Queue a batch for the node of that index; waits while `WINDOW` batches are in flight there."""
         link = self._links.to(self.slots.nodes[index])
         try:
             self._links.make_room(link, self._tell)
@@ -115,7 +115,7 @@ class PipelineWriter:
             raise
 
     def drain(self) -> Acks:
-        """Wait until every row sent is acknowledged or refused, and say which."""
+        """Wait until every row sent is acknowledged or refused; return the counts."""
         started = time.monotonic()
         try:
             while link := self._links.slowest():
@@ -129,16 +129,16 @@ class PipelineWriter:
         return acks
 
     def await_replicas(self) -> Kept:
-        """Have a replica of each node written to acknowledge everything; a transient error where none does in time.
+        """Wait until a replica of each written node has acknowledged everything; a transient error if none does.
 
-        A node that was a master when it was written to and is none now may have lost what it acknowledged. A master is
-        exposed where not all of its replicas have acknowledged, or where those that it had are gone: what they lack is
-        lost where one of them takes over. Each master written to notes a mark, behind all that was written there.
+        A node that was a master when it was written to and no longer is may have lost acknowledged writes. A master is
+        exposed if not all of its replicas have acknowledged, or if replicas it had are gone: writes they lack are lost
+        if one of them takes over. Each written master records a mark, after all writes that it got.
         """
         written, self._written = self._written, set()
         masters = set(self._target.slots.nodes)
         if gone := written - masters:
-            raise TargetError(f"redis {min(gone)}: is no longer a master, and was written to", kind=Kind.UNAVAILABLE)
+            raise TargetError(f"redis {min(gone)}: was written to, but is no longer a master", kind=Kind.UNAVAILABLE)
         nodes = written | (self._redirected & masters)
         exposed = (self._exposed | (nodes & self._target.topology.exposed)) & masters
         self._redirected, self._exposed = set(), set()
@@ -161,21 +161,21 @@ class PipelineWriter:
         return Kept(frozenset(exposed), tuple(marks.values()))
 
     def close(self) -> None:
-        """Leave all nodes; the server is made to forget rows under way before it is written to again."""
+        """Close all connections; the servers must forget rows in flight before they are written to again."""
         self._links.close()
 
     def _check_mark(self, node: Node, reply: int | str) -> None:
-        """See what the marker was replied with; one whose slot is being moved no longer speaks for its master."""
+        """Check the reply of the marker; one whose slot is being moved no longer vouches for its master."""
         if isinstance(reply, str):
             if reply.partition(" ")[0] in REDIRECT and self._marking:
                 self._target.mark_stale()
                 self._marking.move(node)
             raise self._target.error(reply, node)
         if not reply:
-            raise TargetError(f"redis {node}: has lost what it acknowledged before", kind=Kind.UNAVAILABLE)
+            raise TargetError(f"redis {node}: has lost writes that it had acknowledged", kind=Kind.UNAVAILABLE)
 
     def _check_replicas(self, node: Node, counts: Sequence[Any]) -> int:
-        """See what WAIT was replied with; the number of replicas that have everything."""
+        """Check the reply of WAIT; the number of replicas that have everything."""
         for count in counts:
             if isinstance(count, Exception | str):
                 raise self._target.error(count, node)
@@ -193,11 +193,11 @@ class PipelineWriter:
         self._bytes += len(batch.data)
 
     def _take(self, link: NodeConnection, data: bytes) -> None:
-        """Account for replies that have come, and for the batches that they complete."""
+        """Account for the replies that have arrived, and for the batches that they complete."""
         done = _count(link, data)
         if link.awaited and (refused := link.awaited[0].refused):
             number, text = max(refused.items())
-            if text.startswith(PROTOCOL):  # there will be no more replies
+            if text.startswith(PROTOCOL):  # no more replies will come
                 raise self._too_large(link.node, list(resp.split_commands(link.awaited[0].batch.data))[number], text)
         for sent in done:
             then = self._settle(link.node, sent)
@@ -205,7 +205,7 @@ class PipelineWriter:
                 self._queue(link, then)
 
     def _learn(self, error: TargetError) -> None:
-        """Find out whether a node has closed a connection for the size of a value; say so where it cannot be asked."""
+        """Find out whether a node closed a connection because of a value's size, or say that it cannot be checked."""
         if not isinstance(error.__cause__, ConnectionError):
             return
         for link in self._links:
@@ -213,19 +213,19 @@ class PipelineWriter:
             large = [batch.data for batch in batches if len(batch.data) > SMALL]
             size = max((_largest(words) for data in large for words in resp.split_commands(data)), default=0)
             if size > SMALL and str(link.node) == error.node and not self._target.limit.learn(link.node, size):
-                hint = f"a value of {size:,} bytes was under way: see {' and '.join(LIMITS)} of redis"
+                hint = f"a value of {size:,} bytes was being sent: see {' and '.join(LIMITS)} of redis"
                 error.args = (f"{error}: {hint}",)
 
     def _too_large(self, node: Node, words: Sequence[bytes], text: str) -> TargetError:
-        """The transient error that a node takes no value of such a size: it is not sent to it again."""
+        """The transient error for a value that is too large for a node: it is not sent there again."""
         size = _largest(words)
         self._target.limit.learn(node, size, refused=True)
         return self._target.error(f"{text}, of {size:,} bytes", node)
 
     def _settle(self, node: Node, sent: _Sent) -> Batch | None:
-        """Count a batch's rows; what was refused is sent again along its redirection, or is a reject.
+        """Count a batch's rows; refused commands are sent again along their redirection, or are rejects.
 
-        Returns what is to be sent next to the same node.
+        Returns the commands to send next to the same node.
         """
         if sent.unexpected:
             asked = list(resp.split_commands(sent.batch.data))
@@ -269,7 +269,7 @@ class PipelineWriter:
         raise self._target.error(redo.text, redo.node)
 
     def _again(self, redo: list["_Redo"], hop: int, expects: bytes) -> list["_Redo"]:
-        """Send commands to where their replies point, in order; return them with their new node and reply."""
+        """Send commands to the nodes that their replies name, in order; return them with their new node and reply."""
         to: dict[tuple[Node, bool], list[_Redo]] = {}
         for again in redo:
             code = again.text.partition(" ")[0]
@@ -285,7 +285,7 @@ class PipelineWriter:
             commands = [words for again in group for words in [*lead, again.words]]
             self._redirected.add(node)
             replicas = self._target.topology.replicas_of(node)
-            waits = _waits(replicas)  # these go over a connection that `await_replicas` may not wait on
+            waits = _waits(replicas)  # these use a connection that `await_replicas` may not wait on
             replies = self._target.commands(node, commands + waits)
             counts, replies = replies[len(commands) :], replies[: len(commands)]
             if counts and self._check_replicas(node, counts) < replicas:
@@ -303,13 +303,13 @@ def _largest(words: Sequence[bytes]) -> int:
 
 
 def _waits(replicas: int) -> list[list[bytes]]:
-    """The commands that wait until a master's replicas have what was sent: for one of them, then for all."""
+    """The commands that wait until a master's replicas have all writes: first for one of them, then for all."""
     times = [(1, REPLICA_WAIT), (replicas, OTHERS_WAIT)][: min(replicas, 2)]
     return [[b"WAIT", b"%d" % count, b"%d" % int(seconds * 1000)] for count, seconds in times]
 
 
 def _least(link: NodeConnection) -> int:
-    """Bytes that come at least until all replies to the oldest batch are there."""
+    """The least number of bytes until all replies to the oldest batch have arrived."""
     sent: _Sent = link.awaited[0]
     return max(1, sent.left * SHORTEST - len(link.tail))
 
@@ -333,7 +333,7 @@ def _count(link: NodeConnection, data: bytes) -> list[_Sent]:
             if line[:1] == b"-"
         ]
         if any(count_replies(line + b"\r\n") < 0 for line in lines if line[:1] != b"-"):
-            raise ConnectionError("a reply that none of the commands sent can have")
+            raise ConnectionError("a reply that fits none of the commands sent")
     marks.reverse()
     seen = 0
     while replies > seen:
@@ -356,14 +356,14 @@ def _count(link: NodeConnection, data: bytes) -> list[_Sent]:
 
 
 def _has_unexpected(link: NodeConnection, data: bytes, replies: int) -> bool:
-    """Whether a reply in all these lines may not be the one that its batch expects."""
+    """Whether any reply in these lines may differ from the one its batch expects."""
     expected = {sent.batch.expects for sent in link.awaited} - {b""}
     counts = (data.count(each + b"\r\n") for each in (*expected, b"+OK"))
     return bool(expected) and sum(counts) != replies
 
 
 def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
-    """A batch less the commands of some keys."""
+    """A batch without the commands of some keys."""
     if batch is None or not keys:
         return batch
     left = [resp.pack(words) for words in resp.split_commands(batch.data) if words[1] not in keys]
@@ -372,7 +372,7 @@ def _without(batch: Batch | None, keys: set[bytes]) -> Batch | None:
 
 @dataclass(frozen=True, slots=True)
 class _Redo:
-    """A command that was refused: its words, the row of its batch, the node that answered last, and the answer."""
+    """A refused command: its words, the row of its batch, the node that answered last, and the answer."""
 
     words: list[bytes]
     row: int

@@ -107,7 +107,7 @@ def retry_document(retried: "Retried") -> dict[str, Any]:
 def hash_document(
     key: bytes, slot: int, node: Node, ttl: int | None, fields: dict[bytes, bytes] | None
 ) -> dict[str, Any]:
-    """The JSON document of a hash read back, `loader.get/v1`; `fields` is null where there is no such key."""
+    """The JSON document of a hash read back, `loader.get/v1`; `fields` is null if there is no such key."""
     return {
         "schema": "loader.get/v1",
         "key": as_json(key),
@@ -119,6 +119,6 @@ def hash_document(
 
 
 def dump(document: dict[str, Any]) -> str:
-    """A document as one line, in which nothing steers a terminal."""
+    """A document on one line, without terminal control characters."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

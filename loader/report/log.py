@@ -17,7 +17,7 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class _Stderr:
-    """Where log lines go: one that nobody takes, or that a full disk refuses, must not end a run or the daemon."""
+    """The stream of log lines: one that nobody reads, or that a full disk refuses, must not end a run or the daemon."""
 
     def write(self, text: str) -> None:
         """Write what can be written."""
@@ -25,7 +25,7 @@ class _Stderr:
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        """Hand over what was written."""
+        """Flush the written lines."""
         with suppress(OSError):
             sys.stderr.flush()
 
@@ -35,7 +35,7 @@ STDERR: Any = _Stderr()  # one for all: structlog has a lock for each stream, wh
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What log lines look like: `form` is auto, console or json."""
+    """Set the form of log lines: auto, console or json."""
 
     form: str
     level: str
@@ -60,19 +60,19 @@ class Log:
         return logger.bind(**({"job": job} if job else {}), **({"run": run} if run else {}))
 
     def take_over(self) -> None:
-        """Have what libraries log through `logging` look the same, from warnings on; all of it at level debug."""
+        """Make the `logging` output of libraries look the same, from warnings on; all of it at level debug."""
         root = logging.getLogger()
         root.handlers = [_Handover(self.logger())]
         root.setLevel(logging.DEBUG if self.level == "debug" else logging.WARNING)
 
 
 def _harmless(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    """A line for people in which nothing steers their terminal; JSON has it written out anyway."""
+    """A line for people without terminal control characters; JSON escapes them anyway."""
     return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _structlog(*, console: bool) -> Any:
-    """The library; where lines are JSON, without rich, which it imports for a terminal: a tenth of a small sync."""
+    """The library; for JSON without rich, which it imports for a terminal: a tenth of a small sync."""
     hidden = not console and "rich" not in sys.modules
     if hidden:
         sys.modules["rich"] = None  # type: ignore[assignment]  # as importing says that there is none
@@ -85,7 +85,7 @@ def _structlog(*, console: bool) -> Any:
 
 
 class _Handover(logging.Handler):
-    """Hands what a library logs to our own logger."""
+    """Passes the logs of a library to our own logger."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Handover(logging.Handler):
 
 
 def run_facts(run: Run) -> dict[str, Any]:
-    """All there is to say of a run that is over, but for its job and its id; nothing that is empty."""
+    """Everything about a finished run except its job and its id; without empty values."""
     facts = {
         "status": run.status.value,
         "exit_code": int(run.exit_code),

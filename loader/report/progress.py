@@ -18,12 +18,12 @@ from loader.report.log import Log, run_facts
 from loader.words import counted
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
-REDRAW_EVERY = 2.0  # seconds between two looks of what is watched
+REDRAW_EVERY = 2.0  # seconds between two checks of the reason for waiting
 SERIOUS = {Status.OK: "info", Status.REJECTS: "warning", Status.STOPPED: "warning", Status.FAILED: "error"}
 
 
 def redraw(draw: Callable[[], str], *, color: bool) -> None:
-    """Show a text, and again every two seconds what it is then: in its place on a terminal, below elsewhere."""
+    """Show a text, refreshed every two seconds: in its place on a terminal, below elsewhere."""
     if not sys.stdout.isatty():
         while True:
             print(draw(), flush=True)  # noqa: T201
@@ -39,9 +39,9 @@ def redraw(draw: Callable[[], str], *, color: bool) -> None:
 
 
 class Reporter:
-    """Shows a run while it goes: a bar on a terminal, a line every ten seconds in a log, or nothing.
+    """Shows the progress of a run: a bar on a terminal, a line every ten seconds in a log, or nothing.
 
-    The bar's end is MySQL's estimate of the rows, and so is the time that is left.
+    The bar's end is MySQL's estimate of the rows, and so is the remaining time.
     """
 
     def __init__(self, job: str, style: str, log: Log, doing: str = "loading") -> None:
@@ -84,12 +84,12 @@ class Reporter:
         self._bar.start()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of how many rows are to come, and of what says why workers wait."""
+        """Note how many rows are expected, and the object that says why workers wait."""
         self._expected, self._throttle = rows, throttle
         self._rows = self._chunks = 0
         if self._bar:
@@ -101,7 +101,7 @@ class Reporter:
         self.notify(None)
 
     def notify(self, event: RunEvent | None) -> None:
-        """Show an event, or after a second without one that the run goes on, or why it waits."""
+        """Show an event, or after a second without one that the run continues, or why it waits."""
         with suppress(OSError):  # nobody takes what the bar shows
             self._note(event)
             if not isinstance(event, RunBegan | RunEnded):
@@ -132,14 +132,14 @@ class Reporter:
                 )
 
     def _conclude(self, run: Run) -> None:
-        """One line with everything, where there are lines; the bar's last word is the summary."""
+        """One line with everything, if there are log lines; the bar's last word is the summary."""
         if self._lines:
-            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon looks again until the lock is free
+            level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon checks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
 
     def _show(self) -> None:
         now = time.monotonic()
-        rows = max(self._rows, self._throttle.rows)  # those of chunks under way too
+        rows = max(self._rows, self._throttle.rows)  # including those of chunks in progress
         rate = rows / max(now - self._started, 1e-9)
         why = self._waiting or self._throttle.reason
         if self._bar:

@@ -47,7 +47,7 @@ def status_document(status: JobStatus) -> dict[str, Any]:
 
 
 def problems_of(status: JobStatus) -> list[str]:
-    """Why what is said of a job may not be so, or not of this one; none where it is."""
+    """Why a job's shown state may be wrong, or belong to another job; empty if it is certain."""
     if status.foreign:
         return [status.foreign, *status.unread]
     doubt = _doubt(status)
@@ -60,7 +60,7 @@ def _doubt(status: JobStatus) -> str | None:
         ended, host = moment(status.success.ended), status.success.host
         return (
             f"its last success, at {ended} on {host}, is {compact_span(status.ahead)} in the future by redis's clock,"
-            " so how old it is nobody knows: a clock is or was wrong, there or in redis"
+            " so its age is unknown: a clock is or was wrong, there or in redis"
         )
     if status.former:
         ended = moment(status.former.ended)
@@ -95,7 +95,7 @@ def _facts(entry: RunRecord) -> dict[str, Any]:
 
 
 def status_text(statuses: Sequence[JobStatus], *, color: bool = False) -> str:
-    """The jobs for people, a line each, and below it who runs it, or what failed."""
+    """The jobs for people, a line each, with holders or failures below it."""
     head = ("job", "state", "last run", "rows", "took", "success", "next", "lag", "rejects")
     rows = [_status_cells(each) for each in statuses]
     below = [_below(each) for each in statuses]
@@ -120,7 +120,7 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
     if status.paused:
-        lines.append(f"its schedule is paused since {moment(status.paused)}")
+        lines.append(f"its schedule has been paused since {moment(status.paused)}")
     if problems := problems_of(status):
         lines += problems
     elif status.late and status.state is not JobState.LATE:
@@ -131,7 +131,7 @@ def _below(status: JobStatus) -> list[str]:
 
 
 def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:
-    """Runs for people, a line each, and below it what failed."""
+    """Runs for people, a line each, with failures below it."""
     head = ("began", "job", "run", "state", "by", "read", "written", "took")
     rows = [
         (
@@ -160,7 +160,7 @@ def _table(
     right: frozenset[int],
     color: bool,
 ) -> str:
-    """Columns as wide as what is in them, two spaces between where a line then fits, else one; `right` are numbers."""
+    """Columns as wide as their content, two spaces apart if a line then fits, else one; `right` are numbers."""
     widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
     gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
 

@@ -55,14 +55,14 @@ def verify_text(verdict: "Verdict", *, expires: bool) -> str:
     if more > 0:
         lines.append(f"  … and {more:,} more (--show N shows N of them)")
     if not verdict.rows and verdict.hashes == 0:
-        lines.append("  the job has no rows, and there is no hash of it")
+        lines.append("  the job has no rows and no hashes")
     if verdict.missing and expires:
         lines.append("  keys of this job expire: a missing one may have")
     return "\n".join([*lines, *unsure_lines(verdict.unsure)])
 
 
 def unsure_lines(unsure: "Unsure") -> list[str]:
-    """What is said of hashes without a row that may be someone else's; nothing where there are none."""
+    """A note on hashes without a row that may be someone else's; empty if there are none."""
     if not unsure.count:
         return []
     stay = "1 more hash without a row stays, and may be" if unsure.count == 1 else ""
@@ -94,7 +94,7 @@ def retry_text(retried: "Retried") -> str:
     lines = [f"{retried.job}: {retried.written:,} written, {retried.gone:,} gone from MySQL, {left:,} still rejected"]
     lines += [f"  rejected {shown(reject.key)}: {reject.reason}" for reject in retried.rejects[:SHOWN_REJECTS]]
     if retried.nameless:
-        lines.append(f"  {retried.nameless:,} cannot be found by a key: sync loads them once it can be made")
+        lines.append(f"  {retried.nameless:,} have no key: sync loads them once they have one")
     return "\n".join(lines)
 
 
@@ -108,7 +108,7 @@ def hash_text(key: bytes, slot: int, node: Node, ttl: int | None, fields: dict[b
 
 
 def plan_text(preview: "Preview") -> str:
-    """A plan for people: where the rows come from, what the keys are, the statement, and the first real commands."""
+    """A plan for people: how the rows are read, the statement, and the first real commands."""
     plan = preview.plan
     rows = "unknown" if plan.rows_estimate is None else f"about {plan.rows_estimate:,}"
     walk = ", ".join(column.name for column in plan.walk)
@@ -126,16 +126,16 @@ def plan_text(preview: "Preview") -> str:
 
 
 def _increment_lines(preview: "Preview") -> list[str]:
-    """How a later run reads what was changed, where it does."""
+    """How a later run reads only changes, if it does."""
     if preview.changed is None:
         return []
     statement = preview.changed.select(Chunk(1)).replace("\n", "\n            ")
     served = f"found by index {preview.index}" if preview.index else "found without an index: the whole table is read"
-    return [f"increment   {statement}", f"            {served}; the moment is as if a sync had begun now"]
+    return [f"increment   {statement}", f"            {served}; the time is that of a sync starting now"]
 
 
 def cluster_text(document: Mapping[str, Any]) -> str:
-    """The cluster for people, a line a master."""
+    """The cluster for people, a line per master."""
     masters = document["masters"]
     width = max((len(master["node"]) for master in masters), default=0)
     lines = [

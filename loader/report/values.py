@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def command_text(words: Sequence[bytes]) -> str:
-    """A command as one would type it into redis-cli."""
+    """A command as typed into redis-cli."""
     return " ".join(shown(word) for word in words)
 
 
 def shown(value: bytes) -> str:
-    r"""Bytes for a terminal: text as it is, quoted for redis-cli where it must be, `\xNN` for what is no text."""
+    r"""Bytes for a terminal: text as it is, quoted for redis-cli if needed, `\xNN` for bytes that are not text."""
     try:
         text = value.decode()
     except UnicodeDecodeError:

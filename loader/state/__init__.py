@@ -1,1 +1,1 @@
-"""What the loader remembers in the target: checkpoints, markers, locks, baselines, digests, history."""
+"""The loader's own data in the target: checkpoints, markers, locks, baselines, digests, history."""

@@ -1,9 +1,9 @@
-"""What a later run may build on: that the target still holds all that the runs before it have written.
+"""What a later run may build on: evidence that the target still holds everything that earlier runs have written.
 
-A run that leaves rows out, because they were not changed, needs to know. The baseline of a job, under
-`loader:{job}:baseline`, says what its last run was planned from; it stands as long as that is still the plan, the
-markers of that run are on every master, and no master has thrown keys away since, as far as it has counted them all
-the time: one that was restarted, or whose counters were, may have done so.
+A run that leaves out unchanged rows needs this. The baseline of a job, under `loader:{job}:baseline`, records the plan
+of its last run; it is valid as long as the plan is the same, the markers of that run are on every master, and no master
+has evicted keys since, as far as it has counted evictions all the time: a master that was restarted, or whose counters
+were reset, may have evicted some.
 """
 
 import json
@@ -26,15 +26,15 @@ from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 
 VERSION, EARLIER = 2, 1
-VOID = "void"  # all that stands there where a run without a baseline was called in question
+VOID = "void"  # the whole content if a run without a baseline is no longer trusted
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A run that ended well: its id, what it was planned from, its markers, and the masters as they were then.
+    """A run that ended well: its id, the facts of its plan, its markers, and the masters at that time.
 
-    `full` is when everything was read last, in seconds since 1970; `more` is what the way of reading adds; `void` is
-    empty as long as nobody has called it in question.
+    `full` is when everything was last read, in seconds since 1970; `more` is for the way of reading; `void` is empty
+    unless the baseline is no longer trusted.
     """
 
     run: str
@@ -47,7 +47,7 @@ class Baseline:
 
     @property
     def began(self) -> float | None:
-        """When its run began, in seconds since 1970; None where it does not say."""
+        """When its run began, in seconds since 1970; None if it does not say."""
         began = self.more.get("began")
         if isinstance(began, int | float) and math.isfinite(began) and 0 <= began <= LATEST:
             return float(began)
@@ -65,22 +65,22 @@ class Baselines:
         self._key = own_key(job, "baseline")
 
     def read(self) -> Baseline | None:
-        """The baseline; None where there is none, a `StateError` where it is none that this program wrote."""
+        """The baseline; None if there is none, a `StateError` if this program did not write it."""
         return read_baseline(self._target, self._job)
 
     def doubt(self, baseline: Baseline, facts: Mapping[str, str], masters: Mapping[Node, Life]) -> str:
-        """Why a run with these facts, on these masters, cannot build on it, in words; empty where it can."""
+        """Why a run with these facts, on these masters, cannot build on it, for people; empty if it can."""
         if baseline.void:
-            return "what the last run has left was called in question since"
+            return "the state left by the last run is no longer trusted"
         if changed := difference(baseline.facts, facts):
-            return f"the plan was changed: {changed}"
+            return f"the plan has changed: {changed}"
         seen = Markers(self._target, self._marker, baseline.run, baseline.markers, passing=False).read()
         if lost := [key for key, there in seen.items() if there is None]:
-            return f"the target was emptied, in part or whole: markers are gone ({', '.join(lost)})"
+            return f"the target was emptied, wholly or in part: markers are gone ({', '.join(lost)})"
         slots = self._target.slots
         vouched = {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
         if strange := (set(slots.nodes) | masters.keys()) - vouched:
-            return f"masters are new: {', '.join(sorted(map(str, strange)))}"
+            return f"there are new masters: {', '.join(sorted(map(str, strange)))}"
         before = {life.id: life for life in baseline.lives}
         doubts = (
             (node, doubt(life, before.get(life.id) or before.get(life.process))) for node, life in masters.items()
@@ -90,9 +90,9 @@ class Baselines:
     def save(
         self, run: str, facts: Mapping[str, str], masters: Iterable[Life], full: float, more: Mapping[str, Any]
     ) -> None:
-        """Have a run that ended well be what the next one builds on; the masters as they were since it began.
+        """Make a run that ended well the one that the next run builds on; the masters are as they were when it began.
 
-        Not where it was called in question since.
+        Does nothing if the baseline was voided since.
         """
         if self._read() != self._text:
             return
@@ -102,18 +102,18 @@ class Baselines:
         self._write(baseline)
 
     def begin(self) -> None:
-        """Note what is there: where it is another thing at the end, it was called in question meanwhile."""
+        """Note the current content: if it is different at the end, the baseline was voided meanwhile."""
         self._text = self._read()
 
     def void(self, *, under_way: bool = False) -> None:
-        """Have the next run read and write everything, and another one that is `under_way` leave nothing to build on.
+        """Make the next run read and write everything, and another run that is `under_way` leave nothing to build on.
 
-        What it says of itself stays: an incremental job has to know from when on hashes may have to go.
+        The rest of its content stays: an incremental job must know from which time on hashes may have to go.
         """
         token = secrets.token_hex(8)
         try:
             baseline = self.read()
-        except StateError:  # nothing is built on it, and the next run tells of it
+        except StateError:  # nothing builds on it, and the next run reports it
             baseline = None
         if baseline:
             self._write(replace(baseline, void=token))
@@ -150,9 +150,9 @@ def read_baseline(target: KeyReader, job: str) -> Baseline | None:
 
 
 def doubt(now: Life, before: Life | None) -> str:
-    """Why a master may have thrown keys away since then, in words; empty where it has not."""
+    """Why a master may have evicted keys since then, for people; empty if it has not."""
     if before is None:
-        return "was restarted, has taken over, or began replication again: it may have thrown keys away before"
+        return "was restarted, has taken over, or began replication again: it may have evicted keys before"
     if now.has_lost_count(before):
-        return "has had its counters reset, and may have thrown keys away before"
-    return "has thrown keys away" if now.evicted != before.evicted else ""
+        return "has had its counters reset, and may have evicted keys before"
+    return "has evicted keys" if now.evicted != before.evicted else ""

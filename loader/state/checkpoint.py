@@ -1,7 +1,7 @@
 """What a run leaves in the target: checkpoint, markers, owed prune and fields, under `loader:{job}:…`.
 
-State lives where the rows live, so a flushed cache has lost its checkpoint with its rows, and no resume can skip rows
-that are gone. Markers tell of a master that was emptied alone, see `markers`.
+State lives beside the rows, so a flushed cache loses its checkpoint with its rows, and no resume can skip rows that are
+gone. Markers reveal a master that was emptied on its own, see `markers`.
 """
 
 import json
@@ -19,8 +19,8 @@ from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3
 MAY_BE_UNKNOWN = {  # facts that are not noted of every job, nor by every version, and what it is that differs
-    "created": "the table was altered, rebuilt or replaced, or is another server's: its time of creation",
-    "inside": "the table was emptied, rebuilt or replaced, or is another server's: its number in InnoDB",
+    "created": "the table was altered, rebuilt or replaced, or is on another server: its time of creation",
+    "inside": "the table was emptied, rebuilt or replaced, or is on another server: its number in InnoDB",
     "generated": "the generated columns",
     "server's time zone": "the time zone of MySQL's sessions",
 }
@@ -28,11 +28,11 @@ MAY_BE_UNKNOWN = {  # facts that are not noted of every job, nor by every versio
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all was).
+    """Chunks that a run still owes, and the key from which nothing was planned yet (None with `ended`: all is planned).
 
-    `facts` is what the run was planned from, see `Plan.facts`; `markers` are the keys it left on the masters, and
-    `marks` what has to stand there, by key and field, as long as no chunk is lost that is not owed; `rejected` counts
-    the rows it could not write; `start` is what a later run needs to know of the run's beginning.
+    `facts` are those of the run's plan, see `Plan.facts`; `markers` are the keys it left on the masters, and `marks`
+    their required content, by key and field, as long as no loaded chunk is lost; `rejected` counts the rows it could
+    not write; `start` is what a later run needs to know of the run's beginning.
     """
 
     run: str
@@ -48,13 +48,13 @@ class Checkpoint:
 
     @property
     def ends(self) -> tuple[KeyValues, ...]:
-        """The keys at which something owed begins or ends."""
+        """The keys at which an owed chunk begins or ends."""
         ends = (self.after, *(end for chunk in self.owed for end in (chunk.after, chunk.upto)))
         return tuple(end for end in ends if end is not None)
 
 
 class StateStore:
-    """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has markers of its own."""
+    """The state of one job in its target, or of one shard (I, N) of it; a run that `resumes` has its own markers."""
 
     def __init__(
         self, target: RedisClient, job: str, shard: tuple[int, int] | None = None, *, resumes: bool = True
@@ -72,14 +72,14 @@ class StateStore:
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
     def read(self) -> Checkpoint | None:
-        """The checkpoint of an unfinished run; a `StateError` where it is none that this program wrote."""
+        """The checkpoint of an unfinished run; a `StateError` if this program did not write it."""
         text = self._target.ask(self._key.encode(), "GET", self._key)[1]
         if text is None:
             return None
         try:
             saved = recalled(Checkpoint, text, VERSION)
             if not all(is_literal(value) for end in saved.ends for value in end):
-                raise ValueError("it has a key that is no literal")  # noqa: TRY301
+                raise ValueError("it has a key that is not a literal")  # noqa: TRY301
             if len({chunk.number for chunk in saved.owed}) < len(saved.owed):
                 raise ValueError("it numbers its chunks wrongly")  # noqa: TRY301
             if "began" in saved.start:
@@ -89,13 +89,13 @@ class StateStore:
         return saved if "marks" in parsed(text) else replace(saved, facts=EarlierFacts(saved.facts))
 
     def misfit(self) -> StateError:
-        """The error that the checkpoint of this very plan has keys that are none of its table."""
+        """The error for a checkpoint of this very plan with keys that do not fit its table."""
         return foreign(self._key, "cannot be read (it has a key that does not fit the table)")
 
     def fields(self) -> frozenset[str]:
-        """The fields that hashes of the job may hold, as far as runs have noted it.
+        """The fields that hashes of the job may contain, as far as runs have noted them.
 
-        A `StateError` where that is none that this program wrote.
+        A `StateError` if this program did not write them.
         """
         text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
         try:
@@ -104,40 +104,40 @@ class StateStore:
             raise foreign(self._fields, f"cannot be read ({error})") from error
 
     def add_fields(self, names: frozenset[str]) -> None:
-        """Note more fields that hashes of the job may hold."""
+        """Note more fields that hashes of the job may contain."""
         try:
             known = self.fields()
-        except StateError:  # it was written meanwhile
+        except StateError:  # written by another run meanwhile
             known = frozenset()
         if not names <= known:
             self.set_fields(names | known)
 
     def set_fields(self, names: frozenset[str]) -> None:
-        """Note which fields hashes of the job may hold, and no others."""
+        """Note which fields hashes of the job may contain, and no others."""
         self._target.ask(self._fields.encode(), "SET", self._fields, json.dumps(sorted(names)))
 
     def owe_prune(self, run: str) -> None:
-        """Note that a prune is due, after a full sync, until `settle_prune`: a kill in between does not put it off."""
+        """Note that a prune is due after a full sync, until `settle_prune`: a kill in between does not lose it."""
         self._target.ask(self._prune.encode(), "SET", self._prune, run)
 
     def owes_prune(self) -> bool:
-        """Whether a prune is due, whoever has noted it."""
+        """Whether a prune is due, whichever run noted it."""
         return bool(self._target.ask(self._prune.encode(), "EXISTS", self._prune)[1])
 
     def settle_prune(self) -> None:
-        """Note that a prune was carried out, or refused to a person."""
+        """Note that a prune was carried out, or refused with a message."""
         self._target.ask(self._prune.encode(), "DEL", self._prune)
 
     def markers(self, run: str) -> Markers:
-        """The markers of a run, that has left them or is about to."""
+        """The markers of a run, which has left them or is about to."""
         return Markers(self._target, self.marker, run)
 
     def void(self) -> None:
-        """Delete the checkpoint of an earlier run, for good: the markers of a new one must not vouch for it."""
+        """Delete the checkpoint of an earlier run for good: the markers of a new run must not vouch for it."""
         self._target.keep(self._key.encode(), ("DEL", self._key))
 
     def forget(self, markers: Markers) -> None:
-        """Delete the checkpoint, where the run has one, and its markers."""
+        """Delete the checkpoint, if the run has one, and its markers."""
         if self._resumes:
             self._target.ask(self._key.encode(), "DEL", self._key)
         markers.forget()
@@ -151,7 +151,7 @@ class _Begin:
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """What of a plan has changed since a checkpoint, in words; None where nothing has.
+    """The changes of a plan since a checkpoint, for people; None if there are none.
 
     What tells a table or a server from another may be unknown on either side, and says nothing then.
     """

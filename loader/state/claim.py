@@ -1,8 +1,8 @@
-"""Whose the name of a job is in a target: two configs that share one would take each other's slots, status and rows.
+"""Claims of job names in a target: two configs with the same name would share slots, status and rows.
 
-The first run of a name that ends well claims it, under `loader:{job}:claim`: what it reads from, and how its keys
-begin. A config that differs in that is another one, and refused. A query, fields and the like may be changed at any
-time; what was done for other ones then counts no more, which their *fingerprint* tells.
+The first run of a name that ends well claims it, under `loader:{job}:claim`: with its source, table and key prefix. A
+config that differs in these is another one, and refused. The query, fields and so on may be changed at any time; work
+done before the change then no longer counts, which the *fingerprint* reveals.
 """
 
 import json
@@ -26,7 +26,7 @@ Claim = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A claim as it is kept; of a query it has no table."""
+    """A claim as it is stored; that of a query has no table."""
 
     source: str
     prefix: str
@@ -34,12 +34,12 @@ class _Kept:
 
 
 def claim_of(source: SourceConfig, job: JobConfig) -> Claim:
-    """What makes a job the one it is; a query may be changed as fields may, and makes none another."""
+    """The identity of a job; a query may be changed like fields, and is not part of it."""
     return {"source": source.address, "prefix": job.prefix} | ({"table": job.table} if job.table else {})
 
 
 def fingerprint(source: SourceConfig, job: JobConfig) -> str:
-    """Twelve digits that are others where other rows, or other hashes of them, are asked for."""
+    """Twelve digits that differ if other rows, or other hashes of them, are configured."""
     content = job.model_dump(mode="json", include=set(CONTENT))
     return sha256(json.dumps([source.address, content], sort_keys=True).encode()).hexdigest()[:12]
 
@@ -53,7 +53,7 @@ class Claims:
         self._key = own_key(job, "claim")
 
     def refusal(self, own: Claim) -> str:
-        """Why the name is not this config's to use, in words; empty where it is, a `StateError` where nobody knows."""
+        """Why this config may not use the name, for people; empty if it may, a `StateError` if that is unknown."""
         there = self._read()
         differs = [
             f"{words} {there[name]!r}, and {own[name]!r} here"
@@ -63,12 +63,13 @@ class Claims:
         if not differs:
             return ""
         return (
-            f"job {self._job!r} in this target is another config's: {', '.join(differs)}: give the job another name, or"
-            f" another target or database; if this very job has moved, `loader sync {self._job} --restart` says so"
+            f"job {self._job!r} in this target belongs to another config: {', '.join(differs)}: give the job another"
+            " name, or another target or database; if this job itself has moved, run"
+            f" `loader sync {self._job} --restart`"
         )
 
     def check(self, own: Claim) -> None:
-        """Raise `Foreign` where the name is another config's."""
+        """Raise `Foreign` if the name belongs to another config."""
         if refusal := self.refusal(own):
             raise Foreign(refusal)
 
@@ -76,18 +77,18 @@ class Claims:
         """Claim the name, under the job's lock."""
         try:
             there = self._read()
-        except StateError:  # the job has moved, and a person has said so
+        except StateError:  # the job has moved, and a person has confirmed it
             there = {}
         if there != own:
             self._target.ask(self._key.encode(), "SET", self._key, json.dumps({"version": VERSION, **own}))
 
     def _read(self) -> dict[str, str]:
-        """What is there; nothing where no run of this version has been, a `StateError` where it is no claim."""
+        """The stored claim; None if no run of this version has ended, a `StateError` if it is not a claim."""
         text = self._target.ask(self._key.encode(), "GET", self._key)[1]
         if text is None:
             return {}
         try:
             kept = asdict(recalled(_Kept, text, VERSION))
         except ValueError as error:
-            raise foreign(self._key, f"does not say whose the name is ({error})") from error
+            raise foreign(self._key, f"does not say which config has the name ({error})") from error
         return {name: value for name, value in kept.items() if value is not None}

@@ -1,9 +1,9 @@
-"""What a job's hashes were written from: a digest of each row, kept in the target chunk by chunk.
+"""The rows that a job's hashes were written from, as a digest per row, kept in the target chunk by chunk.
 
 A chunk's digests and keys are one blob under `loader:digest:{job}:{number}`, without a hash tag, so that chunks spread
-over the masters. The index `loader:{job}:digests`, a hash, has an entry a chunk with its bounds and the checksum of its
-blob: a blob that is not the one its entry speaks of is no more than a list of keys. An entry without a checksum is
-dirty: the chunk may hold anything, and is written whole.
+over the masters. The index `loader:{job}:digests`, a hash, has an entry per chunk with its bounds and the checksum of
+its blob: a blob with another checksum is only a list of keys. An entry without a checksum is dirty: the chunk may
+contain anything, and is written whole.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from loader.state_keys import foreign, own_key, spread_key
 VERSION = 1
 LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
 HEAD = struct.Struct("<BI")  # version, number of rows
-WRITER, BASE, PLAN, SIZE = "run", "base", "plan", "size"  # fields of the index beside the entries, which are numbers
+WRITER, BASE, PLAN, SIZE = "run", "base", "plan", "size"  # fields of the index that are not entries
 KNOWN = frozenset({WRITER, BASE, PLAN, SIZE})
 DIGITS = 18  # of a number
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Digests of some rows, eight bytes each, and their keys, each behind its length in four bytes."""
+    """Digests of some rows, eight bytes each, and their keys, each preceded by its length in four bytes."""
 
     digests: bytes = b""
     keys: bytes = b""
@@ -51,7 +51,7 @@ class Rows:
             at += 4 + size
 
     def without(self, keys: Collection[bytes]) -> "Rows":
-        """These rows, but for those of some keys."""
+        """These rows, except those with some keys."""
         if not keys:
             return self
         return self._only([key not in keys for key in self.split_keys()])
@@ -71,7 +71,7 @@ def pack(rows: Rows) -> bytes:
 
 
 def unpack(blob: bytes | None) -> Rows | None:
-    """The rows of a blob; None where it is none that this program wrote."""
+    """The rows of a blob; None if this program did not write it."""
     try:
         version, count = HEAD.unpack_from(blob or b"")
         end = HEAD.size + 8 * count
@@ -83,7 +83,7 @@ def unpack(blob: bytes | None) -> Rows | None:
 
 @dataclass(frozen=True, slots=True)
 class ChunkEntry:
-    """A chunk of the index: its bounds, its rows, the checksum of its blob (None: it is dirty) and who wrote that."""
+    """A chunk of the index: its bounds, its rows, the checksum of its blob (None: dirty) and the run that wrote it."""
 
     number: int
     after: KeyValues | None
@@ -101,8 +101,8 @@ class ChunkEntry:
 class Digests:
     """The digests of one job in its target, while `writer` runs.
 
-    Unless what is there is `trusted`, only chunks that the writer itself has written count as known. Raises `StartOver`
-    where another run writes meanwhile.
+    Unless the stored ones are `trusted`, only chunks that the writer itself has written count as known. Raises
+    `StartOver` if another run writes meanwhile.
     """
 
     def __init__(self, target: RedisClient, job: str, writer: str) -> None:
@@ -111,8 +111,8 @@ class Digests:
         self._key = own_key(job, "digests")
         self._writer = writer
         self.trusted = False
-        self.is_whole = True  # nothing is missing of what the last run has left
-        self.unread: set[bytes] = set()  # blobs that were none: which keys their chunks had is not known
+        self.is_whole = True  # nothing that the last run left is missing
+        self.unread: set[bytes] = set()  # invalid blobs: the keys that their chunks had are unknown
 
     def open(
         self,
@@ -121,7 +121,7 @@ class Digests:
         fits: Callable[[KeyValues], bool] = lambda _: True,
         before: Mapping[str, str] | None = None,
     ) -> list[ChunkEntry]:
-        """Begin to write, and return the chunks that are there, in the order of their keys.
+        """Begin to write, and return the existing chunks, in the order of their keys.
 
         They are trusted where they are of the plan with those facts, and what the run with that `base` has left, which
         may have noted the same facts in the words `before`; of another plan all are forgotten, and so are those whose
@@ -150,27 +150,25 @@ class Digests:
         return chain
 
     def check(self) -> None:
-        """Raise a `StateError` where the index is none at all."""
+        """Raise a `StateError` if the index is of another type."""
         self._ask("HLEN")
 
     def check_entries(self) -> None:
-        """Raise a `StateError` where the index is none, or an entry of it."""
+        """Raise a `StateError` if the index is of another type, or an entry is invalid."""
         flat = self._ask("HGETALL")
         for name, text in zip(flat[::2], flat[1::2], strict=True):
             known = name.decode(errors="replace") in KNOWN
             if not known and not (_is_number(name) and _entry(int(name), text)):
-                raise foreign(
-                    self._key, f"has an entry {ascii(name[:DIGITS])[1:]} that is none that this program wrote"
-                )
+                raise foreign(self._key, f"has an entry {ascii(name[:DIGITS])[1:]} that this program did not write")
 
     def close(self) -> None:
-        """All chunks are written: the next run may build on them, if a baseline with this writer says so."""
+        """All chunks are written: the next run may build on them, if a baseline with this writer allows it."""
         self._check_writer()
         self._ask("HMSET", BASE, self._writer, SIZE, "")
         self._ask("HSET", SIZE, self._ask("HLEN"))
 
     def read(self, number: int) -> tuple[ChunkEntry | None, Rows, bool]:
-        """The entry of a chunk as it is now, what its rows were, and whether its hashes are known to be theirs."""
+        """The current entry of a chunk, its previous rows, and whether its hashes are known to match them."""
         self._check_writer()
         entry = self.entry(number)
         if entry is None:
@@ -180,27 +178,27 @@ class Digests:
         return entry, rows or Rows(), known
 
     def mark_dirty(self, entry: ChunkEntry) -> None:
-        """Have a chunk count as dirty, before anything of it is written; a replica knows it too."""
+        """Mark a chunk as dirty, before any of it is written; on a replica too."""
         if entry.sum is None:
             return
         self.put(replace(entry, sum=None))
 
     def write(self, entry: ChunkEntry, rows: Rows, by: str | None = None) -> ChunkEntry:
-        """Write the blob of a chunk; the entry that then makes it known."""
+        """Write the blob of a chunk; return the entry that makes it known."""
         blob = pack(rows)
         key = self._blob_key(entry.number)
         self._target.ask(key, "SET", key, blob)
         return replace(entry, rows=len(rows), sum=zlib.crc32(blob), by=self._writer if by is None else by)
 
     def put(self, *entries: ChunkEntry) -> None:
-        """Have the index say this of chunks, in one command that a failover does not undo."""
+        """Store entries of chunks in the index, in one command that a failover does not undo."""
         words: list[str | int] = []
         for entry in entries:
             words += entry.number, _text(entry)
         self._target.keep(self._key.encode(), ("HMSET", self._key, *words))
 
     def fold(self, first: ChunkEntry, second: ChunkEntry) -> ChunkEntry | None:
-        """Make one chunk of two neighbours; None where one of them is dirty."""
+        """Join two neighbouring chunks; None if one of them is dirty."""
         (blob, one), (other_blob, other) = (self._rows(entry.number) for entry in (first, second))
         sums = [zlib.crc32(each or b"") for each in (blob, other_blob)]
         if one is None or other is None or sums != [first.sum, second.sum]:
@@ -211,23 +209,23 @@ class Digests:
         return entry
 
     def rows_of(self, number: int) -> Rows:
-        """What the blob of a chunk holds, none where it is not there."""
+        """The rows in the blob of a chunk, empty if there is no blob."""
         return self._rows(number)[1] or Rows()
 
     def entry(self, number: int) -> ChunkEntry | None:
-        """The entry of a chunk as it is now."""
+        """The current entry of a chunk."""
         text = self._ask("HGET", number)
         return None if text is None else _entry(number, text)
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """Forget chunks, blob and entry."""
+        """Forget chunks: blobs and entries."""
         for number in numbers:
             self._ask("HDEL", number)
             key = self._blob_key(number)
             self._target.ask(key, "UNLINK", key)
 
     def clear(self) -> None:
-        """Forget all there is: the job no longer asks what was changed."""
+        """Forget everything: the job no longer writes only changes."""
         try:
             flat = self._ask("HGETALL")
         except StateError:
@@ -237,7 +235,7 @@ class Digests:
             self._ask("DEL")
 
     def _without(self, chain: Sequence[ChunkEntry], writer: str) -> list[ChunkEntry]:
-        """The chunks, dirty where a run wrote them that did not end: no baseline vouches for its last writes."""
+        """The chunks, dirty if an unfinished run wrote them: no baseline vouches for its last writes."""
         dirty = [replace(entry, sum=None) if entry.by == writer else entry for entry in chain]
         if changed := [entry for entry, before in zip(dirty, chain, strict=True) if entry != before]:
             self.put(*changed)
@@ -254,7 +252,7 @@ class Digests:
         return f"{spread_key('digest', self._job)}:{number}".encode()
 
     def _rows(self, number: int) -> tuple[bytes | None, Rows | None]:
-        """The blob of a chunk, and its rows; None for what is not there, or is none."""
+        """The blob of a chunk, and its rows; None if missing or invalid."""
         key = self._blob_key(number)
         try:
             blob: bytes | None = self._target.ask(key, "GET", key)[1]
@@ -296,7 +294,7 @@ def _bounded(entry: ChunkEntry, fits: Callable[[KeyValues], bool]) -> bool:
 
 
 def _chain(entries: Iterable[ChunkEntry]) -> list[ChunkEntry]:
-    """The chunks that follow one another from the start of the table on."""
+    """The chunks that follow one another from the start of the table."""
     following = {entry.after: entry for entry in entries}
     chain: list[ChunkEntry] = []
     after: KeyValues | None = None

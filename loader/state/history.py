@@ -1,7 +1,7 @@
-"""The runs of a job that are over, newest first, in its target under `loader:{job}:runs`; and the last good one apart.
+"""The finished runs of a job, newest first, in its target under `loader:{job}:runs`; the last good one is kept apart.
 
-`loader:{job}:success` has the last run that ended well and loaded all that the job asks for: failures may be more than
-the list holds.
+`loader:{job}:success` has the last run that ended well and loaded everything that the job asks for: there may be more
+failures than the list holds.
 """
 
 import json
@@ -37,10 +37,10 @@ AWAY_TIME = 1  # seconds that a target has to take a run's entry if it, or MySQL
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run that is over. Times are in seconds since 1970; `seconds` are those from its plan to its last chunk.
+    """A finished run. Times are in seconds since 1970; `seconds` lasts from its plan to its last chunk.
 
-    `partial` says that options left rows of the job out; `of` is the fingerprint of what the job was then, None where
-    it is not known.
+    `partial` says that options left rows of the job out; `of` is the fingerprint of the job at that time, None if
+    unknown.
     """
 
     job: str
@@ -63,17 +63,17 @@ class RunRecord:
 
     @property
     def by(self) -> str:
-        """Who began it."""
+        """`schedule` or `hand`, depending on what started it."""
         return "hand" if self.slot is None else "schedule"
 
     @property
     def is_success(self) -> bool:
-        """Whether it ended well, rejected rows aside, and was of the whole job."""
+        """Whether it ended well, apart from rejected rows, and covered the whole job."""
         return self.status.is_success and not self.partial
 
 
 def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRecord:
-    """What is kept of a run that is over now, by this machine's clock."""
+    """The entry of a run that is over now, by this machine's clock."""
     return RunRecord(
         job=run.job,
         run=run.id,
@@ -102,10 +102,10 @@ class History:
         self._target = target
         self._runs = own_key(job, "runs")
         self._success = own_key(job, "success")
-        self.odd: StateError | None = None  # why entries were left out of what was asked for last
+        self.odd: StateError | None = None  # why entries were left out of the last answer
 
     def add(self, entry: RunRecord) -> None:
-        """Put a run before the others, and let go of the oldest."""
+        """Put a run before the others, and drop the oldest."""
         text = json.dumps({"version": VERSION, **asdict(entry)})
         if entry.is_success:
             self._ask(self._success, "SET", text)
@@ -113,7 +113,7 @@ class History:
         self._ask(self._runs, "LTRIM", 0, KEPT - 1)
 
     def last(self, most: int = 1) -> list[RunRecord]:
-        """The newest runs, newest first; those that this program did not write are left out, which `odd` tells."""
+        """The newest runs, newest first; those that this program did not write are left out, see `odd`."""
         texts, entries, why = self._ask(self._runs, "LRANGE", 0, most - 1), [], ""
         for text in texts:
             try:
@@ -126,7 +126,7 @@ class History:
         return entries
 
     def success(self) -> RunRecord | None:
-        """The last run that ended well and was of the whole job; a `StateError` where that cannot be read."""
+        """The last run that ended well and covered the whole job; a `StateError` if it cannot be read."""
         text = self._ask(self._success, "GET")
         try:
             return None if text is None else _read(text)
@@ -134,29 +134,29 @@ class History:
             raise foreign(self._success, f"cannot be read ({error})") from error
 
     def now(self) -> float:
-        """What time it is by the clock that tells when runs were, in seconds since 1970."""
+        """The time by the clock that dates runs, in seconds since 1970."""
         return self._target.time(self._runs)
 
     def _ask(self, key: str, command: str, *words: str | int) -> Any:
         return self._target.ask(key.encode(), command, key, *words)[1]
 
 
-@lru_cache(1024)  # who looks at many jobs each second reads the same ones
+@lru_cache(1024)  # callers that read many jobs each second get the same entries
 def _read(text: bytes) -> RunRecord:
-    """An entry; a `ValueError` says why it is none that this program wrote."""
+    """An entry; a `ValueError` says why this program did not write it."""
     entry = recalled(RunRecord, text, VERSION)
     if not entry.rows.keys() >= set(COUNTS) or not entry.chunks.keys() >= {"total", "done", "retried"}:
         raise ValueError("counts are missing")
     if (entry.slot or 0) > LATEST:
-        raise ValueError("slot is no time")
+        raise ValueError("slot is not a time")
     return entry
 
 
 def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
-    """Put a run into its job's history, and note what the target knows of the job; say why that could not be done.
+    """Put a run into its job's history, and note the target's state of the job; return why that failed, if it did.
 
-    When it was is told by the target's clock, which whoever asks for its age goes by. Nothing of how the run ended
-    depends on it, but for a signal that comes meanwhile.
+    The run is dated by the target's clock, by which its age is computed. The outcome of the run does not depend on
+    this, except for a signal that arrives meanwhile.
     """
     failures: list[Exception] = []
     patience = AWAY_TIME if run.outcome.is_unreachable else ANSWER_TIME
@@ -168,15 +168,15 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
             with RedisClient(settings.target.within(patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
-                with suppress(StateError):  # which whoever asks for them is told
+                with suppress(StateError):  # which readers are told
                     run.listed = Rejects(target, job.name).count()
                     run.watermark = watermark(target, job)
                 History(target, job.name).add(timed)
-        except Exception as error:  # noqa: BLE001  # it is told of where the run waits
+        except Exception as error:  # noqa: BLE001  # reported by the run's caller
             failures.append(error)
 
     try:
-        thread = start_thread(write)  # which is left where each of many nodes takes its time not to answer
+        thread = start_thread(write)  # abandoned if many nodes each take their time not to answer
         thread.join(patience + 1)
     except Stopped as stop:
         run.outcome = Outcome(stop.kind, str(stop))
@@ -188,20 +188,20 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
             failures.append(LoaderError("redis does not answer"))
     if failures and not isinstance(failures[0], LoaderError | OSError):
         raise failures[0]
-    return str(failures[0]) if failures and run.outcome.is_success else ""  # a run that failed has said so itself
+    return str(failures[0]) if failures and run.outcome.is_success else ""  # a failed run has reported it itself
 
 
 def watermark(target: KeyReader, job: JobConfig) -> float | None:
     """Up to when an incremental job has what was changed: when its last run that counts began, by the target's.
 
-    In seconds since 1970; None where it is not known, a `StateError` where it cannot be read.
+    In seconds since 1970; None if unknown, a `StateError` if it cannot be read.
     """
     baseline = read_baseline(target, job.name) if job.incremental else None
     return baseline.began if baseline else None
 
 
 def was_loaded(settings: Config, job: JobConfig) -> bool:
-    """Whether a job has ever ended well; false where the target does not say so at once."""
+    """Whether a job has ever ended well; false if the target does not answer at once."""
     try:
         with RedisClient(settings.target.within()) as target:
             return History(target, job.name).success() is not None
@@ -210,15 +210,15 @@ def was_loaded(settings: Config, job: JobConfig) -> bool:
 
 
 def successes(target: RedisClient, source: SourceConfig, jobs: Mapping[str, JobConfig]) -> dict[str, float]:
-    """When each job, as it is now, succeeded last, in seconds since 1970; jobs that have not are left out."""
+    """When each job, as configured now, last succeeded, in seconds since 1970; jobs that never did are left out."""
     found = {}
     for name, job in jobs.items():
-        with suppress(StateError):  # which the status of the job tells of
+        with suppress(StateError):  # reported by the status of the job
             if (entry := History(target, name).success()) and is_of(entry, source, job):
                 found[name] = entry.ended
     return found
 
 
 def is_of(entry: RunRecord, source: SourceConfig, job: JobConfig) -> bool:
-    """Whether a run was of the job as it is now, as far as is known."""
+    """Whether a run was of the job as configured now, as far as is known."""
     return entry.of in {None, fingerprint(source, job)}

@@ -1,4 +1,4 @@
-"""Who holds the lock of a job, and what its fence says: read, never changed."""
+"""The holders of a job's lock, and the content of its fence: read, never changed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from loader.state.markers import CALLED
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
-PIDS = 1 << 31  # no process has a number that is greater
+PIDS = 1 << 31  # no process id is greater
 SHOWN = 40  # bytes of a strange entry's name
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock now: the part of the job, the run, where, and since when (ISO 8601)."""
+    """The holder of a lock: the part of the job, the run, the machine, and since when (ISO 8601)."""
 
     part: str
     run: str
@@ -29,13 +29,13 @@ class Holder:
 
 
 def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
-    """Who holds the lock of a job now; a `StateError` where it is none that this program wrote."""
+    """The current holders of a job's lock; a `StateError` if this program did not write it."""
     key = own_key(job, "lock")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     if not flat:
         return ()
     now = target.time(key) * 1000
-    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # who holds it alone renews only that
+    alone = target.ask(key.encode(), "PTTL", key)[1] if len(flat) == 2 else 0  # a single holder renews only that
     found = []
     for part, text in zip(flat[::2], flat[1::2], strict=True):
         held = holder_of(key, part, text)
@@ -45,7 +45,7 @@ def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
 
 
 def check_fence(target: RedisClient, job: str) -> None:
-    """Raise a `StateError` where the fence of a job is none that this program wrote."""
+    """Raise a `StateError` if this program did not write a job's fence."""
     key = own_key(job, "fence")
     flat = target.ask(key.encode(), "HGETALL", key)[1]
     for token, name in zip(flat[::2], flat[1::2], strict=True):
@@ -54,7 +54,7 @@ def check_fence(target: RedisClient, job: str) -> None:
 
 
 def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
-    """Those of the jobs that have a lock now, held or about to lapse: keys that expire, and are no rows."""
+    """The jobs that have a lock now, held or about to expire: these keys expire, and are not rows."""
     keys = {job: own_key(job, "lock") for job in jobs}
     asked: list[Question] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
     replies = Prefetched(target, asked)
@@ -63,7 +63,7 @@ def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a lock says of its holder, beside its time and what tells its process apart."""
+    """The holder described by a lock, besides its time and the identity of its process."""
 
     token: str
     run: str
@@ -73,7 +73,7 @@ class _Entry:
 
 
 def holder_of(key: str, part: bytes, text: bytes) -> dict[str, Any]:
-    """An entry of a lock; a `StateError` where it is none that this program wrote."""
+    """An entry of a lock; a `StateError` if this program did not write it."""
     try:
         held = parsed(text)
         built(_Entry, {name: held.get(name) for name in ("token", "run", "host", "pid", "since")}, most=PIDS)
@@ -86,5 +86,5 @@ def holder_of(key: str, part: bytes, text: bytes) -> dict[str, Any]:
 
 
 def strange(key: str, entry: bytes) -> StateError:
-    """The error that a lock or a fence has an entry that no loader has written."""
-    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that is none that this program wrote")
+    """The error for an entry of a lock or a fence that no loader has written."""
+    return foreign(key, f"has an entry {ascii(entry[:SHOWN])[1:]} that this program did not write")

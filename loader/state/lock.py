@@ -1,12 +1,12 @@
-"""One run per job: a lock in the target, which its owner renews and which lapses when its owner is gone.
+"""One run per job: a lock in the target, which its owner renews and which expires when its owner is gone.
 
 The lock is one hash, `loader:{job}:lock`, with a field for each part of the job that a run holds: `1/1` is all of it,
-`2/4` the second of four shards. Two parts exclude each other unless they are different shards of the same number.
-Every step is one script, so that two runs never both hold it; times are the server's.
+`2/4` the second of four shards. Two parts exclude each other unless they are different shards of the same number. Every
+step is one script, so that two runs never both hold it; times are the server's.
 
-A run that did not let its lock go may still have commands under way. `loader:{job}:fence`, a hash without a time to
-live, has what the connections of each run are called, from its lock on until it has left nothing behind. Who takes the
-lock shuts out all that are listed there and hold no lock now, before it writes.
+A run that did not release its lock may still have commands in flight. `loader:{job}:fence`, a hash without a time to
+live, lists the names of each run's connections, from its lock on until it has left nothing behind. The run that takes
+the lock shuts out all those listed that hold no lock now, before it writes.
 """
 
 import json
@@ -28,13 +28,13 @@ from loader.state.holders import holder_of, strange
 from loader.state_keys import of_another_type, own_key
 
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
-FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was set
-RENEW = 5.0  # seconds between two renewals: several may fail before the lock lapses
+FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was changed
+RENEW = 5.0  # seconds between two renewals: several may fail before the lock expires
 
-# KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead.
-# Gives "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and
-# the token and name of each run that is to be shut out; or "foreign", and the key and entry that no loader has written.
-# Who holds it alone renews it without writing, which a full Redis allows; the key's own end is then the lock's.
+# KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead. Returns
+# "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and the
+# token and name of each run to shut out; or "foreign", and the key and entry that no loader has written. A single
+# holder renews it without writing, which a full Redis allows; the key's own expiry is then the lock's.
 TAKE = """
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
@@ -100,7 +100,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
 return outcome
 """
-# KEYS: the lock, the fence. ARGV: part, token, tokens to take off the fence. What no loader has written stays.
+# KEYS: the lock, the fence. ARGV: part, token, tokens to remove from the fence. Foreign content stays.
 DROP = """
 if redis.call('TYPE', KEYS[1])['ok'] == 'hash' then
   local good, own = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]))
@@ -118,7 +118,7 @@ _under_way: set[str] = set()  # tokens of the locks of this process
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Who is in the way, and the milliseconds that its lock still has."""
+    """The holder in the way, and the milliseconds that its lock still has."""
 
     holder: dict[str, Any]
     left: int
@@ -127,15 +127,15 @@ class _Held:
 class Lock:
     """The lock of one run on a job, or on one shard (I, N) of it; `take` it first.
 
-    `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this
-    process or while the target is away, or another run has the lock; then `lost` is called too. A run may take its own
-    lock again, which it then has `shared`: see `take_doubt`.
+    `lapsed` says why nothing may be written for now: the last renewal is too long ago, as after a pause of this process
+    or while the target is away, or another run has the lock; then `lost` is called too. A run may take its own lock
+    again, which it then has `shared`: see `take_doubt`.
     """
 
     def __init__(self, settings: TargetConfig, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
-        self.shared = False  # another run has, or may have had it while this one took it for its own
+        self.shared = False  # another run has it, or may have had it while this one counted it as its own
         self._doubted: float | None = None  # since when, on the monotonic clock
-        self._sure = 0  # the grant from which on it is this run's alone
+        self._sure = 0  # the grant from which on only this run has it
         self._settings = settings
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
@@ -145,45 +145,46 @@ class Lock:
         self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
         _under_way.add(self._token)
         self._until = 0.0
-        self._renewed = 0.0  # when it was surely held, on the monotonic clock
+        self._renewed = 0.0  # when it was certainly held, on the monotonic clock
         self._grants = 0
-        self._known = False  # by a replica, where there is one: a failover gives it to no other run
+        self._known = False  # known to a replica, if there is one: a failover gives it to no other run
         self._failure: LoaderError | None = None  # of the last renewal
         self._lost: LoaderError | None = None
         self._hear: Callable[[LoaderError], None] = lambda _: None
         self._target: RedisClient | None = None  # the run's
-        self._strangers: dict[bytes, str] = {}  # tokens of runs that are to be shut out, and what they are called
+        self._strangers: dict[bytes, str] = {}  # tokens of runs to shut out, and the names of their connections
         self._thread: threading.Thread | None = None
         self._asking = threading.Lock()
         self._ended = threading.Event()
 
     def take(self, target: RedisClient) -> None:
-        """Take the lock, and shut out who may still write; a `LoaderError` with exit code 5 names who has it.
+        """Take the lock, and shut out runs that may still write; a `LoaderError` with exit code 5 names the holder.
 
-        The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other.
+        The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other
+        run.
         """
         self._target = target
         dead: list[str] = []
         while held := self._ask(target, dead):
             token = held.holder["token"]
             if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
-                far = f", or `DEL {self._key}` where there is no such run" * (held.left > FAR)
-                raise LoaderError(f"{_refusal(self._job, held)}: wait for its end{far}", kind=Kind.LOCKED)
+                far = f", or `DEL {self._key}` if there is no such run" * (held.left > FAR)
+                raise LoaderError(f"{_refusal(self._job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
             dead.append(token)
         self._shut_out(target)
 
     @property
     def strangers(self) -> Iterable[str]:
-        """What the connections are called of runs that must not write any more."""
+        """The names of the connections of runs that must not write any more."""
         return self._strangers.values()
 
     def keep(self, lost: Callable[[LoaderError], None]) -> None:
-        """Renew the lock from now on, in a thread of its own."""
+        """Renew the lock from now on, in its own thread."""
         self._hear = lost
         self._thread = start_thread(self._renew)
 
     def grant(self) -> int:
-        """How often the lock was granted again: what was read before it lapsed must not be written after."""
+        """How often the lock was granted again: values read before it expired must not be written afterwards."""
         return self._grants
 
     def lapsed(self) -> LoaderError | None:
@@ -200,7 +201,7 @@ class Lock:
         return error
 
     def confirm(self) -> None:
-        """Make sure that the lock is held now: a connection that failed may have been closed by who took it over."""
+        """Make sure that the lock is held now: the run that took it over may have closed a failed connection."""
         assert self._target
         if not self._asking.acquire(timeout=allowed(TTL)):
             raise LoaderError(
@@ -215,19 +216,19 @@ class Lock:
             raise self._lost
 
     def take_doubt(self) -> float | None:
-        """Since when another run may have held the lock too, on the monotonic clock; asked for once.
+        """Since when another run may have held the lock too, on the monotonic clock; cleared by the call.
 
-        What was written since then may be older than what that one has written.
+        Values written since then may be older than those that the other run has written.
         """
         doubted, self._doubted = self._doubted, None
         return doubted
 
     def is_doubtful(self, grant: int) -> bool:
-        """Whether another run may have had the lock since it was granted for the so manieth time."""
+        """Whether another run may have had the lock since the grant of this number."""
         return grant < self._sure
 
     def leave(self) -> bool:
-        """Renew the lock no more; false where a renewal is under way that may still do so."""
+        """Stop renewing the lock; false if a renewal is in progress that may still take effect."""
         self._ended.set()
         _under_way.discard(self._token)
         if self._thread:
@@ -235,12 +236,12 @@ class Lock:
         return not (self._thread and self._thread.is_alive())
 
     def end(self) -> None:
-        """Have nothing more be written, whoever of the run is still at work."""
+        """Allow no more writes, from any thread of the run."""
         self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
 
     def drop(self, target: RedisClient) -> None:
-        """Let the lock go; the fence stays where something that this run has sent may still be carried out."""
-        if not self.leave():  # the renewal would undo this: the lock lapses by itself
+        """Release the lock; the fence stays if commands of this run may still be executed."""
+        if not self.leave():  # the renewal would undo this: the lock expires by itself
             return
         off: list[str | bytes] = [*self._closed(target)]
         if target.fences.is_settled(target.slots.nodes) and not self.lapsed():
@@ -249,7 +250,7 @@ class Lock:
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
 
     def _ask(self, target: RedisClient, dead: Sequence[str] = ()) -> _Held | None:
-        """Take or renew the lock; who is in the way."""
+        """Take or renew the lock; return the holder in the way."""
         started, clock = _now(), time.monotonic()
         name = self._target.name if self._target else target.name
         words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, name, *dead]
@@ -265,7 +266,7 @@ class Lock:
                 raise
             raise LoaderError(f"the lock {self._key} cannot be taken: {error}") from error
         if outcome == b"taken" or started > self._until:
-            self._grants += 1  # also where no replica knows of it yet: it was gone in any case
+            self._grants += 1  # even if no replica knows of it yet: it was gone in any case
         if outcome == b"taken":
             if self._grants > 1:
                 self.shared, self._sure = True, self._grants
@@ -282,14 +283,14 @@ class Lock:
         return None
 
     def _shut_out(self, target: RedisClient) -> None:
-        """Have the masters close the connections of runs that left their lock without a word; some may do so later.
+        """Make the masters close the connections of runs that left without releasing their lock; some may do so later.
 
-        Where a master cannot be told to, what the host of such a run still holds is waited for.
+        If a master cannot be told to, wait for the bytes that the host of such a run still holds.
         """
         if not self._strangers:
             return
         for node in target.slots.nodes:
-            with suppress(TargetError):  # nothing is sent there before it has
+            with suppress(TargetError):  # nothing is sent there before it has done so
                 target.command(node, "PING")
         if target.fences.unkillable:
             time.sleep(FORGET)
@@ -301,7 +302,7 @@ class Lock:
         return list(self._strangers) if target.fences.has_shut_out(self._strangers.values(), target.slots.nodes) else []
 
     def _hear_of(self, held: _Held | None) -> None:
-        """Note who is in the way of a renewal."""
+        """Note the holder in the way of a renewal."""
         self._failure = None
         if held:
             self.shared = True
@@ -309,8 +310,8 @@ class Lock:
             self._hear(self._lost)
 
     def _renew(self) -> None:
-        """Renew until the end; a lock that lapsed is taken again if nobody has it."""
-        own: RedisClient | None = None  # a worker's command to a node that hangs must not hold up the renewal behind it
+        """Renew until the end; an expired lock is taken again if nobody has it."""
+        own: RedisClient | None = None  # a worker's command to a node that hangs must not delay the renewal behind it
         while not self._lost and not self._ended.wait(RENEW if not self.lapsed() else 0.5):
             with self._asking:
                 if self._lost or self._ended.is_set():
@@ -328,12 +329,12 @@ class Lock:
 
 
 def _foreign(key: bytes, *entry: bytes) -> StateError:
-    """The error that a key is of another type, or has an entry that is none."""
+    """The error for a key of another type, or with an invalid entry."""
     return strange(key.decode(), entry[0]) if entry else of_another_type(key.decode())
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Whether the holder is a run of this very process that has ended, while its lock could not be let go."""
+    """Whether the holder is a run of this very process that has ended without being able to release its lock."""
     own = identity()
     return all(holder.get(name) == value for name, value in own.items()) and holder["token"] not in _under_way
 
@@ -342,10 +343,10 @@ def _refusal(job: str, held: _Held) -> str:
     holder = held.holder
     return (
         f"job {job!r} is locked by run {holder['run']} (host {holder['host']}, pid {holder['pid']}, since"
-        f" {holder['since']}), whose lock ends {held.left / 1000:.0f} s from now unless it is renewed"
+        f" {holder['since']}), whose lock expires in {held.left / 1000:.0f} s unless it is renewed"
     )
 
 
 def _now() -> float:
-    """Seconds that go on while this process, or the machine, is asleep."""
+    """Seconds that advance even while this process, or the machine, is asleep."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

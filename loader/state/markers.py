@@ -1,11 +1,10 @@
-"""Markers: a key of a run on every master, by which it is noticed that a master has lost some of what was written.
+"""Markers: a key of a run on every master, which reveals that a master has lost some writes.
 
-Redis loses its newest writes at a time: a replica that takes over lacks what it had not received yet, a server that is
-started again has what it had saved by then. So each worker has the masters note a number behind each of its chunks, in
-a field of its own of every marker, and only where the number before is still there. As long as a number stands there,
-nothing is lost that was written before it. Without its marker a master was emptied; with one of another run, someone
-else writes. It says what that run's connections are called, too: who comes next and finds it shuts them out, though the
-fence was lost with the lock.
+Redis can lose its newest writes: a replica that takes over lacks those it had not received yet, and a restarted server
+has only those it had saved. So each worker makes the masters record a number after each of its chunks, in its own field
+of every marker, and only if the previous number is still there. As long as a number is there, nothing written before it
+is lost. A master without its marker was emptied; if the marker is of another run, that run writes too. It also has the
+name of that run's connections: a later run that finds it shuts them out, even if the fence was lost with the lock.
 """
 
 import re
@@ -20,14 +19,14 @@ from loader.redis.client import RedisClient
 from loader.redis.errors import REDIRECT, error_text
 from loader.wire.slots import SlotMap, slot_of
 
-GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or threw keys away"
+GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or evicted keys"
 LOST = "a master has lost writes of this run: it came back from an older snapshot, or a replica without them took over"
-RUN, NAME = "run", "name"  # fields with the id of the run, and what its connections are called; others are numbers
-CALLED = re.compile(r"loader-[0-9a-f]+")  # what a run's connections may be called: others are none of the loader's
+RUN, NAME = "run", "name"  # fields with the id of the run and the name of its connections; other fields are numbers
+CALLED = re.compile(r"loader-[0-9a-f]+")  # possible names of a run's connections: others are not the loader's
 EARLIER = re.compile(rb"[0-9a-f]{12}")  # the whole of a marker that an earlier version has left: a run
 DIGITS = 18  # of a number
-END = "end"  # the field that is set when all chunks are loaded
-# KEYS: the marker. ARGV: field, the number before ("" for none), number. Gives whether the number before was there.
+END = "end"  # the field that is set once all chunks are loaded
+# KEYS: the marker. ARGV: field, the previous number ("" for none), number. Returns whether that was there.
 NOTE = """
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
@@ -38,20 +37,20 @@ return 1
 class Markers:
     """The markers of one run, whose keys begin with `prefix`; `left` are those of an earlier process of that run.
 
-    They are `passing` where they go when the run is over.
+    They are `passing` if they are deleted when the run is over.
     """
 
     def __init__(
         self, target: RedisClient, prefix: str, run: str, left: Sequence[str] = (), *, passing: bool = True
     ) -> None:
         self.run = run
-        self.strange: set[str] = set()  # markers that were none, and are rewritten
+        self.strange: set[str] = set()  # invalid markers, which are rewritten
         self._passing = passing
         self._target = target
         self._prefix = prefix
         self._keys = list(left)
         self._left = list(left)  # not looked at yet: an earlier version's are rewritten
-        self._life = secrets.token_hex(2)  # an earlier process of the run has counted in fields of its own
+        self._life = secrets.token_hex(2)  # an earlier process of the run has counted in its own fields
         self._numbers = count(1)
         self._moved = self.field("moved")
         self._slots: SlotMap | None = None
@@ -66,7 +65,7 @@ class Markers:
         return tuple(self._keys)
 
     def leave(self) -> None:
-        """Leave a marker on every master that has none, and have a replica of each know it."""
+        """Leave a marker on every master that has none, and wait until a replica of each has it."""
         with self._leaving:
             while self._left:
                 if self._earlier_run(self._left[-1]) == self.run.encode():
@@ -81,7 +80,7 @@ class Markers:
                 self._keys.append(key)
 
     def place(self, node: Node) -> str | None:
-        """The key of a master's marker; None where it has none."""
+        """The key of a master's marker; None if it has none."""
         slots = self._target.slots
         with self._lock:
             if slots is not self._slots:
@@ -90,7 +89,7 @@ class Markers:
             return self._places.get(node)
 
     def move(self, node: Node) -> None:
-        """Have a master keep its marker in another slot, as its own is being moved."""
+        """Move a master's marker to another slot, because its own is being moved."""
         with self._lock:
             key = self._places.pop(node, None)
             self._moves |= {key} if key else set()
@@ -99,11 +98,11 @@ class Markers:
         self._slots = None
 
     def field(self, name: object) -> "Field":
-        """What one worker notes in all markers."""
+        """The marks of one worker, recorded in all markers."""
         return Field(self, f"{self._life}.{name}")
 
     def note_moves(self) -> tuple[Mark, ...]:
-        """Have every master note that slots have moved; the marks that vouch for all that was written before."""
+        """Make every master record that slots have moved; the marks that vouch for everything written before."""
         self.leave()
         marks = self._moved.begin(self._target.slots.nodes)
         for mark in marks.values():
@@ -113,7 +112,7 @@ class Markers:
         return tuple(marks.values())
 
     def reach_all(self, node: Node, seconds: float) -> bool:
-        """Whether all replicas of a master have what it has, or have it within so many seconds."""
+        """Whether all replicas of a master have all its writes, or get them within this many seconds."""
         key, replicas = self.place(node), self._target.topology.replicas_of(node)
         if key is None or not replicas:
             return False
@@ -128,15 +127,15 @@ class Markers:
         return int(count) >= replicas
 
     def read(self) -> dict[str, dict[str, int] | None]:
-        """What stands in each marker, by field; None for one that is gone, or is another run's."""
+        """The content of each marker, by field; None for one that is gone, or is another run's."""
         return {key: self._read(key) for key in self.keys}
 
     def next(self) -> int:
-        """A number that is greater than all before."""
+        """A number greater than all before."""
         return next(self._numbers)
 
     def forget(self) -> None:
-        """Take the markers away."""
+        """Delete the markers."""
         for key in self.keys:
             self._target.ask(key.encode(), "DEL", key)
 
@@ -152,7 +151,7 @@ class Markers:
         return {name.decode(errors="replace"): int(text) for name, text in numbers.items()}
 
     def _name_in(self, key: str) -> str:
-        """What the connections of another run are called that has left a marker there."""
+        """The name of the connections of another run that has left a marker there."""
         fields = self._fields(key)
         name = fields.get(NAME.encode(), b"").decode(errors="replace")
         if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields) and not self._earlier_run(key):
@@ -160,7 +159,7 @@ class Markers:
         return name if CALLED.fullmatch(name) and name != self._target.name else ""
 
     def _fields(self, key: str) -> dict[bytes, bytes]:
-        """The fields of a marker; none where it is none."""
+        """The fields of a marker; empty if it is invalid."""
         try:
             flat = self._target.ask(key.encode(), "HGETALL", key)[1]
         except StateError:
@@ -195,18 +194,18 @@ class Markers:
 
 
 class Field:
-    """The field that one worker has of all markers; another one where it is not known what stands there."""
+    """One worker's field in all markers; a new one if its content is unknown."""
 
     def __init__(self, markers: Markers, name: str) -> None:
         self._markers = markers
         self._name = name
         self._epoch = 0
-        self._before: dict[str, int] = {}  # what stands there, by the key of the marker
+        self._before: dict[str, int] = {}  # the content, by the key of the marker
         self._open = False
 
     def begin(self, nodes: Iterable[Node]) -> dict[Node, Mark]:
-        """What masters are to note, where they have a marker."""
-        if self._open:  # the last time was not seen through
+        """The mark that masters are to record, if they have a marker."""
+        if self._open:  # the last attempt did not finish
             self._epoch += 1
             self._before = {}
         self._open = True
@@ -215,23 +214,23 @@ class Field:
         return {node: (key, field, number) for node, key in places if key}
 
     def command(self, mark: Mark) -> list[bytes]:
-        """The command that has it noted, which is replied with 0 where what was noted before is lost."""
+        """The command that records it; the reply is 0 if the previous mark is lost."""
         key, field, number = mark
         words = ["EVAL", NOTE, 1, key, field, self._before.get(key, ""), number]
         return [str(word).encode() for word in words]
 
     def end(self, marks: Mapping[Node, Mark]) -> None:
-        """All masters have noted it."""
+        """All masters have recorded it."""
         self._before |= {key: number for key, _, number in marks.values()}
         self._open = False
 
     def move(self, node: Node) -> None:
-        """Have a master keep its marker in another slot."""
+        """Move a master's marker to another slot."""
         self._markers.move(node)
 
 
 def lacking(seen: Mapping[str, Mapping[str, int] | None], marks: Iterable[Mark]) -> bool:
-    """Whether something that these marks vouch for is lost, by what stands in the markers that are there."""
+    """Whether any write that these marks vouch for is lost, judging by the markers that are there."""
     for key, field, number in marks:
         there = seen.get(key)
         if there is not None and there.get(field, 0) < number:

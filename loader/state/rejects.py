@@ -11,15 +11,15 @@ from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key
 
-REJECTS_KEPT = 10_000  # rejects that a job's list holds; all are counted
+REJECTS_KEPT = 10_000  # rejects in a job's list; all are counted
 PAGE = 1000  # rejects read at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
+    """An entry of the list of rejects: why it was not written, when first and last (seconds since 1970), how often.
 
-    `by` is the attempt of a run that has listed it last; empty where another version of this program has.
+    `by` is the attempt of a run that listed it last; empty if another version of this program did.
     """
 
     key: bytes
@@ -32,7 +32,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A row of the list of rejects, as it is kept."""
+    """An entry of the list of rejects, as it is stored."""
 
     reason: str
     first: float
@@ -42,12 +42,12 @@ class _Entry:
 
 
 class Rejects:
-    """The rows of a job that could not be written, by the key of their hash; no values of theirs."""
+    """The rows of a job that could not be written, by the key of their hash; without their values."""
 
     def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
-        self.strange: set[bytes] = set()  # entries that were none, and were removed or rewritten
+        self.strange: set[bytes] = set()  # invalid entries, which were removed or rewritten
 
     def count(self) -> int:
         """How many are listed."""
@@ -73,18 +73,18 @@ class Rejects:
             self._ask("HSET", reject.key, json.dumps(entry))
 
     def all(self) -> Iterator[Rejected]:
-        """Each of them; those listed meanwhile may be missing. A `StateError` where one cannot be read."""
+        """All of them; those listed meanwhile may be missing. A `StateError` if one cannot be read."""
         for key, entry in self._entries():
             if entry is None:
-                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that is none that this program wrote")
+                raise foreign(self._key, f"has an entry {ascii(key)[1:]} that this program did not write")
             yield entry
 
     def remove(self, keys: Sequence[bytes]) -> int:
-        """Strike rows off the list; returns how many were on it."""
+        """Remove rows from the list; returns how many were on it."""
         return sum(int(self._ask("HDEL", *keys[i : i + PAGE])) for i in range(0, len(keys), PAGE))
 
     def remove_others(self, by: str) -> None:
-        """Strike off the rows that this attempt of a run has not listed: it has written them."""
+        """Remove the rows that this attempt of a run has not listed: it has written them."""
         entries = list(self._entries())
         self.strange |= {key for key, entry in entries if entry is None}
         self.remove([key for key, entry in entries if entry is None or entry.by != by])
@@ -93,7 +93,7 @@ class Rejects:
         """Forget all; returns how many there were."""
         try:
             count = self.count()
-        except StateError:  # it is no list of rejects at all
+        except StateError:  # it is not a list of rejects at all
             count = 0
         self._ask("DEL")
         return count

@@ -1,4 +1,4 @@
-"""What is kept of a job's schedule in the target: the last slot that was done, and whether the schedule is paused."""
+"""The stored state of a job's schedule in the target: the last slot that was done, and whether it is paused."""
 
 import json
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ class ScheduleState:
         self._paused = own_key(job, "paused")
 
     def slot(self) -> Mapping[str, Any] | None:
-        """The last time of the job's schedule that was done, in seconds since 1970 as `slot`, and by whom.
+        """The last slot of the job's schedule that was done, in seconds since 1970 as `slot`, and by which run.
 
-        `begun` is a later one for which a run began that has not ended well; `of` is the fingerprint of what was run.
-        A time that has not come yet was done by a wrong clock, or by one that was set back since: it is `ahead`, and
-        `slot` is 0. A `StateError` where it is none that this program wrote.
+        `begun` is a later one for which a run began that has not ended well; `of` is the fingerprint of the job that
+        was run. A slot in the future was done with a wrong clock, or with one that was set back since: it is `ahead`,
+        and `slot` is 0. A `StateError` if this program did not write it.
         """
         text = self._target.ask(self._slot.encode(), "GET", self._slot)[1]
         if text is None:
@@ -43,29 +43,29 @@ class ScheduleState:
         return done
 
     def begin_slot(self, slot: int) -> None:
-        """Note that a run begins for a time of the job's schedule: who comes after a kill takes it up."""
+        """Note that a run begins for a slot of the job's schedule, so that a daemon resumes it after a kill."""
         done = {name: value for name, value in (self.slot() or {"slot": 0}).items() if name != "ahead"}
         text = json.dumps({**done, "begun": slot})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def save_slot(self, slot: int, run: str, of: str) -> None:
-        """Note that a time of the job's schedule is done, and by the fingerprint `of` what."""
+        """Note that a slot of the job's schedule is done, and the fingerprint `of` the job."""
         text = json.dumps({"slot": slot, "run": run, "of": of, **identity()})
         self._target.ask(self._slot.encode(), "SET", self._slot, text)
 
     def pause(self) -> None:
-        """Have no daemon run the job by its schedule, until `resume`; who has paused it before stays named."""
+        """Stop all daemons from running the job on its schedule, until `resume`; an earlier pause keeps its author."""
         text = json.dumps({"since": round(self._target.time(self._paused), 3), **identity()})
         self._target.ask(self._paused.encode(), "SET", self._paused, text, "NX")
 
     def resume(self) -> None:
-        """Have the schedule of the job go on."""
+        """Resume the schedule of the job."""
         self._target.ask(self._paused.encode(), "DEL", self._paused)
 
     def paused(self) -> float | None:
-        """Since when the schedule of the job is paused, in seconds since 1970; None where it is not.
+        """Since when the schedule of the job is paused, in seconds since 1970; None if it is not.
 
-        A `StateError` where it is, but not by this program: whoever wrote that meant it.
+        A `StateError` if it is paused by something that this program did not write: somebody meant it.
         """
         text = self._target.ask(self._paused.encode(), "GET", self._paused)[1]
         if text is None:
@@ -76,7 +76,7 @@ class ScheduleState:
             raise foreign(self._paused, f"pauses the schedule, though it cannot be read ({error})") from error
 
     def check_pause(self) -> None:
-        """Raise `Paused` where the schedule of the job is."""
+        """Raise `Paused` if the schedule of the job is paused."""
         try:
             since = self.paused()
         except StateError as error:

@@ -1,6 +1,6 @@
-"""Values out of the JSON that they were kept as in Redis, where anything may stand by now. Pure.
+"""Reads values from their JSON in Redis, where anything may have replaced it. Pure.
 
-Whatever is wrong with a text, `ValueError` says what.
+`ValueError` says what is wrong with a text.
 """
 
 import json
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def parsed(text: bytes) -> dict[str, Any]:
-    """The names and values that a text holds."""
+    """The names and values in a text."""
     values = _read(text)
     if not isinstance(values, dict):
         raise ValueError("it holds no names")  # noqa: TRY004  # of what is in Redis, not of an argument
@@ -27,15 +27,15 @@ def parsed(text: bytes) -> dict[str, Any]:
 
 
 def listed(text: bytes) -> list[str]:
-    """The texts of a list."""
+    """The texts in a list."""
     values = _read(text)
     if not isinstance(values, list) or not all(isinstance(each, str) and _is_text(each) for each in values):
-        raise ValueError("it is no list of texts")
+        raise ValueError("it is not a list of texts")
     return values
 
 
 def recalled(kind: type[T], text: bytes, version: int) -> T:
-    """The value of a dataclass, as that version of it was kept."""
+    """The value of a dataclass, as that version of it was stored."""
     values = parsed(text)
     if values.pop("version", None) != version:
         raise ValueError("another version wrote it")
@@ -43,7 +43,7 @@ def recalled(kind: type[T], text: bytes, version: int) -> T:
 
 
 def built(kind: type[T], values: object, least: int = 0, most: int = MOST) -> T:
-    """The value of a dataclass out of names and values; whole numbers are of that range, others are times."""
+    """The value of a dataclass from names and values; whole numbers are in that range, others are times."""
     made: T = _Builder(least, most).make(kind, values, "it")
     return made
 
@@ -54,7 +54,7 @@ class _Builder:
         self._most = most
 
     def make(self, kind: Any, value: Any, name: str) -> Any:
-        """What a type's value is made of."""
+        """A value of the type."""
         if kind is Any or self._is_plain(kind, value):
             return value
         origin, args = get_origin(kind), get_args(kind)
@@ -68,7 +68,7 @@ class _Builder:
             return {self.make(str, key, name): self.make(args[1], each, name) for key, each in value.items()}
         if isinstance(kind, type) and issubclass(kind, StrEnum):
             return kind(value)
-        raise ValueError(f"{name} is no {getattr(origin or kind, '__name__', kind)}")
+        raise ValueError(f"{name} is not of type {getattr(origin or kind, '__name__', kind)}")
 
     def _is_plain(self, kind: Any, value: Any) -> bool:
         if kind is str:
@@ -105,13 +105,13 @@ def _read(text: bytes) -> Any:
     try:
         return json.loads(text)
     except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8") from error
+        raise ValueError("it is not UTF-8") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
 def _is_text(value: str) -> bool:
-    """Whether it has no half of a sign, which JSON may have and UTF-8 not."""
+    """Whether it has no half of a surrogate pair, which JSON allows and UTF-8 does not."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -121,6 +121,6 @@ def _is_text(value: str) -> bool:
 
 @lru_cache
 def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a dataclass's fields by name, and the names that have to be there."""
+    """The types of a dataclass's fields by name, and the names that are required."""
     needed = (each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING)
     return get_type_hints(kind), frozenset(needed)

@@ -1,4 +1,4 @@
-"""State that a run does without and rewrites: where it is none that a loader has written, it is taken away."""
+"""State that a run can do without and rewrites: deleted if no loader has written it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Tidy:
-    """The state of one job, as a run that has locked it finds it; `told` is what was none, in words by its key."""
+    """The state of one job, for a run that has locked it; `told` describes invalid state, by its key."""
 
     def __init__(self, target: RedisClient, job: str) -> None:
         self.told: dict[str, str] = {}
@@ -23,7 +23,7 @@ class Tidy:
         self._job = job
 
     def look(self) -> None:
-        """Take away all that is none, but for what only a person can fix."""
+        """Delete all invalid state, except what only a person can fix."""
         target, job = self._target, self._job
         history = History(target, job)
         for read in (
@@ -39,7 +39,7 @@ class Tidy:
             self.told[history.odd.key] = str(history.odd)
 
     def read(self, ask: Callable[[], T]) -> T | None:
-        """What is there; None where it was none, and is gone."""
+        """The content; None if it was invalid, and is deleted."""
         try:
             return ask()
         except StateError as error:

@@ -1,1 +1,1 @@
-"""All that is served over HTTP: the page, its API, health and metrics."""
+"""Everything served over HTTP: the pages, the API, health and metrics."""

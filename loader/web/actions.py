@@ -1,4 +1,4 @@
-"""What may be done with jobs over HTTP, where the config has a token: run, pause, resume, retry; and signing in."""
+"""Actions on jobs over HTTP, if the config has a token: run, pause, resume, retry; and signing in."""
 
 import asyncio
 import logging
@@ -18,30 +18,30 @@ from loader.web.server import NO_STORE
 from loader.web.views import Action, Notice, Viewer
 
 MOST = 4096  # bytes of a form
-SLOW = 10.0  # seconds that a form may take to come
+SLOW = 10.0  # seconds in which a form must arrive
 NOTICES = frozenset({*Action, Notice.BUSY, Notice.AWAY})  # that an address may carry
 LOG = logging.getLogger(__name__)
 
 
 class JobControl(Protocol):
-    """What acts on jobs; `run` and `retry` say False where the job is under way. Errors are `LoaderError`."""
+    """Performs actions on jobs; `run` and `retry` return False if the job is in progress. Errors are `LoaderError`."""
 
     def knows(self, job: str) -> bool:
         """Whether there is such a job."""
 
     def act(self, job: str, action: Action, by: str) -> bool:
-        """Take an action; by whom goes into the log."""
+        """Perform an action; the log names its origin."""
 
 
 class SignIn(Protocol):
-    """Who draws the page to sign in."""
+    """Renders the sign-in page."""
 
     def sign_in(self, viewer: Viewer, onward: str = "/") -> str:
         """The page, which leads on to a path."""
 
 
 class Actions:
-    """The routes of actions, and who may take them."""
+    """The routes of actions, with their access control."""
 
     def __init__(self, access: Auth, hands: JobControl, pages: SignIn) -> None:
         self._access = access
@@ -49,13 +49,13 @@ class Actions:
         self._pages = pages
 
     def viewer(self, request: Request) -> Viewer:
-        """Who looks at a page."""
+        """The viewer of a page."""
         notice = request.query_params.get("done", "")
         signed_in = self._access.exists and self._access.has(request.cookies.get(COOKIE))
         return Viewer(self._access.exists, signed_in, Notice(notice) if notice in NOTICES else None)
 
     def routes(self) -> list[Route]:
-        """They answer 404 where the config has no token."""
+        """They answer 404 if the config has no token."""
         return [
             *(Route(f"/jobs/{{job}}/{action}", self._taker(action), methods=["POST"]) for action in Action),
             Route("/sign-in", self._ask, methods=["GET"]),
@@ -93,7 +93,7 @@ class Actions:
         return _json({"error": error} if error else {"job": job, "done": action}, code)
 
     def _act(self, job: str, action: Action, by: str) -> tuple[int, str]:
-        """The HTTP status that an action comes to, and what is wrong."""
+        """The HTTP status for the outcome of an action, and the error if any."""
         if not self._hands.knows(job):
             return 404, f"no job {job!r} in the config"
         try:
@@ -145,7 +145,7 @@ def _address(request: Request) -> str:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields of a small form; of several of one name the last."""
+    """The fields of a small form; of several with the same name the last."""
     body = b""
     try:
         async with asyncio.timeout(SLOW):

@@ -1,7 +1,7 @@
-"""What this daemon has heard of its jobs, for the status page: runs, chunks, rows a minute, due times. No I/O.
+"""This daemon's record of its jobs, for the status page: runs, chunks, rows per minute, due times. No I/O.
 
-The record listens to the schedule, and has a listener for each run. What other processes have done it learns from the
-history. Any thread may tell and ask.
+It listens to the schedule, and has a listener for each run. The runs of other processes come from the history. Any
+thread may tell and ask.
 """
 
 import threading
@@ -16,13 +16,13 @@ from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, RunRecord
 from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress
 
-LATELY = 10.0  # seconds over which the rate of a run under way is taken
-LEAST = 10.0  # seconds of the minute that goes on, below which its rate would jump
-REMEMBERED = 2 * KEPT  # runs of a job whose rows are counted: none that the history still has is counted twice
+LATELY = 10.0  # seconds over which the rate of a run in progress is measured
+LEAST = 10.0  # seconds of the current minute below which its rate would jump
+REMEMBERED = 2 * KEPT  # runs of a job whose rows are counted, so that no run still in the history is counted twice
 
 
 class RunTracker:
-    """What was heard of each job."""
+    """Records events of each job."""
 
     def __init__(self) -> None:
         self.since = time.time()  # in seconds since 1970
@@ -36,13 +36,13 @@ class RunTracker:
         return TrackingListener(self, job)
 
     def keep(self, jobs: Collection[str]) -> None:
-        """Forget all jobs but these."""
+        """Forget all jobs except these."""
         with self._lock:
             for name in self._jobs.keys() - set(jobs):
                 del self._jobs[name]
 
     def learn(self, job: str, entries: Sequence[RunRecord]) -> None:
-        """Count the rows of runs of the history, newest first, unless they are known, into the minutes they took."""
+        """Count the rows of runs from the history, newest first, unless known, into the minutes they took."""
         with self._lock:
             heard = self._of(job)
             for entry in reversed(entries):
@@ -51,45 +51,45 @@ class RunTracker:
                     heard.spread(entry)
 
     def due(self, job: str) -> float | None:
-        """When the schedule begins the job next, jitter included; None: never."""
+        """When the schedule next starts the job, jitter included; None: never."""
         with self._lock:
             return self._due.get(job)
 
     def rates(self, job: str, now: float) -> tuple[float, ...]:
-        """Rows a second of each of the last minutes, oldest first."""
+        """Rows per second in each of the last minutes, oldest first."""
         with self._lock:
             return self._of(job).rates(now)
 
     def progress(self, job: str) -> Progress | None:
-        """How the run of a job that is under way here goes on; None where none is."""
+        """The progress of the job's run in progress here; None if there is none."""
         with self._lock:
             going = self._of(job).going
             return going.progress(time.monotonic()) if going else None
 
     def grid(self, job: str) -> Grid | None:
-        """The chunks of the job's run under way here, or of its last one; None where none was heard of."""
+        """The chunks of the job's run in progress here, or of its last one; None if there was none."""
         with self._lock:
             return self._of(job).chunks.grid()
 
     def written(self) -> dict[str, int]:
-        """Rows that runs here have written, by node."""
+        """Rows written by runs here, by node."""
         with self._lock:
             return dict(self._nodes)
 
     def started(self, job: str, slot: int, late: float) -> None:
-        """A run of a slot begins; its own listener hears more."""
+        """A run of a slot begins; its own listener gets the details."""
 
     def ended(self, run: Run, slot: int) -> None:
-        """A run of a slot is over; its own listener has heard more."""
+        """A run of a slot is over; its own listener got the details."""
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
         """Slots go without a run here."""
 
     def crashed(self, job: str, slot: int, error: BaseException) -> None:
-        """A run has shown a fault of this program; its own listener has heard of its end."""
+        """A run failed with a bug in this program; its own listener was told of its end."""
 
     def rescheduled(self, job: str, due: float | None) -> None:
-        """When the next run of a job is due; None: never."""
+        """The next run of a job is due; None: never."""
         with self._lock:
             if due is None:
                 self._due.pop(job, None)
@@ -97,7 +97,7 @@ class RunTracker:
                 self._due[job] = due
 
     def note(self, job: str, event: RunEvent | None, listener: "TrackingListener") -> None:
-        """Take note of an event of a run, or of its rows so far."""
+        """Note an event of a run, or its rows so far."""
         with self._lock:
             heard = self._of(job)
             if isinstance(event, RunBegan):
@@ -112,7 +112,7 @@ class RunTracker:
                 self._count(heard, listener.going, event)
 
     def expect(self, job: str, rows: int | None, throttle: Throttle, listener: "TrackingListener") -> None:
-        """Take note that a run begins to load, or begins again."""
+        """Note that a run begins to load, or starts over."""
         with self._lock:
             if listener.going:
                 listener.going.expect(rows, throttle)
@@ -135,7 +135,7 @@ class RunTracker:
 
 
 class TrackingListener:
-    """Tells the record of one run."""
+    """Records the events of one run."""
 
     def __init__(self, record: RunTracker, job: str) -> None:
         self.going: _Going | None = None
@@ -143,16 +143,16 @@ class TrackingListener:
         self._job = job
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of how many rows are to come, and of what says why workers wait."""
+        """Note how many rows are expected, and the object that says why workers wait."""
         self._record.expect(self._job, rows, throttle, self)
 
     def notify(self, event: RunEvent | None) -> None:
-        """Take note of an event, or that a second passed without one."""
+        """Note an event, or that a second passed without one."""
         self._record.note(self._job, event, self)
 
 
 class _Going:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(self, run: str) -> None:
         self.run = run
@@ -175,7 +175,7 @@ class _Going:
 
     @property
     def rows(self) -> int:
-        """Rows so far, those of chunks under way too."""
+        """Rows so far, including those of unfinished chunks."""
         return max(self._rows, self._throttle.rows)
 
     def look(self, now: float) -> None:
@@ -186,7 +186,7 @@ class _Going:
             self._looks.popleft()
 
     def progress(self, now: float) -> Progress:
-        """The same as a value."""
+        """The current state as a value."""
         rows, (then, before) = self.rows, self._looks[0]
         rate = max(0.0, (rows - before) / max(now - then, 1e-3))
         left = max(0, self._expected - rows) if self._expected else None
@@ -220,7 +220,7 @@ class _Cell:
         self.seconds += other.seconds
 
     def state(self, chunks: int) -> CellState:
-        """The state of so many chunks together."""
+        """The combined state of some chunks."""
         if self.waiting:
             return CellState.WAITING
         if self.loaded < chunks:
@@ -229,15 +229,15 @@ class _Cell:
 
 
 class _Chunks:
-    """The chunks of one run, several to a cell once they are many."""
+    """The chunks of one run, several per cell once there are many."""
 
     def __init__(self, run: str = "") -> None:
         self.run = run
-        self._each = 1  # chunks of a cell
+        self._each = 1  # chunks per cell
         self._cells: dict[int, _Cell] = {}
-        self._last = 0  # the greatest number heard of
+        self._last = 0  # the greatest number seen
         self._ended = False
-        self._whole = False  # it ended well: what was not heard of here, an earlier run had loaded
+        self._whole = False  # it ended well: chunks not seen here were loaded by an earlier run
 
     def load(self, event: ChunkLoaded) -> None:
         cell = self._cell(event.chunk)
@@ -257,7 +257,7 @@ class _Chunks:
             cell.waiting = False
 
     def grid(self) -> Grid | None:
-        """The same as a value; None where no chunk was heard of."""
+        """The current state as a value; None if no chunk was seen."""
         if not self._cells:
             return None
         cells = []
@@ -274,7 +274,7 @@ class _Chunks:
         return self._cells.setdefault((chunk.number - 1) // self._each, _Cell())
 
     def _reach(self, number: int) -> None:
-        """Have room for chunks up to a number."""
+        """Make room for chunks up to a number."""
         self._last = max(self._last, number)
         while (self._last - 1) // self._each >= CELLS:
             self._each *= 2
@@ -286,15 +286,15 @@ class _Chunks:
 
 @dataclass(slots=True)
 class _Job:
-    """What was heard of one job."""
+    """The record of one job."""
 
     going: _Going | None = None
     chunks: _Chunks = field(default_factory=_Chunks)
     minutes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # rows, by minutes since 1970
-    runs: dict[str, None] = field(default_factory=dict)  # whose rows are counted, the latest last
+    runs: dict[str, None] = field(default_factory=dict)  # runs whose rows are counted, the latest last
 
     def remember(self, run: str) -> None:
-        """Take note that the rows of a run are counted."""
+        """Note that the rows of a run are counted."""
         self.runs[run] = None
         while len(self.runs) > REMEMBERED:
             del self.runs[next(iter(self.runs))]
@@ -303,7 +303,7 @@ class _Job:
         """Count the rows of a run into the minutes that it took."""
         rows, now = entry.rows.get("read", 0), time.time()
         took = entry.ended - entry.began
-        if took <= 0:  # a clock was set meanwhile
+        if took <= 0:  # a clock was changed meanwhile
             self.minutes[int(entry.ended // 60)] += rows
         for minute in range(int(max(entry.began, now - 60 * MINUTES) // 60), int(min(entry.ended, now) // 60) + 1):
             share = min(entry.ended, 60 * minute + 60) - max(entry.began, 60 * minute)
@@ -318,7 +318,7 @@ class _Job:
                 del self.minutes[minute]
 
     def rates(self, now: float) -> tuple[float, ...]:
-        """Rows a second of each of the last minutes."""
+        """Rows per second in each of the last minutes."""
         last = int(now // 60)
         passed = max(LEAST, now - last * 60)
         return tuple(

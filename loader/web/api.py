@@ -52,7 +52,7 @@ def api(dashboard: Dashboard) -> list[Route]:
 
 
 def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
-    """An answer in JSON: what `form` makes, or why it cannot be had."""
+    """An answer in JSON: the result of `form`, or why it failed."""
 
     def answer(request: Request) -> Response:
         try:
@@ -66,7 +66,7 @@ def _answer(form: Callable[[Request], Any]) -> Callable[[Request], Response]:
 
 
 def _named(dashboard: Dashboard, request: Request) -> list[str]:
-    """The job of the path, or all."""
+    """The job in the path, or all."""
     name = request.path_params.get("job")
     if name is None:
         return list(dashboard.jobs)
@@ -83,5 +83,5 @@ def _last(request: Request) -> int:
 
 
 def _masked(document: dict[str, Any], job: JobConfig) -> dict[str, Any]:
-    """The same without the keys of rows."""
+    """A copy without the keys of rows."""
     return document | {"masked": True, "rejects": [each | {"key": masked(job)} for each in document["rejects"]]}

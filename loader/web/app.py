@@ -1,4 +1,4 @@
-"""What the daemon shows of itself: its metrics, its health, its status page, and the server that they are asked of."""
+"""The daemon's HTTP side: its metrics, its health, its status page, and the server that serves them."""
 
 import threading
 from contextlib import suppress
@@ -20,13 +20,13 @@ from loader.web.render import Renderer
 from loader.web.routes import site
 from loader.web.server import Web, routes
 
-RECALL_EVERY = 10.0  # seconds between two tries to read the history of a target that is away
+RECALL_EVERY = 10.0  # seconds between two attempts to read the history of an unreachable target
 
 
 class Serving:
-    """The metrics and the record of a daemon, which listen to its schedule too, and its pages, at `daemon.listen`.
+    """The metrics and the record of a daemon, which also listen to its schedule, and its pages, at `daemon.listen`.
 
-    Raises a `LoaderError` where it cannot listen there.
+    Raises a `LoaderError` if it cannot listen there.
     """
 
     def __init__(self, config: Config, hands: JobControl) -> None:
@@ -44,17 +44,17 @@ class Serving:
 
     @property
     def port(self) -> int | None:
-        """The port that pages are served at; None where they are not."""
+        """The port that serves the pages; None if none does."""
         return self._web.port if self._web else None
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Start serving."""
         self.configure(self._config)
         if self._web:
             self._web.start()
 
     def configure(self, config: Config) -> None:
-        """Have metrics of the jobs of this config alone, and ask its servers for their health."""
+        """Keep only metrics of this config's jobs, and check the health of its servers."""
         self._config = config
         self.health.configure(config.source, config.target)
         self._dashboard.configure(config)
@@ -70,19 +70,19 @@ class Serving:
         return RunListeners((*others, self.metrics.listen(job), self.record.listen(job)))
 
     def leave(self) -> None:
-        """From now on not ready, while runs under way end."""
+        """Report not ready from now on, while running jobs end."""
         self._ended.set()
         self.health.stop()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self.leave()
         if self._web:
             self._web.stop()
         self._dashboard.close()
 
     def _recall(self, config: Config) -> None:
-        """Read from the history when each job succeeded last, and its last runs; again while the target is away."""
+        """Read each job's last success and last runs from the history; retries while the target is unreachable."""
         settings = config.target.within()
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), RedisClient(settings) as target:

@@ -1,6 +1,6 @@
-"""Who may take actions: whoever knows the token, by a header or by a session of a browser. No I/O.
+"""Access control for actions: the token, in a header or in a browser's session. No I/O.
 
-Guesses are slowed down by the address that they come from; who is signed in, or elsewhere, does not notice.
+Guesses are slowed down per address; signed-in users and other addresses do not notice.
 """
 
 import hmac
@@ -14,16 +14,16 @@ from urllib.parse import urlsplit
 
 COOKIE = "loader_session"
 LASTS = 12 * 3600.0  # seconds of a session
-SESSIONS = 100  # at the same time: the oldest goes
-ADDRESSES = 1000  # whose guesses are counted: the one that was heard of last is forgotten last
-FREE = 5  # wrong tokens in a row that cost no wait
+SESSIONS = 100  # at the same time: the oldest is dropped
+ADDRESSES = 1000  # addresses whose guesses are counted: the least recent is forgotten first
+FREE = 5  # wrong tokens in a row without a wait
 LONGEST = 30.0  # seconds of waiting at most
-FORGET = 300.0  # seconds without a wrong token after which all is forgotten
+FORGET = 300.0  # seconds without a wrong token after which all guesses are forgotten
 
 
 @dataclass(frozen=True, slots=True)
 class _Guesses:
-    """Wrong tokens of one address, and until when none of it is looked at; on the monotonic clock."""
+    """Wrong tokens from one address, and until when its tokens are ignored; on the monotonic clock."""
 
     wrong: int = 0
     last: float = float("-inf")
@@ -34,7 +34,7 @@ NONE = _Guesses()
 
 
 class Auth:
-    """The token, which may be replaced or taken away, and the sessions that it has opened."""
+    """The token, which may be replaced or removed, and the sessions it has opened."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Auth:
         self._guesses: dict[str, _Guesses] = {}  # by address, the latest last
 
     def configure(self, token: str | None) -> None:
-        """Take this token from now on; another one than before ends all sessions. None: there are no actions."""
+        """Accept this token from now on; a new one ends all sessions. None: no actions."""
         given = (token or "").encode()
         with self._lock:
             if not hmac.compare_digest(given, self._token):
@@ -53,17 +53,17 @@ class Auth:
 
     @property
     def exists(self) -> bool:
-        """Whether there are actions at all."""
+        """Whether actions are enabled."""
         return bool(self._token)
 
     def wait(self, address: str) -> int:
-        """Whole seconds until a token from this address is looked at again; 0: now."""
+        """Whole seconds until a token from this address is checked again; 0: now."""
         with self._lock:
             left = self._guesses.get(address, NONE).until - time.monotonic()
         return int(left) + 1 if left > 0 else 0
 
     def fits(self, token: str, address: str) -> bool:
-        """Whether it is the token; a wrong one may cost its address a wait, see `wait`, in which none is right."""
+        """Whether it is the token; a wrong one may cost its address a wait, see `wait`, in which none is accepted."""
         now = time.monotonic()
         with self._lock:
             before = self._guesses.pop(address, NONE)
@@ -80,7 +80,7 @@ class Auth:
             return False
 
     def open(self) -> str:
-        """A session for who has shown the token: its id, for a cookie."""
+        """Open a session for a user who gave the token: its id, for a cookie."""
         session = secrets.token_urlsafe(32)
         with self._lock:
             now = time.monotonic()
@@ -100,13 +100,13 @@ class Auth:
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:
-    """The token that a program shows: `Authorization: Bearer …`."""
+    """The token from a program: `Authorization: Bearer …`."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip().encode("latin-1", "replace").decode("utf-8", "replace") if kind.lower() == "bearer" else None
 
 
 def is_own_page(headers: Mapping[str, str]) -> bool:
-    """Whether a page of ours has sent a form: browsers say so by Sec-Fetch-Site, those before 2023 by Origin alone."""
+    """Whether one of our pages sent a form: browsers say so by Sec-Fetch-Site, those before 2023 only by Origin."""
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None and site not in {"same-origin", "none"}:
         return False
@@ -116,5 +116,5 @@ def is_own_page(headers: Mapping[str, str]) -> bool:
 
 
 def local(path: str) -> str:
-    """Where to go after signing in: a path of ours, else the overview."""
+    """The page to go to after signing in: one of our paths, else the overview."""
     return path if re.fullmatch(r"/(?!/)[!-\[\]-~]*", path) else "/"

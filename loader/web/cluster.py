@@ -1,4 +1,4 @@
-"""The target as the status page shows it: who owns which slots, what each master holds, and what is wrong."""
+"""The target as the status page shows it: slots, the content of each master, and problems."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -12,11 +12,11 @@ from loader.web.views import ClusterView, NodeView
 from loader.wire.slots import SLOTS
 from loader.words import counted
 
-NEARLY = 0.95  # of maxmemory: above it a master is all but full
+NEARLY = 0.95  # of maxmemory: above it a master is almost full
 
 
 def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
-    """The cluster as a page shows it; `written` are rows by node. A master that does not answer is told of as such."""
+    """The cluster for a page; `written` are rows by node. A master that does not answer is shown as such."""
     ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     owned: dict[Node, list[tuple[int, int]]] = {}
     for first, last, (master, *_) in sorted(ranges, key=lambda each: each[:2]):
@@ -39,7 +39,7 @@ def look_at(target: RedisClient, written: Mapping[str, int]) -> ClusterView:
 
 
 def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], written: int) -> NodeView:
-    """One master; a `TargetError` where the account may not look."""
+    """One master; a `TargetError` if the account lacks the right."""
     commands = [("INFO",), ("DBSIZE",), *([("CLUSTER", "INFO")] if target.cluster else [])]
     try:
         replies = target.commands(node, commands)
@@ -64,7 +64,7 @@ def _look(target: RedisClient, node: Node, ranges: tuple[tuple[int, int], ...], 
 
 
 def _moves(target: RedisClient, nodes: Iterable[Node]) -> tuple[bool, list[str]]:
-    """Whether slots are being moved, and what is said of it, or why nothing can be."""
+    """Whether slots are being moved, and which, or why that is unknown."""
     try:
         found = moves(target, nodes)
     except TargetError as error:
@@ -73,7 +73,7 @@ def _moves(target: RedisClient, nodes: Iterable[Node]) -> tuple[bool, list[str]]
 
 
 def _gaps(ranges: Iterable[tuple[int, int, list[Node]]]) -> Iterator[tuple[int, int]]:
-    """Slots that nobody owns, both ends included."""
+    """Slots without an owner, both ends included."""
     free = 0
     for first, last, _ in sorted(ranges, key=lambda each: each[:2]):
         if first > free:

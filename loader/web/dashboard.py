@@ -1,7 +1,7 @@
-"""How all jobs and the target are, for the pages and the API; while nobody looks, no server is asked.
+"""The state of all jobs and the target, for the pages and the API; while nobody is looking, no server is contacted.
 
-Servers are asked in threads of their own, and their answers kept for a moment: a page waits for as long as a person
-does not notice, and then shows what is known, and what is wrong.
+Servers are asked in separate threads, and their answers kept for a moment: a page waits as long as a person does not
+notice, and then shows the known state, and the problems.
 """
 
 import socket
@@ -34,16 +34,16 @@ from loader.web.shared_target import SharedTarget
 from loader.web.views import LISTED, ClusterView, JobPage, Overview, RejectsPage, RejectView
 from loader.wire.slots import SlotMap, slot_of
 
-FRESH = 1.0  # seconds for which the answers of the target stand
-HEALTH_FRESH = 5.0  # seconds for which those about health do, which take a new connection to each server
-SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample do
+FRESH = 1.0  # seconds for which the target's answers are reused
+HEALTH_FRESH = 5.0  # seconds for which health is reused, which takes a new connection to each server
+SAMPLE_FRESH = 300.0  # seconds for which a plan and its sample are reused
 RUNS = 50  # of a job's page
 
 T = TypeVar("T")
 
 
 class Dashboard:
-    """What pages and the API show of the jobs of a config, which may be replaced."""
+    """The content of the pages and the API for the jobs of a config, which may be replaced."""
 
     def __init__(self, config: Config, tracker: RunTracker, health: Health) -> None:
         self._tracker = tracker
@@ -63,13 +63,13 @@ class Dashboard:
         self._tracker.keep(config.jobs)
 
     def seed(self, target: RedisClient) -> None:
-        """Learn of the runs of the last hour."""
+        """Read the runs of the last hour."""
         for name in self.jobs:
-            with suppress(StateError):  # which the status of the job tells of
+            with suppress(StateError):  # reported by the status of the job
                 self._states.learn(target, name)
 
     def close(self) -> None:
-        """Ask no more, and leave the target."""
+        """Stop asking, and close the connections to the target."""
         self._stop()
         self._target.close()
 
@@ -92,7 +92,7 @@ class Dashboard:
         problems = [*([poll.problem] if poll.problem else []), *told, *health]
         if cluster and time.time() - poll.at > job_states.STALE:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
-            problems = problems or ["the target is being asked, and does not answer"]
+            problems = problems or ["the target has not answered yet"]
         source, target = config.source, config.target
         return Overview(
             now=now,
@@ -121,7 +121,7 @@ class Dashboard:
         self._all.get(end - time.monotonic())
         now = self._states.now()
         statement, command = found or ("", None)
-        why = sample.problem or ("MySQL is being asked: look again" if found is None else "")
+        why = sample.problem or ("MySQL has not answered yet: look again" if found is None else "")
         return JobPage(
             now=now,
             view=self._states.view(job),
@@ -144,7 +144,7 @@ class Dashboard:
         found = listed.get(FIRST)
         self._all.get(end - time.monotonic())
         now, view = self._states.now(), self._states.view(job)
-        if found is None:  # as many as are known of
+        if found is None:  # as many as are known
             return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values, why=listed.problem)
         count, entries, owners = found
         rejects = tuple(self._reject(job, entry, owners) for entry in entries)
@@ -179,7 +179,7 @@ class Dashboard:
         slot = slot_of(entry.key)
         return RejectView(
             key=shown(entry.key) if self.shows_values else masked(job),
-            slot=slot if self.shows_values else None,  # it would give many a key away
+            slot=slot if self.shows_values else None,  # it would reveal many keys
             node=str(owners.node_of(slot)),
             reason=entry.reason,
             first=entry.first,
@@ -207,7 +207,7 @@ class Dashboard:
 
     def _sample(self, name: str) -> tuple[str, tuple[Node, list[bytes]] | None]:
         config = self._config
-        if name not in config.jobs:  # it was taken out meanwhile
+        if name not in config.jobs:  # it was removed meanwhile
             return "", None
         found = preview(config, config.jobs[name])
         return found.plan.select(Chunk(1)), next(iter(found.commands), None)

@@ -1,4 +1,4 @@
-"""Whether both sides answer now: what a load balancer or an orchestrator asks of the daemon."""
+"""Whether both sides answer now, for load balancers and orchestrators."""
 
 import threading
 import time
@@ -11,12 +11,12 @@ from loader.errors import LoaderError
 from loader.mysql.connection import Connection
 from loader.redis.client import RedisClient
 
-FRESH = 1.0  # seconds for which an answer stands: however often it is asked, servers are asked once
+FRESH = 1.0  # seconds for which an answer is reused: however often health is checked, servers are asked once
 AT_ONCE = 8  # servers asked at the same time
 
 
 class Health:
-    """Asks MySQL and each master of Redis, on new connections; `settings` may be replaced when a config is reloaded."""
+    """Checks MySQL and each master of Redis, on new connections; a reload of the config may replace `settings`."""
 
     def __init__(self, source: SourceConfig, target: TargetConfig) -> None:
         self._asking = threading.Lock()  # held while servers are asked
@@ -27,7 +27,7 @@ class Health:
         self.configure(source, target)
 
     def configure(self, source: SourceConfig, target: TargetConfig) -> None:
-        """Ask these servers from now on."""
+        """Check these servers from now on."""
         short = {"connect_timeout": min(ANSWER_TIME, source.connect_timeout), "read_timeout": ANSWER_TIME}
         with self._lock:
             self._source = source.model_copy(update=short)
@@ -35,11 +35,11 @@ class Health:
             self._looked = float("-inf")
 
     def stop(self) -> None:
-        """From now on not ready: the process is about to end."""
+        """Report not ready from now on: the process is about to end."""
         self._stopping = True
 
     def reasons(self) -> list[str]:
-        """Why no run could go well now, a sentence each; empty where one could."""
+        """Why no run could succeed now, a sentence each; empty if one could."""
         if self._stopping:
             return ["the daemon is stopping"]
         with self._asking:
@@ -49,7 +49,7 @@ class Health:
                     return list(self._reasons)
             reasons = self._ask(source, target)
             with self._lock:
-                if source is self._source and target is self._target:  # else of servers that are asked no more
+                if source is self._source and target is self._target:  # else of servers that are no longer checked
                     self._reasons, self._looked = reasons, time.monotonic()
             return list(reasons)
 
@@ -64,7 +64,7 @@ class Health:
             source.fetch("SELECT 1")
 
     def _ask_target(self, pool: ThreadPoolExecutor, settings: TargetConfig) -> list[str]:
-        """One reason a master that does not answer, or one where the topology cannot be had."""
+        """A reason for each master that does not answer, or one if the topology cannot be read."""
         asked: list[Future[str]] = []
 
         def ask() -> None:
@@ -78,11 +78,11 @@ class Health:
 
 
 def _reason(action: Callable[[], object]) -> str:
-    """Why an action failed; empty where it did not."""
+    """Why an action failed; empty if it succeeded."""
     try:
         action()
     except (LoaderError, OSError) as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001  # whatever it is, nothing could be done with that server
+    except Exception as error:  # noqa: BLE001  # whatever the error, the server is unusable
         return f"{type(error).__name__}: {error}"
     return ""

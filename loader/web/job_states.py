@@ -1,4 +1,4 @@
-"""The state of all jobs, as last heard of Redis, and told as of now."""
+"""The state of all jobs, as last read from Redis and updated to now."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -16,29 +16,29 @@ from loader.web.cluster import look_at
 from loader.web.job_texts import in_words
 from loader.web.views import MINUTES, ClusterView, JobView
 
-STALE = 10.0  # seconds for which an answer is told as the state of now
-LEARNED = 5  # runs of a job that are looked at if there are new ones, unless all of these are new
+STALE = 10.0  # seconds for which an answer counts as the current state
+LEARNED = 5  # runs of a job that are read if there are new ones, unless all of these are new
 
 
 class JobStates:
-    """What is known of the jobs of a config: from Redis, and from `tracker` of the runs in this daemon."""
+    """The known state of a config's jobs: from Redis, and from `tracker` for the runs in this daemon."""
 
     def __init__(self, config: Config, tracker: RunTracker) -> None:
         self._config = config
         self._tracker = tracker
         self._statuses: dict[str, JobStatus] = {}
         self._heard: dict[str, float] = {}  # when they were, on the monotonic clock
-        self._newest: dict[str, str] = {}  # of each job the newest run that the tracker has learned of
-        self.ahead = 0.0  # seconds by which the target's clock, which all times are told by, is ahead of ours
+        self._newest: dict[str, str] = {}  # of each job the newest run that the tracker knows
+        self.ahead = 0.0  # seconds by which the target's clock, which dates everything, is ahead of ours
 
     def now(self) -> float:
         """The time by the target's clock, as far as it is known."""
         return time.time() + self.ahead
 
     def look(self, target: RedisClient) -> tuple[ClusterView, tuple[str, ...]]:
-        """Ask for the cluster and for the state of all jobs; returns the cluster, and what went wrong with the jobs.
+        """Read the cluster and the state of all jobs; returns the cluster, and the problems with jobs.
 
-        A node, or a job, that gives no answer does not keep the others from being asked.
+        A node, or a job, that gives no answer does not block the others.
         """
         cluster = look_at(target, self._tracker.written())
         nodes = target.slots.by_node(self._config.jobs.values(), lambda job: f"{{{job.name}}}".encode())
@@ -47,7 +47,7 @@ class JobStates:
         return cluster, tuple(problem for jobs in asked for problem in self._read(target, jobs))
 
     def learn(self, target: RedisClient, name: str) -> None:
-        """Tell the tracker of a job's runs of the last hour; mostly few of them are new."""
+        """Tell the tracker of a job's runs of the last hour; usually few of them are new."""
         history = History(target, name)
         entries = history.last(LEARNED)
         more = len(entries) == LEARNED and entries[-1].ended > self.now() - 60 * MINUTES
@@ -58,7 +58,7 @@ class JobStates:
             self._newest[name] = entries[0].run
 
     def view(self, job: JobConfig) -> JobView:
-        """A job as it is now: what was heard last, and what is known here since then."""
+        """A job as it is now: its last known state, updated by events here."""
         status, schedule, now = self._statuses.get(job.name), job.schedule, self.now()
         progress = self._tracker.progress(job.name)
         told = self._as_of_now(job, status, now)
@@ -85,7 +85,7 @@ class JobStates:
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
 
     def _read(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:
-        """Read the state of the jobs of one node; yields why that of some cannot be had."""
+        """Read the state of the jobs of one node; yields why it is missing for some."""
         try:
             replies = Prefetched(target, (question for job in jobs for question in questions(job)))
             for job in jobs:

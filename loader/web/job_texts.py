@@ -1,4 +1,4 @@
-"""How a job's config, keys and commands are written on a page."""
+"""The texts of a job's config, keys and commands on a page."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def config_text(job: JobConfig) -> str:
 
 
 def effective(job: JobConfig) -> dict[str, object]:
-    """All keys of a job with the values in effect, as they would be written."""
+    """All keys of a job with the values in effect, as in a config."""
     return {name: _written(name, value) for name, value in job.model_dump(mode="json").items()}
 
 

@@ -1,7 +1,7 @@
-"""What Prometheus reads of the runs, and the only room that knows its client library.
+"""Metrics of runs for Prometheus; the only module that imports its client library.
 
-`Metrics` hears of runs through one listener each, and of the schedule directly; what it counts lasts as long as the
-process does, as Prometheus expects.
+`Metrics` is told of runs through one listener each, and of the schedule directly; its counts last as long as the
+process, as Prometheus expects.
 """
 
 import threading
@@ -40,7 +40,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._jobs: frozenset[str] | None = None  # those of the config; None: any
-        self._under_way: dict[str, int] = {}  # runs, also of jobs that a reload took away
+        self._under_way: dict[str, int] = {}  # runs, including those of jobs that a reload removed
         self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -84,7 +84,7 @@ class Metrics:
         return MetricsListener(self, job)
 
     def keep(self, max_ages: Mapping[str, float | None]) -> None:
-        """Have series of these jobs alone, each with its `max_age`; those that may be counted up begin at 0."""
+        """Keep only series of these jobs, each with its `max_age`; counters begin at 0."""
         jobs = frozenset(max_ages)
         with self._lock:
             gone = (self._jobs or frozenset()) - jobs
@@ -106,32 +106,32 @@ class Metrics:
                 self._max_age.labels(job).set(max_age)
 
     def recall(self, successes: Mapping[str, float]) -> None:
-        """Know of successes (seconds since 1970) before this process: its start makes no job younger or older."""
+        """Note successes (seconds since 1970) before this process: its start makes no job younger or older."""
         for job, moment in successes.items():
-            if moment <= time.time() + SKEW:  # else by a wrong clock, and nobody knows when
+            if moment <= time.time() + SKEW:  # otherwise a wrong clock dated it, so its age is unknown
                 self._succeed(job, moment)
 
     def started(self, job: str, slot: int, late: float) -> None:
-        """A run of a slot begins, so many seconds late."""
+        """A run of a slot begins, this many seconds late."""
         del slot
         if self._knows(job):
             self._delay.labels(job).observe(max(0.0, late))
 
     def ended(self, run: Run, slot: int) -> None:
-        """A run of a slot is over; its own listener has heard more."""
+        """A run of a slot is over; its own listener got the details."""
 
     def crashed(self, job: str, slot: int, error: BaseException) -> None:
-        """A run has shown a fault of this program; its own listener has heard of its end."""
+        """A run failed with a bug in this program; its own listener was told of its end."""
 
     def skipped(self, job: str, slot: int, reason: Reason, count: int) -> None:
-        """So many slots, of which this is the first, go without a run here; one done elsewhere is a success."""
+        """This many slots, of which this is the first, have no run here; one done elsewhere is a success."""
         if self._knows(job):
             self._skipped.labels(job, reason.value).inc(count)
         if reason is Reason.ELSEWHERE:
             self._succeed(job, slot)
 
     def rescheduled(self, job: str, due: float | None) -> None:
-        """When the next run of a job is due, in seconds since 1970; None: never."""
+        """The next run of a job is due, in seconds since 1970; None: never."""
         if due is None:
             self._next.remove_by_labels({"job": job})
         elif self._knows(job):
@@ -168,7 +168,7 @@ class Metrics:
         self._node_errors.labels(node).inc()
 
     def count(self, job: str, more: "Counts") -> None:
-        """Count what is new of a run."""
+        """Count the news of a run."""
         if not self._knows(job):
             return
         self._read.labels(job).inc(more.read)
@@ -187,7 +187,7 @@ class Metrics:
         self._set_running(job, -1)
         if not self._knows(job):
             return
-        if run.did_nothing:  # the schedule tells what became of its slot
+        if run.did_nothing:  # the schedule reports the outcome of its slot
             return
         self._runs.labels(job, run.status.value).inc()
         self._seconds.labels(job).observe(run.seconds)
@@ -201,7 +201,7 @@ class Metrics:
 
 
 class Counts:
-    """What was counted of a run so far."""
+    """The counts of a run so far."""
 
     def __init__(self) -> None:
         self.read = self.written = self.unchanged = self.rejected = self.deleted = self.bytes = 0
@@ -220,7 +220,7 @@ class Counts:
             self.nodes[node] = self.nodes.get(node, 0) + rows
 
     def rest(self, run: Run) -> "Counts":
-        """What a run that is over has beyond that; a chunk that was loaded twice is counted twice."""
+        """Count the rest of a finished run; a chunk that was loaded twice counts twice."""
         rest = Counts()
         for name in ("read", "written", "unchanged", "rejected", "deleted", "bytes"):
             setattr(rest, name, max(0, getattr(run, name) - getattr(self, name)))
@@ -229,7 +229,7 @@ class Counts:
         return rest
 
     def wait(self, before: Mapping[str, float], now: Mapping[str, float]) -> "Counts":
-        """Count what was waited since a look, and give it."""
+        """Count the waiting since the last call, and return it."""
         more = Counts()
         more.waits = {reason: s - before.get(reason, 0.0) for reason, s in now.items()}
         for reason, seconds in more.waits.items():
@@ -245,15 +245,15 @@ class MetricsListener:
         self._job = job
         self._counted = Counts()
         self._throttle = Throttle()
-        self._waited: Mapping[str, float] = {}  # by this throttle, when it was looked at
+        self._waited: Mapping[str, float] = {}  # by this throttle, when it was last read
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        """Take note of what counts the waiting; a run that starts over has another one."""
+        """Note the object that counts the waiting; a run that starts over has another one."""
         del rows
         self._throttle, self._waited = throttle, {}
 
     def notify(self, event: RunEvent | None) -> None:
-        """Count an event, and what was waited until then."""
+        """Count an event, and the waiting until then."""
         waited = self._throttle.waited()
         if waited != self._waited:
             self._metrics.count(self._job, self._counted.wait(self._waited, waited))

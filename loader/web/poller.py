@@ -1,4 +1,4 @@
-"""What servers said lately, for who looks now and then: asked for in a thread of its own, while somebody looks."""
+"""Recent answers of servers for occasional readers: fetched in a separate thread while somebody is looking."""
 
 import logging
 import threading
@@ -9,36 +9,36 @@ from typing import Generic, TypeVar
 from loader.errors import LoaderError
 from loader.process import start_thread
 
-LOOKED = 5.0  # seconds after a look for which they are asked for again and again, so that the next is of now
-AGAIN = 5.0  # seconds after which what could not be had is asked for again, however long an answer stands
-FIRST = 1.0  # seconds that a page waits for the first ones, all in all
+LOOKED = 5.0  # seconds after a read for which answers are fetched again and again, so that the next read is current
+AGAIN = 5.0  # seconds after which a failed fetch is repeated, however long an answer lasts
+FIRST = 1.0  # seconds that a page waits for the first answers, in all
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 
 
 class CachedPoll(Generic[T]):
-    """An answer that is asked for in a thread of its own, while somebody looks; `problem` says why none is newer."""
+    """An answer that its own thread fetches while somebody is looking; `problem` says why there is no newer one."""
 
     def __init__(self, ask: Callable[[], T], fresh: float) -> None:
         self.problem = ""
         self.value: T | None = None
-        self.at = 0.0  # when it was had, in seconds since 1970
+        self.at = 0.0  # when it was fetched, in seconds since 1970
         self._ask = ask
         self._fresh = fresh
         self._lock = threading.Lock()
         self._asked = self._looked = float("-inf")  # on the monotonic clock
         self._busy = False
-        self._done = threading.Event()  # an answer came, or cannot
+        self._done = threading.Event()  # an answer came, or cannot come
 
     def get(self, patience: float = FIRST) -> T | None:
-        """The last answer; where none has come lately, a newer one after so many seconds at most."""
+        """The last answer; if there was none lately, a newer one after this many seconds at most."""
         self.begin()
         self._done.wait(max(0.0, patience))
         return self.value
 
     def begin(self) -> None:
-        """Have it asked for, unless it is."""
+        """Start fetching, unless it is in progress."""
         with self._lock:
             self._looked = time.monotonic()
             old = self._looked - self._asked >= max(self._fresh, LOOKED)
@@ -52,11 +52,11 @@ class CachedPoll(Generic[T]):
                     self.problem = str(error)
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop fetching."""
         self._looked = float("-inf")
 
     def _keep(self) -> None:
-        """Ask as often as is fresh, as long as somebody looks."""
+        """Fetch often enough to stay fresh, as long as somebody is looking."""
         while True:
             if (wait := self._wait()) > 0:
                 time.sleep(min(wait, LOOKED))
@@ -68,7 +68,7 @@ class CachedPoll(Generic[T]):
                 self._look()
 
     def _wait(self) -> float:
-        """Seconds until it is asked for again."""
+        """Seconds until the next fetch."""
         return self._asked + (min(AGAIN, self._fresh) if self.problem else self._fresh) - time.monotonic()
 
     def _look(self) -> None:

@@ -1,7 +1,7 @@
-"""Views as HTML, and the only room that knows Jinja. No I/O once templates and static files have been read.
+"""Views as HTML; the only module that imports Jinja. No I/O once templates and static files have been read.
 
-All that comes from elsewhere (names, errors, rows) is escaped, and what cannot be seen in it is spelled out.
-Pages hold no inline style or script, so that browsers may be told to run none.
+All outside data (names, errors, rows) is escaped, and invisible characters are spelled out. Pages have no inline style
+or script, so that browsers can be told to run none.
 """
 
 import re
@@ -41,15 +41,15 @@ HERE = Path(__file__).parent
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 SLOTS = 16384
 RUNS = 50  # bars of a job's history
-NEWEST = 10  # runs of the table that are always open
-RANGES = 12  # of slots that are told in words
-COLORS = 8  # of nodes: beyond, they come again, and the number tells them apart
+NEWEST = 10  # runs of the table that are always visible
+RANGES = 12  # ranges of slots listed in words
+COLORS = 8  # of nodes: beyond that they repeat, and the number distinguishes them
 NUMBERED = 3.0  # percent of the strip that a node's number needs
-LINKED = 12  # jobs that the summary names
+LINKED = 12  # jobs named in the summary
 HEIGHT, WIDTH = 24, 96  # of a sparkline
 NEAR = 0.75  # of max_age: from there on a job is nearly late
 
-# What would be invisible, or would turn the text around it, C0 and C1, bidi controls and halves of characters.
+# Characters that are invisible or change the text around them: C0 and C1, bidi controls and halves of characters.
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
@@ -96,7 +96,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Slots of one owner in the strip; place and width in percent. `node` is its place in the list; None: unowned."""
+    """Slots of one owner in the strip; place and width in percent. `node` is its index in the list; None: unowned."""
 
     x: float
     width: float
@@ -105,7 +105,7 @@ class Stretch:
 
 
 class Renderer:
-    """The pages of the daemon, drawn from views; `static` gives what they link to."""
+    """The daemon's pages, rendered from views; `static` returns the files that they link to."""
 
     def __init__(self) -> None:
         self._static = {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in (HERE / "static").iterdir()}
@@ -180,11 +180,11 @@ class Renderer:
         return self._draw_one("rejects", page, viewer)
 
     def sign_in(self, viewer: Viewer, onward: str = "/") -> str:
-        """Where the token is asked for; `onward` is the page to go to then."""
+        """The page that asks for the token; `onward` is the page to go to then."""
         return self._draw("sign_in", viewer, "/sign-in", onward=onward)
 
     def missing(self, what: str, viewer: Viewer) -> str:
-        """That there is no such page; `what` is what was looked for, like "job x"."""
+        """The page for an unknown address; `what` names the missing thing, like "job x"."""
         return self._draw("missing", viewer, "/", what=what)
 
     def static(self, name: str) -> tuple[bytes, str] | None:
@@ -201,12 +201,12 @@ class Renderer:
         return self._templates[name].render(viewer=viewer, here=here, notice=notice, **facts)
 
     def _link(self, name: str) -> str:
-        """The address of a static file, which changes with its content: browsers may keep it as long as they like."""
+        """The address of a static file, which changes with its content: browsers may cache it for ever."""
         return f"/static/{name}?{sha256(self._static[name][0]).hexdigest()[:8]}"
 
 
 def _visible(value: Any) -> Any:
-    """What stands in a page for a value: what cannot be seen in a text is spelled out."""
+    """A value's text in a page, with invisible characters spelled out."""
     if type(value) is str and UNSEEN.search(value):
         return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
     return value
@@ -218,23 +218,23 @@ def part(name: str) -> str:
 
 
 def when(seconds: float, now: float) -> Markup:
-    """A moment as seen from now, with the exact one beside it: 3 min ago, in 12 s."""
+    """A moment relative to now, with the exact one in its title: 3 min ago, in 12 s."""
     away = seconds - now
     return stamp(seconds, "now" if abs(away) < 0.5 else f"in {span(away)}" if away > 0 else f"{span(-away)} ago")
 
 
 def stamp(seconds: float, words: str) -> Markup:
-    """Words for a moment, with the exact one beside them; words that need no escaping."""
-    return Markup(f'<time datetime="{moment(seconds)}" title="{utc(seconds)}">{words}</time>')  # noqa: S704  # as said
+    """Words for a moment, with the exact one in the title; words that need no escaping."""
+    return Markup(f'<time datetime="{moment(seconds)}" title="{utc(seconds)}">{words}</time>')  # noqa: S704  # see above
 
 
 def percent(part: float, whole: float) -> float:
-    """How much of a whole, within 0 and 100."""
+    """The percentage of a whole, between 0 and 100."""
     return round(min(100.0, max(0.0, 100 * part / whole)), 2) if whole > 0 else 0.0
 
 
 def ranges(slots: Sequence[tuple[int, int]]) -> str:
-    """Slots in words: 0-5460, 16383."""
+    """Slots for people: 0-5460, 16383."""
     words = [f"{first}-{last}" if first < last else f"{first}" for first, last in slots[:RANGES]]
     return ", ".join([*words, *([f"and {counted(len(slots) - RANGES, 'more range')}"] if len(slots) > RANGES else [])])
 
@@ -245,7 +245,7 @@ def owned(slots: Sequence[tuple[int, int]]) -> int:
 
 
 def freshness(view: JobView) -> str:
-    """How the age of the last success stands to `max_age`: fresh, near or late; empty where that is not known."""
+    """The age of the last success relative to `max_age`: fresh, near or late; empty if unknown."""
     success = view.status.success
     if view.max_age is None or success is None:
         return "late" if view.status.late else ""
@@ -254,7 +254,7 @@ def freshness(view: JobView) -> str:
 
 
 def spark(rates: Sequence[float]) -> str:
-    """The path of a line through rates, as wide as WIDTH and as high as HEIGHT; it begins and ends at the ground."""
+    """The path of a line through rates, as wide as WIDTH and as high as HEIGHT; it begins and ends at the bottom."""
     most = max(rates, default=0)
     if most <= 0:
         return ""
@@ -264,7 +264,7 @@ def spark(rates: Sequence[float]) -> str:
 
 
 def chart(entries: Sequence[RunRecord]) -> list[Bar]:
-    """Runs as bars, the oldest first and the newest at the right end; the longest run is the highest."""
+    """Runs as bars, the oldest first and the newest at the right; the longest run is the highest."""
     width = 100 / RUNS
     shown = entries[:RUNS]
     longest = max((entry.seconds for entry in shown), default=0) or 1  # roots: one long run hides no other
@@ -280,7 +280,7 @@ def chart(entries: Sequence[RunRecord]) -> list[Bar]:
 
 
 def strip(cluster: ClusterView) -> list[Stretch]:
-    """The slots from first to last, a stretch for each range of an owner."""
+    """The slots from first to last, one stretch for each range of an owner."""
     stretches: list[tuple[int, int, int | None, str]] = [
         (first, last, at, f"{node.node}: slots {first} to {last}")
         for at, node in enumerate(cluster.nodes)
@@ -295,7 +295,7 @@ def strip(cluster: ClusterView) -> list[Stretch]:
 
 
 def _total(cluster: ClusterView) -> dict[str, int]:
-    """What the masters have together, as far as they answered."""
+    """The totals of all masters that answered."""
     nodes = cluster.nodes
     return {
         "slots": sum(owned(node.ranges) for node in nodes),
@@ -308,7 +308,7 @@ def _total(cluster: ClusterView) -> dict[str, int]:
 
 
 def _cells(grid: Grid) -> dict[CellState, int]:
-    """How many chunks there are of each state."""
+    """The number of chunks in each state."""
     counts = dict.fromkeys(CELLS, 0)
     for cell in grid.cells:
         counts[cell.state] += cell.last - cell.first + 1

@@ -1,4 +1,4 @@
-"""What a browser is shown of the daemon: the status page."""
+"""The daemon's pages for a browser."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -12,11 +12,11 @@ from loader.web.dashboard import Dashboard
 from loader.web.server import NO_STORE
 from loader.web.views import JobPage, Overview, RejectsPage, Viewer
 
-CHECKED = {"Cache-Control": "no-cache"}  # kept, and asked for again: the page may be of another version
+CHECKED = {"Cache-Control": "no-cache"}  # cached, but revalidated: the page may be of another version
 
 
 class Pages(Protocol):
-    """Who draws what a browser is shown."""
+    """Renders the pages for a browser."""
 
     def overview(self, view: Overview, viewer: Viewer) -> str:
         """The page of all jobs."""
@@ -28,7 +28,7 @@ class Pages(Protocol):
         """The page of a job's rejects."""
 
     def missing(self, what: str, viewer: Viewer) -> str:
-        """The page that says that there is no such thing."""
+        """The page for an unknown address."""
 
     def static(self, name: str) -> tuple[bytes, str] | None:
         """A file of the pages, with its media type."""

@@ -1,4 +1,4 @@
-"""What the daemon serves over HTTP, and the only room that knows Starlette and uvicorn: metrics and health."""
+"""The HTTP server for pages, metrics and health; the only module that imports Starlette and uvicorn."""
 
 import asyncio
 import ipaddress
@@ -23,13 +23,13 @@ from loader.web.health import Health
 from loader.web.metrics import CONTENT_TYPE, Metrics
 
 STARTS = 10.0  # seconds that the server has to begin
-CONNECTIONS = 200  # at the same time: idle ones must not take the file descriptors of runs
+CONNECTIONS = 200  # at the same time: idle connections must not use up the file descriptors of runs
 BACKLOG = 64  # that wait to be accepted
-SILENT = 10.0  # seconds that a new connection has to ask for something
-LEAVE = 3.0  # seconds that answers under way have when it ends
+SILENT = 10.0  # seconds in which a new connection must send a request
+LEAVE = 3.0  # seconds for unfinished answers when it stops
 
 NO_STORE = {"Cache-Control": "no-store"}
-POLICY = (  # a page loads nothing but its own files, and nobody shows it in a frame
+POLICY = (  # a page loads only its own files, and cannot be framed
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self';"
     " base-uri 'none'; frame-ancestors 'none'"
 )
@@ -44,7 +44,7 @@ GUARDS = {  # on every answer
 def routes(metrics: Metrics, health: Health) -> list[Route]:
     """`/metrics`, `/livez` and `/readyz`.
 
-    `/livez` touches nothing: it answers while the process turns. `/readyz` asks both sides.
+    `/livez` contacts no server: it answers while the process is running. `/readyz` checks both sides.
     """
 
     async def show_metrics(_: Request) -> Response:
@@ -62,10 +62,10 @@ def routes(metrics: Metrics, health: Health) -> list[Route]:
 
 
 class Web:
-    """An HTTP server in a thread of its own, at `host:port`; without a host at all addresses of this machine.
+    """An HTTP server in its own thread, at `host:port`; without a host, at all addresses of this machine.
 
-    It answers to addresses, localhost, this machine's name, and those of `hosts`, which may be replaced.
-    Raises a `LoaderError` where it cannot listen there.
+    It answers to IP addresses, localhost, this machine's name, and those in `hosts`, which may be replaced. Raises a
+    `LoaderError` if it cannot listen there.
     """
 
     def __init__(self, listen: str, pages: Sequence[Route]) -> None:
@@ -75,10 +75,10 @@ class Web:
             Starlette(routes=list(pages), middleware=[Middleware(_Called, web=self)]),
             log_config=None,
             access_log=False,
-            log_level="error",  # what callers do wrong is no warning: anybody could flood the log with them
+            log_level="error",  # clients' mistakes are not warnings: anybody could flood the log with them
             lifespan="off",
             server_header=False,
-            proxy_headers=False,  # whoever calls could say that it came over https
+            proxy_headers=False,  # any client could claim that it used https
             headers=list(GUARDS.items()),
             loop="asyncio",
             http=_Patient,
@@ -91,11 +91,11 @@ class Web:
 
     @property
     def port(self) -> int:
-        """The port that it listens at."""
+        """The port it listens on."""
         return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
-        """Serve from now on."""
+        """Start serving."""
         self._thread.start()
         end = time.monotonic() + STARTS
         while not self._server.started:
@@ -104,7 +104,7 @@ class Web:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Serve no more; answers under way have a moment."""
+        """Stop serving; unfinished answers have a moment."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(LEAVE + 1)
@@ -115,7 +115,7 @@ class Web:
 
 
 class _Patient(H11Protocol):
-    """HTTP for so many connections and no more, each of which has to ask for something soon."""
+    """HTTP with a limit on connections, each of which must send a request soon."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A connection came."""
@@ -131,9 +131,9 @@ class _Patient(H11Protocol):
 
 
 class _Called:
-    """Refuses requests that call this server by a name that is not its own.
+    """Refuses requests that use a host name that is not this server's own.
 
-    A foreign page whose name was made to mean this machine (DNS rebinding) could read all that is served otherwise.
+    Otherwise a foreign page whose name was made to resolve to this machine (DNS rebinding) could read everything.
     """
 
     def __init__(self, app: ASGIApp, web: Web) -> None:
@@ -141,7 +141,7 @@ class _Called:
         self._web = web
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's call: answer, or refuse."""
+        """Called by ASGI: answer, or refuse."""
         called = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         name = _name(called)
         if not called or name in OWN or name in map(_name, self._web.hosts) or _is_address(name):
@@ -158,7 +158,7 @@ def _name(called: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """Whether it is an address: what others can have a name stand for, they cannot have an address stand for."""
+    """Whether it is an IP address: others can point names at this machine, but not addresses."""
     with suppress(ValueError):
         return bool(ipaddress.ip_address(name))
     return False

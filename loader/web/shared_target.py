@@ -1,4 +1,4 @@
-"""The connections to Redis that all pages and calls of the API share."""
+"""The connections to Redis that all pages and API calls share."""
 
 import threading
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from loader.errors import Kind, TargetError
 from loader.redis.client import RedisClient
 from loader.web.poller import FIRST
 
-TURN = 1.0  # seconds that a question waits for those before it
+TURN = 1.0  # seconds that a call waits for those before it
 
 
 class SharedTarget:
@@ -22,14 +22,14 @@ class SharedTarget:
         self.configure(settings)
 
     def configure(self, settings: TargetConfig) -> None:
-        """Use this target from the next question on; it has no more time to answer than a page waits."""
+        """Use this target from the next call on; it has no more time to answer than a page waits."""
         self._settings = settings.within()
 
     @contextmanager
     def open(self) -> Iterator[RedisClient]:
-        """The client, for one at a time; after a failure, on new connections.
+        """The client, for one caller at a time; after a failure, on new connections.
 
-        Raises a `TargetError` if others take too long, so that a page is answered whatever hangs.
+        Raises a `TargetError` if others take too long, so that a page is answered even if a server hangs.
         """
         if not self._using.acquire(timeout=TURN):
             raise TargetError(f"redis {self._settings.endpoint}: does not answer in time", kind=Kind.UNAVAILABLE)

@@ -11,13 +11,13 @@ from loader.redis.servers import ClusterState
 from loader.state.history import RunRecord
 
 MINUTES = 60  # of `JobView.rates`
-CELLS = 400  # of a grid at most: beyond, several chunks share a cell
+CELLS = 400  # of a grid at most: beyond that, several chunks share a cell
 LISTED = 200  # rejects on a page
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run under way in this daemon; `waits` says why it does not go on, empty where it does."""
+    """A run in progress in this daemon; `waits` says why it waits, empty if it does not."""
 
     run: str
     began: float
@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job; `status.state` is `unknown` while the target cannot be asked, and `paused` where it is."""
+    """One job; `status.state` is `unknown` while the target cannot be reached, and `paused` if it is."""
 
     status: JobStatus
     schedule: str  # in words, like "every 30s" or "cron */15 * * * * (Europe/Berlin)"; empty: by hand only
@@ -43,7 +43,7 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One master; what it did not answer is None, and `problem` says why."""
+    """One master; values that it did not answer are None, and `problem` says why."""
 
     node: str
     ranges: tuple[tuple[int, int], ...]  # slots, both ends included
@@ -68,7 +68,7 @@ class ClusterView:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The whole daemon; `problems` are those of either side, a sentence each."""
+    """The whole daemon; `problems` are those of both sides, a sentence each."""
 
     now: float
     seen: float  # when the target was asked last
@@ -77,7 +77,7 @@ class Overview:
     source: str  # host:port/database
     target: str
     jobs: tuple[JobView, ...]
-    cluster: ClusterView | None  # None: it could not be asked yet
+    cluster: ClusterView | None  # None: no answer yet
     problems: tuple[str, ...]
 
 
@@ -105,7 +105,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The chunks of the run under way, or of the last one, in this daemon; `of` is how many there are, if known."""
+    """The chunks of the run in progress, or of the last one, in this daemon; `of` is their number, if known."""
 
     run: str
     ended: bool
@@ -122,7 +122,7 @@ class JobPage:
     entries: tuple[RunRecord, ...]  # the newest 50, newest first
     grid: Grid | None
     config: str  # YAML, without secrets
-    statement: str  # empty: not known, see `why`
+    statement: str  # empty: unknown, see `why`
     sample: tuple[str, str] | None  # a node and the command that a row becomes, masked unless values may be shown
     why: str  # why statement or sample are missing
 
@@ -132,7 +132,7 @@ class RejectView:
     """A row that could not be written; its key is masked unless values may be shown."""
 
     key: str
-    slot: int | None  # None where the key is masked
+    slot: int | None  # None if the key is masked
     node: str
     reason: str
     first: float
@@ -149,7 +149,7 @@ class RejectsPage:
     count: int
     rejects: tuple[RejectView, ...]
     masked: bool
-    why: str = ""  # why not all of them are known
+    why: str = ""  # why some of them are unknown
 
 
 class Action(StrEnum):

@@ -44,7 +44,7 @@ make_crc()
 
 
 cdef enum Stop:
-    MORE  # the next row or reply is not all there
+    MORE  # the next row or reply is incomplete
     ENDED  # the next packet ends the result; there is no further row or reply
     FULL  # a node has ROOM bytes
     LONG  # the next row spans packets
@@ -52,7 +52,7 @@ cdef enum Stop:
     BROKEN  # cells that do not add up
     NO_MEMORY
     NO_NODE  # the slot's owner is none of the nodes
-    FOUND  # what was looked for is there
+    FOUND  # the search has found it
     EQUAL
     DIFFERENT
     NO_BATCH  # commands that are not ours
@@ -72,7 +72,7 @@ cdef struct Out:
 
 
 cdef class Block:
-    """Bytes that one owner hands to the next without a copy; freed with the object."""
+    """Bytes that one owner passes to the next without a copy; freed with the object."""
 
     cdef unsigned char* data
     cdef Py_ssize_t size
@@ -116,7 +116,7 @@ cdef inline unsigned int slot_of(const unsigned char* key, Py_ssize_t size) noex
 
 
 cdef uint64_t digest_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
-    """See `encoder.digest_of`; words are read as they lie in memory, which is little-endian where this is built for."""
+    """See `encoder.digest_of`; words are read as they lie in memory, which is little-endian on all targets."""
     cdef uint64_t factor = <uint64_t>0xC6A4A7935BD1E995
     cdef uint64_t number = DIGEST_SEED ^ (<uint64_t>size * factor)
     cdef uint64_t word
@@ -159,7 +159,7 @@ cdef inline unsigned char* put_number(unsigned char* to, unsigned char sign, Py_
 
 
 cdef inline unsigned char* put(unsigned char* to, const unsigned char* text, Py_ssize_t size) noexcept nogil:
-    if size:  # the text of a NULL is none, which memcpy must not be given
+    if size:  # a NULL has no text, and memcpy must not be given one
         memcpy(to, text, size)
     return to + size
 
@@ -171,7 +171,7 @@ cdef inline unsigned char* put_bulk(unsigned char* to, const unsigned char* text
 
 
 cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept nogil:
-    """Make room for `need` more bytes; `first` are the fewest. False where there is no memory."""
+    """Make room for `need` more bytes; at least `first`. False if there is no memory."""
     cdef Py_ssize_t room
     cdef unsigned char* data
     if out.size + need <= out.room:
@@ -200,7 +200,7 @@ cdef class Encoder:
     cdef bint _have_owners
     cdef Py_ssize_t _nodes, _cells, _pieces, _fields
     cdef Text* _cell  # of the current row
-    cdef Text* _piece  # literals of the key; where data is NULL, size is a cell
+    cdef Text* _piece  # literals of the key; if data is NULL, size is a cell
     cdef Text* _name  # `$n name` of each field, ready to be sent
     cdef Py_ssize_t* _field  # cell of each field
     cdef unsigned char* _key
@@ -277,7 +277,7 @@ cdef class Encoder:
         free(self._keys.data)
 
     cdef _learn(self, bytes known):
-        """Put the digests that are known into a table, at least half of which stays empty."""
+        """Put the known digests into a table, at least half of which stays empty."""
         cdef uint64_t digest, place, room = 16
         cdef Py_ssize_t i, count = len(known) // 8
         cdef const unsigned char* data = known
@@ -368,7 +368,7 @@ cdef class Encoder:
         self.rejects.append(refusal(self.layout, cells))
 
     cdef Py_ssize_t _long_row(self, buffer, Py_ssize_t start, Py_ssize_t end) except -1:
-        """Encode a row that spans packets; return where the next starts, or `start` where it is not all there."""
+        """Encode a row that spans packets; return where the next starts, or `start` if it is incomplete."""
         cdef Py_ssize_t position = start
         cdef Stop stop
         cdef const unsigned char* data
@@ -448,7 +448,7 @@ cdef class Encoder:
         return FULL if out.size >= FULL_AT else MORE
 
     cdef Stop _digested_row(self, const unsigned char* at, const unsigned char* end) noexcept nogil:
-        """As `_row`, but leave the row out where it is known, and gather its digest and its key in any case."""
+        """As `_row`, but leave the row out if it is known, and gather its digest and its key in any case."""
         cdef uint64_t digest = digest_of(at, end - at)
         cdef Stop stop
         if self._is_known(digest):
@@ -475,7 +475,7 @@ cdef class Encoder:
         return False
 
     cdef bint _fits(self) noexcept nogil:
-        """Whether no value is longer than Redis takes."""
+        """Whether no value is longer than Redis accepts."""
         cdef Py_ssize_t i
         for i in range(self._fields):
             if self._cell[self._field[i]].size > self._most:
@@ -597,7 +597,7 @@ cdef class Encoder:
         return NO_MEMORY
 
     cdef bint _expire(self, Out* out) noexcept nogil:
-        """Write EXPIRE or TTL of the current key; false where there is no memory. See `encoder.ttl_of`."""
+        """Write EXPIRE or TTL of the current key; false if there is no memory. See `encoder.ttl_of`."""
         cdef Py_ssize_t key = self._key_size
         cdef unsigned char number[32]
         cdef unsigned char* to
@@ -662,7 +662,7 @@ cdef struct Spans:
 
 
 cdef inline bint add(Spans* to, Span span) noexcept nogil:
-    """Append; false where there is no memory."""
+    """Append; false if there is no memory."""
     cdef Py_ssize_t room
     cdef Span* larger
     if to.count == to.room:
@@ -685,7 +685,7 @@ cdef inline bint same(
 cdef inline Py_ssize_t number_at(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t end, unsigned char sign, Py_ssize_t* number
 ) noexcept nogil:
-    """See `resp.number_at`; -1 where the line is malformed."""
+    """See `resp.number_at`; -1 if the line is malformed."""
     cdef Py_ssize_t first = at + 1, value = 0
     if at >= end:
         return end + 1
@@ -712,7 +712,7 @@ cdef inline Py_ssize_t number_at(
 cdef inline Py_ssize_t bulk_at(
     const unsigned char* data, Py_ssize_t at, Py_ssize_t end, Span* text
 ) noexcept nogil:
-    """Where the bulk string at `at` ends: beyond `end` where it is not all there, -1 where it is malformed."""
+    """Where the bulk string at `at` ends: beyond `end` if it is incomplete, -1 if it is malformed."""
     cdef Py_ssize_t size = 0
     at = number_at(data, at, end, 36, &size)
     if at < 0:
@@ -882,9 +882,9 @@ cdef class Comparer:
     cdef bint _begun  # `_command` is that of the next reply, not of the last
     cdef Py_ssize_t _start  # of the next reply
     cdef Py_ssize_t _head  # bytes of its first line
-    cdef Py_ssize_t _walked  # bytes of it that need not be looked at again
+    cdef Py_ssize_t _walked  # bytes of it that need not be scanned again
     cdef Py_ssize_t _bulks  # in it
-    cdef Spans _got  # so many of them were walked over
+    cdef Spans _got  # this many of them were scanned
     cdef Field* _field  # of the command that the table was made for
     cdef Py_ssize_t* _table  # number of a field, from 1, at the place of its name's checksum or behind it; 0: none
     cdef Py_ssize_t _fields, _names, _field_room, _mask
@@ -929,7 +929,7 @@ cdef class Comparer:
         return self._start
 
     cdef _keep(self, const char* buffer):
-        """Note the row that differs, and go on behind its reply."""
+        """Note the row that differs, and continue after its reply."""
         cdef const char* batch = <const char*>self._batch.buf
         command = batch[self._command.start : self._command.end]
         self.differences.append((command, buffer[self._start : self._start + self._walked]))
@@ -957,7 +957,7 @@ cdef class Comparer:
         return MORE
 
     cdef void _next(self) noexcept nogil:
-        """Count a reply, and go on behind it."""
+        """Count a reply, and continue after it."""
         if self._bulks:
             self.present += 1
             if self._tally is not None:
@@ -968,7 +968,7 @@ cdef class Comparer:
         self.left -= 1
 
     cdef Stop _reply(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """Compare a reply of which `size` bytes are there; go on where it was left."""
+        """Compare a reply of which `size` bytes have arrived; continue after the last call."""
         cdef Py_ssize_t at
         cdef Stop stop
         if reply[0] == 45:
@@ -990,7 +990,7 @@ cdef class Comparer:
         return EQUAL if self._is_plain(reply, self._walked) else self._match(reply)
 
     cdef bint _is_plain(self, const unsigned char* reply, Py_ssize_t size) noexcept nogil:
-        """Whether the reply is just what the command says."""
+        """Whether the reply is exactly what the command sets."""
         cdef Py_ssize_t body = self._command.end - self._command.body
         return (
             self._bulks == self._command.words.count
@@ -1028,7 +1028,7 @@ cdef class Comparer:
         return FOUND
 
     cdef Stop _match(self, const unsigned char* reply) noexcept nogil:
-        """Look for each field of the reply among the command's. See `comparer.is_hash_of`."""
+        """Find each field of the reply among the command's. See `comparer.is_hash_of`."""
         cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
         cdef Py_ssize_t i, field
         cdef Span name, value, other
@@ -1057,7 +1057,7 @@ cdef class Comparer:
         return EQUAL
 
     cdef Py_ssize_t _place(self, const unsigned char* name, Py_ssize_t size) noexcept nogil:
-        """Where in the table a name is, or may be put."""
+        """The place in the table for a name."""
         cdef Py_ssize_t place = <Py_ssize_t>checksum(name, size) & self._mask
         cdef Span other
         while self._table[place]:
@@ -1068,7 +1068,7 @@ cdef class Comparer:
         return place
 
     cdef bint _index(self) noexcept nogil:
-        """Have the table stand for the command's fields, if it does not yet; false where there is no memory."""
+        """Fill the table with the command's fields, if it has others; false if there is no memory."""
         cdef const unsigned char* batch = <const unsigned char*>self._batch.buf
         cdef Py_ssize_t i, place, fields = self._command.words.count // 2
         cdef Span name, other
@@ -1093,7 +1093,7 @@ cdef class Comparer:
         return True
 
     cdef bint _make_room(self, Py_ssize_t fields) noexcept nogil:
-        """Empty the table, at least half of which is to stay so; false where there is no memory."""
+        """Empty the table, at least half of which must stay empty; false if there is no memory."""
         cdef Py_ssize_t room = 16
         while room < 2 * fields:
             room *= 2

@@ -1,4 +1,4 @@
-"""The encoder in use: the compiled twin where it was built, else the plain one; they make the same bytes."""
+"""The encoder in use: the compiled twin if it was built, else the plain one; they make the same bytes."""
 
 from loader.wire import comparer, encoder, resp
 

@@ -8,10 +8,10 @@ from loader.wire.slots import SLOTS, slot_of
 
 
 class SlotChecksums:
-    """How many keys were seen of each slot, and a checksum of them that does not depend on their order.
+    """How many keys of each slot were seen, and a checksum of them that does not depend on their order.
 
-    256 KiB however many the keys are. Two of them tell which slots hold other keys on one side than on the other. A key
-    that is added twice counts twice. One thread adds to a `SlotChecksums` at a time.
+    256 KiB for any number of keys. Two of them reveal the slots whose keys differ between the sides. A key that is
+    added twice counts twice. One thread adds to a `SlotChecksums` at a time.
     """
 
     def __init__(self) -> None:
@@ -30,35 +30,35 @@ class SlotChecksums:
         return self._counts[slot], self._sums[slot]
 
     def differing(self, other: "SlotChecksums") -> list[int]:
-        """Slots that have other keys here than there."""
+        """Slots with other keys here than there."""
         return [slot for slot in range(SLOTS) if self.of(slot) != other.of(slot)]
 
 
 class Comparer:
     """Checks the replies to `reads(data)` against the hashes that the commands `data` of a batch would make.
 
-    A row is equal where its hash has the fields of its HMSET, with their values and in any order, and no other field; a
-    row without an HMSET has no hash. Of any other row `differences` has the command (its HMSET, else its HDEL) and
-    the reply, which may be an error, both as bytes. The key of each hash that is there is added to `tally`.
+    A row is equal if its hash has the fields of its HMSET, with their values and in any order, and no other field; a
+    row without an HMSET has no hash. For any other row `differences` has the command (its HMSET, else its HDEL) and the
+    reply, which may be an error, both as bytes. The key of each existing hash is added to `tally`.
     """
 
     def __init__(self, data: Buffer, rows: int, tally: SlotChecksums | None = None) -> None:
         self.left = rows  # replies still to come
-        self.wanted = 0  # bytes that the next reply needs in the buffer, as far as is known
+        self.wanted = 0  # bytes that the next reply needs in the buffer, as far as known
         self.present = 0  # replies that were hashes, of one field or more
         self.differences: list[tuple[bytes, bytes]] = []
         self._tally = tally
         self._rows = row_heads(data)
-        self._row: list[bytes] = []  # the command that the next reply is compared with; empty: not looked at yet
-        self._walked = 0  # bytes of the next reply that need not be looked at again
+        self._row: list[bytes] = []  # the command that the next reply is compared with; empty: not read yet
+        self._walked = 0  # bytes of the next reply that need not be scanned again
         self._bulks = 0  # in the next reply
-        self._got: list[bytes] = []  # so many of them were walked over
+        self._got: list[bytes] = []  # this many of them were scanned
 
     def feed(self, buffer: Buffer, start: int, end: int) -> int:
         """Consume whole replies of `buffer[start:end]`; return where the first reply not consumed starts.
 
-        Stops at a reply that is not all there (`wanted`), and after the last row's, behind which the replies to another
-        batch may stand: where no reply is left any byte is a transient `TargetError`, as is what HGETALL never replies.
+        Stops at an incomplete reply (`wanted`), and after the last row's, behind which the replies to another batch may
+        follow: if no reply is left any byte is a transient `TargetError`, as is a reply that HGETALL never gives.
         """
         if start < end and not self.left:
             raise too_many_replies()
@@ -70,14 +70,14 @@ class Comparer:
         return start
 
     def _reply_at(self, view: memoryview, start: int) -> int:
-        """Compare the reply that starts at `start`; return its bytes, or 0 where no whole reply starts there."""
+        """Compare the reply that starts at `start`; return its bytes, or 0 if no whole reply starts there."""
         self.wanted = max(1, self._walked)
         if len(view) - start < self.wanted:
             return 0
         if not self._row:
             self._row = next(self._rows, [])
             if not self._row:
-                raise ValueError("the batch has fewer rows than was said")
+                raise ValueError("the batch has fewer rows than stated")
         is_error = view[start] == ord("-")
         size = self._walk_error(view, start) if is_error else self._walk(view, start)
         if size:
@@ -92,7 +92,7 @@ class Comparer:
         return size
 
     def _walk_error(self, view: memoryview, start: int) -> int:
-        """Look for the end of a line; return its bytes, or 0 where it is not all there."""
+        """Find the end of a line; return its bytes, or 0 if it is incomplete."""
         line_end = LINE_END.search(view, start + self._walked)
         if not line_end:
             self._walked = len(view) - start
@@ -103,7 +103,7 @@ class Comparer:
         return line_end.end() - start
 
     def _walk(self, view: memoryview, start: int) -> int:
-        """Go on over an array from where it was left; return its bytes, or 0 where it is not all there."""
+        """Continue scanning an array; return its bytes, or 0 if it is incomplete."""
         if not self._walked:
             bulks, at = number_at(view, start, b"*")
             if at > len(view):
@@ -126,9 +126,9 @@ class Comparer:
 
 
 def is_hash_of(command: list[bytes], words: list[bytes]) -> bool:
-    """Whether HGETALL gives these words after the command, which is an HMSET or deletes a hash.
+    """Whether HGETALL returns these words after the command, which is an HMSET or deletes a hash.
 
-    A name that is there twice is last set to its last value; HGETALL gives no name twice.
+    A name that is there twice is last set to its last value; HGETALL returns no name twice.
     """
     sent = command[2:] if command[0] == b"HMSET" else []
     if words == sent:

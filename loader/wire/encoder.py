@@ -15,20 +15,20 @@ from loader.wire.packets import HEADER, PACKET_MAX, is_last, split_row
 from loader.wire.resp import NEVER, SET, Buffer, pack
 from loader.wire.slots import slot_of
 
-ROOM = 256 * 1024  # bytes; a node's commands are handed over from this size on: half costs a tenth more CPU a row
+ROOM = 256 * 1024  # bytes; a node's commands are passed on from this size on: half costs a tenth more CPU per row
 SHOWN = 200  # bytes of a key that is too long for Redis, and for a log
 BITS = (1 << 64) - 1
-SEED = 0x6C6F61646572  # of digests; another one makes all that are kept worthless
+SEED = 0x6C6F61646572  # of digests; another one makes all stored ones worthless
 
 
 class Encoder:
     """Turns the row packets of one table into commands, gathered per slot owner.
 
     `owners` maps a slot to the index of its node and is read again for every row, so its holder may change it in place;
-    `nodes` is how many nodes there are. One `Encoder` serves one attempt at one chunk.
+    `nodes` is the number of nodes. One `Encoder` serves one attempt at one chunk.
 
-    With `known` digests (eight bytes each, none maybe) a row is left out whose digest is among them, and of every row
-    that is not rejected, left out or not, `digests` and `keys` gather the digest and the key.
+    With `known` digests (eight bytes each, possibly none) a row whose digest is among them is left out, and of every
+    row that is not rejected, left out or not, `digests` and `keys` gather the digest and the key.
     """
 
     def __init__(self, layout: Layout, owners: "array[int]", nodes: int, known: Buffer | None = None) -> None:
@@ -37,7 +37,7 @@ class Encoder:
         self.rows = 0  # rows consumed, rejected ones included
         self.rejects: list[Reject] = []
         self.ended = False  # the next packet is not a row: it ends the result, well or badly
-        self.wanted = 0  # bytes that the next row needs in the buffer, as far as is known
+        self.wanted = 0  # bytes that the next row needs in the buffer, as far as known
         self._parts: list[list[bytes]] = [[] for _ in range(nodes)]
         self._sizes = [0] * nodes
         self._rows = [0] * nodes
@@ -61,8 +61,8 @@ class Encoder:
     def feed(self, buffer: Buffer, start: int, end: int) -> int:
         """Consume whole rows of `buffer[start:end]`; return where the first row not consumed starts.
 
-        Stops at a row that is not all there (`wanted`), at a packet that is no row (`ended`), and when a node has
-        `ROOM` bytes of commands ready. A packet whose cells do not add up is a transient `SourceError`.
+        Stops at an incomplete row (`wanted`), at a packet that is not a row (`ended`), and when a node has `ROOM` bytes
+        of commands ready. A packet whose cells do not add up is a transient `SourceError`.
         """
         with memoryview(buffer)[:end] as view:
             while not self._full() and (taken := self._row_at(view, start)):
@@ -74,7 +74,7 @@ class Encoder:
         return [node for node, size in enumerate(self._sizes) if size >= least]
 
     def take(self, node: int) -> Batch:
-        """Hand over the commands of a node."""
+        """Return the commands of a node, and forget them."""
         expires = self._expires[node]
         expects = NEVER if self.layout.ttl is None else SET
         then = Batch(b"".join(expires), 0, len(expires), expects=expects) if expires else None
@@ -87,7 +87,7 @@ class Encoder:
         return any(size >= ROOM for size in self._sizes)
 
     def _row_at(self, view: memoryview, position: int) -> int:
-        """Encode the row that starts at `position`; return its bytes, or 0 where no whole row starts there."""
+        """Encode the row that starts at `position`; return its bytes, or 0 if no whole row starts there."""
         parts: list[memoryview] = []
         at = position
         while True:
@@ -112,7 +112,7 @@ class Encoder:
         return at - position
 
     def _is_known(self, row: Buffer, key: bytes) -> bool:
-        """Gather what is known of a row next time, and say whether it is known now."""
+        """Gather the digest and key of a row, and return whether it is known already."""
         if self._known is None:
             return False
         digest = digest_of(row)
@@ -155,7 +155,7 @@ class Encoder:
 
 
 def refusal(layout: Layout, cells: Sequence[bytes | None]) -> Reject | None:
-    """Why a row cannot be a hash; None where it can."""
+    """Why a row cannot be a hash; None if it can."""
     pieces = [piece if isinstance(piece, bytes) else cells[piece] for piece in layout.key]
     key = b"".join(b"NULL" if piece is None else piece for piece in pieces)
     if None in pieces:
@@ -171,15 +171,15 @@ def refusal(layout: Layout, cells: Sequence[bytes | None]) -> Reject | None:
 
 
 def ttl_of(key: bytes, ttl: int, jitter: int) -> int:
-    """Seconds to live of a key: within `jitter` of `ttl`, and the same whenever the key is."""
+    """Seconds to live of a key: within `jitter` of `ttl`, and always the same for the same key."""
     return ttl - jitter + (crc_hqx(key, 0) * (2 * jitter + 1) >> 16)
 
 
 def digest_of(row: Buffer) -> int:
     """64 bits of a row packet's payload, never 0: MurmurHash64A.
 
-    See https://github.com/aappleby/smhasher/blob/master/src/MurmurHash2.cpp. A row that was changed has the digest of
-    another row of its chunk by chance once in 10**15 changes; who may choose what rows hold can bring it about.
+    See https://github.com/aappleby/smhasher/blob/master/src/MurmurHash2.cpp. A changed row has the digest of another
+    row of its chunk by chance once in 10**15 changes; someone who chooses the content of rows can provoke it.
     """
     factor = 0xC6A4A7935BD1E995
     size = len(row)

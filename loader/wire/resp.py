@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from loader.errors import Kind, TargetError
 
 PLAIN_REPLIES = re.compile(rb"(?:\+OK\r\n|:-?[0-9]+\r\n)*")
-SET, NEVER = b":1", b":-1"  # what EXPIRE replies for a key that is there, and TTL for one that does not expire
-# A line with a number, and one that is not all there. No Redis holds what would take more than ten digits to say.
+SET, NEVER = b":1", b":-1"  # EXPIRE's reply for an existing key, and TTL's for one that does not expire
+# A line with a number, and an incomplete one. No size in Redis has more than ten digits.
 NUMBER = rb"(0|[1-9][0-9]{0,9})"
 NUMBER_LINE = {sign: re.compile(rb"\%c%b\r\n" % (sign, NUMBER)) for sign in b"*$"}
 NUMBER_PART = {sign: re.compile(rb"\%c(?:%b\r?)?" % (sign, NUMBER)) for sign in b"*$"}
@@ -24,7 +24,7 @@ def pack(command: list[bytes]) -> bytes:
 
 
 def split_commands(data: Buffer) -> Iterator[list[bytes]]:
-    """Words of each command of a batch, in order: the way back from `pack`, for looking at what was sent."""
+    """Words of each command of a batch, in order: the reverse of `pack`, for inspection."""
     raw = bytes(data)
     position = 0
     while position < len(raw):
@@ -38,14 +38,14 @@ def split_commands(data: Buffer) -> Iterator[list[bytes]]:
 
 
 def count_replies(data: bytes) -> int:
-    """Number of replies in `data`, which ends with a line; -1 where not all are `+OK` or a number."""
+    """Number of replies in `data`, which ends with a line; -1 if not all are `+OK` or a number."""
     return data.count(b"\n") if PLAIN_REPLIES.fullmatch(data) else -1
 
 
 def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
     """For each command of a batch, which row of the batch it belongs to, from 0.
 
-    A row's commands stand together, HMSET first, so a new row begins with every HMSET, and with an HDEL that does not
+    A row's commands are adjacent, HMSET first, so a new row begins with every HMSET, and with an HDEL that does not
     follow the HMSET of its own key.
     """
     numbers: list[int] = []
@@ -59,7 +59,7 @@ def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
 
 
 def row_heads(batch: Buffer) -> Iterator[list[bytes]]:
-    """The words of the first command of each row of a batch: its HMSET, or its HDEL where it has no other."""
+    """The words of the first command of each row of a batch: its HMSET, or its HDEL if it has no other."""
     commands = list(split_commands(batch))
     last = -1
     for command, row in zip(commands, number_rows(commands), strict=True):
@@ -76,7 +76,7 @@ def reads(data: Buffer) -> bytes:
 def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:
     """Read the number of a `*n` or `$n` line of a reply; return it and where the next line starts.
 
-    Which is beyond the view where the line is not all there.
+    That is beyond the view if the line is incomplete.
     """
     line = NUMBER_LINE[sign[0]].match(view, at)
     if line:
@@ -88,11 +88,11 @@ def number_at(view: memoryview, at: int, sign: bytes) -> tuple[int, int]:
 
 def no_reply() -> TargetError:
     """The error of a reply that is neither an array of pairs nor an error."""
-    return TargetError("Redis sent what is no reply to HGETALL", kind=Kind.UNAVAILABLE)
+    return TargetError("Redis sent a reply that does not fit HGETALL", kind=Kind.UNAVAILABLE)
 
 
 def too_many_replies() -> TargetError:
-    """The error of a reply for which there is no row."""
+    """The error for a reply without a row."""
     return TargetError("Redis sent more replies than it was asked for", kind=Kind.UNAVAILABLE)
 
 

@@ -27,7 +27,7 @@ class SlotMap:
     """Slot to node, complete or not at all.
 
     `nodes` are the masters; `owners` holds for each of the 16384 slots the index of its master in `nodes`. A map with
-    an unowned slot is refused with a transient `TargetError`: nobody could say where its rows would go.
+    an unowned slot is refused with a transient `TargetError`: nobody could say which node its rows belong to.
     """
 
     __slots__ = ("nodes", "owners")
@@ -70,7 +70,7 @@ class SlotMap:
 
     @property
     def parts(self) -> "array[int]":
-        """How the slots are parted among masters, whoever these are: it stays the same when a replica takes over."""
+        """How the slots are divided among masters, whichever they are: the same after a replica takes over."""
         numbers: dict[int, int] = {}
         return array("H", [numbers.setdefault(owner, len(numbers)) for owner in self.owners])
 

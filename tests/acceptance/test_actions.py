@@ -204,7 +204,7 @@ def test_a_browser(desk):
         assert running.until("rejects were tried again", job="score")[0]["written"] == 1
         assert call.post("/jobs/slow/run") == (303, "/jobs/slow?done=run")
         assert call.post("/jobs/slow/run") == (303, "/jobs/slow?done=busy")
-        assert "a run of this job is under way" in call("GET", "/jobs/slow?done=busy")[2]
+        assert "a run of this job is in progress" in call("GET", "/jobs/slow?done=busy")[2]
         assert call.post("/jobs/nobody/run") == (303, "/jobs/nobody")
         kept = call.cookie
         assert call.post("/sign-out") == (303, "/")

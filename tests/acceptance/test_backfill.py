@@ -327,7 +327,7 @@ def test_a_run_waits_for_the_replica(desk):
     desk.write({"big": {"table": "big", "chunk_rows": 1000}}, source=source)
     refused = desk.run("sync", "big", "--max-lag", "5")
     assert (refused.code, desk.world.hashes()) == (2, {})
-    assert "is no replica: see source.replica" in refused.err
+    assert "is not a replica: see source.replica" in refused.err
     change, reset = (
         ("CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='nobody'", "RESET SLAVE ALL")
         if desk.world.is_mariadb
@@ -358,7 +358,7 @@ def test_a_load_that_cannot_be_measured(desk, limit):
     """Said before anything is read."""
     refused = desk.run("sync", "big", "--max-load", limit)
     assert (refused.code, desk.world.hashes()) == (2, {})
-    assert "--max-load: MySQL has no status variable" in refused.err
+    assert "--max-load: MySQL has no numeric status variable" in refused.err
 
 
 def test_a_sync_between_two_backfills(half):

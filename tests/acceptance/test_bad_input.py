@@ -401,7 +401,7 @@ def test_usage(tmp_path, words, changes, expected):
     ("words", "expected"),
     [
         (["--range", "2"], "error: --range '2': write LO:HI, both included; either may be left out"),
-        (["--range", "a:"], "error: --range: 'a' is no number, as column 'sid' holds"),
+        (["--range", "a:"], "error: --range: 'a' is not a number like those in column 'sid'"),
         (["--range", "10:9"], "error: --range '10:9': 10 comes after 9, so that no row is in it: write LO:HI"),
         (["--where", "sid in (1"], "error: job 'stu': MySQL refuses its SELECT, see its fields and where"),
     ],

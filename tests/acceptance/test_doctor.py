@@ -146,7 +146,7 @@ def test_the_replica(desk):
         desk.world.sql(fix)
         status, seen, fix = one(checkup(desk)[1], "mysql.replica")
         assert (status, fix) == ("fail", "see source.replica")
-        assert "is no replica" in seen
+        assert "is not a replica" in seen
     finally:
         desk.world.sql("REVOKE ALL PRIVILEGES ON *.* FROM marked@'%'")
 
@@ -340,7 +340,7 @@ def test_what_runs_left(desk):
         lock.take(target)
         found = checkup(desk)[1]
         assert one(found, "job.lock")[1].startswith("held by run def (host ")
-        assert one(found, "job.checkpoint") == ("ok", "run abc is under way", None)
+        assert one(found, "job.checkpoint") == ("ok", "run abc is in progress", None)
         lock.drop(target)
         target.ask(b"loader:{stu}:checkpoint", "SET", "loader:{stu}:checkpoint", json.dumps({"version": 0}))
         code, found = checkup(desk)

@@ -279,8 +279,10 @@ def test_no_plaintext_where_tls_is_meant(desk, pki, tls_cluster, tmp_path, schem
         result = desk.run("sync", "stu", "-o", "json")
 
         assert (result.code, result.document["rows"]["written"]) == (2, 0)
-        other = {"redis": "TLS there: write rediss://", "rediss": "no TLS there: write redis://"}[scheme]
-        assert result.err.strip().endswith(f": the server speaks {other} in target.url")
+        other = {"redis": "speaks TLS there: write rediss://", "rediss": "does not speak TLS there: write redis://"}[
+            scheme
+        ]
+        assert result.err.strip().endswith(f": the server {other} in target.url")
         assert node.dbsize() == 0
         assert node.info("clients")["connected_clients"] == 1
 

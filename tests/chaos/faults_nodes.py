@@ -73,7 +73,7 @@ def resharding(scene: Scene, draw: Draw) -> str:
 
 
 def open_migration(scene: Scene, draw: Draw) -> str:
-    """A slot that stays half handed over for a while: what is not there any more is asked of the other node."""
+    """A slot that stays half handed over for a while: what no longer exists is asked of the other node."""
     giver, taker = _two_masters(scene, draw)
     ids, port = scene.fleet.ids(), scene.lab.redis_ports[taker]
     with scene.fleet.node(giver) as old, scene.fleet.node(taker) as new:

@@ -228,7 +228,7 @@ def test_keys_that_redis_threw_away_are_written_again(world, monkeypatch):
     monkeypatch.setattr("loader.pipeline.masters.lives", later)
     ear = Ear()
     assert outcome(world, ear) == (50, 0, 0)
-    assert any("has thrown keys away" in text for text in notes(ear))
+    assert any("has evicted keys" in text for text in notes(ear))
     assert outcome(world) == (0, 50, 0)
 
 
@@ -240,7 +240,7 @@ def test_another_plan_forgets_the_digests(world):
     job = JOB | {"fields": {"w": "v"}, "chunk_rows": 25}
     run = world.sync(ear, **job)
     assert (run.written, run.unchanged) == (50, 0)
-    assert any("the plan was changed" in text for text in notes(ear))
+    assert any("the plan has changed" in text for text in notes(ear))
     assert world.sync(**job).unchanged == 50
     index, blobs = entries(world)
     assert (set(index), len(index)) == (blobs, 2)
@@ -556,7 +556,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
         patch.setattr("loader.pipeline.masters.lives", late)
         run = world.sync(**JOB)
     assert (run.exit_code, run.unchanged) == (3, 50)
-    assert "the counters were reset while the run went on" in run.error
+    assert "the counters were reset during the run" in run.error
     assert saved
     assert json.loads(world.redis.get("loader:{job}:baseline"))["void"]
     assert outcome(world) == (50, 0, 0)
@@ -567,7 +567,7 @@ def test_doubts_about_a_master():
     before = Life("one", 3, "", 10, 20)
     now = replace(before, connections=12, client=22)
     assert doubt(now, before) == ""
-    assert doubt(replace(now, evicted=4), before) == "has thrown keys away"
+    assert doubt(replace(now, evicted=4), before) == "has evicted keys"
     assert "counters reset" in doubt(replace(now, connections=2), before)
     assert "restarted" in doubt(now, None)
 

@@ -59,7 +59,9 @@ def test_another_job_of_the_name_is_refused(school, other, words):
     for options in ({}, {"resume": True}, {"slot": slot + 1}):
         refused = run(school, **other, **options)
         assert (refused.status, refused.exit_code, refused.read, refused.outcome.kind) == ("failed", 2, 0, Kind.FOREIGN)
-        assert refused.error.startswith(f"job 'job' in this target is another config's: {words}: give the job another")
+        assert refused.error.startswith(
+            f"job 'job' in this target belongs to another config: {words}: give the job another"
+        )
     config = school.config(**other)
     with pytest.raises(Foreign):
         prune(config, config.jobs["job"], Pruned("job"))
@@ -134,7 +136,7 @@ def test_a_claim_that_does_not_say_whose_the_name_is(school, text):
     school.redis.set("loader:{job}:claim", text)
     refused = run(school, **JOB)
     assert (refused.exit_code, refused.read) == (2, 0)
-    assert refused.error.endswith("`DEL loader:{job}:claim` has the next run claim the name of the job")
+    assert refused.error.endswith("`DEL loader:{job}:claim` lets the next run claim the job's name")
     assert run(school, **JOB, restart=True).status == "ok"
     assert run(school, **JOB).status == "ok"
 
@@ -148,7 +150,7 @@ def test_as_typed(world, tmp_path):
     assert done.code == 2
     (line,) = [line for line in done.messages if line.startswith("error: ")]
     assert "its keys begin with 'stu_', and 'student_' here: give the job another name" in line
-    assert line.endswith("if this very job has moved, `loader sync stu --restart` says so")
+    assert line.endswith("if this job itself has moved, run `loader sync stu --restart`")
     assert line in desk.run("rejects", "purge", "stu").messages
     document = desk.run("status", "stu", "-o", "json").document
     assert (document["state"], document["last"], line.removeprefix("error: ")) == ("failed", None, document["problem"])

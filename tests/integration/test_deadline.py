@@ -215,7 +215,7 @@ def test_a_reply_that_does_not_fit_into_memory(world, tmp_path):
         limited = ["prlimit", f"--as={700 * 2**20}"]
         result = desk.run("status", within=limited)
     (line,) = result.messages
-    assert line.startswith(f"error: redis {HOST}:{port}: a reply does not fit into the memory")
+    assert line.startswith(f"error: redis {HOST}:{port}: a reply does not fit into this machine's memory")
     assert result.code == 1
 
 

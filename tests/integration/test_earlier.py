@@ -180,7 +180,7 @@ def test_an_increment_reads_what_was_changed(heir, zone):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda kept: kept["evictions"].update(dict.fromkeys(kept["evictions"], 5)), "has thrown keys away"),
+        (lambda kept: kept["evictions"].update(dict.fromkeys(kept["evictions"], 5)), "has evicted keys"),
         (lambda kept: kept["evictions"].clear(), "was restarted"),
         (lambda kept: kept["facts"].update(nulls="empty"), "nulls was 'empty' and is 'omit'"),
         (lambda kept: kept.update(run="0123456789ab"), "markers are gone"),
@@ -240,5 +240,5 @@ def test_status_and_doctor_can_read_it(heir, job):
         assert job_status(target, heir.config.source, config)
         probe = RedisProbe(heir.config, target, dict.fromkeys(target.slots.nodes, ()), {}, {}, {})
         found = examine("job", KEPT, JobState(heir.config, config, probe), job)
-    assert "that this program wrote" not in str(found)
+    assert "this program did not write" not in str(found)
     assert "cannot be read" not in str(found)

@@ -44,7 +44,7 @@ def shapes(good):
     """Garbage by name: some is none of ours whatever stands beside it, some is nearly what a loader wrote."""
     total = {
         "empty": b"",
-        "no UTF-8": b"\xff\x00\xfe",
+        "not UTF-8": b"\xff\x00\xfe",
         "broken": b"{",
         "null": b"null",
         "a number": b"-5",
@@ -264,7 +264,7 @@ QUIET = {"prune", "marker", "standing", "passing"}  # that stand for themselves,
 MENDS = ("DEL ", "loader rejects purge ", "loader backfill ", "loader prune", "rewritten", "everything is loaded")
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 FIELDS = {"lock": "1/1", "fence": "gone", "rejects": "plain_1", "digests": "1"}
-SOME = ("empty", "no UTF-8", "a number", "huge", "many digits")  # where nothing reads them at once
+SOME = ("empty", "not UTF-8", "a number", "huge", "many digits")  # where nothing reads them at once
 
 
 def named(key, said):

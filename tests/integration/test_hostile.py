@@ -123,8 +123,8 @@ SOURCES = {
     "TLS": (saying(b"", b"\x15\x03\x01\0\x02\x02\x46"), ", but a server that speaks TLS from its first byte on: "),
     "X protocol": (saying(X), ", but MySQL's X protocol (its port is 33060, that of MySQL itself 3306): "),
     "protocol 9": (saying(packet(0, b"\x093.21.33\0\1\0\0\0abcdefgh\0")), ", but a MySQL from before 3.22, "),
-    "empty packet": (saying(packet(0, b"")), " (a packet that cannot be read, IndexError): see source.url"),
-    "half a greeting": (saying(packet(0, greeting()[4:20])), " (a packet that cannot be read, error): see source.url"),
+    "empty packet": (saying(packet(0, b"")), " (an unreadable packet, IndexError): see source.url"),
+    "half a greeting": (saying(packet(0, greeting()[4:20])), " (an unreadable packet, error): see source.url"),
     "noise": (saying(b"\xde\xad\xbe\xef" * 8), " (Packet sequence number wrong - got 239 expected 0): see source.url"),
 }
 TARGETS = {
@@ -172,7 +172,7 @@ def test_a9_nobody_speaks(monkeypatch):
         with pytest.raises(LoaderError) as raised:
             RedisClient(settings(target=port).target)
 
-    assert "cannot connect: the connection is closed without a word: see source.url" in str(error)
+    assert "cannot connect: the connection was closed without an answer: see source.url" in str(error)
     assert [(each.exit_code, each.transient) for each in (error, raised.value)] == [(4, True)] * 2
 
 
@@ -258,7 +258,7 @@ def test_answers_without_sense(asked, reply):
     with impostor(answering(reply)) as (port, _):
         error = refusal(port, asked)
 
-    assert "the answer is none of MySQL (" in str(error)
+    assert "the answer does not come from MySQL (" in str(error)
     assert error.exit_code == 1
 
 
@@ -267,7 +267,7 @@ def test_a_file_is_asked_for():
     with impostor(answering(packet(1, b"\xfb/etc/hostname"))) as (port, heard):
         error = refusal(port, ASKED["table"])
 
-    assert "asks for a file of this machine (LOAD DATA LOCAL), which it does not get" in str(error)
+    assert "asks for a file of this machine (LOAD DATA LOCAL), which is refused" in str(error)
     assert b"/etc" not in heard
 
 
@@ -277,7 +277,7 @@ def test_a_row_that_ends_without_sense():
         stream = source.stream("SELECT 1")
         stream.fill(0)
         stream.start += 6
-        with pytest.raises(LoaderError, match="the answer is none of MySQL"):
+        with pytest.raises(LoaderError, match="the answer does not come from MySQL"):
             stream.finish()
 
 

@@ -36,7 +36,7 @@ MYSQL = {
 WALKS = {  # and of a walk along `u`, or along the primary key
     "UNIQUE w (u)": "",
     "PRIMARY KEY (s(5)), UNIQUE w (u)": "",
-    "PRIMARY KEY (s(5))": "beginning of a value",
+    "PRIMARY KEY (s(5))": "beginning of each value",
     "PRIMARY KEY (d)": "column 'd' is a double",
     "PRIMARY KEY (t)": "column 't' is a timestamp",
     "UNIQUE w (u)) ENGINE=MEMORY": "hash",

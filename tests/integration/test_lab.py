@@ -242,7 +242,7 @@ def test_the_story_of_a_master_that_dies(own_lab):
         own_lab.add_replica("n1")
     with pytest.raises(LabError, match="owns the slots 0-5460"):
         own_lab.add_replica(heir, wipe=True)
-    with pytest.raises(LabError, match=r"n[45] is no master that n1 could replicate; the masters are n2, n3"):
+    with pytest.raises(LabError, match=r"n[45] is not a master that n1 could replicate; the masters are n2, n3"):
         own_lab.add_replica("n1", "n4" if heir != "n4" else "n5", wipe=True)
 
     assert own_lab.add_replica("n1", heir, wipe=True) == "n1"

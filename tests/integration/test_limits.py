@@ -70,7 +70,7 @@ class Guest:
         ("PASSWORD EXPIRE", "ALTER USER 'guest'@'%' IDENTIFIED BY '…'"),
         ("REQUIRE SSL", "without TLS"),
         ("REQUIRE X509", "without TLS"),
-        ("WITH MAX_USER_CONNECTIONS 1", "may have 1 connection at a time (max_user_connections), and this takes 3"),
+        ("WITH MAX_USER_CONNECTIONS 1", "may have 1 connection at a time (max_user_connections), but this takes 3"),
         ("WITH MAX_QUERIES_PER_HOUR 3", "ALTER USER 'guest'@'%' WITH MAX_USER_CONNECTIONS 0 MAX_QUERIES_PER_HOUR 0"),
     ],
 )
@@ -128,7 +128,7 @@ COLUMNS = [
     ("a, b", {}, "id", "GRANT SELECT"),
     ("a, b", {"key": "t_{id}", "fields": ["a"]}, "id", "GRANT SELECT (`id`)"),
     ("id, a", {"key": "t_{id}", "fields": ["a", "b"]}, "column b of table 't'", "GRANT SELECT (`b`)"),
-    ("id, a", {"key": "t_{id}"}, "all columns of table 't'", "name in fields those that it may"),
+    ("id, a", {"key": "t_{id}"}, "all columns of table 't'", "list in fields those that it may read"),
     ("a, b", {"key": "t_{a}", "fields": ["a"], "changed_only": True}, "all columns of table 't'", "GRANT SELECT"),
     ("id, a", {"fields": ["a"], "incremental": {"column": "b"}}, "column b of table 't'", "GRANT SELECT (`b`)"),
 ]
@@ -212,5 +212,5 @@ def test_commands_that_a_server_does_not_know(world, tmp_path, command):
         found = [each for each in diagnose(config, [], list(config.jobs.values())) if each.level is Level.FAIL]
 
     assert done.exit_code == Exit.CONFIG
-    assert f"redis {HOST}:{port}: unknown command {command}: it is disabled or has another name there" in done.error
-    assert f"take out of redis.conf: rename-command {command}" in [each.fix for each in found]
+    assert f"redis {HOST}:{port}: unknown command {command}: it is disabled or renamed there" in done.error
+    assert f"remove from redis.conf: rename-command {command}" in [each.fix for each in found]

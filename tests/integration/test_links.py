@@ -132,7 +132,7 @@ def test_a_mark_that_is_lost_fails_the_chunk(world, target):
     world.redis.hset(key, field, number)
     send(writer, b"three")
     writer.drain()
-    with pytest.raises(TargetError, match="has lost what it acknowledged before") as caught:
+    with pytest.raises(TargetError, match="has lost writes that it had acknowledged") as caught:
         writer.await_replicas()
     assert caught.value.transient
     writer.close()

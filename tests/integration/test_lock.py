@@ -62,7 +62,7 @@ def test_the_second_is_refused_and_told_who_has_it(world, target):
         lock_of(world, "two").take(target)
     assert caught.value.exit_code == 5
     assert f"host {socket.gethostname()}" in str(caught.value)
-    assert "lock ends 30 s from now" in str(caught.value)
+    assert "lock expires in 30 s" in str(caught.value)
     first.drop(target)
     lock_of(world, "two").take(target)
     assert holder(world)["1/1"]["run"] == "two"

@@ -527,7 +527,7 @@ def test_a_sample_is_drawn_from_the_rows_that_the_job_takes(world, pause, kind):
     world.clear()
     empty = check(config, sample=20)
     assert (empty.is_equal, empty.rows, empty.hashes) == (True, 0, 0)
-    assert verify_text(empty, expires=False).endswith("the job has no rows, and there is no hash of it")
+    assert verify_text(empty, expires=False).endswith("the job has no rows and no hashes")
 
 
 def drawn(world, sides, count):
@@ -747,7 +747,7 @@ def test_a_repair_counts_only_the_jobs_own_hashes(world):
     world.sql("DELETE FROM big WHERE id > 1")
     verdict = check(config, repair=True)
     assert (verdict.extra, verdict.repaired) == (99, 0)
-    assert "99 of 100 hashes have no row, and --repair deletes 10 at most" in verdict.refused
+    assert "99 of 100 hashes have no row, and --repair deletes at most 10" in verdict.refused
 
 
 def test_a_key_under_another_jobs_prefix_is_missing_all_the_same(world):
@@ -864,8 +864,8 @@ def test_a_list_of_rejects_that_is_none(world, tmp_path):
     (line,) = [line for line in refused.messages if line.startswith("error: ")]
     told = desk.run("status", "stu", "-o", "json")
     assert (told.code, f"error: {told.document['problem']}") == (1, line)
-    assert line.startswith("error: loader:{stu}:lock is no hash")
-    assert line.endswith("`DEL loader:{stu}:lock` frees the job: not while a run of it is under way")
+    assert line.startswith("error: loader:{stu}:lock is not a hash")
+    assert line.endswith("`DEL loader:{stu}:lock` frees the job; do not run it while a run of the job is in progress")
 
 
 def test_the_values_of_rejects_in_json(world, tmp_path):

@@ -113,7 +113,7 @@ def test_a_result_that_is_cut_deletes_nothing(rows, monkeypatch, way):
                 pruned(config) if way == "prune" else verify.verify(config, config.jobs["job"], repair=True)
             assert caught.value.exit_code == 1
             error = str(caught.value)
-    assert re.search("not deleted: 3 rows were read where [0-9]+ are counted", error)
+    assert re.search("not deleted: 3 rows were read, but [0-9]+ are counted", error)
     assert len(rows.hashes()) == ROWS
 
 

@@ -105,8 +105,8 @@ def test_r2_a_node_that_throws_keys_away(world, tmp_path):
         desk.write({"t": {"table": "t"}}, target=target)
         result = desk.run("sync", "t", "-o", "json")
     assert (result.code, result.document["status"]) in {(3, "rejects"), (1, "failed")}
-    assert "thrown keys away" in result.document["error"]
-    assert f"127.0.0.1:{port} throws keys away once it is full: its maxmemory-policy is allkeys-lru" in result.err
+    assert "evicted keys" in result.document["error"]
+    assert f"127.0.0.1:{port} evicts keys once it is full: its maxmemory-policy is allkeys-lru" in result.err
 
 
 def test_s11_a_table_that_is_away_when_the_run_begins_again(world):

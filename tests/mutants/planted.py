@@ -1316,7 +1316,7 @@ FAULTS = [
         ),
         (
             "keys that were thrown away are not missed",
-            'return "has thrown keys away" if now.evicted != before.evicted else ""',
+            'return "has evicted keys" if now.evicted != before.evicted else ""',
             'return ""',
             "changed::doubts_about_a_master",
         ),
@@ -1826,7 +1826,7 @@ FAULTS = [
         "state/claim",
         (
             "a claim that nobody can read is none",
-            'raise foreign(self._key, f"does not say whose the name is ({error})") from error',
+            'raise foreign(self._key, f"does not say which config has the name ({error})") from error',
             "return {}",
             "claim::a_claim_that_does_not_say_whose_the_name_is",
         ),

@@ -1,4 +1,4 @@
-"""The command that writes a config by looking at live tables. Modules are imported inside it, for a quick `--help`."""
+"""The init command: writes a config by looking at live tables. Modules are imported inside it, for a quick `--help`."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loader.mysql.connection import Connection
 
 ENVIRONMENT = ".env.example"
-NAMED = 8  # jobs that are told of one by one
+NAMED = 8  # jobs listed one by one
 MOST_BYTES = 1 << 20  # of a script
 
 
@@ -121,7 +121,7 @@ def _draft(prompter: "Prompter", urls: Mapping[str, str], script: "Script | None
 
 
 def _refuse(files: Sequence[Path], *, force: bool) -> None:
-    """Refuse what cannot be written, before anything is asked."""
+    """Refuse files that cannot be written, before asking anything."""
     for file in files:
         if file.is_dir() or not file.parent.is_dir():
             raise ConfigError(f"{file}: {'is a directory' if file.is_dir() else 'no such directory'}")
@@ -130,7 +130,7 @@ def _refuse(files: Sequence[Path], *, force: bool) -> None:
 
 
 def _script(files: Sequence[Path]) -> "Script":
-    """What the scripts do; an error that names all that cannot be read."""
+    """The statements and servers in the scripts; an error that lists everything that cannot be read."""
     from loader.cli.init.script import read_script
 
     texts = {}
@@ -198,7 +198,7 @@ def _wanted(source: "Connection", listed: "TableSummary", statement: "Statement 
 
 
 def _shared(script: "Script") -> Iterator[str]:
-    """Faults of statements that write hashes under the prefix of another one: whose a hash is could not be told."""
+    """Faults of statements that write hashes under another statement's prefix: their owner would be ambiguous."""
     first: dict[str, str] = {}
     for statement in script.statements:
         prefix = statement.key[0][0]
@@ -207,9 +207,9 @@ def _shared(script: "Script") -> Iterator[str]:
 
 
 def _write(texts: Mapping[Path, str], *, check: bool) -> None:
-    """Write all files or none: first beside where they belong, open to their owner alone, as copies will be.
+    """Write all files or none: first as temporary files beside them, readable by their owner only.
 
-    The first is a config, which has to be one.
+    The first file is a config and must be valid.
     """
     from loader.config.load import load_config
 
@@ -251,7 +251,7 @@ def _report(files: Sequence[Path], draft: "Draft") -> None:
 
 
 def _examine(output: Path) -> bool:
-    """Read what was written, and say what doctor finds; whether no check failed."""
+    """Read the written config and print doctor's findings; return whether no check failed."""
     from loader.config.load import load_config
     from loader.doctor.diagnose import diagnose
     from loader.doctor.findings import Finding, Level, finding_text, summary_text, worst_of
@@ -268,7 +268,7 @@ def _examine(output: Path) -> bool:
 
 
 def _next(output: Path, jobs: Sequence[str]) -> list[str]:
-    """What to type next, literally."""
+    """The next commands, ready to paste."""
     found = output == Path("loader.yaml") and not os.environ.get("LOADER_CONFIG")
     program = _program() + ("" if found else f" -c {shlex.quote(str(output))}")
     beside = output.parent if str(output.parent) != "." else Path()
@@ -288,7 +288,7 @@ def _next(output: Path, jobs: Sequence[str]) -> list[str]:
 
 
 def _program() -> str:
-    """How this program is called from here."""
+    """How this program was called."""
     called = sys.argv[0]
     if Path(called).name == "__main__.py":
         return shlex.join([sys.executable, "-m", "loader"])

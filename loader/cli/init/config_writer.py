@@ -1,6 +1,6 @@
-"""The text of a config that fits live tables, with what a person should know of them in its comments. Pure.
+"""The text of a config for live tables, with advice for people in its comments. Pure.
 
-Names come from a database, and may hold anything: what is written reads back as exactly these, and a comment stays one.
+Names come from a database and may contain anything: they must read back exactly, and a comment must stay a comment.
 """
 
 import json
@@ -23,8 +23,8 @@ from loader.state_keys import PREFIX
 from loader.words import counted
 
 WIDTH = 100  # columns of a comment
-LONGEST = 60  # characters of a comment of MySQL's that are shown, or of a type
-SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first that keeps jobs apart
+LONGEST = 60  # characters shown of a comment of MySQL's, or of a type
+SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first one that keeps jobs apart
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 WORDS = {
     "null",
@@ -39,7 +39,7 @@ WORDS = {
     "nan",
     "inf",
     "infinity",
-}  # no text to some parser
+}  # not plain text to some parsers
 DELETED = re.compile(r"(is_)?(deleted|removed)|(deleted|removed)_?(at|on)|date_deleted", re.IGNORECASE)
 MOMENTS = {"date", "datetime", "timestamp"}
 NUMBERS = {"tinyint", "smallint", "int", "bit"}
@@ -63,9 +63,9 @@ jobs:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to become a job: a table, or a statement of a script about it.
+    """The source of a future job: a table, or a statement of a script about it.
 
-    `table` is None where it cannot be read, and `refusal` then says why.
+    `table` is None if it cannot be read; `refusal` then says why.
     """
 
     listed: TableSummary
@@ -76,7 +76,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The text of a config; the jobs it has, and for each that is commented out its table (or statement) and why."""
+    """The text of a config, the jobs it has, and for each commented-out one its table (or statement) and the reason."""
 
     text: str
     jobs: tuple[str, ...]
@@ -85,7 +85,7 @@ class Draft:
 
 @dataclass(slots=True)
 class _Sketch:
-    """One job before it is written: its values, what is said of it, and why it cannot run as it is."""
+    """One job before it is written: its values, notes about it, and why it cannot run as it is."""
 
     values: dict[str, Any]
     key_note: str = ""
@@ -95,7 +95,7 @@ class _Sketch:
 
 
 def draft_config(origin: str, wanted: Sequence[Wanted]) -> Draft:
-    """The config of these jobs; `origin` names the database. A job that cannot run is commented out, with why."""
+    """The config of these jobs; `origin` names the database. A job that cannot run is commented out."""
     names = _job_names([each.listed.name for each in wanted])
     prefixes = _prefixes([each.listed.name for each in wanted])
     text = HEAD.format(origin=in_comment(origin, WIDTH))
@@ -114,17 +114,17 @@ def draft_config(origin: str, wanted: Sequence[Wanted]) -> Draft:
 
 
 def scalar(text: str) -> str:
-    """A value as YAML that reads back as the same, bare where that is safe, else in double quotes."""
+    """A value as YAML that reads back the same, unquoted if that is safe, else in double quotes."""
     return text if PLAIN.fullmatch(text) and text.lower() not in WORDS else quoted(text)
 
 
 def quoted(text: str) -> str:
-    """A value in double quotes; `$${` is how a config spells a `${` that is none of its own."""
+    """A value in double quotes; in a config, `$${` is a literal `${`."""
     return _in_quotes(text.replace("${", "$${"))
 
 
 def _key(text: str) -> str:
-    """A text as the key of a value, in which a `${` means nothing."""
+    """A text as a mapping key, in which `${` has no meaning."""
     return text if PLAIN.fullmatch(text) and text.lower() not in WORDS else _in_quotes(text)
 
 
@@ -134,13 +134,13 @@ def _in_quotes(text: str) -> str:
 
 
 def in_comment(text: str, longest: int = LONGEST) -> str:
-    """A text as it may stand in a comment: in one line, and not too long."""
+    """A text for a comment: on one line, and not too long."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def wrapped(text: str, indent: str, further: str | None = None, width: int = WIDTH) -> list[str]:
-    """A comment, or a message, in lines behind an indent; the further ones behind their own."""
+    """A comment or a message, wrapped behind an indent; later lines have their own."""
     return wrap(
         in_comment(text, 2000),
         width,
@@ -152,7 +152,7 @@ def wrapped(text: str, indent: str, further: str | None = None, width: int = WID
 
 
 def size_text(listed: TableSummary) -> str:
-    """How large a table is about, in words."""
+    """About how large a table is, for people."""
     if listed.is_view:
         return "a view"
     rows = "rows unknown" if listed.rows is None else f"about {counted(listed.rows, 'row')}"
@@ -164,7 +164,7 @@ def _escaped(sign: str) -> str:
 
 
 def _job_names(tables: Sequence[str]) -> list[str]:
-    """A name for each: the table's, where a job may be called so and no other is, and an option looks different."""
+    """A job name for each: the table's, unless it is taken, not allowed, or looks like an option."""
     names: list[str] = []
     exact = {table for table in tables if re.fullmatch(JOB_NAME, table) and table == table.lstrip("-.")}
     for table in tables:
@@ -179,9 +179,9 @@ def _job_names(tables: Sequence[str]) -> list[str]:
 
 
 def _prefixes(tables: Sequence[str]) -> list[str]:
-    """What each table's keys begin with: nothing that begins another's too, nor the loader's own.
+    """A key prefix for each table: none begins with another, nor with the loader's own.
 
-    Signs that mean something in a pattern of keys or to a cluster are left out.
+    Characters with a meaning in key patterns or to a cluster are left out.
     """
     stems = [re.sub(r"[^\w.:-]+", "_", table).lstrip("-") or "table" for table in tables]
     tried = [0] * len(stems)
@@ -266,7 +266,7 @@ def _of_statement(wanted: Wanted, statement: Statement) -> _Sketch:
 
 
 def _template(parts: KeyParts) -> tuple[str, str]:
-    """The key template for literals and columns, and why none can say that; empty where one can."""
+    """The key template for literals and columns, and why no template is possible; empty if one is."""
     text = "".join(
         literal.replace("{", "{{").replace("}", "}}") + (f"{{{column}}}" if column is not None else "")
         for literal, column in parts
@@ -290,7 +290,7 @@ def _job(name: str, values: Mapping[str, Any]) -> JobConfig:
 
 
 def _hints(wanted: Wanted, table: Table, name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What else the job may do, each a line of the config and what it needs."""
+    """Further options of the job: each a line of config, with its requirement."""
     stamps = [c for each in wanted.listed.stamps if (c := table.column(each)) and c.type in {"datetime", "timestamp"}]
     indexed = {column.lower() for _, column in table.indexes}
     for stamp in sorted(stamps, key=lambda column: column.name.lower() not in indexed)[:1]:
@@ -322,7 +322,7 @@ def _is_deleted(column: Column) -> str:
 
 
 def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
-    """The job as it stands in the file."""
+    """The job's lines in the file."""
     listed = wanted.listed
     if listed.comment:
         yield f"  # {in_comment(listed.comment)}"
@@ -348,7 +348,7 @@ def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
 
 
 def _field_lines(wanted: Wanted, table: Table, fields: Sequence[str] | Mapping[str, str]) -> Iterator[str]:
-    """A line for each field, with the type of its column."""
+    """A line per field, with the type of its column."""
     pairs = list(fields.items() if isinstance(fields, Mapping) else ((name, name) for name in fields))
     entries = [
         (f"{_key(field)}: {scalar(text)}" if isinstance(fields, Mapping) else f"- {scalar(field)}", table.column(text))
@@ -362,7 +362,7 @@ def _field_lines(wanted: Wanted, table: Table, fields: Sequence[str] | Mapping[s
 
 
 def _kind(column: Column, listed: TableSummary) -> str:
-    """What a column holds, in words."""
+    """A column's type, for people."""
     told = [in_comment(column.full_type)]
     told += ["may be NULL"] if column.nullable else []
     told += ["generated"] if column.name in listed.generated else []
@@ -371,7 +371,7 @@ def _kind(column: Column, listed: TableSummary) -> str:
 
 
 def environment_text(source: str, target: str) -> str:
-    """The `.env.example` for two urls: what a shell reads with `. ./.env`, as it is."""
+    """The `.env.example` for two urls, as a shell reads it with `. ./.env`."""
     return (
         "# Copy to .env, fill in the passwords, then: set -a; . ./.env; set +a\n"
         "# Put a password with special characters of the shell in single quotes.\n"

@@ -21,15 +21,15 @@ from loader.mysql.connection import Connection
 from loader.mysql.failures import is_login
 from loader.redis.client import RedisClient
 
-TRIES = 3  # passwords that are asked for
+TRIES = 3  # passwords that were asked for
 SOURCE_URL, TARGET_URL = "mysql://user@host:3306/database", "redis://host:6379"
 READERS: Mapping[str, Callable[[object], Address]] = {"source": mysql_address, "target": redis_address}
 EXAMPLES = {"source": SOURCE_URL, "target": TARGET_URL}
 SERVERS = {"source": "MySQL", "target": "Redis"}
 VARIABLES = {"source": "MYSQL", "target": "REDIS"}
-SHOWN = 20  # tables that a message names
+SHOWN = 20  # tables named in a message
 WIDTH = 80  # columns of a terminal
-WIDEST = 28  # characters of a table's name that are shown
+WIDEST = 28  # characters shown of a table's name
 
 
 class Prompter:
@@ -132,7 +132,7 @@ class Prompter:
                 self._tell(str(error))
 
     def _checked(self, side: str, url: str, whence: str) -> str:
-        """The url without its password, which goes into the environment."""
+        """The url without its password, which moves into the environment."""
         try:
             address = READERS[side](url.strip())
         except ValueError as error:
@@ -156,7 +156,7 @@ def is_attended() -> bool:
 
 
 def without_password(url: str) -> str:
-    """A url with no more than the user in front of its host; the last @ ends them, as in `parsers`."""
+    """A url with only the user in front of its host; the last @ ends them, as in `parsers`."""
     match = re.match(r"([^/]*//)([^/?#]*)@", url)
     if match is None:
         return url
@@ -165,12 +165,12 @@ def without_password(url: str) -> str:
 
 
 def password(side: str) -> str:
-    """The password as the environment has it; empty where it has none."""
+    """The password from the environment; empty if it has none."""
     return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
 
 
 def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
-    """A line for each table that fits a terminal: its number, name, size and key."""
+    """A line per table that fits a terminal: its number, name, size and key."""
     names = [in_comment(table.name, WIDEST) for table in listing]
     sizes = [size_text(table) for table in listing]
     name_width, size_width = max(map(_width, names)), max(map(len, sizes))
@@ -183,7 +183,7 @@ def listing_lines(listing: Sequence[TableSummary]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns that a text takes on a terminal: two for each sign of Chinese and the like."""
+    """Columns that a text takes on a terminal: two per character of Chinese and the like."""
     return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
 
 

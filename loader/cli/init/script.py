@@ -1,6 +1,6 @@
-"""What a shell script that pastes SQL output into redis-cli loads, and from where to where. Pure.
+"""The statements and servers in a shell script that pastes SQL output into redis-cli. Pure.
 
-Nothing is left out in silence: each statement that is given to mysql becomes a `Statement` or a fault with its line.
+Nothing is silently left out: each statement that is passed to mysql becomes a `Statement` or a fault with its line.
 """
 
 import re
@@ -20,36 +20,37 @@ REDIS_CLI = re.compile(r"\bredis-cli\b([^|;&\n]*)")
 REDIS_USER = re.compile(r"--user\s+([^\s\0]+)")
 REDIS_OPTION = re.compile(r"(?:^|\s)-([hpnau])\s*([^\s-][^\s'\",;]*)")
 WANTS_FILE = "takes its SQL from a file; name that file, called …sql, in place of this one"
-PASSES = {"redis-cli", "cat", "read", "xargs", "tee", "sh", "bash", "awk", "gawk", "mawk", "parallel"}  # every line on
-HEADINGS = re.compile(r"tail -n ?\+2|sed 1d|grep -v \^?concat.*", re.IGNORECASE)  # takes off what mysql prints as title
+# Programs that pass on all lines.
+PASSES = {"redis-cli", "cat", "read", "xargs", "tee", "sh", "bash", "awk", "gawk", "mawk", "parallel"}
+HEADINGS = re.compile(r"tail -n ?\+2|sed 1d|grep -v \^?concat.*", re.IGNORECASE)  # removes the title that mysql prints
 EXPIRES = re.compile(r"\b(p?expire(?:at)?|setex)\b", re.IGNORECASE)
 ELSEWHERE = {"defaults-file", "defaults-extra-file", "defaults-group-suffix", "login-path"}  # options in files
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where a client of the script connects to; None where the script does not say."""
+    """The server that a client of the script connects to; None for values that the script does not give."""
 
     host: str | None = None
     port: str | None = None
     user: str | None = None
     database: str | None = None
     socket: str | None = None
-    password: bool = False  # whether one is written there
-    known: bool = True  # or only a run of the script could tell
+    password: bool = False  # whether the script has one
+    known: bool = True  # or only known when the script runs
     tls: bool = False
 
 
 @dataclass(slots=True)
 class Script:
-    """What scripts do: jobs, the servers, and what cannot be read, each `file:line: words`."""
+    """The contents of scripts: jobs, the servers, and faults, each `file:line: words`."""
 
     statements: list[Statement] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     mysql: Reach | None = None
     redis: Reach | None = None
     mysql_place: str = ""
-    redis_place: str = ""  # empty: what it names is no more than a guess
+    redis_place: str = ""  # empty: only a guess
 
     @property
     def databases(self) -> set[str]:
@@ -58,7 +59,7 @@ class Script:
 
     @property
     def passwords(self) -> bool:
-        """Whether a password stands in the script."""
+        """Whether the script contains a password."""
         return any(reach is not None and reach.password for reach in (self.mysql, self.redis))
 
     def urls(self) -> dict[str, str | None]:
@@ -66,7 +67,7 @@ class Script:
         return {"source": self.source_url(min(self.databases, default=None)), "target": self.target_url()}
 
     def source_url(self, database: str | None) -> str | None:
-        """The url of MySQL as the script reaches it; None where it does not say what is needed."""
+        """The url of MySQL as the script reaches it; None if the script does not have all of it."""
         reach = self.mysql
         if reach is None or not database or not reach.known:
             return None
@@ -85,7 +86,7 @@ class Script:
 
 
 def read_script(files: Mapping[str, str]) -> Script:
-    """What these files do, by name and text; one called `….sql` holds statements alone."""
+    """The contents of these files, by name and text; a file called `….sql` contains only statements."""
     script = Script()
     for name, text in files.items():
         before = len(script.statements), len(script.faults)
@@ -103,7 +104,7 @@ def _host(name: str | None, default: str = "localhost") -> str:
 
 
 def _shell(script: Script, name: str, text: Text, remote: str | None) -> None:
-    """Read commands; `remote` is the machine that they run on, where ssh takes them there."""
+    """Read commands; `remote` is the machine they run on, if ssh runs them there."""
     commands = Shell(text).read()
     for command in commands:
         words = command.words
@@ -122,7 +123,7 @@ def _shell(script: Script, name: str, text: Text, remote: str | None) -> None:
 
 
 def _way(script: Script, name: str, command: Command, commands: Sequence[Command]) -> None:
-    """Refuse what changes or drops lines between mysql and redis-cli."""
+    """Refuse commands that change or drop lines between mysql and redis-cli."""
     while (after := next((each for each in commands if each.before is command), None)) is not None:
         said = " ".join(word.text for word in after.words)
         if after.words and _program(after.words[0]) not in PASSES and not HEADINGS.fullmatch(said):
@@ -134,7 +135,7 @@ def _way(script: Script, name: str, command: Command, commands: Sequence[Command
 
 
 def _redis_client(script: Script, name: str, command: Command) -> None:
-    """A call of redis-cli: where rows go, unless it does something else, like PING."""
+    """A call of redis-cli: the destination of rows, unless it does something else, like PING."""
     words = command.words
     at = next((place for place, word in enumerate(words) if _program(word) == "redis-cli"), None)
     if at is None:
@@ -157,7 +158,7 @@ def _program(word: Text) -> str:
 
 
 def _machine(words: Sequence[Text]) -> str | None:
-    """Where ssh takes its command, if this is ssh."""
+    """The position of ssh's command, if this is ssh."""
     if not words or _program(words[0]) != "ssh":
         return None
     plain = [word.text for word in words[1:] if not word.text.startswith("-")]
@@ -166,7 +167,7 @@ def _machine(words: Sequence[Text]) -> str | None:
 
 
 def _redis(script: Script, text: str) -> None:
-    """What a redis-cli inside a word, as of awk, connects to."""
+    """The server that a redis-cli inside a word (of awk, for example) connects to."""
     for match in REDIS_CLI.finditer(text):
         if script.redis is None and match[1].strip():
             script.redis = _options_of_redis(match[1])
@@ -195,7 +196,7 @@ def _options_of_redis(text: str) -> Reach:
 
 
 def _client(script: Script, name: str, command: Command, at: int, remote: str | None) -> None:
-    """A call of mysql: where it connects to, and its statements."""
+    """A call of mysql: its server and its statements."""
     place = f"{name}:{command.words[at].line}"
     given, statements = _options(command.words[at + 1 :])
     known = {key: value for key, value in given.items() if HOLE not in value}
@@ -234,7 +235,7 @@ def _elsewhere(command: Command) -> bool:
 
 
 def _options(words: Sequence[Text]) -> tuple[dict[str, str], list[Text]]:
-    """What the options of mysql say, and the statements among them."""
+    """The values of mysql's options, and the statements among them."""
     given: dict[str, str] = {}
     statements: list[Text] = []
     rest = list(words)
@@ -253,7 +254,7 @@ def _options(words: Sequence[Text]) -> tuple[dict[str, str], list[Text]]:
 
 
 def _option(word: Text) -> tuple[str, Text | None]:
-    """The option that a word gives, and its value where that is in the same word; empty where it gives none of ours."""
+    """The option in a word, and its value if that is in the same word; empty if it is not one of ours."""
     if long := OPTION.fullmatch(word.text):
         option = long[1] if long[1] in VALUED.values() else ""
         return option, None if long[2] is None else word.part(long.start(2))
@@ -265,7 +266,7 @@ def _option(word: Text) -> tuple[str, Text | None]:
 
 
 def _statements(script: Script, name: str, text: Text, database: str | None) -> None:
-    """Each statement of some SQL; `database` is where they begin, None where nothing says."""
+    """Each statement of some SQL; `database` is the current one, None if unknown."""
     for tokens in statements_in(text.text):
         if not tokens:
             continue
@@ -287,7 +288,7 @@ def _statements(script: Script, name: str, text: Text, database: str | None) -> 
 
 
 def stray_databases(script: Script, database: str) -> Iterator[str]:
-    """Faults of statements that read another database than the one of the url."""
+    """Faults of statements that read another database than the url's."""
     for statement in script.statements:
         if statement.database and statement.database != database:
             yield f"{statement.place}: reads database {statement.database!r}, but the url names {database!r}"

@@ -1,14 +1,14 @@
-"""A shell script taken apart into the commands that it would run, without running anything. Pure.
+"""A shell script parsed into the commands that it would run, without running anything. Pure.
 
-What is told of a word is its text as the program gets it, and the line of the script that each sign stands in.
-Variables that are set to plain text before are filled in; whatever the script computes is a `HOLE`.
+A word is its text as the program gets it, with the script's line number of each character. Variables set to plain text
+before are filled in; anything that the script computes is a `HOLE`.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HOLE = "\0"  # what only a run of the script could tell; no script holds it otherwise
+HOLE = "\0"  # only known when the script runs; a script cannot contain it otherwise
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=", re.ASCII)
 ADDITION = re.compile(r"([A-Za-z_]\w*)\+=", re.ASCII)
@@ -21,18 +21,18 @@ ANSI = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"', "a": "\
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Signs, and the line of the script that each stands in."""
+    """Characters, and the script's line number of each."""
 
     text: str = ""
     lines: tuple[int, ...] = ()
 
     def part(self, start: int, end: int | None = None) -> "Text":
-        """Some of it."""
+        """A part of it."""
         return Text(self.text[start:end], self.lines[start:end])
 
     @property
     def line(self) -> int:
-        """Where it begins."""
+        """Its first line."""
         return self.lines[0] if self.lines else 1
 
 
@@ -47,16 +47,16 @@ def script_text(text: str) -> Text:
 
 @dataclass(slots=True)
 class Command:
-    """The words of one command; the here-document or here-string that comes in; the file it reads."""
+    """The words of one command, the here-document or here-string it gets, and the file it reads."""
 
     words: list[Text] = field(default_factory=list)
     stdin: Text | None = None
     reads: Text | None = None
-    before: "Command | None" = None  # whose output it reads
+    before: "Command | None" = None  # the command whose output it reads
 
     @property
     def input(self) -> Text | None:
-        """What it reads, where the script says so: a here-document, or what `echo` and `cat` say to it."""
+        """Its standard input, if the script has it: a here-document, or the output of `echo` and `cat`."""
         if self.stdin is not None or self.before is None or not self.before.words:
             return self.stdin
         name, *said = self.before.words
@@ -71,7 +71,7 @@ class Command:
 
 @dataclass(slots=True)
 class _Open:
-    """A here-document that begins in the next line."""
+    """A here-document that begins on the next line."""
 
     command: Command
     end: str
@@ -81,7 +81,7 @@ class _Open:
 
 @dataclass(slots=True)
 class Shell:
-    """Reads commands out of a text, one after the other; those inside of `$(…)` come before the one around them."""
+    """Reads the commands in a text, one after the other; those inside `$(…)` come before the command around them."""
 
     source: Text
     variables: dict[str, Text] = field(default_factory=dict)
@@ -89,18 +89,18 @@ class Shell:
     place: int = 0
     depth: int = 0
     braces: int = 0  # functions and groups around
-    _maybe: bool = False  # the command runs where another has ended well, or has not
+    _maybe: bool = False  # the command depends on whether another succeeded
     _command: Command = field(default_factory=Command)
     _signs: list[str] = field(default_factory=list)
     _lines: list[int] = field(default_factory=list)
     _begun: bool = False
-    _literal: bool = False  # a quote stood in the word
+    _literal: bool = False  # the word contained a quote
     _redirect: str = ""
     _feeder: Command | None = None
     _here: list[_Open] = field(default_factory=list)
 
     def read(self, until: str = "") -> list[Command]:
-        """All commands up to the end, or up to a closing sign that stands alone."""
+        """All commands up to the end, or up to an unmatched closing bracket."""
         while self.place < len(self.source.text):
             sign = self._sign()
             if until and sign == until:
@@ -182,7 +182,7 @@ class Shell:
             self._dollar(split=not (ASSIGNMENT.match("".join(self._signs)) and not self._command.words))
 
     def _expand(self, end: str) -> None:
-        """What stands in double quotes, or in a here-document (no end), with `$` and a few backslashes worked out."""
+        """The text in double quotes, or in a here-document (no end), with `$` and a few backslashes resolved."""
         while (sign := self._sign()) and sign != end:
             if sign == "\\" and self._sign(1) in {"$", "`", '"' if end else "\\", "\\", "\n"}:
                 self.place += 1
@@ -205,7 +205,7 @@ class Shell:
             self.place += 1
 
     def _dollar(self, *, split: bool = False) -> None:
-        """A variable, in words of its own where that is asked for, or the output of commands, which are read too."""
+        """A variable, split into words if asked, or the output of commands, which are read too."""
         if self._sign() == "`":
             end = self.place + 1
             while end < len(self.source.text) and self.source.text[end] != "`":
@@ -246,7 +246,7 @@ class Shell:
             self._add("$")
 
     def _changes(self, name: str) -> bool:
-        """Whether a variable that a function uses may be another by the time the function is called."""
+        """Whether a variable that a function uses may change before the function is called."""
         return self.braces > 0 and len(re.findall(rf"\b{name}\+?=", self.source.text)) > 1
 
     def _here_document(self, here: _Open) -> None:

@@ -286,7 +286,7 @@ def test_a_query_is_sent_as_it_is():
     table = Table("stu", (Column("a", "", "", None), Column("b", "", "", None)))
     plan = make_plan(query, table)
     assert (plan.select(Chunk(1)), plan.layout.key, plan.layout.fields) == (query.query, (b"q_", 1), ((b"x", 0),))
-    with pytest.raises(ConfigError, match="belong into the query"):
+    with pytest.raises(ConfigError, match="into the query itself"):
         make_plan(query, table, where="a = 1")
 
 

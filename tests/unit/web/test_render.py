@@ -184,8 +184,10 @@ def test_what_is_said_of_a_job_may_not_be_so(pages):
     """A success in the future, a name that is another config's: the pages say it, and no age is negative."""
     well = job()
     future = replace(well.status, success=replace(well.status.last, ended=NOW + 200), ahead=200.0)
-    foreign = replace(well.status, foreign="job 'orders' in this target is another config's", state=JobState.FAILED)
-    for status, words in ((future, "is 3m in the future by redis's clock"), (foreign, "is another config's")):
+    foreign = replace(
+        well.status, foreign="job 'orders' in this target belongs to another config", state=JobState.FAILED
+    )
+    for status, words in ((future, "is 3m in the future by redis's clock"), (foreign, "belongs to another config")):
         view = replace(well, status=status)
         for text in (overview(pages, view).text, Read(pages.job(looks.page(view), SOMEONE)).text):
             assert words in text
