@@ -27,7 +27,10 @@ SCRIPT_ROWS = 500
 STARTS = 10  # runs at least of what only starts up
 QUICK = 0.05
 
-PLAIN = "import sys; sys.modules['loader.wire._codec'] = None; from loader.cli.main import main; main()"
+PLAIN = (
+    "import sys; sys.modules |= {'loader.wire._codec': None, 'loader.wire._binlog': None};"
+    " from loader.cli.main import main; main()"
+)
 SEED = """
 mysql --defaults-extra-file={options} test -e "
     select concat('hmset stu_',sid,' sid ',sid,' sname ',sname,' address ',address) from stu limit {rows};" |

@@ -161,6 +161,16 @@ class SourceError(LoaderError):
     lacks = ""  # what the account's REQUIRE may want, and the connection did not have
 
 
+class MalformedEvent(SourceError):
+    """An event of the binlog whose bytes do not add up; they may be right when they are sent again."""
+
+    kind = Kind.UNAVAILABLE
+
+
+class PositionLost(SourceError):
+    """The binlog cannot be followed from a position: what changed since is not known, and all rows have to be read."""
+
+
 class TargetError(LoaderError):
     """Redis refused or went away."""
 

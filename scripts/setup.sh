@@ -87,7 +87,7 @@ install_programs() {
 # What was installed for development serves the demo too.
 install_packages() {
   local stamp=.venv/.installed sum
-  sum=$(cat pyproject.toml setup.py loader/wire/_codec.pyx constraints.txt | cksum)
+  sum=$(cat pyproject.toml setup.py loader/wire/_*.pyx constraints.txt | cksum)
   if [ -x .venv/bin/loader ] && [ -f "$stamp" ] && [[ $(<"$stamp") == "$sum$extras"* ]]; then
     return
   fi

@@ -14,18 +14,24 @@ MYSQL_OPTIONS = (
     "--socket=mysql.sock",  # both relative to the data directory: a socket's path is at most 107 bytes long
     "--pid-file=mysql.pid",
     "--skip-name-resolve",
-    "--skip-log-bin",
+    "--log-bin=binlog",  # so that tables can be followed
+    "--server-id=1",
+    "--binlog-format=ROW",
+    "--sync-binlog=0",
     "--character-set-server=utf8mb4",
     "--max-allowed-packet=256M",
     "--innodb-buffer-pool-size=128M",
     "--innodb-flush-log-at-trx-commit=0",
 )
 
+GTIDS = ("--gtid-mode=ON", "--enforce-gtid-consistency=ON")  # MariaDB has them in any case
+
 ACCOUNTS = """\
 SET NAMES utf8mb4;
 CREATE DATABASE IF NOT EXISTS test CHARACTER SET utf8mb4;
 CREATE USER loader@'%' IDENTIFIED BY '{loader}';
 GRANT SELECT ON test.* TO loader@'%';
+GRANT REPLICATION SLAVE ON *.* TO loader@'%';
 CREATE USER owner@'%' IDENTIFIED BY '{owner}';
 GRANT ALL ON *.* TO owner@'%' WITH GRANT OPTION;
 USE test;
@@ -50,7 +56,7 @@ def install_command() -> list[str]:
 def command(data: Path, port: int, init_file: Path) -> list[str]:
     """The command that serves a data directory; the init file may be missing."""
     mysqld = _mysqld()
-    own = [] if _is_mariadb(mysqld) else ["--mysqlx=OFF", "--secure-file-priv="]
+    own = [] if _is_mariadb(mysqld) else ["--mysqlx=OFF", "--secure-file-priv=", *GTIDS]
     if init_file.exists():
         own.append(f"--init-file={init_file}")
     places = [f"--datadir={data}", f"--tmpdir={data}"]  # a starting server deletes other servers' files in /tmp

@@ -1,1 +1,1 @@
-"""MySQL: connections, the catalog, statements, keys and chunks. Only this package imports PyMySQL."""
+"""MySQL: connections, the catalog, statements, keys, chunks and the binlog. Only this package imports PyMySQL."""

@@ -6,6 +6,7 @@ back, so that PyMySQL ends the result itself and raises the server's error; `fai
 """
 
 import io
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +23,7 @@ from loader.mysql import session
 from loader.mysql.errors import code_of
 from loader.mysql.failures import ASKING, CONNECTING, Nonsense, failure_of
 from loader.mysql.login import LoginConnection
-from loader.mysql.stream import PacketReader, Stream, WatchedSocket, keep_alive
+from loader.mysql.stream import PacketBuffer, PacketReader, Stream, WatchedSocket, keep_alive
 from loader.net.limit import allowed, until
 from loader.net.tls import client_context
 
@@ -58,8 +59,9 @@ class Connection:
         self.address = settings.endpoint
         self.moved = 0.0  # when rows last came, on the monotonic clock
         self.database = settings.database
+        self.user = settings.user or ""
         self._settings = settings
-        self._patience = max(settings.read_timeout, patience)
+        self.patience = max(settings.read_timeout, patience)
         self._open()
 
     def _open(self) -> None:
@@ -89,7 +91,7 @@ class Connection:
             )
             self._connection.connect()
         keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
-        self._wire = WatchedSocket(self._connection._sock, self._patience, self._lives)  # noqa: SLF001
+        self._wire = WatchedSocket(self._connection._sock, self.patience, self._lives)  # noqa: SLF001
         self._connection._rfile.close()  # noqa: SLF001
         self._reader = PacketReader(io.BufferedReader(self._wire))
         self._connection._rfile = self._reader  # noqa: SLF001
@@ -236,6 +238,12 @@ class Connection:
             cursor = self.cursor(SSCursor)
             cursor.execute(sql)
         return Stream(self, cursor, self._reader)
+
+    def command(self, command: bytes, what: str) -> PacketBuffer:
+        """Send a command that is answered by packets without end; the connection does nothing else from then on."""
+        with self.asking():
+            self._connection._write_bytes(struct.pack("<I", len(command)) + command)  # noqa: SLF001
+        return PacketBuffer(self, self._reader, what)
 
     def _small(self) -> AbstractContextManager[None]:
         return self._wire.small() if self._wire else nullcontext()

@@ -82,6 +82,11 @@ def more_connections(user: str, most: int) -> str:
     return f"ALTER USER {_account(user)} WITH MAX_USER_CONNECTIONS {most}"
 
 
+def replication(user: str) -> str:
+    """What lets a user read the binlog."""
+    return f"GRANT REPLICATION SLAVE ON *.* TO {_account(user)}"
+
+
 def advice(code: int | None, user: str) -> str:
     """The fix, for people; empty if unknown."""
     return ", ".join(filter(None, [statement(code, user), ADVICE.get(code or 0, "")]))

@@ -119,9 +119,25 @@ class KeyMatcher:
             parts.append(f"{self._joined()} IN ({texts})")
         return "(" + " OR ".join(parts) + ")" if parts else "FALSE"
 
+    def key_of(self, values: Sequence[bytes]) -> bytes:
+        """The key that these texts of the columns make."""
+        texts = iter(values)
+        return b"".join(piece if isinstance(piece, bytes) else next(texts) for piece in self._pieces)
+
+    def rows_with(self, values: Iterable[tuple[bytes, ...]]) -> str:
+        """The condition that holds for the rows whose columns have one of these texts each."""
+        return self._alternatives(values)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the key, in its order."""
+        return tuple(self._columns)
+
     def _alternatives(self, readings: Iterable[tuple[bytes, ...]]) -> str:
         if len(self._columns) == 1:
             column = self._columns[0]
+            if column.type in NUMBERS:
+                return f"{comparable(column)} IN ({b', '.join(value for (value,) in readings).decode()})"
             return f"{comparable(column)} IN ({', '.join(literal(column, value) for (value,) in readings)})"
         return " OR ".join(
             "("

@@ -31,35 +31,15 @@ SLOWEST = 128  # bytes of a small result that may take a second longer: a slower
 HEADER = 4
 
 
-class Stream:
-    """The row packets of one result in `buffer[start:end]`, refilled by `fill`.
+class PacketBuffer:
+    """What a server sends in `buffer[start:end]`, refilled by `fill`; `what` it is, for errors."""
 
-    Left without `finish`, it drops the connection: draining would read the rest of the table.
-    """
-
-    def __init__(self, source: "Connection", cursor: Any, reader: "PacketReader") -> None:
-        described = cursor.description or ()
-        self.names: tuple[str, ...] = tuple(column[0] for column in described)
-        self.shape: Shape = tuple((name, kind, size, scale) for name, kind, _, size, _, scale, _ in described)
+    def __init__(self, source: "Connection", reader: "PacketReader", what: str) -> None:
         self.buffer = bytearray(BUFFER)
         self.start = self.end = 0
         self._source = source
-        self._cursor = cursor
         self._reader = reader
-        # Column count, a packet per column, EOF: so PyMySQL expects this number next, and gets it with the closing
-        # packet.
-        self._sequence = (len(self.names) + 3) % 256
-        self._finished = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._finished:
-            self._hand_back(bytearray(b"\x05\0\0\0\xfe\0\0\0\0"))  # a made-up EOF: PyMySQL ends the result
-            self._source.close()
+        self._what = what
 
     def fill(self, wanted: int) -> None:
         """Wait for more bytes; at least `wanted` fit into the buffer. A closed connection is a transient error."""
@@ -74,14 +54,42 @@ class Stream:
             try:
                 got = self._reader.readinto1(free)
             except OSError as error:
-                raise self._source.failure(error, "lost while reading rows") from error
+                raise self._source.failure(error, f"lost while reading {self._what}") from error
         if not got:
             raise SourceError(
-                f"mysql {self._source.address}: the server closed the connection while sending rows",
+                f"mysql {self._source.address}: the server closed the connection while sending {self._what}",
                 kind=Kind.UNAVAILABLE,
             )
         self.end += got
         self._source.moved = time.monotonic()
+
+
+class Stream(PacketBuffer):
+    """The row packets of one result.
+
+    Left without `finish`, it drops the connection: draining would read the rest of the table.
+    """
+
+    def __init__(self, source: "Connection", cursor: Any, reader: "PacketReader") -> None:
+        super().__init__(source, reader, "rows")
+        described = cursor.description or ()
+        self.names: tuple[str, ...] = tuple(column[0] for column in described)
+        self.shape: Shape = tuple((name, kind, size, scale) for name, kind, _, size, _, scale, _ in described)
+        self._cursor = cursor
+        # Column count, a packet per column, EOF: so PyMySQL expects this number next, and gets it with the closing
+        # packet.
+        self._sequence = (len(self.names) + 3) % 256
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished:
+            self._hand_back(bytearray(b"\x05\0\0\0\xfe\0\0\0\0"))  # a made-up EOF: PyMySQL ends the result
+            self._source.close()
 
     def finish(self) -> None:
         """Give the packet at `start`, which ends the result, back to PyMySQL; raises its error if it is one."""

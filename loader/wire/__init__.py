@@ -1,1 +1,1 @@
-"""Bytes only, no I/O: MySQL row packets in, Redis commands out, and the compiled twin."""
+"""Bytes only, no I/O: MySQL packets and binlog in, Redis commands out (`encoder`); `codec` picks the compiled twins."""

@@ -605,8 +605,8 @@ FAULTS = [
         ),
         (
             "a server that closes amid rows is no failure that passes",
-            'closed the connection while sending rows",\n                kind=Kind.UNAVAILABLE',
-            'closed the connection while sending rows",\n                kind=Kind.FAULT',
+            'closed the connection while sending {self._what}",\n                kind=Kind.UNAVAILABLE',
+            'closed the connection while sending {self._what}",\n                kind=Kind.FAULT',
             "sync::a_server_that_closes_amid_rows",
         ),
     ),
@@ -1991,6 +1991,114 @@ FAULTS = [
             "return sql if end == len(sql) else sql[:end].rstrip()",
             "return sql",
             "config::a_semicolon_at_the_end",
+        ),
+    ),
+    *_of(
+        "wire/row_images",
+        (
+            "an after image has only its own cells",
+            "        cells |= _image(fields, after)",
+            "        cells = dict.fromkeys(wanted) | _image(fields, after)",
+            "row_images::an_after_image_with_a_part_of_the_key",
+        ),
+        (
+            "a GTID counts before its transaction has ended",
+            "        self.source, self.number = source, number\n",
+            "        self.source, self.number = source, number\n        self._count(source, number)\n",
+            "row_images::a_transaction_of_mysql",
+        ),
+        (
+            "tables outlive their file",
+            "        self._tables.clear()\n",
+            "        pass\n",
+            "row_images::rows_without_a_table_map",
+        ),
+        (
+            "a position has 32 bits",
+            "                self.offset += LOW + 1\n",
+            "                pass\n",
+            "row_images::ends_behind_4_gib",
+        ),
+    ),
+    *_of(
+        "wire/binlog",
+        (
+            "a checksum is not compared",
+            "    elif is_checksummed and not _is_intact(event):",
+            "    elif is_checksummed and False:",
+            "row_images::a_checksum_that_is_wrong",
+        ),
+    ),
+    *_of(
+        "wire/compression",
+        (
+            "a payload may be cut off",
+            "    if rest or (size is not None and total != size):",
+            "    if False:",
+            "binlog::a_broken_event",
+        ),
+    ),
+    *_of(
+        "wire/gtids",
+        (
+            "an interval ends with its last number",
+            "first, last + 1) for",
+            "first, last) for",
+            "gtids::the_bytes_of_a_set",
+        ),
+        (
+            "a tag is forgotten",
+            "                    source = source[:UUID_SIZE] + word.lower().encode()",
+            "                    pass",
+            "gtids::the_text_of_a_set",
+        ),
+    ),
+    *_of(
+        "mysql/binlog_statements",
+        (
+            "a statement that is not known is a definition",
+            "    return effect or (Effect.DEFINITION if first in _DEFINING else Effect.DATA)",
+            "    return effect or Effect.DEFINITION",
+            "binlog_statements::the_effect_of_a_statement",
+        ),
+    ),
+    *_of(
+        "mysql/binlog",
+        (
+            "a prepared transaction is passed over",
+            "resume = next((prepared.before for prepared in self._prepared.values()), self._here)",
+            "resume = self._here",
+            "binlog_stream::a_prepared_transaction",
+        ),
+        (
+            "keys of a prepared transaction are told at once",
+            "_Prepared(self._scanner.take_open(), self._here)",
+            "_Prepared({}, self._here)",
+            "binlog_stream::a_prepared_transaction",
+        ),
+        (
+            "a definition within a transaction ends it",
+            "                if scanner.group != Group.BEGUN:\n",
+            "                if True:\n",
+            "binlog_stream::what_is_told_of_changes",
+        ),
+    ),
+    *_of(
+        "mysql/dump",
+        (
+            "an unknown domain is read from the oldest file",
+            "        if domain not in domains or known",
+            "        if known",
+            "binlog_stream::positions_of_no_server",
+        ),
+    ),
+    *_of(
+        "mysql/key_text",
+        (
+            "zeros at the end of bytes are lost",
+            '        return lambda cell: cell.ljust(size, b"\\0")',
+            "        return bytes",
+            "key_text::the_text_of_padded_bytes",
         ),
     ),
 ]

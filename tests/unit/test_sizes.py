@@ -11,9 +11,9 @@ SIGNATURE = 8  # parameters at most, but for the options of commands
 MODULES = sorted(path for path in LOADER.rglob("*.py") if path.is_file())
 
 
-def test_compiled_sources_are_the_codec_alone():
-    """The one source that may be longer is the compiled codec."""
-    assert [path.name for path in LOADER.rglob("*.pyx")] == ["_codec.pyx"]
+def test_compiled_sources_are_two():
+    """The sources that may be longer are the compiled ones: the codec, and the scanner of the binlog."""
+    assert sorted(path.name for path in LOADER.rglob("*.pyx")) == ["_binlog.pyx", "_codec.pyx"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(LOADER)) for path in MODULES])
