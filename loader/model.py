@@ -305,5 +305,38 @@ class Run:
         return "hand" if self.slot is None else "schedule"
 
 
-RunEvent = ChunkLoaded | Waiting | Notice | RunBegan | RunEnded
+@dataclass(frozen=True, slots=True)
+class FollowBegan:
+    """Jobs are followed from a position of the binlog on."""
+
+    jobs: tuple[str, ...]
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowProgress:
+    """How far jobs are followed, told once a second; counts are since `FollowBegan`, of all of them.
+
+    `lag` is in seconds. `waiting` says why nothing is read or written now, and is empty otherwise.
+    """
+
+    lag: float = 0.0
+    is_caught_up: bool = False
+    changes: int = 0
+    keys: int = 0
+    written: int = 0
+    deleted: int = 0
+    waiting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowEnded:
+    """Jobs are no longer followed, after a position of the binlog."""
+
+    position: str
+    progress: FollowProgress
+
+
+FollowEvent = Notice | FollowBegan | FollowProgress | FollowEnded
+RunEvent = ChunkLoaded | Waiting | RunBegan | RunEnded | FollowEvent
 """All events that a listener may receive."""

@@ -34,9 +34,12 @@ KINDS = {
     "rejects": Kind("hash", "forgets all of them", "loader rejects purge {job}"),
     "baseline": Kind("string", "fixes it, as the next run does, which reads everything"),
     "digests": Kind("hash", "fixes it, as the next run does, which writes all rows"),
+    "wanted": Kind("string", "lets a follower keep its lock until it is asked again"),
+    "position": Kind("string", "makes the next follower read everything first"),
     # spread over the masters
     "marker": Kind("hash", "makes the next run start over"),
     "passing": Kind("hash", "fixes it, as the next run does"),
+    "following": Kind("hash", "makes the next follower read everything first"),
     "standing": Kind("hash", "makes the next run read everything"),
     "digest": Kind("string", "makes the next run write its rows"),
 }

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader.cli import daemon, doctor, lab, run, status, verify
+from loader.cli import daemon, doctor, follow, lab, run, status, verify
 from loader.cli.common import Common, chosen, note, of_job, say
 from loader.cli.init import command as cli_init
 from loader.cli.options import Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, option
@@ -217,6 +217,7 @@ for command in (
     doctor.doctor,
     run.sync,
     run.backfill,
+    follow.follow,
     daemon.daemon,
     verify.verify,
     verify.prune,

@@ -1,1 +1,1 @@
-"""The config: its models, its files, and the parsers of durations, sizes and cron."""
+"""The config: `models` of jobs and the daemon, `servers` of the source and the target, files, parsers and cron."""

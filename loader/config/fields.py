@@ -86,6 +86,18 @@ def secret_of(value: object) -> object:
     return FileSecret(Path(value)) if isinstance(value, str) else value
 
 
+def followed(value: object) -> object:
+    """The settings that a plain true or false stands for."""
+    value = plain(value)
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
+def or_boolean(schema: dict[str, Any]) -> None:
+    """Add true and false to the schema of a value that has settings, and false as its default."""
+    schema["anyOf"] = [{"type": "boolean"}, *schema["anyOf"]]
+    schema["default"] = False
+
+
 def _with_port(listen: str) -> str:
     if int(listen.rpartition(":")[2]) > 65535:
         raise ValueError("ends in a port, from 0 to 65535")
@@ -119,6 +131,7 @@ Cluster = Annotated[
     Literal["auto", True, False], BeforeValidator(cluster_of), schema_of({"enum": ["auto", True, False]})
 ]
 Nulls = Annotated[Literal["omit", "empty"], schema_of({"enum": ["omit", "empty"]})]
+LostPosition = Annotated[Literal["stop", "backfill"], schema_of({"enum": ["stop", "backfill"]})]
 Name = Annotated[str, StringConstraints(pattern=JOB_NAME)]
 Listen = Annotated[
     str,

@@ -20,12 +20,15 @@ from loader.config.fields import (
     Flag,
     HostNames,
     Listen,
+    LostPosition,
     Model,
     Nulls,
     Percent,
     Rows,
     Sql,
     Text,
+    followed,
+    or_boolean,
     secret_of,
 )
 from loader.config.parsers import KeyParts, key_parts
@@ -45,6 +48,19 @@ class IncrementalConfig(Model):
         json_schema_extra={"default": "10s"},
     )
     force: Flag = Field(default=False, description="Whether to run without an index on the column.")
+
+
+class FollowConfig(Model):
+    """How a job keeps up with the binlog."""
+
+    on_lost_position: LostPosition = Field(
+        default="stop",
+        description="What to do if the binlog was purged past the position: stop, or read all rows again.",
+    )
+    lock_reads: Flag = Field(
+        default=False,
+        description="Whether rows are read with LOCK IN SHARE MODE; only for a MySQL that cannot have GTIDs.",
+    )
 
 
 class ScheduleConfig(Model):
@@ -162,6 +178,11 @@ class JobConfig(Model):
     changed_only: Flag = Field(
         default=False, description="Whether a sync writes only the rows that differ from what it wrote before."
     )
+    follow: Annotated[FollowConfig | None, BeforeValidator(followed)] = Field(
+        default=None,
+        description="Whether the job keeps up with the binlog: true, or a mapping of its settings.",
+        json_schema_extra=or_boolean,
+    )
     schedule: ScheduleConfig | None = Field(default=None, description="When the daemon runs the job; never if null.")
     max_age: Duration | None = Field(
         default=None, description="How old the last success may be before the job counts as late."
@@ -206,6 +227,13 @@ class JobConfig(Model):
         if value and info.data.get("query"):
             raise ValueError("belongs to a table, not to a query")
         return value
+
+    @field_validator("follow")
+    @classmethod
+    def _follow_a_table(cls, follow: FollowConfig | None, info: ValidationInfo) -> FollowConfig | None:
+        if follow and info.data.get("query"):
+            raise ValueError("belongs to a table: the binlog does not say which rows of a query have changed")
+        return follow
 
     @field_validator("full_every")
     @classmethod

@@ -1,1 +1,1 @@
-"""Jobs on their schedules: the schedule and the service around it."""
+"""Jobs at their times, and jobs that follow the binlog: the schedule and the service around it."""

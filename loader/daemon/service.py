@@ -16,6 +16,7 @@ from loader.config.load import Config, load_config
 from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import ANSWER_TIME
 from loader.daemon.clocks import Clocks
+from loader.daemon.followers import Followers
 from loader.daemon.listeners import ScheduleListener
 from loader.daemon.schedule import Schedule
 from loader.daemon.schedule_logger import ScheduleLogger
@@ -30,6 +31,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
 from loader.redis.client import RedisClient
+from loader.report.follow_progress import FollowReporter
 from loader.report.log import Log
 from loader.report.progress import Reporter
 from loader.state.holders import holders
@@ -59,6 +61,7 @@ class Daemon:
         self._clocks = Clocks()
         listeners: list[ScheduleListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
+        self._followers = Followers(lambda job: FollowReporter(job.name, "log", log), log)
         self._files = files
         self._log = log
         self._say = log.logger()
@@ -78,6 +81,7 @@ class Daemon:
         self._clocks.asked.wait(ANSWER_TIME)
         self.schedule.set(timed(self.config))
         self.schedule.start()
+        self._followers.set(self.config)
         start_thread(self._resume)
         self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
         notify(READY=1, STATUS=_scheduled(timed(self.config)))
@@ -227,6 +231,7 @@ class Daemon:
         self.serving.configure(config)
         self.schedule.set_places(config.daemon.jobs_at_once)
         self.schedule.set(jobs)
+        self._followers.set(config)
         self._say.info("config reloaded", jobs=len(jobs))
         notify(READY=1, STATUS=_scheduled(jobs))
 
@@ -238,6 +243,7 @@ class Daemon:
         self.serving.leave()
         self.schedule.stop()
         self._halt.asked = True
+        self._followers.stop(FINISH)
         if not self.schedule.wait(FINISH):
             self._halt.now = True
             if not self.schedule.wait(began + LEAVE - time.monotonic()):
@@ -258,10 +264,13 @@ def _raise_files() -> None:
 
 
 def timed(config: Config) -> Mapping[str, ScheduleConfig]:
-    """The schedules of a config by job; a `ConfigError` if it has none."""
+    """The schedules of a config by job; a `ConfigError` if it has nothing for the daemon to do."""
     found = {name: job.schedule for name, job in config.jobs.items() if job.schedule}
-    if not found:
-        raise ConfigError("no job has a schedule: add one to a job, like `schedule: {every: 30s}`")
+    if not found and not any(job.follow for job in config.jobs.values()):
+        raise ConfigError(
+            "no job has a schedule: add one to a job, like `schedule: {every: 30s}`, or follow its table:"
+            " `follow: true`"
+        )
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
+from loader.doctor import binlog as doctor_binlog
 from loader.doctor import job as doctor_job
 from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
@@ -42,6 +43,7 @@ def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig])
         else:
             stack.enter_context(mysql.source)
             yield from doctor_mysql.checked(mysql)
+            yield from doctor_binlog.checked(mysql)
         redis = doctor_redis.reach(settings)
         if isinstance(redis, Finding):
             yield replace(redis, check=f"{doctor_redis.SIDE}.login")

@@ -8,6 +8,7 @@ from loader.config.cron import next_times
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.doctor.findings import Check, Finding, examine, fail, ok, skip, warn
+from loader.doctor.job_follow import FOLLOWED
 from loader.doctor.job_plan import PLANNED, PlannedJob
 from loader.doctor.job_redis import FACING, JobOnRedis
 from loader.doctor.job_state import KEPT, JobState
@@ -37,9 +38,9 @@ def checked(settings: Config, job: JobConfig, mysql: MysqlProbe | None, redis: R
     else:
         yield from skip(SIDE, ["table"], why, job.name)
     if planned:
-        yield from examine(SIDE, PLANNED, planned, job.name)
+        yield from examine(SIDE, {**PLANNED, **FOLLOWED}, planned, job.name)
     else:
-        yield from skip(SIDE, PLANNED, why, job.name)
+        yield from skip(SIDE, [*PLANNED, *(FOLLOWED if job.follow else ())], why, job.name)
     if planned and redis:
         yield from examine(SIDE, FACING, JobOnRedis(planned, redis), job.name)
     else:

@@ -1,1 +1,1 @@
-"""Operations on a job besides loading it: preview, status, verify, prune, rejects."""
+"""Operations on a job besides loading it: preview, status, follow, verify, rejects, prune (of what `orphans` finds)."""

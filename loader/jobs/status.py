@@ -17,6 +17,7 @@ from loader.redis.prefetch import Question
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.holders import Holder, holders
+from loader.state.position import FollowedPosition, position_of
 from loader.state.rejects import Rejects
 from loader.state.schedule import ScheduleState
 from loader.state_keys import own_key
@@ -47,14 +48,26 @@ class JobState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FollowState:
+    """Up to where in the binlog a job was followed, and whether someone follows it now."""
+
+    position: FollowedPosition
+    is_running: bool
+
+    def lag(self, now: float) -> float | None:
+        """Seconds for which changes may be missing in Redis; None if that is not known."""
+        return self.position.age(now, is_running=self.is_running)
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """One job at one moment; times are seconds since 1970.
 
     `late` is told beside a `state` of another name too. A job is late if its last success is older than its `max_age`,
-    or, without one, a slot has passed without a success; and if its last success is in the future by the target's
-    clock, `ahead` by as many seconds: its age is unknown. Of a job whose name is another config's `foreign` says how it
-    differs: its runs fail. A success of another statement than its config has now, or of other fields, is `former`.
-    `unread` tells what of its state no loader has written, and the fix.
+    and so is what it was followed to, or, without one, a slot has passed without a success; and if its last success is
+    in the future by the target's clock, `ahead` by as many seconds: its age is unknown. Of a job whose name is another
+    config's `foreign` says how it differs: its runs fail. A success of another statement than its config has now, or of
+    other fields, is `former`. `unread` tells what of its state no loader has written, and the fix.
     """
 
     job: str
@@ -72,6 +85,12 @@ class JobStatus:
     foreign: str = ""
     former: RunRecord | None = None
     unread: tuple[str, ...] = ()
+    follow: FollowState | None = None  # of a job that has a position
+
+    @property
+    def follow_lag(self) -> float | None:
+        """Seconds for which changes may be missing in Redis, by the binlog; None if that is not known."""
+        return self.follow.lag(self.now) if self.follow else None
 
 
 def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobStatus:
@@ -94,7 +113,9 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
     former = None if success is None or is_of(success, source, job) else success
     success = None if former else success
     held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
-    late = is_late(job, last, success, now, former)
+    position = None if foreign else read(lambda: position_of(target, job.name), None)
+    follow = FollowState(position, any(each.yields for each in held)) if position else None
+    late = is_late(job, last, success, now, former, follow.lag(now) if follow else None)
     paused = read(ScheduleState(target, job.name).paused, UNKNOWN)
     ended = JobState.UNKNOWN if unknown else _state(last, late=late)
     state = JobState.RUNNING if held else JobState.PAUSED if paused is not None else ended
@@ -116,6 +137,7 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
         foreign=foreign,
         former=former,
         unread=tuple(unread),
+        follow=follow,
     )
 
 
@@ -129,6 +151,7 @@ def questions(job: JobConfig) -> list[Question]:
         ("HLEN", own_key(job.name, "rejects")),
         ("GET", own_key(job.name, "paused")),
         ("GET", own_key(job.name, "claim")),
+        ("GET", own_key(job.name, "position")),
     ]
     if job.incremental:
         asked.append(("GET", own_key(job.name, "baseline")))
@@ -142,13 +165,20 @@ def ahead(success: RunRecord | None, now: float) -> float:
 
 
 def is_late(
-    job: JobConfig, last: RunRecord | None, success: RunRecord | None, now: float, former: RunRecord | None = None
+    job: JobConfig,
+    last: RunRecord | None,
+    success: RunRecord | None,
+    now: float,
+    former: RunRecord | None = None,
+    lag: float | None = None,
 ) -> bool:
     """Whether a job has had no success for too long; not before it has run at all.
 
-    `former` is a success of an earlier version of its config.
+    `former` is a success of an earlier version of its config; for `lag` seconds changes in the binlog may be missing.
     """
     if last is None:
+        return False
+    if job.max_age is not None and lag is not None and lag <= job.max_age:
         return False
     if ahead(success, now):
         return job.max_age is not None or job.schedule is not None

@@ -1,1 +1,1 @@
-"""Rows from MySQL to Redis: a run, its workers, retries, throttles and the incremental modes."""
+"""Rows from MySQL to Redis: a run, its workers, retries, throttles, incremental modes, and following the binlog."""

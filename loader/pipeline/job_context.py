@@ -108,14 +108,17 @@ class JobContext:
         lost: Callable[[LoaderError], None] = lambda _: None,
         *,
         moved: bool = False,
+        yields: bool = False,
     ) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names the holder. `lost` is called if it is lost.
+
+        A run that `yields` has to release the lock as soon as another run wants it, see `holders.wanted_locks`.
 
         If the answer is lost, the lock may still be held: the same run asks again, and releases it at the end. Under
         the lock it is checked that the job's name does not belong to another config, unless the job has `moved`.
         """
         if self._held is None:
-            self._held = Lock(self.settings.target, self.plan.job.name, run, shard)
+            self._held = Lock(self.settings.target, self.plan.job.name, run, shard, yields=yields)
         if self.throttle.lock is not self._held:
             self._held.take(self.target)
             self._heed(self._held)

@@ -6,7 +6,8 @@ from typing import Any
 
 from loader.config.parsers import plain
 from loader.formats import compact_span, compact_took, moment, short_moment
-from loader.jobs.status import JobState, JobStatus
+from loader.jobs.status import FollowState, JobState, JobStatus
+from loader.report.follow import position_document
 from loader.state.history import RunRecord
 
 WIDTH = 80
@@ -43,6 +44,19 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         "rejects": status.rejects,
         "paused": None if status.paused is None else moment(status.paused),
         "problem": "; ".join(problems_of(status)) or None,
+        "follow": _follow_document(status),
+    }
+
+
+def _follow_document(status: JobStatus) -> dict[str, Any] | None:
+    if status.follow is None:
+        return None
+    position, lag = status.follow.position, status.follow_lag
+    return {
+        "position": position_document(position) if position.is_taken else None,
+        "lag_seconds": None if lag is None else round(lag, 3),
+        "committed": moment(position.committed) if position.committed else None,
+        "running": status.follow.is_running,
     }
 
 
@@ -119,6 +133,8 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 def _below(status: JobStatus) -> list[str]:
     lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
+    if status.follow:
+        lines.append(_follow_text(status.follow, status.follow_lag))
     if status.paused:
         lines.append(f"its schedule has been paused since {moment(status.paused)}")
     if problems := problems_of(status):
@@ -128,6 +144,15 @@ def _below(status: JobStatus) -> list[str]:
     if status.last and status.last.error and not status.holders:
         lines.append(status.last.error)
     return lines
+
+
+def _follow_text(follow: FollowState, lag: float | None) -> str:
+    position = follow.position
+    if position.owed:
+        return f"all rows are to be read before it is followed: {position.owed}"
+    doing = "followed, now" if follow.is_running else "not followed now, was"
+    age = "" if lag is None else f", {compact_span(lag)} ago" if lag else ", caught up"
+    return f"{doing} at {position.text}{age}"
 
 
 def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:

@@ -1,1 +1,1 @@
-"""The loader's own data in the target: checkpoints, markers, locks, baselines, digests, history."""
+"""The loader's own data in the target: checkpoints, positions, markers, locks, baselines, digests, history."""

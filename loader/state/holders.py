@@ -19,13 +19,17 @@ SHOWN = 40  # bytes of a strange entry's name
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The holder of a lock: the part of the job, the run, the machine, and since when (ISO 8601)."""
+    """The holder of a lock: the part of the job, the run, the machine, and since when (ISO 8601).
+
+    It `yields` if it follows the job, and lets others have the lock.
+    """
 
     part: str
     run: str
     host: str
     pid: int
     since: str
+    yields: bool = False
 
 
 def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
@@ -40,8 +44,14 @@ def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
     for part, text in zip(flat[::2], flat[1::2], strict=True):
         held = holder_of(key, part, text)
         if max(held["until"] - now, alone) > 0 and not is_gone(held):
-            found.append(Holder(part.decode(), held["run"], held["host"], held["pid"], held["since"]))
+            who = (held["run"], held["host"], held["pid"], held["since"])
+            found.append(Holder(part.decode(), *who, yields=held.get("yields") is True))
     return tuple(found)
+
+
+def wanted_locks(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
+    """Those of the jobs whose lock someone waits for, as its holder yields it."""
+    return _existing(target, jobs, "wanted")
 
 
 def check_fence(target: RedisClient, job: str) -> None:
@@ -55,7 +65,12 @@ def check_fence(target: RedisClient, job: str) -> None:
 
 def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
     """The jobs that have a lock now, held or about to expire: these keys expire, and are not rows."""
-    keys = {job: own_key(job, "lock") for job in jobs}
+    return _existing(target, jobs, "lock")
+
+
+def _existing(target: RedisClient, jobs: Iterable[str], name: str) -> frozenset[str]:
+    """The jobs that have a key of that name."""
+    keys = {job: own_key(job, name) for job in jobs}
     asked: list[Question] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
     replies = Prefetched(target, asked)
     return frozenset(job for job, key in keys.items() if replies.ask(key.encode(), "EXISTS", key)[1])

@@ -30,6 +30,9 @@ from loader.state_keys import of_another_type, own_key
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
 FAR = 10_000 * TTL  # milliseconds that no lock has left, unless a clock was changed
 RENEW = 5.0  # seconds between two renewals: several may fail before the lock expires
+YIELD = 20.0  # seconds that a holder who yields has to release the lock
+ASK_EVERY = 0.2  # seconds between two attempts to take a lock that is about to be released
+WANTED = 2000  # milliseconds for which a lock counts as wanted after each of them
 
 # KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead. Returns
 # "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and the
@@ -132,7 +135,15 @@ class Lock:
     again, which it then has `shared`: see `take_doubt`.
     """
 
-    def __init__(self, settings: TargetConfig, job: str, run: str, shard: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        settings: TargetConfig,
+        job: str,
+        run: str,
+        shard: tuple[int, int] | None = None,
+        *,
+        yields: bool = False,
+    ) -> None:
         self.shared = False  # another run has it, or may have had it while this one counted it as its own
         self._doubted: float | None = None  # since when, on the monotonic clock
         self._sure = 0  # the grant from which on only this run has it
@@ -140,9 +151,12 @@ class Lock:
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
         self._key, self._fence = own_key(job, "lock"), own_key(job, "fence")
+        self._wanted = own_key(job, "wanted")
+        self._yields = yields  # it lets others have the lock who want it
         self._token = run
+        more = {"yields": True} if yields else {}
         since = moment(time.time())
-        self._holder = json.dumps({"token": self._token, "run": run, "since": since, **identity()})
+        self._holder = json.dumps({"token": self._token, "run": run, "since": since, **more, **identity()})
         _under_way.add(self._token)
         self._until = 0.0
         self._renewed = 0.0  # when it was certainly held, on the monotonic clock
@@ -165,12 +179,22 @@ class Lock:
         """
         self._target = target
         dead: list[str] = []
+        give_up = time.monotonic() + YIELD
+        wanted = False
         while held := self._ask(target, dead):
             token = held.holder["token"]
-            if token in dead or not (is_gone(held.holder) or _is_over(held.holder)):
+            is_dead = token not in dead and (is_gone(held.holder) or _is_over(held.holder))
+            if not is_dead and held.holder.get("yields") and not self._yields and time.monotonic() < give_up:
+                target.ask(self._wanted.encode(), "SET", self._wanted, self._token, "PX", WANTED)
+                wanted = True
+                time.sleep(ASK_EVERY)
+                continue
+            if not is_dead:
                 far = f", or `DEL {self._key}` if there is no such run" * (held.left > FAR)
                 raise LoaderError(f"{_refusal(self._job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
             dead.append(token)
+        if wanted:
+            target.ask(self._wanted.encode(), "DEL", self._wanted)
         self._shut_out(target)
 
     @property

@@ -79,7 +79,8 @@ class JobStates:
             return JobStatus(job.name, now, JobState.UNKNOWN)
         passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
         now = status.now + passed
-        late = is_late(job, status.last, status.success, now, status.former)
+        lag = status.follow.lag(now) if status.follow else None
+        late = is_late(job, status.last, status.success, now, status.former, lag)
         state = JobState.LATE if late and status.state.is_success else status.state
         state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))

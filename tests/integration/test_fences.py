@@ -490,7 +490,7 @@ def test_a_lock_that_goes_again_and_again(world, monkeypatch):
     monkeypatch.setattr(ChunkWorker, "load", again)
     run = Load(world.config(table="t"), workers=1).finish()
     assert (run.status, run.exit_code) == ("failed", 1)
-    assert "another run may have had it, and so 20 times before in this run" in run.error
+    assert "another run may have had it, as 20 times before in this run" in run.error
 
 
 def test_a_part_of_a_chunk_that_has_grown(world, monkeypatch):

@@ -1,0 +1,62 @@
+"""`loader follow`: keep hashes equal to rows, change by change."""
+
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loader.cli.common import chosen, say
+from loader.cli.options import Every, Format, JobNames, Output, Progress, Show, option
+from loader.errors import ConfigError
+
+if TYPE_CHECKING:
+    from loader.config.models import JobConfig
+    from loader.report.follow_progress import FollowReporter
+
+
+def follow(
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Every = False,
+    until_caught_up: Annotated[
+        bool, option("--until-caught-up", help="End as soon as all changes so far are in Redis.")
+    ] = False,
+    progress: Progress = Show.AUTO,
+    output: Output = Format.TEXT,
+) -> None:
+    """Keep up with the binlog: write each change a moment after its commit."""
+    from loader.jobs.follow import Following
+    from loader.report.documents import dump
+    from loader.report.follow import followed_document, followed_text
+    from loader.report.follow_progress import FollowReporter
+    from loader.report.log import Log
+
+    config = context.obj.config()
+    named = chosen(config, jobs, every=every)
+    if not named:
+        raise ConfigError("name jobs or give --all")
+    reporters: dict[str, FollowReporter] = {}
+
+    def listen(job: "JobConfig") -> "FollowReporter":
+        if job.name not in reporters:
+            shown = context.obj
+            style = Log(shown.log_format, shown.log_level, shown.color)
+            reporters[job.name] = FollowReporter(job.name, progress.value, style)
+        return reporters[job.name]
+
+    following = Following(config, named, listen)
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        following.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        ended = following.run(until_caught_up=until_caught_up)
+    finally:
+        for reporter in reporters.values():
+            reporter.close()
+    for followed in ended:
+        say(dump(followed_document(followed)) if output is Format.JSON else followed_text(followed))

@@ -1,0 +1,73 @@
+"""The jobs that the daemon follows: one stream of the binlog for all of them, begun again when it fails."""
+
+import random
+import threading
+from collections.abc import Callable
+
+from loader.config.load import Config
+from loader.config.models import JobConfig
+from loader.errors import Kind, LoaderError
+from loader.jobs.follow import Following
+from loader.pipeline.events import RunListener
+from loader.process import start_thread
+from loader.report.log import Log
+
+AGAIN_FIRST, AGAIN_MOST = 1.0, 60.0  # seconds until a follower that failed is started again, doubling
+LEAVE = 10.0  # seconds that a follower has to end before the next one begins
+LOOK_EVERY = 5.0  # seconds between two looks whether another follower has ended
+
+Listen = Callable[[JobConfig], RunListener]
+
+
+class Followers:
+    """Follows the jobs of a config that ask for it, until `stop`; each change of them starts over."""
+
+    def __init__(self, listen: Listen, log: Log) -> None:
+        self._listen = listen
+        self._log = log
+        self._config: Config | None = None
+        self._following: Following | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    def set(self, config: Config) -> None:
+        """Follow the jobs of this config from now on."""
+        if self._config == config:
+            return
+        self.stop(LEAVE)
+        self._config = config
+        jobs = [job for job in config.jobs.values() if job.follow]
+        if jobs:
+            self._stopping = threading.Event()
+            self._thread = start_thread(self._run, config, jobs, self._stopping)
+
+    def ask_to_stop(self) -> None:
+        """Have it end with its position stored."""
+        self._stopping.set()
+        if self._following:
+            self._following.stop()
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Have it end, and wait until it has."""
+        self.ask_to_stop()
+        if self._thread:
+            self._thread.join(seconds)
+        self._thread = self._following = None
+
+    def _run(self, config: Config, jobs: list[JobConfig], stopping: threading.Event) -> None:
+        pause = AGAIN_FIRST
+        while not stopping.is_set():
+            following = self._following = Following(config, jobs, self._listen)
+            if stopping.is_set():
+                return
+            try:
+                following.run()
+            except (LoaderError, OSError) as error:
+                if stopping.is_set():
+                    return
+                is_locked = isinstance(error, LoaderError) and error.kind is Kind.LOCKED
+                wait = LOOK_EVERY if is_locked else pause * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
+                say = self._log.logger()
+                (say.info if is_locked else say.error)("not followed for now", error=str(error), again=round(wait, 1))
+                stopping.wait(wait)
+                pause = AGAIN_FIRST if following.is_following else min(AGAIN_MOST, pause * 2)

@@ -1,0 +1,101 @@
+"""What `doctor` looks at for a job that follows the binlog: whether the binlog names each change of its rows."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from loader.doctor.findings import Check, Finding, fail, ok, warn
+from loader.doctor.job_plan import PlannedJob
+from loader.errors import PlanError
+from loader.model import Column
+from loader.mysql.key_text import check_column, zone_of
+
+LOGS_CASCADES = (9, 6)  # version of MySQL whose binlog has the rows that a foreign key changes
+LARGE = frozenset({"tinytext", "text", "mediumtext", "longtext", "tinyblob", "blob", "mediumblob", "longblob", "json"})
+CONSTRAINT = re.compile(
+    r"CONSTRAINT (`(?:[^`]|``)+`|\S+) (FOREIGN KEY .+ REFERENCES (`(?:[^`]|``)+`(?:\.`.+?`)?|\S+) .+)"
+)
+CASCADE = re.compile(r" ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL)")
+
+
+def _key(planned: PlannedJob) -> Iterator[Finding]:
+    """Whether the binlog has the columns of the key of each row that changes, in a form whose text is known."""
+    if planned.job.follow is None:
+        return
+    if planned.table.is_view:
+        yield fail(f"{planned.table.name} is a view: the binlog names only the tables below it", "follow: false")
+        return
+    problems = [*_untold(planned, columns := _key_columns(planned)), *_absent(planned, columns)]
+    yield from problems or [ok("the binlog has the key of each row that changes")]
+
+
+def _key_columns(planned: PlannedJob) -> list[Column]:
+    return [column for name in planned.plan.key_columns if (column := planned.table.column(name))]
+
+
+def _untold(planned: PlannedJob, columns: Sequence[Column]) -> Iterator[Finding]:
+    zone = planned.settings.source.time_zone
+    for column in columns:
+        try:
+            check_column(column, zone_of(zone) if zone else None)
+        except PlanError as error:
+            yield fail(str(error), _own_key(planned))
+
+
+def _absent(planned: PlannedJob, columns: Sequence[Column]) -> Iterator[Finding]:
+    """The columns of the key that the image of a row may lack."""
+    (image,) = planned.mysql.ask("SELECT @@GLOBAL.binlog_row_image")
+    others = [column for column in columns if column.name not in planned.table.primary_key]
+    if image == "NOBLOB":
+        others = [column for column in others if column.type in LARGE]
+    if others and image in {"MINIMAL", "NOBLOB"}:
+        yield fail(
+            f"binlog_row_image is {image}: the binlog may lack {', '.join(column.name for column in others)}, of which"
+            " the key is made; sessions that are open keep the old setting",
+            "SET GLOBAL binlog_row_image = 'FULL';",
+        )
+
+
+def _own_key(planned: PlannedJob) -> str | None:
+    if not planned.table.primary_key:
+        return None
+    return f'key: "{planned.job.prefix}{"_".join(f"{{{name}}}" for name in planned.table.primary_key)}"'
+
+
+def _cascades(planned: PlannedJob) -> Iterator[Finding]:
+    """Whether a foreign key changes rows that the binlog does not have."""
+    if planned.job.follow is None or planned.table.is_view or _logs_cascades(planned):
+        return
+    ((_, definition),) = planned.mysql.source.fetch(f"SHOW CREATE TABLE {planned.address}")
+    found = [each.groups() for each in CONSTRAINT.finditer(definition or "") if CASCADE.search(each[0])]
+    for name, key, parent in found:
+        plain = CASCADE.sub("", key).rstrip(",")
+        yield fail(
+            f"a change of {parent} changes rows of {planned.table.name} through the foreign key {name}, and the binlog"
+            " of this server does not have those rows: let the application change them itself",
+            planned.alter(f"DROP FOREIGN KEY {name}, ADD {plain}"),
+        )
+    if not found:
+        yield ok("no foreign key changes rows")
+
+
+def _logs_cascades(planned: PlannedJob) -> bool:
+    """Whether the binlog has the rows that a foreign key changes: MySQL since 9.6, unless it was set not to."""
+    if planned.mysql.source.is_mariadb:
+        return False
+    (version,) = planned.mysql.ask("SELECT VERSION()")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    native = planned.mysql.source.fetch("SHOW GLOBAL VARIABLES LIKE 'innodb_native_foreign_keys'")
+    is_native = any(value == "ON" for _, value in native)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= LOGS_CASCADES and not is_native
+
+
+def _expiry(planned: PlannedJob) -> Iterator[Finding]:
+    """Whether hashes expire that nothing writes again."""
+    if planned.job.follow and planned.job.ttl and not planned.job.schedule:
+        yield warn(
+            f"the hash of a row that does not change expires after {planned.job.ttl} s: only a sync writes it again",
+            f"schedule: {{every: {planned.job.ttl // 2}s}}",
+        )
+
+
+FOLLOWED: Mapping[str, Check[PlannedJob]] = {"binlog-key": _key, "cascades": _cascades, "expiry": _expiry}

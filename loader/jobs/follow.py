@@ -1,0 +1,253 @@
+"""Following jobs: all rows once, if need be, from a position of the binlog that was taken before; then each change.
+
+A position without its pass over all rows is stored as owed: whoever comes next makes the pass first.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial, reduce
+
+from loader.config.load import Config
+from loader.config.models import FollowConfig, JobConfig
+from loader.errors import ConfigError, Kind, LoaderError, PositionLost, Stopped
+from loader.jobs import prune as prune_module
+from loader.jobs.execute import execute
+from loader.jobs.prune import MAX_DELETE, Pruned
+from loader.model import Notice, Run
+from loader.mysql.binlog import BinlogStream
+from loader.mysql.binlog_origin import Origin, earlier, origin
+from loader.mysql.connection import Connection
+from loader.mysql.dump import Position, replica_of
+from loader.pipeline.events import RunListener
+from loader.pipeline.follow import Follower, PassOwed
+from loader.pipeline.followed_job import FollowedJob
+from loader.pipeline.job_context import JobContext, open_job
+from loader.pipeline.options import Options
+from loader.pipeline.run import new_id
+from loader.pipeline.throttle import StopRequest
+from loader.state.checkpoint import difference
+from loader.state.holders import holders, wanted_locks
+from loader.state.lock import ASK_EVERY
+from loader.state.markers import Markers, lacking
+from loader.state.position import FollowedPosition, Positions
+
+FIRST = "it was not followed before"
+Listen = Callable[[JobConfig], RunListener]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How far a job was followed when it ended."""
+
+    job: str
+    position: FollowedPosition
+    lag: float  # seconds between a commit and its row in Redis, at the end
+    changes: int
+    keys: int  # of which rows were read: a change of a row that was to be read anyway adds none
+    written: int
+    deleted: int
+
+
+class Following:
+    """Jobs of one source that are followed over one stream, until `stop`."""
+
+    def __init__(self, settings: Config, jobs: Sequence[JobConfig], listen: Listen, *, from_now: bool = False) -> None:
+        for job in jobs:
+            check(job)
+        self._settings = settings
+        self._jobs = jobs
+        self._listen = listen
+        self._from_now = from_now
+        self._follower: Follower | None = None
+        self._stopped = False
+        self._halt = StopRequest()
+        self._lent: set[str] = set()  # jobs that were let go for another run
+
+    def stop(self) -> None:
+        """Have it end, with what is under way acknowledged and its position stored; safe in a signal handler."""
+        self._stopped = self._halt.asked = True
+        if self._follower:
+            self._follower.stop()
+
+    @property
+    def is_following(self) -> bool:
+        """Whether all rows are in Redis, and the binlog is read."""
+        return self._follower is not None
+
+    def run(self, *, until_caught_up: bool = False) -> list[Followed]:
+        """Follow until `stop`; how far each job came.
+
+        A job that another run wants to write is let go, and followed again once that run is over.
+        """
+        while not self._stopped:
+            with ExitStack() as stack:
+                try:
+                    contexts = [context for job in self._jobs if (context := self._context(job, stack))]
+                except Stopped:
+                    break
+                if not contexts:
+                    time.sleep(ASK_EVERY)
+                    continue
+                follower, followed = self._begin(contexts)
+                try:
+                    is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
+                except PassOwed as owed:
+                    _owe(followed, str(owed), owed.jobs)
+                except PositionLost as lost:
+                    if not all(_settings(job).on_lost_position == "backfill" for job in self._jobs):
+                        raise
+                    _owe(followed, str(lost), [each.name for each in followed])
+                else:
+                    if is_over:
+                        return [Followed(each.name, each.position, follower.lag, *each.counts) for each in followed]
+        return []
+
+    def _context(self, job: JobConfig, stack: ExitStack) -> JobContext | None:
+        """A job, open and locked, with all its rows in Redis; None while a run has it for which it was let go."""
+        try:
+            self._make_pass(job)
+            context = stack.enter_context(self._open(job))
+        except LoaderError as error:
+            if error.kind is Kind.LOCKED and job.name in self._lent:
+                return None
+            raise
+        self._lent.discard(job.name)
+        return context
+
+    def _begin(self, contexts: Sequence[JobContext]) -> tuple[Follower, list[FollowedJob]]:
+        """Make what follows the jobs, from the earliest of their positions."""
+        ask = contexts[0].on_side_connection
+        lock_reads = all(_settings(job).lock_reads for job in self._jobs)
+        now = ask(partial(origin, lock_reads=lock_reads))
+        followed = [FollowedJob(context, _position_of(context), now.barrier.lock) for context in contexts]
+        starts = [each.start for each in followed]
+        start = ask(lambda source: reduce(partial(earlier, source), starts))
+        replica = replica_of(followed[0].position.run)  # the same each time, and no other follower's
+        follower = Follower(followed, start, replica, now.barrier, self._listen(self._jobs[0]))
+        self._follower = follower
+        if self._stopped:
+            follower.stop()
+        return follower, followed
+
+    def _is_changing(self, contexts: Sequence[JobContext]) -> bool:
+        """Whether a run wants one of the jobs, or is over for which one was let go."""
+        target = contexts[0].target
+        wanted = wanted_locks(target, [job.name for job in self._jobs])
+        asked_for = {context.plan.job.name for context in contexts} & wanted
+        self._lent |= asked_for
+        return bool(asked_for) or any(not holders(target, name) for name in self._lent - wanted)
+
+    def _tell(self, name: str, text: str) -> None:
+        job = next(job for job in self._jobs if job.name == name)
+        self._listen(job).notify(Notice(text))
+
+    def _open(self, job: JobConfig) -> JobContext:
+        """The job, locked."""
+        context = open_job(self._settings, job, Options(), again=self.is_following)
+        try:
+            context.with_retry(lambda: context.lock(new_id(), yields=True))
+        except BaseException:
+            context.close()
+            raise
+        return context
+
+    def _try_reading(self, position: Position, run: str) -> None:
+        """Raise now what would come once all rows are read: that the account lacks a right, for example."""
+        with BinlogStream(Connection(self._settings.source), position, replica_of(run), {}) as stream:
+            stream.read()
+
+    def _prune(self, job: JobConfig) -> None:
+        """Delete hashes whose row went without a change in the binlog, as far as `loader prune` would."""
+        pruned = Pruned(job.name)
+        prune_module.prune(self._settings, job, pruned, max_delete=MAX_DELETE)
+        if pruned.refused:
+            self._tell(job.name, pruned.refused)
+
+    def _make_pass(self, job: JobConfig) -> None:
+        """Bring all rows of a job over, from a position taken before, unless the stored one vouches for them."""
+        with self._open(job) as context:
+            positions = Positions(context.target, job.name)
+            stored = positions.read()
+            why = _why_all(context, positions, stored)
+            if not why:
+                return
+            is_resumed = stored and stored.owed and stored.is_taken and not _facts_differ(context, stored)
+            if not is_resumed:
+                lock_reads = _settings(job).lock_reads
+                now = context.on_side_connection(partial(origin, lock_reads=lock_reads))
+                stored = _first(now, context, why)
+                self._try_reading(now.position, stored.run)
+                positions.keep(stored)
+            assert stored
+        self._tell(job.name, f"all rows are read: {why}")
+        options = Options(resume=True, restart=not is_resumed, halt=self._halt)
+        run = execute(self._settings, job, options, self._listen(job))
+        if run.outcome.is_stop:
+            raise Stopped(str(run.outcome.error))
+        if not run.outcome.is_success:
+            raise _failure(run)
+        if stored.owed != FIRST:
+            self._prune(job)
+        with self._open(job) as context:
+            positions = Positions(context.target, job.name)
+            if positions.read() != stored:
+                raise LoaderError(f"job {job.name!r}: its position was changed while all rows were read: run it again")
+            markers = Markers(context.target, positions.marker, stored.run, passing=False)
+            markers.leave()
+            positions.keep(stored.settled(markers.keys))
+
+
+def _owe(jobs: Sequence[FollowedJob], why: str, names: Sequence[str]) -> None:
+    """Note of some of the jobs that all their rows have to be read."""
+    for each in jobs:
+        if each.name in names:
+            each.owe(why)
+
+
+def _settings(job: JobConfig) -> FollowConfig:
+    return job.follow or FollowConfig()
+
+
+def check(job: JobConfig) -> None:
+    """Raise a `ConfigError` if a job cannot be followed."""
+    if job.query is not None:
+        raise ConfigError(f"job {job.name!r} is a query: only a table can be followed")
+
+
+def _first(now: Origin, context: JobContext, why: str) -> FollowedPosition:
+    position = now.position
+    return FollowedPosition(
+        now.server, position.file, position.offset, position.gtids, context.plan.facts(), new_id(), why
+    )
+
+
+def _position_of(context: JobContext) -> FollowedPosition:
+    position = Positions(context.target, context.plan.job.name).read()
+    assert position
+    return position
+
+
+def _why_all(context: JobContext, positions: Positions, stored: FollowedPosition | None) -> str:
+    """Why all rows have to be read before the job can be followed; empty if its position vouches for them."""
+    if stored is None:
+        return FIRST
+    if stored.owed:
+        return stored.owed
+    if changed := _facts_differ(context, stored):
+        return f"the plan was changed: {changed}"
+    seen = Markers(context.target, positions.marker, stored.run, stored.markers, passing=False).read()
+    if None in seen.values():
+        return "the target was emptied, in part or whole: markers are gone"
+    if lacking(seen, [(key, *each) for key, fields in stored.marks.items() for each in fields.items()]):
+        return "the target has lost writes since"
+    return ""
+
+
+def _facts_differ(context: JobContext, stored: FollowedPosition) -> str | None:
+    return difference(stored.facts, context.plan.facts())
+
+
+def _failure(run: Run) -> LoaderError:
+    return LoaderError(f"job {run.job!r}: {run.outcome.error}", kind=run.outcome.kind)

@@ -1,0 +1,298 @@
+"""Following the binlog: it says which keys changed, MySQL says what their rows are now.
+
+One thread reads the binlog and gathers keys. Whoever runs the follower reads their rows again, once they are visible,
+and writes them: so keys gather for as long as the writing before takes, and a row that changes all the time is written
+once in that time. A position is stored once all before it is acknowledged.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
+
+from loader.errors import LoaderError, StartOver
+from loader.model import FollowBegan, FollowEnded, FollowEvent, FollowProgress, Notice
+from loader.mysql.barrier import Barrier, Committed
+from loader.mysql.binlog import BinlogStream, Changes, Heartbeat, TablesChanged, TransactionEnd
+from loader.mysql.binlog_statements import TableName
+from loader.mysql.connection import Connection
+from loader.mysql.dump import Position, Replica
+from loader.pipeline.followed_job import FollowedJob
+from loader.pipeline.pending import Gathered, PendingKeys
+from loader.pipeline.retry import PAUSE_FIRST, PAUSE_MOST
+from loader.process import start_thread
+from loader.wire.table_map import FollowedTable, TableMap
+from loader.words import counted
+
+IDLE = 0.5  # seconds without keys after which the rest is seen to
+SAVE_EVERY = 0.25  # seconds between two positions that are stored
+LOOK_EVERY = 5.0  # seconds between two looks at the markers and the tables
+TELL_EVERY = 1.0  # seconds between two reports of how far it is
+ASK_EVERY = 0.5  # seconds between two questions whether others want to write
+JOIN = 5.0  # seconds that the reader has to end
+
+
+T = TypeVar("T")
+
+
+class PassOwed(LoaderError):
+    """All rows of some jobs have to be read before they can be followed on."""
+
+    def __init__(self, why: str, jobs: Sequence[str]) -> None:
+        super().__init__(why)
+        self.jobs = jobs
+
+
+class FollowListener(Protocol):
+    """Who is told of what is followed."""
+
+    def notify(self, event: FollowEvent) -> None:
+        """Take note of where it begins and ends, once a second how far it is, and what a person should know."""
+
+
+@dataclass(slots=True)
+class _State:
+    """How far it is; times are in seconds since 1970."""
+
+    is_all_read: bool = False  # the server has sent all that is in the binlog
+    is_caught_up: bool = False  # and it is in Redis
+    current: float = 0.0  # everything that was committed until then is in Redis
+    unread: str = ""  # why the binlog is not read
+    unwritten: str = ""  # why nothing is written
+
+
+class Follower:
+    """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked."""
+
+    def __init__(
+        self,
+        jobs: Sequence[FollowedJob],
+        start: Position,
+        replica: Replica,
+        barrier: Barrier,
+        listener: FollowListener,
+    ) -> None:
+        self._state = _State()
+        self._jobs = jobs
+        self._by_table: dict[TableName, list[FollowedJob]] = {}
+        for job in jobs:
+            self._by_table.setdefault(job.table, []).append(job)
+        self._settings = jobs[0].context.settings.source
+        self._resume = start
+        self._replica = replica
+        self._barrier = barrier
+        self._listener = listener
+        self._pending = PendingKeys()
+        self._source: Connection | None = None
+        self._stopped = False
+        self._began = time.monotonic()
+        self._times: dict[str, float] = {}  # when something was done last that is done now and then
+
+    def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
+        """Follow until `stop`, or until all is in Redis that was in the binlog; false if the jobs are to be others.
+
+        `is_changing` is asked now and then whether they are.
+        Raises `PassOwed` if all rows of a job have to be read again first, a `LoaderError` for what does not pass.
+        """
+        self._persist(self._open)
+        names = tuple(job.name for job in self._jobs)
+        self._listener.notify(FollowBegan(names, self._resume.gtids or f"{self._resume.file}:{self._resume.offset}"))
+        reader = start_thread(self._read)
+        try:
+            is_changed = False
+            while not (self._stopped or is_changed):
+                is_all_read = self._state.is_all_read
+                gathered = self._pending.take(IDLE)
+                self._persist(partial(self._carry, gathered))
+                self._see(is_all_read=is_all_read and not gathered.keys)
+                if until_caught_up and self._state.is_caught_up:
+                    break
+                is_changed = self._is_time("asked", ASK_EVERY) and self._persist(is_changing)
+            self._persist(self._save)
+            self._listener.notify(FollowEnded(self._jobs[0].position.text, self._progress()))
+            return not is_changed
+        finally:
+            self._stopped = True
+            self._pending.close()
+            reader.join(JOIN)
+            self._drop()
+
+    def _open(self) -> None:
+        for job in self._jobs:
+            job.open()
+
+    def _carry(self, gathered: Gathered) -> None:
+        """Bring over what was gathered, advance the position, and see to the rest."""
+        if gathered.keys:
+            self._flush(gathered)
+        if gathered.resume:
+            self._state.current = max(self._state.current, gathered.committed)
+            for job in self._jobs:
+                job.advance(gathered.resume, gathered.committed)
+        if self._is_time("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
+            self._look()
+        if self._is_time("saved", SAVE_EVERY):
+            self._save()
+
+    def _is_time(self, what: str, seconds: float) -> bool:
+        """Whether so many seconds have passed since it was time for this."""
+        now = time.monotonic()
+        if now - self._times.get(what, self._began) < seconds:
+            return False
+        self._times[what] = now
+        return True
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the last commit that is in Redis; 0 if all is."""
+        state = self._state
+        current = state.current or max(each.position.committed for each in self._jobs)
+        return 0.0 if state.is_caught_up or not current else max(0.0, time.time() - current)
+
+    def _see(self, *, is_all_read: bool) -> None:
+        """Note whether all is in Redis; tell once a second how far it is."""
+        self._state.is_caught_up = is_all_read
+        if is_all_read:
+            self._state.current = time.time()
+        if self._is_time("told", TELL_EVERY):
+            self._listener.notify(self._progress())
+
+    def _progress(self) -> FollowProgress:
+        state = self._state
+        changes, keys, written, deleted = map(sum, zip(*(job.counts for job in self._jobs), strict=True))
+        why = state.unwritten or state.unread
+        return FollowProgress(self.lag, state.is_caught_up, changes, keys, written, deleted, why)
+
+    def stop(self) -> None:
+        """Have `run` end once what is under way is acknowledged and its position stored; safe in a signal handler."""
+        self._stopped = True
+
+    def _read(self) -> None:
+        """What the reader does: read the binlog, and again from where it was while that fails in passing."""
+        failures = 0
+        while not self._stopped:
+            try:
+                with BinlogStream(Connection(self._settings), self._resume, self._replica, self._tables()) as stream:
+                    while not self._stopped:
+                        for value in stream.read():
+                            failures = 0
+                            self._take(value)
+            except LoaderError as error:
+                self._pending.drop_open()
+                if not error.transient:
+                    self._pending.fail(error)
+                    return
+                self._state.is_all_read = False
+                if not self._stopped:
+                    self._state.unread = str(error)
+                    self._listener.notify(Notice(f"the binlog is read again: {error}"))
+                failures += 1
+                self._sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(failures, 9)))
+            except BaseException as error:  # noqa: BLE001  # it is raised where keys are taken
+                self._pending.fail(error)
+                return
+
+    def _take(self, value: Changes | TransactionEnd | TablesChanged | Heartbeat) -> None:
+        self._state.unread = ""
+        match value:
+            case Changes():
+                table = value.followed.table
+                for job in self._by_table[table.schema, table.table]:
+                    job.changes += len(value.keys)
+                self._state.is_all_read = False
+                self._pending.add(value)
+            case TransactionEnd():
+                self._resume = value.resume
+                self._pending.end(value)
+            case TablesChanged(tables, statement, moves_rows):
+                if moves_rows:
+                    names = ", ".join(table for _, table in tables)
+                    jobs = [job.name for table in tables for job in self._by_table[table]]
+                    why = f"{statement} of {names}: rows may have come or gone that the binlog does not name"
+                    raise PassOwed(why, jobs)
+                self._times["looked"] = float("-inf")
+            case Heartbeat():
+                self._state.is_all_read = True
+
+    def _tables(self) -> Mapping[TableName, Callable[[TableMap], tuple[int, ...]]]:
+        return {table: partial(_key_columns, jobs) for table, jobs in self._by_table.items()}
+
+    def _flush(self, gathered: Gathered) -> None:
+        """Read the rows of these keys again and write them, once their transactions are visible."""
+        source = self._source = self._source or Connection(self._settings)
+        if gathered.end:
+            self._barrier.wait(source, Committed(tuple(gathered.gtids), gathered.end.file, gathered.end.offset))
+        for job in self._jobs:
+            if written := [(table, keys) for table, keys in gathered.keys.items() if self._is_of(table, job)]:
+                with owing(job):
+                    job.flush(written, source)
+
+    def _is_of(self, table: FollowedTable, job: FollowedJob) -> bool:
+        return (table.table.schema, table.table.table) == job.table
+
+    def _save(self) -> None:
+        for job in self._jobs:
+            job.save(self.lag)
+
+    def _look(self) -> None:
+        source = self._source = self._source or Connection(self._settings)
+        for job in self._jobs:
+            with owing(job):
+                job.check(source)
+                again = job.restore(source)
+            if again:
+                told = f"job {job.name}: {counted(again, 'key')} written again: a master lost them"
+                self._listener.notify(Notice(told))
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Do something, and again for as long as it fails in passing: meanwhile the binlog keeps what changes."""
+        failures = 0
+        while True:
+            try:
+                done = action()
+            except LoaderError as error:
+                if not error.transient or self._stopped:
+                    raise
+                if not failures:
+                    self._listener.notify(Notice(f"waiting: {error}"))
+                self._state.unwritten = str(error)
+                self._see(is_all_read=False)
+                self._drop()
+                failures += 1
+                self._sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(failures, 9)))
+                with suppress(LoaderError):
+                    for job in self._jobs:
+                        job.context.target.refresh(force=True)
+            else:
+                self._state.unwritten = ""
+                return done
+
+    def _drop(self) -> None:
+        """Drop the connections over which rows are read and written."""
+        if self._source:
+            self._source.close()
+            self._source = None
+        for job in self._jobs:
+            job.close()
+
+    def _sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+
+
+@contextmanager
+def owing(*jobs: FollowedJob) -> Iterator[None]:
+    """Have a plan or a target that was changed mean that all rows of these jobs have to be read."""
+    try:
+        yield
+    except StartOver as error:
+        raise PassOwed(str(error), [job.name for job in jobs]) from error
+
+
+def _key_columns(jobs: Sequence[FollowedJob], table: TableMap) -> tuple[int, ...]:
+    """The columns of the keys of all jobs of a table."""
+    with owing(*jobs):
+        return tuple(sorted({column for job in jobs for column in job.key_columns(table)}))

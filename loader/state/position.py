@@ -1,0 +1,108 @@
+"""Up to where in the binlog the hashes of a job are known to follow their rows, in its target.
+
+`loader:{job}:position` is written behind what it vouches for: the rows of all transactions before it were read after
+them, and acknowledged. Markers on the masters tell of one that has lost some of that since, see `markers`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+from loader.redis.client import RedisClient
+from loader.redis.key_reader import KeyReader
+from loader.state.stored_json import recalled
+from loader.state_keys import foreign, own_key, spread_key
+
+VERSION = 1
+SEEN_EVERY = 10.0  # seconds after which a follower stores a position that has not changed
+SILENCE = 2.5 * SEEN_EVERY  # seconds without that from which on it may be stuck
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedPosition:
+    """Where a job is read on from: a file and an offset of the binlog, and the GTIDs before it if the server has them.
+
+    `server` is who wrote that binlog. `facts` is what the job was planned from. `owed` says why all rows have to be
+    read first, empty if they were. `committed` is when the last transaction before it was, in seconds since 1970.
+    `seen` is when it was stored last, by the target's clock, and `lag` how many seconds it was behind then.
+    `run`, `markers` and `marks` are as in a checkpoint: what has to stand in the markers as long as nothing is lost.
+    """
+
+    server: str
+    file: str
+    offset: int
+    gtids: str | None
+    facts: Mapping[str, str]
+    run: str
+    owed: str = ""
+    committed: int = 0
+    seen: float = 0.0
+    lag: float = 0.0
+    markers: tuple[str, ...] = ()
+    marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it says from where to read on; else a new position has to be taken before all rows are read."""
+        return bool(self.file) or self.gtids is not None
+
+    @property
+    def text(self) -> str:
+        """The same for people."""
+        return self.gtids or f"{self.file}:{self.offset}"
+
+    def age(self, now: float, *, is_running: bool) -> float | None:
+        """Seconds for which changes may be missing in Redis; None if nobody knows.
+
+        A follower that runs stores the position every few seconds, changed or not: its word counts until the next time.
+        """
+        if self.owed or not self.seen:
+            return None
+        silence = max(0.0, now - self.seen)
+        return self.lag if is_running and silence < SILENCE else self.lag + silence
+
+    def lost(self, why: str) -> "FollowedPosition":
+        """What is left if nothing can be read on from there: that all rows have to be read, and why."""
+        return replace(self, file="", offset=0, gtids=None, owed=why, markers=(), marks={})
+
+    def settled(self, markers: tuple[str, ...]) -> "FollowedPosition":
+        """The same once all rows were read, with the markers that vouch for them."""
+        return replace(self, owed="", markers=markers)
+
+
+def position_of(target: KeyReader, job: str) -> FollowedPosition | None:
+    """The position of a job; None if there is none, a `StateError` if this program did not write it."""
+    key = own_key(job, "position")
+    text = target.ask(key.encode(), "GET", key)[1]
+    if text is None:
+        return None
+    try:
+        return recalled(FollowedPosition, text, VERSION)
+    except ValueError as error:
+        raise foreign(key, f"cannot be read ({error})") from error
+
+
+class Positions:
+    """The position of one job in its target."""
+
+    def __init__(self, target: RedisClient, job: str) -> None:
+        self._target = target
+        self._job = job
+        self.marker = spread_key("following", job)
+        self._key = own_key(job, "position")
+
+    def read(self) -> FollowedPosition | None:
+        """The position; None if there is none, a `StateError` if this program did not write it."""
+        return position_of(self._target, self._job)
+
+    def save(self, position: FollowedPosition, lag: float) -> FollowedPosition:
+        """Replace the position, in one command, and note when, and how far it is behind."""
+        position = replace(position, seen=self._target.time(self._key), lag=lag)
+        text = json.dumps({"version": VERSION, **asdict(position)})
+        self._target.ask(self._key.encode(), "SET", self._key, text)
+        return position
+
+    def keep(self, position: FollowedPosition) -> None:
+        """Replace the position for good: a failover does not undo it."""
+        text = json.dumps({"version": VERSION, **asdict(position)})
+        self._target.keep(self._key.encode(), ("SET", self._key, text))

@@ -1,0 +1,169 @@
+"""`loader doctor` for jobs that follow the binlog: what is wrong is found, and the SQL that is printed fixes it."""
+
+import pytest
+
+from loader.config.servers import SourceConfig
+from loader.doctor.diagnose import diagnose
+from support.binlog import BinlogServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that writes a binlog."""
+    server = BinlogServer(tmp_path_factory.mktemp("binlog"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def config(server, world):
+    """A config with one job, `job`, that follows the table `f`."""
+    server.sql(
+        "DROP TABLE IF EXISTS f, parent",
+        "CREATE TABLE parent (id INT PRIMARY KEY)",
+        "CREATE TABLE f (id INT PRIMARY KEY, name VARCHAR(30), up INT)",
+    )
+    source = {"url": f"mysql://loader@127.0.0.1:{server.port}/test", "password": server.passwords["loader"]}
+
+    def made(**job):
+        config = world.config(**{"table": "f", "key": "f_{id}", "follow": True} | job)
+        return config.model_copy(update={"source": SourceConfig.model_validate(source)})
+
+    return made
+
+
+def found(config):
+    """Level and fix of each finding, by its check."""
+    seen = {}
+    for each in diagnose(config, [], list(config.jobs.values())):
+        seen.setdefault(each.check, []).append((each.level.value, each.fix, each.seen))
+    return seen
+
+
+def fix_of(config, check, level="fail"):
+    """The fix of the only finding of a check."""
+    ((told, fix, seen),) = found(config)[check]
+    assert told == level, seen
+    return fix
+
+
+def is_well(config, check):
+    return [level for level, *_ in found(config)[check]] == ["ok"]
+
+
+CHECKS = ("mysql.binlog", "mysql.binlog-rights", "mysql.binlog-retention", "job.binlog-key")
+
+
+def test_all_is_well(server, config):
+    """A server that can be followed has no finding but good ones; a job that follows nothing has none."""
+    seen = found(config())
+    ours = {check: seen[check] for check in CHECKS}
+    assert {level for findings in ours.values() for level, *_ in findings} == {"ok"}, ours
+    assert not {check for check in found(config(follow=False)) if "binlog" in check or "cascades" in check}
+
+
+def test_settings(server, config):
+    """Statements in the binlog, a short retention, no server id: what is printed fixes each."""
+    first, second, third = server.sql("SELECT @@GLOBAL.binlog_format, @@GLOBAL.binlog_expire_logs_seconds, 1")[0]
+    try:
+        for check, level, statement in (
+            ("mysql.binlog", "fail", "SET GLOBAL binlog_format = 'MIXED'"),
+            ("mysql.binlog", "fail", "SET GLOBAL server_id = 0") if not server.is_mariadb else (None, None, None),
+            ("mysql.binlog-retention", "warn", "SET GLOBAL binlog_expire_logs_seconds = 3600"),
+        ):
+            if check:
+                server.sql(statement)
+                server.sql(fix_of(config(), check, level))
+                assert is_well(config(), check)
+    finally:
+        server.sql(
+            f"SET GLOBAL binlog_format = '{first}'",
+            f"SET GLOBAL binlog_expire_logs_seconds = {second}",
+            f"SET GLOBAL server_id = {third}",
+        )
+
+
+def test_the_right(server, config):
+    """Without REPLICATION SLAVE nobody reads the binlog: the GRANT that is printed is enough."""
+    server.sql("REVOKE REPLICATION SLAVE ON *.* FROM loader@'%'")
+    fix = fix_of(config(), "mysql.binlog-rights")
+    assert fix == "GRANT REPLICATION SLAVE ON *.* TO 'loader'@'%';"
+    server.sql(fix)
+    assert is_well(config(), "mysql.binlog-rights")
+
+
+def test_the_key(server, config):
+    """With small row images the key has to be of the primary key alone, and its text has to be known."""
+    server.sql("SET GLOBAL binlog_row_image = 'MINIMAL'")
+    try:
+        assert is_well(config(), "job.binlog-key")
+        job = config(key="f_{id}_{up}")
+        server.sql(fix_of(job, "job.binlog-key"))
+        assert is_well(job, "job.binlog-key")
+    finally:
+        server.sql("SET GLOBAL binlog_row_image = 'FULL'")
+    server.sql("ALTER TABLE f ADD at TIMESTAMP NOT NULL, ADD some SET('a', 'b') NOT NULL")
+    assert fix_of(config(key="f_{some}_{id}"), "job.binlog-key") == 'key: "f_{id}"'
+    assert found(config(key="f_{id}_{at}"))["job.binlog-key"][0][2].endswith("name a time zone in source.time_zone")
+    server.sql("CREATE OR REPLACE VIEW v AS SELECT * FROM f")
+    assert fix_of(config(table="v"), "job.binlog-key") == "follow: false"
+    server.sql("DROP VIEW v")
+
+
+@pytest.mark.parametrize("action", ["ON DELETE CASCADE", "ON DELETE SET NULL ON UPDATE CASCADE"])
+def test_cascades(server, config, action):
+    """A foreign key that changes rows is found if the binlog lacks them; what is printed keeps the foreign key."""
+    server.sql(f"ALTER TABLE f ADD CONSTRAINT fk FOREIGN KEY (up) REFERENCES parent (id) {action}")
+    if not server.is_mariadb:
+        assert "job.cascades" not in found(config())  # 9.6 and newer log them
+        return
+    server.sql(fix_of(config(), "job.cascades"))
+    assert is_well(config(), "job.cascades")
+    assert "FOREIGN KEY (`up`) REFERENCES `parent` (`id`)" in server.sql("SHOW CREATE TABLE f")[0][1]
+
+
+def test_hashes_expire(server, config):
+    """With a TTL and no schedule the hash of a row that does not change is lost."""
+    assert fix_of(config(ttl="1h"), "job.expiry", "warn") == "schedule: {every: 1800s}"
+
+
+def test_gtids(server, config):
+    """MySQL without GTIDs needs them, or reads that lock, which need one more right."""
+    if server.is_mariadb:
+        pytest.skip("MariaDB always has GTIDs")
+    server.sql("SET GLOBAL gtid_mode = ON_PERMISSIVE")
+    try:
+        assert "gtid_mode" in fix_of(config(), "mysql.gtids")
+        locking = config(follow={"lock_reads": True})
+        assert is_well(locking, "mysql.gtids")
+        server.sql(fix_of(locking, "mysql.binlog-rights"))
+        assert is_well(locking, "mysql.binlog-rights")
+    finally:
+        server.sql("SET GLOBAL gtid_mode = ON", "REVOKE REPLICATION CLIENT ON *.* FROM loader@'%'")
+
+
+def test_the_database_is_left_out(server, config):
+    """A filter of the binlog is seen if the account may ask for it."""
+    server.stop()
+    server.start("--binlog-ignore-db=other", "--binlog-ignore-db=test")
+    right = "BINLOG MONITOR" if server.is_mariadb else "REPLICATION CLIENT"
+    try:
+        assert is_well(config(), "mysql.binlog")
+        server.sql(f"GRANT {right} ON *.* TO loader@'%'")
+        assert "binlog_ignore_db" in found(config())["mysql.binlog"][0][2]
+    finally:
+        server.stop()
+        server.start()
+    assert is_well(config(), "mysql.binlog")
+    server.sql(f"REVOKE {right} ON *.* FROM loader@'%'")
+
+
+def test_there_is_no_binlog(server, config):
+    """The server has to be started with one."""
+    server.stop()
+    server.start("--skip-log-bin")
+    try:
+        assert "log_bin = binlog" in fix_of(config(), "mysql.binlog")
+    finally:
+        server.stop()
+        server.start()

@@ -1,0 +1,228 @@
+"""Following the binlog: hashes are equal to rows a moment after each commit."""
+
+import signal
+import threading
+import time
+
+import pytest
+
+from loader.config.servers import SourceConfig
+from loader.errors import LoaderError, PositionLost
+from loader.jobs.follow import Following
+from loader.jobs.verify import verify
+from loader.lab.process import wait
+from loader.pipeline.options import Options
+from loader.pipeline.run import run_job
+from support.binlog import BinlogServer
+from support.command import Desk
+from support.daemons import daemon
+from support.database import Ear
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that writes a binlog."""
+    server = BinlogServer(tmp_path_factory.mktemp("binlog"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def table(server):
+    """A table of 5,000 rows."""
+    server.sql(
+        "DROP TABLE IF EXISTS f",
+        "CREATE TABLE f (id INT UNSIGNED ZEROFILL PRIMARY KEY, name VARCHAR(30), n INT)",
+        "INSERT INTO f SELECT seq, CONCAT('name', seq), seq FROM seq_1_to_5000",
+    )
+    return server
+
+
+def config_of(server, world, **job):
+    """A config with one job, `job`, on the table `f`."""
+    config = world.config(**{"table": "f", "key": "f_{id}"} | job)
+    source = {"url": f"mysql://loader@127.0.0.1:{server.port}/test", "password": server.passwords["loader"]}
+    return config.model_copy(update={"source": SourceConfig.model_validate(source)})
+
+
+def differences(config):
+    """What an independent comparison finds: rows without a hash, other hashes, hashes without a row."""
+    verdict = verify(config, config.jobs["job"])
+    return verdict.missing, verdict.different, verdict.extra
+
+
+class Running:
+    """A follower in a thread of its own."""
+
+    def __init__(self, config):
+        self.ear = Ear()
+        self.following = Following(config, list(config.jobs.values()), lambda _: self.ear)
+        self.results, self.errors = [], []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self.results = self.following.run()
+        except LoaderError as error:
+            self.errors.append(error)
+
+    def until(self, done, seconds=30):
+        end = time.monotonic() + seconds
+        while not done():
+            assert not self.errors, self.errors
+            assert time.monotonic() < end, [str(event) for event in self.ear.events]
+            time.sleep(0.01)
+
+    def stop(self):
+        self.following.stop()
+        self._thread.join(30)
+        assert not self.errors, self.errors
+        return self.results
+
+
+def test_changes_come(table, world):
+    """Inserted, updated and deleted rows are in Redis a moment after their commit, without a sync."""
+    config = config_of(table, world)
+    running = Running(config)
+    try:
+        running.until(lambda: running.following.is_following)
+        table.sql(
+            "UPDATE f SET name = 'new' WHERE id = 7",
+            "DELETE FROM f WHERE id = 8",
+            "INSERT INTO f VALUES (9999, 'x', 1)",
+        )
+        running.until(lambda: world.redis.exists("f_0000009999") and not world.redis.exists("f_0000000008"))
+    finally:
+        results = running.stop()
+    assert world.redis.hget("f_0000000007", "name") == b"new"
+    assert differences(config) == (0, 0, 0)
+    assert [(each.changes, each.written, each.deleted) for each in results] == [(3, 2, 1)]
+
+
+def following(config):
+    """A follower that has come to follow."""
+    running = Running(config)
+    running.until(lambda: running.following.is_following)
+    return running
+
+
+def test_it_goes_on_where_it_was(table, world):
+    """What changed while nobody followed is brought over at the next start, and nothing else."""
+    config = config_of(table, world)
+    following(config).stop()
+    table.sql("UPDATE f SET n = 0 WHERE id < 4", "UPDATE f SET id = 7000 WHERE id = 10")
+
+    running = following(config)
+    running.until(lambda: world.redis.exists("f_0000007000") and not world.redis.exists("f_0000000010"))
+    (done,) = running.stop()
+
+    assert differences(config) == (0, 0, 0)
+    assert (done.written, done.deleted) == (4, 1)
+
+
+def test_a_column_is_added(table, world):
+    """Rows that MySQL changes without a word are read all: a new column has a default."""
+    config = config_of(table, world)
+    running = following(config)
+    table.sql("ALTER TABLE f ADD COLUMN extra INT NOT NULL DEFAULT 5")
+    table.sql("UPDATE f SET extra = 6 WHERE id = 1")
+    running.until(lambda: world.redis.hget("f_0000000001", "extra") == b"6")
+    running.until(lambda: world.redis.hget("f_0000004999", "extra") == b"5")
+    running.stop()
+    assert differences(config) == (0, 0, 0)
+
+
+def test_a_table_is_emptied(table, world):
+    """TRUNCATE tells of no row: all are looked for, and no more hashes are deleted than `loader prune` would."""
+    config = config_of(table, world)
+    running = following(config)
+    table.sql("TRUNCATE f", "INSERT INTO f VALUES (1, 'only', 1)")
+    running.until(lambda: world.redis.hget("f_0000000001", "name") == b"only")
+    running.until(lambda: any("--max-delete" in getattr(event, "text", "") for event in running.ear.events))
+    running.stop()
+    assert differences(config) == (0, 0, 4999)
+
+
+def test_the_binlog_is_purged(table, world):
+    """A position that MySQL no longer has ends the follower, unless all rows are to be read again then."""
+    config = config_of(table, world)
+    following(config).stop()
+    table.sql("UPDATE f SET n = 0", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS")
+    newest = table.position().file
+
+    def purged():  # not while the follower that has ended still has a file open
+        table.sql(f"PURGE BINARY LOGS TO '{newest}'")
+        return table.sql("SHOW BINARY LOGS")[0][0] == newest
+
+    wait(purged, "the binlog to be purged")
+
+    with pytest.raises(PositionLost):
+        Following(config, list(config.jobs.values()), lambda _: Ear()).run()
+
+    config = config_of(table, world, follow={"on_lost_position": "backfill"})
+    running = following(config)
+    running.until(lambda: differences(config) == (0, 0, 0))
+    running.stop()
+
+
+def test_redis_is_emptied(table, world):
+    """A target that lost its keys has all rows again."""
+    config = config_of(table, world)
+    running = following(config)
+    world.redis.flushall(target_nodes="primaries")
+    running.until(lambda: world.redis.exists("f_0000000001", "f_0000005000") == 2)
+    running.stop()
+    assert differences(config) == (0, 0, 0)
+
+
+def test_two_jobs_of_one_table(table, world):
+    """Jobs with other keys follow the same changes, over one stream."""
+    config = config_of(table, world)
+    second = config.jobs["job"].model_copy(update={"key": "n_{n}_{id}"})
+    second.__dict__.pop("key_parts", None)
+    second.take_name("second")
+    config = config.model_copy(update={"jobs": {**config.jobs, "second": second}})
+    running = following(config)
+    table.sql("UPDATE f SET n = 12345 WHERE id = 3", "DELETE FROM f WHERE id = 4")
+    running.until(lambda: world.redis.exists("n_12345_0000000003") and not world.redis.exists("n_4_0000000004"))
+    running.stop()
+    assert not world.redis.exists("n_3_0000000003")
+    assert [verify(config, job).is_equal for job in config.jobs.values()] == [True, True]
+
+
+def test_a_sync_of_a_followed_job(table, world):
+    """The follower lets the lock go for another run, goes on after it, and loses nothing of what changed meanwhile."""
+    config = config_of(table, world)
+    running = following(config)
+    table.sql("UPDATE f SET n = 1 WHERE id = 1")
+
+    run = run_job(config, config.jobs["job"], Options(), Ear())
+    table.sql("UPDATE f SET n = 2 WHERE id = 1")
+    running.until(lambda: world.redis.hget("f_0000000001", "n") == b"2")
+    running.stop()
+
+    assert (run.status, run.read) == ("ok", 5000)
+    assert differences(config) == (0, 0, 0)
+
+
+def test_the_daemon_follows(table, world, tmp_path):
+    """A job that is followed needs no schedule; one that a reload adds is followed too; SIGTERM ends it with exit 0."""
+    desk = Desk(world, tmp_path)
+    source = {"url": f"mysql://loader@127.0.0.1:{table.port}/test", "password": table.passwords["loader"]}
+    table.sql("DROP TABLE IF EXISTS g", "CREATE TABLE g (id INT PRIMARY KEY, n INT)", "INSERT INTO g VALUES (1, 1)")
+    jobs = {"f": {"table": "f", "key": "f_{id}", "follow": True}}
+    desk.write(jobs, source=source)
+    with daemon(desk) as running:
+        wait(lambda: world.redis.exists("f_0000000007"), "all rows")
+        table.sql("UPDATE f SET n = 70 WHERE id = 7")
+        wait(lambda: world.redis.hget("f_0000000007", "n") == b"70", "the change")
+        desk.write(jobs | {"g": {"table": "g", "key": "g_{id}", "follow": True}}, source=source)
+        running.send(signal.SIGHUP)
+        wait(lambda: world.redis.exists("g_1"), "the other table")
+        table.sql("UPDATE f SET n = 71 WHERE id = 7", "UPDATE g SET n = 2")
+        wait(lambda: world.redis.hget("g_1", "n") == b"2", "the change of the other table")
+        wait(lambda: world.redis.hget("f_0000000007", "n") == b"71", "the change of the first")
+        _, code = running.end()
+    assert code == 0
+    assert world.redis.exists("loader:{f}:position", "loader:{g}:position") == 2
