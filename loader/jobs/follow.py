@@ -6,7 +6,7 @@ A position without its pass over all rows is stored as owed: whoever comes next 
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 
 from loader.config.load import Config
@@ -177,7 +177,7 @@ class Following:
             if not is_resumed:
                 lock_reads = _settings(job).lock_reads
                 now = context.on_side_connection(partial(origin, lock_reads=lock_reads))
-                stored = _first(now, context, why)
+                stored = replace(_first(now, context, why), seen=positions.now())
                 self._try_reading(now.position, stored.run)
                 positions.keep(stored)
             assert stored
@@ -196,7 +196,7 @@ class Following:
                 raise LoaderError(f"job {job.name!r}: its position was changed while all rows were read: run it again")
             markers = Markers(context.target, positions.marker, stored.run, passing=False)
             markers.leave()
-            positions.keep(stored.settled(markers.keys))
+            positions.keep(stored.settled(markers.keys, positions.now()))
 
 
 def _owe(jobs: Sequence[FollowedJob], why: str, names: Sequence[str]) -> None:

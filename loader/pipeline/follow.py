@@ -74,7 +74,7 @@ class Follower:
         barrier: Barrier,
         listener: FollowListener,
     ) -> None:
-        self._state = _State()
+        self._state = _State(current=min(job.position.current for job in jobs))
         self._jobs = jobs
         self._by_table: dict[TableName, list[FollowedJob]] = {}
         for job in jobs:
@@ -148,15 +148,14 @@ class Follower:
     def lag(self) -> float:
         """Seconds since the last commit that is in Redis; 0 if all is."""
         state = self._state
-        current = state.current or max(each.position.committed for each in self._jobs)
-        return 0.0 if state.is_caught_up or not current else max(0.0, time.time() - current)
+        return 0.0 if state.is_caught_up else max(0.0, time.time() - state.current)
 
     def _see(self, *, is_all_read: bool) -> None:
-        """Note whether all is in Redis; tell once a second how far it is."""
-        self._state.is_caught_up = is_all_read
+        """Note whether all is in Redis; tell once a second how far it is, and when that turns."""
+        has_turned, self._state.is_caught_up = is_all_read != self._state.is_caught_up, is_all_read
         if is_all_read:
             self._state.current = time.time()
-        if self._is_time("told", TELL_EVERY):
+        if self._is_time("told", TELL_EVERY) or has_turned:
             self._listener.notify(self._progress())
 
     def _progress(self) -> FollowProgress:

@@ -24,7 +24,7 @@ class FollowedPosition:
 
     `server` is who wrote that binlog. `facts` is what the job was planned from. `owed` says why all rows have to be
     read first, empty if they were. `committed` is when the last transaction before it was, in seconds since 1970.
-    `seen` is when it was stored last, by the target's clock, and `lag` how many seconds it was behind then.
+    `seen` is when it was taken or stored last, by the target's clock, and `lag` how many seconds it was behind then.
     `run`, `markers` and `marks` are as in a checkpoint: what has to stand in the markers as long as nothing is lost.
     """
 
@@ -51,6 +51,11 @@ class FollowedPosition:
         """The same for people."""
         return self.gtids or f"{self.file}:{self.offset}"
 
+    @property
+    def current(self) -> float:
+        """Up to when everything that was committed is in Redis, in seconds since 1970."""
+        return max(self.committed, self.seen - self.lag)
+
     def age(self, now: float, *, is_running: bool) -> float | None:
         """Seconds for which changes may be missing in Redis; None if nobody knows.
 
@@ -65,9 +70,9 @@ class FollowedPosition:
         """What is left if nothing can be read on from there: that all rows have to be read, and why."""
         return replace(self, file="", offset=0, gtids=None, owed=why, markers=(), marks={})
 
-    def settled(self, markers: tuple[str, ...]) -> "FollowedPosition":
-        """The same once all rows were read, with the markers that vouch for them."""
-        return replace(self, owed="", markers=markers)
+    def settled(self, markers: tuple[str, ...], now: float) -> "FollowedPosition":
+        """The same once all rows were read, with the markers that vouch for them; changes since then may be missing."""
+        return replace(self, owed="", markers=markers, seen=now, lag=max(0.0, now - self.seen))
 
 
 def position_of(target: KeyReader, job: str) -> FollowedPosition | None:
@@ -91,13 +96,17 @@ class Positions:
         self.marker = spread_key("following", job)
         self._key = own_key(job, "position")
 
+    def now(self) -> float:
+        """What time it is by the target's clock."""
+        return self._target.time(self._key)
+
     def read(self) -> FollowedPosition | None:
         """The position; None if there is none, a `StateError` if this program did not write it."""
         return position_of(self._target, self._job)
 
     def save(self, position: FollowedPosition, lag: float) -> FollowedPosition:
         """Replace the position, in one command, and note when, and how far it is behind."""
-        position = replace(position, seen=self._target.time(self._key), lag=lag)
+        position = replace(position, seen=self.now(), lag=lag)
         text = json.dumps({"version": VERSION, **asdict(position)})
         self._target.ask(self._key.encode(), "SET", self._key, text)
         return position
