@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial, reduce
+from math import inf
 
 from loader.config.load import Config
 from loader.config.models import FollowConfig, JobConfig
@@ -81,6 +82,7 @@ class Following:
 
         A job that another run wants to write is let go, and followed again once that run is over.
         """
+        until = inf
         while not self._stopped:
             with ExitStack() as stack:
                 try:
@@ -91,8 +93,11 @@ class Following:
                     time.sleep(ASK_EVERY)
                     continue
                 follower, followed = self._begin(contexts)
+                if until_caught_up and until == inf:
+                    (now,) = contexts[0].on_side_connection(lambda source: source.single("SELECT UNIX_TIMESTAMP()"))
+                    until = float(now or 0)
                 try:
-                    is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
+                    is_over = follower.run(partial(self._is_changing, contexts), until)
                 except PassOwed as owed:
                     _owe(followed, str(owed), owed.jobs)
                 except PositionLost as lost:

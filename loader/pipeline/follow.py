@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Protocol, TypeVar
 
 from loader.errors import LoaderError, StartOver
@@ -90,10 +91,10 @@ class Follower:
         self._began = time.monotonic()
         self._times: dict[str, float] = {}  # when something was done last that is done now and then
 
-    def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
-        """Follow until `stop`, or until all is in Redis that was in the binlog; false if the jobs are to be others.
+    def run(self, is_changing: Callable[[], bool], until: float = inf) -> bool:
+        """Follow until `stop`, or until what was committed up to a time is in Redis; false if the jobs have to change.
 
-        `is_changing` is asked now and then whether they are.
+        The time is by MySQL's clock, in seconds since 1970. `is_changing` is asked now and then whether they are.
         Raises `PassOwed` if all rows of a job have to be read again first, a `LoaderError` for what does not pass.
         """
         self._persist(self._open)
@@ -107,7 +108,7 @@ class Follower:
                 gathered = self._pending.take(IDLE)
                 self._persist(partial(self._carry, gathered))
                 self._see(is_all_read=is_all_read and not gathered.keys)
-                if until_caught_up and self._state.is_caught_up:
+                if (until < inf and self._state.is_caught_up) or gathered.committed > until:
                     break
                 is_changed = self._is_time("asked", ASK_EVERY) and self._persist(is_changing)
             self._persist(self._save)

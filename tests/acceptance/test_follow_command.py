@@ -1,6 +1,7 @@
 """`loader follow` as a person runs it: its streams, its exit codes, and what it leaves behind."""
 
 import signal
+import threading
 
 import pytest
 
@@ -94,6 +95,24 @@ def test_until_caught_up(server, desk):
     assert (first.code, second.code) == (0, 0)
     assert first.out.startswith("stu: followed to ")
     assert [second.document[name] for name in ("lag_seconds", "lag_bytes", "changes", "written")] == [0.0, 0, 3, 3]
+
+
+def test_until_caught_up_on_a_server_that_is_never_silent(server, desk):
+    """It ends although other tables go on changing."""
+    stopping = threading.Event()
+
+    def change():
+        while not stopping.wait(0.1):
+            server.mark()
+
+    changes = threading.Thread(target=change)
+    changes.start()
+    try:
+        result = desk.run("follow", "stu", "--until-caught-up")
+    finally:
+        stopping.set()
+        changes.join()
+    assert result.code == 0
 
 
 def test_max_age(server, desk):
