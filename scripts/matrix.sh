@@ -60,7 +60,7 @@ try() {
     wrap "redis-$name" "bin/$redis-$name"
   done
   printf '\n== %s\n== %s\n' "$("$programs/mysqld" --no-defaults --version)" "$("$programs/redis-server" --version)"
-  PATH=$programs:$PATH pytest -n 2 --dist loadfile "$@"
+  PATH=$programs:$PATH pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
 }
 
 [ -d "$root" ] || unpack

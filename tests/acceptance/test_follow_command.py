@@ -31,7 +31,7 @@ def desk(server, world, tmp_path):
     server.sql(
         "DROP TABLE IF EXISTS stu",
         "CREATE TABLE stu (sid INT PRIMARY KEY, sname VARCHAR(30))",
-        f"INSERT INTO stu SELECT seq, CONCAT('name', seq) FROM seq_1_to_{ROWS}",
+        "INSERT INTO stu VALUES " + ", ".join(f"({number}, 'name{number}')" for number in range(1, ROWS + 1)),
     )
     desk = Desk(world, tmp_path)
     desk.write(source=source_of(server))
