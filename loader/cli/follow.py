@@ -25,7 +25,7 @@ def follow(
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
-    """Keep up with the binlog: write each change a moment after its commit."""
+    """Keep up with the binlog, change by change."""
     from loader.jobs.follow import Following
     from loader.report.documents import dump
     from loader.report.follow import followed_document, followed_text

@@ -50,8 +50,8 @@ def holders(target: KeyReader, job: str) -> tuple[Holder, ...]:
 
 
 def wanted_locks(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
-    """Those of the jobs whose lock someone waits for, as its holder yields it."""
-    return _existing(target, jobs, "wanted")
+    """The jobs whose lock someone waits for now, because its holder yields it."""
+    return _expiring(target, jobs, "wanted")
 
 
 def check_fence(target: RedisClient, job: str) -> None:
@@ -65,15 +65,15 @@ def check_fence(target: RedisClient, job: str) -> None:
 
 def locked(target: RedisClient, jobs: Iterable[str]) -> frozenset[str]:
     """The jobs that have a lock now, held or about to expire: these keys expire, and are not rows."""
-    return _existing(target, jobs, "lock")
+    return _expiring(target, jobs, "lock")
 
 
-def _existing(target: RedisClient, jobs: Iterable[str], name: str) -> frozenset[str]:
-    """The jobs that have a key of that name."""
+def _expiring(target: RedisClient, jobs: Iterable[str], name: str) -> frozenset[str]:
+    """The jobs that have a key of that name with a time to live, as this program writes it."""
     keys = {job: own_key(job, name) for job in jobs}
-    asked: list[Question] = [(key.encode(), ("EXISTS", key)) for key in keys.values()]
+    asked: list[Question] = [(key.encode(), ("PTTL", key)) for key in keys.values()]
     replies = Prefetched(target, asked)
-    return frozenset(job for job, key in keys.items() if replies.ask(key.encode(), "EXISTS", key)[1])
+    return frozenset(job for job, key in keys.items() if replies.ask(key.encode(), "PTTL", key)[1] > 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import recalled
 from loader.state_keys import foreign, own_key, spread_key
+from loader.wire.gtids import GtidPosition, GtidSet
 
 VERSION = 1
 SEEN_EVERY = 10.0  # seconds after which a follower stores a position that has not changed
@@ -82,9 +83,19 @@ def position_of(target: KeyReader, job: str) -> FollowedPosition | None:
     if text is None:
         return None
     try:
-        return recalled(FollowedPosition, text, VERSION)
+        found = recalled(FollowedPosition, text, VERSION)
+        _check_gtids(found.gtids or "")
     except ValueError as error:
         raise foreign(key, f"cannot be read ({error})") from error
+    return found
+
+
+def _check_gtids(text: str) -> None:
+    """Raise a `ValueError` if a text is neither a GTID set of MySQL nor a GTID position of MariaDB."""
+    try:
+        GtidSet(text)
+    except ValueError:
+        GtidPosition(text)
 
 
 class Positions:

@@ -66,6 +66,7 @@ def test_sigterm(server, desk):
     process = following(desk)
     server.sql("UPDATE stu SET sname = 'new' WHERE sid = 7", "DELETE FROM stu WHERE sid = 8")
     wait(lambda: b"stu_8" not in desk.world.hashes(), "the change to come")
+    wait(lambda: status(desk)["follow"]["lag_seconds"] == 0, "it to have caught up")
     running, text = status(desk), desk.run("status", "stu")
     ended = end(process)
 

@@ -15,6 +15,7 @@ from loader.doctor.redis import RedisProbe
 from loader.errors import LoaderError
 from loader.jobs import rejects, verify
 from loader.jobs.execute import execute
+from loader.jobs.follow import Following
 from loader.jobs.status import job_status
 from loader.model import ChunkLoaded, Notice
 from loader.pipeline.options import Options
@@ -35,6 +36,7 @@ JOBS = {
     "inc": {"table": "t", "key": "inc_{id}", "incremental": {"column": "at", "lag": "1s"}, "full_every": "1d"},
     "changed": {"table": "t", "key": "changed_{id}", "changed_only": True, "chunk_rows": 1},
     "half": {"table": "t", "key": "half_{id}", "chunk_rows": 1},
+    "followed": {"table": "t", "key": "followed_{id}", "follow": True},
 }
 SLOT = 1_700_000_000
 DEEP = 100_000
@@ -119,6 +121,8 @@ class Lab:
         self.heard = set()  # keys and types of what was told of
         for name in JOBS:
             assert self.sync(name)[0].exit_code == 0
+        follow(self, "followed")
+        client.set("loader:{followed}:wanted", "a")
         client.set("plain_1", "foreign")
         assert self.sync("plain", Options(slot=SLOT, resume=True))[0].exit_code == 3
         self.stop_halfway()
@@ -174,6 +178,7 @@ class Lab:
         return {key: self.client.hgetall(key) for key in self.client.keys(f"{name}_*")}
 
     def is_right(self, name):
+        """Whether the job's hashes are those of the rows as they are since its state was kept."""
         return {fields[b"v"] for fields in self.hashes(name).values()} == {b"1", b"3"}
 
 
@@ -240,6 +245,13 @@ def retry(lab, name):
     return []
 
 
+def follow(lab, name):
+    ear = Ear()
+    Following(lab.config, [lab.config.jobs[name]], lambda _: ear).run(until_caught_up=True)
+    assert not hasattr(lab, "kept") or lab.is_right(name)
+    return [event.text for event in ear.events if isinstance(event, Notice)]
+
+
 READERS = {  # what reads a key of a kind: at once, and in longer
     "lock": ((status, doctor), (sync,)),
     "fence": ((doctor,), (sync,)),
@@ -256,11 +268,21 @@ READERS = {  # what reads a key of a kind: at once, and in longer
     "prune": ((), (sync,)),
     "marker": ((), (backfill,)),
     "passing": ((), (sync,)),
+    "position": ((status,), (follow,)),
+    "following": ((), (follow,)),
+    "wanted": ((), (follow,)),
     "standing": ((), (sync,)),
     "digest": ((), (sync,)),
 }
 SILENT = {repair}  # what it leaves is told of by the next run
-QUIET = {"prune", "marker", "standing", "passing"}  # that stand for themselves, or are written anew by every run
+QUIET = {
+    "prune",
+    "marker",
+    "standing",
+    "passing",
+    "following",
+    "wanted",
+}  # that stand for themselves, or are written anew by every run
 MENDS = ("DEL ", "loader rejects purge ", "loader backfill ", "loader prune", "rewritten", "everything is loaded")
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 FIELDS = {"lock": "1/1", "fence": "gone", "rejects": "plain_1", "digests": "1"}
@@ -362,6 +384,8 @@ def test_every_kind_is_tried(lab_of_state):
 def test_garbage_in_each_key(lab_of_state, monkeypatch):
     """No command fails of it but with one line that names the key and what mends it; where it says ok, all is right."""
     lab, tried = lab_of_state, Counter()
+    monkeypatch.setattr("loader.mysql.dump.HEARTBEAT", 0.05)
+    monkeypatch.setattr("loader.pipeline.follow.IDLE", 0.05)
     monkeypatch.setattr("loader.jobs.recheck.PAUSE", 0)
     for kind, key in [*lab.own.items(), ("baseline", "loader:{inc}:baseline")]:
         for name, place, total in cases(lab, kind, key):
