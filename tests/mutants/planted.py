@@ -932,6 +932,48 @@ FAULTS = [
         ),
     ),
     *_of(
+        "pipeline/followed_job",
+        (
+            "the hash of a row that is gone stays",
+            "deleted, _ = self._deleter.erase(gone, source, writer) if gone else (0, [])",
+            "deleted = 0",
+            "follow::changes_come",
+        ),
+        (
+            "a new definition of a table is not noticed",
+            "        check_table(self.context.plan, source)\n",
+            "        pass\n",
+            "follow::a_column_is_added",
+        ),
+    ),
+    *_of(
+        "pipeline/follow",
+        (
+            "TRUNCATE is nothing to a follower",
+            "                if moves_rows:",
+            "                if False:",
+            "follow::a_table_is_emptied",
+        ),
+    ),
+    *_of(
+        "state/holders",
+        (
+            "a follower keeps its lock",
+            'replies.ask(key.encode(), "PTTL", key)[1] > 0)',
+            'replies.ask(key.encode(), "PTTL", key)[1] > 10**9)',
+            "follow::a_sync_of_a_followed_job",
+        ),
+    ),
+    *_of(
+        "state/position",
+        (
+            "GTIDs that are none are not noticed",
+            '        _check_gtids(found.gtids or "")\n',
+            "",
+            "position::gtids_that_are_none",
+        ),
+    ),
+    *_of(
         "daemon/clocks",
         (
             "the target's clock is not followed",
