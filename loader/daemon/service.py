@@ -27,6 +27,7 @@ from loader.jobs.execute import execute
 from loader.jobs.rejects import retry
 from loader.model import SKEW, Run
 from loader.outcome import Outcome
+from loader.pipeline.events import RunListeners
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
@@ -37,6 +38,7 @@ from loader.report.progress import Reporter
 from loader.state.holders import holders
 from loader.state.schedule import ScheduleState
 from loader.web.app import Serving
+from loader.web.metrics import FollowMetrics
 from loader.web.views import Action
 from loader.words import counted
 
@@ -61,7 +63,7 @@ class Daemon:
         self._clocks = Clocks()
         listeners: list[ScheduleListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
-        self._followers = Followers(lambda job: FollowReporter(job.name, "log", log), log)
+        self._followers = Followers(self._listen_to_follower, log)
         self._files = files
         self._log = log
         self._say = log.logger()
@@ -137,6 +139,9 @@ class Daemon:
             return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))
         options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
+
+    def _listen_to_follower(self, job: JobConfig) -> RunListeners:
+        return RunListeners((FollowReporter(job.name, "log", self._log), FollowMetrics(self.serving.metrics)))
 
     def knows(self, job: str) -> bool:
         """Whether the config has such a job."""

@@ -6,7 +6,7 @@ process, as Prometheus expects.
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -20,7 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from loader.model import SKEW, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.model import SKEW, ChunkLoaded, FollowBegan, FollowProgress, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Reason, Status
 from loader.pipeline.throttle import Throttle
 from loader.wire.codec import COMPILED
@@ -71,6 +71,11 @@ class Metrics:
         self._max_age = gauge("max_age_seconds", "How old the last success may be before the job is late.", "job")
         self._next = gauge("next_run_timestamp_seconds", "When the next run is due.", "job")
         self._watermark = gauge("watermark_timestamp_seconds", "The time up to which all changes are in Redis.", "job")
+        self._followed = gauge(
+            "followed_timestamp_seconds", "The time up to which all changes in the binlog are in Redis.", "job"
+        )
+        self._changes = counter("followed_changes_total", "Changes of followed rows that the binlog told.")
+        self._keys = counter("followed_keys_total", "Rows read again because they had changed.")
         build = gauge("build_info", "This program.", "version", "encoder")
         build.labels(version("mysql-redis-loader"), "compiled" if COMPILED else "python").set(1)
         ProcessCollector(registry=registry)
@@ -137,6 +142,13 @@ class Metrics:
         elif self._knows(job):
             self._next.labels(job).set(due)
 
+    def follow(self, jobs: Iterable[str], progress: FollowProgress, before: FollowProgress) -> None:
+        """Count what came of following some jobs, over one stream, since the last time."""
+        for job in filter(self._knows, jobs):
+            self._followed.labels(job).set(time.time() - progress.lag)
+        self._changes.inc(progress.changes - before.changes)
+        self._keys.inc(progress.keys - before.keys)
+
     def _set_running(self, job: str, change: int) -> None:
         with self._lock:
             self._under_way[job] = count = self._under_way.get(job, 0) + change
@@ -156,7 +168,8 @@ class Metrics:
         return (
             *(self._runs, self._read, self._rows, self._deleted, self._bytes, self._retried, self._waited),
             *(self._skipped, self._node_rows, self._seconds, self._delay),
-            *(self._running, self._rejects, self._success, self._max_age, self._next, self._watermark),
+            *(self._running, self._rejects, self._success, self._max_age, self._next),
+            *(self._watermark, self._followed),
         )
 
     def begin(self, job: str) -> None:
@@ -270,3 +283,23 @@ class MetricsListener:
         elif isinstance(event, RunEnded):
             self._metrics.count(self._job, self._counted.rest(event.run))
             self._metrics.end(event.run)
+
+
+class FollowMetrics:
+    """Counts what is followed over one stream into the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._jobs: tuple[str, ...] = ()
+        self._last = FollowProgress()
+
+    def expect(self, rows: int | None, throttle: Throttle) -> None:
+        """Nothing is counted of a pass over all rows."""
+
+    def notify(self, event: RunEvent | None) -> None:
+        """Count an event."""
+        if isinstance(event, FollowBegan):
+            self._jobs, self._last = event.jobs, FollowProgress()
+        elif isinstance(event, FollowProgress):
+            self._metrics.follow(self._jobs, event, self._last)
+            self._last = event
