@@ -15,6 +15,7 @@ from loader.pipeline.flush_log import FlushLog, Written
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.transfer import check_table, to_last, transfer
 from loader.redis.writer import PipelineWriter
+from loader.state.baseline import Baselines
 from loader.state.markers import Markers
 from loader.state.position import SEEN_EVERY, FollowedPosition, Positions
 from loader.state.rejects import Rejects
@@ -83,7 +84,9 @@ class FollowedJob:
         return Position(self._position.file, self._position.offset, self._position.gtids)
 
     def open(self) -> None:
-        """Leave the markers, and know which rows were rejected."""
+        """Leave the markers, and know which rows were rejected; no digest of a row says any longer what its hash is."""
+        if self.context.plan.job.changed_only:
+            Baselines(self.context.target, self.name).void(under_way=True)
         self._markers.leave()
         self._slots = self.context.target.slots
         self._rejected = {entry.key for entry in self._rejects.all()}

@@ -206,6 +206,20 @@ def test_a_sync_of_a_followed_job(table, world):
     assert differences(config) == (0, 0, 0)
 
 
+def test_a_sync_of_what_was_followed(table, world):
+    """A changed_only sync does not take a hash for what it wrote itself: the follower has written since."""
+    config = config_of(table, world, changed_only=True)
+    running = following(config)
+    assert run_job(config, config.jobs["job"], Options(), Ear()).written == 5000
+    table.sql("UPDATE f SET n = 99 WHERE id = 3")
+    running.until(lambda: world.redis.hget("f_0000000003", "n") == b"99")
+    running.stop()
+    table.sql("UPDATE f SET n = 3 WHERE id = 3")
+
+    run_job(config, config.jobs["job"], Options(), Ear())
+    assert differences(config) == (0, 0, 0)
+
+
 def test_the_daemon_follows(table, world, tmp_path):
     """A job that is followed needs no schedule; one that a reload adds is followed too; SIGTERM ends it with exit 0."""
     desk = Desk(world, tmp_path)

@@ -940,6 +940,12 @@ FAULTS = [
             "follow::changes_come",
         ),
         (
+            "digests vouch for what a follower wrote",
+            "        if self.context.plan.job.changed_only:\n",
+            "        if False:\n",
+            "follow::a_sync_of_what_was_followed",
+        ),
+        (
             "a new definition of a table is not noticed",
             "        check_table(self.context.plan, source)\n",
             "        pass\n",
