@@ -1,7 +1,7 @@
 """`loader follow`: keep hashes equal to rows, change by change."""
 
 import signal
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,10 @@ def follow(
     jobs: JobNames = None,
     *,
     every: Every = False,
+    begin: Annotated[
+        Literal["start", "now"] | None,
+        option("--from", help="start: read all rows; now: sync what changed since the last sync; else go on."),
+    ] = None,
     until_caught_up: Annotated[
         bool, option("--until-caught-up", help="End as soon as all changes so far are in Redis.")
     ] = False,
@@ -26,7 +30,7 @@ def follow(
     output: Output = Format.TEXT,
 ) -> None:
     """Keep up with the binlog, change by change."""
-    from loader.jobs.follow import Following
+    from loader.jobs.follow import Begin, Following
     from loader.report.documents import dump
     from loader.report.follow import followed_document, followed_text
     from loader.report.follow_progress import FollowReporter
@@ -45,7 +49,7 @@ def follow(
             reporters[job.name] = FollowReporter(job.name, progress.value, style)
         return reporters[job.name]
 
-    following = Following(config, named, listen)
+    following = Following(config, named, listen, Begin(begin) if begin else None)
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)

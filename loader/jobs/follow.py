@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial, reduce
 from math import inf
 
@@ -28,6 +29,7 @@ from loader.pipeline.job_context import JobContext, open_job
 from loader.pipeline.options import Options
 from loader.pipeline.run import new_id
 from loader.pipeline.throttle import StopRequest
+from loader.state.baseline import Baselines
 from loader.state.checkpoint import difference
 from loader.state.holders import holders, wanted_locks
 from loader.state.lock import ASK_EVERY
@@ -51,16 +53,23 @@ class Followed:
     deleted: int
 
 
+class Begin(StrEnum):
+    """From where a job is followed, whatever was followed before."""
+
+    START = "start"  # all rows are read
+    NOW = "now"  # a sync reads those that have changed since the last one
+
+
 class Following:
     """Jobs of one source that are followed over one stream, until `stop`."""
 
-    def __init__(self, settings: Config, jobs: Sequence[JobConfig], listen: Listen, *, from_now: bool = False) -> None:
+    def __init__(self, settings: Config, jobs: Sequence[JobConfig], listen: Listen, begin: Begin | None = None) -> None:
         for job in jobs:
             check(job)
         self._settings = settings
         self._jobs = jobs
         self._listen = listen
-        self._from_now = from_now
+        self._begins: dict[str, Begin | None] = dict.fromkeys((job.name for job in jobs), begin)
         self._follower: Follower | None = None
         self._stopped = False
         self._halt = StopRequest()
@@ -175,7 +184,11 @@ class Following:
         with self._open(job) as context:
             positions = Positions(context.target, job.name)
             stored = positions.read()
-            why = _why_all(context, positions, stored)
+            why, begin = _why_all(context, positions, stored), self._begins[job.name]
+            if begin is Begin.START:
+                why, stored = "--from start asks for it", None
+            elif begin is Begin.NOW:
+                _check_begin(context, why, stored)
             if not why:
                 return
             is_resumed = stored and stored.owed and stored.is_taken and not _facts_differ(context, stored)
@@ -186,8 +199,11 @@ class Following:
                 self._try_reading(now.position, stored.run)
                 positions.keep(stored)
             assert stored
-        self._tell(job.name, f"all rows are read: {why}")
         options = Options(resume=True, restart=not is_resumed, halt=self._halt)
+        if begin is Begin.NOW:
+            options = Options(halt=self._halt)
+        else:
+            self._tell(job.name, f"all rows are read: {why}")
         run = execute(self._settings, job, options, self._listen(job))
         if run.outcome.is_stop:
             raise Stopped(str(run.outcome.error))
@@ -202,6 +218,7 @@ class Following:
             markers = Markers(context.target, positions.marker, stored.run, passing=False)
             markers.leave()
             positions.keep(stored.settled(markers.keys, positions.now()))
+        self._begins[job.name] = None
 
 
 def _owe(jobs: Sequence[FollowedJob], why: str, names: Sequence[str]) -> None:
@@ -219,6 +236,19 @@ def check(job: JobConfig) -> None:
     """Raise a `ConfigError` if a job cannot be followed."""
     if job.query is not None:
         raise ConfigError(f"job {job.name!r} is a query: only a table can be followed")
+
+
+def _check_begin(context: JobContext, why: str, stored: FollowedPosition | None) -> None:
+    """Raise a `ConfigError` if nothing vouches for the hashes that are there, so that all rows have to be read."""
+    name = context.plan.job.name
+    if not why:
+        raise ConfigError(f"job {name!r} was followed before, and goes on from there: leave out --from now")
+    baseline = Baselines(context.target, name).read()
+    if stored is not None or baseline is None or baseline.void:
+        raise ConfigError(
+            f"job {name!r}: --from now: no sync vouches for the hashes that are there: give the job `incremental` or"
+            " `changed_only` and sync it, or leave out --from now, and all rows are read"
+        )
 
 
 def _first(now: Origin, context: JobContext, why: str) -> FollowedPosition:

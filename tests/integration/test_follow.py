@@ -7,10 +7,11 @@ import time
 import pytest
 
 from loader.config.servers import SourceConfig
-from loader.errors import LoaderError, PositionLost
-from loader.jobs.follow import Following
+from loader.errors import ConfigError, LoaderError, PositionLost
+from loader.jobs.follow import Begin, Following
 from loader.jobs.verify import verify
 from loader.lab.process import wait
+from loader.model import RunEnded
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.binlog import BinlogServer
@@ -218,6 +219,27 @@ def test_a_sync_of_what_was_followed(table, world):
 
     run_job(config, config.jobs["job"], Options(), Ear())
     assert differences(config) == (0, 0, 0)
+
+
+def test_where_it_begins(table, world):
+    """`start` reads all rows; `now` reads what changed since a sync, and is refused if none vouches for the rest."""
+    plain = config_of(table, world)
+    with pytest.raises(ConfigError, match="no sync vouches"):
+        Following(plain, list(plain.jobs.values()), lambda _: Ear(), Begin.NOW).run()
+    config = config_of(table, world, changed_only=True)
+    run_job(config, config.jobs["job"], Options(), Ear())
+    table.sql("UPDATE f SET n = 7 WHERE id = 3")
+
+    ear = Ear()
+    Following(config, list(config.jobs.values()), lambda _: ear, Begin.NOW).run(until_caught_up=True)
+    assert [event.run.written for event in ear.events if isinstance(event, RunEnded)] == [1]
+    assert differences(config) == (0, 0, 0)
+    with pytest.raises(ConfigError, match="was followed before"):
+        Following(config, list(config.jobs.values()), lambda _: Ear(), Begin.NOW).run()
+
+    ear = Ear()
+    Following(config, list(config.jobs.values()), lambda _: ear, Begin.START).run(until_caught_up=True)
+    assert [event.run.written for event in ear.events if isinstance(event, RunEnded)] == [5000]
 
 
 def test_the_daemon_follows(table, world, tmp_path):
