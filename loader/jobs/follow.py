@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial, reduce
-from math import inf
 
 from loader.config.load import Config
 from loader.config.models import FollowConfig, JobConfig
@@ -91,7 +90,6 @@ class Following:
 
         A job that another run wants to write is let go, and followed again once that run is over.
         """
-        until = inf
         while not self._stopped:
             with ExitStack() as stack:
                 try:
@@ -102,11 +100,8 @@ class Following:
                     time.sleep(ASK_EVERY)
                     continue
                 follower, followed = self._begin(contexts)
-                if until_caught_up and until == inf:
-                    (now,) = contexts[0].on_side_connection(lambda source: source.single("SELECT UNIX_TIMESTAMP()"))
-                    until = float(now or 0)
                 try:
-                    is_over = follower.run(partial(self._is_changing, contexts), until)
+                    is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
                 except PassOwed as owed:
                     _owe(followed, str(owed), owed.jobs)
                 except PositionLost as lost:
@@ -139,7 +134,7 @@ class Following:
         starts = [each.start for each in followed]
         start = ask(lambda source: reduce(partial(earlier, source), starts))
         replica = replica_of(followed[0].position.run)  # the same each time, and no other follower's
-        follower = Follower(followed, start, replica, now.barrier, self._listen(self._jobs[0]))
+        follower = Follower(followed, start, now.position, replica, now.barrier, self._listen(self._jobs[0]))
         self._follower = follower
         if self._stopped:
             follower.stop()

@@ -7,6 +7,7 @@ from loader.mysql.barrier import Barrier, GtidBarrier, LockingBarrier, SnapshotB
 from loader.mysql.connection import Connection, Row
 from loader.mysql.dump import Position
 from loader.mysql.errors import code_of
+from loader.wire.gtids import GtidPosition, GtidSet
 
 SYNTAX = 1064
 GTIDS_ON = (
@@ -79,6 +80,16 @@ def earlier(source: Connection, one: Position, other: Position) -> Position:
     query = "SELECT GTID_SUBTRACT(%s, GTID_SUBTRACT(%s, %s))"
     ((common,),) = source.fetch(query, [one.gtids, one.gtids, other.gtids])
     return Position(gtids="".join((common or "").split()))
+
+
+def is_past(position: Position, goal: Position) -> bool:
+    """Whether all that was in the binlog at `goal` has been read at a position of the same server."""
+    if position.gtids is None or goal.gtids is None:
+        places = ((file_number(each.file), each.offset) for each in (position, goal))
+        return next(places) >= next(places)
+    if ":" in position.gtids + goal.gtids:
+        return GtidSet(position.gtids).covers(GtidSet(goal.gtids))
+    return GtidPosition(position.gtids).covers(GtidPosition(goal.gtids))
 
 
 def _refused(source: Connection, why: str) -> SourceError:

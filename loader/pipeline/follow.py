@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Protocol, TypeVar
 
 from loader.errors import LoaderError, StartOver
 from loader.model import FollowBegan, FollowEnded, FollowEvent, FollowProgress, Notice
 from loader.mysql.barrier import Barrier, Committed
 from loader.mysql.binlog import BinlogStream, Changes, Heartbeat, TablesChanged, TransactionEnd
+from loader.mysql.binlog_origin import is_past
 from loader.mysql.binlog_statements import TableName
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica
@@ -65,12 +65,17 @@ class _State:
 
 
 class Follower:
-    """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked."""
+    """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked.
+
+    At `goal`, where the binlog ended a moment ago, it has caught up: before, MySQL sends heartbeats too, while it looks
+    for the first transaction that was not followed.
+    """
 
     def __init__(
         self,
         jobs: Sequence[FollowedJob],
         start: Position,
+        goal: Position,
         replica: Replica,
         barrier: Barrier,
         listener: FollowListener,
@@ -82,6 +87,8 @@ class Follower:
             self._by_table.setdefault(job.table, []).append(job)
         self._settings = jobs[0].context.settings.source
         self._resume = start
+        self._goal = goal
+        self._is_past_goal = is_past(start, goal)
         self._replica = replica
         self._barrier = barrier
         self._listener = listener
@@ -91,10 +98,10 @@ class Follower:
         self._began = time.monotonic()
         self._times: dict[str, float] = {}  # when something was done last that is done now and then
 
-    def run(self, is_changing: Callable[[], bool], until: float = inf) -> bool:
-        """Follow until `stop`, or until what was committed up to a time is in Redis; false if the jobs have to change.
+    def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
+        """Follow until `stop`, or until all is in Redis up to the goal; false if the jobs have to change.
 
-        The time is by MySQL's clock, in seconds since 1970. `is_changing` is asked now and then whether they are.
+        `is_changing` is asked now and then whether they have to.
         Raises `PassOwed` if all rows of a job have to be read again first, a `LoaderError` for what does not pass.
         """
         self._persist(self._open)
@@ -104,11 +111,12 @@ class Follower:
         try:
             is_changed = False
             while not (self._stopped or is_changed):
-                is_all_read = self._state.is_all_read
+                is_all_read, is_past_goal = self._state.is_all_read, self._is_past_goal
                 gathered = self._pending.take(IDLE)
                 self._persist(partial(self._carry, gathered))
-                self._see(is_all_read=is_all_read and not gathered.keys)
-                if (until < inf and self._state.is_caught_up) or gathered.committed > until:
+                is_end = until_caught_up and is_past_goal
+                self._see(is_all_read=is_end or (is_all_read and not gathered.keys))
+                if is_end:
                     break
                 is_changed = self._is_time("asked", ASK_EVERY) and self._persist(is_changing)
             self._persist(self._save)
@@ -206,6 +214,7 @@ class Follower:
             case TransactionEnd():
                 self._resume = value.resume
                 self._pending.end(value)
+                self._is_past_goal = self._is_past_goal or is_past(value.resume, self._goal)
             case TablesChanged(tables, statement, moves_rows):
                 if moves_rows:
                     names = ", ".join(table for _, table in tables)
@@ -214,7 +223,7 @@ class Follower:
                     raise PassOwed(why, jobs)
                 self._times["looked"] = float("-inf")
             case Heartbeat():
-                self._state.is_all_read = True
+                self._state.is_all_read = self._is_past_goal
 
     def _tables(self) -> Mapping[TableName, Callable[[TableMap], tuple[int, ...]]]:
         return {table: partial(_key_columns, jobs) for table, jobs in self._by_table.items()}

@@ -55,6 +55,17 @@ class GtidSet:
         last = max([last, *(interval[1] for interval in known[start:stop])])
         known[start:stop] = [(first, last)]
 
+    def covers(self, other: "GtidSet") -> bool:
+        """Whether all transactions of another set are in this one."""
+        return all(
+            any(first <= start and end <= last for first, last in self._intervals.get(source, ()))
+            for source, start, end in other
+        )
+
+    def __iter__(self) -> Iterator[tuple[bytes, int, int]]:
+        """Each source with the first and the last number of each of its intervals."""
+        return ((source, *interval) for source, intervals in self._sorted() for interval in intervals)
+
     def contains(self, source: bytes, number: int) -> bool:
         """Whether a transaction is in the set."""
         known = self._intervals.get(source, [])
@@ -104,6 +115,10 @@ class GtidPosition:
         """Count the transactions of a source up to number `last`."""
         domain, server = struct.unpack("<II", source)
         self._last[domain] = server, last
+
+    def covers(self, other: "GtidPosition") -> bool:
+        """Whether it is not before another position, in any domain."""
+        return all(self._last.get(domain, (0, -1))[1] >= number for domain, _, number in other)
 
     def __str__(self) -> str:
         return ",".join(f"{domain}-{server}-{number}" for domain, (server, number) in sorted(self._last.items()))

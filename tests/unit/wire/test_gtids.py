@@ -59,6 +59,31 @@ def test_any_order(runs):
     assert one.encode() == GtidSet(str(one)).encode()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "covers"),
+    [
+        (f"{ONE}:1-5", f"{ONE}:2-3", True),
+        (f"{ONE}:1-5", f"{ONE}:2-6", False),
+        (f"{ONE}:1-2:4-9", f"{ONE}:2-4", False),
+        (f"{ONE}:1-5:tag:1-3", f"{ONE}:1:tag:3", True),
+        (f"{ONE}:1-5", f"{ONE}:tag:1", False),
+        (f"{ONE}:1-5", "", True),
+    ],
+)
+def test_a_set_that_covers_another(one, other, covers):
+    """All transactions of the other, tagged ones too, are in it."""
+    assert GtidSet(one).covers(GtidSet(other)) is covers
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "covers"),
+    [("0-1-5", "0-2-5", True), ("0-1-5", "0-1-6", False), ("0-1-5,7-1-1", "7-1-1", True), ("0-1-5", "7-1-1", False)],
+)
+def test_a_position_that_covers_another(one, other, covers):
+    """It is as far in each domain, whichever server wrote there last."""
+    assert GtidPosition(one).covers(GtidPosition(other)) is covers
+
+
 def test_the_bytes_of_a_set():
     """As COM_BINLOG_DUMP_GTID takes it: the end of an interval is the number behind it."""
     assert GtidSet().encode() == bytes(8)
