@@ -18,10 +18,10 @@ from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica, check_start, gtids_of, lost, open_dump, refusal
 from loader.wire import binlog
 from loader.wire.binlog import IGNORABLE, EventType
-from loader.wire.codec import KeyScanner
 from loader.wire.compression import plain_events
 from loader.wire.packets import HEADER, PACKET_MAX
 from loader.wire.row_images import Group, Keys, inside_transaction
+from loader.wire.scanner import KeyScanner
 from loader.wire.table_map import FollowedTable, TableMap, parse_table_map
 
 ERROR = 0xFF  # the status byte of a packet that has an error instead of an event

@@ -14,7 +14,6 @@ import typer
 from loader.cli.common import note, say
 from loader.cli.options import option
 from loader.errors import ConfigError, LoaderError
-from loader.mysql import catalog
 from loader.words import counted
 
 if TYPE_CHECKING:
@@ -104,6 +103,7 @@ def _draft(prompter: "Prompter", urls: Mapping[str, str], script: "Script | None
     """Look at both servers, and draft a config of the script's statements, or else of the tables that are chosen."""
     from loader.cli.init.config_writer import draft_config
     from loader.config.files import MAX_BYTES
+    from loader.mysql import catalog
 
     with prompter.open_source(urls["source"]) as source:
         prompter.check_target(urls["target"])
@@ -171,6 +171,7 @@ def _of_tables(source: "Connection", listing: Sequence["TableSummary"]) -> list[
 def _of_script(source: "Connection", script: "Script", database: str) -> list["Wanted"]:
     from loader.cli.init.script import stray_databases
     from loader.model import TableSummary
+    from loader.mysql import catalog
 
     if strays := list(stray_databases(script, database)):
         raise ConfigError("\n".join(stray.replace(": ", ": error: ", 1) for stray in strays))
@@ -188,6 +189,7 @@ def _of_script(source: "Connection", script: "Script", database: str) -> list["W
 def _wanted(source: "Connection", listed: "TableSummary", statement: "Statement | None" = None) -> "Wanted":
     """A table to make a job of, or why MySQL refuses to show it."""
     from loader.cli.init.config_writer import Wanted
+    from loader.mysql import catalog
 
     try:
         return Wanted(listed, catalog.table(source, listed.name), statement=statement)
