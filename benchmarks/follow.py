@@ -85,8 +85,7 @@ def change(lab: Lab, rows: int, pace: float, seconds: float) -> None:
     with closing(connect(lab)) as mysql, mysql.cursor() as cursor:
         began, done, new = time.monotonic(), 0, rows
         while (now := time.monotonic()) < began + seconds:
-            if (due := began + done / pace) > now:
-                time.sleep(due - now)
+            time.sleep(max(0.0, began + done / pace - now))
             kind, row = random.random(), random.randrange(SAMPLED + 1, rows)
             if kind < 0.8:
                 cursor.execute(f"UPDATE many SET n = n + 1 WHERE id = {row}")
@@ -147,8 +146,7 @@ def measure_hot_row(lab: Lab, redis: "RedisCluster[Any]") -> None:
         began = time.monotonic()
         for value in range(1, HOT + 1):
             cursor.execute(f"UPDATE many SET n = {1_000_000 + value} WHERE id = 5")
-            if (due := began + value * 5 / HOT) > time.monotonic():
-                time.sleep(due - time.monotonic())
+            time.sleep(max(0.0, began + value * 5 / HOT - time.monotonic()))
     until(lambda: redis.hget("many_5", "n") == str(1_000_000 + HOT).encode(), "the last value", 30)
     written = follower.end()["written"]
     print(f"{HOT:,} updates of one row: {written:,} writes", flush=True)
