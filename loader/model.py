@@ -206,6 +206,11 @@ class ChunkLoaded:
     deleted: int = 0  # hashes without a row
     grant: int = 0  # of the lock under which it was written
 
+    @property
+    def weight(self) -> int:
+        """How much memory it takes while it is remembered: itself and its rejects."""
+        return 1 + len(self.rejects)
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkOwed:

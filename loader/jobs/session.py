@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import ConfigError, LoaderError
+from loader.model import ChunkLoaded
 from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
 from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passing
@@ -35,7 +36,7 @@ class JobSession:
         self._context = open_job(settings, job, Options(), beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
-        self._ledger = Ledger()
+        self._ledger = Ledger[ChunkLoaded]()
         try:
             if within:
                 self._context.share(within)

@@ -19,7 +19,7 @@ class ChunkAccount:
 
     def __init__(self) -> None:
         self.owed: dict[int, Chunk] = {}
-        self.ledger = Ledger()
+        self.ledger = Ledger[ChunkLoaded]()
         self.exposure = Exposure()
         self.after: KeyValues | None = None  # the key from which no chunk was planned yet
         self.number = 1  # of the next chunk
@@ -64,7 +64,7 @@ class ChunkAccount:
     def strike(self, events: Sequence[ChunkLoaded]) -> None:
         """Count loaded chunks out, and owe them again."""
         numbers = {event.chunk.number for event in events}
-        self.ledger.strike(numbers)
+        self.ledger.strike(lambda event: event.chunk.number in numbers)
         self.exposure.strike(numbers)
         for event in events:
             self.owe(event.chunk)

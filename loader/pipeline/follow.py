@@ -22,7 +22,7 @@ from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica
 from loader.pipeline.followed_job import FollowedJob
 from loader.pipeline.pending import Gathered, PendingKeys
-from loader.pipeline.retry import PAUSE_FIRST, PAUSE_MOST
+from loader.pipeline.retry import pause_after
 from loader.process import start_thread
 from loader.wire.table_map import FollowedTable, TableMap
 from loader.words import counted
@@ -197,7 +197,7 @@ class Follower:
                     self._state.unread = str(error)
                     self._listener.notify(Notice(f"the binlog is read again: {error}"))
                 failures += 1
-                self._sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(failures, 9)))
+                self._sleep(pause_after(failures))
             except BaseException as error:  # noqa: BLE001  # it is raised where keys are taken
                 self._pending.fail(error)
                 return
@@ -270,7 +270,7 @@ class Follower:
                 self._see(is_all_read=False)
                 self._drop()
                 failures += 1
-                self._sleep(min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(failures, 9)))
+                self._sleep(pause_after(failures))
                 with suppress(LoaderError):
                     for job in self._jobs:
                         job.context.target.refresh(force=True)

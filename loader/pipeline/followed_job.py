@@ -1,38 +1,47 @@
 """One job that is followed: the rows of changed keys are read again and written, hashes whose row is gone deleted."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from loader.errors import StartOver
-from loader.model import Reject
+from loader.model import Mark, Reject
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position
 from loader.mysql.key_text import KeyText, mismatch, zone_of
 from loader.pipeline.deleter import HashDeleter
-from loader.pipeline.flush_log import FlushLog, Written
 from loader.pipeline.job_context import JobContext
+from loader.pipeline.ledger import Ledger
 from loader.pipeline.transfer import check_table, to_last, transfer
 from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baselines
-from loader.state.markers import Markers
+from loader.state.markers import GONE, Markers
 from loader.state.position import SEEN_EVERY, FollowedPosition, Positions
 from loader.state.rejects import Rejects
 from loader.wire.codec import Encoder
+from loader.wire.encoder import split_keys
+from loader.wire.row_images import Keys
 from loader.wire.slots import SlotMap
 from loader.wire.table_map import FollowedTable, TableMap
 
 TOGETHER = 900  # keys in one statement: MariaDB makes a subquery of a thousand
+REMEMBERED = 200_000  # keys that can be written again one by one: about 20 MB
+
+ChangedKeys = tuple[FollowedTable, Keys]
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
-    """What came of some keys: hashes written and deleted, and rows that could not be written."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Flush:
+    """The keys whose rows were written at once, and the marks that vouch for them."""
 
-    written: int
-    deleted: int
-    rejects: tuple[Reject, ...]
+    changed: tuple[ChangedKeys, ...]
+    marks: tuple[Mark, ...]
+
+    @property
+    def weight(self) -> int:
+        """How many keys there are."""
+        return 1 + sum(len(keys) for _, keys in self.changed)
 
 
 class FollowedJob:
@@ -54,12 +63,13 @@ class FollowedJob:
         self._readers: dict[FollowedTable, Callable[[Collection[bytes]], list[tuple[bytes, ...]]]] = {}
         self._markers = Markers(context.target, self._positions.marker, position.run, position.markers, passing=False)
         self._marking = self._markers.field(0)
-        self._log = FlushLog((key, *each) for key, fields in position.marks.items() for each in fields.items())
+        self._ledger = Ledger[Flush](REMEMBERED)
+        self._ledger.vouch((key, *each) for key, fields in position.marks.items() for each in fields.items())
         self._rejects = Rejects(context.target, self.name)
         self._rejected: set[bytes] = set()  # keys on the list of rejects
         self._slots: SlotMap | None = None
         self._writer: PipelineWriter | None = None
-        self._owed: list[Written] = []  # was written, and is lost
+        self._owed: list[ChangedKeys] = []  # was written, and is lost
         zone = context.settings.source.time_zone
         self._zone = zone_of(zone) if zone else None  # of the sessions that read rows
 
@@ -104,23 +114,22 @@ class FollowedJob:
             raise StartOver(f"table {definition.name}: {why}")
         return tuple(definition.columns.index(column) for column in self._lookup.columns)
 
-    def flush(self, written: Sequence[Written], source: Connection) -> Flushed:
+    def flush(self, changed: Sequence[ChangedKeys], source: Connection) -> None:
         """Read the rows of these keys again, write them, and delete the hashes of those that are gone."""
         grant = self.context.throttle.grant()
-        values = self._values(written)
+        values = self._values(changed)
         writer = self._open_writer(grant)
         try:
-            done = self._write(values, source, writer)
+            written, deleted = self._write(values, source, writer)
             kept = writer.await_replicas()
             self.context.throttle.hold(grant)
         except BaseException:
             self.close()
             raise
-        self._log.add(written, kept.marks)
+        self._ledger.add(Flush(tuple(changed), kept.marks))
         self.keys += len(values)
-        self.written += done.written
-        self.deleted += done.deleted
-        return done
+        self.written += written
+        self.deleted += deleted
 
     def check(self, source: Connection) -> None:
         """Raise `StartOver` if the table is no longer what the plan was made for."""
@@ -131,16 +140,22 @@ class FollowedJob:
 
         Until that is done, no position is stored: what stands in the stored one tells of the loss, should this end.
         """
+        lost = []
         if (since := self.context.take_doubt()) is not None:
-            self._owed += self._log.since(since)
-        self._owed += self._log.lost(self._markers.read())
+            lost += self._ledger.since(since)
+        seen = self._markers.read()
+        if None in seen.values():
+            raise StartOver(GONE)
+        lost += self._ledger.lost(seen)
+        self._ledger.strike(lost.__contains__)
+        self._owed += (changed for flush in lost for changed in flush.changed)
         count = sum(len(keys) for _, keys in self._owed)
         if self._owed:
             self.flush(self._owed, source)
             self._owed = []
         slots = self.context.target.slots
         if self._slots and slots.parts != self._slots.parts:
-            self._log.vouch(self._markers.note_moves())
+            self._ledger.vouch(self._markers.note_moves())
         self._slots = slots
         return count
 
@@ -158,7 +173,7 @@ class FollowedJob:
             gtids=resume.gtids,
             committed=committed,
             markers=self._markers.keys,
-            marks=self._log.by_marker(),
+            marks=self._ledger.by_marker(),
         )
 
     def save(self, lag: float) -> None:
@@ -173,15 +188,15 @@ class FollowedJob:
         """Note that all rows have to be read before the job is followed on."""
         self._positions.keep(self._position.lost(why))
 
-    def _values(self, written: Sequence[Written]) -> list[tuple[bytes, ...]]:
+    def _values(self, changed: Sequence[ChangedKeys]) -> list[tuple[bytes, ...]]:
         """The texts of the key's columns, each once, in an order that MySQL reads fast."""
         found: list[tuple[bytes, ...]] = []
-        for followed, keys in written:
+        for followed, keys in changed:
             read = self._readers.get(followed)
             if read is None:
                 read = self._readers[followed] = self._reader(followed)
             found += read(keys)
-        return found if len(written) == 1 else sorted(set(found))
+        return found if len(changed) == 1 else sorted(set(found))
 
     def _reader(self, followed: FollowedTable) -> Callable[[Collection[bytes]], list[tuple[bytes, ...]]]:
         """What reads the texts of the job's key out of the raw keys of a table, which may have other columns too."""
@@ -192,13 +207,16 @@ class FollowedJob:
             return text.each
         return lambda keys: sorted({tuple(texts[number] for number in order) for texts in text.each(keys)})
 
-    def _write(self, values: Sequence[tuple[bytes, ...]], source: Connection, writer: PipelineWriter) -> Flushed:
+    def _write(
+        self, values: Sequence[tuple[bytes, ...]], source: Connection, writer: PipelineWriter
+    ) -> tuple[int, int]:
+        """Write the rows of these keys, and delete the hashes of those without a row; how many of each."""
         bring = partial(self._bring, values, source, writer)
         (encoders, gone), acks = to_last(self.context.plan, bring, writer, writer.drain)
         rejects = (*(reject for encoder in encoders for reject in encoder.rejects), *acks.rejects)
         deleted, _ = self._deleter.erase(gone, source, writer) if gone else (0, [])
         self._list(rejects, encoders, gone)
-        return Flushed(sum(acks.rows.values()), deleted, rejects)
+        return sum(acks.rows.values()), deleted
 
     def _bring(
         self, values: Sequence[tuple[bytes, ...]], source: Connection, writer: PipelineWriter
@@ -234,12 +252,3 @@ class FollowedJob:
             self._writer = PipelineWriter(self.context.target, spare=throttle.spare, marking=self._marking)
         self._writer.guard(partial(throttle.hold, grant))
         return self._writer
-
-
-def split_keys(packed: bytes) -> Iterator[bytes]:
-    """The keys that an encoder has gathered, each behind its length in four bytes."""
-    at = 0
-    while at < len(packed):
-        size = int.from_bytes(packed[at : at + 4], "little")
-        yield packed[at + 4 : at + 4 + size]
-        at += 4 + size

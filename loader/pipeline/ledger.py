@@ -1,11 +1,12 @@
-"""The record of a run's chunks that are in Redis, and of the evidence for them: numbers that masters have recorded."""
+"""The record of a run's writes that are in Redis, and of the evidence for them: numbers that masters have recorded."""
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Generic, Protocol, TypeVar
 
 from loader.errors import StartOver
-from loader.model import ChunkLoaded, Mark
+from loader.model import Mark
 from loader.state.markers import LOST, lacking
 
 SHARED = "the lock was lost for a while, and another run may have had it"
@@ -14,24 +15,40 @@ REMEMBERED = 10_000  # chunks and rejects of chunks that can be written again on
 Greatest = dict[tuple[str, str], int]  # the greatest number of each field of each marker
 
 
-class Ledger:
-    """The loaded chunks: the newest one by one, older ones only as the evidence for all of them."""
+class Recorded(Protocol):
+    """Writes that are acknowledged: the marks that vouch for them, and how much memory they take, in any unit."""
 
-    def __init__(self) -> None:
-        self._newest: deque[tuple[float, ChunkLoaded]] = deque()  # and when it was reported
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """What has to stand in the markers as long as no master has lost them."""
+
+    @property
+    def weight(self) -> int:
+        """Their part of what is remembered at most."""
+
+
+T = TypeVar("T", bound=Recorded)
+
+
+class Ledger(Generic[T]):
+    """The newest writes one by one, up to `most` in weight; older ones only as the evidence for all of them."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._newest: deque[tuple[float, T]] = deque()  # and when it was reported
         self._older: Greatest = {}  # evidence for all before
         self._all: Greatest = {}  # evidence for both
-        self._weight = 0  # of the newest: chunks and rejects
+        self._weight = 0  # of the newest
         self._forgotten = float("-inf")  # when the last of those before was reported
 
-    def add(self, event: ChunkLoaded) -> None:
-        """Count a chunk."""
+    def add(self, event: T) -> None:
+        """Count writes."""
         self._newest.append((time.monotonic(), event))
-        self._weight += _weight(event)
+        self._weight += event.weight
         _raise(self._all, event.marks)
-        while self._weight > REMEMBERED and len(self._newest) > 1:
+        while self._weight > self._most and len(self._newest) > 1:
             self._forgotten, oldest = self._newest.popleft()
-            self._weight -= _weight(oldest)
+            self._weight -= oldest.weight
             _raise(self._older, oldest.marks)
 
     def vouch(self, marks: Iterable[Mark]) -> None:
@@ -41,7 +58,7 @@ class Ledger:
         _raise(self._all, listed)
 
     def marks(self) -> Iterator[Mark]:
-        """All evidence for the counted chunks."""
+        """All evidence for the counted writes."""
         return _marks(self._all)
 
     def by_marker(self) -> dict[str, dict[str, int]]:
@@ -51,30 +68,25 @@ class Ledger:
             found.setdefault(key, {})[field] = number
         return found
 
-    def since(self, moment: float) -> list[ChunkLoaded]:
-        """The chunks reported since a moment of the monotonic clock; `StartOver` if not all are known."""
+    def since(self, moment: float) -> list[T]:
+        """The writes reported since a moment of the monotonic clock; `StartOver` if not all are known."""
         if self._forgotten >= moment:
             raise StartOver(SHARED)
         return [event for heard, event in self._newest if heard >= moment]
 
-    def lost(self, seen: Mapping[str, Mapping[str, int] | None]) -> list[ChunkLoaded]:
-        """The chunks that a master has lost, judging by the markers; `StartOver` if that is unknown."""
+    def lost(self, seen: Mapping[str, Mapping[str, int] | None]) -> list[T]:
+        """The writes that a master has lost, judging by the markers; `StartOver` if that is unknown."""
         if lacking(seen, _marks(self._older)):
             raise StartOver(LOST)
         return [event for _, event in self._newest if lacking(seen, event.marks)]
 
-    def strike(self, numbers: Iterable[int]) -> None:
-        """Remove chunks from the count, by their numbers."""
-        gone = frozenset(numbers)
-        self._newest = deque(entry for entry in self._newest if entry[1].chunk.number not in gone)
-        self._weight = sum(_weight(event) for _, event in self._newest)
+    def strike(self, is_gone: Callable[[T], bool]) -> None:
+        """Remove writes from the count."""
+        self._newest = deque(entry for entry in self._newest if not is_gone(entry[1]))
+        self._weight = sum(event.weight for _, event in self._newest)
         self._all = {**self._older}
         for _, event in self._newest:
             _raise(self._all, event.marks)
-
-
-def _weight(event: ChunkLoaded) -> int:
-    return 1 + len(event.rejects)
 
 
 def _raise(greatest: Greatest, marks: Iterable[Mark]) -> None:

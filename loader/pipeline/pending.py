@@ -27,12 +27,6 @@ class Gathered:
     end: Position | None = None
     resume: Position | None = None
     committed: int = 0
-    transactions: int = 0
-
-    @property
-    def count(self) -> int:
-        """How many keys there are."""
-        return sum(map(len, self.keys.values()))
 
 
 class PendingKeys:
@@ -47,7 +41,6 @@ class PendingKeys:
         self._failure: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
-        self.waits = False  # the reader waits for room
 
     def add(self, changes: Changes) -> None:
         """Take keys, which count once their transaction ends."""
@@ -68,11 +61,8 @@ class PendingKeys:
             if end.end.gtids:
                 into.gtids.append(end.end.gtids)
             into.end, into.resume, into.committed = end.end, end.resume, end.time
-            into.transactions += end.transactions
             self._changed.notify_all()
-            self.waits = self._count >= self._most
             self._changed.wait_for(lambda: self._count < self._most or self._closed)
-            self.waits = False
 
     def drop_open(self) -> None:
         """Forget keys of transactions that have not ended: the stream is read again from before them."""

@@ -23,6 +23,11 @@ Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
 
 
+def pause_after(failures: int) -> float:
+    """Seconds to wait after so many failures in a row: growing, up to `PAUSE_MOST`, and a bit random."""
+    return min(PAUSE_MOST, PAUSE_FIRST * 2.0 ** min(failures - 1, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
+
+
 def retry_transient(
     action: Callable[[], T],
     patience: float,
@@ -51,8 +56,8 @@ def retry_transient(
             with limit.trying(silence, give_up):
                 return action()
         except LoaderError as error:
-            pause = min(PAUSE_MOST, PAUSE_FIRST * 2 ** min(attempt, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
             attempt += 1
+            pause = pause_after(attempt)
             now = time.monotonic()
             if throttle.failure:
                 raise throttle.failure from error

@@ -20,6 +20,7 @@ from loader.model import Chunk, KeyValues
 from loader.redis.client import RedisClient
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key, spread_key
+from loader.wire.encoder import split_keys
 
 VERSION = 1
 LEVEL = 1  # of compression: the keys of `stu` take 2.5 bytes each, and 2.3 at the usual level, for three times the time
@@ -44,11 +45,7 @@ class Rows:
 
     def split_keys(self) -> Iterator[bytes]:
         """The keys, in order."""
-        at = 0
-        while at < len(self.keys):
-            size = int.from_bytes(self.keys[at : at + 4], "little")
-            yield self.keys[at + 4 : at + 4 + size]
-            at += 4 + size
+        return split_keys(self.keys)
 
     def without(self, keys: Collection[bytes]) -> "Rows":
         """These rows, except those with some keys."""

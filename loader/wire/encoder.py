@@ -8,7 +8,7 @@ A command is an array of bulk strings, see https://redis.io/docs/latest/develop/
 import struct
 from array import array
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from loader.model import Batch, Layout, Reject
 from loader.wire.packets import HEADER, PACKET_MAX, is_last, split_row
@@ -192,3 +192,12 @@ def digest_of(row: Buffer) -> int:
         number = (number ^ int.from_bytes(row[whole:], "little")) * factor & BITS
     number = (number ^ number >> 47) * factor & BITS
     return (number ^ number >> 47) or 1
+
+
+def split_keys(packed: bytes) -> Iterator[bytes]:
+    """The keys that `Encoder.keys` has gathered, in order."""
+    at = 0
+    while at < len(packed):
+        size = int.from_bytes(packed[at : at + 4], "little")
+        yield packed[at + 4 : at + 4 + size]
+        at += 4 + size

@@ -940,6 +940,12 @@ FAULTS = [
             "follow::changes_come",
         ),
         (
+            "what a master has lost is not written again",
+            "        lost += self._ledger.lost(seen)\n",
+            "",
+            "follow::a_master_loses_writes",
+        ),
+        (
             "digests vouch for what a follower wrote",
             "        if self.context.plan.job.changed_only:\n",
             "        if False:\n",
@@ -1649,13 +1655,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "pipeline/ledger",
+        "model",
         (
             "all rejects of a run are remembered",
-            "return 1 + len(event.rejects)",
+            "return 1 + len(self.rejects)",
             "return 1",
             "ledger::rejects_count_as_well",
         ),
+    ),
+    *_of(
+        "pipeline/ledger",
         (
             "chunks that are not remembered count as sure",
             "if self._forgotten >= moment:",

@@ -33,21 +33,20 @@ def test_what_is_counted_out_vouches_for_nothing():
     account = Ledger()
     account.add(loaded(1, ("a", "w", 1)))
     account.add(loaded(2, ("a", "w", 2)))
-    account.strike([2])
+    account.strike(lambda event: event.chunk.number == 2)
     assert list(account.marks()) == [("a", "w", 1)]
     assert account.lost({"a": {"w": 1}}) == []
 
 
-def test_chunks_that_are_not_remembered_one_by_one(monkeypatch):
+def test_chunks_that_are_not_remembered_one_by_one():
     """Where one of them is lost, the run starts over."""
-    monkeypatch.setattr(ledger, "REMEMBERED", 2)
-    account = Ledger()
+    account = Ledger(2)
     for number in range(1, 6):
         account.add(loaded(number, ("a", "w", number)))
     assert [event.chunk.number for event in account.lost({"a": {"w": 3}})] == [4, 5]
     with pytest.raises(StartOver, match="lost writes"):
         account.lost({"a": {"w": 2}})
-    account.strike([4, 5])
+    account.strike(lambda event: event.chunk.number in {4, 5})
     assert list(account.marks()) == [("a", "w", 3)]
 
 
@@ -63,14 +62,13 @@ def test_chunks_since_a_moment(monkeypatch):
     assert [event.chunk.number for event in account.since(10.0)] == [1, 2]
 
 
-def test_rejects_count_as_well(monkeypatch):
+def test_rejects_count_as_well():
     """A table whose rows are all refused does not fill the memory: fewer chunks are remembered, one at least."""
-    monkeypatch.setattr(ledger, "REMEMBERED", 10)
-    account = Ledger()
+    account = Ledger(10)
     for number in range(1, 5):
         account.add(loaded(number, rejects=(Reject(b"k", "why"),) * 4))
     assert [event.chunk.number for _, event in account._newest] == [3, 4]
-    account.strike([4])
+    account.strike(lambda event: event.chunk.number == 4)
     account.add(loaded(5, rejects=(Reject(b"k", "why"),) * 4))
     assert [event.chunk.number for _, event in account._newest] == [3, 5]
     account.add(loaded(6, rejects=(Reject(b"k", "why"),) * 50))
@@ -79,10 +77,9 @@ def test_rejects_count_as_well(monkeypatch):
 
 def test_chunks_since_a_moment_that_not_all_are_known_of(monkeypatch):
     """Where some of them cannot be written again one by one, the run starts over."""
-    monkeypatch.setattr(ledger, "REMEMBERED", 1)
     now = [10.0]
     monkeypatch.setattr(ledger.time, "monotonic", lambda: now[0])
-    account = Ledger()
+    account = Ledger(1)
     for number in (1, 2, 3):
         account.add(loaded(number))
         now[0] += 10
