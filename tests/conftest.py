@@ -4,6 +4,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from loader.lab.lab import Lab
+from support.binlog import BinlogServer
 from support.database import World
 from support.pki import issue
 from support.tables import STU_SQL
@@ -45,6 +46,14 @@ def lab(tmp_path_factory):
     lab.up(sql=[STU_SQL])
     yield lab
     lab.down()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server whose binlog is read, and which a test may set up as it likes."""
+    server = BinlogServer(tmp_path_factory.mktemp("binlog"))
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from loader.mysql.barrier import snapshot_position
 from loader.mysql.binlog_origin import GTIDS_ON, binlog_status
 from loader.words import counted
 
-RETENTION = 86_400  # seconds that a binlog should be kept: a follower may be away for a night
-DAY = 86_400
+DAY = 86_400  # seconds
+RETENTION = DAY  # that a binlog should be kept: a follower may be away for a night
 VARIABLES = (
     "log_bin", "binlog_format", "server_id", "gtid_mode", "log_replica_updates", "log_slave_updates",
     "binlog_expire_logs_seconds", "expire_logs_days", "binlog_expire_logs_auto_purge", "max_binlog_total_size",

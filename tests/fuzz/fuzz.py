@@ -753,13 +753,18 @@ def read(path: Path) -> tuple[int, Case]:
 # What a person types
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/fuzz.sh", description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=10_000_000, metavar="N", help="how many; default %(default)s")
+def arguments(prog: str, description: str, inputs: int) -> argparse.Namespace:
+    """What was typed: how many inputs, of which seed, the file of one to run again, or that faults are to be found."""
+    parser = argparse.ArgumentParser(prog=prog, description=description.partition("\n")[0])
+    parser.add_argument("--inputs", type=int, default=inputs, metavar="N", help="how many; default %(default)s")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="another seed, other inputs; default 1")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run the input of a finding again")
-    parser.add_argument("--prove", action="store_true", help="put faults into the copies: each must be found")
-    args = parser.parse_args()
+    parser.add_argument("--prove", action="store_true", help="put faults into copies: each must be found")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments("scripts/fuzz.sh", __doc__, 10_000_000)
     if args.prove:
         sys.exit(prove(args.seed, min(args.inputs, PROOF)))
     with tempfile.TemporaryDirectory(prefix="loader-fuzz-") as name:

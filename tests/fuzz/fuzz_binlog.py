@@ -5,7 +5,6 @@ mutated, cut into pieces and fed to it and to the plain scanner: both must end w
 Bytes that have not arrived yet are poisoned, so that reading one of them is an error.
 """
 
-import argparse
 import os
 import random
 import signal
@@ -19,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fuzz import FLAGS, LATEST, SANITIZE, Case, Finding, Window, output, read, save
+from fuzz import FLAGS, LATEST, SANITIZE, Case, Finding, Window, arguments, output, read, save
 from loader.errors import PlanError, SourceError
 from loader.wire import binlog, compression, row_images
 from loader.wire.table_map import FollowedTable, parse_table_map
@@ -328,12 +327,7 @@ def prove(seed: int, inputs: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/fuzz.sh binlog", description=__doc__.partition("\n")[0])
-    parser.add_argument("--inputs", type=int, default=1_000_000, metavar="N", help="how many; default %(default)s")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="another seed, other inputs; default 1")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="run the input of a finding again")
-    parser.add_argument("--prove", action="store_true", help="put faults into the copy: each must be found")
-    args = parser.parse_args()
+    args = arguments("scripts/fuzz.sh binlog", __doc__, 1_000_000)
     if args.prove:
         sys.exit(prove(args.seed, min(args.inputs, PROOF)))
     with tempfile.TemporaryDirectory(prefix="loader-fuzz-") as name:

@@ -9,7 +9,7 @@ import pytest
 from loader.errors import Exit, PositionLost, SourceError
 from loader.mysql.binlog import Heartbeat, TablesChanged, TransactionEnd
 from loader.mysql.dump import Position
-from support.binlog import BinlogServer, keys_of, numbers
+from support.binlog import keys_of, numbers
 
 T = (
     "DROP TABLE IF EXISTS t",
@@ -131,14 +131,6 @@ CHANGES = {
     "a domain": (MARIADB, ["SET gtid_domain_id = 7", "UPDATE t SET v = 'd' WHERE id = 1"], [1]),
     "a sequence": (MARIADB, ["CREATE OR REPLACE SEQUENCE s", "INSERT INTO t (id) VALUES (NEXTVAL(s) + 500)"], [501]),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that writes a binlog."""
-    one = BinlogServer(tmp_path_factory.mktemp("binlog"))
-    yield one
-    one.stop()
 
 
 @pytest.fixture

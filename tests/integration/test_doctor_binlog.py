@@ -4,15 +4,6 @@ import pytest
 
 from loader.config.servers import SourceConfig
 from loader.doctor.diagnose import diagnose
-from support.binlog import BinlogServer
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that writes a binlog."""
-    server = BinlogServer(tmp_path_factory.mktemp("binlog"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -14,18 +14,9 @@ from loader.lab.process import wait
 from loader.model import RunEnded
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
-from support.binlog import BinlogServer
 from support.command import Desk
 from support.daemons import daemon
 from support.database import Ear
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that writes a binlog."""
-    server = BinlogServer(tmp_path_factory.mktemp("binlog"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture
@@ -191,6 +182,35 @@ def test_a_master_loses_writes(table, world, monkeypatch):
             if b"." in field:
                 world.redis.hset(key, field, 0)
     running.until(lambda: world.redis.hget("f_0000000003", "n") == b"33")
+    running.stop()
+    assert differences(config) == (0, 0, 0)
+
+
+def test_rows_that_leave_the_job(table, world):
+    """A hash goes with its row, and if its row no longer satisfies `where` or is deleted softly."""
+    config = config_of(table, world, where="n < 9000", soft_delete="name = 'gone'")
+    running = following(config)
+    table.sql("UPDATE f SET n = 9001 WHERE id = 3", "UPDATE f SET name = 'gone' WHERE id = 4")
+    running.until(lambda: not world.redis.exists("f_0000000003") and not world.redis.exists("f_0000000004"))
+    table.sql("UPDATE f SET n = 3 WHERE id = 3")
+    running.until(lambda: world.redis.exists("f_0000000003"))
+    running.stop()
+    assert differences(config) == (0, 0, 0)
+
+
+def test_rejects(table, world):
+    """A row that cannot be written is listed, and written and struck off once it changes again."""
+    config = config_of(table, world)
+    running = following(config)
+    world.redis.delete("f_0000000007")
+    world.redis.set("f_0000000007", "not a hash")
+    table.sql("UPDATE f SET n = 70 WHERE id = 7")
+    running.until(lambda: world.redis.hlen("loader:{job}:rejects"))
+    assert world.redis.hkeys("loader:{job}:rejects") == [b"f_0000000007"]
+
+    world.redis.delete("f_0000000007")
+    table.sql("UPDATE f SET n = 71 WHERE id = 7")
+    running.until(lambda: not world.redis.hlen("loader:{job}:rejects"))
     running.stop()
     assert differences(config) == (0, 0, 0)
 

@@ -9,7 +9,6 @@ from loader.errors import PlanError
 from loader.mysql import catalog
 from loader.mysql.binlog import Changes
 from loader.mysql.key_text import KeyText, mismatch, zone_of
-from support.binlog import BinlogServer
 
 ZONE = "+05:30"
 MORE = [
@@ -33,14 +32,6 @@ REFUSED = (
     "MULTI", "UUID", "INET", "TINYTEXT", "TEXT", "MEDIUMTEXT", "LONGTEXT", "TINYBLOB", "BLOB", "MEDIUMBLOB", "LONGBLOB",
     "VECTOR", "ENUM('a','','c d','é😀')",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A server that writes a binlog."""
-    one = BinlogServer(tmp_path_factory.mktemp("binlog"))
-    yield one
-    one.stop()
 
 
 @pytest.fixture

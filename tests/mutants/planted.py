@@ -940,6 +940,12 @@ FAULTS = [
             "follow::changes_come",
         ),
         (
+            "a reject stays listed once it is written",
+            "if fixed := (self._rejected & seen) - refused:",
+            "if fixed := set():",
+            "follow::rejects",
+        ),
+        (
             "what a master has lost is not written again",
             "        lost += self._ledger.lost(seen)\n",
             "",
@@ -1619,6 +1625,12 @@ FAULTS = [
             "self._context.with_retry(self._context.throttle.confirm)",
             "",
             "fences::a_lock_that_went_since_its_last_renewal",
+        ),
+        (
+            "a reject stays listed once it is written",
+            "if fixed := (self._rejected & seen) - refused:",
+            "if fixed := set():",
+            "follow::rejects",
         ),
         (
             "what a master has lost is not written again",
