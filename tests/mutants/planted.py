@@ -946,7 +946,7 @@ FAULTS = [
             "follow::rejects",
         ),
         (
-            "what a master has lost is not written again",
+            "followed rows that a master has lost are not written again",
             "        lost += self._ledger.lost(seen)\n",
             "",
             "follow::a_master_loses_writes",
@@ -1625,12 +1625,6 @@ FAULTS = [
             "self._context.with_retry(self._context.throttle.confirm)",
             "",
             "fences::a_lock_that_went_since_its_last_renewal",
-        ),
-        (
-            "a reject stays listed once it is written",
-            "if fixed := (self._rejected & seen) - refused:",
-            "if fixed := set():",
-            "follow::rejects",
         ),
         (
             "what a master has lost is not written again",
