@@ -30,6 +30,7 @@ CREATE TABLE many (id INT UNSIGNED PRIMARY KEY, name VARCHAR(30) NOT NULL, n BIG
 DOUBLE = "INSERT INTO many SELECT id + {have}, name, 0 FROM many WHERE id + {have} <= {rows}"
 JOB = "  many: {table: many, key: 'many_{id}', follow: true}"
 SAMPLED = 1000  # rows whose changes are timed, and that nobody else changes
+FIRST_PACE, FIRST_SECONDS = 1000, 20.0  # changes a second while all rows are read first, and how long there are some
 PACE = 2000  # changes a second
 MEDIAN, SLOWEST = 20.0, 200.0  # milliseconds from commit to cache: half of the changes, 99 of 100
 HOT, HOT_WRITES = 10_000, 1500  # updates of one row in five seconds, and writes that they may cost
@@ -83,7 +84,9 @@ def fill(lab: Lab, rows: int) -> None:
 def change(lab: Lab, rows: int, pace: float, seconds: float) -> None:
     """Updates, inserts and deletes of single rows at a steady pace, each a transaction."""
     with closing(connect(lab)) as mysql, mysql.cursor() as cursor:
-        began, done, new = time.monotonic(), 0, rows
+        cursor.execute("SELECT MAX(id) FROM many")
+        new = int(cursor.fetchall()[0][0])
+        began, done = time.monotonic(), 0
         while (now := time.monotonic()) < began + seconds:
             time.sleep(max(0.0, began + done / pace - now))
             kind, row = random.random(), random.randrange(SAMPLED + 1, rows)
@@ -116,10 +119,21 @@ def latencies(lab: Lab, redis: "RedisCluster[Any]", seconds: float) -> list[floa
     return found
 
 
-def measure_latency(lab: Lab, redis: "RedisCluster[Any]", rows: int, seconds: float) -> None:
-    """Part 1: commit to cache at a steady pace."""
+def measure_first(lab: Lab, rows: int) -> None:
+    """Part 1: all rows are read while they change, and followed from then on."""
+    writer = multiprocessing.Process(target=change, args=(lab, rows, FIRST_PACE, FIRST_SECONDS))
+    writer.start()
     follower = Follower(lab)
-    until(lambda: redis.exists(f"many_{rows}"), "all rows", 300)
+    writer.join()
+    document = follower.end()
+    catch_up(lab)
+    verify(lab, "many")
+    print(f"first start: {rows:,} rows read while they changed; {document['changes']:,} changes followed", flush=True)
+
+
+def measure_latency(lab: Lab, redis: "RedisCluster[Any]", rows: int, seconds: float) -> None:
+    """Part 2: commit to cache at a steady pace."""
+    follower = Follower(lab)
     time.sleep(2)
     writer = multiprocessing.Process(target=change, args=(lab, rows, PACE, seconds))
     cpu, began = follower.cpu(), time.monotonic()
@@ -139,7 +153,7 @@ def measure_latency(lab: Lab, redis: "RedisCluster[Any]", rows: int, seconds: fl
 
 
 def measure_hot_row(lab: Lab, redis: "RedisCluster[Any]") -> None:
-    """Part 2: one row that changes all the time."""
+    """Part 3: one row that changes all the time."""
     follower = Follower(lab)
     time.sleep(2)
     with closing(connect(lab)) as mysql, mysql.cursor() as cursor:
@@ -164,7 +178,7 @@ def catch_up(lab: Lab) -> tuple[float, float, dict[str, Any]]:
 
 
 def measure_catch_up(lab: Lab, rows: int) -> None:
-    """Part 3: as many changes as rows, made while nobody followed."""
+    """Part 4: as many changes as rows, made while nobody followed."""
     idle, start_up, _ = catch_up(lab)
     with closing(connect(lab)) as mysql, mysql.cursor() as cursor:
         for first in range(0, rows + 1, 1000):
@@ -178,7 +192,7 @@ def measure_catch_up(lab: Lab, rows: int) -> None:
 
 
 def measure_idle(lab: Lab, seconds: float) -> None:
-    """Part 4: nothing to do."""
+    """Part 5: nothing to do."""
     follower = Follower(lab)
     time.sleep(3)
     before = follower.cpu()
@@ -208,6 +222,7 @@ def main() -> None:
             write_config(lab, JOB)
             fill(lab, args.rows)
             redis: RedisCluster[Any] = RedisCluster(host=HOST, port=lab.redis_ports["n1"])
+            measure_first(lab, args.rows)
             measure_latency(lab, redis, args.rows, args.seconds)
             measure_hot_row(lab, redis)
             measure_catch_up(lab, args.rows)

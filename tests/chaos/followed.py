@@ -1,4 +1,4 @@
-"""Follows a table that changes all the time while the follower, MySQL and masters of Redis die, and compares every row.
+"""Follows a table that changes all the time while servers die and a network is cut, and compares every row.
 
 After each kind of fault the changes pause, the follower catches up, and each row is compared with its hash by other
 means than the loader's: nothing may be missing, different or extra, without a sync in between.
@@ -15,12 +15,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
 import pymysql
 
+from cut import Cut
 from loader.lab.lab import Lab
 from stage import Broken, Fleet, compare, connect, start, until, write_config
 
@@ -28,7 +29,7 @@ TABLE = "CREATE TABLE many (id INT UNSIGNED PRIMARY KEY, name VARCHAR(40), n BIG
 DOUBLE = "INSERT INTO many SELECT id + {have}, MD5(id + {have}), 0 FROM many WHERE id + {have} <= {rows}"
 JOB = "  many: {table: many, key: 'many_{id}', follow: true}"
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
-SILENT = 40.0  # seconds for which MySQL is frozen: longer than the follower waits for it
+SILENT = 40.0  # seconds for which MySQL is frozen, or the network cut: longer than the follower waits for a server
 CALM = 1.0  # seconds between two faults
 
 
@@ -82,6 +83,7 @@ class Theatre:
         write_config(lab, JOB, silence="3s")
         self.fleet = Fleet(lab, NODE_TIMEOUT)
         self.follower: subprocess.Popen[str] | None = None
+        self.cut = Cut.make()
 
     def keep_commits(self) -> None:
         """Have MySQL lose no commit when it dies: what it loses is in Redis already."""
@@ -152,6 +154,13 @@ class Theatre:
         time.sleep(SILENT)
         os.kill(pid, signal.SIGCONT)
 
+    def cut_network(self) -> None:
+        """Packets of the follower vanish, and nobody is told."""
+        assert self.cut
+        self.cut.drop()
+        time.sleep(SILENT)
+        self.cut.heal()
+
     def end(self) -> None:
         """The follower ends well when it is told to."""
         assert self.follower
@@ -176,7 +185,8 @@ class Theatre:
             raise Broken(f"the follower ended with {self.follower.returncode}: {out}")
 
     def _start(self) -> "subprocess.Popen[str]":
-        return start(self.lab, "--log-level", "error", "follow", "many")
+        lead = self.cut.lead if self.cut else ()
+        return start(self.lab, "--log-level", "error", "follow", "many", lead=lead)
 
 
 def main() -> None:
@@ -187,17 +197,23 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=5, metavar="N", help="of MySQL; default %(default)s")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="loader-followed-") as name:
+    with tempfile.TemporaryDirectory(prefix="loader-followed-") as name, ExitStack() as stack:
         lab = Lab(Path(name) / "lab")
         try:
             lab.up()
             theatre = Theatre(lab, args.rows)
+            if theatre.cut:
+                stack.callback(theatre.cut.close)
             theatre.fill()
             theatre.keep_commits()
             theatre.act("followers killed", theatre.kill_follower, args.kills)
             theatre.act("masters killed", theatre.kill_master, args.failovers)
             theatre.act("MySQL killed", theatre.restart_mysql, args.restarts)
             theatre.act("MySQL silent for 40 s", theatre.freeze_mysql, 1)
+            if theatre.cut:
+                theatre.act("network cut for 40 s", theatre.cut_network, 1)
+            else:
+                print("network cut: skipped, it takes root, `ip` and `iptables`")
         except Broken as broken:
             sys.exit(f"followed: broken: {broken}")
         finally:

@@ -10,6 +10,7 @@ from faults import FAULTS
 from promises import Command
 from scene import Draw
 from stage import Done
+from workload import FOLLOWED
 
 DELETE_ALL = ("--max-delete", "100%")
 Commands = Mapping[tuple[str, ...], int]
@@ -39,6 +40,17 @@ PART: Commands = {
     ("verify", "--repair"): 1,
     ("prune", *DELETE_ALL): 1,
 }
+FOLLOW = ("follow",)  # until it is told to end
+CATCH_UP = ("follow", "--until-caught-up")
+KEEP_UP: Commands = {
+    FOLLOW: 8,
+    CATCH_UP: 4,
+    ("sync", "--rate", "2000"): 2,
+    ("sync", "--prune", *DELETE_ALL): 1,
+    ("backfill", "--rate", "4000"): 2,
+    ("verify", "--repair"): 1,
+    ("prune", *DELETE_ALL): 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +61,15 @@ class Script:
     """
 
     faults: Sequence[str] = tuple(FAULTS)
-    jobs: Sequence[str] = ("item", "item", "item", "word", "pair", "visit", "visit", "stock", "stock")
+    jobs: Sequence[str] = (
+        "item", "item", "item", "word", "pair", "visit", "visit", "stock", "stock", "cart", "cart", "cart",
+    )  # fmt: skip
     commands: Mapping[str, Commands] = field(
-        default_factory=lambda: {"item": WHOLE, "word": WHOLE, "pair": WHOLE, "visit": PART, "stock": PART}
+        default_factory=lambda: {
+            **dict.fromkeys(("item", "word", "pair"), WHOLE),
+            **dict.fromkeys(("visit", "stock"), PART),
+            FOLLOWED: KEEP_UP,
+        }
     )
     rest: int = 4
 
@@ -92,7 +110,7 @@ class Typed:
 
     @property
     def writes(self) -> bool:
-        return self.words[0] in {"sync", "backfill"}
+        return self.words[0] in {"sync", "backfill", "follow"}
 
     def command(self, done: Done) -> Command:
         """What the judge is told of it."""

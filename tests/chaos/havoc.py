@@ -18,16 +18,18 @@ from redis.crc import key_slot
 from account import Account
 from cut import Cut
 from faults import FAULTS
-from hands import DELETE_ALL, Script, Strike, Typed, Window, commands, strikes
+from hands import CATCH_UP, DELETE_ALL, FOLLOW, Script, Strike, Typed, Window, commands, strikes
 from loader.lab.lab import Lab
 from promises import GRACE, LONG_AGO, Void
 from stage import Broken, Count, Done, Fleet, clock, run, start, until, write_config
 from verdict import TOLD, counted, wrong_ends
-from workload import JOBS, TABLES, Workload, fill
+from workload import FOLLOWED, JOBS, TABLES, Workload, fill
 
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
 LATEST = 240.0  # seconds that a command may take: its own deadline is 120
 LONG = 20.0  # seconds of waiting for a command that are told of
+FOLLOWING = 30.0  # seconds until a follower is told to end
+BORN = 5.0  # seconds until a command listens to a signal
 HANDS = 2
 
 
@@ -187,6 +189,17 @@ class Chaos:
         self.fleet.settle()
         if self.cut and not self.cut.settle():
             raise Broken("what was sent through the network that was cut is still under way")
+        if FOLLOWED in self._script.jobs:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Have the job that is followed catch up, with nothing else between its rows and the comparison."""
+        began = clock()
+        process = start(self.lab, CATCH_UP[0], FOLLOWED, *CATCH_UP[1:], "-o", "json", home=self._home)
+        typed = Typed(FOLLOWED, CATCH_UP, began, process, cut=False)
+        self._wait_for(typed, LATEST)
+        with self._lock:
+            self.typed.append(typed)
 
     def _type(self, words: Iterator[tuple[str, tuple[str, ...]]], last: bool) -> None:  # noqa: FBT001
         """What one hand does; the last one types in the network that can be cut."""
@@ -202,15 +215,30 @@ class Chaos:
                 process = start(self.lab, *line, lead=cut.lead if cut else (), home=self._home)
                 typed = Typed(job, (command, *options), began, process, cut=cut is not None)
                 self.typed.append(typed)
-            try:
-                out, error = process.communicate(timeout=LATEST)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                out, error = process.communicate()
-                error += f"\nit did not end within {LATEST:g} s"
-            ended = clock()
-            with self._lock:
-                typed.done, typed.ended = Done((command, job, *options), process.returncode, out, error), ended
+            if typed.words == FOLLOW:
+                self._until_rest(typed)
+            self._wait_for(typed, LATEST)
+
+    def _until_rest(self, typed: Typed) -> None:
+        """Have a follower end after a while, or once all shall come to rest."""
+        while self._go.is_set() and clock() < typed.began + FOLLOWING and typed.process.poll() is None:
+            time.sleep(0.2)
+        if clock() < typed.began + BORN:
+            typed.signalled |= {-signal.SIGTERM, 128 + signal.SIGTERM}
+        typed.process.send_signal(signal.SIGTERM)
+
+    def _wait_for(self, typed: Typed, seconds: float) -> None:
+        """Wait until a command has ended, and note how."""
+        try:
+            out, error = typed.process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            typed.process.kill()
+            out, error = typed.process.communicate()
+            error += f"\nit did not end within {seconds:g} s"
+        ended = clock()
+        with self._lock:
+            command, *options = typed.words
+            typed.done, typed.ended = Done((command, typed.job, *options), typed.process.returncode, out, error), ended
 
     def wrong_ends(self) -> Iterator[str]:
         """What is wrong about the commands that were typed, a sentence each."""

@@ -18,6 +18,7 @@ LONG_AGO = float("-inf")
 GRACE = 2.0  # seconds before its end in which a command has looked at Redis for the last time
 KEPT = 2  # promises from before the last comparison that still count
 OK, LOCKED = 0, 5
+FOLLOWS = -2  # the chain of followers, which nothing breaks: each goes on from where the one before was
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Gone(Enum):
 
     NONE = "none"
     HIDDEN = "rows that the job does not take"
-    KNOWN = "rows that the clean run before it has met"
+    KNOWN = "rows that the clean run, or follower, before it has met"
     ALL = "all that no row makes"
 
 
@@ -132,7 +133,7 @@ def promises(commands: Iterable[Command], *, hides: bool, chained: bool) -> list
             began = min(began, _start(backfills).began)
             if command.code == OK:
                 backfills.clear()
-        if command.code == OK or _is_mended(command):
+        if (command.code == OK and command.words != ("follow",)) or _is_mended(command):
             torn = any(each.writes and each.code != OK and each.ended > began for each in listed)
             found.append(replace(_promise(command, began, chain if clean else -1, hides=hides), torn=torn))
     return found
@@ -164,6 +165,8 @@ def _promise(command: Command, began: float, chain: int, *, hides: bool) -> Prom
         return replace(promise, values=False, gone=Gone.ALL)
     if name == "verify":
         return replace(promise, gone=Gone.ALL, lasting=False)
+    if name == "follow":
+        return replace(promise, gone=Gone.KNOWN, chain=FOLLOWS)
     if "--prune" in options:
         return replace(promise, gone=Gone.ALL, goes_on=True)
     if chain >= 0:

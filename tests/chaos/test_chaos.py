@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import loader
+from hands import CATCH_UP, FOLLOW
 from oracle import HIDDEN, Judge, Rows
 from promises import LONG_AGO, Command, Void, current, oldest, promises
 from proof import PLANTS
@@ -172,6 +173,17 @@ def test_clean_runs_of_changed_only_delete_what_is_gone():
         assert said(gone, [first, between, last], hash_of(ONE), chained=True) is None, between
     locked = command(16, 17, code=5)
     assert said(gone, [first, locked, last], hash_of(ONE), chained=True) == "still there"
+
+
+def test_a_follower_deletes_what_is_gone_since_it_was_followed_first():
+    """Whatever else was typed between, for it goes on from where it was; one that is told to end promises nothing."""
+    first, last, gone = command(10, 12, *CATCH_UP), command(20, 22, *CATCH_UP), rows((None, 15))
+
+    assert said(gone, [first, command(16, 17, code=-9), last], hash_of(ONE)) == "still there"
+    assert said(gone, [last], hash_of(ONE)) is None
+    assert said(rows((HIDDEN, 15)), [first, last], hash_of(ONE)) == "still there"
+    assert said(rows((TWO, 15)), [last], hash_of(ONE)) == "has a value of"
+    assert said(rows((TWO, 15)), [command(20, 22, *FOLLOW)], hash_of(ONE)) is None
 
 
 def test_a_hash_may_be_torn_where_a_run_did_not_end():

@@ -1,6 +1,7 @@
-"""What `chaos` works on: five tables and their jobs, a workload that changes them, and a record of what rows were.
+"""What `chaos` works on: six tables and their jobs, a workload that changes them, and a record of what rows were.
 
-`visit` is loaded by what was changed, and has rows that are deleted by a flag; `stock` by what differs.
+`visit` is loaded by what was changed, and has rows that are deleted by a flag; `stock` by what differs; `cart` is
+followed, and has rows that its job does not take.
 """
 
 import random
@@ -33,9 +34,16 @@ JOBS = """\
     incremental: {column: updated_at, lag: 15s}
     soft_delete: "gone = 1"
   stock: {table: stock, key: "stock_{shelf}:{code}", chunk_rows: 500, changed_only: true}
+  cart:
+    table: cart
+    fields: [id, name, note]
+    where: "gone = 0"
+    chunk_rows: 500
+    follow: {on_lost_position: backfill}
 """
 HIDING = {"visit"}  # jobs that are told which rows lose their hash
 CHAINED = {"stock"}  # jobs that keep account of the hashes they have written
+FOLLOWED = "cart"
 UTF8 = "CHARACTER SET utf8mb4 COLLATE"
 LETTERS = "abcABCéß名🙂 '\"\\\n\r\t{}[]*?%_:,-0"
 
@@ -137,6 +145,18 @@ TABLES = {
             text="v",
             range=range(-500, 500),
         ),
+        Table(
+            "cart",
+            "id int unsigned PRIMARY KEY, name varchar(60) NOT NULL, note text, gone tinyint NOT NULL DEFAULT 0)"
+            f" {UTF8} utf8mb4_bin",
+            ("id",),
+            ("id", "name", "note"),
+            5_000,
+            read="id, name, note",
+            flag="gone",
+            text="note",
+            range=range(8_000),
+        ),
     )
 }
 
@@ -160,7 +180,7 @@ class Change:
 def changes(chance: random.Random) -> Iterator[Change]:
     """Changes of rows without end; one now and then is of many rows."""
     while True:
-        kind, name = chance.random(), chance.choice(["item", "item", "word", "pair", "visit", "stock"])
+        kind, name = chance.random(), chance.choice(["item", "item", "word", "pair", "visit", "stock", "cart", "cart"])
         table, row = TABLES[name], make_row(name, chance)
         stamped = f", {table.stamp} = NOW(6)" if table.stamp else ""
         key, where = row[: len(table.key)], table.matching
@@ -197,7 +217,7 @@ def make_row(table: str, chance: random.Random) -> list[Any]:
         amount = f"{chance.randrange(10**9) / 100:.2f}"
         note, data = maybe(text(200)), maybe(chance.randbytes(chance.randint(0, 100)))
         return [chance.randrange(30_000), text(60), note, data, maybe(amount), maybe(born)]
-    if table == "visit":
+    if table in {"visit", "cart"}:
         return [chance.randrange(8_000), text(60), maybe(text(80))]
     if table == "word":
         return [text(4).strip() + str(chance.randrange(100)), maybe(text(50)), maybe(chance.randrange(-(2**63), 2**63))]
