@@ -33,6 +33,7 @@ LOOK_EVERY = 5.0  # seconds between two looks at the markers and the tables
 TELL_EVERY = 1.0  # seconds between two reports of how far it is
 ASK_EVERY = 0.5  # seconds between two questions whether others want to write
 JOIN = 5.0  # seconds that the reader has to end
+LAST_TRIES = 2  # to store the position once it is told to stop: connections may be dead since an outage
 
 
 T = TypeVar("T")
@@ -109,7 +110,20 @@ class Follower:
         self._listener.notify(FollowBegan(names, self._resume.gtids or f"{self._resume.file}:{self._resume.offset}"))
         reader = start_thread(self._read)
         try:
-            is_changed = False
+            is_changed = self._follow(is_changing, until_caught_up=until_caught_up)
+            self._persist(self._save, LAST_TRIES)
+            self._listener.notify(FollowEnded(self._jobs[0].position.text, self._progress()))
+            return not is_changed
+        finally:
+            self._stopped = True
+            self._pending.close()
+            reader.join(JOIN)
+            self._drop()
+
+    def _follow(self, is_changing: Callable[[], bool], *, until_caught_up: bool) -> bool:
+        """Follow until it is time to end; whether because the jobs have to change."""
+        is_changed = False
+        try:
             while not (self._stopped or is_changed):
                 is_all_read, is_past_goal = self._state.is_all_read, self._is_past_goal
                 gathered = self._pending.take(IDLE)
@@ -119,14 +133,10 @@ class Follower:
                 if is_end:
                     break
                 is_changed = self._is_time("asked", ASK_EVERY) and self._persist(is_changing)
-            self._persist(self._save)
-            self._listener.notify(FollowEnded(self._jobs[0].position.text, self._progress()))
-            return not is_changed
-        finally:
-            self._stopped = True
-            self._pending.close()
-            reader.join(JOIN)
-            self._drop()
+        except LoaderError as error:
+            if not (self._stopped and error.transient):
+                raise  # else the position stays before what was under way
+        return is_changed
 
     def _open(self) -> None:
         for job in self._jobs:
@@ -255,14 +265,17 @@ class Follower:
                 told = f"job {job.name}: {counted(again, 'key')} written again: a master lost them"
                 self._listener.notify(Notice(told))
 
-    def _persist(self, action: Callable[[], T]) -> T:
-        """Do something, and again for as long as it fails in passing: meanwhile the binlog keeps what changes."""
+    def _persist(self, action: Callable[[], T], tries: int = 1) -> T:
+        """Do something, and again for as long as it fails in passing: meanwhile the binlog keeps what changes.
+
+        Once it is told to stop, it tries no more often than `tries`.
+        """
         failures = 0
         while True:
             try:
                 done = action()
             except LoaderError as error:
-                if not error.transient or self._stopped:
+                if not error.transient or (self._stopped and failures + 1 >= tries):
                     raise
                 if not failures:
                     self._listener.notify(Notice(f"waiting: {error}"))

@@ -7,11 +7,12 @@ import time
 import pytest
 
 from loader.config.servers import SourceConfig
-from loader.errors import ConfigError, LoaderError, PositionLost
+from loader.errors import ConfigError, Kind, LoaderError, PositionLost, TargetError
 from loader.jobs.follow import Begin, Following
 from loader.jobs.verify import verify
 from loader.lab.process import wait
 from loader.model import RunEnded
+from loader.pipeline.followed_job import FollowedJob
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.command import Desk
@@ -111,6 +112,32 @@ def test_it_goes_on_where_it_was(table, world):
 
     assert differences(config) == (0, 0, 0)
     assert (done.written, done.deleted) == (4, 1)
+
+
+@pytest.mark.parametrize(("method", "times"), [("flush", 1), ("save", 2)])
+def test_it_is_told_to_stop_while_redis_fails(table, world, monkeypatch, method, times):
+    """It ends as it was told to, with a position from which the next one brings over what was under way."""
+    config = config_of(table, world)
+    running = following(config)
+    real, failures = getattr(FollowedJob, method), []
+
+    def fail(self, *values):
+        if len(failures) == times:
+            return real(self, *values)
+        running.following.stop()
+        failures.append(TargetError("redis is away", kind=Kind.UNAVAILABLE))
+        raise failures[-1]
+
+    monkeypatch.setattr(FollowedJob, method, fail)
+    table.sql("UPDATE f SET name = 'new' WHERE id = 7")
+    running.until(lambda: failures)
+    running.stop()
+    assert len(failures) == times
+    again = following(config)
+    again.until(lambda: world.redis.hget("f_0000000007", "name") == b"new")
+    again.stop()
+
+    assert differences(config) == (0, 0, 0)
 
 
 def test_a_column_is_added(table, world):
