@@ -26,7 +26,8 @@ from loader.lab.lab import Lab
 from stage import Broken, Fleet, compare, connect, start, until, write_config
 
 TABLE = "CREATE TABLE many (id INT UNSIGNED PRIMARY KEY, name VARCHAR(40), n BIGINT NOT NULL) CHARACTER SET utf8mb4"
-DOUBLE = "INSERT INTO many SELECT id + {have}, MD5(id + {have}), 0 FROM many WHERE id + {have} <= {rows}"
+DOUBLE = """\
+INSERT INTO many SELECT id + {have}, LEFT(SHA2(id + {have}, 256), 32), 0 FROM many WHERE id + {have} <= {rows}"""
 JOB = "  many: {table: many, key: 'many_{id}', follow: true}"
 NODE_TIMEOUT = 1000  # milliseconds until a master counts as dead
 SILENT = 40.0  # seconds for which MySQL is frozen, or the network cut: longer than the follower waits for a server

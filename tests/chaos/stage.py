@@ -46,7 +46,8 @@ CREATE TABLE big (id int unsigned PRIMARY KEY, name varchar(60) NOT NULL, note v
  NOT NULL, born datetime NOT NULL) CHARACTER SET utf8mb4"""
 # Doubles the table; every seventh row has a NULL.
 DOUBLE = """\
-INSERT INTO big SELECT id + {have}, CONCAT('名 ', MD5(id + {have})), IF((id + {have}) % 7, MD5(id * 3 + {have}), NULL),
+INSERT INTO big SELECT id + {have}, CONCAT('名 ', LEFT(SHA2(id + {have}, 256), 32)),
+ IF((id + {have}) % 7, LEFT(SHA2(id * 3 + {have}, 256), 32), NULL),
  (id + {have}) / 7, TIMESTAMP('2000-01-01') + INTERVAL (id + {have}) SECOND FROM big WHERE id + {have} <= {rows}"""
 TOGETHER = 20_000  # rows that are compared at a time
 PATIENCE = 60.0  # seconds that servers have to come to rest
