@@ -53,6 +53,10 @@ class IncrementalConfig(Model):
 class FollowConfig(Model):
     """How a job keeps up with the binlog."""
 
+    table: Text | None = Field(
+        default=None,
+        description="For a query, the table of which all columns of the key are: its changes are followed.",
+    )
     on_lost_position: LostPosition = Field(
         default="stop",
         description="What to do if the binlog was purged past the position: stop, or read all rows again.",
@@ -231,8 +235,13 @@ class JobConfig(Model):
     @field_validator("follow")
     @classmethod
     def _follow_a_table(cls, follow: FollowConfig | None, info: ValidationInfo) -> FollowConfig | None:
-        if follow and info.data.get("query"):
-            raise ValueError("belongs to a table: the binlog does not say which rows of a query have changed")
+        table, query = info.data.get("table"), info.data.get("query")
+        if follow and query and not follow.table:
+            raise ValueError("needs the table whose rows make the keys of the query: write follow: {table: …}")
+        if follow and query and follow.lock_reads:
+            raise ValueError("lock_reads belongs to a table: MySQL locks no rows within a query")
+        if follow and table and follow.table not in {None, table}:
+            raise ValueError(f"follows the job's own table: leave its table out, which is not {table}")
         return follow
 
     @field_validator("full_every")

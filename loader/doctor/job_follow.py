@@ -1,12 +1,14 @@
 """What `doctor` looks at for a job that follows the binlog: whether the binlog names each change of its rows."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from loader.doctor.findings import Check, Finding, fail, ok, warn
 from loader.doctor.job_plan import PlannedJob
 from loader.errors import PlanError
-from loader.model import Column
+from loader.mysql import catalog
+from loader.mysql.followed_key import FollowedKey, followed_key, followed_table
 from loader.mysql.key_text import check_column, zone_of
 
 LOGS_CASCADES = (9, 6)  # version of MySQL whose binlog has the rows that a foreign key changes
@@ -24,27 +26,28 @@ def _key(planned: PlannedJob) -> Iterator[Finding]:
     if planned.table.is_view:
         yield fail(f"{planned.table.name} is a view: the binlog names only the tables below it", "follow: false")
         return
-    problems = [*_untold(planned, columns := _key_columns(planned)), *_absent(planned, columns)]
+    try:
+        key = followed_key(planned.mysql.source, planned.plan, planned.table)
+    except PlanError as error:
+        yield fail(str(error), f"see jobs.{planned.job.name}")
+        return
+    problems = [*_untold(planned, key), *_absent(planned, key)]
     yield from problems or [ok("the binlog has the key of each row that changes")]
 
 
-def _key_columns(planned: PlannedJob) -> list[Column]:
-    return [column for name in planned.plan.key_columns if (column := planned.table.column(name))]
-
-
-def _untold(planned: PlannedJob, columns: Sequence[Column]) -> Iterator[Finding]:
+def _untold(planned: PlannedJob, key: FollowedKey) -> Iterator[Finding]:
     zone = planned.settings.source.time_zone
-    for column in columns:
+    for column in key.columns:
         try:
             check_column(column, zone_of(zone) if zone else None)
         except PlanError as error:
             yield fail(str(error), _own_key(planned))
 
 
-def _absent(planned: PlannedJob, columns: Sequence[Column]) -> Iterator[Finding]:
+def _absent(planned: PlannedJob, key: FollowedKey) -> Iterator[Finding]:
     """The columns of the key that the image of a row may lack."""
     (image,) = planned.mysql.ask("SELECT @@GLOBAL.binlog_row_image")
-    others = [column for column in columns if column.name not in planned.table.primary_key]
+    others = [column for column in key.columns if column.name not in key.table.primary_key]
     if image == "NOBLOB":
         others = [column for column in others if column.type in LARGE]
     if others and image in {"MINIMAL", "NOBLOB"}:
@@ -65,6 +68,11 @@ def _cascades(planned: PlannedJob) -> Iterator[Finding]:
     """Whether a foreign key changes rows that the binlog does not have."""
     if planned.job.follow is None or planned.table.is_view or _logs_cascades(planned):
         return
+    if planned.job.query is not None:
+        try:
+            planned = replace(planned, table=catalog.table(planned.mysql.source, followed_table(planned.job)))
+        except PlanError:  # a finding of another check
+            return
     ((_, definition),) = planned.mysql.source.fetch(f"SHOW CREATE TABLE {planned.address}")
     found = [each.groups() for each in CONSTRAINT.finditer(definition or "") if CASCADE.search(each[0])]
     for name, key, parent in found:

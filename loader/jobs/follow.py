@@ -4,7 +4,7 @@ A position without its pass over all rows is stored as owed: whoever comes next 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,6 +21,7 @@ from loader.mysql.binlog import BinlogStream
 from loader.mysql.binlog_origin import Origin, earlier, origin
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, replica_of
+from loader.mysql.followed_key import FollowedKey, followed_key
 from loader.pipeline.events import RunListener
 from loader.pipeline.follow import Follower, PassOwed
 from loader.pipeline.followed_job import FollowedJob
@@ -130,7 +131,9 @@ class Following:
         ask = contexts[0].on_side_connection
         lock_reads = all(_settings(job).lock_reads for job in self._jobs)
         now = ask(partial(origin, lock_reads=lock_reads))
-        followed = [FollowedJob(context, _position_of(context), now.barrier.lock) for context in contexts]
+        followed = [
+            FollowedJob(context, _position_of(context), _key_of(context), now.barrier.lock) for context in contexts
+        ]
         starts = [each.start for each in followed]
         start = ask(lambda source: reduce(partial(earlier, source), starts))
         replica = replica_of(followed[0].position.run)  # the same each time, and no other follower's
@@ -178,19 +181,19 @@ class Following:
         """Bring all rows of a job over, from a position taken before, unless the stored one vouches for them."""
         with self._open(job) as context:
             positions = Positions(context.target, job.name)
-            stored = positions.read()
-            why, begin = _why_all(context, positions, stored), self._begins[job.name]
+            stored, key = positions.read(), _key_of(context)
+            why, begin = _why_all(context, positions, stored, key), self._begins[job.name]
             if begin is Begin.START:
                 why, stored = "--from start asks for it", None
             elif begin is Begin.NOW:
                 _check_begin(context, why, stored)
             if not why:
                 return
-            is_resumed = stored and stored.owed and stored.is_taken and not _facts_differ(context, stored)
+            is_resumed = stored and stored.owed and stored.is_taken and not _facts_differ(context, stored, key)
             if not is_resumed:
                 lock_reads = _settings(job).lock_reads
                 now = context.on_side_connection(partial(origin, lock_reads=lock_reads))
-                stored = replace(_first(now, context, why), seen=positions.now())
+                stored = replace(_first(now, _facts(context, key), why), seen=positions.now())
                 self._try_reading(now.position, stored.run)
                 positions.keep(stored)
             assert stored
@@ -229,8 +232,10 @@ def _settings(job: JobConfig) -> FollowConfig:
 
 def check(job: JobConfig) -> None:
     """Raise a `ConfigError` if a job cannot be followed."""
-    if job.query is not None:
-        raise ConfigError(f"job {job.name!r} is a query: only a table can be followed")
+    if job.query is not None and not job.follow:
+        raise ConfigError(
+            f"job {job.name!r} is a query: name the table whose rows make its keys: write follow: {{table: …}}"
+        )
 
 
 def _check_begin(context: JobContext, why: str, stored: FollowedPosition | None) -> None:
@@ -246,11 +251,13 @@ def _check_begin(context: JobContext, why: str, stored: FollowedPosition | None)
         )
 
 
-def _first(now: Origin, context: JobContext, why: str) -> FollowedPosition:
+def _first(now: Origin, facts: Mapping[str, str], why: str) -> FollowedPosition:
     position = now.position
-    return FollowedPosition(
-        now.server, position.file, position.offset, position.gtids, context.plan.facts(), new_id(), why
-    )
+    return FollowedPosition(now.server, position.file, position.offset, position.gtids, dict(facts), new_id(), why)
+
+
+def _key_of(context: JobContext) -> FollowedKey:
+    return context.on_side_connection(lambda source: followed_key(source, context.plan, context.table))
 
 
 def _position_of(context: JobContext) -> FollowedPosition:
@@ -259,13 +266,13 @@ def _position_of(context: JobContext) -> FollowedPosition:
     return position
 
 
-def _why_all(context: JobContext, positions: Positions, stored: FollowedPosition | None) -> str:
+def _why_all(context: JobContext, positions: Positions, stored: FollowedPosition | None, key: FollowedKey) -> str:
     """Why all rows have to be read before the job can be followed; empty if its position vouches for them."""
     if stored is None:
         return FIRST
     if stored.owed:
         return stored.owed
-    if changed := _facts_differ(context, stored):
+    if changed := _facts_differ(context, stored, key):
         return f"the plan was changed: {changed}"
     seen = Markers(context.target, positions.marker, stored.run, stored.markers, passing=False).read()
     if None in seen.values():
@@ -275,8 +282,12 @@ def _why_all(context: JobContext, positions: Positions, stored: FollowedPosition
     return ""
 
 
-def _facts_differ(context: JobContext, stored: FollowedPosition) -> str | None:
-    return difference(stored.facts, context.plan.facts())
+def _facts_differ(context: JobContext, stored: FollowedPosition, key: FollowedKey) -> str | None:
+    return difference(stored.facts, _facts(context, key))
+
+
+def _facts(context: JobContext, key: FollowedKey) -> dict[str, str]:
+    return context.plan.facts() | key.facts()
 
 
 def _failure(run: Run) -> LoaderError:

@@ -7,6 +7,7 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.model import Node, Table
 from loader.mysql.connection import Connection
+from loader.mysql.followed_key import followed_key
 from loader.mysql.plan import Plan
 from loader.mysql.typed_key import key_of
 from loader.pipeline import incremental
@@ -41,6 +42,8 @@ def preview(settings: Config, job: JobConfig) -> Preview:
 def _preview(ends: JobContext) -> Preview:
     job = ends.plan.job
     with Connection(ends.settings.source) as source:
+        if job.follow:
+            followed_key(source, ends.plan, ends.table)
         sink = CollectingWriter(ends.target, keep=True)
         transfer(ends.plan, ends.plan.first(PREVIEW_ROWS), source, sink, ends.throttle)
         if not job.incremental:

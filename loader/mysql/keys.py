@@ -126,7 +126,7 @@ class KeyMatcher:
 
     def rows_with(self, values: Iterable[tuple[bytes, ...]]) -> str:
         """The condition that holds for the rows whose columns have one of these texts each."""
-        return self._alternatives(values)
+        return f"({self._alternatives(values)})"
 
     @property
     def columns(self) -> tuple[Column, ...]:

@@ -9,7 +9,10 @@ from loader.errors import StartOver
 from loader.model import Mark, Reject
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position
+from loader.mysql.followed_key import FollowedKey
+from loader.mysql.forms import NUMBERS, TIMES
 from loader.mysql.key_text import KeyText, mismatch, zone_of
+from loader.mysql.keys import KeyMatcher
 from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.ledger import Ledger
@@ -26,6 +29,7 @@ from loader.wire.slots import SlotMap
 from loader.wire.table_map import FollowedTable, TableMap
 
 TOGETHER = 900  # keys in one statement: MariaDB makes a subquery of a thousand
+COMPARED_EXACTLY = NUMBERS | TIMES  # types of columns of which no value equals another that has another text
 REMEMBERED = 200_000  # keys that can be written again one by one: about 20 MB
 
 ChangedKeys = tuple[FollowedTable, Keys]
@@ -50,14 +54,16 @@ class FollowedJob:
     `lock` is what statements end in that read rows again, see `Barrier`.
     """
 
-    def __init__(self, context: JobContext, position: FollowedPosition, lock: str = "") -> None:
+    def __init__(self, context: JobContext, position: FollowedPosition, key: FollowedKey, lock: str = "") -> None:
         self.context = context
+        self.key = key
         self.name = context.plan.job.name
         self.changes = self.keys = self.written = self.deleted = 0
         self._position = self._saved = position
         self._told = float("-inf")  # when the position was stored last, on the monotonic clock
         self._positions = Positions(context.target, self.name)
-        self._lookup = context.lookup()
+        self._lookup = KeyMatcher(context.plan, key.result, context.settings.longer(context.plan.job))
+        self._is_one_to_one = key.is_unique and all(column.type in COMPARED_EXACTLY for column in key.columns)
         self._deleter = HashDeleter(context.plan, self._lookup, context.target, context.throttle)
         self._lock = f"\n{lock}" if lock else ""
         self._readers: dict[FollowedTable, Callable[[Collection[bytes]], list[tuple[bytes, ...]]]] = {}
@@ -76,7 +82,7 @@ class FollowedJob:
     @property
     def table(self) -> tuple[str, str]:
         """Database and table whose changes count."""
-        return self.context.settings.source.database, self.context.plan.job.table or ""
+        return self.context.settings.source.database, self.key.table.name
 
     @property
     def position(self) -> FollowedPosition:
@@ -109,10 +115,10 @@ class FollowedJob:
 
     def key_columns(self, table: TableMap) -> tuple[int, ...]:
         """The columns of the job's key in a table of the binlog; `StartOver` if it is not the one of the plan."""
-        definition = self.context.table
+        definition = self.key.table
         if why := mismatch(table, definition.columns):
             raise StartOver(f"table {definition.name}: {why}")
-        return tuple(definition.columns.index(column) for column in self._lookup.columns)
+        return tuple(definition.columns.index(column) for column in self.key.columns)
 
     def flush(self, changed: Sequence[ChangedKeys], source: Connection) -> None:
         """Read the rows of these keys again, write them, and delete the hashes of those that are gone."""
@@ -134,6 +140,7 @@ class FollowedJob:
     def check(self, source: Connection) -> None:
         """Raise `StartOver` if the table is no longer what the plan was made for."""
         check_table(self.context.plan, source)
+        self.key.check(source)
 
     def restore(self, source: Connection) -> int:
         """Write again what a master has lost, or another run may have written over; how many keys.
@@ -200,9 +207,9 @@ class FollowedJob:
 
     def _reader(self, followed: FollowedTable) -> Callable[[Collection[bytes]], list[tuple[bytes, ...]]]:
         """What reads the texts of the job's key out of the raw keys of a table, which may have other columns too."""
-        columns = self.context.table.columns
+        columns = self.key.table.columns
         text = KeyText(followed, [columns[number] for number in followed.key], self._zone)
-        order = tuple(followed.key.index(columns.index(column)) for column in self._lookup.columns)
+        order = tuple(followed.key.index(columns.index(column)) for column in self.key.columns)
         if order == tuple(range(len(followed.key))):
             return text.each
         return lambda keys: sorted({tuple(texts[number] for number in order) for texts in text.each(keys)})
@@ -228,7 +235,7 @@ class FollowedJob:
             statement = plan.matching(self._lookup.rows_with(part)) + self._lock
             encoder = transfer(plan, statement, source, writer, self.context.throttle, b"")
             encoders.append(encoder)
-            if encoder.rows < len(part) or encoder.rejects:
+            if not self._is_one_to_one or encoder.rows < len(part) or encoder.rejects:
                 there = {*split_keys(encoder.keys), *(reject.key for reject in encoder.rejects)}
                 gone += (key for key in map(self._lookup.key_of, part) if key not in there)
         return encoders, gone

@@ -1,13 +1,10 @@
 """Following the binlog: hashes are equal to rows a moment after each commit."""
 
 import signal
-import threading
-import time
 
 import pytest
 
-from loader.config.servers import SourceConfig
-from loader.errors import ConfigError, Kind, LoaderError, PositionLost, TargetError
+from loader.errors import ConfigError, Kind, PositionLost, TargetError
 from loader.jobs.follow import Begin, Following
 from loader.jobs.verify import verify
 from loader.lab.process import wait
@@ -18,6 +15,7 @@ from loader.pipeline.run import run_job
 from support.command import Desk
 from support.daemons import daemon
 from support.database import Ear
+from support.following import Running, config_of, differences, following
 
 
 @pytest.fixture
@@ -29,49 +27,6 @@ def table(server):
         "INSERT INTO f VALUES " + ", ".join(f"({number}, 'name{number}', {number})" for number in range(1, 5001)),
     )
     return server
-
-
-def config_of(server, world, **job):
-    """A config with one job, `job`, on the table `f`."""
-    config = world.config(**{"table": "f", "key": "f_{id}"} | job)
-    source = {"url": f"mysql://loader@127.0.0.1:{server.port}/test", "password": server.passwords["loader"]}
-    return config.model_copy(update={"source": SourceConfig.model_validate(source)})
-
-
-def differences(config):
-    """What an independent comparison finds: rows without a hash, other hashes, hashes without a row."""
-    verdict = verify(config, config.jobs["job"])
-    return verdict.missing, verdict.different, verdict.extra
-
-
-class Running:
-    """A follower in a thread of its own."""
-
-    def __init__(self, config):
-        self.ear = Ear()
-        self.following = Following(config, list(config.jobs.values()), lambda _: self.ear)
-        self.results, self.errors = [], []
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self):
-        try:
-            self.results = self.following.run()
-        except LoaderError as error:
-            self.errors.append(error)
-
-    def until(self, done, seconds=30):
-        end = time.monotonic() + seconds
-        while not done():
-            assert not self.errors, self.errors
-            assert time.monotonic() < end, [str(event) for event in self.ear.events]
-            time.sleep(0.01)
-
-    def stop(self):
-        self.following.stop()
-        self._thread.join(30)
-        assert not self.errors, self.errors
-        return self.results
 
 
 def test_changes_come(table, world):
@@ -91,13 +46,6 @@ def test_changes_come(table, world):
     assert world.redis.hget("f_0000000007", "name") == b"new"
     assert differences(config) == (0, 0, 0)
     assert [(each.changes, each.written, each.deleted) for each in results] == [(3, 2, 1)]
-
-
-def following(config):
-    """A follower that has come to follow."""
-    running = Running(config)
-    running.until(lambda: running.following.is_following)
-    return running
 
 
 def test_it_goes_on_where_it_was(table, world):

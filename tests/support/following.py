@@ -1,0 +1,69 @@
+"""A follower in a thread of a test, and configs of jobs on a server with a binlog."""
+
+import threading
+import time
+
+from loader.config.servers import SourceConfig
+from loader.errors import LoaderError
+from loader.jobs.follow import Following
+from loader.jobs.verify import verify
+from support.database import Ear
+
+
+def config_of(server, world, **job):
+    """A config with one job, `job`, on the table `f`."""
+    return jobs_of(server, world, job={"table": "f", "key": "f_{id}"} | job)
+
+
+def jobs_of(server, world, **jobs):
+    """A config of jobs by their names."""
+    source = {"url": f"mysql://loader@127.0.0.1:{server.port}/test", "password": server.passwords["loader"]}
+    return world.config_of(jobs).model_copy(update={"source": SourceConfig.model_validate(source)})
+
+
+def differences(config, job="job"):
+    """What an independent comparison finds: rows without a hash, other hashes, hashes without a row."""
+    verdict = verify(config, config.jobs[job])
+    return verdict.missing, verdict.different, verdict.extra
+
+
+class Running:
+    """A follower in a thread of its own."""
+
+    def __init__(self, config):
+        self.ear = Ear()
+        self.following = Following(config, list(config.jobs.values()), lambda _: self.ear)
+        self.results, self.errors = [], []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        try:
+            self.results = self.following.run()
+        except LoaderError as error:
+            self.errors.append(error)
+
+    def until(self, done, seconds=30):
+        end = time.monotonic() + seconds
+        while not done():
+            assert not self.errors, self.errors
+            assert time.monotonic() < end, [str(event) for event in self.ear.events]
+            time.sleep(0.01)
+
+    def stop(self):
+        self.following.stop()
+        self._thread.join(30)
+        assert not self.errors, self.errors
+        return self.results
+
+
+def following(config):
+    """A follower that has come to follow."""
+    running = Running(config)
+    running.until(lambda: running.following.is_following)
+    return running
+
+
+def caught_up(config):
+    """Follow until all changes so far are in Redis; how far each job came."""
+    return Following(config, list(config.jobs.values()), lambda _: Ear()).run(until_caught_up=True)
