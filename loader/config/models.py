@@ -55,7 +55,7 @@ class FollowConfig(Model):
 
     table: Text | None = Field(
         default=None,
-        description="For a query, the table of which all columns of the key are: its changes are followed.",
+        description="For a query, the table that has all columns of the key; its changes are followed.",
     )
     on_lost_position: LostPosition = Field(
         default="stop",
@@ -241,7 +241,7 @@ class JobConfig(Model):
         if follow and query and follow.lock_reads:
             raise ValueError("lock_reads belongs to a table: MySQL locks no rows within a query")
         if follow and table and follow.table not in {None, table}:
-            raise ValueError(f"follows the job's own table: leave its table out, which is not {table}")
+            raise ValueError(f"a job follows its own table, {table}: leave out follow.table, {follow.table}")
         return follow
 
     @field_validator("full_every")

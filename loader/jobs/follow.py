@@ -22,6 +22,7 @@ from loader.mysql.binlog_origin import Origin, earlier, origin
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, replica_of
 from loader.mysql.followed_key import FollowedKey, followed_key
+from loader.mysql.key_text import check_column, zone_of
 from loader.pipeline.events import RunListener
 from loader.pipeline.follow import Follower, PassOwed
 from loader.pipeline.followed_job import FollowedJob
@@ -257,7 +258,12 @@ def _first(now: Origin, facts: Mapping[str, str], why: str) -> FollowedPosition:
 
 
 def _key_of(context: JobContext) -> FollowedKey:
-    return context.on_side_connection(lambda source: followed_key(source, context.plan, context.table))
+    """The columns of the job's key in the followed table; a `PlanError` if the binlog does not tell their texts."""
+    key = context.on_side_connection(lambda source: followed_key(source, context.plan, context.table))
+    zone = context.settings.source.time_zone
+    for column in key.columns:
+        check_column(column, zone_of(zone) if zone else None)
+    return key
 
 
 def _position_of(context: JobContext) -> FollowedPosition:

@@ -33,6 +33,8 @@ def why_unfit(query: str, table: str, database: str) -> str:
     for before, token in zip([None, *outer], outer, strict=False):
         if token.word in OF_OTHER_ROWS and not (before and before.text == "."):
             return f"it has {OF_OTHER_ROWS[token.word]}, so a row of it may change what is read for others"
+    if any(outer[place].text + outer[place + 1].text == ":=" for place in range(len(outer) - 1)):
+        return "it sets variables, so a row of it may change what is read for others"
     if not _groups(outer) and any(_is_aggregate(outer, place) for place in range(len(outer))):
         return "it makes one row of all, so it has to have a GROUP BY with the columns of the key"
     return ""

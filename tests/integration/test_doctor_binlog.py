@@ -113,6 +113,31 @@ def test_cascades(server, config, action):
     assert "FOREIGN KEY (`up`) REFERENCES `parent` (`id`)" in server.sql("SHOW CREATE TABLE f")[0][1]
 
 
+def test_a_query(server, config):
+    """For a query the followed table is looked at: its foreign keys, its columns in the binlog, and the key."""
+    server.sql("ALTER TABLE f ADD CONSTRAINT fk FOREIGN KEY (up) REFERENCES parent (id) ON DELETE CASCADE")
+
+    def query(key):
+        return config(
+            table=None,
+            query="SELECT f.id AS k, f.name, f.id + 1 AS n FROM f",
+            key=f"q_{{{key}}}",
+            follow={"table": "f"},
+        )
+
+    assert is_well(query("k"), "job.binlog-key")
+    assert "has to be a plain column of table 'f'" in found(query("n"))["job.binlog-key"][0][2]
+    if server.is_mariadb:
+        server.sql(fix_of(query("k"), "job.cascades"))
+    assert [level for level, *_ in found(query("k")).get("job.cascades", [("ok",)])] == ["ok"]
+    server.sql("SET GLOBAL binlog_row_image = 'MINIMAL'")
+    try:
+        assert is_well(query("k"), "job.binlog-key")
+        assert "the binlog may lack name" in found(query("name"))["job.binlog-key"][0][2]
+    finally:
+        server.sql("SET GLOBAL binlog_row_image = 'FULL'")
+
+
 def test_hashes_expire(server, config):
     """With a TTL and no schedule the hash of a row that does not change is lost."""
     assert fix_of(config(ttl="1h"), "job.expiry", "warn") == "schedule: {every: 1800s}"

@@ -529,6 +529,12 @@ FAULTS = [
             "reconcile::a_hash_under_a_key_of_text_has_to_show_whose_it_is",
         ),
         (
+            "rows of a followed key of several columns are read whether they are the job's or not",
+            'return f"({self._alternatives(values)})"',
+            "return self._alternatives(values)",
+            "follow_query::many_jobs_of_one_table",
+        ),
+        (
             "the parts of a key are not looked at",
             "if not check(match[place]):",
             "if False:",
@@ -962,6 +968,54 @@ FAULTS = [
             "        check_table(self.context.plan, source)\n",
             "        pass\n",
             "follow::a_column_is_added",
+        ),
+        (
+            "a new definition of the table of a followed query is not noticed",
+            "        self.key.check(source)\n",
+            "",
+            "follow_query::the_table_is_altered",
+        ),
+        (
+            "as many rows as keys are taken for a row of each key",
+            "if not self._is_one_to_one or encoder.rows",
+            "if encoder.rows",
+            "follow_query::letters_change_their_case",
+        ),
+    ),
+    *_of(
+        "mysql/followed_key",
+        (
+            "a computed key of a query is followed",
+            "if key.table != table.name or",
+            "if",
+            "follow_query::queries_that_cannot_be_followed",
+        ),
+        (
+            "a group of a followed query may take its key from any row",
+            "if groups is not None and not any(",
+            "if groups and not any(",
+            "follow_query::queries_that_cannot_be_followed",
+        ),
+        (
+            "columns of the followed table are not of a query's plan",
+            "        if not self.is_query:\n            return {}\n",
+            "        return {}\n",
+            "follow_query::an_enum_is_renamed_while_nobody_follows",
+        ),
+    ),
+    *_of(
+        "mysql/outer_query",
+        (
+            "a followed query may have a LIMIT",
+            '    "limit": "LIMIT", "fetch"',
+            '    "fetch"',
+            "outer_query::unfit",
+        ),
+        (
+            "a followed query may read its table twice",
+            "    if mentions > 1:",
+            "    if mentions > 2:",
+            "outer_query::unfit",
         ),
     ),
     *_of(

@@ -167,6 +167,18 @@ BAD_JOBS = [
         '{query: a, key: "{b}", where: c}',
         "5:38: error: jobs.stu.where: belongs to a table; put it into the query",
     ),
+    (
+        "{query: SELECT 1 AS a, key: 's_{a}', follow: true}",
+        "5:53: error: jobs.stu.follow: needs the table whose rows make the keys of the query: write follow: {table: …}",
+    ),
+    (
+        "{query: SELECT 1 AS a, key: 's_{a}', follow: {table: a, lock_reads: true}}",
+        "5:53: error: jobs.stu.follow: lock_reads belongs to a table: MySQL locks no rows within a query",
+    ),
+    (
+        "{table: a, follow: {table: b}}",
+        "5:27: error: jobs.stu.follow: a job follows its own table, a: leave out follow.table, b",
+    ),
     ("{tabel: stu, table: a}", "5:9: error: jobs.stu.tabel: unknown key; did you mean table?"),
     (
         "{table: a, runs: {}}",
