@@ -62,13 +62,12 @@ def followed_key(source: Connection, plan: Plan, table: Table) -> FollowedKey:
             raise PlanError(f"job {job.name!r}: follow: {table.name} is a view: the binlog names only the tables below")
         columns = tuple(column for name in plan.key_columns if (column := table.column(name)))
         return FollowedKey(table, columns, table, is_query=False)
-    name = followed_table(job)
+    name, query = followed_table(job), query_of(job)
+    if why := why_unfit(query, name, source.database):
+        raise PlanError(f"job {job.name!r}: its query cannot be followed: {why}")
     followed = catalog.table(source, name)
     if followed.is_view:
         raise PlanError(f"job {job.name!r}: follow: {name} is a view: name the table whose rows make the key")
-    query = query_of(job)
-    if why := why_unfit(query, name, source.database):
-        raise PlanError(f"job {job.name!r}: its query cannot be followed: {why}")
     selected = origins(source, query)
     columns = _columns(job, followed, [_selected(selected, key) for key in plan.key_columns], source.database)
     _check_groups(job, followed, selected, columns)

@@ -25,6 +25,8 @@ def why_unfit(query: str, table: str, database: str) -> str:
     """Why other rows of a table may change what a query gives for a key, for people; empty if they cannot."""
     tokens = tokens_of(query)
     outer = [token for token, _ in _outer(tokens)]
+    if any(_is_with(tokens, place, table) for place in range(len(tokens))):
+        return f"its WITH gives the name of table {table!r} to something else"
     mentions = [_is_table(tokens, place, table, database) for place in range(len(tokens))].count(True)
     if not any(_is_table(outer, place, table, database) for place in range(len(outer))):
         return f"it has to name table {table!r} in the FROM of its outermost SELECT"
@@ -111,6 +113,17 @@ def _is_table(tokens: Sequence[Token], place: int, table: str, database: str) ->
     if texts.get(place - 1) == ".":
         return _has(tokens, place - 2) and _name(tokens[place - 2]).lower() == database.lower()
     return texts.get(place - 1) in BEFORE_TABLE
+
+
+def _is_with(tokens: Sequence[Token], place: int, table: str) -> bool:
+    """Whether a token is the name of a table that a WITH defines."""
+    token = tokens[place]
+    before, after = (
+        tokens[max(place - 1, 0)].text.lower(),
+        [each.text.lower() for each in tokens[place + 1 : place + 3]],
+    )
+    is_defined = before in {"with", "recursive", ","} and (after == ["as", "("] or after[:1] == ["("])
+    return is_defined and token.kind in {"word", "name"} and _name(token).lower() == table.lower()
 
 
 def _has(tokens: Sequence[Token], place: int) -> bool:

@@ -93,9 +93,10 @@ def test_a_column_is_added(table, world):
     config = config_of(table, world)
     running = following(config)
     table.sql("ALTER TABLE f ADD COLUMN extra INT NOT NULL DEFAULT 5")
+    running.until(lambda: world.redis.hget("f_0000004999", "extra") == b"5")
+    running.until(lambda: running.following.is_following)
     table.sql("UPDATE f SET extra = 6 WHERE id = 1")
     running.until(lambda: world.redis.hget("f_0000000001", "extra") == b"6")
-    running.until(lambda: world.redis.hget("f_0000004999", "extra") == b"5")
     running.stop()
     assert differences(config) == (0, 0, 0)
 

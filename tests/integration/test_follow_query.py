@@ -84,6 +84,7 @@ UNFIT = {
     "a window": ("SELECT sid AS id, RANK() OVER (ORDER BY name) AS place FROM stu", "window"),
     "UNION": ("SELECT sid AS id FROM stu UNION SELECT id FROM marks", "UNION"),
     "other groups": ("SELECT class AS id, note FROM stu GROUP BY note", "GROUP BY has to name class"),
+    "a CTE": ("WITH stu AS (SELECT sid FROM marks) SELECT sid AS id FROM stu", "its WITH"),
     "one row": ("SELECT sid AS id, COUNT(*) AS n FROM stu", "a GROUP BY"),
 }
 
@@ -94,7 +95,7 @@ def test_queries_that_cannot_be_followed(tables, world, query, words):
     config = jobs_of(tables, world, job=query_job(query, "q_{id}"))
     job = config.jobs["job"]
     with pytest.raises(PlanError, match=words) as refused:
-        Following(config, [job], lambda _: Ear()).run()
+        Following(config, [job], lambda _: Ear()).run(until_caught_up=True)
     assert refused.value.exit_code == Exit.CONFIG
     with pytest.raises(PlanError, match=words):
         preview(config, job)
@@ -228,3 +229,15 @@ def test_rows_that_share_a_key(tables, world):
     caught_up(config)
     assert not world.redis.exists("c_1006", "c_1007")
     assert differences(config)[2] == 0
+
+
+@pytest.mark.parametrize(
+    "job", [{"table": "of_stu", "key": "v_{sid}"}, query_job("SELECT sid FROM of_stu", "v_{sid}", {"table": "of_stu"})]
+)
+def test_views(tables, world, job):
+    """The binlog names no view: to follow one is refused, for a table and for a query."""
+    tables.sql("CREATE OR REPLACE VIEW of_stu AS SELECT sid FROM stu")
+    config = jobs_of(tables, world, job=job)
+    with pytest.raises(PlanError, match="of_stu is a view"):
+        caught_up(config)
+    tables.sql("DROP VIEW of_stu")

@@ -112,5 +112,5 @@ def test_other_types(server, world, kind, is_query):
     job = {"key": "x_{kk}"} | query_of(0) if is_query else {"table": "k0", "key": "x_{k}"}
     config = jobs_of(server, world, job=job)
     with pytest.raises(PlanError, match="column k is"):
-        Following(config, list(config.jobs.values()), lambda _: Ear()).run()
+        Following(config, list(config.jobs.values()), lambda _: Ear()).run(until_caught_up=True)
     assert world.hashes() == {}

@@ -44,11 +44,16 @@ class Running:
             self.errors.append(error)
 
     def until(self, done, seconds=30):
+        """Wait for something; if it does not come, the follower is stopped, so that the test can end."""
         end = time.monotonic() + seconds
-        while not done():
-            assert not self.errors, self.errors
-            assert time.monotonic() < end, [str(event) for event in self.ear.events]
-            time.sleep(0.01)
+        try:
+            while not done():
+                assert not self.errors, self.errors
+                assert time.monotonic() < end, [str(event) for event in self.ear.events]
+                time.sleep(0.01)
+        except BaseException:
+            self.following.stop()
+            raise
 
     def stop(self):
         self.following.stop()

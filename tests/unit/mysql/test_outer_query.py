@@ -20,6 +20,8 @@ UNFIT = [
     ("SELECT sid FROM other.stu", "outermost"),
     ("(SELECT sid FROM stu)", "outermost"),
     ("WITH s AS (SELECT * FROM stu) SELECT a.sid FROM s a JOIN s b", "outermost"),
+    ("WITH m AS (SELECT 1), `stu` AS (SELECT sid FROM marks) SELECT sid FROM stu", "its WITH"),
+    ("WITH RECURSIVE stu (sid) AS (SELECT 1 UNION SELECT sid + 1 FROM stu) SELECT sid FROM stu", "its WITH"),
     ("SELECT a.sid FROM stu a, stu b", "2 times"),
     ("SELECT a.sid FROM stu a JOIN (marks m JOIN stu b)", "2 times"),
     ("SELECT sid FROM stu WHERE sid IN (SELECT MAX(sid) FROM test.stu GROUP BY class)", "2 times"),
