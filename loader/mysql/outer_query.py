@@ -27,18 +27,24 @@ def why_unfit(query: str, table: str, database: str) -> str:
     outer = [token for token, _ in _outer(tokens)]
     if any(_is_with(tokens, place, table) for place in range(len(tokens))):
         return f"its WITH gives the name of table {table!r} to something else"
-    mentions = [_is_table(tokens, place, table, database) for place in range(len(tokens))].count(True)
     if not any(_is_table(outer, place, table, database) for place in range(len(outer))):
         return f"it has to name table {table!r} in the FROM of its outermost SELECT"
-    if mentions > 1:
-        return f"it names table {table!r} {mentions} times, so a row of it may change what is read for others"
-    for before, token in zip([None, *outer], outer, strict=False):
-        if token.word in OF_OTHER_ROWS and not (before and before.text == "."):
-            return f"it has {OF_OTHER_ROWS[token.word]}, so a row of it may change what is read for others"
-    if any(outer[place].text + outer[place + 1].text == ":=" for place in range(len(outer) - 1)):
-        return "it sets variables, so a row of it may change what is read for others"
+    mentions = [_is_table(tokens, place, table, database) for place in range(len(tokens))].count(True)
+    reads = f"it names table {table!r} {mentions} times" if mentions > 1 else _reads_others(outer)
+    if reads:
+        return f"{reads}, so a row of it may change what is read for others"
     if not _groups(outer) and any(_is_aggregate(outer, place) for place in range(len(outer))):
         return "it makes one row of all, so it has to have a GROUP BY with the columns of the key"
+    return ""
+
+
+def _reads_others(outer: Sequence[Token]) -> str:
+    """The clause of a SELECT that looks at several rows at once, for people; empty if there is none."""
+    for before, token in zip([None, *outer], outer, strict=False):
+        if token.word in OF_OTHER_ROWS and not (before and before.text == "."):
+            return f"it has {OF_OTHER_ROWS[token.word]}"
+        if before and before.text + token.text == ":=":
+            return "it sets variables"
     return ""
 
 

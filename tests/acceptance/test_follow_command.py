@@ -129,11 +129,11 @@ def test_max_age(server, desk):
 
 
 def test_a_query(desk):
-    """What a query gives is not in the binlog."""
+    """What a query gives is not in the binlog: which table to follow has to be said."""
     desk.write({"stu": {"query": "SELECT 1 AS sid", "key": "stu_{sid}"}})
     result = desk.run("follow", "stu")
     assert (result.code, result.out) == (2, "")
-    assert "only a table can be followed" in result.err
+    assert "write follow: {table: …}" in result.err
 
 
 def test_no_binlog(server, desk):

@@ -1013,8 +1013,8 @@ FAULTS = [
         ),
         (
             "a followed query may read its table twice",
-            "    if mentions > 1:",
-            "    if mentions > 2:",
+            "if mentions > 1 else",
+            "if mentions > 2 else",
             "outer_query::unfit",
         ),
     ),
