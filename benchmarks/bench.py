@@ -55,6 +55,7 @@ class Case:
     most: int = 99  # rounds at most: it is long
     least: int = 1  # runs at least
     loaded: bool = False  # whether the table is in the target when it begins
+    write: str = "hmset"  # how the loader writes hashes
     exact: bool = True  # whether its hashes are MySQL's bytes; else they are counted only
 
 
@@ -128,13 +129,13 @@ def limit(servers: Servers, case: Case) -> list[str]:
     """A `redis-cli --pipe` a master, at the same time, with what the loader would send."""
     lines = [
         f"{_redis_cli()} -p {port} --pipe < {shlex.quote(str(path))} & pids+=($!)"
-        for port, path in servers.commands(case.table).items()
+        for port, path in servers.commands(case.table, case.write).items()
     ]
     return ["bash", "-c", "\n".join([*lines, 'for pid in "${pids[@]}"; do wait "$pid" || exit 1; done'])]
 
 
 def _words(servers: Servers, case: Case, command: str) -> list[str]:
-    config = str(servers.config(case.table, case.target))
+    config = str(servers.config(case.table, case.target, case.write))
     return ["-c", config, command, case.table, "-o", "json", *case.words]
 
 
@@ -187,6 +188,13 @@ CASES = (
     Case("orders/cluster", "orders", "cluster", sync, "start/orders"),
     Case("orders/backfill", "orders", "cluster", backfill, "start/orders backfill"),
     Case("orders/verify", "orders", "cluster", verify, "start/verify", loaded=True),
+    Case("wide_30/limit", "wide_30", "cluster", limit),
+    Case("wide_30/cluster", "wide_30", "cluster", sync, "start/orders"),
+    *(
+        Case(f"{table}/{name}", table, "cluster", command, base, write="restore")
+        for table, start in (("stu", "start/stu"), ("orders", "start/orders"), ("wide_30", "start/orders"))
+        for name, command, base in (("ready-made limit", limit, ""), ("ready-made", sync, start))
+    ),
     Case("rows/tenth", "stu_tenth", "cluster", sync, "start/stu"),
     Case("rows/fivefold", "stu_fivefold", "cluster", sync, "start/stu", most=2),
     Case("memory/half", "stu_half", "cluster", sync, "start/stu", words=FOUR, most=2),

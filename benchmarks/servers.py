@@ -88,6 +88,7 @@ def tables(scale: float) -> dict[str, Table]:
         "orders_five": Table(5, ORDERS, ORDERS_ROW, "orders", "id"),
         "wide_4": wide(rows(500_000), 4),
         "wide_12": wide(rows(500_000), 12),
+        "wide_30": wide(rows(200_000), 30),
         "wide_40": wide(rows(500_000), 40),
     }
 
@@ -179,10 +180,11 @@ class Servers:
         """Names of a table's columns, each with whether it may be NULL."""
         return [(row[0].decode(), row[2] == b"YES") for row in self.sql(f"SHOW COLUMNS FROM {table}")]
 
-    def config(self, table: str, target: str) -> Path:
+    def config(self, table: str, target: str, write: str = "hmset") -> Path:
         """A config whose job is named like the table."""
-        path = self.directory / f"{table}-{target or 'none'}.yaml"
-        job = {"table": table, "key": f"{self.tables[table].prefix}_{{{self.tables[table].key}}}"}
+        path = self.directory / f"{table}-{target or 'none'}-{write}.yaml"
+        key = f"{self.tables[table].prefix}_{{{self.tables[table].key}}}"
+        job = {"table": table, "key": key, "write": write}
         document = {
             "version": 1,
             "source": {
@@ -195,11 +197,11 @@ class Servers:
         path.write_text(json.dumps(document))
         return path
 
-    def commands(self, table: str) -> dict[int, Path]:
+    def commands(self, table: str, write: str = "hmset") -> dict[int, Path]:
         """Files with the commands of a table for each master, made once, by the loader's encoder."""
-        paths = {port: self.directory / f"{table}-{port}.resp" for port in self.masters["cluster"]}
+        paths = {port: self.directory / f"{table}-{port}-{write}.resp" for port in self.masters["cluster"]}
         if not all(path.exists() for path in paths.values()):
-            settings = load_config([self.config(table, "cluster")])
+            settings = load_config([self.config(table, "cluster", write)])
             with open_job(settings, settings.jobs[table], Options()) as ends, Connection(settings.source) as source:
                 writer = _Files(ends.target.slots, paths)
                 transfer(ends.plan, ends.plan.select(Chunk(1)), source, writer, ends.throttle)
@@ -356,6 +358,7 @@ class _Files:
     """Takes batches in place of a writer, into a file for each node."""
 
     most = MOST
+    restores = True
 
     def __init__(self, slots: SlotMap, paths: dict[int, Path]) -> None:
         self._slots = slots

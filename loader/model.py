@@ -149,6 +149,15 @@ class Layout:
     ttl_jitter: int = 0  # seconds in either direction
     checks_ttl: bool = False  # without a ttl: whether to check if each hash has a time to live
     most: int = MOST  # bytes of a key or value: a larger one makes Redis close the connection
+    listpack: "Listpack | None" = None  # up to which a row travels as a ready-made hash, if any does
+
+
+@dataclass(frozen=True, slots=True)
+class Listpack:
+    """Up to how many fields, and bytes of a name or value, Redis keeps a hash as a listpack."""
+
+    fields: int
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,7 @@ Cluster = Annotated[
     Literal["auto", True, False], BeforeValidator(cluster_of), schema_of({"enum": ["auto", True, False]})
 ]
 Nulls = Annotated[Literal["omit", "empty"], schema_of({"enum": ["omit", "empty"]})]
+Write = Annotated[Literal["hmset", "restore", "auto"], schema_of({"enum": ["hmset", "restore", "auto"]})]
 LostPosition = Annotated[Literal["stop", "backfill"], schema_of({"enum": ["stop", "backfill"]})]
 Name = Annotated[str, StringConstraints(pattern=JOB_NAME)]
 Listen = Annotated[

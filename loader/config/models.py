@@ -27,6 +27,7 @@ from loader.config.fields import (
     Rows,
     Sql,
     Text,
+    Write,
     followed,
     or_boolean,
     secret_of,
@@ -158,6 +159,11 @@ class JobConfig(Model):
     )
     where: Sql | None = Field(default=None, description="The condition that rows must satisfy; trusted SQL.")
     nulls: Nulls = Field(default="omit", description="Whether a NULL leaves its field out or empty.")
+    write: Write = Field(
+        default="hmset",
+        description="How a hash is written: by HMSET, or ready-made, which replaces it whole for less of Redis's work;"
+        " auto: ready-made if Redis takes it.",
+    )
     ttl: Duration | None = Field(default=None, description="When a key expires after its last write; never if null.")
     ttl_jitter: Percent = Field(
         default=0, description="How far a key may expire before or after its ttl.", json_schema_extra={"default": "0%"}

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from loader.doctor.findings import Check, Finding, fail, ok, warn
 from loader.doctor.job_plan import PlannedJob
 from loader.doctor.redis import RedisProbe
+from loader.errors import Kind, LoaderError
 from loader.formats import mebibytes
-from loader.model import Node
+from loader.model import Listpack, Node
 from loader.mysql.keys import KeyMatcher
 from loader.pipeline.capacity import bytes_needed, sample
 from loader.pipeline.throttle import Throttle
+from loader.redis.acl import RESTORE_RIGHT
+from loader.redis.ready_made import SINCE, USUAL, listpack_of
 from loader.report.values import shown
 from loader.wire.slots import slot_of
 from loader.words import counted
@@ -21,6 +24,8 @@ NAMED = 3  # keys named in a finding
 GONE = -2  # TTL's reply for a missing key
 SCANNED = 1000  # keys that SCAN visits in one command
 SCANS = 2  # SCANs of a master: one from a random place, one that continues, or starts over at the end
+MOSTLY = 0.8  # of the rows have to be small for ready-made hashes to pay
+SAVED = ((6, ""), (20, "half"))  # of Redis's work for a row, by how many fields there are
 SPARE = 1.25  # what maxmemory should be, as a multiple of the memory in use afterwards
 
 
@@ -92,10 +97,10 @@ def _types(facing: JobOnRedis) -> Iterator[Finding]:
     more = f" and {len(wrong) - NAMED:,} more" if len(wrong) > NAMED else ""
     node = wrong[0][0]
     here = [key.decode(errors="surrogateescape") for of, key, _ in wrong if of == node][:NAMED]
-    yield fail(
-        f"{named}{more}: their rows would be rejected; unless someone needs them, delete them",
-        facing.redis.cli("UNLINK", here[0], node=node),
-    )
+    fate = "their rows would be rejected; unless someone needs them, delete them"
+    if facing.planned.job.write != "hmset":
+        fate = "ready-made hashes would replace them; if someone needs them, give the job another key"
+    yield fail(f"{named}{more}: {fate}", facing.redis.cli("UNLINK", here[0], node=node))
 
 
 def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
@@ -117,6 +122,50 @@ def _ttl(facing: JobOnRedis) -> Iterator[Finding]:
         yield warn(f"{odd:,} of {counted(seen, 'hash')} looked at will expire, though the job has no ttl", fix)
 
 
+def _write(facing: JobOnRedis) -> Iterator[Finding]:
+    """Whether rows can be written ready-made, and whether that pays, from the first rows."""
+    write, limits = facing.planned.job.write, USUAL
+    if write != "hmset":
+        try:
+            limits = listpack_of(facing.redis.target)
+        except LoaderError as error:
+            told = fail if write == "restore" else warn
+            fix = facing.redis.cli("ACL", "SETUSER", facing.redis.account, RESTORE_RIGHT)
+            yield told(f"write: {write}: {error}", fix if error.kind is Kind.ACCESS else "write: hmset")
+            return
+    rows = facing.rows
+    if not rows:
+        yield ok("there are no rows")
+        return
+    small = sum(_fits(words, limits) for words in rows)
+    seen = (
+        f"{counted(len(rows[0]) // 2 - 1, 'field')}, {small / len(rows):.0%} of {counted(len(rows), 'row')} within"
+        f" {limits.fields} fields of {limits.longest} bytes"
+    )
+    if write != "hmset":
+        yield ok(f"ready-made: {seen}")
+    elif small >= MOSTLY * len(rows) and _takes_them(facing) and (saved := _saved(len(rows[0]) // 2 - 1)):
+        yield ok(f"{seen}: `write: restore` would save {saved} of Redis's work")
+    else:
+        yield ok(f"{seen}: HMSET is right")
+
+
+def _takes_them(facing: JobOnRedis) -> bool:
+    """Whether all masters are new enough for ready-made hashes."""
+    versions = (info.get("redis_version", "0") for info in facing.redis.masters.values())
+    return all(int(version.partition(".")[0]) >= SINCE for version in versions)
+
+
+def _fits(words: Sequence[bytes], limits: Listpack) -> bool:
+    """Whether the hash that an HMSET makes is a listpack."""
+    return len(words) // 2 - 1 <= limits.fields and max(map(len, words[2:])) <= limits.longest
+
+
+def _saved(fields: int) -> str:
+    """How much a ready-made hash saves, as measured with small values; empty if it is little."""
+    return next((text for most, text in SAVED if fields < most), "two thirds")
+
+
 def _scanned(facing: JobOnRedis, node: Node, pattern: str) -> Iterator[bytes]:
     """Keys of a master that match a pattern, from a random place on."""
     cursor = str(random.getrandbits(48))  # the place of a sample is no secret
@@ -135,4 +184,4 @@ def _kinds(facing: JobOnRedis, node: Node, keys: Sequence[bytes]) -> Iterator[tu
             yield key, kind
 
 
-FACING: Mapping[str, Check[JobOnRedis]] = {"size": _size, "types": _types, "ttl": _ttl}
+FACING: Mapping[str, Check[JobOnRedis]] = {"size": _size, "types": _types, "ttl": _ttl, "write": _write}

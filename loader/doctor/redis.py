@@ -26,7 +26,7 @@ from loader.errors import Kind, LoaderError
 from loader.formats import mebibytes
 from loader.model import Node
 from loader.mysql.keys import escape_glob
-from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, lacking_words, questions
+from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, RESTORE_RIGHT, lacking_words, questions
 from loader.redis.client import RedisClient
 from loader.redis.errors import RENAMED, UNNAME
 from loader.redis.migrations import in_words, moves
@@ -329,18 +329,20 @@ def _rights(patient: RedisProbe) -> Iterator[Finding]:
 def _lacking(patient: RedisProbe, node: Node) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words of ACL SETUSER that the account lacks at a node, and the commands that the node does not know."""
     patterns = _patterns(patient.settings)
-    asked = questions(patterns)
+    restores = any(job.write == "restore" for job in patient.settings.jobs.values())
+    rights = f"{REDIS_RIGHTS} {RESTORE_RIGHT}" if restores else REDIS_RIGHTS
+    asked = questions(patterns, rights)
     words = json.dumps(list(asked.values()))
     (reply,) = patient.target.commands(node, [["EVAL", REFUSED, 0, words]])
     if not isinstance(reply, Exception):
         places = list(asked)
-        refused = lacking_words({places[number - 1] for number in reply if number > 0}, list(patterns.values()))
+        refused = lacking_words({places[number - 1] for number in reply if number > 0}, list(patterns.values()), rights)
         unknown = [places[-number - 1][0][1:].partition("|")[0].upper() for number in reply if number < 0]
         return refused, tuple(name for name in dict.fromkeys(unknown) if patient.target.cluster or name != "CLUSTER")
     error = patient.target.error(reply, node)
     if not error.kind.is_refusal or error.fix:
         raise error
-    return tuple(REDIS_RIGHTS.split()), ()  # without EVAL the rights cannot be checked, and those it has do no harm
+    return tuple(rights.split()), ()  # without EVAL the rights cannot be checked, and those it has do no harm
 
 
 def _clock(patient: RedisProbe) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from loader.lab.process import HOST, Server, program
-from loader.redis.acl import REDIS_RIGHTS
+from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT
 
 REPLY = 10  # seconds that a node has to answer
 
@@ -42,7 +42,7 @@ def command(home: Path, port: int, password: str) -> list[str]:
         port=port,
         directory=str(home).replace("\\", "\\\\").replace('"', '\\"'),
         password_hash=hashlib.sha256(password.encode()).hexdigest(),
-        rights=REDIS_RIGHTS,
+        rights=f"{REDIS_RIGHTS} {RESTORE_RIGHT}",
     )
     conf.write_text(text, encoding="utf-8")
     return [server_program(), str(conf)]

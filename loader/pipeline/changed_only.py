@@ -237,6 +237,10 @@ class _CallFirst:
     def most(self) -> int:
         return self._writer.most
 
+    @property
+    def restores(self) -> bool:
+        return self._writer.restores
+
     def begin(self) -> SlotMap:
         return self._writer.begin()
 

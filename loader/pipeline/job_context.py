@@ -22,6 +22,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.retry import BRIEFLY, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
+from loader.redis.ready_made import listpack_of
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
@@ -272,10 +273,26 @@ def _reached(settings: Config, plan: Plan, beside: RedisClient | None) -> tuple[
         target.refresh(force=True)
         if plan.layout.ttl is None and _has_mortal(target, settings.jobs):
             plan = replace(plan, layout=replace(plan.layout, checks_ttl=True))
+        if plan.job.write != "hmset":
+            plan = _ready_made(plan, target)
     except LoaderError:
         target.close()
         raise
     return target, plan
+
+
+def _ready_made(plan: Plan, target: RedisClient) -> Plan:
+    """The plan with hashes that are written ready-made; with a warning if they cannot be, and need not."""
+    try:
+        limits = listpack_of(target)
+    except LoaderError as error:
+        if error.transient:
+            raise
+        if plan.job.write == "restore":
+            error.args = (f"job {plan.job.name!r}: write: restore: {error}; write: hmset does without",)
+            raise
+        return replace(plan, warnings=(f"rows are written by HMSET: {error}", *plan.warnings))
+    return replace(plan, layout=replace(plan.layout, listpack=limits))
 
 
 def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:

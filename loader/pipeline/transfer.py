@@ -31,6 +31,10 @@ class BatchWriter(Protocol):
     def most(self) -> int:
         """Largest key or value in bytes that it accepts."""
 
+    @property
+    def restores(self) -> bool:
+        """Whether it accepts ready-made hashes."""
+
     def begin(self) -> SlotMap:
         """Return the map for the next batches."""
 
@@ -68,6 +72,7 @@ def transfer(
     """Move the rows of a statement from the source through the encoder to the writer, except those that are `known`."""
     slots = writer.begin()
     layout = plan.layout if plan.layout.most <= writer.most else replace(plan.layout, most=writer.most)
+    layout = layout if writer.restores else replace(layout, listpack=None)
     encoder = Encoder(layout, slots.owners, len(slots.nodes), known)
     paced, grant = 0, throttle.grant()
     with source.stream(statement) as stream:

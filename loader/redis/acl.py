@@ -9,6 +9,8 @@ REDIS_RIGHTS = (
     " +ping +select +client|id +client|setname +client|kill +client|list +lpush +ltrim +lrange"
 )
 
+RESTORE_RIGHT = "+restore"  # for jobs that write ready-made hashes
+
 # Commands without a key; all others of the rights have one.
 KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
 
@@ -27,10 +29,10 @@ return refused
 Question = tuple[str, str]  # a right, and the key pattern with which it is needed, empty if there is no key
 
 
-def questions(patterns: Mapping[str, str]) -> dict[Question, list[str]]:
+def questions(patterns: Mapping[str, str], rights: str = REDIS_RIGHTS) -> dict[Question, list[str]]:
     """The commands with which to check each right; `patterns` are by the prefixes of keys that match them."""
     asked: dict[Question, list[str]] = {}
-    for right in REDIS_RIGHTS.split():
+    for right in rights.split():
         words = right[1:].split("|")
         if _is_keyless(right):
             asked[right, ""] = [*words, "", "0"] if right == "+eval" else words
@@ -39,12 +41,14 @@ def questions(patterns: Mapping[str, str]) -> dict[Question, list[str]]:
     return asked
 
 
-def lacking_words(refused: Collection[Question], patterns: Sequence[str]) -> tuple[str, ...]:
+def lacking_words(
+    refused: Collection[Question], patterns: Sequence[str], needed: str = REDIS_RIGHTS
+) -> tuple[str, ...]:
     """The rights that ACL SETUSER must add so that nothing is refused.
 
     A right that is refused with every pattern is missing, unless those patterns are refused with every right.
     """
-    rights = REDIS_RIGHTS.split()
+    rights = needed.split()
     keyed = {right for right in rights if not _is_keyless(right)}
     by_pattern: dict[str, set[str]] = {pattern: set() for pattern in patterns}
     for right, pattern in refused:

@@ -52,6 +52,8 @@ class HashChecker:
         self._links = NodePool(target, _least, self._take)
         self.slots = target.slots
 
+    restores = False  # fields are compared
+
     @property
     def most(self) -> int:
         """Largest value in bytes that all nodes accept."""

@@ -24,6 +24,8 @@ class CollectingWriter:
         self._rows: Counter[str] = Counter()
         self._bytes = 0
 
+    restores = False  # HMSET is what people can read
+
     @property
     def most(self) -> int:
         """Largest value in bytes that would be sent."""

@@ -86,7 +86,7 @@ def _node(reply: Any) -> bool:
 
 KINDS: Mapping[str, Kind] = {
     "SET": _maybe,  # NX, if the key exists
-    **dict.fromkeys(("PING", "TYPE", "ASKING", "SELECT", "LTRIM", "HMSET"), _text),
+    **dict.fromkeys(("PING", "TYPE", "ASKING", "SELECT", "LTRIM", "HMSET", "RESTORE"), _text),
     **dict.fromkeys(("HSET", "HDEL", "HLEN", "DEL", "UNLINK", "EXISTS", "DBSIZE", "WAIT", "LPUSH"), _number),
     **dict.fromkeys(("EXPIRE", "PEXPIRE", "PERSIST", "TTL", "PTTL"), _number),
     **dict.fromkeys(("GET", "HGET", "RANDOMKEY"), _maybe),

@@ -89,6 +89,8 @@ class PipelineWriter:
         self._redirected: set[Node] = set()  # likewise, nodes that took commands which others had refused
         self._exposed: set[Node] = set()  # of those, masters some of whose replicas may lack them
 
+    restores = True
+
     def guard(self, check: Callable[[], None]) -> None:
         """Set the check that runs before anything is sent."""
         self._links.guard = check

@@ -121,6 +121,9 @@ def plan_text(preview: "Preview") -> str:
         *_increment_lines(preview),
         "commands    of the first rows, with the node of their slot; nothing was sent",
     ]
+    if limits := plan.layout.listpack:
+        size = f"{counted(limits.fields, 'field')} of {limits.longest:,} bytes each"
+        lines.append(f"            rows of up to {size} travel ready-made, as RESTORE")
     lines += [f"  {node}  {command_text(words)}" for node, words in preview.commands]
     return "\n".join(lines if preview.commands else [*lines, "  none: there are no rows"])
 

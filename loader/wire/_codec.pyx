@@ -7,15 +7,58 @@ something is written to it. What is rare (a row of more than one packet, one tha
 
 from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from loader.errors import Kind, SourceError
-from loader.wire.encoder import ROOM, SEED, refusal
+from loader.wire.encoder import ROOM, SEED, refusal, restorable
+from loader.wire.listpack import FORMAT, HASH_AS_LISTPACK, crc64_power, crc64_table, entry
 from loader.wire.packets import HEADER, PACKET_MAX, is_last
 from loader.wire.resp import NEVER, SET, no_reply, too_many_replies
 from loader.model import Batch
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) && defined(__GNUC__)
+    #include <immintrin.h>
+    #define CAN_FOLD __builtin_cpu_supports("pclmul")
+    #define LOAD(at) _mm_loadu_si128((const __m128i *)(at))
+    #define FOLD(x, by) _mm_xor_si128(_mm_clmulepi64_si128(x, by, 0x00), _mm_clmulepi64_si128(x, by, 0x11))
+
+    /* Leaves 16 bytes with the same checksum as `size` bytes, which are one or more times 16. The powers of x by which
+       the halves of 16 bytes move on: by 64 bytes, then by 16. See Intel's "Fast CRC Computation for Generic
+       Polynomials Using PCLMULQDQ Instruction". */
+    __attribute__((target("pclmul"), unused))
+    static void fold(const unsigned char *data, Py_ssize_t size, const uint64_t *powers, unsigned char *folded) {
+        const unsigned char *end = data + size;
+        const __m128i by64 = LOAD(powers), by16 = LOAD(powers + 2);
+        __m128i a = LOAD(data);
+        if (size >= 64) {
+            __m128i b = LOAD(data + 16), c = LOAD(data + 32), d = LOAD(data + 48);
+            for (data += 64; end - data >= 64; data += 64) {
+                a = _mm_xor_si128(FOLD(a, by64), LOAD(data));
+                b = _mm_xor_si128(FOLD(b, by64), LOAD(data + 16));
+                c = _mm_xor_si128(FOLD(c, by64), LOAD(data + 32));
+                d = _mm_xor_si128(FOLD(d, by64), LOAD(data + 48));
+            }
+            b = _mm_xor_si128(FOLD(a, by16), b);
+            c = _mm_xor_si128(FOLD(b, by16), c);
+            a = _mm_xor_si128(FOLD(c, by16), d);
+        } else {
+            data += 16;
+        }
+        for (; data < end; data += 16)
+            a = _mm_xor_si128(FOLD(a, by16), LOAD(data));
+        _mm_storeu_si128((__m128i *)folded, a);
+    }
+    #else
+    #define CAN_FOLD 0
+    #define fold(data, size, powers, folded) memcpy(folded, data, 16)
+    #endif
+    """
+    bint CAN_FOLD
+    void fold(const unsigned char* data, Py_ssize_t size, const uint64_t* powers, unsigned char* folded) noexcept nogil
 
 cdef Py_ssize_t FULL_AT = ROOM
 cdef Py_ssize_t FIRST = ROOM + ROOM // 4  # bytes that a node's buffer begins with: rarely too few
@@ -41,6 +84,27 @@ cdef void make_crc() noexcept:
 
 
 make_crc()
+
+cdef uint64_t CRC64[8][256]  # of a byte, and with as many bytes of zeros behind it
+cdef uint64_t POWERS[4]
+cdef bint CAN_MULTIPLY = CAN_FOLD
+
+
+cdef void make_crc64() noexcept:
+    cdef int zeros, byte
+    for byte, value in enumerate(crc64_table()):
+        CRC64[0][byte] = value
+    for zeros in range(1, 8):
+        for byte in range(256):
+            CRC64[zeros][byte] = (CRC64[zeros - 1][byte] >> 8) ^ CRC64[0][CRC64[zeros - 1][byte] & 0xFF]
+
+
+make_crc64()
+POWERS[0], POWERS[1], POWERS[2], POWERS[3] = [crc64_power(bits - 1) for bits in (512 + 64, 512, 128 + 64, 128)]
+
+cdef unsigned char KIND = HASH_AS_LISTPACK
+cdef unsigned char VERSION = FORMAT
+cdef Py_ssize_t BEFORE = 24  # bytes in front of a listpack: zeros, what it is, and its length
 
 
 cdef enum Stop:
@@ -115,6 +179,25 @@ cdef inline unsigned int slot_of(const unsigned char* key, Py_ssize_t size) noex
     return crc_of(key, size, 0) & 16383
 
 
+cdef uint64_t crc64_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
+    """See `listpack.crc64`; of one or more times 16 bytes, which are read as they lie in memory."""
+    cdef uint64_t crc = 0, word
+    cdef unsigned char folded[16]
+    if CAN_MULTIPLY:
+        fold(data, size, POWERS, folded)
+        data, size = folded, 16
+    while size > 0:
+        memcpy(&word, data, 8)
+        crc ^= word
+        crc = (
+            CRC64[7][crc & 0xFF] ^ CRC64[6][crc >> 8 & 0xFF] ^ CRC64[5][crc >> 16 & 0xFF] ^ CRC64[4][crc >> 24 & 0xFF]
+            ^ CRC64[3][crc >> 32 & 0xFF] ^ CRC64[2][crc >> 40 & 0xFF] ^ CRC64[1][crc >> 48 & 0xFF] ^ CRC64[0][crc >> 56]
+        )
+        data += 8
+        size -= 8
+    return crc
+
+
 cdef uint64_t digest_of(const unsigned char* data, Py_ssize_t size) noexcept nogil:
     """See `encoder.digest_of`; words are read as they lie in memory, which is little-endian on all targets."""
     cdef uint64_t factor = <uint64_t>0xC6A4A7935BD1E995
@@ -170,6 +253,72 @@ cdef inline unsigned char* put_bulk(unsigned char* to, const unsigned char* text
     return to + 2
 
 
+cdef inline unsigned char* put_decimal(unsigned char* to, Py_ssize_t number) noexcept nogil:
+    """Write a number as a bulk string; its digits are what `put_number` writes between its sign and its line end."""
+    cdef unsigned char digits[32]
+    return put_bulk(to, digits + 1, put_number(digits, 36, number) - digits - 3)
+
+
+cdef inline bint is_integer(const unsigned char* text, Py_ssize_t size, int64_t* number) noexcept nogil:
+    """Whether a text is an integer of 64 bits, written as Redis would write it."""
+    cdef bint is_negative = size > 1 and text[0] == 45
+    cdef Py_ssize_t i = is_negative
+    cdef unsigned int digit
+    cdef uint64_t value = 0
+    if size - i < 1 or size - i > 19:
+        return False
+    if text[i] == 48:
+        number[0] = 0
+        return size == 1
+    for i in range(i, size):
+        digit = <unsigned int>text[i] - 48
+        if digit > 9:
+            return False
+        value = 10 * value + digit
+    if value > <uint64_t>0x7FFFFFFFFFFFFFFF + is_negative:
+        return False
+    number[0] = <int64_t>(0 - value if is_negative else value)
+    return True
+
+
+cdef inline unsigned char* put_entry(unsigned char* to, const unsigned char* text, Py_ssize_t size) noexcept nogil:
+    """See `listpack.entry`; numbers are written as they lie in memory, which is little-endian on all targets."""
+    cdef unsigned char* start = to
+    cdef int64_t number
+    cdef int width
+    if is_integer(text, size, &number):
+        if 0 <= number < 128:
+            to[0], to[1] = <unsigned char>number, 1
+            return to + 2
+        if -4096 <= number < 4096:
+            to[0], to[1], to[2] = <unsigned char>(0xC0 | (number >> 8 & 0x1F)), <unsigned char>(number & 0xFF), 2
+            return to + 3
+        if -32768 <= number < 32768:
+            to[0], width = 0xF1, 2
+        elif -8388608 <= number < 8388608:
+            to[0], width = 0xF2, 3
+        elif number == <int32_t>number:
+            to[0], width = 0xF3, 4
+        else:
+            to[0], width = 0xF4, 8
+        memcpy(to + 1, &number, width)
+        to[1 + width] = 1 + width
+        return to + 2 + width
+    if size < 64:
+        to[0] = <unsigned char>(0x80 | size)
+        to += 1
+    else:
+        to[0], to[1] = <unsigned char>(0xE0 | (size >> 8)), <unsigned char>(size & 0xFF)
+        to += 2
+    to = put(to, text, size)
+    size = to - start
+    if size < 128:
+        to[0] = <unsigned char>size
+        return to + 1
+    to[0], to[1] = <unsigned char>(size >> 7), <unsigned char>(size & 0x7F | 0x80)
+    return to + 2
+
+
 cdef inline bint reserve(Out* out, Py_ssize_t need, Py_ssize_t first) noexcept nogil:
     """Make room for `need` more bytes; at least `first`. False if there is no memory."""
     cdef Py_ssize_t room
@@ -215,6 +364,10 @@ cdef class Encoder:
     cdef uint64_t _mask
     cdef Out _digests
     cdef Out _keys
+    cdef bint _restores
+    cdef Py_ssize_t _most_fields, _longest
+    cdef Text* _entry  # the name of each field in a listpack
+    cdef Out _dump  # of the current row
 
     def __cinit__(self, layout, owners, Py_ssize_t nodes, known=None):
         cdef Py_ssize_t i
@@ -229,10 +382,18 @@ cdef class Encoder:
         self._field = <Py_ssize_t*>calloc(self._fields + 1, sizeof(Py_ssize_t))
         self._out = <Out*>calloc(nodes + 1, sizeof(Out))
         self._expires = <Out*>calloc(nodes + 1, sizeof(Out))
-        if not (self._cell and self._piece and self._name and self._field and self._out and self._expires):
+        self._entry = <Text*>calloc(self._fields + 1, sizeof(Text))
+        if not (
+            self._cell and self._piece and self._name and self._field and self._out and self._expires and self._entry
+        ):
             raise MemoryError
         names = [b"$%d\r\n%b\r\n" % (len(name), name) for name, _ in layout.fields]
-        self._keep = (names, layout)
+        limits = restorable(layout)
+        entries = []
+        if limits is not None:
+            self._restores, self._most_fields, self._longest = True, limits.fields, limits.longest
+            entries = [entry(name) for name, _ in layout.fields]
+        self._keep = (names, entries, layout)
         for i in range(self._pieces):
             piece = layout.key[i]
             if isinstance(piece, bytes):
@@ -245,6 +406,8 @@ cdef class Encoder:
             self._check_cell(layout.fields[i][1])
             self._name[i].data, self._name[i].size = <const unsigned char*><bytes>names[i], len(names[i])
             self._field[i] = layout.fields[i][1]
+            if self._restores:
+                self._entry[i].data, self._entry[i].size = <const unsigned char*><bytes>entries[i], len(entries[i])
         self._nulls_empty, self._most = layout.nulls_empty, layout.most
         self._has_ttl = layout.ttl is not None
         self._checks_ttl = layout.checks_ttl and not self._has_ttl
@@ -275,6 +438,8 @@ cdef class Encoder:
         free(self._known)
         free(self._digests.data)
         free(self._keys.data)
+        free(self._entry)
+        free(self._dump.data)
 
     cdef _learn(self, bytes known):
         """Put the known digests into a table, at least half of which stays empty."""
@@ -561,9 +726,10 @@ cdef class Encoder:
 
     cdef inline Stop _write(self, Out* out, Out* expires) noexcept nogil:
         """Write the commands of the row."""
-        cdef Py_ssize_t i, key = self._key_size, present = 0, need = 2 * (WORDS + key)
+        cdef Py_ssize_t i, key = self._key_size, present = 0, longest = 0, need = 2 * (WORDS + key)
         cdef Text* text
         cdef unsigned char* to
+        cdef Stop stop
         # A field may be named more than once, so count its value each time.
         for i in range(self._fields):
             text = &self._cell[self._field[i]]
@@ -572,8 +738,13 @@ cdef class Encoder:
                 return REFUSED
             if text.data != NULL or self._nulls_empty:
                 present += 1
+                longest = max(longest, text.size)
         if not reserve(out, need, self._first):
             return NO_MEMORY
+        if self._restores and 0 < present <= self._most_fields and longest <= self._longest:
+            stop = self._restore(out, present, need)
+            if stop != LONG:
+                return stop
         to = out.data + out.size
         if present:
             to = put(put_number(to, 42, 2 + 2 * present), b"$5\r\nHMSET\r\n", 11)
@@ -596,20 +767,73 @@ cdef class Encoder:
             return FOUND
         return NO_MEMORY
 
-    cdef bint _expire(self, Out* out) noexcept nogil:
-        """Write EXPIRE or TTL of the current key; false if there is no memory. See `encoder.ttl_of`."""
-        cdef Py_ssize_t key = self._key_size
-        cdef unsigned char number[32]
+    cdef Stop _restore(self, Out* out, Py_ssize_t present, Py_ssize_t need) noexcept nogil:
+        """Write the row as a ready-made hash of `present` fields; there is room in `out`. See `listpack.dump_of`.
+
+        LONG: that is longer than Redis accepts.
+        """
+        cdef Py_ssize_t i, size, zeros
+        cdef uint64_t crc
+        cdef Text* text
+        cdef unsigned char* listpack
+        cdef unsigned char* start
         cdef unsigned char* to
-        cdef Py_ssize_t seconds = crc_of(self._key, key, 0)
-        seconds = self._ttl - self._jitter + (seconds * (2 * self._jitter + 1) >> 16)
+        if not reserve(&self._dump, need, 4096):
+            return NO_MEMORY
+        listpack = start = self._dump.data + BEFORE
+        to = listpack + 6
+        for i in range(self._fields):
+            text = &self._cell[self._field[i]]
+            if text.data != NULL or self._nulls_empty:
+                to = put_entry(put(to, self._entry[i].data, self._entry[i].size), text.data, text.size)
+        to[0], to[1], to[2] = 0xFF, VERSION, 0
+        size = to + 1 - listpack
+        to += 3
+        for i in range(4):
+            listpack[i] = size >> (8 * i) & 0xFF
+        listpack[4], listpack[5] = 2 * present & 0xFF, 2 * present >> 8
+        if size < 64:
+            start -= 1
+            start[0] = <unsigned char>size
+        elif size < 16384:
+            start -= 2
+            start[0], start[1] = <unsigned char>(0x40 | (size >> 8)), <unsigned char>(size & 0xFF)
+        else:
+            start -= 5
+            start[0] = 0x80
+            for i in range(4):
+                start[1 + i] = size >> (8 * (3 - i)) & 0xFF
+        start -= 1
+        start[0] = KIND
+        zeros = -(to - start) & 15  # in front, where they do not change the checksum
+        memset(start - zeros, 0, zeros)
+        crc = crc64_of(start - zeros, to - start + zeros)
+        memcpy(to, &crc, 8)
+        size = to + 8 - start
+        if size > self._most:
+            return LONG
+        to = put_bulk(put(out.data + out.size, b"*5\r\n$7\r\nRESTORE\r\n", 17), self._key, self._key_size)
+        to = put_decimal(to, 1000 * self._seconds() if self._has_ttl else 0)
+        to = put(put_bulk(to, start, size), b"$7\r\nREPLACE\r\n", 13)
+        out.size = to - out.data
+        out.rows += 1
+        out.replies += 1
+        return FOUND
+
+    cdef inline Py_ssize_t _seconds(self) noexcept nogil:
+        """See `encoder.ttl_of`."""
+        cdef Py_ssize_t spread = crc_of(self._key, self._key_size, 0)
+        return self._ttl - self._jitter + (spread * (2 * self._jitter + 1) >> 16)
+
+    cdef bint _expire(self, Out* out) noexcept nogil:
+        """Write EXPIRE or TTL of the current key; false if there is no memory."""
+        cdef Py_ssize_t key = self._key_size
+        cdef unsigned char* to
         if not reserve(out, WORDS + key, self._first):
             return False
         if self._has_ttl:
             to = put(put(out.data + out.size, b"*3\r\n", 4), b"$6\r\nEXPIRE\r\n", 12)
-            to = put_bulk(to, self._key, key)
-            # The number's own digits are what put_number writes between its sign and its line end.
-            to = put_bulk(to, number + 1, put_number(number, 36, seconds) - number - 3)
+            to = put_decimal(put_bulk(to, self._key, key), self._seconds())
         else:
             to = put_bulk(put(put(out.data + out.size, b"*2\r\n", 4), b"$3\r\nTTL\r\n", 9), self._key, key)
         out.size = to - out.data

@@ -10,7 +10,8 @@ from array import array
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
 
-from loader.model import Batch, Layout, Reject
+from loader.model import Batch, Layout, Listpack, Reject
+from loader.wire.listpack import LONGEST, MOST_FIELDS, dump_of
 from loader.wire.packets import HEADER, PACKET_MAX, is_last, split_row
 from loader.wire.resp import NEVER, SET, Buffer, pack
 from loader.wire.slots import slot_of
@@ -47,6 +48,7 @@ class Encoder:
         self._known = None if known is None else set(struct.unpack(f"<{len(known) // 8}Q", known))
         self._digests = bytearray()
         self._keys = bytearray()
+        self._listpack = restorable(layout)
 
     @property
     def digests(self) -> bytes:
@@ -141,17 +143,46 @@ class Encoder:
                 present += name, b""
             else:
                 absent.append(name)
-        commands = [command for command in (present, absent) if len(command) > 2]
-        if layout.ttl is not None and commands[0] is present:
-            self._expires[node].append(pack([b"EXPIRE", key, b"%d" % ttl_of(key, layout.ttl, layout.ttl_jitter)]))
-        elif layout.checks_ttl and commands[0] is present:
-            self._expires[node].append(pack([b"TTL", key]))
+        commands = self._ready_made(present) or [command for command in (present, absent) if len(command) > 2]
+        if commands[0] is present:
+            self._expire(node, key)
         for command in commands:
             data = pack(command)
             self._parts[node].append(data)
             self._sizes[node] += len(data)
         self._rows[node] += 1
         self._replies[node] += len(commands)
+
+    def _ready_made(self, words: Sequence[bytes]) -> list[list[bytes]]:
+        """The command in place of an HMSET: its hash takes the place of whatever is there; none if that is not made."""
+        key, layout = words[1], self.layout
+        if self._listpack is None or not _fits(words, self._listpack):
+            return []
+        dump = dump_of(list(zip(words[2::2], words[3::2], strict=True)))
+        ttl = 0 if layout.ttl is None else 1000 * ttl_of(key, layout.ttl, layout.ttl_jitter)
+        return [[b"RESTORE", key, b"%d" % ttl, dump, b"REPLACE"]] if len(dump) <= layout.most else []
+
+    def _expire(self, node: int, key: bytes) -> None:
+        """Have the hash that an HMSET writes expire, or make sure that it does not."""
+        layout = self.layout
+        if layout.ttl is not None:
+            self._expires[node].append(pack([b"EXPIRE", key, b"%d" % ttl_of(key, layout.ttl, layout.ttl_jitter)]))
+        elif layout.checks_ttl:
+            self._expires[node].append(pack([b"TTL", key]))
+
+
+def restorable(layout: Layout) -> Listpack | None:
+    """Up to what size rows are encoded as ready-made hashes; None if none are."""
+    names = [name for name, _ in layout.fields]
+    if layout.listpack is None or len(set(names)) < len(names):
+        return None
+    limits = Listpack(min(layout.listpack.fields, MOST_FIELDS), min(layout.listpack.longest, LONGEST))
+    return limits if max(map(len, names), default=0) <= limits.longest else None
+
+
+def _fits(words: Sequence[bytes], limits: Listpack) -> bool:
+    """Whether the fields that an HMSET names make a listpack."""
+    return 2 < len(words) <= 2 + 2 * limits.fields and max(map(len, words[3::2])) <= limits.longest
 
 
 def refusal(layout: Layout, cells: Sequence[bytes | None]) -> Reject | None:

@@ -45,13 +45,13 @@ def count_replies(data: bytes) -> int:
 def number_rows(batch: Sequence[list[bytes]]) -> list[int]:
     """For each command of a batch, which row of the batch it belongs to, from 0.
 
-    A row's commands are adjacent, HMSET first, so a new row begins with every HMSET, and with an HDEL that does not
-    follow the HMSET of its own key.
+    A row's commands are adjacent, HMSET first, so a new row begins with every HMSET, with every RESTORE, which is all
+    of its row, and with an HDEL that does not follow the HMSET of its own key.
     """
     numbers: list[int] = []
     row, begun = -1, None
     for name, key, *_ in batch:
-        if name == b"HMSET" or key != begun:
+        if name in {b"HMSET", b"RESTORE"} or key != begun:
             row += 1
         begun = key if name == b"HMSET" else None
         numbers.append(row)

@@ -25,7 +25,7 @@ PATIENCE = 90.0  # seconds that the workload may take to pause: MySQL may be abo
 # The lag is longer than MySQL may be paused between the stamp of a row and its commit.
 JOBS = """\
   item: {table: item, chunk_rows: 500}
-  word: {table: word, key: "word_{code}", chunk_rows: 500}
+  word: {table: word, key: "word_{code}", chunk_rows: 500, write: restore}
   pair: {table: pair, key: "pair_{a}:{b}", chunk_rows: 500}
   visit:
     table: visit
@@ -40,6 +40,7 @@ JOBS = """\
     where: "gone = 0"
     chunk_rows: 500
     follow: {on_lost_position: backfill}
+    write: restore
 """
 HIDING = {"visit"}  # jobs that are told which rows lose their hash
 CHAINED = {"stock"}  # jobs that keep account of the hashes they have written

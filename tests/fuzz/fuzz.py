@@ -23,14 +23,16 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 from loader.errors import SourceError, TargetError
-from loader.model import Batch, Layout
+from loader.model import Batch, Layout, Listpack
 from loader.wire import comparer, packets, resp
 from loader.wire import encoder as frames
+from loader.wire.listpack import crc64
 from loader.wire.slots import SLOTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,11 +49,16 @@ TIGHT = {
     "self._key_room = size + 256": "self._key_room = size",
     "room = to.room * 2 + 64": "room = to.room + 1",
     "room = 16\n": "room = 2\n",
+    "cdef bint CAN_MULTIPLY = CAN_FOLD": "cdef bint CAN_MULTIPLY = False",
     "if length == 0xFFFFFF:": f"if length >= {TIGHT_PACKET}:",
 }
 
 # Faults that --prove puts into the copies, one at a time: each must be found.
 FAULTS = {
+    "a listpack's memory is not given back": ("        free(self._dump.data)\n", ""),
+    "an integer is read beyond its end": ("for i in range(i, size):", "for i in range(i, size + 1):"),
+    "a listpack has no room in front": ("cdef Py_ssize_t BEFORE = 24", "cdef Py_ssize_t BEFORE = 2"),
+    "a checksum reads what is behind its end": ("zeros = -(to - start) & 15", "zeros = 0"),
     "a cell may begin at the end": ("if at >= end:", "if at > end:"),
     "a row may have too many cells": ("FOUND if at == end else", "FOUND if at <= end else"),
     "a two-byte length is not checked": ("elif first == 252 and end - at >= 2:", "elif first == 252:"),
@@ -239,6 +246,7 @@ def layouts(seed: int) -> list[tuple[Layout, int]]:
             ttl=ttl,
             ttl_jitter=chance.randrange(ttl) if ttl else 0,
             most=chance.choice((1 << 29, 1 << 29, 1 << 29, 96, 19)),  # one less than some values have
+            listpack=chance.choice((None, Listpack(128, 64), Listpack(8, 5000), Listpack(512, 300))),
         )
         made.append((layout, chance.choice((1, 2, 3, 7))))
     return made
@@ -271,7 +279,7 @@ def hashes(layout: Layout, rows: list[bytes]) -> list[tuple[bytes, list[bytes]]]
     made = []
     for row in rows:
         data = framed(row, packets.PACKET_MAX)
-        encoder = frames.Encoder(layout, array("H", bytes(2 * SLOTS)), 1)
+        encoder = frames.Encoder(replace(layout, listpack=None), array("H", bytes(2 * SLOTS)), 1)
         encoder.feed(data, 0, len(data))
         batch = encoder.take(0)
         if batch.rows:
@@ -325,6 +333,9 @@ class Maker:
             return None
         if kind < 0.25:
             return self.chance.choice(WORDS)
+        if kind < 0.4:
+            edge = 1 << self.chance.choice((0, 7, 12, 15, 23, 31, 63))
+            return b"%d" % (self.chance.choice((-edge, edge)) + self.chance.choice((-1, 0, 1)))
         return self.chance.randbytes(66_000 if kind < 0.2503 else self.chance.choice(LARGE if kind > 0.95 else SMALL))
 
     def _stream(self, layout: int, most: int) -> bytes:
@@ -660,21 +671,38 @@ def check(encoder: frames.Encoder, layout: Layout, batches: Made) -> None:
         commands = list(resp.split_commands(data))
         if b"".join(map(resp.pack, commands)) != data or len(commands) != batch.replies:
             raise Finding(f"{batch.replies} commands are not what {data!r} is")
-        hashes = 0
+        hashes = restored = 0
         for words in commands:
+            if words[0] == b"RESTORE":
+                restored += check_restore(layout, words)
+                continue
             fields = (len(words) - 2) / 2 if words[0] == b"HMSET" else len(words) - 2
             if words[0] not in {b"HMSET", b"HDEL"} or not 0 < fields <= len(layout.fields) or fields % 1:
                 raise Finding(f"no command of ours: {words}")
             if max(map(len, words[1:2] + words[3::2] if words[0] == b"HMSET" else words[1:2])) > layout.most:
                 raise Finding(f"more than {layout.most} bytes long: {words}")
             hashes += words[0] == b"HMSET"
-        if not max(hashes, len(commands) - hashes) <= batch.rows <= len(commands):
+        if not max(hashes, len(commands) - hashes - restored) <= batch.rows - restored <= len(commands) - restored:
             raise Finding(f"{batch.rows} rows are said to be in {commands}")
         rows += batch.rows
         check_expires(layout, hashes, batch)
     if rows + encoder.unchanged + len(encoder.rejects) != encoder.rows:
         told = f"{rows} made, {encoder.unchanged} left out and {len(encoder.rejects)} rejected"
         raise Finding(f"{encoder.rows} rows: {told}")
+
+
+def check_restore(layout: Layout, words: list[bytes]) -> bool:
+    """A ready-made hash has its time to live, and is one that Redis takes."""
+    ttl, dump = int(words[2]) / 1000, words[3]
+    if abs(ttl - (layout.ttl or 0)) > layout.ttl_jitter or words[4:] != [b"REPLACE"]:
+        raise Finding(f"{layout.ttl} ± {layout.ttl_jitter} seconds become {words}")
+    if (
+        len(words[1]) > layout.most
+        or len(dump) > layout.most
+        or crc64(dump[:-8]) != int.from_bytes(dump[-8:], "little")
+    ):
+        raise Finding(f"no hash that Redis takes: {words}")
+    return True
 
 
 def check_expires(layout: Layout, hashes: int, batch: Batch) -> None:

@@ -17,7 +17,7 @@ from loader.lab import servers as servers_module
 from loader.lab.lab import Lab
 from loader.lab.mysql import install_command, one_line_each
 from loader.lab.redis import cli_program
-from loader.redis.acl import REDIS_RIGHTS
+from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT
 from support.tables import STU_SQL
 
 
@@ -107,7 +107,7 @@ def test_every_node_knows_the_loader_and_little_else_of_it(lab):
             for words in (["CONFIG", "GET", "*"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "WHOAMI"], ["SHUTDOWN"]):
                 with pytest.raises(redis.exceptions.NoPermissionError):
                     node.execute_command(*words)
-            assert set(open_node.acl_getuser("loader")["commands"]) == set(REDIS_RIGHTS.split())
+            assert set(open_node.acl_getuser("loader")["commands"]) == {*REDIS_RIGHTS.split(), RESTORE_RIGHT}
         assert lab.redis_password not in (lab.directory / name / "redis.conf").read_text()
 
 

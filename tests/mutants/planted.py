@@ -888,6 +888,36 @@ FAULTS = [
             "                continue\n",
             "frames::null_leaves_the_field_out_and_deletes_it",
         ),
+        (
+            "a ready-made hash has no time to live",
+            "ttl = 0 if layout.ttl is None else 1000 *",
+            "ttl = 0 if True else 1000 *",
+            "listpack::a_row_is_one_command",
+        ),
+    ),
+    *_of(
+        "redis/ready_made",
+        (
+            "the right to send RESTORE is not looked at",
+            'error_text(refusal)) == "NOPERM"',
+            'error_text(refusal)) == ""',
+            "ready_made::without_the_right",
+        ),
+        (
+            "a node's own limits do not count",
+            "USUAL.longest if longest is None else longest",
+            "USUAL.longest",
+            "ready_made::the_same_hash_as_by_hmset",
+        ),
+    ),
+    *_of(
+        "pipeline/transfer",
+        (
+            "what only looks at commands gets ready-made hashes",
+            "layout if writer.restores else",
+            "layout if True else",
+            "ready_made::a_plan_shows_what_the_hash_is",
+        ),
     ),
     *_of(
         "wire/packets",
