@@ -25,8 +25,8 @@ target: {url: "redis://127.0.0.1"}
 """
 
 KNOWN = (
-    "unknown key; the keys here are table, query, key, fields, where, nulls, write, ttl, ttl_jitter, chunk_rows, deadline,"
-    " incremental, soft_delete, full_every, changed_only, follow, schedule, max_age"
+    "unknown key; the keys here are table, query, key, fields, where, nulls, write, ttl, ttl_jitter, chunk_rows,"
+    " deadline, incremental, soft_delete, full_every, changed_only, follow, schedule, max_age"
 )
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
 NO_FIELD = "out of range, not in order, or never in its month"
