@@ -331,7 +331,8 @@ class FollowBegan:
 class FollowProgress:
     """How far jobs are followed, told once a second; counts are since `FollowBegan`, of all of them.
 
-    `lag` is in seconds. `waiting` says why nothing is read or written now, and is empty otherwise.
+    `lag` is in seconds, `lag_bytes` of the binlog, None if nobody knows. `waiting` says why nothing is read or written
+    now, and is empty otherwise. `changes_by_job` and `keys_by_job` are counts of each.
     """
 
     lag: float = 0.0
@@ -341,6 +342,9 @@ class FollowProgress:
     written: int = 0
     deleted: int = 0
     waiting: str = ""
+    lag_bytes: int | None = None
+    changes_by_job: Mapping[str, int] = field(default_factory=dict)
+    keys_by_job: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from loader.cli.common import chosen, say
-from loader.cli.options import Every, Format, JobNames, Output, Progress, Show, option
+from loader.cli.options import Every, Format, JobNames, MaxLag, MaxLoad, Output, Progress, Show, load_limit, option
 from loader.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ def follow(
     until_caught_up: Annotated[
         bool, option("--until-caught-up", help="End as soon as all changes so far are in Redis.")
     ] = False,
+    max_load: MaxLoad = None,
+    max_lag: MaxLag = None,
     progress: Progress = Show.AUTO,
     output: Output = Format.TEXT,
 ) -> None:
     """Keep up with the binlog, change by change."""
     from loader.jobs.follow import Begin, Following
+    from loader.pipeline.options import Options
     from loader.report.documents import dump
     from loader.report.follow import followed_document, followed_text
     from loader.report.follow_progress import FollowReporter
@@ -49,7 +52,8 @@ def follow(
             reporters[job.name] = FollowReporter(job.name, progress.value, style)
         return reporters[job.name]
 
-    following = Following(config, named, listen, Begin(begin) if begin else None)
+    options = Options(max_load=load_limit(max_load), max_lag=max_lag)
+    following = Following(config, named, listen, Begin(begin) if begin else None, options)
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -149,6 +149,17 @@ class ReadOptions:
     ] = None
 
 
+MaxLoad = Annotated[
+    str | None,
+    option(
+        "--max-load", metavar="NAME=N", callback=_check_max_load, help="Wait while a MySQL status variable is above N."
+    ),
+]
+MaxLag = Annotated[
+    int | None, option("--max-lag", metavar="SECONDS", min=0, help="Wait while source.replica is further behind.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class ShareOptions:
     """Which share of the work this process takes, and how fast."""
@@ -160,18 +171,8 @@ class ShareOptions:
     rate: Annotated[int | None, option("--rate", metavar="ROWS/S", min=1, help="Maximum rows per second, in all.")] = (
         None
     )
-    max_load: Annotated[
-        str | None,
-        option(
-            "--max-load",
-            metavar="NAME=N",
-            callback=_check_max_load,
-            help="Wait while a MySQL status variable is above N.",
-        ),
-    ] = None
-    max_lag: Annotated[
-        int | None, option("--max-lag", metavar="SECONDS", min=0, help="Wait while source.replica is further behind.")
-    ] = None
+    max_load: MaxLoad = None
+    max_lag: MaxLag = None
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -121,6 +121,12 @@ Duration = Annotated[
 Percent = Annotated[
     int, BeforeValidator(percent), schema_of({"type": "string", "pattern": "^[0-9]+%$", "examples": ["10%"]})
 ]
+ServerId = Annotated[
+    int,
+    BeforeValidator(plain),
+    Field(ge=1, le=2**32 - 1),
+    schema_of({"type": "integer", "minimum": 1, "maximum": 2**32 - 1}),
+]
 Rows = Annotated[
     int,
     BeforeValidator(plain),

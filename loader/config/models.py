@@ -25,6 +25,7 @@ from loader.config.fields import (
     Nulls,
     Percent,
     Rows,
+    ServerId,
     Sql,
     Text,
     Write,
@@ -61,6 +62,10 @@ class FollowConfig(Model):
     on_lost_position: LostPosition = Field(
         default="stop",
         description="What to do if the binlog was purged past the position: stop, or read all rows again.",
+    )
+    server_id: ServerId | None = Field(
+        default=None,
+        description="As which replica the binlog is asked for: no other server's number; default one that is made up.",
     )
     lock_reads: Flag = Field(
         default=False,

@@ -24,10 +24,11 @@ from loader.daemon.systemd import notify, watchdog
 from loader.doctor.findings import clock
 from loader.errors import ConfigError, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
+from loader.jobs.follow import check_all
 from loader.jobs.rejects import retry
 from loader.model import SKEW, Run
 from loader.outcome import Outcome
-from loader.pipeline.events import RunListeners
+from loader.pipeline.events import RunListener
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
@@ -140,8 +141,10 @@ class Daemon:
         options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
-    def _listen_to_follower(self, job: JobConfig) -> RunListeners:
-        return RunListeners((FollowReporter(job.name, "log", self._log), FollowMetrics(self.serving.metrics)))
+    def _listen_to_follower(self, job: JobConfig) -> RunListener:
+        return self.serving.listen(
+            job.name, FollowReporter(job.name, "log", self._log), FollowMetrics(self.serving.metrics)
+        )
 
     def knows(self, job: str) -> bool:
         """Whether the config has such a job."""
@@ -276,6 +279,7 @@ def timed(config: Config) -> Mapping[str, ScheduleConfig]:
             "no job has a schedule: add one to a job, like `schedule: {every: 30s}`, or follow its table:"
             " `follow: true`"
         )
+    check_all([job for job in config.jobs.values() if job.follow])
     return found
 
 

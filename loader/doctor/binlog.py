@@ -9,7 +9,9 @@ from loader.doctor.findings import Check, Finding, examine, fail, ok, skip, unch
 from loader.doctor.mysql import SIDE, MysqlProbe
 from loader.errors import ConfigError, SourceError
 from loader.mysql.barrier import snapshot_position
-from loader.mysql.binlog_origin import GTIDS_ON, binlog_status
+from loader.mysql.binlog_origin import GTIDS_ON, SYNTAX, binlog_status
+from loader.mysql.connection import Row
+from loader.mysql.errors import code_of
 from loader.words import counted
 
 DAY = 86_400  # seconds
@@ -134,6 +136,82 @@ def _rights(probe: BinlogProbe) -> Iterator[Finding]:
         )
 
 
+def _lag(probe: BinlogProbe) -> Iterator[Finding]:
+    """Whether the account may ask how long the binlog is, so that a follower can tell how far it is behind."""
+    try:
+        binlog_status(probe.mysql.source)
+    except SourceError as error:
+        if not error.kind.is_refusal:
+            raise
+        right = "BINLOG MONITOR" if probe.is_mariadb else "REPLICATION CLIENT"
+        yield warn(
+            f"the account lacks {right}: how far a follower is behind is told in seconds only, not in bytes",
+            f"GRANT {right} ON *.* TO {probe.mysql.account};",
+        )
+    else:
+        yield ok("how far a follower is behind can be told in bytes")
+
+
+def _replicas(probe: BinlogProbe) -> Iterator[Finding]:
+    """Whether another server has the server id as which the binlog is asked for; only registered replicas are seen."""
+    ids = {number: job.name for job in probe.jobs if job.follow and (number := job.follow.server_id)}
+    if not ids:
+        return
+    if len(ids) > 1:
+        yield fail(
+            f"{' and '.join(ids.values())} are followed over one stream, but name different server ids",
+            f"follow: {{server_id: {next(iter(ids))}}}",
+        )
+        return
+    ((server_id, name),) = ids.items()
+    taken = {int(probe.variables.get("server_id") or 0): "the server itself"}
+    unseen = ""
+    try:
+        taken |= {int(row[0] or 0): f"its replica {row[1] or 'of unknown host'}" for row in _registered(probe)}
+    except SourceError as error:
+        if not error.kind.is_refusal:
+            raise
+        unseen = ", as far as this account may see: it may not ask for the replicas"
+    if server_id in taken:
+        free = next(number for number in range(server_id + 1, server_id + 2 + len(taken)) if number not in taken)
+        yield fail(
+            f"server_id {server_id} of job {name} is also that of {taken[server_id]}: the server drops one of two"
+            " that ask for its binlog with the same",
+            f"follow: {{server_id: {free}}}",
+        )
+    else:
+        yield ok(f"no other server is seen with server_id {server_id}{unseen}")
+
+
+def _registered(probe: BinlogProbe) -> list[Row]:
+    """The replicas of a server that have registered, by server id and host."""
+    try:
+        return probe.mysql.source.fetch("SHOW REPLICAS")
+    except SourceError as error:
+        if code_of(error.__cause__) != SYNTAX:
+            raise
+    return probe.mysql.source.fetch("SHOW SLAVE HOSTS")  # the older servers know only the older word
+
+
+def _managed(probe: BinlogProbe) -> Iterator[Finding]:
+    """How long RDS or Aurora keep the binlog, whatever the variables say; nothing of other servers."""
+    query = "SELECT value FROM mysql.rds_configuration WHERE name = 'binlog retention hours'"
+    hours = f"CALL mysql.rds_set_configuration('binlog retention hours', {3 * RETENTION // 3600});"
+    try:
+        rows = probe.mysql.source.fetch(query)
+    except SourceError:
+        (place,) = probe.mysql.source.single("SELECT @@GLOBAL.basedir")
+        if (place or "").startswith("/rdsdbbin"):
+            yield warn("the server is managed, and this account may not ask how long it keeps the binlog", hours)
+        return
+    kept = int((rows[0][0] if rows else None) or 0)
+    if kept * 3600 < RETENTION:
+        seen = f"for {counted(kept, 'hour')} only" if kept else "no longer than the server needs it itself"
+        yield warn(f"the managed server keeps the binlog {seen}: a follower that was away must read all rows", hours)
+    else:
+        yield ok(f"the managed server keeps the binlog for {counted(kept, 'hour')}")
+
+
 def _retention(probe: BinlogProbe) -> Iterator[Finding]:
     """Whether the binlog is kept for as long as nobody may be following it."""
     if size := int(probe.variables.get("max_binlog_total_size", 0)):
@@ -182,6 +260,9 @@ CHECKS: Mapping[str, Check[BinlogProbe]] = {
     "binlog": _binlog,
     "gtids": _gtids,
     "binlog-rights": _rights,
+    "binlog-lag": _lag,
+    "binlog-server-id": _replicas,
     "binlog-retention": _retention,
+    "binlog-managed": _managed,
     "binlog-replica": _updates_of_replica,
 }

@@ -20,13 +20,14 @@ from loader.model import Notice, Run
 from loader.mysql.binlog import BinlogStream
 from loader.mysql.binlog_origin import Origin, earlier, origin
 from loader.mysql.connection import Connection
-from loader.mysql.dump import Position, replica_of
+from loader.mysql.dump import Position, Replica, replica_of, replica_with
 from loader.mysql.followed_key import FollowedKey, followed_key
 from loader.mysql.key_text import check_column, zone_of
 from loader.pipeline.events import RunListener
 from loader.pipeline.follow import Follower, PassOwed
 from loader.pipeline.followed_job import FollowedJob
 from loader.pipeline.job_context import JobContext, open_job
+from loader.pipeline.load_guard import LoadGuard
 from loader.pipeline.options import Options
 from loader.pipeline.run import new_id
 from loader.pipeline.throttle import StopRequest
@@ -48,6 +49,7 @@ class Followed:
     job: str
     position: FollowedPosition
     lag: float  # seconds between a commit and its row in Redis, at the end
+    lag_bytes: int | None  # of the binlog that are not in Redis then; None if nobody knows
     changes: int
     keys: int  # of which rows were read: a change of a row that was to be read anyway adds none
     written: int
@@ -64,9 +66,15 @@ class Begin(StrEnum):
 class Following:
     """Jobs of one source that are followed over one stream, until `stop`."""
 
-    def __init__(self, settings: Config, jobs: Sequence[JobConfig], listen: Listen, begin: Begin | None = None) -> None:
-        for job in jobs:
-            check(job)
+    def __init__(
+        self,
+        settings: Config,
+        jobs: Sequence[JobConfig],
+        listen: Listen,
+        begin: Begin | None = None,
+        options: Options | None = None,
+    ) -> None:
+        check_all(jobs)
         self._settings = settings
         self._jobs = jobs
         self._listen = listen
@@ -74,6 +82,7 @@ class Following:
         self._follower: Follower | None = None
         self._stopped = False
         self._halt = StopRequest()
+        self._options = replace(options or Options(), halt=self._halt)
         self._lent: set[str] = set()  # jobs that were let go for another run
 
     def stop(self) -> None:
@@ -101,7 +110,7 @@ class Following:
                 if not contexts:
                     time.sleep(ASK_EVERY)
                     continue
-                follower, followed = self._begin(contexts)
+                follower, followed = self._begin(contexts, self._guard(contexts[0], stack))
                 try:
                     is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
                 except PassOwed as owed:
@@ -112,7 +121,8 @@ class Following:
                     _owe(followed, str(lost), [each.name for each in followed])
                 else:
                     if is_over:
-                        return [Followed(each.name, each.position, follower.lag, *each.counts) for each in followed]
+                        lag = follower.lag, follower.lag_bytes
+                        return [Followed(each.name, each.position, *lag, *each.counts) for each in followed]
         return []
 
     def _context(self, job: JobConfig, stack: ExitStack) -> JobContext | None:
@@ -127,7 +137,14 @@ class Following:
         self._lent.discard(job.name)
         return context
 
-    def _begin(self, contexts: Sequence[JobContext]) -> tuple[Follower, list[FollowedJob]]:
+    def _guard(self, context: JobContext, stack: ExitStack) -> LoadGuard:
+        """What says whether MySQL has too much to do."""
+        options = self._options
+        guard = LoadGuard(self._settings.source, context.fetch, options.max_load, options.max_lag)
+        stack.callback(guard.close)
+        return guard
+
+    def _begin(self, contexts: Sequence[JobContext], guard: LoadGuard) -> tuple[Follower, list[FollowedJob]]:
         """Make what follows the jobs, from the earliest of their positions."""
         ask = contexts[0].on_side_connection
         lock_reads = all(_settings(job).lock_reads for job in self._jobs)
@@ -137,8 +154,9 @@ class Following:
         ]
         starts = [each.start for each in followed]
         start = ask(lambda source: reduce(partial(earlier, source), starts))
-        replica = replica_of(followed[0].position.run)  # the same each time, and no other follower's
-        follower = Follower(followed, start, now.position, replica, now.barrier, self._listen(self._jobs[0]))
+        replica = self._replica(followed[0].position.run)
+        listener = self._listen(self._jobs[0])
+        follower = Follower(followed, start, now.position, replica, now.barrier, listener, guard.busy)
         self._follower = follower
         if self._stopped:
             follower.stop()
@@ -168,8 +186,13 @@ class Following:
 
     def _try_reading(self, position: Position, run: str) -> None:
         """Raise now what would come once all rows are read: that the account lacks a right, for example."""
-        with BinlogStream(Connection(self._settings.source), position, replica_of(run), {}) as stream:
+        with BinlogStream(Connection(self._settings.source), position, self._replica(run), {}) as stream:
             stream.read()
+
+    def _replica(self, run: str) -> Replica:
+        """As whom the binlog is asked for: the same each time, and no other follower's."""
+        ids = [number for job in self._jobs if (number := _settings(job).server_id)]
+        return replica_with(ids[0]) if ids else replica_of(run)
 
     def _prune(self, job: JobConfig) -> None:
         """Delete hashes whose row went without a change in the binlog, as far as `loader prune` would."""
@@ -198,10 +221,9 @@ class Following:
                 self._try_reading(now.position, stored.run)
                 positions.keep(stored)
             assert stored
-        options = Options(resume=True, restart=not is_resumed, halt=self._halt)
-        if begin is Begin.NOW:
-            options = Options(halt=self._halt)
-        else:
+        options = self._options
+        if begin is not Begin.NOW:
+            options = replace(options, resume=True, restart=not is_resumed)
             self._tell(job.name, f"all rows are read: {why}")
         run = execute(self._settings, job, options, self._listen(job))
         if run.outcome.is_stop:
@@ -236,6 +258,19 @@ def check(job: JobConfig) -> None:
     if job.query is not None and not job.follow:
         raise ConfigError(
             f"job {job.name!r} is a query: name the table whose rows make its keys: write follow: {{table: …}}"
+        )
+
+
+def check_all(jobs: Sequence[JobConfig]) -> None:
+    """Raise a `ConfigError` if jobs cannot be followed over one stream."""
+    for job in jobs:
+        check(job)
+    ids = {number: job.name for job in jobs if (number := _settings(job).server_id)}
+    if len(ids) > 1:
+        (one, first), (other, second), *_ = ids.items()
+        raise ConfigError(
+            f"jobs {first!r} and {second!r} are followed over one stream, which has one server_id, not {one} and"
+            f" {other}: give them the same follow.server_id, or leave it out"
         )
 
 

@@ -63,6 +63,18 @@ def binlog_status(source: Connection) -> Row | None:
     return rows[0] if rows else None
 
 
+def bytes_behind(source: Connection, place: Position) -> int:
+    """How many bytes of binlog a server has behind a place; a `SourceError` if the account may not ask."""
+    status = binlog_status(source)
+    if status is None:
+        raise _refused(source, "has no binlog: start it with log_bin")
+    if status[0] == place.file:
+        return max(0, int(status[1] or 0) - place.offset)
+    sizes = {file_number(str(row[0])): int(row[1] or 0) for row in source.fetch("SHOW BINARY LOGS")}
+    here = file_number(place.file)
+    return max(0, sum(size for number, size in sizes.items() if number >= here) - place.offset)
+
+
 def _end_of_binlog(source: Connection) -> tuple[str, int]:
     """Where MySQL's binlog ends; what is visible may be behind it."""
     status = binlog_status(source)

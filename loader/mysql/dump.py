@@ -52,6 +52,11 @@ def replica_of(name: str) -> Replica:
     return Replica(zlib.crc32(name.encode()) | 1 << 31, str(uuid.uuid5(uuid.NAMESPACE_URL, f"loader:{name}")))
 
 
+def replica_with(server_id: int) -> Replica:
+    """The replica with this server id, and always the same uuid."""
+    return Replica(server_id, replica_of(f"server_id {server_id}").uuid)
+
+
 def gtids_of(source: Connection, start: Position) -> Gtids | None:
     """The transactions that are done at a position; None if the server counts none, or does not say."""
     if not source.is_mariadb:

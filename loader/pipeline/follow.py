@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from loader.errors import LoaderError, StartOver
+from loader.errors import LoaderError, SourceError, StartOver
 from loader.model import FollowBegan, FollowEnded, FollowEvent, FollowProgress, Notice
 from loader.mysql.barrier import Barrier, Committed
 from loader.mysql.binlog import BinlogStream, Changes, Heartbeat, TablesChanged, TransactionEnd
@@ -20,9 +20,11 @@ from loader.mysql.binlog_origin import is_past
 from loader.mysql.binlog_statements import TableName
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica
+from loader.pipeline.binlog_lag import BinlogLag
 from loader.pipeline.followed_job import FollowedJob
 from loader.pipeline.pending import Gathered, PendingKeys
 from loader.pipeline.retry import pause_after
+from loader.pipeline.throttle import STEP
 from loader.process import start_thread
 from loader.wire.table_map import FollowedTable, TableMap
 from loader.words import counted
@@ -32,6 +34,7 @@ SAVE_EVERY = 0.25  # seconds between two positions that are stored
 LOOK_EVERY = 5.0  # seconds between two looks at the markers and the tables
 TELL_EVERY = 1.0  # seconds between two reports of how far it is
 ASK_EVERY = 0.5  # seconds between two questions whether others want to write
+LOAD_EVERY = 1.0  # seconds between two looks at what MySQL has to do
 JOIN = 5.0  # seconds that the reader has to end
 LAST_TRIES = 2  # to store the position once it is told to stop: connections may be dead since an outage
 
@@ -63,10 +66,13 @@ class _State:
     current: float = 0.0  # everything that was committed until then is in Redis
     unread: str = ""  # why the binlog is not read
     unwritten: str = ""  # why nothing is written
+    held: str = ""  # why no rows are to be read
 
 
 class Follower:
     """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked.
+
+    While `busy` gives a reason, no rows are read, and so the binlog is not either once enough keys wait.
 
     At `goal`, where the binlog ended a moment ago, it has caught up: before, MySQL sends heartbeats too, while it looks
     for the first transaction that was not followed.
@@ -80,6 +86,7 @@ class Follower:
         replica: Replica,
         barrier: Barrier,
         listener: FollowListener,
+        busy: Callable[[], str] = str,
     ) -> None:
         self._state = _State(current=min(job.position.current for job in jobs))
         self._jobs = jobs
@@ -93,11 +100,13 @@ class Follower:
         self._replica = replica
         self._barrier = barrier
         self._listener = listener
+        self._busy = busy
+        self._binlog_lag = BinlogLag(start)
         self._pending = PendingKeys()
         self._source: Connection | None = None
         self._stopped = False
         self._began = time.monotonic()
-        self._times: dict[str, float] = {}  # when something was done last that is done now and then
+        self._times = {"load": float("-inf")}  # when something was done last that is done now and then
 
     def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
         """Follow until `stop`, or until all is in Redis up to the goal; false if the jobs have to change.
@@ -126,9 +135,10 @@ class Follower:
         try:
             while not (self._stopped or is_changed):
                 is_all_read, is_past_goal = self._state.is_all_read, self._is_past_goal
-                gathered = self._pending.take(IDLE)
+                gathered, is_all_taken = self._take_keys()
                 self._persist(partial(self._carry, gathered))
-                is_end = until_caught_up and is_past_goal
+                is_all_read = is_all_read and is_all_taken
+                is_end = until_caught_up and is_past_goal and is_all_taken
                 self._see(is_all_read=is_end or (is_all_read and not gathered.keys))
                 if is_end:
                     break
@@ -137,6 +147,15 @@ class Follower:
             if not (self._stopped and error.transient):
                 raise  # else the position stays before what was under way
         return is_changed
+
+    def _take_keys(self) -> tuple[Gathered, bool]:
+        """What was gathered, unless MySQL has too much to do; whether nothing was left."""
+        if self._is_time("load", LOAD_EVERY):
+            self._state.held = self._persist(self._busy)
+        if not self._state.held:
+            return self._pending.take(IDLE), True
+        self._sleep(STEP)
+        return Gathered(), self._pending.is_empty
 
     def _open(self) -> None:
         for job in self._jobs:
@@ -148,6 +167,7 @@ class Follower:
             self._flush(gathered)
         if gathered.resume:
             self._state.current = max(self._state.current, gathered.committed)
+            self._binlog_lag.advance(gathered.end or gathered.resume)
             for job in self._jobs:
                 job.advance(gathered.resume, gathered.committed)
         if self._is_time("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
@@ -169,19 +189,41 @@ class Follower:
         state = self._state
         return 0.0 if state.is_caught_up else max(0.0, time.time() - state.current)
 
+    @property
+    def lag_bytes(self) -> int | None:
+        """How much of the binlog was not in Redis a moment ago; None if nobody knows."""
+        return self._binlog_lag.bytes
+
+    @property
+    def waiting(self) -> str:
+        """Why nothing is read or written now; empty if nothing waits."""
+        state = self._state
+        slow = (job.context.throttle.reason for job in self._jobs)
+        return state.unwritten or state.held or next(filter(None, slow), "") or state.unread
+
     def _see(self, *, is_all_read: bool) -> None:
         """Note whether all is in Redis; tell once a second how far it is, and when that turns."""
         has_turned, self._state.is_caught_up = is_all_read != self._state.is_caught_up, is_all_read
         if is_all_read:
             self._state.current = time.time()
         if self._is_time("told", TELL_EVERY) or has_turned:
+            self._binlog_lag.look(self._source, is_caught_up=is_all_read)
             self._listener.notify(self._progress())
 
     def _progress(self) -> FollowProgress:
-        state = self._state
         changes, keys, written, deleted = map(sum, zip(*(job.counts for job in self._jobs), strict=True))
-        why = state.unwritten or state.unread
-        return FollowProgress(self.lag, state.is_caught_up, changes, keys, written, deleted, why)
+        return FollowProgress(
+            self.lag,
+            self._state.is_caught_up,
+            changes,
+            keys,
+            written,
+            deleted,
+            self.waiting,
+            self.lag_bytes,
+            {job.name: job.changes for job in self._jobs},
+            {job.name: job.keys for job in self._jobs},
+        )
 
     def stop(self) -> None:
         """Have `run` end once what is under way is acknowledged and its position stored; safe in a signal handler."""
@@ -253,7 +295,7 @@ class Follower:
 
     def _save(self) -> None:
         for job in self._jobs:
-            job.save(self.lag)
+            job.save(self.lag, self.lag_bytes, self.waiting)
 
     def _look(self) -> None:
         source = self._source = self._source or Connection(self._settings)
@@ -277,10 +319,14 @@ class Follower:
             except LoaderError as error:
                 if not error.transient or (self._stopped and failures + 1 >= tries):
                     raise
+                self._state.unwritten = str(error)
+                if isinstance(error, SourceError):
+                    self._drop()
+                self._see(is_all_read=False)
                 if not failures:
                     self._listener.notify(Notice(f"waiting: {error}"))
-                self._state.unwritten = str(error)
-                self._see(is_all_read=False)
+                    with suppress(LoaderError):
+                        self._save()
                 self._drop()
                 failures += 1
                 self._sleep(pause_after(failures))

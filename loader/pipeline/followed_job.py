@@ -20,7 +20,7 @@ from loader.pipeline.transfer import check_table, to_last, transfer
 from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baselines
 from loader.state.markers import GONE, Markers
-from loader.state.position import SEEN_EVERY, FollowedPosition, Positions
+from loader.state.position import SEEN_EVERY, FollowedPosition, Positions, Reach
 from loader.state.rejects import Rejects
 from loader.wire.codec import Encoder
 from loader.wire.encoder import split_keys
@@ -183,12 +183,14 @@ class FollowedJob:
             marks=self._ledger.by_marker(),
         )
 
-    def save(self, lag: float) -> None:
+    def save(self, lag: float, lag_bytes: int | None, waiting: str) -> None:
         """Store the position, if there is news of it, or was none for a while; `lag` is in seconds."""
-        is_news = self._position is not self._saved or lag == 0 < self._saved.lag
+        has_turned = lag == 0 < self._saved.lag or waiting != self._saved.reach.waiting
+        is_news = has_turned or self._position is not self._saved
         if self._owed or not (is_news or time.monotonic() - self._told >= SEEN_EVERY):
             return
-        self._position = self._saved = self._positions.save(self._position, lag)
+        reach = Reach(lag_bytes, waiting, *self.counts)
+        self._position = self._saved = self._positions.save(self._position, lag, reach)
         self._told = time.monotonic()
 
     def owe(self, why: str) -> None:

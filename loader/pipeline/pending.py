@@ -64,6 +64,11 @@ class PendingKeys:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._count < self._most or self._closed)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all keys of ended transactions were taken."""
+        return not self._count
+
     def drop_open(self) -> None:
         """Forget keys of transactions that have not ended: the stream is read again from before them."""
         self._open.clear()

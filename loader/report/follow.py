@@ -21,7 +21,7 @@ def followed_document(followed: "Followed") -> dict[str, Any]:
         "job": followed.job,
         "position": position_document(followed.position),
         "lag_seconds": round(followed.lag, 3),
-        "lag_bytes": None if followed.lag else 0,
+        "lag_bytes": followed.lag_bytes,
         "changes": followed.changes,
         "keys": followed.keys,
         "written": followed.written,

@@ -112,9 +112,12 @@ class FollowReporter:
         if self._style != "log" or now - self._said < LINE_EVERY:
             return
         if progress.changes != self._last.changes or progress.waiting:
-            rate = max(0, progress.changes - self._last.changes) / (now - self._said)
+            seconds = now - self._said
+            rate = max(0, progress.changes - self._last.changes) / seconds
+            keys = max(0, progress.keys - self._last.keys) / seconds
             waits = {"waits_for": progress.waiting} if progress.waiting else {}
-            self._log.info("following", changes_per_second=round(rate), **_facts(progress), **waits)
+            rates = {"changes_per_second": round(rate), "keys_per_second": round(keys)}
+            self._log.info("following", **rates, **_facts(progress), **waits)
         self._said, self._last = now, progress
 
     def _tell_turns(self, progress: FollowProgress, now: float) -> None:
@@ -143,9 +146,10 @@ class FollowReporter:
         self._bar.update(self._task, note=plain(f"{state}, {rate:,.0f} changes/s, {counts}{waits}"))
 
 
-def _facts(progress: FollowProgress) -> dict[str, int | float]:
+def _facts(progress: FollowProgress) -> dict[str, int | float | None]:
     return {
         "lag_seconds": round(progress.lag, 3),
+        "lag_bytes": progress.lag_bytes,
         "changes": progress.changes,
         "keys": progress.keys,
         "written": progress.written,

@@ -5,7 +5,7 @@ from textwrap import wrap
 from typing import Any
 
 from loader.config.parsers import plain
-from loader.formats import compact_span, compact_took, moment, short_moment
+from loader.formats import compact_span, compact_took, moment, short_moment, size
 from loader.jobs.status import FollowState, JobState, JobStatus
 from loader.report.follow import position_document
 from loader.state.history import RunRecord
@@ -51,12 +51,18 @@ def status_document(status: JobStatus) -> dict[str, Any]:
 def _follow_document(status: JobStatus) -> dict[str, Any] | None:
     if status.follow is None:
         return None
-    position, lag = status.follow.position, status.follow_lag
+    position, lag, reach = status.follow.position, status.follow_lag, status.follow.position.reach
     return {
         "position": position_document(position) if position.is_taken else None,
         "lag_seconds": None if lag is None else round(lag, 3),
+        "lag_bytes": reach.lag_bytes if status.follow.is_running else None,
+        "changes": reach.changes,
+        "keys": reach.keys,
+        "written": reach.written,
+        "deleted": reach.deleted,
         "committed": moment(position.committed) if position.committed else None,
         "running": status.follow.is_running,
+        "waits_for": (reach.waiting or None) if status.follow.is_running else None,
     }
 
 
@@ -152,7 +158,12 @@ def _follow_text(follow: FollowState, lag: float | None) -> str:
         return f"all rows are to be read before it is followed: {position.owed}"
     doing = "followed, now" if follow.is_running else "not followed now, was"
     age = "" if lag is None else f", {compact_span(lag)} ago" if lag else ", caught up"
-    return f"{doing} at {position.text}{age}"
+    if not follow.is_running:
+        return f"{doing} at {position.text}{age}"
+    reach = position.reach
+    behind = f", {size(reach.lag_bytes)} of binlog behind" if reach.lag_bytes else ""
+    waits = f", waits: {reach.waiting}" if reach.waiting else ""
+    return f"{doing} at {position.text}{age}{behind}{waits}"
 
 
 def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:

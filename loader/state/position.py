@@ -20,6 +20,21 @@ SILENCE = 2.5 * SEEN_EVERY  # seconds without that from which on it may be stuck
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """What a follower said of itself when it stored a position; counts are since it began.
+
+    `lag_bytes` is how much of the binlog was not in Redis, None if it did not know; `waiting` is why it waited.
+    """
+
+    lag_bytes: int | None = None
+    waiting: str = ""
+    changes: int = 0
+    keys: int = 0
+    written: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FollowedPosition:
     """Where a job is read on from: a file and an offset of the binlog, and the GTIDs before it if the server has them.
 
@@ -41,6 +56,7 @@ class FollowedPosition:
     lag: float = 0.0
     markers: tuple[str, ...] = ()
     marks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reach: Reach = Reach()
 
     @property
     def is_taken(self) -> bool:
@@ -60,16 +76,18 @@ class FollowedPosition:
     def age(self, now: float, *, is_running: bool) -> float | None:
         """Seconds for which changes may be missing in Redis; None if nobody knows.
 
-        A follower that runs stores the position every few seconds, changed or not: its word counts until the next time.
+        A follower that runs stores the position every few seconds, changed or not: its word counts until the next
+        time, unless it waits.
         """
         if self.owed or not self.seen:
             return None
         silence = max(0.0, now - self.seen)
-        return self.lag if is_running and silence < SILENCE else self.lag + silence
+        is_heard = is_running and silence < SILENCE and not self.reach.waiting
+        return self.lag if is_heard else self.lag + silence
 
     def lost(self, why: str) -> "FollowedPosition":
         """What is left if nothing can be read on from there: that all rows have to be read, and why."""
-        return replace(self, file="", offset=0, gtids=None, owed=why, markers=(), marks={})
+        return replace(self, file="", offset=0, gtids=None, owed=why, markers=(), marks={}, reach=Reach())
 
     def settled(self, markers: tuple[str, ...], now: float) -> "FollowedPosition":
         """The same once all rows were read, with the markers that vouch for them; changes since then may be missing."""
@@ -115,9 +133,9 @@ class Positions:
         """The position; None if there is none, a `StateError` if this program did not write it."""
         return position_of(self._target, self._job)
 
-    def save(self, position: FollowedPosition, lag: float) -> FollowedPosition:
+    def save(self, position: FollowedPosition, lag: float, reach: Reach) -> FollowedPosition:
         """Replace the position, in one command, and note when, and how far it is behind."""
-        position = replace(position, seen=self.now(), lag=lag)
+        position = replace(position, seen=self.now(), lag=lag, reach=reach)
         text = json.dumps({"version": VERSION, **asdict(position)})
         self._target.ask(self._key.encode(), "SET", self._key, text)
         return position

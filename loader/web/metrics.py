@@ -74,8 +74,11 @@ class Metrics:
         self._followed = gauge(
             "followed_timestamp_seconds", "The time up to which all changes in the binlog are in Redis.", "job"
         )
-        self._changes = counter("followed_changes_total", "Changes of followed rows that the binlog told.")
-        self._keys = counter("followed_keys_total", "Rows read again because they had changed.")
+        self._behind = gauge(
+            "followed_lag_bytes", "Bytes of binlog that are not in Redis yet, if they are known.", "job"
+        )
+        self._changes = counter("followed_changes_total", "Changes of followed rows that the binlog told.", "job")
+        self._keys = counter("followed_keys_total", "Rows read again because they had changed.", "job")
         build = gauge("build_info", "This program.", "version", "encoder")
         build.labels(version("mysql-redis-loader"), "compiled" if COMPILED else "python").set(1)
         ProcessCollector(registry=registry)
@@ -146,8 +149,12 @@ class Metrics:
         """Count what came of following some jobs, over one stream, since the last time."""
         for job in filter(self._knows, jobs):
             self._followed.labels(job).set(time.time() - progress.lag)
-        self._changes.inc(progress.changes - before.changes)
-        self._keys.inc(progress.keys - before.keys)
+            if progress.lag_bytes is None:
+                self._behind.remove_by_labels({"job": job})
+            else:
+                self._behind.labels(job).set(progress.lag_bytes)
+            self._changes.labels(job).inc(progress.changes_by_job.get(job, 0) - before.changes_by_job.get(job, 0))
+            self._keys.labels(job).inc(progress.keys_by_job.get(job, 0) - before.keys_by_job.get(job, 0))
 
     def _set_running(self, job: str, change: int) -> None:
         with self._lock:
@@ -169,7 +176,7 @@ class Metrics:
             *(self._runs, self._read, self._rows, self._deleted, self._bytes, self._retried, self._waited),
             *(self._skipped, self._node_rows, self._seconds, self._delay),
             *(self._running, self._rejects, self._success, self._max_age, self._next),
-            *(self._watermark, self._followed),
+            *(self._watermark, self._followed, self._behind, self._changes, self._keys),
         )
 
     def begin(self, job: str) -> None:

@@ -80,7 +80,7 @@ def test_sigterm(server, desk):
     assert len(events) == 2
     assert '"caught up"' in ended.err
     after = status(desk)["follow"]
-    assert list(after) == ["position", "lag_seconds", "committed", "running"]
+    assert list(after) == [*KEYS[2:], "committed", "running", "waits_for"]
     assert (running["state"], running["follow"]["running"], after["running"]) == ("running", True, False)
     assert after["position"] == document["position"]
     assert after["committed"]

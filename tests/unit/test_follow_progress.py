@@ -8,7 +8,7 @@ from loader.model import FollowBegan, FollowEnded, FollowProgress, Notice
 from loader.report import follow_progress
 from loader.report.follow_progress import FollowReporter
 from loader.report.log import Log
-from loader.state.position import SILENCE, FollowedPosition
+from loader.state.position import SILENCE, FollowedPosition, Reach
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def test_the_line_of_a_terminal(clock, capsys):
         ({"seen": 1000.0, "lag": 0.0}, True, 0.0),
         ({"seen": 1000.0, "lag": 2.0}, True, 2.0),
         ({"seen": 1000.0, "lag": 2.0}, False, 7.0),
+        ({"seen": 1000.0, "lag": 2.0, "reach": Reach(waiting="redis is away")}, True, 7.0),
         ({"seen": 1005.0 - SILENCE, "lag": 0.0}, True, SILENCE),  # it is stuck
         ({"seen": 0.0}, True, None),
         ({"seen": 1000.0, "owed": "the target was emptied"}, True, None),
