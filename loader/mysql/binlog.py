@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -75,7 +75,9 @@ class TablesChanged:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The server had nothing to send for `HEARTBEAT` seconds: all that is in the binlog was told."""
+    """The server had nothing to send for `HEARTBEAT` seconds: all that is in the binlog, up to `place`, was told."""
+
+    place: Position = field(default=Position(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class BinlogStream:
             case EventType.HEARTBEAT | EventType.HEARTBEAT_V2:
                 self._is_running = True
                 self._deliver()
-                self._values.append(Heartbeat())
+                self._values.append(Heartbeat(Position(self._file, head.end)))
             case _ if inner := plain_events(event):
                 for each in inner:
                     if not self._scanner.take(each, end):

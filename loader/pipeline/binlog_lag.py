@@ -23,8 +23,9 @@ class BinlogLag:
         self._may_ask = True
 
     def advance(self, place: Position) -> None:
-        """All before this place is in Redis."""
-        self._place = place
+        """All before this place is in Redis; one without a file says nothing."""
+        if place.file:
+            self._place = place
 
     def look(self, source: Connection | None, *, is_caught_up: bool) -> None:
         """Ask over a connection that is free, if there is one and it was not asked a moment ago."""

@@ -8,7 +8,7 @@ once in that time. A position is stored once all before it is acknowledged.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -66,6 +66,7 @@ class _State:
     current: float = 0.0  # everything that was committed until then is in Redis
     unread: str = ""  # why the binlog is not read
     unwritten: str = ""  # why nothing is written
+    heard: Position = field(default_factory=Position)  # where the binlog ended when the server had nothing more to send
     held: str = ""  # why no rows are to be read
 
 
@@ -206,6 +207,7 @@ class Follower:
         has_turned, self._state.is_caught_up = is_all_read != self._state.is_caught_up, is_all_read
         if is_all_read:
             self._state.current = time.time()
+            self._binlog_lag.advance(self._state.heard)
         if self._is_time("told", TELL_EVERY) or has_turned:
             self._binlog_lag.look(self._source, is_caught_up=is_all_read)
             self._listener.notify(self._progress())
@@ -274,7 +276,8 @@ class Follower:
                     why = f"{statement} of {names}: rows may have come or gone that the binlog does not name"
                     raise PassOwed(why, jobs)
                 self._times["looked"] = float("-inf")
-            case Heartbeat():
+            case Heartbeat(place):
+                self._state.heard = place
                 self._state.is_all_read = self._is_past_goal
 
     def _tables(self) -> Mapping[TableName, Callable[[TableMap], tuple[int, ...]]]:

@@ -1,5 +1,8 @@
 """`loader doctor` for jobs that follow the binlog: what is wrong is found, and the SQL that is printed fixes it."""
 
+import struct
+from contextlib import contextmanager
+
 import pytest
 
 from loader.config.servers import SourceConfig
@@ -180,6 +183,86 @@ def test_there_is_no_binlog(server, config):
     server.start("--skip-log-bin")
     try:
         assert "log_bin = binlog" in fix_of(config(), "mysql.binlog")
+    finally:
+        server.stop()
+        server.start()
+
+
+@contextmanager
+def registered(server, server_id):
+    """A replica that has registered with the server."""
+    connection = server.connect()
+    texts = b"".join(bytes((len(text),)) + text for text in (b"elsewhere", b"", b""))
+    connection._execute_command(0x15, struct.pack("<I", server_id) + texts + struct.pack("<HII", 3306, 0, 0))
+    connection._read_ok_packet()
+    with connection:
+        yield
+
+
+def test_the_server_id(server, config):
+    """The server id of a job is neither the server's nor a replica's, as far as one may ask; the fix names another."""
+    assert "mysql.binlog-server-id" not in found(config())
+    own = server.sql("SELECT @@GLOBAL.server_id")[0][0]
+    fix = fix_of(config(follow={"server_id": own}), "mysql.binlog-server-id")
+    assert fix == f"follow: {{server_id: {own + 1}}}"
+    job = config(follow={"server_id": 9001})
+    right = "REPLICATION MASTER ADMIN" if server.is_mariadb else "REPLICATION SLAVE"
+    assert is_well(job, "mysql.binlog-server-id")
+    server.sql(f"GRANT {right} ON *.* TO loader@'%'")
+    try:
+        with registered(server, 9001):
+            assert fix_of(job, "mysql.binlog-server-id") == "follow: {server_id: 9002}"
+            assert "its replica elsewhere" in found(job)["mysql.binlog-server-id"][0][2]
+            assert is_well(config(follow={"server_id": 9002}), "mysql.binlog-server-id")
+    finally:
+        if server.is_mariadb:
+            server.sql(f"REVOKE {right} ON *.* FROM loader@'%'")
+
+
+def test_the_right_to_know_the_lag(server, config):
+    """Without it the lag in bytes is not known: the GRANT that is printed is enough."""
+    fix = fix_of(config(), "mysql.binlog-lag", "warn")
+    server.sql(fix)
+    try:
+        assert is_well(config(), "mysql.binlog-lag")
+    finally:
+        server.sql(fix.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+
+
+def test_a_managed_server(server, config):
+    """RDS says in a table of its own how long it keeps the binlog."""
+    assert "mysql.binlog-managed" not in found(config())
+    server.sql(
+        "CREATE TABLE mysql.rds_configuration (name VARCHAR(100), value VARCHAR(100))",
+        "INSERT INTO mysql.rds_configuration VALUES ('binlog retention hours', NULL)",
+        "GRANT SELECT ON mysql.rds_configuration TO loader@'%'",
+    )
+    try:
+        for hours in ("NULL", "5"):
+            server.sql(f"UPDATE mysql.rds_configuration SET value = {hours}")
+            fix = fix_of(config(), "mysql.binlog-managed", "warn")
+            assert fix == "CALL mysql.rds_set_configuration('binlog retention hours', 72);"
+        server.sql("UPDATE mysql.rds_configuration SET value = 72")
+        assert is_well(config(), "mysql.binlog-managed")
+    finally:
+        server.sql("DROP TABLE mysql.rds_configuration")
+
+
+def test_a_replica(server, config):
+    """A replica whose binlog lacks what it replicates cannot be followed, if one may see that it is a replica."""
+    mariadb = server.is_mariadb
+    name, right = ("log_slave_updates", "REPLICA MONITOR") if mariadb else ("log_replica_updates", "REPLICATION CLIENT")
+    words = "MASTER TO MASTER" if mariadb else "REPLICATION SOURCE TO SOURCE"
+    server.stop()
+    server.start(f"--{name.replace('_', '-')}=OFF", "--skip-slave-start")
+    try:
+        server.sql(f"CHANGE {words}_HOST = '127.0.0.1'")
+        assert "not checked" in found(config())["mysql.binlog-replica"][0][2]
+        server.sql(f"GRANT {right} ON *.* TO loader@'%'")
+        assert f"add {name} = ON under [mysqld]" in fix_of(config(), "mysql.binlog-replica")
+        server.sql(f"RESET {'SLAVE' if mariadb else 'REPLICA'} ALL")
+        assert "mysql.binlog-replica" not in found(config())
+        server.sql(f"REVOKE {right} ON *.* FROM loader@'%'")
     finally:
         server.stop()
         server.start()

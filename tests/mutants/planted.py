@@ -1058,6 +1058,51 @@ FAULTS = [
         ),
     ),
     *_of(
+        "pipeline/follow",
+        (
+            "a follower reads rows while MySQL is busy",
+            "        if not self._state.held:\n",
+            "        if True:\n",
+            "follow_shown::it_waits_while_mysql_is_busy",
+        ),
+    ),
+    *_of(
+        "mysql/binlog_origin",
+        (
+            "the files of the binlog after the first are not counted",
+            "if number >= here",
+            "if number == here",
+            "follow_shown::it_waits_while_mysql_is_busy",
+        ),
+    ),
+    *_of(
+        "jobs/follow",
+        (
+            "the server id of a job is not used",
+            "        return replica_with(ids[0]) if ids else replica_of(run)\n",
+            "        return replica_of(run)\n",
+            "follow_shown::the_server_id",
+        ),
+    ),
+    *_of(
+        "web/app",
+        (
+            "a followed job without a schedule has no metrics",
+            "if job.schedule or job.follow})",
+            "if job.schedule})",
+            "follow_shown::a_pass_of_the_daemon",
+        ),
+    ),
+    *_of(
+        "doctor/binlog",
+        (
+            "a replica with a follower's server id is not seen",
+            "        taken |= {",
+            "        unused = {",
+            "doctor_binlog::the_server_id",
+        ),
+    ),
+    *_of(
         "state/holders",
         (
             "a follower keeps its lock",
