@@ -8,12 +8,11 @@ once in that time. A position is stored once all before it is acknowledged.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
 from loader.errors import LoaderError, SourceError, StartOver
-from loader.model import FollowBegan, FollowEnded, FollowEvent, FollowProgress, Notice
+from loader.model import FollowBegan, FollowEnded, FollowEvent, Notice
 from loader.mysql.barrier import Barrier, Committed
 from loader.mysql.binlog import BinlogStream, Changes, Heartbeat, TablesChanged, TransactionEnd
 from loader.mysql.binlog_origin import is_past
@@ -22,6 +21,7 @@ from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica
 from loader.pipeline.binlog_lag import BinlogLag
 from loader.pipeline.followed_job import FollowedJob
+from loader.pipeline.follower_state import FollowerState
 from loader.pipeline.pending import Gathered, PendingKeys
 from loader.pipeline.retry import pause_after
 from loader.pipeline.throttle import STEP
@@ -57,19 +57,6 @@ class FollowListener(Protocol):
         """Take note of where it begins and ends, once a second how far it is, and what a person should know."""
 
 
-@dataclass(slots=True)
-class _State:
-    """How far it is; times are in seconds since 1970."""
-
-    is_all_read: bool = False  # the server has sent all that is in the binlog
-    is_caught_up: bool = False  # and it is in Redis
-    current: float = 0.0  # everything that was committed until then is in Redis
-    unread: str = ""  # why the binlog is not read
-    unwritten: str = ""  # why nothing is written
-    heard: Position = field(default_factory=Position)  # where the binlog ended when the server had nothing more to send
-    held: str = ""  # why no rows are to be read
-
-
 class Follower:
     """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked.
 
@@ -89,7 +76,7 @@ class Follower:
         listener: FollowListener,
         busy: Callable[[], str] = str,
     ) -> None:
-        self._state = _State(current=min(job.position.current for job in jobs))
+        self._state = FollowerState(jobs, BinlogLag(start), min(job.position.current for job in jobs))
         self._jobs = jobs
         self._by_table: dict[TableName, list[FollowedJob]] = {}
         for job in jobs:
@@ -102,7 +89,6 @@ class Follower:
         self._barrier = barrier
         self._listener = listener
         self._busy = busy
-        self._binlog_lag = BinlogLag(start)
         self._pending = PendingKeys()
         self._source: Connection | None = None
         self._stopped = False
@@ -121,8 +107,8 @@ class Follower:
         reader = start_thread(self._read)
         try:
             is_changed = self._follow(is_changing, until_caught_up=until_caught_up)
-            self._persist(self._save, LAST_TRIES)
-            self._listener.notify(FollowEnded(self._jobs[0].position.text, self._progress()))
+            self._persist(self._state.save, LAST_TRIES)
+            self._listener.notify(FollowEnded(self._jobs[0].position.text, self._state.progress(self._source)))
             return not is_changed
         finally:
             self._stopped = True
@@ -167,14 +153,13 @@ class Follower:
         if gathered.keys:
             self._flush(gathered)
         if gathered.resume:
-            self._state.current = max(self._state.current, gathered.committed)
-            self._binlog_lag.advance(gathered.end or gathered.resume)
+            self._state.advance(gathered.end or gathered.resume, gathered.committed)
             for job in self._jobs:
                 job.advance(gathered.resume, gathered.committed)
         if self._is_time("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
             self._look()
         if self._is_time("saved", SAVE_EVERY):
-            self._save()
+            self._state.save()
 
     def _is_time(self, what: str, seconds: float) -> bool:
         """Whether so many seconds have passed since it was time for this."""
@@ -187,45 +172,18 @@ class Follower:
     @property
     def lag(self) -> float:
         """Seconds since the last commit that is in Redis; 0 if all is."""
-        state = self._state
-        return 0.0 if state.is_caught_up else max(0.0, time.time() - state.current)
+        return self._state.lag
 
     @property
     def lag_bytes(self) -> int | None:
         """How much of the binlog was not in Redis a moment ago; None if nobody knows."""
-        return self._binlog_lag.bytes
-
-    @property
-    def waiting(self) -> str:
-        """Why nothing is read or written now; empty if nothing waits."""
-        state = self._state
-        slow = (job.context.throttle.reason for job in self._jobs)
-        return state.unwritten or state.held or next(filter(None, slow), "") or state.unread
+        return self._state.behind.bytes
 
     def _see(self, *, is_all_read: bool) -> None:
         """Note whether all is in Redis; tell once a second how far it is, and when that turns."""
-        has_turned, self._state.is_caught_up = is_all_read != self._state.is_caught_up, is_all_read
-        if is_all_read:
-            self._state.current = time.time()
-            self._binlog_lag.advance(self._state.heard)
+        has_turned = self._state.turn(is_caught_up=is_all_read)
         if self._is_time("told", TELL_EVERY) or has_turned:
-            self._binlog_lag.look(self._source, is_caught_up=is_all_read)
-            self._listener.notify(self._progress())
-
-    def _progress(self) -> FollowProgress:
-        changes, keys, written, deleted = map(sum, zip(*(job.counts for job in self._jobs), strict=True))
-        return FollowProgress(
-            self.lag,
-            self._state.is_caught_up,
-            changes,
-            keys,
-            written,
-            deleted,
-            self.waiting,
-            self.lag_bytes,
-            {job.name: job.changes for job in self._jobs},
-            {job.name: job.keys for job in self._jobs},
-        )
+            self._listener.notify(self._state.progress(self._source))
 
     def stop(self) -> None:
         """Have `run` end once what is under way is acknowledged and its position stored; safe in a signal handler."""
@@ -296,10 +254,6 @@ class Follower:
     def _is_of(self, table: FollowedTable, job: FollowedJob) -> bool:
         return (table.table.schema, table.table.table) == job.table
 
-    def _save(self) -> None:
-        for job in self._jobs:
-            job.save(self.lag, self.lag_bytes, self.waiting)
-
     def _look(self) -> None:
         source = self._source = self._source or Connection(self._settings)
         for job in self._jobs:
@@ -329,7 +283,7 @@ class Follower:
                 if not failures:
                     self._listener.notify(Notice(f"waiting: {error}"))
                     with suppress(LoaderError):
-                        self._save()
+                        self._state.save()
                 self._drop()
                 failures += 1
                 self._sleep(pause_after(failures))

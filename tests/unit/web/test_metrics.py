@@ -14,11 +14,12 @@ def test_what_is_followed():
     for _ in range(2):
         listener = FollowMetrics(metrics)
         listener.notify(FollowBegan(("a", "gone"), "0-1-5"))
-        listener.notify(FollowProgress(lag=2.0, changes=5, keys=3))
-        listener.notify(FollowProgress(lag=100.0, changes=7, keys=4))
+        listener.notify(FollowProgress(lag=2.0, changes_by_job={"a": 5, "gone": 9}, keys_by_job={"a": 3}))
+        listener.notify(FollowProgress(lag=100.0, lag_bytes=9, changes_by_job={"a": 7}, keys_by_job={"a": 4}))
 
     text = metrics.render().decode()
-    assert "loader_followed_changes_total 14.0" in text
-    assert "loader_followed_keys_total 8.0" in text
+    assert 'loader_followed_changes_total{job="a"} 14.0' in text
+    assert 'loader_followed_keys_total{job="a"} 8.0' in text
+    assert 'loader_followed_lag_bytes{job="a"} 9.0' in text
     ((job, moment),) = re.findall(r'^loader_followed_timestamp_seconds\{job="(\w+)"\} (\S+)$', text, re.MULTILINE)
     assert (job, abs(time.time() - 100 - float(moment)) < 5) == ("a", True)
