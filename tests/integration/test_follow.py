@@ -158,6 +158,7 @@ def test_a_master_loses_writes(table, world, monkeypatch):
             if b"." in field:
                 world.redis.hset(key, field, 0)
     running.until(lambda: world.redis.hget("f_0000000003", "n") == b"33")
+    running.until(lambda: any("written again" in getattr(event, "text", "") for event in running.ear.events))
     running.stop()
     assert differences(config) == (0, 0, 0)
 
