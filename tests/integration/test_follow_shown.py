@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from loader.config.servers import SourceConfig
 from loader.errors import ConfigError
 from loader.jobs.follow import Following
 from loader.jobs.status import job_status
@@ -20,7 +19,7 @@ from loader.report.status import status_document, status_text
 from support.command import HOST, Desk
 from support.daemons import daemon
 from support.database import Ear
-from support.followers import Running
+from support.following import Running, config_of
 
 JOBS = {"f": {"table": "f", "key": "f_{id}", "follow": True}}
 
@@ -38,11 +37,6 @@ def table(server):
 
 def source_of(server):
     return {"url": f"mysql://loader@{HOST}:{server.port}/test", "password": server.passwords["loader"]}
-
-
-def config_of(server, world, **job):
-    config = world.config(**{"table": "f", "key": "f_{id}", "follow": True} | job)
-    return config.model_copy(update={"source": SourceConfig.model_validate(source_of(server))})
 
 
 @contextmanager

@@ -30,9 +30,9 @@ def differences(config, job="job"):
 class Running:
     """A follower in a thread of its own."""
 
-    def __init__(self, config):
+    def __init__(self, config, options=None):
         self.ear = Ear()
-        self.following = Following(config, list(config.jobs.values()), lambda _: self.ear)
+        self.following = Following(config, list(config.jobs.values()), lambda _: self.ear, options=options)
         self.results, self.errors = [], []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
