@@ -1,5 +1,5 @@
 """`python -m loader` is `loader`."""
 
-from loader.cli.main import main
+from loader.cli.entry import main
 
 main()

@@ -171,6 +171,10 @@ class PositionLost(SourceError):
     """The binlog cannot be followed from a position: what changed since is not known, and all rows have to be read."""
 
 
+class ServerReplaced(SourceError):
+    """Another server answers at the source's address: what is known of the one before says nothing of it."""
+
+
 class TargetError(LoaderError):
     """Redis refused or went away."""
 

@@ -37,13 +37,16 @@ COMPLETE = "_LOADER_COMPLETE"
 GARBAGE = 50_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with the code of the contract; a user's mistake never prints a traceback."""
+def main(*, hears: bool = False) -> NoReturn:
+    """Run the command line and exit with the code of the contract; a user's mistake never prints a traceback.
+
+    With `hears`, signals are heard already, until the command hears them itself.
+    """
     code = 0
     gc.set_threshold(GARBAGE)
     _open_streams()
     try:
-        for number in SIGNALS:
+        for number in () if hears else SIGNALS:
             signal.signal(number, _stop)
         for stream in (sys.stdout, sys.stderr):  # print values as they are, even in the locale C
             if isinstance(stream, TextIOWrapper):

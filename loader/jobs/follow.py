@@ -155,8 +155,7 @@ class Following:
         starts = [each.start for each in followed]
         start = ask(lambda source: reduce(partial(earlier, source), starts))
         replica = self._replica(followed[0].position.run)
-        listener = self._listen(self._jobs[0])
-        follower = Follower(followed, start, now.position, replica, now.barrier, listener, guard.busy)
+        follower = Follower(followed, start, now, replica, self._listen(self._jobs[0]), guard.busy)
         self._follower = follower
         if self._stopped:
             follower.stop()

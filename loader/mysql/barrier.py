@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from loader.errors import Kind, SourceError
+from loader.errors import Kind, ServerReplaced, SourceError
 from loader.mysql.connection import Connection
 from loader.wire.gtids import GtidSet
 
@@ -54,13 +54,20 @@ class GtidBarrier:
 class SnapshotBarrier:
     """MariaDB: waits for a consistent snapshot whose binlog position is not before the last commit that was told of.
 
+    `server_id` is of the server whose binlog it is: a position in it says nothing of another that takes its place.
+
     See https://mariadb.com/kb/en/enhancements-for-start-transaction-with-consistent-snapshot/.
     """
 
     lock = ""
 
+    def __init__(self, server_id: str) -> None:
+        self._server_id = server_id
+
     def wait(self, source: Connection, committed: Committed) -> None:
-        """Wait until the server shows what was committed up to there."""
+        """Wait until the server shows what was committed up to there; `ServerReplaced` if it is another one."""
+        if source.single("SELECT @@GLOBAL.server_id") != (self._server_id,):
+            raise ServerReplaced(f"mysql {source.address}: another server has taken its place")
         end = time.monotonic() + PATIENCE
         wanted = file_number(committed.file), committed.offset
         while True:

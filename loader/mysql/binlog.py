@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from loader.errors import Kind, MalformedEvent, PositionLost, SourceError
+from loader.mysql.binlog_held import MOST_HELD, HeldTransactions, LargeTransactions
 from loader.mysql.binlog_statements import Effect, TableName, effect_of, moves_rows, tables_named, words_of
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica, check_start, gtids_of, lost, open_dump, refusal
@@ -49,15 +50,27 @@ class TransactionEnd:
     """All transactions since the last one of these have ended, and all their keys were told.
 
     `end` is where the last of them ends, with the GTIDs of these transactions alone: a read that is to see them waits
-    for it. `resume` is from where the stream can be read again without a loss, with all GTIDs that are done; it stays
-    before the first XA transaction that is prepared and neither committed nor rolled back. `time` is when the last of
-    them was committed, in seconds since 1970.
+    for it. `told` is the same place with all GTIDs that are done. `resume` is from where the stream can be read again
+    without a loss; it stays before the first XA transaction that is prepared and neither committed nor rolled back.
+    `time` is when the last of them was committed, in seconds since 1970.
+
+    `resume` is None if it is only a part of a large transaction whose keys were told, which ends at or before `end`.
     """
 
     end: Position
-    resume: Position
+    told: Position
+    resume: Position | None
     transactions: int
     time: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """A transaction has more keys than are held: the stream is over, and the next one tells them part by part.
+
+    That one is read from where the last `TransactionEnd` resumes, with the same `large`: now that it is known where the
+    transaction ends, and so from when on its rows are visible, its keys can be told as they come.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +93,14 @@ class Heartbeat:
     place: Position = field(default=Position(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """An XA transaction that is prepared: its keys, and where the stream has to be read from to get them again."""
-
-    keys: dict[FollowedTable, Keys]
-    before: Position
-
-
-BinlogValue = Changes | TransactionEnd | TablesChanged | Heartbeat
+BinlogValue = Changes | TransactionEnd | TablesChanged | Heartbeat | ReadAgain
 
 
 class BinlogStream:
     """Reads the binlog from `start` on; the connection serves nothing else, and is closed with the stream.
 
-    `tables` has, for each table that is followed, what gives its key columns.
+    `tables` has, for each table that is followed, what gives its key columns. `large` is what streams before this one
+    have noted of transactions that are too large, and is kept for those after it.
 
     Raises `PositionLost` if the server does not have what follows `start`, now or ever, and if the binlog does not say
     what changed (a statement instead of rows, an incident): all rows have to be read, from a new position. A
@@ -103,11 +109,17 @@ class BinlogStream:
     """
 
     def __init__(
-        self, source: Connection, start: Position, replica: Replica, tables: Mapping[TableName, KeyColumns]
+        self,
+        source: Connection,
+        start: Position,
+        replica: Replica,
+        tables: Mapping[TableName, KeyColumns],
+        large: LargeTransactions | None = None,
     ) -> None:
         self._source = source
         self._start = start
         self._tables = tables
+        self._held = HeldTransactions({} if large is None else large)
         self._scanner = KeyScanner(start.offset)
         try:
             check_start(source, start)
@@ -119,10 +131,10 @@ class BinlogStream:
         self._file = start.file
         self._here = self._position()
         self._known: dict[bytes, FollowedTable | None] = {}  # by the bytes of their TABLE_MAP
-        self._prepared: dict[str, _Prepared] = {}  # by their ids
         self._parts: list[bytes] = []  # of an event that goes on in the next packet
         self._values: list[BinlogValue] = []
         self._is_running = False  # the position was good
+        self.is_over = False  # what comes has to be read again
 
     def __enter__(self) -> Self:
         return self
@@ -133,21 +145,22 @@ class BinlogStream:
         self._source.close()
 
     def __iter__(self) -> Iterator[BinlogValue]:
-        """All values, as they come; never ends but by an error."""
-        while True:
+        """All values, as they come; never ends but by an error, or with `ReadAgain`."""
+        while not self.is_over:
             yield from self.read()
 
     def read(self) -> list[BinlogValue]:
         """Wait for the server to send something; the values of all that is there, none if no event is whole."""
         self._packets.fill(self._scanner.wanted)
         try:
-            while self._feed() and self._take_packet():
+            while not self.is_over and self._feed() and self._take_packet():
                 pass
         except MalformedEvent as error:
             if self._is_running or self._start.gtids is not None:
                 raise
             raise lost(self._source, f"an event does not begin there ({error})") from error  # MariaDB sends it so
         self._deliver()
+        self._limit()
         values, self._values = self._values, []
         return values
 
@@ -212,6 +225,7 @@ class BinlogStream:
                 for each in inner:
                     if not self._scanner.take(each, end):
                         self._handle(each, end)
+                    self._limit()
             case _:
                 self._handle_of_file(event, head)
 
@@ -227,14 +241,12 @@ class BinlogStream:
                 self._scanner.is_checksummed = binlog.parse_format(event).is_checksummed
                 self._scanner.forget()
             case EventType.INCIDENT:
-                raise self._lost(f"the server lost changes from its binlog ({binlog.parse_incident(event)})")
+                why = f"the server lost changes from its binlog ({binlog.parse_incident(event)})"
+                raise _untold(self._source, self._here, why)
             case EventType.BEGIN_LOAD_QUERY | EventType.EXECUTE_LOAD_QUERY:
                 raise self._statement("LOAD DATA")
             case kind if not head.flags & IGNORABLE:
-                raise SourceError(
-                    f"mysql {self._source.address}: its binlog has an event that is not known (type {kind}):"
-                    " the server may be newer than this program"
-                )
+                raise _unknown(self._source, kind)
 
     def _define(self, event: bytes) -> None:
         """Find out whether the table of a TABLE_MAP is followed, and by which columns."""
@@ -279,17 +291,31 @@ class BinlogStream:
             raise inside_transaction()
         if not is_committed:
             self._deliver()
-            self._prepared[xid] = _Prepared(self._scanner.take_open(), self._here)
+            self._held.prepare(xid, self._scanner.take_open(), self._here)
         self._scanner.close(end, time)
 
     def _end_prepared(self, query: binlog.Query, effect: Effect) -> None:
         """Add the keys of an XA transaction to the one that commits it; if none was seen, any row may have changed."""
-        prepared = self._prepared.pop(binlog.xid_of(query.statement), None)
-        if effect is Effect.XA_COMMIT and prepared is None:
-            self._tell_changed(tuple(self._tables), query.statement, unknown_rows=True)
-        if effect is Effect.XA_COMMIT and prepared:
-            for followed, keys in prepared.keys.items():
+        xid = binlog.xid_of(query.statement)
+        if effect is Effect.XA_ROLLBACK:
+            self._held.roll_back(xid)
+        elif prepared := self._held.commit(xid):
+            for followed, keys in (prepared.keys or {}).items():
                 self._scanner.put(followed, keys)
+        else:
+            self._tell_changed(tuple(self._tables), query.statement, unknown_rows=True)
+
+    def _limit(self) -> None:
+        """Tell the keys of a large transaction part by part; drop them if it is not known yet where it ends."""
+        if self._scanner.held < MOST_HELD:
+            return
+        self._deliver()
+        keys = self._scanner.take_open()
+        if (end := self._held.end_of(self._here)) is None:
+            self._held.skip(self._here)
+        else:
+            self._values += (Changes(followed, each) for followed, each in keys.items())
+            self._values.append(TransactionEnd(end, self._here, None, 0, self._scanner.time))
 
     def _position(self) -> Position:
         return Position(self._file, self._scanner.offset, None if self._gtids is None else str(self._gtids))
@@ -297,11 +323,10 @@ class BinlogStream:
     def _deliver(self) -> None:
         """Tell of the transactions that have ended."""
         transactions = self._scanner.ended
-        if not transactions:
+        if not transactions or self.is_over:
             return
         self._is_running = True
         done, runs = self._scanner.drain()
-        self._values += (Changes(followed, keys) for followed, keys in done.items() if keys)
         ended = None if self._gtids is None else type(self._gtids)()
         for run in runs:
             if self._gtids is not None:
@@ -309,18 +334,30 @@ class BinlogStream:
             if ended is not None:
                 ended.add(*run)
         self._here = self._position()
-        resume = next((prepared.before for prepared in self._prepared.values()), self._here)
         end = Position(self._file, self._scanner.offset, None if ended is None else str(ended))
-        self._values.append(TransactionEnd(end, resume, transactions, self._scanner.time))
+        if self._held.close(end):
+            self.is_over = True
+            self._values.append(ReadAgain())
+            return
+        self._values += (Changes(followed, keys) for followed, keys in done.items() if keys)
+        resume = self._held.resume(self._here)
+        self._values.append(TransactionEnd(end, self._here, resume, transactions, self._scanner.time))
 
     def _statement(self, words: str) -> PositionLost:
-        return self._lost(
-            f"it has a statement instead of rows ({words}): SET GLOBAL binlog_format = 'ROW'", Kind.REFUSED
-        )
+        why = f"it has a statement instead of rows ({words}): SET GLOBAL binlog_format = 'ROW'"
+        return _untold(self._source, self._here, why, Kind.REFUSED)
 
-    def _lost(self, why: str, kind: Kind | None = None) -> PositionLost:
-        here = self._here.gtids or f"{self._here.file}:{self._here.offset}"
-        return PositionLost(
-            f"mysql {self._source.address}: its binlog does not say what changed after {here}: {why}",
-            kind=kind,
-        )
+
+def _untold(source: Connection, here: Position, why: str, kind: Kind | None = None) -> PositionLost:
+    return PositionLost(
+        f"mysql {source.address}: its binlog does not say what changed after"
+        f" {here.gtids or f'{here.file}:{here.offset}'}: {why}",
+        kind=kind,
+    )
+
+
+def _unknown(source: Connection, kind: int) -> SourceError:
+    return SourceError(
+        f"mysql {source.address}: its binlog has an event that is not known (type {kind}):"
+        " the server may be newer than this program"
+    )

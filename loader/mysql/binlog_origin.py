@@ -38,7 +38,7 @@ def origin(source: Connection, *, lock_reads: bool = False) -> Origin:
             raise _refused(source, "does not say where in the binlog a snapshot is: a newer MariaDB does")
         ((gtids,),) = source.fetch("SELECT BINLOG_GTID_POS(%s, %s)", [file, str(offset)])
         (server,) = source.single("SELECT @@GLOBAL.server_id")
-        return Origin(f"MariaDB, server_id {server}", Position(file, offset, gtids), SnapshotBarrier())
+        return Origin(f"MariaDB, server_id {server}", Position(file, offset, gtids), SnapshotBarrier(str(server)))
     mode, executed, server = source.single("SELECT @@GLOBAL.gtid_mode, @@GLOBAL.gtid_executed, @@GLOBAL.server_uuid", 3)
     name = f"MySQL, server_uuid {server}"
     if mode == "ON":

@@ -6,16 +6,25 @@ once in that time. A position is stored once all before it is acknowledged.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol, TypeVar
 
-from loader.errors import LoaderError, SourceError, StartOver
+from loader.errors import LoaderError, PositionLost, ServerReplaced, SourceError, StartOver
 from loader.model import FollowBegan, FollowEnded, FollowEvent, Notice
-from loader.mysql.barrier import Barrier, Committed
-from loader.mysql.binlog import BinlogStream, Changes, Heartbeat, TablesChanged, TransactionEnd
-from loader.mysql.binlog_origin import is_past
+from loader.mysql.barrier import Committed
+from loader.mysql.binlog import (
+    BinlogStream,
+    BinlogValue,
+    Changes,
+    Heartbeat,
+    ReadAgain,
+    TablesChanged,
+    TransactionEnd,
+)
+from loader.mysql.binlog_held import LargeTransactions
+from loader.mysql.binlog_origin import Origin, is_past
 from loader.mysql.binlog_statements import TableName
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica
@@ -62,17 +71,16 @@ class Follower:
 
     While `busy` gives a reason, no rows are read, and so the binlog is not either once enough keys wait.
 
-    At `goal`, where the binlog ended a moment ago, it has caught up: before, MySQL sends heartbeats too, while it looks
-    for the first transaction that was not followed.
+    At the position of `now`, where the binlog ended a moment ago, it has caught up: before, MySQL sends heartbeats too,
+    while it looks for the first transaction that was not followed.
     """
 
     def __init__(
         self,
         jobs: Sequence[FollowedJob],
         start: Position,
-        goal: Position,
+        now: Origin,
         replica: Replica,
-        barrier: Barrier,
         listener: FollowListener,
         busy: Callable[[], str] = str,
     ) -> None:
@@ -83,10 +91,12 @@ class Follower:
             self._by_table.setdefault(job.table, []).append(job)
         self._settings = jobs[0].context.settings.source
         self._resume = start
-        self._goal = goal
-        self._is_past_goal = is_past(start, goal)
+        self._large: LargeTransactions = {}
+        self._server = now.server
+        self._goal = now.position
+        self._is_past_goal = is_past(start, now.position)
         self._replica = replica
-        self._barrier = barrier
+        self._barrier = now.barrier
         self._listener = listener
         self._busy = busy
         self._pending = PendingKeys()
@@ -96,11 +106,12 @@ class Follower:
         self._times = {"load": float("-inf")}  # when something was done last that is done now and then
 
     def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
-        """Follow until `stop`, or until all is in Redis up to the goal; false if the jobs have to change.
+        """Follow until `stop`, or until all is in Redis up to the goal; false if the jobs have to be opened again.
 
         `is_changing` is asked now and then whether they have to.
         Raises `PassOwed` if all rows of a job have to be read again first, a `LoaderError` for what does not pass.
         """
+        _check_server(self._jobs, self._server, self._settings.endpoint)
         self._persist(self._open)
         names = tuple(job.name for job in self._jobs)
         self._listener.notify(FollowBegan(names, self._resume.gtids or f"{self._resume.file}:{self._resume.offset}"))
@@ -109,12 +120,20 @@ class Follower:
             is_changed = self._follow(is_changing, until_caught_up=until_caught_up)
             self._persist(self._state.save, LAST_TRIES)
             self._listener.notify(FollowEnded(self._jobs[0].position.text, self._state.progress(self._source)))
-            return not is_changed
+        except ServerReplaced as error:
+            self._persist(self._state.save, LAST_TRIES)  # the other one may lack what is in Redis
+            self._listener.notify(Notice(f"the binlog is read again: {error}"))
+            is_changed = True
+        except PositionLost:
+            with suppress(LoaderError):
+                self._state.save()  # for the same reason, should it be tried again
+            raise
         finally:
             self._stopped = True
             self._pending.close()
             reader.join(JOIN)
             self._drop()
+        return not is_changed
 
     def _follow(self, is_changing: Callable[[], bool], *, until_caught_up: bool) -> bool:
         """Follow until it is time to end; whether because the jobs have to change."""
@@ -194,8 +213,8 @@ class Follower:
         failures = 0
         while not self._stopped:
             try:
-                with BinlogStream(Connection(self._settings), self._resume, self._replica, self._tables()) as stream:
-                    while not self._stopped:
+                with self._stream() as stream:
+                    while not (self._stopped or stream.is_over):
                         for value in stream.read():
                             failures = 0
                             self._take(value)
@@ -214,7 +233,11 @@ class Follower:
                 self._pending.fail(error)
                 return
 
-    def _take(self, value: Changes | TransactionEnd | TablesChanged | Heartbeat) -> None:
+    def _stream(self) -> BinlogStream:
+        tables = {table: partial(_key_columns, jobs) for table, jobs in self._by_table.items()}
+        return BinlogStream(Connection(self._settings), self._resume, self._replica, tables, self._large)
+
+    def _take(self, value: BinlogValue) -> None:
         self._state.unread = ""
         match value:
             case Changes():
@@ -224,9 +247,9 @@ class Follower:
                 self._state.is_all_read = False
                 self._pending.add(value)
             case TransactionEnd():
-                self._resume = value.resume
+                self._resume = value.resume or self._resume
                 self._pending.end(value)
-                self._is_past_goal = self._is_past_goal or is_past(value.resume, self._goal)
+                self._is_past_goal = self._is_past_goal or is_past(value.told, self._goal)
             case TablesChanged(tables, statement, moves_rows):
                 if moves_rows:
                     names = ", ".join(table for _, table in tables)
@@ -234,12 +257,11 @@ class Follower:
                     why = f"{statement} of {names}: rows may have come or gone that the binlog does not name"
                     raise PassOwed(why, jobs)
                 self._times["looked"] = float("-inf")
+            case ReadAgain():
+                self._state.is_all_read = False
             case Heartbeat(place):
                 self._state.heard = place
                 self._state.is_all_read = self._is_past_goal
-
-    def _tables(self) -> Mapping[TableName, Callable[[TableMap], tuple[int, ...]]]:
-        return {table: partial(_key_columns, jobs) for table, jobs in self._by_table.items()}
 
     def _flush(self, gathered: Gathered) -> None:
         """Read the rows of these keys again and write them, once their transactions are visible."""
@@ -247,12 +269,10 @@ class Follower:
         if gathered.end:
             self._barrier.wait(source, Committed(tuple(gathered.gtids), gathered.end.file, gathered.end.offset))
         for job in self._jobs:
-            if written := [(table, keys) for table, keys in gathered.keys.items() if self._is_of(table, job)]:
+            if written := [(table, keys) for table, keys in gathered.keys.items() if _is_of(table, job)]:
                 with owing(job):
                     job.flush(written, source)
 
-    def _is_of(self, table: FollowedTable, job: FollowedJob) -> bool:
-        return (table.table.schema, table.table.table) == job.table
 
     def _look(self) -> None:
         source = self._source = self._source or Connection(self._settings)
@@ -276,6 +296,7 @@ class Follower:
             except LoaderError as error:
                 if not error.transient or (self._stopped and failures + 1 >= tries):
                     raise
+                self._pending.check()  # what is waited for may never come
                 self._state.unwritten = str(error)
                 if isinstance(error, SourceError):
                     self._drop()
@@ -315,6 +336,20 @@ def owing(*jobs: FollowedJob) -> Iterator[None]:
         yield
     except StartOver as error:
         raise PassOwed(str(error), [job.name for job in jobs]) from error
+
+
+def _is_of(table: FollowedTable, job: FollowedJob) -> bool:
+    return (table.table.schema, table.table.table) == job.table
+
+
+def _check_server(jobs: Sequence[FollowedJob], server: str, address: str) -> None:
+    """Raise `PositionLost` if a file of another server's binlog is all that a position says."""
+    for position in (job.position for job in jobs):
+        if position.gtids is None and position.server != server:
+            raise PositionLost(
+                f"mysql {address}: cannot be followed from where it was: that is a file of {position.server}, and this"
+                f" is {server}"
+            )
 
 
 def _key_columns(jobs: Sequence[FollowedJob], table: TableMap) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from loader.mysql.barrier import file_number
 from loader.mysql.binlog import Changes, TransactionEnd
 from loader.mysql.dump import Position
 from loader.wire.row_images import Keys
@@ -60,7 +61,10 @@ class PendingKeys:
             self._open.clear()
             if end.end.gtids:
                 into.gtids.append(end.end.gtids)
-            into.end, into.resume, into.committed = end.end, end.resume, end.time
+            if into.end is None or _place(into.end) < _place(end.end):
+                into.end = end.end  # parts of a large transaction are visible from its end on, which is not the next
+            if end.resume:
+                into.resume, into.committed = end.resume, end.time
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._count < self._most or self._closed)
 
@@ -78,6 +82,11 @@ class PendingKeys:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
+
+    def check(self) -> None:
+        """Raise what whoever takes keys would get at last."""
+        if self._failure:
+            raise self._failure
 
     def take(self, wait: float) -> Gathered:
         """What was gathered, after at most `wait` seconds without any; keys have gathered for `WINDOW` then."""
@@ -98,3 +107,7 @@ class PendingKeys:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+
+def _place(position: Position) -> tuple[int, int]:
+    return file_number(position.file), position.offset

@@ -334,6 +334,11 @@ cdef class KeyScanner:
         """See `row_images.KeyScanner.put`."""
         self._open.setdefault(followed, {}).update(dict.fromkeys(keys))
 
+    @property
+    def held(self):
+        """See `row_images.KeyScanner.held`."""
+        return sum(map(len, self._open.values()))
+
     def take_open(self):
         """See `row_images.KeyScanner.take_open`."""
         keys, self._open = self._open, {}

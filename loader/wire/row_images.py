@@ -162,6 +162,11 @@ class KeyScanner:
         """Add keys to those of the open transaction."""
         self._open.setdefault(followed, {}).update(dict.fromkeys(keys))
 
+    @property
+    def held(self) -> int:
+        """How many keys the open transaction has."""
+        return sum(map(len, self._open.values()))
+
     def take_open(self) -> dict[FollowedTable, Keys]:
         """Hand over the keys of the open transaction, which then has none."""
         keys, self._open = self._open, {}

@@ -1056,6 +1056,24 @@ FAULTS = [
             "                if False:",
             "follow::a_table_is_emptied",
         ),
+        (
+            "another server in the place of the source ends following",
+            "        except ServerReplaced as error:\n",
+            "        except InterruptedError as error:\n",
+            "follow_replica::a_commit_that_nobody_saw",
+        ),
+        (
+            "a prepared transaction keeps a follower from having caught up",
+            "is_past(value.told, self._goal)",
+            "is_past(self._resume, self._goal)",
+            "follow_traps::xa",
+        ),
+        (
+            "rows are read as soon as the binlog tells of them",
+            "            self._barrier.wait(source, Committed(",
+            "            str(Committed(",
+            "barrier::a_commit_that_is_not_visible",
+        ),
     ),
     *_of(
         "pipeline/follow",
@@ -1973,6 +1991,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "cli/entry",
+        (
+            "a follower that is stopped as it starts is killed",
+            "            signal.signal(number, _leave)",
+            "            pass",
+            "start_up::a_signal_at_once",
+        ),
+    ),
+    *_of(
         "cli/main",
         (
             "a closed stream is the next socket's place",
@@ -2257,22 +2284,64 @@ FAULTS = [
     *_of(
         "mysql/binlog",
         (
-            "a prepared transaction is passed over",
-            "resume = next((prepared.before for prepared in self._prepared.values()), self._here)",
-            "resume = self._here",
-            "binlog_stream::a_prepared_transaction",
+            "an event that is not known is passed over",
+            "            case kind if not head.flags & IGNORABLE:",
+            "            case kind if False:",
+            "distress::an_event_that_is_not_known",
         ),
         (
-            "keys of a prepared transaction are told at once",
-            "_Prepared(self._scanner.take_open(), self._here)",
-            "_Prepared({}, self._here)",
-            "binlog_stream::a_prepared_transaction",
+            "a server that lost changes is believed to have none",
+            "            case EventType.INCIDENT:\n",
+            "            case EventType.INCIDENT:\n                return\n",
+            "distress::an_incident",
         ),
         (
             "a definition within a transaction ends it",
             "                if scanner.group != Group.BEGUN:\n",
             "                if True:\n",
             "binlog_stream::what_is_told_of_changes",
+        ),
+    ),
+    *_of(
+        "mysql/barrier",
+        (
+            "a position of another server's binlog is waited for",
+            "!= (self._server_id,):",
+            "== ():",
+            "barrier::what_is_waited_for",
+        ),
+        (
+            "the last transaction stands for all of a batch",
+            'GtidSet(",".join(committed.gtids))',
+            "GtidSet(committed.gtids[-1])",
+            "barrier::what_is_waited_for",
+        ),
+    ),
+    *_of(
+        "mysql/binlog_held",
+        (
+            "a prepared transaction is passed over",
+            "return next((prepared.before for prepared in self._prepared.values()), here)",
+            "return here",
+            "binlog_stream::a_prepared_transaction",
+        ),
+        (
+            "keys of a prepared transaction are told at once",
+            "Prepared(None if self._skipped else keys, before)",
+            "Prepared({}, before)",
+            "binlog_stream::a_prepared_transaction",
+        ),
+        (
+            "the keys of a large transaction are lost",
+            "            self._large[self._skipped] = end\n            return True\n",
+            "            self._skipped = None\n",
+            "large_transactions::every_key_is_told",
+        ),
+        (
+            "the keys of a large XA transaction are lost",
+            "            self.skip(prepared.before)\n",
+            "            pass\n",
+            "large_transactions::one_that_is_prepared",
         ),
     ),
     *_of(

@@ -108,12 +108,12 @@ class BinlogServer:
         return Connection(SourceConfig.model_validate(settings | options))
 
     @contextmanager
-    def stream(self, start, *tables, key=(0,), name="test", t=None, **options):
+    def stream(self, start, *tables, key=(0,), name="test", t=None, large=None, **options):
         """A stream from a position on; of tables, of `test` unless named, whose raw keys are those columns."""
         names = [table if isinstance(table, tuple) else ("test", table) for table in tables]
         followed = {name: lambda _: key for name in names} | {MARK: lambda _: (0,)}
         followed |= {("test", "t"): t} if t else {}
-        with BinlogStream(self.source(**options), start, replica_of(name), followed) as stream:
+        with BinlogStream(self.source(**options), start, replica_of(name), followed, large) as stream:
             yield stream
 
     def mark(self):
