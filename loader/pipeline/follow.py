@@ -66,6 +66,26 @@ class FollowListener(Protocol):
         """Take note of where it begins and ends, once a second how far it is, and what a person should know."""
 
 
+class _Times:
+    """When something was done last that is done now and then; `first` is due at once."""
+
+    def __init__(self, first: str) -> None:
+        self._began = time.monotonic()
+        self._done = {first: float("-inf")}
+
+    def is_due(self, what: str, seconds: float) -> bool:
+        """Whether so many seconds have passed since this was due."""
+        now = time.monotonic()
+        if now - self._done.get(what, self._began) < seconds:
+            return False
+        self._done[what] = now
+        return True
+
+    def make_due(self, what: str) -> None:
+        """Have it due at once."""
+        self._done[what] = float("-inf")
+
+
 class Follower:
     """Follows the tables of some jobs from one position, over one stream; the jobs are open and locked.
 
@@ -102,8 +122,7 @@ class Follower:
         self._pending = PendingKeys()
         self._source: Connection | None = None
         self._stopped = False
-        self._began = time.monotonic()
-        self._times = {"load": float("-inf")}  # when something was done last that is done now and then
+        self._times = _Times("load")
 
     def run(self, is_changing: Callable[[], bool], *, until_caught_up: bool = False) -> bool:
         """Follow until `stop`, or until all is in Redis up to the goal; false if the jobs have to be opened again.
@@ -148,7 +167,7 @@ class Follower:
                 self._see(is_all_read=is_end or (is_all_read and not gathered.keys))
                 if is_end:
                     break
-                is_changed = self._is_time("asked", ASK_EVERY) and self._persist(is_changing)
+                is_changed = self._times.is_due("asked", ASK_EVERY) and self._persist(is_changing)
         except LoaderError as error:
             if not (self._stopped and error.transient):
                 raise  # else the position stays before what was under way
@@ -156,7 +175,7 @@ class Follower:
 
     def _take_keys(self) -> tuple[Gathered, bool]:
         """What was gathered, unless MySQL has too much to do; whether nothing was left."""
-        if self._is_time("load", LOAD_EVERY):
+        if self._times.is_due("load", LOAD_EVERY):
             self._state.held = self._persist(self._busy)
         if not self._state.held:
             return self._pending.take(IDLE), True
@@ -175,18 +194,10 @@ class Follower:
             self._state.advance(gathered.end or gathered.resume, gathered.committed)
             for job in self._jobs:
                 job.advance(gathered.resume, gathered.committed)
-        if self._is_time("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
+        if self._times.is_due("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
             self._look()
-        if self._is_time("saved", SAVE_EVERY):
+        if self._times.is_due("saved", SAVE_EVERY):
             self._state.save()
-
-    def _is_time(self, what: str, seconds: float) -> bool:
-        """Whether so many seconds have passed since it was time for this."""
-        now = time.monotonic()
-        if now - self._times.get(what, self._began) < seconds:
-            return False
-        self._times[what] = now
-        return True
 
     @property
     def lag(self) -> float:
@@ -201,7 +212,7 @@ class Follower:
     def _see(self, *, is_all_read: bool) -> None:
         """Note whether all is in Redis; tell once a second how far it is, and when that turns."""
         has_turned = self._state.turn(is_caught_up=is_all_read)
-        if self._is_time("told", TELL_EVERY) or has_turned:
+        if self._times.is_due("told", TELL_EVERY) or has_turned:
             self._listener.notify(self._state.progress(self._source))
 
     def stop(self) -> None:
@@ -256,7 +267,7 @@ class Follower:
                     jobs = [job.name for table in tables for job in self._by_table[table]]
                     why = f"{statement} of {names}: rows may have come or gone that the binlog does not name"
                     raise PassOwed(why, jobs)
-                self._times["looked"] = float("-inf")
+                self._times.make_due("looked")
             case ReadAgain():
                 self._state.is_all_read = False
             case Heartbeat(place):
@@ -272,7 +283,6 @@ class Follower:
             if written := [(table, keys) for table, keys in gathered.keys.items() if _is_of(table, job)]:
                 with owing(job):
                     job.flush(written, source)
-
 
     def _look(self) -> None:
         source = self._source = self._source or Connection(self._settings)
