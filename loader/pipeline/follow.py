@@ -261,12 +261,9 @@ class Follower:
                 self._resume = value.resume or self._resume
                 self._pending.end(value)
                 self._is_past_goal = self._is_past_goal or is_past(value.told, self._goal)
-            case TablesChanged(tables, statement, moves_rows):
+            case TablesChanged(tables, _, moves_rows):
                 if moves_rows:
-                    names = ", ".join(table for _, table in tables)
-                    jobs = [job.name for table in tables for job in self._by_table[table]]
-                    why = f"{statement} of {names}: rows may have come or gone that the binlog does not name"
-                    raise PassOwed(why, jobs)
+                    raise _moved(value, [job.name for table in tables for job in self._by_table[table]])
                 self._times.make_due("looked")
             case ReadAgain():
                 self._state.is_all_read = False
@@ -350,6 +347,11 @@ def owing(*jobs: FollowedJob) -> Iterator[None]:
 
 def _is_of(table: FollowedTable, job: FollowedJob) -> bool:
     return (table.table.schema, table.table.table) == job.table
+
+
+def _moved(changed: TablesChanged, jobs: Sequence[str]) -> PassOwed:
+    names = ", ".join(table for _, table in changed.tables)
+    return PassOwed(f"{changed.statement} of {names}: rows may have come or gone that the binlog does not name", jobs)
 
 
 def _check_server(jobs: Sequence[FollowedJob], server: str, address: str) -> None:
