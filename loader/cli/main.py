@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -102,6 +101,8 @@ def _stop(number: int, _: object) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         from loader.wire.codec import COMPILED
 
         say(f"loader {version('mysql-redis-loader')}, {'compiled' if COMPILED else 'plain Python'} encoder")
