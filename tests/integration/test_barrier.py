@@ -100,6 +100,19 @@ def test_what_is_waited_for(server, monkeypatch):
     source.close()
 
 
+def test_all_gtids_of_a_batch_are_waited_for():
+    """Not the last one alone: it says nothing of those of other servers."""
+    asked = []
+
+    class Source:
+        def single(self, sql):
+            asked.append(sql)
+            return ("0",)
+
+    GtidBarrier().wait(Source(), Committed((f"{STRANGER}:1", f"{STRANGER}:tag:2"), "binlog.1", 4))
+    assert f"{STRANGER}:1:tag:2" in asked[0]
+
+
 def test_a_snapshot_in_any_isolation_level(server):
     """The position of a snapshot of MariaDB is before what is not visible yet, in any isolation level."""
     if not server.is_mariadb:

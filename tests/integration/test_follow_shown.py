@@ -139,10 +139,13 @@ def test_the_server_id(table, world):
     """The binlog is asked for as the replica that the job names; two jobs of one stream cannot name two."""
     config = config_of(table, world, follow={"server_id": 9001})
     running = following(config)
-    with BinlogStream(table.source(), table.position(), replica_with(9001), {}) as another:
-        another.read()
-        wait(lambda: running.errors or any("same replica" in text for text in notices(running)), "the server to object")
-    running.following.stop()
+    try:
+        with BinlogStream(table.source(), table.position(), replica_with(9001), {}) as another:
+            another.read()
+            told = lambda: running.errors or any("same replica" in text for text in notices(running))  # noqa: E731
+            wait(told, "the server to object")
+    finally:
+        running.following.stop()
     assert all("same replica" in str(error) for error in running.errors)
 
     jobs = [config.jobs["job"], config.jobs["job"].model_copy(update={"name": "other"})]

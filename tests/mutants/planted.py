@@ -2314,7 +2314,7 @@ FAULTS = [
             "the last transaction stands for all of a batch",
             'GtidSet(",".join(committed.gtids))',
             "GtidSet(committed.gtids[-1])",
-            "barrier::what_is_waited_for",
+            "barrier::all_gtids_of_a_batch_are_waited_for",
         ),
     ),
     *_of(
