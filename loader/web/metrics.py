@@ -1,7 +1,8 @@
 """Metrics of runs for Prometheus; the only module that imports its client library.
 
 `Metrics` is told of runs through one listener each, and of the schedule directly; its counts last as long as the
-process, as Prometheus expects.
+process, as Prometheus expects. A series for each job has to be cheap: with many jobs, details are counted for all of
+them together, and the buckets of a histogram are those of the process.
 """
 
 import threading
@@ -29,6 +30,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 DURATIONS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 DELAYS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 OUTCOMES = ("written", "unchanged", "rejected")
+DETAILED = 50  # jobs at most that have details of their own
+TOGETHER = "*"  # the job of details that are of all jobs; it is the name of none
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody reads
 
@@ -40,6 +43,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._jobs: frozenset[str] | None = None  # those of the config; None: any
+        self._is_detailed = True
         self._under_way: dict[str, int] = {}  # runs, including those of jobs that a reload removed
         self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
 
@@ -60,11 +64,10 @@ class Metrics:
         self._node_rows = counter("node_rows_total", "Rows written, by master.", "job", "node")
         self._node_errors = counter("node_errors_total", "Chunk failures caused by a Redis node.", "node")
         self._seconds = Histogram(
-            "loader_run_duration_seconds", "How long runs took.", ("job",), buckets=DURATIONS, registry=registry
+            "loader_run_duration_seconds", "How long runs took.", buckets=DURATIONS, registry=registry
         )
-        self._delay = Histogram(
-            "loader_run_delay_seconds", "How late runs began.", ("job",), buckets=DELAYS, registry=registry
-        )
+        self._delay = Histogram("loader_run_delay_seconds", "How late runs began.", buckets=DELAYS, registry=registry)
+        self._took = gauge("last_run_duration_seconds", "How long the last run took.", "job")
         self._running = gauge("running", "Runs in progress.", "job")
         self._rejects = gauge("rejects", "Rows on the list of rejects.", "job")
         self._success = gauge("last_success_timestamp_seconds", "When the last success ended.", "job")
@@ -95,21 +98,26 @@ class Metrics:
         """Keep only series of these jobs, each with its `max_age`; counters begin at 0."""
         jobs = frozenset(max_ages)
         with self._lock:
-            gone = (self._jobs or frozenset()) - jobs
-            self._jobs = jobs
-        for job in gone:
-            for metric in self._of_jobs():
-                metric.remove_by_labels({"job": job})
+            before = self._jobs or frozenset()
+            self._jobs, was_detailed = jobs, self._is_detailed
+            self._is_detailed = len(jobs) <= DETAILED
+        self._forget(before - jobs)
+        if was_detailed:
+            self._forget_details(before - jobs if self._is_detailed else before)
+        elif self._is_detailed:
+            self._forget_details({TOGETHER})
         for job, max_age in max_ages.items():
-            for status in Status:
+            for status in Status if self._is_detailed else (Status.OK, Status.FAILED):
                 self._runs.labels(job, status.value)
+            self._read.labels(job)
+            label = self._detail_of(job)
             for outcome in OUTCOMES:
-                self._rows.labels(job, outcome)
-            for metric in (self._read, self._deleted, self._bytes, self._retried, self._seconds):
-                metric.labels(job)
+                self._rows.labels(label, outcome)
+            for metric in (self._deleted, self._bytes, self._retried):
+                metric.labels(label)
             self._set_running(job, 0)
             if max_age is None:
-                self._max_age.remove_by_labels({"job": job})
+                self._max_age.remove(job)
             else:
                 self._max_age.labels(job).set(max_age)
 
@@ -123,7 +131,7 @@ class Metrics:
         """A run of a slot begins, this many seconds late."""
         del slot
         if self._knows(job):
-            self._delay.labels(job).observe(max(0.0, late))
+            self._delay.observe(max(0.0, late))
 
     def ended(self, run: Run, slot: int) -> None:
         """A run of a slot is over; its own listener got the details."""
@@ -141,7 +149,7 @@ class Metrics:
     def rescheduled(self, job: str, due: float | None) -> None:
         """The next run of a job is due, in seconds since 1970; None: never."""
         if due is None:
-            self._next.remove_by_labels({"job": job})
+            self._next.remove(job)
         elif self._knows(job):
             self._next.labels(job).set(due)
 
@@ -150,11 +158,12 @@ class Metrics:
         for job in filter(self._knows, jobs):
             self._followed.labels(job).set(time.time() - progress.lag)
             if progress.lag_bytes is None:
-                self._behind.remove_by_labels({"job": job})
+                self._behind.remove(job)
             else:
                 self._behind.labels(job).set(progress.lag_bytes)
-            self._changes.labels(job).inc(progress.changes_by_job.get(job, 0) - before.changes_by_job.get(job, 0))
-            self._keys.labels(job).inc(progress.keys_by_job.get(job, 0) - before.keys_by_job.get(job, 0))
+            label = self._detail_of(job)
+            self._changes.labels(label).inc(progress.changes_by_job.get(job, 0) - before.changes_by_job.get(job, 0))
+            self._keys.labels(label).inc(progress.keys_by_job.get(job, 0) - before.keys_by_job.get(job, 0))
 
     def _set_running(self, job: str, change: int) -> None:
         with self._lock:
@@ -171,13 +180,27 @@ class Metrics:
     def _knows(self, job: str) -> bool:
         return self._jobs is None or job in self._jobs
 
-    def _of_jobs(self) -> tuple[Counter | Gauge | Histogram, ...]:
-        return (
-            *(self._runs, self._read, self._rows, self._deleted, self._bytes, self._retried, self._waited),
-            *(self._skipped, self._node_rows, self._seconds, self._delay),
-            *(self._running, self._rejects, self._success, self._max_age, self._next),
-            *(self._watermark, self._followed, self._behind, self._changes, self._keys),
-        )
+    def _detail_of(self, job: str) -> str:
+        """The label of a job's details: its name, unless there are too many jobs."""
+        return job if self._is_detailed else TOGETHER
+
+    def _forget(self, jobs: Iterable[str]) -> None:
+        """Remove the series of jobs, without a look at those of other jobs."""
+        states = (self._read, self._running, self._rejects, self._success, self._max_age, self._next)
+        for job in jobs:
+            for metric in (*states, self._watermark, self._followed, self._behind, self._took):
+                metric.remove(job)
+            for status in Status:
+                self._runs.remove(job, status.value)
+            for reason in Reason:
+                self._skipped.remove(job, reason.value)
+
+    def _forget_details(self, jobs: Iterable[str]) -> None:
+        """Remove the details of jobs; they are few."""
+        loaded = (self._rows, self._deleted, self._bytes, self._retried, self._waited, self._node_rows)
+        for metric in (*loaded, self._changes, self._keys):
+            for job in jobs:
+                metric.remove_by_labels({"job": job})
 
     def begin(self, job: str) -> None:
         """A run begins."""
@@ -192,14 +215,15 @@ class Metrics:
         if not self._knows(job):
             return
         self._read.labels(job).inc(more.read)
+        label = self._detail_of(job)
         for outcome, rows in zip(OUTCOMES, (more.written, more.unchanged, more.rejected), strict=True):
-            self._rows.labels(job, outcome).inc(rows)
-        self._deleted.labels(job).inc(more.deleted)
-        self._bytes.labels(job).inc(more.bytes)
+            self._rows.labels(label, outcome).inc(rows)
+        self._deleted.labels(label).inc(more.deleted)
+        self._bytes.labels(label).inc(more.bytes)
         for node, rows in more.nodes.items():
-            self._node_rows.labels(job, node).inc(rows)
+            self._node_rows.labels(label, node).inc(rows)
         for reason, seconds in more.waits.items():
-            self._waited.labels(job, reason).inc(seconds)
+            self._waited.labels(label, reason).inc(seconds)
 
     def end(self, run: Run) -> None:
         """A run is over."""
@@ -209,9 +233,13 @@ class Metrics:
             return
         if run.did_nothing:  # the schedule reports the outcome of its slot
             return
+        if run.status is not Status.OK:
+            for status in Status:  # each from 0, so that the first one is seen as an increase
+                self._runs.labels(job, status.value)
         self._runs.labels(job, run.status.value).inc()
-        self._seconds.labels(job).observe(run.seconds)
-        self._retried.labels(job).inc(run.chunks_retried)
+        self._seconds.observe(run.seconds)
+        self._took.labels(job).set(run.seconds)
+        self._retried.labels(self._detail_of(job)).inc(run.chunks_retried)
         if run.outcome.is_success:
             self._succeed(job, time.time())
         if run.listed is not None:

@@ -293,7 +293,7 @@ def test_pages_of_the_daemon(desk):
         assert running.end()[1] == 0
 
     assert (ready[0], alive[0]) == (200, 200)
-    assert 'loader_run_delay_seconds_count{job="stu"}' in text
+    assert 'loader_last_run_duration_seconds{job="stu"}' in text
     assert 'loader_next_run_timestamp_seconds{job="stu"}' in text
     assert 'loader_last_success_timestamp_seconds{job="stu"}' in text
     assert (line["by"], line["status"], line["read"]) == ("schedule", "ok", 5)

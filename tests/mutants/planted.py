@@ -839,6 +839,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "web/metrics",
+        (
+            "details are of each job, however many there are",
+            "return job if self._is_detailed else TOGETHER",
+            "return job",
+            "metrics::many_jobs_are_told_in_little metrics::details_are_of_each_job_while_jobs_are_few",
+        ),
+        (
+            "details of before stay beside those of all jobs",
+            "self._forget_details(before - jobs if self._is_detailed else before)",
+            "self._forget_details(before - jobs)",
+            "metrics::details_are_of_each_job_while_jobs_are_few",
+        ),
+    ),
+    *_of(
         "web/actions",
         (
             "an action needs no session",
