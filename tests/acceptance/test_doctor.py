@@ -1,6 +1,7 @@
 """`loader doctor`: what is wrong is found, nothing is written, and the fix that is printed mends it."""
 
 import json
+import re
 import shlex
 import subprocess
 from contextlib import ExitStack, contextmanager, suppress
@@ -50,7 +51,7 @@ def test_all_is_well(desk):
         nodes = [stack.enter_context(redis.Redis(HOST, port)) for port in desk.world.lab.redis_ports.values()]
         for node in nodes:
             node.acl_log_reset()
-        result = desk.run("doctor")
+        result = desk.run("doctor", "--all")
         assert [node.acl_log() for node in nodes] == [[]] * len(nodes)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
@@ -59,6 +60,48 @@ def test_all_is_well(desk):
     assert lines[-1].endswith("checks, 0 warnings, 0 failed"), result.out
     assert not any("not checked" in line for line in lines)
     assert (desk.contents(), desk.world.state()) == (before, state)
+
+
+def test_what_is_right_is_counted(desk):
+    """Without --all only what is wrong is shown; the count of the rest and of all checks add up."""
+    everything = desk.run("doctor", "--all").out
+    well = desk.run("doctor").out.splitlines()
+    count = everything.count("\n  ok    ")
+    assert everything.count("\n  warn") == everything.count("\n  fail") == 0
+    assert well == [
+        f"{count} checks are right; --all shows them",
+        "",
+        f"ok: {count} checks, 0 warnings, 0 failed",
+    ]
+    assert f"\n{well[-1]}\n" in everything
+    desk.write({"stu": {"table": "stu", "key": "{{stu}}_{sid}"}})
+    lines = desk.run("doctor").out.splitlines()
+    assert lines[0] == "job stu"
+    assert lines[1].startswith("  warn  prefix: ")
+    assert not [line for line in lines if line.startswith("  ok")]
+    right = next(line for line in lines if line.endswith("are right; --all shows them"))
+    assert lines[-1] == f"warn: {int(right.split()[0]) + 1} checks, 1 warning, 0 failed"
+
+
+def test_jobs_with_the_same_fault_are_told_together(desk):
+    """Once, with their number and the first three names; so are those whose names and numbers alone differ."""
+    desk.write({f"j{number}": {"table": "gone", "key": f"j{number}_{{id}}"} for number in range(5)})
+    result = desk.run("doctor")
+    assert result.code == 3
+    lines = result.out.splitlines()
+    assert lines.count("jobs j0, j1, j2 and 2 more") == 1
+    assert result.out.count("  fail  table:") == 1
+    assert lines[-1].endswith(" 5 failed"), lines[-1]
+    assert [each["job"] for each in checkup(desk)[1]["job.table"]] == [f"j{number}" for number in range(5)]
+    assert desk.run("doctor", "--all").out.count("  fail  table:") == 5
+
+    desk.write({f"j{number}": {"table": f"gone_{number}", "key": f"j{number}_{{id}}"} for number in range(4)})
+    result = desk.run("doctor")
+    assert "jobs j0, j1, j2 and 1 more" in result.out
+    assert result.out.count("  fail  table:") == 1
+    assert "        of the first; the others differ in names or numbers: see --all" in result.out.splitlines()
+    result = desk.run("doctor", "j0", "j1")
+    assert result.out.count("  fail  table:") == 2
 
 
 def test_jobs_are_chosen(desk):
@@ -230,7 +273,7 @@ def test_rights_in_redis(desk, taken, lacking):
         (at,) = [place for place, line in enumerate(lines) if line.startswith("  fail")]
         text = " ".join(line.strip() for line in lines[at : at + 3])
         assert f"rights: 'marked' lacks {lacking}" in text
-        fix = result.out.partition("        fix: ")[2].partition("\n  ok")[0]
+        fix = re.split(r"\n(?=\n|  \w)", result.out.partition("        fix: ")[2])[0]
         shell(fix)
         status, seen, _ = one(checkup(desk)[1], "redis.rights")
         assert (status, seen) == ("ok", "'marked' has all it needs, for keys like ~stu_*, ~loader:*")

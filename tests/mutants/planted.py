@@ -839,6 +839,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "doctor/shown",
+        (
+            "what is right is shown",
+            "elif finding.level is not Level.OK:\n            of_jobs",
+            "else:\n            of_jobs",
+            "doctor::what_is_right_is_counted",
+        ),
+        (
+            "each job's fault is told by itself",
+            "if len(kinds) > SPELLED:",
+            "if len(kinds) > 1_000_000:",
+            "doctor::jobs_with_the_same_fault_are_told_together",
+        ),
+    ),
+    *_of(
         "web/metrics",
         (
             "details are of each job, however many there are",

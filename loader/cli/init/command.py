@@ -256,17 +256,13 @@ def _examine(output: Path) -> bool:
     """Read the written config and print doctor's findings; return whether no check failed."""
     from loader.config.load import load_config
     from loader.doctor.diagnose import diagnose
-    from loader.doctor.findings import Finding, Level, finding_text, summary_text, worst_of
+    from loader.doctor.findings import Level
+    from loader.doctor.shown import tell_findings
 
     config: Config = load_config([output])
-    findings: list[Finding] = []
     say("")
-    for finding in diagnose(config, [output], list(config.jobs.values())):
-        if len(config.jobs) <= NAMED or finding.level is not Level.OK:
-            say(finding_text(finding, findings[-1] if findings else None))
-        findings.append(finding)
-    say(summary_text(findings))
-    return worst_of(findings) is not Level.FAIL
+    found = diagnose(config, [output], list(config.jobs.values()))
+    return tell_findings(found, say, everything=len(config.jobs) <= NAMED) is not Level.FAIL
 
 
 def _next(output: Path, jobs: Sequence[str]) -> list[str]:
