@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loader.cli.options import Show
+from loader.cli.options import Format, Show
 from loader.config.parsers import plain
 from loader.errors import ConfigError, Exit
 
@@ -80,6 +80,14 @@ def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False
 
 def _there(names: list[str]) -> str:
     return ("is " if len(names) == 1 else "are ") + ", ".join(names)
+
+
+def tally(results: Sequence[str], jobs: int, output: Format) -> None:
+    """Print how several jobs did, for people; those without a result were not begun."""
+    if jobs > 1 and output is Format.TEXT:
+        from loader.report.text import tally_text
+
+        say(tally_text(results, jobs))
 
 
 def worst(codes: Sequence[int]) -> int:

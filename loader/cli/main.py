@@ -171,15 +171,16 @@ def plan(
     from loader.report.text import plan_text
 
     config = context.obj.config()
-    for number, job in enumerate(chosen(config, jobs, every=every)):
+    named = chosen(config, jobs, every=every)
+    for number, job in enumerate(named):
         try:
             shown = preview(config, job)
         except LoaderError as error:
-            error.args = (of_job(job.name, str(error), several=number > 0 or every or len(jobs or ()) > 1),)
+            error.args = (of_job(job.name, str(error), several=len(named) > 1),)
             raise
         say(("\n" if number else "") + plan_text(shown))
         for warning in shown.plan.warnings:
-            note(f"warning: {warning}")
+            note(f"warning: {of_job(job.name, warning, several=len(named) > 1)}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import Common, chosen, note, of_job, reporter, say, worst
+from loader.cli.common import Common, chosen, note, of_job, reporter, say, tally, worst
 from loader.cli.options import (
     Every,
     Format,
@@ -121,15 +121,17 @@ def _run_all(
     """Run jobs one after the other, until a signal; the exit code is the worst of theirs."""
     from loader.outcome import Status
 
-    codes = []
+    codes, ends = [], []
     for job in jobs:
         run = run_one(job)
         if run.status is Status.FAILED:
             run.outcome = replace(run.outcome, error=of_job(run.job, str(run.error), several=len(jobs) > 1))
         _tell(run, output)
         codes.append(run.exit_code)
+        ends.append(run.status.value)
         if run.outcome.is_stop:
             break
+    tally(ends, len(jobs), output)
     raise typer.Exit(worst(codes))
 
 

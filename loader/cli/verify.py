@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import chosen, note, of_job, reporter, say, worst
+from loader.cli.common import chosen, note, of_job, reporter, say, tally, worst
 from loader.cli.options import Every, Format, JobArgument, JobNames, MaxDelete, Output, Progress, Show, option, percent
 from loader.errors import Exit, LoaderError, Stopped
 
@@ -36,16 +36,17 @@ def verify(
 
     config = context.obj.config()
 
-    def one(job: "JobConfig") -> int:
+    def one(job: "JobConfig") -> tuple[int, str]:
         with reporter(job, progress, context.obj, "verifying") as shows:
             verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows.count)
+        document = verify_document(verdict)
         text = verify_text(verdict, expires=job.ttl is not None)
-        say(dump(verify_document(verdict)) if output is Format.JSON else text)
+        say(dump(document) if output is Format.JSON else text)
         if verdict.refused:
             note(f"warning: {verdict.refused}")
-        return Exit.OK if verdict.is_equal else Exit.REJECTS
+        return Exit.OK if verdict.is_equal else Exit.REJECTS, document["status"]
 
-    _each(chosen(config, jobs, every=every), one)
+    _each(chosen(config, jobs, every=every), one, output)
 
 
 def prune(
@@ -64,28 +65,33 @@ def prune(
 
     config = context.obj.config()
 
-    def one(job: "JobConfig") -> int:
+    def one(job: "JobConfig") -> tuple[int, str]:
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
         prune_module.prune(config, job, pruned, max_delete=percent(max_delete))
-        say(dump(prune_document(pruned)) if output is Format.JSON else prune_text(pruned))
+        document = prune_document(pruned)
+        say(dump(document) if output is Format.JSON else prune_text(pruned))
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
-        return Exit.FAILED if pruned.refused and not dry_run else Exit.OK
+        return Exit.FAILED if pruned.refused and not dry_run else Exit.OK, document["status"]
 
-    _each(chosen(config, jobs, every=every), one)
+    _each(chosen(config, jobs, every=every), one, output)
 
 
-def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], int]") -> NoReturn:
-    """Do the same for each job; the failure of one does not stop the others."""
-    codes = []
+def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], tuple[int, str]]", output: Format) -> NoReturn:
+    """Do the same for each job, which returns its exit code and state; the failure of one does not stop the others."""
+    codes, ends = list[int](), list[str]()
     for job in jobs:
         try:
-            codes.append(one(job))
+            code, end = one(job)
         except Stopped:
+            tally([*ends, "stopped"], len(jobs), output)
             raise
         except LoaderError as error:
             note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
-            codes.append(error.exit_code)
+            code, end = error.exit_code, "failed"
+        codes.append(code)
+        ends.append(end)
+    tally(ends, len(jobs), output)
     raise typer.Exit(worst(codes))
 
 
@@ -120,16 +126,22 @@ def rejects_list(
 
 
 @rejects_app.command("retry")
-def rejects_retry(context: typer.Context, job: JobArgument, *, output: Output = Format.TEXT) -> None:
+def rejects_retry(
+    context: typer.Context, jobs: JobNames = None, *, every: Every = False, output: Output = Format.TEXT
+) -> None:
     """Load the rejected rows again."""
     from loader.jobs import rejects
     from loader.report.documents import dump, retry_document
     from loader.report.text import retry_text
 
     config = context.obj.config()
-    retried = rejects.retry(config, chosen(config, [job])[0])
-    say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
-    raise typer.Exit(Exit.REJECTS if retried.rejects or retried.nameless else Exit.OK)
+
+    def one(job: "JobConfig") -> tuple[int, str]:
+        retried = rejects.retry(config, job)
+        say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
+        return (Exit.REJECTS, "rejects") if retried.rejects or retried.nameless else (Exit.OK, "ok")
+
+    _each(chosen(config, jobs, every=every), one, output)
 
 
 @rejects_app.command("purge")

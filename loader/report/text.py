@@ -1,5 +1,6 @@
 """Results for people: runs, verifications, plans, hashes and the cluster as text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from loader.state.rejects import Rejected
 
 SHOWN_REJECTS = 5
+ENDS = ("ok", "rejects", "different", "refused", "stopped", "failed")  # of jobs, as a tally has them
+
+
+def tally_text(results: Sequence[str], jobs: int) -> str:
+    """How many of several jobs ended how, on a line; `results` are the states of those that ended."""
+    counts = Counter(results)
+    ends = [(counts[end], end) for end in sorted(counts, key=ENDS.index)]
+    left = jobs - len(results)
+    return f"{counted(jobs, 'job')}: " + ", ".join(f"{n:,} {end}" for n, end in [*ends, (left, "not begun")] if n)
 
 
 def run_text(run: Run) -> str:

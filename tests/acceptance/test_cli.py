@@ -158,6 +158,44 @@ def test_several_jobs(desk):
     assert every.messages == [f"error: {every.documents[0]['error']}"]
 
 
+def test_several_jobs_end_with_a_tally(desk):
+    """Each command over several jobs counts how they ended, on the last line; errors and warnings name their job."""
+    desk.write(
+        {
+            "bad": {"table": "nix"},
+            "stu": {"table": "stu", "key": "stu_{sid}"},
+            "names": {"table": "stu", "key": "name_{sid}", "fields": ["sname"]},
+            "full": {"table": "stu", "key": "full_{sid}"},
+        }
+    )
+    desk.world.redis.set("full_00000003", "taken")
+
+    done = desk.run("sync", "--all", "--progress", "none")
+    assert done.code == 2
+    assert [line.split(":")[0] for line in done.out.splitlines() if not line.startswith(" ")] == [
+        *("stu", "names", "full", "4 jobs")
+    ]
+    assert done.out.splitlines()[-1] == "4 jobs: 2 ok, 1 rejects, 1 failed"
+    assert [line for line in done.messages if line.startswith("error: ")] == done.messages[:1]
+    assert done.messages[0].startswith("error: job 'bad': ")
+
+    names = [b"name_%08d" % number for number in range(1, 6)]
+    desk.world.redis.delete(*names[:1])
+    desk.world.redis.hset("stu_00000009", "sid", "9")
+    verified = desk.run("verify", "--all", "--progress", "none")
+    assert verified.out.splitlines()[-1] == "4 jobs: 3 different, 1 failed"
+    assert verified.messages[0].startswith("error: job 'bad': ")
+    pruned = desk.run("prune", "stu", "names")
+    assert (pruned.code, pruned.out.splitlines()[-1]) == (1, "2 jobs: 1 ok, 1 refused")
+    assert " of job 'stu' " in pruned.messages[0]
+    retried = desk.run("rejects", "retry", "--all")
+    assert (retried.code, retried.out.splitlines()[-1]) == (2, "4 jobs: 2 ok, 1 rejects, 1 failed")
+    alone = desk.run("sync", "stu")
+    assert alone.out.splitlines()[0].startswith("stu: ok: ")
+    assert "jobs" not in alone.out
+    assert len(desk.run("sync", "stu", "names", "-o", "json").out.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "variables", "numbers", "chunks"),
     [

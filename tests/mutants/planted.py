@@ -854,6 +854,24 @@ FAULTS = [
         ),
     ),
     *_of(
+        "report/text",
+        (
+            "a tally leaves jobs out",
+            'for n, end in [*ends, (left, "not begun")] if n)',
+            "for n, end in ends[:1] if n)",
+            "cli::several_jobs_end_with_a_tally",
+        ),
+    ),
+    *_of(
+        "cli/verify",
+        (
+            "an error names no job",
+            "of_job(job.name, str(error), several=len(jobs) > 1)",
+            "str(error)",
+            "cli::several_jobs_end_with_a_tally",
+        ),
+    ),
+    *_of(
         "web/metrics",
         (
             "details are of each job, however many there are",
