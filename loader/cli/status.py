@@ -84,13 +84,13 @@ def runs(
 
 def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool) -> tuple[str, bool]:
     """The statuses of jobs to show, and whether all of their state could be read."""
-    from loader.jobs.status import job_status
+    from loader.jobs.status import job_statuses
     from loader.redis.client import RedisClient
     from loader.report.documents import dump
     from loader.report.status import status_document, status_text
 
     with RedisClient(config.target) as target:
-        found = [job_status(target, config.source, job) for job in jobs]
+        found = job_statuses(target, config.source, jobs)
     known = not any(each.unread for each in found)
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found), known

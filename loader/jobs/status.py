@@ -1,6 +1,6 @@
 """The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,8 +12,9 @@ from loader.config.servers import SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
 from loader.outcome import Status
+from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader, Words
-from loader.redis.prefetch import Question
+from loader.redis.prefetch import Prefetched, Question
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.holders import Holder, holders
@@ -25,6 +26,7 @@ from loader.state_keys import own_key
 T = TypeVar("T")
 
 UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be read
+CALM = 4  # of `attention`: nobody needs to look
 OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 
@@ -139,6 +141,23 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
         unread=tuple(unread),
         follow=follow,
     )
+
+
+def job_statuses(target: RedisClient, source: SourceConfig, jobs: Sequence[JobConfig]) -> list[JobStatus]:
+    """The status of jobs, asked for with one pipeline for each node."""
+    replies = Prefetched(target, (question for job in jobs for question in questions(job)))
+    return [job_status(replies, source, job) for job in jobs]
+
+
+def attention(status: JobStatus) -> int:
+    """How much a job needs to be looked at, the most urgent first: failed, late, rejects, paused, the rest."""
+    if status.state is JobState.FAILED or status.unread:
+        return 0
+    if status.late or status.state is JobState.LATE:
+        return 1
+    if status.rejects or status.state is JobState.REJECTS:
+        return 2
+    return 3 if status.state is JobState.PAUSED else CALM
 
 
 def questions(job: JobConfig) -> list[Question]:

@@ -9,9 +9,16 @@ from loader.formats import compact_span, compact_took, moment, short_moment, siz
 from loader.jobs.status import FollowState, JobState, JobStatus
 from loader.report.follow import position_document
 from loader.state.history import RunRecord
+from loader.words import counted
 
 WIDTH = 80
 NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
+NAMED = 3  # jobs of a state in the summary
+SUMMED = (
+    *(JobState.OK, JobState.RUNNING, JobState.NEVER, JobState.STOPPED, JobState.PAUSED),
+    *(JobState.REJECTS, JobState.LATE, JobState.UNKNOWN, JobState.FAILED),
+)
+URGENT = {JobState.REJECTS, JobState.LATE, JobState.UNKNOWN, JobState.FAILED}
 COLORS: Mapping[str, int] = {
     JobState.OK: 32,
     JobState.RUNNING: 36,
@@ -115,11 +122,29 @@ def _facts(entry: RunRecord) -> dict[str, Any]:
 
 
 def status_text(statuses: Sequence[JobStatus], *, color: bool = False) -> str:
-    """The jobs for people, a line each, with holders or failures below it."""
+    """The jobs for people, a line each, with holders or failures below it; several end with a summary."""
     head = ("job", "state", "last run", "rows", "took", "success", "next", "lag", "rejects")
     rows = [_status_cells(each) for each in statuses]
     below = [_below(each) for each in statuses]
-    return _table(head, rows, below, right=frozenset({3, 4, 8}), color=color)
+    table = _table(head, rows, below, right=frozenset({3, 4, 8}), color=color)
+    return f"{table}\n{_summary(statuses)}" if len(statuses) > 1 else table
+
+
+def _summary(statuses: Sequence[JobStatus]) -> str:
+    """How many jobs are in each state, and the first of those that need to be looked at."""
+    jobs: dict[JobState, list[str]] = {}
+    for status in statuses:
+        jobs.setdefault(status.state, []).append(status.job)
+    counts = [
+        f"{len(names):,} {state}{f' ({_first(names)})' if state in URGENT else ''}"
+        for state, names in sorted(jobs.items(), key=lambda item: SUMMED.index(item[0]))
+    ]
+    text = plain(f"{counted(len(statuses), 'job')}: {', '.join(counts)}")
+    return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:NAMED], *(["…"] if len(names) > NAMED else [])])
 
 
 def _status_cells(status: JobStatus) -> tuple[str, ...]:

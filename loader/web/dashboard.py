@@ -16,10 +16,9 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import StateError
 from loader.jobs.preview import preview
-from loader.jobs.status import JobStatus, job_status, questions
+from loader.jobs.status import JobStatus, job_statuses
 from loader.model import Chunk, Node
 from loader.redis.client import RedisClient
-from loader.redis.prefetch import Prefetched
 from loader.redis.servers import ClusterState, describe_cluster
 from loader.report.values import shown
 from loader.state.history import History, RunRecord
@@ -154,12 +153,7 @@ class Dashboard:
         """The status of these jobs, as `loader status` shows it; a `LoaderError` if the target cannot be asked."""
         config = self._config
         jobs = [config.jobs[name] for name in names]
-
-        def ask(target: RedisClient) -> list[JobStatus]:
-            replies = Prefetched(target, (question for job in jobs for question in questions(job)))
-            return [job_status(replies, config.source, job) for job in jobs]
-
-        return self._ask(ask)
+        return self._ask(lambda target: job_statuses(target, config.source, jobs))
 
     def runs(self, names: Iterable[str], last: int) -> list[RunRecord]:
         """The newest runs of these jobs, newest first; a `LoaderError` if the target cannot be asked."""

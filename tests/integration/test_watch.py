@@ -21,7 +21,7 @@ import redis
 from loader.config.load import load_config
 from loader.errors import LoaderError
 from loader.jobs.execute import execute
-from loader.jobs.status import OVERDUE, is_late, next_time
+from loader.jobs.status import OVERDUE, is_late, job_statuses, next_time
 from loader.lab.process import wait
 from loader.model import SKEW, ChunkLoaded, Notice, Run, RunBegan, RunEnded, Waiting
 from loader.outcome import Reason
@@ -32,6 +32,7 @@ from loader.report import log as log_module
 from loader.report.documents import run_document
 from loader.report.log import Log
 from loader.report.progress import Reporter
+from loader.report.status import status_text
 from loader.state.history import KEPT, History
 from loader.state.lock import Lock
 from loader.state.stored_json import LATEST
@@ -217,7 +218,32 @@ def test_status(desk):
     assert re.search(r"^stu +running +\d+s ago +5 +\d\.\d\ds +\d+s ago +in \d+[ms] +- +0$", shown.out, re.MULTILINE)
     assert re.search(r"^  run run-under-way on .+, pid \d+, since ", shown.out, re.MULTILINE)
     assert re.search(r"^a-job-wit…-long-name failed .*\n  .*absent'", shown.out, re.MULTILINE)
+    assert shown.out.splitlines()[-1] == "3 jobs: 1 running, 1 never, 1 failed (a-job-with-quite-a-long-name)"
+    assert "jobs:" not in desk.run("status", "stu").out
     assert desk.run("status", "nix").code == 2
+
+
+def test_status_of_many_jobs(desk, monkeypatch):
+    """Hundreds of jobs take a few pipelines, not a round trip for each; the summary names those to look at."""
+    jobs = {f"job{number}": {"table": "stu", "key": f"job{number}_{{sid}}"} for number in range(300)}
+    desk.write(jobs | {f"bad{number}": {"table": "absent", "key": f"bad{number}_{{id}}"} for number in range(4)})
+    config = load_config([desk.directory / "loader.yaml"])
+    asked = []
+    commands = RedisClient.commands
+    monkeypatch.setattr(
+        RedisClient,
+        "commands",
+        lambda self, node, words, **how: asked.append(node) or commands(self, node, words, **how),
+    )
+    for number in range(4):
+        execute(config, config.jobs[f"bad{number}"], Options(), Ear())
+    with RedisClient(config.target) as target:
+        asked.clear()
+        statuses = job_statuses(target, config.source, list(config.jobs.values()))
+    assert len(asked) == len(set(asked)) <= 3
+    assert [status.job for status in statuses] == list(config.jobs)
+    lines = status_text(statuses).splitlines()
+    assert lines[-1] == "304 jobs: 300 never, 4 failed (bad0, bad1, bad2, …)"
 
 
 def test_status_unreachable(desk):

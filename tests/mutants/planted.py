@@ -863,6 +863,24 @@ FAULTS = [
         ),
     ),
     *_of(
+        "jobs/status",
+        (
+            "each job is asked for by itself",
+            "return [job_status(replies, source, job) for job in jobs]",
+            "return [job_status(target, source, job) for job in jobs]",
+            "watch::status_of_many_jobs",
+        ),
+    ),
+    *_of(
+        "report/status",
+        (
+            "the summary names nobody",
+            "if state in URGENT else",
+            "if not state else",
+            "watch::status_of_many_jobs",
+        ),
+    ),
+    *_of(
         "cli/verify",
         (
             "an error names no job",
