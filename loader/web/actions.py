@@ -57,7 +57,7 @@ class Actions:
     def routes(self) -> list[Route]:
         """They answer 404 if the config has no token."""
         return [
-            *(Route(f"/jobs/{{job}}/{action}", self._taker(action), methods=["POST"]) for action in Action),
+            *(Route(f"/jobs/{{job:path}}/{action}", self._taker(action), methods=["POST"]) for action in Action),
             Route("/sign-in", self._ask, methods=["GET"]),
             Route("/sign-in", self._sign_in, methods=["POST"]),
             Route("/sign-out", self._sign_out, methods=["POST"]),

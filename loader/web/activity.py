@@ -7,7 +7,7 @@ thread may tell and ask.
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
@@ -58,7 +58,15 @@ class RunTracker:
     def rates(self, job: str, now: float) -> tuple[float, ...]:
         """Rows per second in each of the last minutes, oldest first."""
         with self._lock:
-            return self._of(job).rates(now)
+            return _rates(self._of(job).minutes, now)
+
+    def rates_together(self, jobs: Collection[str], now: float) -> tuple[float, ...]:
+        """The rates of several jobs in sum."""
+        with self._lock:
+            minutes: Counter[int] = Counter()
+            for job in jobs:
+                minutes.update(self._of(job).minutes)
+        return _rates(minutes, now)
 
     def progress(self, job: str) -> Progress | None:
         """The progress of the job's run in progress here; None if there is none."""
@@ -131,7 +139,7 @@ class RunTracker:
         going.look(time.monotonic())
 
     def _of(self, job: str) -> "_Job":
-        return self._jobs.setdefault(job, _Job())
+        return self._jobs.get(job) or self._jobs.setdefault(job, _Job())
 
 
 class TrackingListener:
@@ -317,11 +325,14 @@ class _Job:
             for minute in [minute for minute in self.minutes if minute <= last - MINUTES]:
                 del self.minutes[minute]
 
-    def rates(self, now: float) -> tuple[float, ...]:
-        """Rows per second in each of the last minutes."""
-        last = int(now // 60)
-        passed = max(LEAST, now - last * 60)
-        return tuple(
-            self.minutes.get(minute, 0) / (passed if minute == last else 60)
-            for minute in range(last + 1 - MINUTES, last + 1)
-        )
+
+def _rates(minutes: Mapping[int, float], now: float) -> tuple[float, ...]:
+    """Rows per second in each of the last minutes; `minutes` are rows by minutes since 1970."""
+    last = int(now // 60)
+    if not minutes:
+        return (0.0,) * MINUTES
+    passed = max(LEAST, now - last * 60)
+    return (
+        *[minutes.get(minute, 0) / 60 for minute in range(last + 1 - MINUTES, last)],
+        minutes.get(last, 0) / passed,
+    )

@@ -42,11 +42,11 @@ def api(dashboard: Dashboard) -> list[Route]:
 
     return [
         Route("/api/v1/status", _answer(status)),
-        Route("/api/v1/status/{job}", _answer(lambda request: status(request)[0])),
+        Route("/api/v1/status/{job:path}", _answer(lambda request: status(request)[0])),
         Route("/api/v1/runs", _answer(runs)),
-        Route("/api/v1/runs/{job}", _answer(runs)),
+        Route("/api/v1/runs/{job:path}", _answer(runs)),
         Route("/api/v1/cluster", _answer(cluster)),
-        Route("/api/v1/rejects/{job}", _answer(rejects)),
+        Route("/api/v1/rejects/{job:path}", _answer(rejects)),
         Route("/api/{rest:path}", _answer(nothing)),
     ]
 

@@ -93,6 +93,13 @@ class Dashboard:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target has not answered yet"]
         source, target = config.source, config.target
+        parts: dict[str, list[str]] = {}
+        jobs = []
+        for name, job in config.jobs.items():
+            part_of = getattr(job, "part_of", None) or ""
+            if part_of:
+                parts.setdefault(part_of, []).append(name)
+            jobs.append(states.view(job, part_of=part_of, rates=not part_of))
         return Overview(
             now=now,
             seen=poll.at and poll.at + states.ahead,
@@ -100,9 +107,10 @@ class Dashboard:
             host=self._host,
             source=source.address,
             target=target.endpoint,
-            jobs=tuple(states.view(job) for job in config.jobs.values()),
+            jobs=tuple(jobs),
             cluster=cluster,
             problems=tuple(dict.fromkeys(problems)),
+            rates={job: states.rates(names) for job, names in parts.items()},
         )
 
     def job(self, name: str) -> JobPage | None:

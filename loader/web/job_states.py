@@ -1,7 +1,7 @@
 """The state of all jobs, as last read from Redis and updated to now."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from loader.config.load import Config
@@ -16,6 +16,7 @@ from loader.web.cluster import look_at
 from loader.web.job_texts import in_words
 from loader.web.views import MINUTES, ClusterView, JobView
 
+NEW = 5.0  # seconds in which a status does not change by itself
 STALE = 10.0  # seconds for which an answer counts as the current state
 LEARNED = 5  # runs of a job that are read if there are new ones, unless all of these are new
 
@@ -57,27 +58,35 @@ class JobStates:
         if entries:
             self._newest[name] = entries[0].run
 
-    def view(self, job: JobConfig) -> JobView:
-        """A job as it is now: its last known state, updated by events here."""
-        status, schedule, now = self._statuses.get(job.name), job.schedule, self.now()
-        progress = self._tracker.progress(job.name)
-        told = self._as_of_now(job, status, now)
+    def rates(self, jobs: Collection[str]) -> tuple[float, ...]:
+        """The rows a second of several jobs together, as `JobView.rates` has those of one."""
+        return self._tracker.rates_together(jobs, time.time())
+
+    def view(self, job: JobConfig, *, part_of: str = "", rates: bool = True) -> JobView:
+        """A job as it is now: its last known state, updated by events here; without `rates` these are left out."""
+        name, schedule, now = job.name, job.schedule, self.now()
+        status, progress = self._statuses.get(name), self._tracker.progress(name)
+        told = self._as_of_now(job, name, status, now)
         if progress:  # known here before the target is asked again
             told = replace(told, state=JobState.RUNNING)
             progress = replace(progress, began=progress.began + self.ahead)
         return JobView(
             status=told,
             schedule=in_words(schedule) if schedule else "",
-            due=self._tracker.due(job.name) or (status.due if status else None),
+            due=self._tracker.due(name) or (status.due if status else None),
             max_age=job.max_age,
-            rates=self._tracker.rates(job.name, time.time()),
+            rates=self._tracker.rates(name, time.time()) if rates else (),
             progress=progress,
+            part_of=part_of,
         )
 
-    def _as_of_now(self, job: JobConfig, status: JobStatus | None, now: float) -> JobStatus:
+    def _as_of_now(self, job: JobConfig, name: str, status: JobStatus | None, now: float) -> JobStatus:
         if status is None:
-            return JobStatus(job.name, now, JobState.UNKNOWN)
-        passed = time.monotonic() - self._heard.get(job.name, time.monotonic())
+            return JobStatus(name, now, JobState.UNKNOWN)
+        heard = self._heard.get(name)
+        passed = time.monotonic() - heard if heard else 0.0
+        if passed < min(NEW, STALE):
+            return status
         now = status.now + passed
         lag = status.follow.lag(now) if status.follow else None
         late = is_late(job, status.last, status.success, now, status.former, lag)

@@ -11,6 +11,7 @@ from loader.process import start_thread
 
 LOOKED = 5.0  # seconds after a read for which answers are fetched again and again, so that the next read is current
 AGAIN = 5.0  # seconds after which a failed fetch is repeated, however long an answer lasts
+REST = 10  # times as long as a fetch takes, there is none, up to AGAIN: of many jobs it takes a while
 FIRST = 1.0  # seconds that a page waits for the first answers, in all
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ class CachedPoll(Generic[T]):
         self._fresh = fresh
         self._lock = threading.Lock()
         self._asked = self._looked = float("-inf")  # on the monotonic clock
+        self._took = 0.0  # seconds that the last fetch took
         self._busy = False
         self._done = threading.Event()  # an answer came, or cannot come
 
@@ -69,9 +71,11 @@ class CachedPoll(Generic[T]):
 
     def _wait(self) -> float:
         """Seconds until the next fetch."""
-        return self._asked + (min(AGAIN, self._fresh) if self.problem else self._fresh) - time.monotonic()
+        fresh = max(self._fresh, min(AGAIN, self._took * REST))
+        return self._asked + (min(AGAIN, fresh) if self.problem else fresh) - time.monotonic()
 
     def _look(self) -> None:
+        began = time.monotonic()
         try:
             self.value, self.at, self.problem = self._ask(), time.time(), ""
         except (LoaderError, OSError) as error:
@@ -81,4 +85,5 @@ class CachedPoll(Generic[T]):
             LOG.exception("what a page shows could not be found out: please report this")
         finally:
             self._asked = time.monotonic()
+            self._took = self._asked - began
             self._done.set()

@@ -16,12 +16,13 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from loader.formats import moment, number, size, span, took, utc
 from loader.jobs.status import JobState
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
+from loader.web.folding import CARED, TOLD, Fold, folded, states_of
 from loader.web.views import (
     LISTED,
     MINUTES,
@@ -146,6 +147,12 @@ class Renderer:
             "spark": spark,
             "freshness": freshness,
             "problems_of": problems_of,
+            "is_fold": lambda row: isinstance(row, Fold),
+            "states_of": states_of,
+            "CARED": CARED,
+            "TOLD": TOLD,
+            "complaint": complaint,
+            "part_lines": part_lines,
             "static": self._link,
         }
         names = ("overview", "job", "rejects", "sign_in", "missing")
@@ -154,17 +161,19 @@ class Renderer:
     def overview(self, view: Overview, viewer: Viewer) -> str:
         """All jobs and the cluster."""
         counts = Counter(each.status.state for each in view.jobs)
-        bad = [each.status for each in view.jobs if each.status.state is JobState.FAILED or each.status.late]
+        bad = [each for each in view.jobs if each.status.state is JobState.FAILED or each.status.late]
         return self._draw(
             "overview",
             viewer,
             "/",
             view=view,
+            rows=folded(view),
+            parts_count=sum(bool(each.part_of) for each in view.jobs),
             now=view.now,
             counts=counts,
             late=sum(each.status.late for each in view.jobs),
             rejects=sum(each.status.rejects for each in view.jobs),
-            bad=sorted(bad, key=lambda status: status.state is not JobState.FAILED)[:LINKED],
+            bad=sorted(bad, key=lambda each: each.status.state is not JobState.FAILED)[:LINKED],
             more=max(0, len(bad) - LINKED),
             strip=strip(view.cluster) if view.cluster else [],
             total=_total(view.cluster) if view.cluster else {},
@@ -226,6 +235,29 @@ def when(seconds: float, now: float) -> Markup:
 def stamp(seconds: float, words: str) -> Markup:
     """Words for a moment, with the exact one in the title; words that need no escaping."""
     return Markup(f'<time datetime="{moment(seconds)}" title="{utc(seconds)}">{words}</time>')  # noqa: S704  # see above
+
+
+def complaint(view: JobView) -> str:
+    """What is wrong with a part, in a few words."""
+    status = view.status
+    problems = problems_of(status)
+    if not problems and status.last and status.last.error:
+        problems = [status.last.error]
+    rejects = [f"{counted(status.rejects, 'row')} could not be written"] if status.rejects else []
+    return "; ".join([*problems, *rejects])
+
+
+def part_lines(fold: Fold, parts: Sequence[JobView], now: float) -> Markup:
+    """Parts as items of a list; there may be thousands, each in a few microseconds."""
+    lines = []
+    for each in parts:
+        status = each.status
+        last, name = status.last, escape(_visible(fold.label(each)))
+        said = _visible(complaint(each)) if status.rejects or status.late or last is None or last.error else ""
+        ago = f" <small>{span(now - last.ended)} ago</small>" if last else ""
+        why = f" <bdi>{escape(said)}</bdi>" if said else ""
+        lines.append(f'<li><a href="/jobs/{part(status.job)}">{name}</a>{ago}{why}</li>')
+    return Markup("\n".join(lines))  # noqa: S704  # names and complaints are escaped, the rest is ours
 
 
 def percent(part: float, whole: float) -> float:

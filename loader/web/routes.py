@@ -46,7 +46,10 @@ def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]
 
     def rejects(request: Request) -> Response:
         page = dashboard.rejects(request.path_params["job"])
-        return _html(pages.rejects(page, viewer(request))) if page else missing(request)
+        if page is None:  # the name of a part may end like this
+            request.path_params["job"] += "/rejects"
+            return job(request)
+        return _html(pages.rejects(page, viewer(request)))
 
     def missing(request: Request) -> Response:
         return _html(pages.missing(request.path_params["job"], viewer(request)), 404)
@@ -59,8 +62,8 @@ def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]
 
     return [
         Route("/", overview),
-        Route("/jobs/{job}", job),
-        Route("/jobs/{job}/rejects", rejects),
+        Route("/jobs/{job:path}/rejects", rejects),
+        Route("/jobs/{job:path}", job),
         Route("/static/{name}", static),
     ]
 

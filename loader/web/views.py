@@ -3,7 +3,8 @@
 Times are in seconds since 1970, durations in seconds, sizes in bytes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from loader.jobs.status import JobStatus
@@ -39,6 +40,7 @@ class JobView:
     max_age: int | None
     rates: tuple[float, ...]  # rows a second of each of the last `MINUTES` minutes, oldest first
     progress: Progress | None
+    part_of: str = ""  # the job of many tables that it is a part of; empty: it is a job by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Overview:
     jobs: tuple[JobView, ...]
     cluster: ClusterView | None  # None: no answer yet
     problems: tuple[str, ...]
+    rates: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # of jobs with parts, as those of a `JobView`
 
 
 class CellState(StrEnum):

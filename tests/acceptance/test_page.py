@@ -3,14 +3,18 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from loader.lab.process import free_ports, wait
+from loader.web.render import Renderer
+from loader.web.views import Viewer
 from support.command import HOST, Desk
 from support.daemons import daemon
 from support.database import World
+from support.page_samples import many_parts
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -24,6 +28,7 @@ SIZES = {1280: 900, 390: 844}
 TOKEN = "0123456789abcdef-page"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
 SECRET = "secret-note"
+IDS = "rows => rows.map(row => row.id)"
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -244,6 +249,73 @@ def test_actions_need_the_token(visit, scene):
     visitor.said.clear()
 
 
+def test_jobs_are_found_and_chosen(visit):
+    """By a word of the name and by state; the page stays so while it goes on by itself; all are there without."""
+    visitor = visit()
+    page = visitor.go()
+
+    def shown():
+        return [row.removeprefix("job-") for row in page.locator("#jobs > tbody:visible").evaluate_all(IDS)]
+
+    everything = shown()
+    assert everything[0] == "prices"  # failed
+    assert everything.index("lessons") < everything.index("score") < everything.index("exams")
+    page.get_by_label("Find jobs by name").fill("S")
+    assert set(shown()) == {job for job in everything if "s" in job}
+    assert page.locator("#found").inner_text() == f"{len(shown())} of 7"
+    page.get_by_label("Find jobs by name").fill("")
+    page.get_by_label("Show only").select_option("attention")
+    assert set(shown()) == {"prices", "lessons", "score"}
+    with page.expect_response(lambda answer: answer.url == f"{visitor.base}/"):
+        pass
+    with page.expect_response(lambda answer: answer.url == f"{visitor.base}/"):
+        pass  # what the first answer changed is to be seen now
+    assert set(shown()) == {"prices", "lessons", "score"}
+    page.get_by_label("Show only").select_option("")
+    assert shown() == everything
+
+
+def drawn(visitor, view):
+    """Show a view that a test has made, in place of the daemon's."""
+    pages = Renderer()
+    made = {"view": view}
+    visitor.page.route(
+        f"{visitor.base}/",
+        lambda route: route.fulfill(body=pages.overview(made["view"], Viewer()), content_type="text/html"),
+    )
+    visitor.page.goto(visitor.base)
+    return made
+
+
+def test_parts_are_folded_and_found(visit):
+    """They are a click away, and unfold where they are looked for; at once, also if there are two thousand."""
+    visitor = visit()
+    made = drawn(visitor, many_parts(2000))
+    page = visitor.page
+    parts = page.locator("#job-students details.parts li:visible")
+    assert parts.count() == 0
+    page.get_by_label("Find jobs by name").fill("student_199")
+    assert parts.count() == 11
+    assert page.locator("#found").inner_text() == "11 of 2,003"
+    assert page.locator("#jobs > tbody:visible").count() == 1
+    spent = page.evaluate("(() => { const began = performance.now(); sift(); return performance.now() - began; })()")
+    assert spent < 300
+    page.get_by_label("Show only").select_option("failed")
+    page.get_by_label("Find jobs by name").fill("students")
+    assert parts.count() == 3
+    made["view"] = replace(made["view"], jobs=made["view"].jobs[2:])  # what fails first is another job now
+    playwright.expect(page.locator("#counts")).to_contain_text("2 jobs")
+    assert parts.count() == 3
+    page.get_by_label("Show only").select_option("")
+    page.get_by_label("Find jobs by name").fill("")
+    assert parts.count() == 0
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for width, height in SIZES.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.screenshot(path=PICTURES / f"parts-{width}.png")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_it_is_read_without_script_and_without_a_mouse(visit):
     """Where there is no JavaScript the page says the same and comes anew; Tab goes from link to link, visibly."""
     plain = visit(java_script_enabled=False)
@@ -258,7 +330,7 @@ def test_it_is_read_without_script_and_without_a_mouse(visit):
         seen.append(page.evaluate("document.activeElement.innerText.trim()"))
         style = "getComputedStyle(document.activeElement)"
         assert page.evaluate(f"{style}.outlineStyle != 'none' || {style}.boxShadow != 'none'"), seen
-    assert "stu" in seen
+    assert {"prices", "lessons"} <= set(seen)
     page.get_by_role("link", name="prices").last.focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/prices")

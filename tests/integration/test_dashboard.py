@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict, replace
+from urllib.parse import quote
 
 import pytest
 import redis
 
 from loader.config.load import load_config
+from loader.config.models import JobConfig
 from loader.jobs.execute import execute
 from loader.jobs.status import job_status, questions
 from loader.lab.lab import Lab
@@ -557,6 +560,64 @@ def test_two_hundred_jobs(desk, survey_of):
     assert min(views) < 0.05, views
     assert min(details) < 0.05, details
     assert min(took(survey._look)[0] for _ in range(10)) < 0.3  # a second's answer
+
+
+class Part(JobConfig):
+    """A part of a job of many tables."""
+
+    @property
+    def part_of(self):
+        return "students"
+
+
+def with_parts(config, names):
+    """The config with parts of a job beside its jobs."""
+    parts = {}
+    for name in names:
+        parts[name] = Part.model_validate({"table": "stu", "key": f"{name}_{{sid}}", "schedule": {"every": "1h"}})
+        parts[name].take_name(name)
+    return config.model_copy(update={"jobs": {**config.jobs, **parts}})
+
+
+def test_two_thousand_parts(desk, survey_of):
+    """A job of so many tables comes as soon as a small one, and is looked at less often than it takes long."""
+    names = [f"students/s{at % 4}/student_{at}" for at in range(2000)]
+    config = with_parts(load_config([desk.directory / "loader.yaml"]), names)
+    entry = entry_of(Run(job="job", id="r", read=5, written=5, seconds=0.1))
+    with RedisClient(config.target) as target:
+        for name in names[:50]:
+            key = f"loader:{{{name}}}:runs"
+            target.ask(key.encode(), "LPUSH", key, json.dumps({"version": 1, **asdict(replace(entry, job=name))}))
+    survey, _ = survey_of(config)
+    pages = Renderer()
+    wait(lambda: survey.overview().jobs[-1].status.state == "never", "the first look")
+    html = pages.overview(survey.overview(), Viewer())
+    assert "50 ok" in html
+    assert "1,950 never" in html
+    assert sum(survey.overview().rates["students"]) > 0
+    seconds = [took(lambda: pages.overview(survey.overview(), Viewer()))[0] for _ in range(10)]
+    assert min(seconds) < 0.1, seconds
+
+
+def test_pages_of_parts(desk):
+    """A part's name has slashes: its pages and its documents are found all the same, also if it ends like a page."""
+    names = ["students/s1/student_1", "students/rejects", "学生/s1"]
+    serving = served(with_parts(load_config([desk.directory / "loader.yaml"]), names))
+    try:
+        for name in names:
+            path = quote(name, safe="")
+            assert get(serving.port, f"/api/v1/status/{path}")[2]["job"] == name
+            assert get(serving.port, f"/api/v1/runs/{path}")[2] == []
+            assert get(serving.port, f"/api/v1/rejects/{path}")[2]["job"] == name
+            for page in ("", "/rejects"):
+                with urllib.request.urlopen(f"http://{HOST}:{serving.port}/jobs/{path}{page}", timeout=10) as answer:
+                    title = re.search("<title>(.*)</title>", answer.read().decode())[1]
+                assert name in title
+                assert title.startswith("Rejects" if page else name), title
+        assert status_of(serving.port, "/jobs/students%2Fs1%2Fnone") == 404
+        assert status_of(serving.port, "/jobs/students%2Fs1%2Fnone/rejects") == 404
+    finally:
+        serving.stop()
 
 
 def test_a_name_of_dots_is_none(desk):

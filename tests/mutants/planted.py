@@ -890,6 +890,48 @@ FAULTS = [
         ),
     ),
     *_of(
+        "web/folding",
+        (
+            "jobs stand by name",
+            "key=lambda row: (row[0], _natural(row[1]))",
+            "key=lambda row: _natural(row[1])",
+            "render::what_needs_attention_comes_first",
+        ),
+        (
+            "each part has a line like a job",
+            "        if each.part_of:\n",
+            "        if not each:\n",
+            "render::parts_are_folded_under_their_job",
+        ),
+    ),
+    *_of(
+        "web/render",
+        (
+            "the name of a part is markup",
+            "escape(_visible(fold.label(each)))",
+            "fold.label(each)",
+            "render::parts_with_hostile_names_are_text",
+        ),
+    ),
+    *_of(
+        "web/routes",
+        (
+            "a name with a slash has no page",
+            'Route("/jobs/{job:path}", job)',
+            'Route("/jobs/{job}", job)',
+            "dashboard::pages_of_parts",
+        ),
+    ),
+    *_of(
+        "web/poller",
+        (
+            "what takes long is asked for all the time",
+            "min(AGAIN, self._took * REST)",
+            "0.0",
+            "poller::what_takes_long_is_fetched_less_often",
+        ),
+    ),
+    *_of(
         "web/metrics",
         (
             "details are of each job, however many there are",

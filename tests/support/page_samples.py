@@ -229,6 +229,21 @@ def renamed(view, name):
     return replace(view, status=replace(view.status, job=name))
 
 
+def parts(count, name="students"):
+    """Parts of a job of many tables: most are well, a few failed, are late or have rejects."""
+    ok, failed, rejects, late = (jobs()[at] for at in (0, 2, 3, 4))
+    odd = {5: failed, 7: rejects, 9: late, 105: failed, 205: failed}
+    return tuple(
+        replace(renamed(odd.get(at, ok), f"{name}/s{at % 3}/student_{at}"), part_of=name, rates=())
+        for at in range(count)
+    )
+
+
+def many_parts(count):
+    """A job of many tables among others."""
+    return overview(jobs=(*jobs()[:3], *parts(count)), rates={"students": wave(12_000, 0.3)})
+
+
 def history(name="orders"):
     made = []
     for at in range(50):
@@ -297,6 +312,7 @@ def written():
         "overview": pages.overview(overview(), guest),
         "calm": pages.overview(calm(), someone),
         "many": pages.overview(many(200), someone),
+        "parts": pages.overview(many_parts(345), someone),
         "unasked": pages.overview(overview(cluster=None), someone),
         "job": pages.job(page(), clerk),
         "failed": pages.job(page(jobs()[2], grid=replace(grid(4), ended=True)), replace(clerk, notice="busy")),

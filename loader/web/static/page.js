@@ -6,7 +6,7 @@ const live = document.getElementById("live");
 let timer = 0;
 let answered = new Date();
 
-// Updates a node in place to match another, so that focus, selection and open details stay.
+// Updates a node in place to match another, so that focus, selection, open details and what is hidden stay.
 function renew(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
@@ -14,15 +14,77 @@ function renew(old, fresh) {
   } else if (old.nodeType !== Node.ELEMENT_NODE) {
     old.data = fresh.data;
   } else {
-    const own = (name) => name === "open" && old.nodeName === "DETAILS";
+    const own = (name) => name === "hidden" || (name === "open" && old.nodeName === "DETAILS");
     for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && !own(name)) old.removeAttribute(name);
     for (const { name, value } of fresh.attributes) {
       if (old.getAttribute(name) !== value && !own(name)) old.setAttribute(name, value);
     }
-    const olds = [...old.childNodes];
-    [...fresh.childNodes].forEach((child, at) => (at < olds.length ? renew(olds[at], child) : old.append(child)));
-    olds.slice(fresh.childNodes.length).forEach((child) => child.remove());
+    const count = fresh.childNodes.length;
+    [...fresh.childNodes].forEach((child, at) => {
+      if (child.id && old.childNodes[at]?.id !== child.id) {
+        const moved = document.getElementById(child.id);
+        if (moved?.parentNode === old) old.insertBefore(moved, old.childNodes[at]);
+      }
+      if (at < old.childNodes.length) renew(old.childNodes[at], child);
+      else old.append(child);
+    });
+    while (old.childNodes.length > count) old.lastChild.remove();
   }
+}
+
+// Shows only the jobs, and the parts of jobs, that are looked for: by words of their names, and by their state.
+const sieve = document.getElementById("sift");
+const find = document.getElementById("find");
+const only = document.getElementById("only");
+const unfolded = new Set(); // jobs whose parts were unfolded because some of them are looked for
+let sought = "";
+
+function show(element, shown) {
+  if (element.hidden === shown) element.hidden = !shown;
+  return shown;
+}
+
+function sift() {
+  if (!sieve) return;
+  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const isNamed = (text) => words.every((word) => text.toLowerCase().includes(word));
+  const isMeant = (element) => !only.value || element.dataset.states.split(" ").includes(only.value);
+  const changed = sought !== `${only.value} ${words.join(" ")}`;
+  sought = `${only.value} ${words.join(" ")}`;
+  let found = 0;
+  let all = 0;
+  for (const job of document.querySelectorAll("#jobs > tbody")) {
+    const name = job.id.slice("job-".length);
+    const parts = job.querySelector("details.parts");
+    let inside = 0;
+    for (const group of job.querySelectorAll("details.parts > section")) {
+      let shown = 0;
+      for (const part of group.querySelectorAll("li")) {
+        all += 1;
+        shown += show(part, isMeant(group) && isNamed(`${name}/${part.firstChild.textContent}`));
+      }
+      show(group, shown > 0);
+      inside += shown;
+    }
+    if (!parts) {
+      all += 1;
+      inside += isNamed(name) && isMeant(job);
+    }
+    found += inside;
+    show(job, inside > 0);
+    if (parts && changed) unfold(parts, name, inside > 0 && (only.value !== "" || !isNamed(name)));
+  }
+  const text = sought.trim() ? `${found.toLocaleString("en")} of ${all.toLocaleString("en")}` : "";
+  const told = document.getElementById("found");
+  if (told.textContent !== text) told.textContent = text;
+}
+
+// Unfolds the parts of a job, and folds them again if nobody else has unfolded them.
+function unfold(parts, name, wanted) {
+  if (wanted && !parts.open) {
+    parts.open = true;
+    unfolded.add(name);
+  } else if (!wanted && unfolded.delete(name)) parts.open = false;
 }
 
 function tell(text, lost) {
@@ -40,6 +102,7 @@ async function look() {
       const other = fresh.getElementById(part.id);
       if (other) renew(part, other);
     }
+    sift();
     document.title = fresh.title;
     answered = new Date();
     tell("live", false);
@@ -54,6 +117,11 @@ function begin(wait) {
   if (!document.hidden) timer = setTimeout(look, wait);
 }
 
+if (sieve) {
+  sieve.hidden = false;
+  sieve.addEventListener("input", sift);
+  addEventListener("pageshow", sift); // a browser that goes back fills the fields again
+}
 document.addEventListener("visibilitychange", () => begin(0));
 // The outcome of an action is shown once, not again when the page is reloaded.
 if (location.search) history.replaceState(null, "", location.pathname + location.hash);

@@ -180,6 +180,68 @@ def test_an_overview_tells_of_what_is_wrong(pages):
     assert looks.LINK_DOWN in read.text
 
 
+def rows_of(html):
+    """The jobs of the overview, from the top."""
+    return re.findall(r'<tbody id="job-([^"]+)"', html)
+
+
+def test_what_needs_attention_comes_first(pages):
+    """Failed, late, rejects, paused, then the rest by name, in which numbers count."""
+    html = pages.overview(
+        looks.overview(
+            jobs=(
+                *(job("t_10"), job("t_9"), job("still", "paused"), job("stock", "ok", rejects=4), job("b", "running")),
+                *(job("old", "late"), job("broken", "failed"), job("behind", "running", late=True)),
+            )
+        ),
+        SOMEONE,
+    )
+    assert rows_of(html) == ["broken", "behind", "old", "stock", "still", "b", "t_9", "t_10"]
+
+
+def test_parts_are_folded_under_their_job(pages):
+    """One line counts them by state; what went wrong with the first is on it; each part is below, with a link."""
+    view = looks.many_parts(300)
+    html = pages.overview(view, SOMEONE)
+    read = Read(html)
+    assert rows_of(html) == ["prices", "students", "order_items", "orders"]
+    text = read.text
+    for words in ("4 jobs", "300 parts", "students 300 parts, every 30s", "3 failed 1 late 1 rejects 295 ok"):
+        assert words in text, words
+    assert f"s0/student_105 failed, late {looks.NO_ROOM}" in text
+    assert "and 2 more below" in text
+    assert "1,204 rows could not be written" in text
+    assert "max 11,865" in text
+    links = {each["href"] for each in read.all("a")}
+    assert {f"/jobs/students%2Fs{at % 3}%2Fstudent_{at}" for at in range(300)} <= links
+    assert "#job-students/s2/student_5" not in links
+    groups = [attrs["data-states"] for tag, attrs in read.elements if tag == "section" and "data-states" in attrs]
+    assert groups == ["failed attention", "late attention", "rejects attention", "ok"]
+    (row,) = [attrs for attrs in read.all("tbody") if attrs.get("id") == "job-students"]
+    assert row["data-states"].split() == ["failed", "late", "ok", "rejects", "attention"]
+
+
+def test_parts_with_hostile_names_are_text(pages):
+    """Names and errors of parts are put together by hand, and escaped as any others."""
+    part = replace(looks.renamed(job(last=entry(status="failed", error=NASTY)), f"x/{NASTY}"), part_of="x")
+    html = pages.overview(looks.overview(jobs=(part, replace(part, part_of=NASTY))), SOMEONE)
+    assert "<script>alert" not in html
+    assert Read(html).text.count(f"{TOLD} 3 min ago {TOLD}") >= 1
+
+
+def test_two_thousand_parts_are_drawn_in_a_moment(pages):
+    """The page is asked for every two seconds by each who looks; it is small enough for that, too."""
+    view = looks.many_parts(2000)
+    pages.overview(view, SOMEONE)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        html = pages.overview(view, SOMEONE)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.1, seconds
+    assert len(html) < 400_000
+
+
 def test_what_is_said_of_a_job_may_not_be_so(pages):
     """A success in the future, a name that is another config's: the pages say it, and no age is negative."""
     well = job()
