@@ -99,7 +99,7 @@ def serve(port: int, names: list[str]) -> bool:
     """How long pages take, asked for each half second, so that every other has servers asked; while runs go on."""
     slow = False
     print(f"\n{'page':<18}{'median':>9}{'95 %':>9}{'most':>9}{'size':>10}")
-    for path in ("/", f"/jobs/{names[7]}", f"/jobs/{names[7]}/rejects", "/api/v1/status"):
+    for path in ("/", f"/jobs/{names[7]}", f"/jobs/{names[7]}/rejects", "/api/v1/status", "/metrics"):
         get(port, path)
         taken = []
         size = 0

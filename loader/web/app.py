@@ -37,7 +37,7 @@ class Serving:
         self._ended = threading.Event()
         self._access = Auth()
         actions = Actions(self._access, hands, Renderer())
-        shown = [*site(self._dashboard, Renderer(), actions.viewer), *api(self._dashboard), *actions.routes()]
+        shown = [*actions.routes(), *site(self._dashboard, Renderer(), actions.viewer), *api(self._dashboard)]
         pages = [*routes(self.metrics, self.health), *shown]
         self._web = Web(config.daemon.listen, pages) if config.daemon.listen else None
         self._config = config

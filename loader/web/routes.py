@@ -10,8 +10,9 @@ from starlette.routing import Route
 
 from loader.web.dashboard import Dashboard
 from loader.web.server import NO_STORE
-from loader.web.views import JobPage, Overview, RejectsPage, Viewer
+from loader.web.views import Action, JobPage, Overview, RejectsPage, Viewer
 
+ACTIONS = frozenset(action.value for action in Action)
 CHECKED = {"Cache-Control": "no-cache"}  # cached, but revalidated: the page may be of another version
 
 
@@ -52,7 +53,14 @@ def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]
         return _html(pages.rejects(page, viewer(request)))
 
     def missing(request: Request) -> Response:
+        _, slash, last = request.path_params["job"].rpartition("/")
+        if slash and last in ACTIONS:
+            raise HTTPException(405, headers={"Allow": "POST"})
         return _html(pages.missing(request.path_params["job"], viewer(request)), 404)
+
+    def refuse(request: Request) -> Response:
+        name = request.path_params["job"].removesuffix("/rejects")
+        raise HTTPException(405 if name in dashboard.jobs else 404)
 
     def static(request: Request) -> Response:
         found = pages.static(request.path_params["name"])
@@ -64,6 +72,7 @@ def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]
         Route("/", overview),
         Route("/jobs/{job:path}/rejects", rejects),
         Route("/jobs/{job:path}", job),
+        Route("/jobs/{job:path}", refuse, methods=["POST"]),
         Route("/static/{name}", static),
     ]
 

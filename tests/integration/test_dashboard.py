@@ -293,6 +293,13 @@ def test_a_target_that_is_away_or_hangs(desk, survey_of, tmp_path, monkeypatch):
         fresh.statuses(["job"])
 
 
+def worked(action):
+    """The seconds that this thread works, whatever else the machine does."""
+    started = time.thread_time()
+    action()
+    return time.thread_time() - started
+
+
 def get(port, path):
     """Status, headers, and the JSON of an answer."""
     try:
@@ -595,7 +602,7 @@ def test_two_thousand_parts(desk, survey_of):
     assert "50 ok" in html
     assert "1,950 never" in html
     assert sum(survey.overview().rates["students"]) > 0
-    seconds = [took(lambda: pages.overview(survey.overview(), Viewer()))[0] for _ in range(10)]
+    seconds = [worked(lambda: pages.overview(survey.overview(), Viewer())) for _ in range(10)]
     assert min(seconds) < 0.1, seconds
 
 

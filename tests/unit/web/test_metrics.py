@@ -112,7 +112,7 @@ def test_a_reload_of_many_jobs_takes_a_moment():
     """To forget jobs takes no look at all series for each."""
     metrics = Metrics()
     for folder in ("a", "b"):
-        began = time.perf_counter()
+        began = time.thread_time()
         metrics.keep({f"{folder}/{number}": 60.0 if number % 2 else None for number in range(2000)})
-        assert time.perf_counter() - began < 2
+        assert time.thread_time() - began < 2
     assert "a/" not in metrics.render().decode()
