@@ -90,7 +90,7 @@ def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, 
     from loader.report.status import status_document, status_text
 
     with RedisClient(config.target) as target:
-        found = job_statuses(target, config.source, jobs)
+        found = job_statuses(target, config, jobs)
     known = not any(each.unread for each in found)
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found), known

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from loader.config.cron import next_times
+from loader.config.load import Config
 from loader.config.models import JobConfig, ScheduleConfig
 from loader.config.servers import SourceConfig
 from loader.errors import StateError
@@ -143,10 +144,10 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
     )
 
 
-def job_statuses(target: RedisClient, source: SourceConfig, jobs: Sequence[JobConfig]) -> list[JobStatus]:
+def job_statuses(target: RedisClient, settings: Config, jobs: Sequence[JobConfig]) -> list[JobStatus]:
     """The status of jobs, asked for with one pipeline for each node."""
     replies = Prefetched(target, (question for job in jobs for question in questions(job)))
-    return [job_status(replies, source, job) for job in jobs]
+    return [job_status(replies, settings.source, job) for job in jobs]
 
 
 def attention(status: JobStatus) -> int:

@@ -161,7 +161,7 @@ class Dashboard:
         """The status of these jobs, as `loader status` shows it; a `LoaderError` if the target cannot be asked."""
         config = self._config
         jobs = [config.jobs[name] for name in names]
-        return self._ask(lambda target: job_statuses(target, config.source, jobs))
+        return self._ask(lambda target: job_statuses(target, config, jobs))
 
     def runs(self, names: Iterable[str], last: int) -> list[RunRecord]:
         """The newest runs of these jobs, newest first; a `LoaderError` if the target cannot be asked."""

@@ -239,7 +239,7 @@ def test_status_of_many_jobs(desk, monkeypatch):
         execute(config, config.jobs[f"bad{number}"], Options(), Ear())
     with RedisClient(config.target) as target:
         asked.clear()
-        statuses = job_statuses(target, config.source, list(config.jobs.values()))
+        statuses = job_statuses(target, config, list(config.jobs.values()))
     assert len(asked) == len(set(asked)) <= 3
     assert [status.job for status in statuses] == list(config.jobs)
     lines = status_text(statuses).splitlines()

@@ -866,8 +866,8 @@ FAULTS = [
         "jobs/status",
         (
             "each job is asked for by itself",
-            "return [job_status(replies, source, job) for job in jobs]",
-            "return [job_status(target, source, job) for job in jobs]",
+            "return [job_status(replies, settings.source, job) for job in jobs]",
+            "return [job_status(target, settings.source, job) for job in jobs]",
             "watch::status_of_many_jobs",
         ),
     ),
