@@ -24,7 +24,9 @@ def status(
     context: typer.Context,
     jobs: JobNames = None,
     *,
-    watch: Annotated[bool, option("--watch", help="Refresh every two seconds.")] = False,
+    watch: Annotated[
+        bool, option("--watch", help="Refresh every two seconds, jobs that need attention first.")
+    ] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show how jobs are doing: last run, next, age, lag."""
@@ -32,14 +34,14 @@ def status(
     named = chosen(config, jobs, every=not jobs)
     color = _colors(context.obj)
     if not watch:
-        text, known = _statuses(config, named, output, color=color)
+        text, known = _statuses(config, named, output, color=color, sort=False)
         say(text, colored=color)
         raise typer.Exit(Exit.OK if known else Exit.FAILED)
     from loader.report.progress import redraw
 
     def draw() -> str:
         try:
-            return _statuses(config, named, output, color=color)[0]
+            return _statuses(config, named, output, color=color, sort=True)[0]
         except Stopped:
             raise
         except LoaderError as error:  # the next attempt may succeed
@@ -82,9 +84,11 @@ def runs(
         say(dump(runs_document(entry)))
 
 
-def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool) -> tuple[str, bool]:
-    """The statuses of jobs to show, and whether all of their state could be read."""
-    from loader.jobs.status import job_statuses
+def _statuses(
+    config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool, sort: bool
+) -> tuple[str, bool]:
+    """The statuses of jobs to show, and whether all of their state could be read; `sort`: those to look at first."""
+    from loader.jobs.status import attention, job_statuses
     from loader.redis.client import RedisClient
     from loader.report.documents import dump
     from loader.report.status import status_document, status_text
@@ -94,7 +98,7 @@ def _statuses(config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, 
     known = not any(each.unread for each in found)
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found), known
-    return status_text(found, color=color), known
+    return status_text(sorted(found, key=attention) if sort else found, color=color), known
 
 
 def _colors(shown: Common) -> bool:

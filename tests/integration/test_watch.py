@@ -41,7 +41,7 @@ from loader.web.app import Serving
 from loader.web.health import Health
 from loader.web.metrics import Metrics
 from loader.web.server import Web, routes
-from support.command import HOST, Desk, finish, redis_server
+from support.command import HOST, STU, Desk, finish, redis_server
 from support.database import Ear, Nobody
 from support.promtool import PROMTOOL, promtool
 
@@ -244,6 +244,18 @@ def test_status_of_many_jobs(desk, monkeypatch):
     assert [status.job for status in statuses] == list(config.jobs)
     lines = status_text(statuses).splitlines()
     assert lines[-1] == "304 jobs: 300 never, 4 failed (bad0, bad1, bad2, …)"
+
+
+def test_watch_shows_what_needs_attention_first(desk):
+    """A terminal may be too short for all jobs; otherwise they stand as in the config."""
+    desk.write(STU | {"bad": {"table": "absent", "key": "a_{id}"}})
+    assert desk.run("sync", "--all").code == 2
+    assert [line.split()[0] for line in desk.run("status").out.splitlines()[1:3]] == ["stu", "bad"]
+    process = desk.start("status", "--watch")
+    lines = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    finish(process)
+    assert (lines[0].split()[0], lines[1].split()[0]) == ("job", "bad")
 
 
 def test_status_unreachable(desk):

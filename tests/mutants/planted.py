@@ -2170,6 +2170,12 @@ FAULTS = [
     *_of(
         "cli/status",
         (
+            "jobs to look at are below the terminal",
+            "sorted(found, key=attention) if sort else found",
+            "found",
+            "watch::watch_shows_what_needs_attention_first",
+        ),
+        (
             "a status that cannot be read is all right",
             "raise typer.Exit(Exit.OK if known else Exit.FAILED)",
             "raise typer.Exit(Exit.OK)",
