@@ -27,7 +27,7 @@ from loader.state_keys import own_key
 T = TypeVar("T")
 
 UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be read
-CALM = 4  # of `attention`: nobody needs to look
+WELL, CALM = 3, 4  # of `attention`: nothing went wrong, nobody needs to look
 OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from loader.jobs.status import CALM, JobState, attention
+from loader.jobs.status import CALM, WELL, JobState, attention
 from loader.web.views import JobView, Overview
 
 TOLD = 3  # parts of a job whose errors are told before it is unfolded
@@ -13,7 +13,6 @@ STATES = (
     *(JobState.FAILED, JobState.LATE, JobState.REJECTS, JobState.UNKNOWN, JobState.PAUSED),
     *(JobState.RUNNING, JobState.STOPPED, JobState.NEVER, JobState.OK),
 )  # in the order in which they are looked at
-CARED = frozenset(STATES[:5])  # need somebody to look
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Fold:
 
     @cached_property
     def told(self) -> list[JobView]:
-        """Parts that need attention because something went wrong."""
-        return [part for part in self.parts if shown_state(part) in STATES[:4] or part.status.late]
+        """Parts with which something went wrong."""
+        return [part for part in self.parts if attention(part.status) < WELL]
 
     @cached_property
     def oldest(self) -> JobView:
@@ -70,6 +69,11 @@ class Fold:
     def label(self, part: JobView) -> str:
         """The name of a part within the job."""
         return part.status.job.removeprefix(f"{self.name}/")
+
+
+def are_urgent(parts: Iterable[JobView]) -> bool:
+    """Whether some of these parts need attention."""
+    return any(attention(part.status) < CALM for part in parts)
 
 
 def shown_state(view: JobView) -> JobState:
@@ -113,6 +117,6 @@ def _sorted(views: Iterable[JobView]) -> list[JobView]:
 
 
 @lru_cache(maxsize=16_384)
-def _natural(name: str) -> tuple[str | tuple[int, str], ...]:
+def _natural(name: str) -> tuple[str, ...]:
     """What a name is sorted by: `t_2` comes before `t_10`."""
     return tuple(f"{len(word):09}{word}" if word.isdecimal() else word.lower() for word in re.split(r"(\d+)", name))

@@ -22,7 +22,7 @@ from loader.formats import moment, number, size, span, took, utc
 from loader.jobs.status import JobState
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
-from loader.web.folding import CARED, TOLD, Fold, folded, states_of
+from loader.web.folding import TOLD, Fold, are_urgent, folded, states_of
 from loader.web.views import (
     LISTED,
     MINUTES,
@@ -149,7 +149,7 @@ class Renderer:
             "problems_of": problems_of,
             "is_fold": lambda row: isinstance(row, Fold),
             "states_of": states_of,
-            "CARED": CARED,
+            "are_urgent": are_urgent,
             "TOLD": TOLD,
             "complaint": complaint,
             "part_lines": part_lines,

@@ -309,6 +309,18 @@ def test_parts_are_folded_and_found(visit):
     page.get_by_label("Show only").select_option("")
     page.get_by_label("Find jobs by name").fill("")
     assert parts.count() == 0
+    page.locator("#job-students details.parts > summary").click()
+    playwright.expect(parts).to_have_count(2000)
+    calm = [replace(each, status=replace(each.status, state="ok", late=False)) for each in made["view"].jobs[:1]]
+    failing = made["view"]
+    for view, order in (
+        (replace(failing, jobs=(*calm, *failing.jobs[1:])), ["job-students", "job-prices"]),
+        (failing, ["job-prices", "job-students"]),
+    ):
+        made["view"] = view
+        playwright.expect(page.locator("#jobs > tbody").first).to_have_id(order[0])
+        assert page.locator("#jobs > tbody").evaluate_all(IDS) == order
+        assert parts.count() == 2000  # what was unfolded stays so
     PICTURES.mkdir(parents=True, exist_ok=True)
     for width, height in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})

@@ -6,6 +6,11 @@ const live = document.getElementById("live");
 let timer = 0;
 let answered = new Date();
 
+// The text between two elements, if it is there.
+function blank(node) {
+  return node?.nodeType === Node.TEXT_NODE ? [node] : [];
+}
+
 // Updates a node in place to match another, so that focus, selection, open details and what is hidden stay.
 function renew(old, fresh) {
   if (old.isEqualNode(fresh)) return;
@@ -23,7 +28,7 @@ function renew(old, fresh) {
     [...fresh.childNodes].forEach((child, at) => {
       if (child.id && old.childNodes[at]?.id !== child.id) {
         const moved = document.getElementById(child.id);
-        if (moved?.parentNode === old) old.insertBefore(moved, old.childNodes[at]);
+        if (moved?.parentNode === old) old.childNodes[at]?.before(moved, ...blank(moved.nextSibling));
       }
       if (at < old.childNodes.length) renew(old.childNodes[at], child);
       else old.append(child);

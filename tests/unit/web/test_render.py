@@ -221,6 +221,19 @@ def test_parts_are_folded_under_their_job(pages):
     assert row["data-states"].split() == ["failed", "late", "ok", "rejects", "attention"]
 
 
+def test_parts_of_which_nothing_is_known_are_no_alarm(pages):
+    """A daemon that has just started has asked nobody yet; state that cannot be read is told."""
+    unknown = replace(looks.renamed(job("a", "unknown", last=None, success=None), "x/a"), part_of="x")
+    html = pages.overview(looks.overview(jobs=(unknown,)), SOMEONE)
+    assert "more below" not in html
+    assert 'data-states="unknown"' in html
+    assert '<p class="error unknown"' not in html
+    unread = replace(unknown, status=replace(unknown.status, unread=("its history is odd",)))
+    html = pages.overview(looks.overview(jobs=(unknown, unread)), SOMEONE)
+    assert "its history is odd" in html
+    assert 'data-states="unknown attention"' in html
+
+
 def test_parts_with_hostile_names_are_text(pages):
     """Names and errors of parts are put together by hand, and escaped as any others."""
     part = replace(looks.renamed(job(last=entry(status="failed", error=NASTY)), f"x/{NASTY}"), part_of="x")
