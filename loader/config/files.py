@@ -2,43 +2,25 @@
 
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from ruamel.yaml.reader import ReaderError
-
+from loader.config.nodes import MAX_DEPTH, TAG, TEXT, TOO_DEEP, Mark, Node, NotYamlError, compose
 from loader.errors import ConfigError
 
 DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 
-MAX_BYTES = 1 << 20  # a thousand jobs take about 200 KiB; the parser needs seconds for more than this
-MAX_VALUES = 100_000  # counted with aliases expanded: nine lines of ten aliases each are a thousand million
-MAX_DEPTH = 16  # the deepest value of a config has four levels
-
+MAX_BYTES = 1 << 22  # ten thousand jobs take about 2 MiB
+MAX_VALUES = 500_000  # counted with aliases expanded: nine lines of ten aliases each are a thousand million
 Keys = tuple[str | int, ...]
 """The way to a value: keys of mappings, numbers in lists."""
 
-TAG = "tag:yaml.org,2002:"
-TEXT_TAGS = {f"{TAG}str", f"{TAG}timestamp"}  # dates stay text
+TEXT_TAGS = {TEXT, f"{TAG}timestamp"}  # dates stay text
 TAGS = TEXT_TAGS | {TAG + kind for kind in ("map", "seq", "null", "bool", "int", "float", "merge", "value")}
 PLAIN = {"true": True, "false": False, "null": None, "~": None, "": None}
-
-SLIPS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # the parser's own on broken input
-
-# By the parser's message, the most likely mistake.
-ADVICE = (
-    ("mapping values are not allowed", "put text that contains a colon and a space in quotes, all of it"),
-    ("parsing a block mapping", "text that begins with a quote must end with it: put all of it in other quotes"),
-    ("parsing a flow mapping", "put text that contains any of : , [ ] { } in quotes, all of it"),
-    ("parsing a flow sequence", "put text that contains any of : , [ ] { } in quotes, all of it"),
-)
 
 PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})?", re.ASCII)
 
@@ -174,9 +156,9 @@ class _Reader:
 
     def read(self, file: Path) -> dict[str, Any]:
         root = self._compose(self._text(file))
-        if root is None or root.tag == f"{TAG}null":
+        if root is None or (root.id == "scalar" and _scalar(root) is None):
             raise _UnreadableError(Place(self.file), "it is empty; a config begins with `version: 1`")
-        if not isinstance(root, MappingNode):
+        if root.id != "mapping":
             raise _UnreadableError(self._place(root.start_mark), "it must be a mapping of keys to values")
         values = self._value(root, ())
         assert isinstance(values, dict)
@@ -198,24 +180,10 @@ class _Reader:
             raise _UnreadableError(Place(self.file), f"it cannot be read: {reason}") from None
 
     def _compose(self, text: str) -> Node | None:
-        """The tree of nodes. Nothing is constructed from it, so no tag can run code."""
-        place = Place(self.file)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an anchor used twice: the later one wins
-                node: Node | None = YAML(pure=True).compose(text)
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            raise _UnreadableError(self._place(mark), _in_words(error.context or "", error.problem or "")) from None
-        except ReaderError as error:
-            lines = text[: error.position].split("\n")
-            place = Place(self.file, len(lines), len(lines[-1]) + 1)
-            raise _UnreadableError(place, "there is a control character here") from None
-        except RecursionError:
-            raise _UnreadableError(place, f"its values are more than {MAX_DEPTH} levels deep") from None
-        except (YAMLError, *SLIPS):
-            raise _UnreadableError(place, "it is not YAML") from None
-        return node
+            return compose(text)
+        except NotYamlError as error:
+            raise _UnreadableError(self._place(error), str(error)) from None
 
     def _value(self, node: Node, path: Keys) -> Any:
         self.values += 1
@@ -223,24 +191,22 @@ class _Reader:
             message = f"it has more than {MAX_VALUES} values once its aliases are expanded"
             raise _UnreadableError(self._place(node.start_mark), message)
         if len(path) > MAX_DEPTH:
-            message = f"its values are more than {MAX_DEPTH} levels deep"
-            raise _UnreadableError(self._place(node.start_mark), message)
+            raise _UnreadableError(self._place(node.start_mark), TOO_DEEP)
         self.document.places[path] = self._place(node.start_mark)
         if node.tag not in TAGS:
             self.document.report(path, "tags are not allowed; put text that begins with ! in quotes")
-        if isinstance(node, MappingNode):
+        if node.id == "mapping":
             return self._mapping(node, path)
-        if isinstance(node, SequenceNode):
+        if node.id == "sequence":
             return [self._value(item, (*path, number)) for number, item in enumerate(node.value)]
-        assert isinstance(node, ScalarNode)
         return _scalar(node)
 
-    def _mapping(self, node: MappingNode, path: Keys) -> dict[str, Any]:
+    def _mapping(self, node: Node, path: Keys) -> dict[str, Any]:
         """Keys are their literal text, whatever it looks like; of duplicates, the first one wins."""
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             place = self._place(key_node.start_mark)
-            key = _text(key_node) if isinstance(key_node, ScalarNode) else ""
+            key = _text(key_node) if key_node.id == "scalar" else ""
             if not key or any(map(_is_half, key)):
                 self.document.problems.append(Problem(place, path, "a key must be plain text"))
             elif key in values:
@@ -254,23 +220,11 @@ class _Reader:
                     self.document.places[*path, key] = place  # there is no text to point at
         return values
 
-    def _place(self, mark: StringMark | None) -> Place:
-        return Place(self.file, mark.line + 1, mark.column + 1) if mark else Place(self.file)
+    def _place(self, mark: Mark) -> Place:
+        return Place(self.file, mark.line + 1, mark.column + 1)
 
 
-def _in_words(context: str, problem: str) -> str:
-    """The parser's message without the text of the file, which may be a secret, plus advice."""
-    message = ", ".join(filter(None, (context, problem)))
-    if "undefined alias" in message:
-        return "undefined alias; put text that begins with * in quotes"
-    if "alias" in message:
-        return 'put text that begins with * in quotes, like cron: "*/15 * * * *"'
-    if found := re.search(r"character '([@`%])' that cannot start", problem):
-        return f"put text that begins with {found[1]} in quotes"
-    return message + next((f"; {advice}" for said, advice in ADVICE if said in message), "")
-
-
-def _text(node: ScalarNode) -> str:
+def _text(node: Node) -> str:
     r"""The text of a node; pairs of JSON escapes for one character, like \ud83d\ude00, are joined."""
     return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
@@ -279,7 +233,7 @@ def _is_half(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
-def _scalar(node: ScalarNode) -> str | int | float | bool | None:
+def _scalar(node: Node) -> str | int | float | bool | None:
     """The value by YAML 1.2: `no`, `22:22` and dates are text, `012` is twelve."""
     text = _text(node)
     if node.tag in TEXT_TAGS:
@@ -296,6 +250,8 @@ def _scalar(node: ScalarNode) -> str | int | float | bool | None:
 
 def as_yaml(values: Mapping[str, Any]) -> str:
     """Plain values as YAML."""
+    from ruamel.yaml import YAML
+
     stream = StringIO()
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False

@@ -2090,6 +2090,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "config/nodes",
+        (
+            "tags are passed over",
+            "if event.tag is not None:",
+            "if False:",
+            "nodes::the_rest_is_left_to_ruamel config::all_faults_at_once",
+        ),
+        (
+            "libyaml is believed about everything",
+            "if NOT_PLAIN.search(text):",
+            "if False:",
+            "nodes::the_rest_is_left_to_ruamel",
+        ),
+    ),
+    *_of(
         "config/parsers",
         (
             "a server steers the terminal",
