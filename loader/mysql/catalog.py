@@ -26,6 +26,11 @@ BAR = (
     " THEN 'invisible' */"
     " WHEN index_type = 'HASH' THEN 'hash' ELSE '' END"
 )
+INDEXES = f"index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
+COLUMNS = (
+    "column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
+    " generation_expression, table_name"
+)
 ORDERED = frozenset({"BTREE", "LSMTREE"})
 ROW_START, ROW_END = "ROW START", "ROW END"  # MariaDB's mark of the columns of a system-time period
 GENERATED = re.compile(r"\b(virtual|stored|persistent)\b")  # in MySQL's description of a column
@@ -125,16 +130,18 @@ def definition(connection: Connection, name: str) -> Table:
     """Columns and keys of a table as they are now; no columns if it no longer exists."""
     # The columns come last: if the table goes away in between, that is noticed.
     indexes = connection.fetch(
-        f"SELECT index_name, column_name, sub_part, nullable, non_unique, index_type, {BAR}, table_name"
-        f" FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
+        f"SELECT {INDEXES} FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
         [name],
     )
     columns = connection.fetch(
-        "SELECT column_name, data_type, column_type, character_set_name, is_nullable, extra, collation_name,"
-        " generation_expression, table_name FROM information_schema.columns"
-        f" WHERE {THIS_TABLE} ORDER BY ordinal_position",
+        f"SELECT {COLUMNS} FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
         [name],
     )
+    return defined(name, indexes, columns)
+
+
+def defined(name: str, indexes: Sequence[Row], columns: Sequence[Row]) -> Table:
+    """A table by the rows of information_schema about it, of `INDEXES` and `COLUMNS`."""
     # If names differ only by case, information_schema may return the columns of both tables.
     names = {row[-1] for row in columns}
     exact = name if name in names else next(iter(names), name)

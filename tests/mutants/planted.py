@@ -221,6 +221,48 @@ FAULTS = [
         ),
     ),
     *_of(
+        "cli/init/hints",
+        (
+            "a word that holds the name of a secret is one",
+            r'r"|iban|card|card_?(?:no|num|number)|cvv|cvc|otp|pin)(?:_|$)"',
+            r'r"|iban|card|card_?(?:no|num|number)|cvv|cvc|otp|pin)"',
+            "init_many::names_of_other_things",
+        ),
+    ),
+    *_of(
+        "cli/init/many_tables",
+        (
+            "a table without a key is like the others",
+            '"no primary key": not table.primary_key,',
+            '"no primary key": False,',
+            "init_many::one_job_for_tables_that_are_alike",
+        ),
+    ),
+    *_of(
+        "cli/init/update",
+        (
+            "what is commented out is added again",
+            "found = name.lower() in tables or scalar(name) in commented",
+            "found = name.lower() in tables",
+            "init_many::update",
+        ),
+        (
+            "jobs are added behind the comments of the next part",
+            'while not lines[end - 1].strip() or lines[end - 1].startswith("#"):',
+            "while not lines[end - 1].strip():",
+            "init_many::update",
+        ),
+    ),
+    *_of(
+        "mysql/schema",
+        (
+            "a table that may not be read is taken for one without columns",
+            "together = all(name in kinds for name in some) and _all_readable(connection, some)",
+            "together = True",
+            "init_many::tables_that_may_not_be_read",
+        ),
+    ),
+    *_of(
         "config/load",
         (
             "a job that deletes may share its prefix with the second of two",

@@ -3,9 +3,11 @@
 import os
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +19,7 @@ from loader.errors import ConfigError, LoaderError
 from loader.words import counted
 
 if TYPE_CHECKING:
-    from loader.cli.init.config_writer import Draft, Wanted
+    from loader.cli.init.config_writer import Draft, Style, Wanted
     from loader.cli.init.prompts import Prompter
     from loader.cli.init.script import Script
     from loader.config.load import Config
@@ -38,7 +40,7 @@ TargetUrl = Annotated[
     str | None, option("--target", metavar="URL", help="Redis: redis://host:6379; else $REDIS_URL, else a prompt.")
 ]
 Tables = Annotated[
-    list[str] | None, option("--table", metavar="NAME", help="A table, or a pattern: 'user*'; repeatable.")
+    list[str] | None, option("--table", metavar="GLOB", help="A table, or a pattern: 'user*'; repeatable.")
 ]
 OutputFile = Annotated[
     Path,
@@ -55,6 +57,11 @@ Scripts = Annotated[
         help="A script that pipes mysql into redis-cli: its statements become jobs.",
     ),
 ]
+KeyTemplate = Annotated[
+    str | None,
+    option("--key", metavar="TEMPLATE", help="All keys: {table}, {database}, and {pk} for the primary key's columns."),
+]
+Update = Annotated[bool, option("--update", help="Add jobs for new tables to the config, and keep all that is in it.")]
 Force = Annotated[bool, option("--force", help="Overwrite existing files.")]
 
 
@@ -66,6 +73,8 @@ def init(
     table: Tables = None,
     output: OutputFile = Path("loader.yaml"),
     from_script: Scripts = None,
+    key: KeyTemplate = None,
+    update: Update = False,
     force: Force = False,
 ) -> None:
     """Write a config by looking at live tables.
@@ -80,6 +89,12 @@ def init(
         raise ConfigError("init reads no config; name the file to write with --output")
     if from_script and table:
         raise ConfigError("give --table or --from-script, not both: a script names its tables itself")
+    if from_script and (key or update):
+        raise ConfigError("give --from-script alone: a script names its keys itself, and makes a config of its own")
+    style = _style(key)
+    if update:
+        _update(output, table or [], style)
+        return
     files = (output, output.parent / ENVIRONMENT)
     _refuse(files, force=force)
     script = _script(from_script) if from_script else None
@@ -87,7 +102,7 @@ def init(
     urls = prompter.addresses({"source": source, "target": target}, script.urls() if script else {})
     if script:
         _tell_of_script(script, urls)
-    draft = _draft(prompter, urls, script, table or [])
+    draft = _draft(prompter, urls, script, table or [], style)
     os.environ |= {"MYSQL_URL": urls["source"], "REDIS_URL": urls["target"]}
     _write({files[0]: draft.text, files[1]: environment_text(urls["source"], urls["target"])}, check=bool(draft.jobs))
     _report(files, draft)
@@ -99,20 +114,54 @@ def init(
         say(f"  {line}")
 
 
-def _draft(prompter: "Prompter", urls: Mapping[str, str], script: "Script | None", patterns: Sequence[str]) -> "Draft":
+def _style(key: str | None) -> "Style":
+    """How keys are written, by the template that was given."""
+    from loader.cli.init.config_writer import Style
+    from loader.config.parsers import key_parts
+
+    try:
+        if key is not None:
+            key_parts(key)
+    except ValueError as error:
+        raise ConfigError(f"--key: {error}") from None
+    return Style(key or "")
+
+
+def _update(output: Path, patterns: Sequence[str], style: "Style") -> None:
+    """Add what is new to a config; all that is in it stays as it is."""
+    from loader.cli.init.update import updated
+
+    was = updated(output, patterns, style)
+    if was.draft is None:
+        say(was.words)
+        return
+    _write({output.resolve(): was.text}, check=True, mode=stat.S_IMODE(output.stat().st_mode))
+    say(f"{was.words} {_named(was.draft.jobs)}.")
+    _warn(was.draft)
+
+
+def _draft(
+    prompter: "Prompter", urls: Mapping[str, str], script: "Script | None", patterns: Sequence[str], style: "Style"
+) -> "Draft":
     """Look at both servers, and draft a config of the script's statements, or else of the tables that are chosen."""
     from loader.cli.init.config_writer import draft_config
+    from loader.cli.init.many_tables import draft_many, looked_at
     from loader.config.files import MAX_BYTES
     from loader.mysql import catalog
 
     with prompter.open_source(urls["source"]) as source:
         prompter.check_target(urls["target"])
         database = str(source.single("SELECT DATABASE()")[0])
+        origin = f"database {database} at {source.address}"
         if script:
             wanted = _of_script(source, script, database)
+            draft = draft_config(origin, wanted)
         else:
-            wanted = _of_tables(source, prompter.tables(catalog.listing(source), patterns, database))
-        draft = draft_config(f"database {database} at {source.address}", wanted)
+            listing = catalog.listing(source)
+            chosen = prompter.tables(listing, patterns, database)
+            names = patterns or (["*"] if len(chosen) == len(listing) else [])
+            wanted = looked_at(source, chosen)
+            draft = draft_many(origin, wanted, names, replace(style, database=database))
     if script and draft.refused:
         raise ConfigError("\n".join(f"{place}: error: {why}" for place, why in draft.refused))
     if len(draft.text.encode()) > MAX_BYTES:
@@ -164,10 +213,6 @@ def _tell_of_script(script: "Script", urls: Mapping[str, str]) -> None:
         note("The password in the script is not copied: put it into .env.")
 
 
-def _of_tables(source: "Connection", listing: Sequence["TableSummary"]) -> list["Wanted"]:
-    return [_wanted(source, listed) for listed in listing]
-
-
 def _of_script(source: "Connection", script: "Script", database: str) -> list["Wanted"]:
     from loader.cli.init.script import stray_databases
     from loader.model import TableSummary
@@ -208,8 +253,8 @@ def _shared(script: "Script") -> Iterator[str]:
             yield f"{statement.place}: error: makes keys {prefix}… like {other}; let one job make them, with all fields"
 
 
-def _write(texts: Mapping[Path, str], *, check: bool) -> None:
-    """Write all files or none: first as temporary files beside them, readable by their owner only.
+def _write(texts: Mapping[Path, str], *, check: bool, mode: int = 0o600) -> None:
+    """Write all files or none: first as temporary files beside them, readable by their owner only unless `mode` says.
 
     The first file is a config and must be valid.
     """
@@ -218,6 +263,7 @@ def _write(texts: Mapping[Path, str], *, check: bool) -> None:
     with _drafts(texts) as drafts:
         for file, text in texts.items():
             drafts[file].touch(mode=0o600, exist_ok=False)
+            drafts[file].chmod(mode)
             drafts[file].write_text(text, encoding="utf-8")
         file, draft = next(iter(drafts.items()))
         try:
@@ -241,14 +287,27 @@ def _drafts(files: Mapping[Path, str]) -> Iterator[dict[Path, Path]]:
 
 
 def _report(files: Sequence[Path], draft: "Draft") -> None:
-    from loader.cli.init.config_writer import in_comment, wrapped
+    jobs = counted(len(draft.jobs), "job") + (": " if draft.jobs else "")
+    say(f"Wrote {files[0]} ({jobs}{_named(draft.jobs)}) and {files[1]}.")
+    _warn(draft)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _warn(draft: "Draft") -> None:
+    """Tell what a person should look at before the first run."""
+    from loader.cli.init.yaml_text import in_comment, wrapped
     from loader.doctor.findings import WIDTH
 
-    jobs = counted(len(draft.jobs), "job") + (": " if draft.jobs else "")
-    rest = f" and {len(draft.jobs) - NAMED:,} more" if len(draft.jobs) > NAMED else ""
-    say(f"Wrote {files[0]} ({jobs}{', '.join(draft.jobs[:NAMED])}{rest}) and {files[1]}.")
-    for table, why in draft.refused:
-        for line in wrapped(f"warning: {in_comment(table)}: no job yet, commented out: {why}", "", "  ", WIDTH):
+    warnings = [f"{in_comment(table)}: no job yet, commented out: {why}" for table, why in draft.refused]
+    if draft.secrets:
+        seem = "looks like a secret" if len(draft.secrets) == 1 else "look like secrets"
+        names = _named([in_comment(name) for name in draft.secrets])
+        warnings.append(f"{names} {seem}: whoever reads Redis will see the values; leave out what nobody needs")
+    for warning in warnings:
+        for line in wrapped(f"warning: {warning}", "", "  ", WIDTH):
             note(line)
 
 
@@ -261,7 +320,7 @@ def _examine(output: Path) -> bool:
 
     config: Config = load_config([output])
     say("")
-    found = diagnose(config, [output], list(config.jobs.values()))
+    found = diagnose(config, [output], list(config.jobs.values())[:NAMED])
     return tell_findings(found, say, everything=len(config.jobs) <= NAMED) is not Level.FAIL
 
 

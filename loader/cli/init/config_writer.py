@@ -3,47 +3,23 @@
 Names come from a database and may contain anything: they must read back exactly, and a comment must stay a comment.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from textwrap import wrap
 from typing import Any
 
-from loader.config.models import JobConfig
+from loader.cli.init.hints import hints, is_secret, job_of
+from loader.cli.init.yaml_text import LONGEST, WIDTH, in_comment, mapping_key, quoted, scalar, size_text, wrapped
 from loader.config.parsers import JOB_NAME, KeyParts, key_parts
 from loader.config.statement import Statement
 from loader.errors import PlanError
-from loader.formats import rough_size
 from loader.model import Column, Table, TableSummary
 from loader.mysql.planner import make_plan
 from loader.state_keys import PREFIX
-from loader.words import counted
 
-WIDTH = 100  # columns of a comment
-LONGEST = 60  # characters shown of a comment of MySQL's, or of a type
 SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first one that keeps jobs apart
-PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-WORDS = {
-    "null",
-    "true",
-    "false",
-    "yes",
-    "no",
-    "on",
-    "off",
-    "y",
-    "n",
-    "nan",
-    "inf",
-    "infinity",
-}  # not plain text to some parsers
-DELETED = re.compile(r"(is_)?(deleted|removed)|(deleted|removed)_?(at|on)|date_deleted", re.IGNORECASE)
-MOMENTS = {"date", "datetime", "timestamp"}
-NUMBERS = {"tinyint", "smallint", "int", "bit"}
-
 HEAD = """\
 # Written by `loader init` from {origin}; yours to edit.
 # Commented-out lines are further options; `loader schema` describes all of them.
@@ -81,6 +57,36 @@ class Draft:
     text: str
     jobs: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
+    secrets: tuple[str, ...] = ()  # columns that would be copied and look like secrets: `table.column`
+
+    @property
+    def body(self) -> str:
+        """The lines of its jobs."""
+        return self.text.partition("\njobs:\n")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the keys of jobs are written, and whether hints are below each job.
+
+    `key` is a template with {table}, {database} and {pk} for the columns of a table's key; empty for the first of the
+    `separators` that keeps jobs apart between a table's name and its key, and `joint` between the key's columns.
+    """
+
+    key: str = ""
+    database: str = ""
+    separators: tuple[str, ...] = SEPARATORS
+    joint: str = "_"
+    has_hints: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ManyTables:
+    """A job of many tables: its name, its lines, and the columns of them that look like secrets."""
+
+    name: str
+    lines: tuple[str, ...]
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -94,14 +100,26 @@ class _Sketch:
     refusal: str = ""
 
 
-def draft_config(origin: str, wanted: Sequence[Wanted]) -> Draft:
-    """The config of these jobs; `origin` names the database. A job that cannot run is commented out."""
-    names = _job_names([each.listed.name for each in wanted])
-    prefixes = _prefixes([each.listed.name for each in wanted])
+def draft_config(
+    origin: str,
+    wanted: Sequence[Wanted],
+    style: Style = Style(),  # frozen
+    first: ManyTables | None = None,
+    taken: Sequence[str] = (),
+) -> Draft:
+    """The config of these jobs, behind a `first` one; a job that cannot run is commented out.
+
+    `origin` names the database for people; `taken` are names of jobs that are there already.
+    """
+    before = [*taken, *([first.name] if first else ())]
+    names = job_names([*before, *(each.listed.name for each in wanted)])[len(before) :]
+    prefixes = _prefixes([each.listed.name for each in wanted], style.separators)
     text = HEAD.format(origin=in_comment(origin, WIDTH))
-    jobs, refused = [], []
+    text += "".join(f"{line}\n" for line in (*first.lines, "")) if first else ""
+    jobs, refused = [first.name] if first else [], []
+    secrets = list(first.secrets) if first else []
     for each, name, prefix in zip(wanted, names, prefixes, strict=True):
-        sketch = _sketch(each, name, prefix)
+        sketch = _sketch(each, name, prefix, style)
         lines = list(_lines(each, name, sketch))
         if sketch.refusal:
             refused.append((each.statement.place if each.statement else each.listed.name, sketch.refusal))
@@ -109,61 +127,36 @@ def draft_config(origin: str, wanted: Sequence[Wanted]) -> Draft:
             lines = [re.sub("^  ", "  # ", line) for line in lines]
         else:
             jobs.append(name)
+            secrets += [f"{each.listed.name}.{column}" for column in _secrets(sketch.values["fields"])]
         text += "".join(f"{line}\n" for line in lines) + "\n"
-    return Draft(text.rstrip("\n") + "\n", tuple(jobs), tuple(refused))
+    return Draft(text.rstrip("\n") + "\n", tuple(jobs), tuple(refused), tuple(secrets))
 
 
-def scalar(text: str) -> str:
-    """A value as YAML that reads back the same, unquoted if that is safe, else in double quotes."""
-    return text if PLAIN.fullmatch(text) and text.lower() not in WORDS else quoted(text)
+def _secrets(fields: Sequence[str] | Mapping[str, str]) -> list[str]:
+    columns = fields.values() if isinstance(fields, Mapping) else fields
+    return [column for column in columns if is_secret(column)]
 
 
-def quoted(text: str) -> str:
-    """A value in double quotes; in a config, `$${` is a literal `${`."""
-    return _in_quotes(text.replace("${", "$${"))
+def key_of(template: str, names: Mapping[str, str], columns: Sequence[str]) -> KeyParts:
+    """The parts of a key: `names` in place of their placeholders, and for {pk} the columns of a table's key.
+
+    These are joined by the last character before {pk} if it separates, as it does in `{table}:{pk}`.
+    """
+    parts: list[tuple[str, str | None]] = []
+    literal = ""
+    for text, column in key_parts(template):
+        literal += text
+        if column in names:
+            literal += names[str(column)]
+            continue
+        separator = text[-1:] if text and not text[-1].isalnum() else "_"
+        for number, each in enumerate(columns if column == "pk" else [column]):
+            parts.append((separator if number else literal, each))
+            literal = ""
+    return (*parts, (literal, None)) if literal else tuple(parts)
 
 
-def _key(text: str) -> str:
-    """A text as a mapping key, in which `${` has no meaning."""
-    return text if PLAIN.fullmatch(text) and text.lower() not in WORDS else _in_quotes(text)
-
-
-def _in_quotes(text: str) -> str:
-    written = json.dumps(text, ensure_ascii=False)
-    return "".join(sign if sign.isprintable() else _escaped(sign) for sign in written)
-
-
-def in_comment(text: str, longest: int = LONGEST) -> str:
-    """A text for a comment: on one line, and not too long."""
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def wrapped(text: str, indent: str, further: str | None = None, width: int = WIDTH) -> list[str]:
-    """A comment or a message, wrapped behind an indent; later lines have their own."""
-    return wrap(
-        in_comment(text, 2000),
-        width,
-        initial_indent=indent,
-        subsequent_indent=indent if further is None else further,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def size_text(listed: TableSummary) -> str:
-    """About how large a table is, for people."""
-    if listed.is_view:
-        return "a view"
-    rows = "rows unknown" if listed.rows is None else f"about {counted(listed.rows, 'row')}"
-    return rows if listed.bytes is None else f"{rows}, {rough_size(listed.bytes)}"
-
-
-def _escaped(sign: str) -> str:
-    return f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else f"\\U{ord(sign):08x}"
-
-
-def _job_names(tables: Sequence[str]) -> list[str]:
+def job_names(tables: Sequence[str]) -> list[str]:
     """A job name for each: the table's, unless it is taken, not allowed, or looks like an option."""
     names: list[str] = []
     exact = {table for table in tables if re.fullmatch(JOB_NAME, table) and table == table.lstrip("-.")}
@@ -178,17 +171,19 @@ def _job_names(tables: Sequence[str]) -> list[str]:
     return names
 
 
-def _prefixes(tables: Sequence[str]) -> list[str]:
-    """A key prefix for each table: none begins with another, nor with the loader's own.
+def _stem(table: str) -> str:
+    """A table's name without characters that have a meaning in key patterns or to a cluster."""
+    return re.sub(r"[^\w.:-]+", "_", table).lstrip("-") or "table"
 
-    Characters with a meaning in key patterns or to a cluster are left out.
-    """
-    stems = [re.sub(r"[^\w.:-]+", "_", table).lstrip("-") or "table" for table in tables]
+
+def _prefixes(tables: Sequence[str], separators: Sequence[str]) -> list[str]:
+    """A key prefix for each table: none begins with another, nor with the loader's own."""
+    stems = list(map(_stem, tables))
     tried = [0] * len(stems)
 
     def prefix(place: int) -> str:
         number = tried[place]
-        return stems[place] + (SEPARATORS[number] if number < len(SEPARATORS) else f".{place + 1}:")
+        return stems[place] + (separators[number] if number < len(separators) else f".{place + 1}:")
 
     while True:
         prefixes = [prefix(place) for place in range(len(stems))]
@@ -197,31 +192,32 @@ def _prefixes(tables: Sequence[str]) -> list[str]:
         for place, after in pairwise(order):
             if prefixes[after].startswith(prefixes[place]):
                 moved.add(after if prefixes[after] == prefixes[place] else place)
-        moved = {place for place in moved if tried[place] < len(SEPARATORS)}
+        moved = {place for place in moved if tried[place] < len(separators)}
         if not moved:
             return prefixes
         for place in moved:
             tried[place] += 1
 
 
-def _sketch(wanted: Wanted, name: str, prefix: str) -> _Sketch:
+def _sketch(wanted: Wanted, name: str, prefix: str, style: Style) -> _Sketch:
     """The job for a table or a statement, tried on the table."""
-    sketch = _of_statement(wanted, wanted.statement) if wanted.statement else _of_table(wanted, prefix)
+    sketch = _of_statement(wanted, wanted.statement) if wanted.statement else _of_table(wanted, prefix, style)
     if wanted.table is None:
         sketch.refusal = wanted.refusal
     if sketch.refusal or wanted.table is None:
         return sketch
     try:
-        plan = make_plan(_job(name, sketch.values), wanted.table)
+        plan = make_plan(job_of(name, sketch.values), wanted.table)
     except (PlanError, ValueError) as error:
         sketch.refusal = str(error)
         return sketch
     sketch.notes += plan.warnings
-    sketch.hints = tuple(_hints(wanted, wanted.table, name, sketch.values))
+    if style.has_hints:
+        sketch.hints = tuple(hints(wanted.listed, wanted.table, name, sketch.values))
     return sketch
 
 
-def _of_table(wanted: Wanted, prefix: str) -> _Sketch:
+def _of_table(wanted: Wanted, prefix: str, style: Style) -> _Sketch:
     listed, table = wanted.listed, wanted.table
     values: dict[str, Any] = {"table": listed.name}
     if table is None:
@@ -236,12 +232,21 @@ def _of_table(wanted: Wanted, prefix: str) -> _Sketch:
             values,
             refusal=f"{what}; choose columns for `key` that tell its rows apart, then uncomment it",
         )
-    parts = tuple((prefix if not place else "_", column) for place, column in enumerate(columns))
+    parts: KeyParts = tuple((style.joint if place else prefix, column) for place, column in enumerate(columns))
+    if style.key:
+        parts = key_of(style.key, {"table": _stem(listed.name), "database": style.database}, columns)
+        prefix = parts[0][0]
     values["key"], fault = _template(parts)
     note = "its primary key" if table.primary_key else "a unique key; the table has no primary key"
-    if len(columns) == 2:
-        note += f"; {prefix}1_2 is the row whose {columns[0]} is 1 and {columns[1]} is 2"
-    if table.primary_key and prefix != f"{listed.name}_" and prefix.rstrip("".join(SEPARATORS)) == listed.name:
+    if len(columns) == 2 and not style.key:
+        note += f"; {prefix}1{style.joint}2 is the row whose {columns[0]} is 1 and {columns[1]} is 2"
+    if (
+        table.primary_key
+        and not style.key
+        and style.joint == "_"
+        and prefix != f"{listed.name}_"
+        and prefix.rstrip("".join(SEPARATORS)) == listed.name
+    ):
         note += f"; {listed.name}_ would begin keys of another job too"
     hidden = [name for name in columns if name not in visible]
     notes = (f"{', '.join(hidden)} is invisible: readers of the hashes must know its values",) if hidden else ()
@@ -265,12 +270,17 @@ def _of_statement(wanted: Wanted, statement: Statement) -> _Sketch:
     return _Sketch(values, f"as in {statement.place}", notes, refusal=fault)
 
 
-def _template(parts: KeyParts) -> tuple[str, str]:
-    """The key template for literals and columns, and why no template is possible; empty if one is."""
-    text = "".join(
+def template_of(parts: KeyParts) -> str:
+    """The text of a key as a config has it."""
+    return "".join(
         literal.replace("{", "{{").replace("}", "}}") + (f"{{{column}}}" if column is not None else "")
         for literal, column in parts
     )
+
+
+def _template(parts: KeyParts) -> tuple[str, str]:
+    """The key template for literals and columns, and why no template is possible; empty if one is."""
+    text = template_of(parts)
     try:
         if key_parts(text) == tuple(parts):
             return text, ""
@@ -283,44 +293,6 @@ def _template(parts: KeyParts) -> tuple[str, str]:
     )
 
 
-def _job(name: str, values: Mapping[str, Any]) -> JobConfig:
-    job = JobConfig.model_validate(values)
-    job.take_name(name)
-    return job
-
-
-def _hints(wanted: Wanted, table: Table, name: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Further options of the job: each a line of config, with its requirement."""
-    stamps = [c for each in wanted.listed.stamps if (c := table.column(each)) and c.type in {"datetime", "timestamp"}]
-    indexed = {column.lower() for _, column in table.indexes}
-    for stamp in sorted(stamps, key=lambda column: column.name.lower() not in indexed)[:1]:
-        says = "Read only rows changed since the last run; lag must exceed the longest transaction."
-        if stamp.name.lower() not in indexed:
-            says += f" It needs an index first: ADD INDEX ({in_comment(stamp.name)})."
-        yield (
-            f"incremental: {{column: {scalar(stamp.name)}, lag: 10s}}",
-            f"{says} Deleted rows are found by full_every: 1d.",
-        )
-    for column in table.columns:
-        if DELETED.fullmatch(column.name) and (condition := _is_deleted(column)):
-            yield f"soft_delete: {quoted(condition)}", "such rows count as deleted, and have no hash"
-            break
-    try:
-        make_plan(_job(name, {**values, "changed_only": True}), table)
-    except (PlanError, ValueError):
-        pass
-    else:
-        yield "changed_only: true", "write only rows that differ, and delete hashes whose row is gone"
-    yield "schedule: {every: 15m}", 'for `loader daemon`; or {cron: "*/15 * * * *"}'
-    yield "max_age: 1h", "the job is late if its last success is older"
-
-
-def _is_deleted(column: Column) -> str:
-    if column.type in MOMENTS and column.nullable:
-        return f"{column.name} IS NOT NULL"
-    return f"{column.name} <> 0" if column.type in NUMBERS else ""
-
-
 def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
     """The job's lines in the file."""
     listed = wanted.listed
@@ -328,7 +300,7 @@ def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
         yield f"  # {in_comment(listed.comment)}"
     for note in sketch.notes:
         yield from wrapped(note, "  # ")
-    yield f"  {_key(name)}:  # {size_text(listed)}"
+    yield f"  {mapping_key(name)}:  # {size_text(listed)}"
     yield f"    table: {scalar(listed.name)}"
     if wanted.table is None:
         return
@@ -351,7 +323,10 @@ def _field_lines(wanted: Wanted, table: Table, fields: Sequence[str] | Mapping[s
     """A line per field, with the type of its column."""
     pairs = list(fields.items() if isinstance(fields, Mapping) else ((name, name) for name in fields))
     entries = [
-        (f"{_key(field)}: {scalar(text)}" if isinstance(fields, Mapping) else f"- {scalar(field)}", table.column(text))
+        (
+            f"{mapping_key(field)}: {scalar(text)}" if isinstance(fields, Mapping) else f"- {scalar(field)}",
+            table.column(text),
+        )
         for field, text in pairs
     ]
     if wanted.statement is None:
@@ -367,6 +342,7 @@ def _kind(column: Column, listed: TableSummary) -> str:
     told += ["may be NULL"] if column.nullable else []
     told += ["generated"] if column.name in listed.generated else []
     told += ["invisible, so SELECT * leaves it out"] if column.hidden else []
+    told += ["looks like a secret: copy it only if readers need it"] if is_secret(column.name) else []
     return ", ".join(told)
 
 

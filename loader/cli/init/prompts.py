@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from getpass import getpass
 from unicodedata import east_asian_width
 
-from loader.cli.init.config_writer import in_comment, size_text
+from loader.cli.init.yaml_text import in_comment, size_text
 from loader.config.parsers import Address, mysql_address, redis_address
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError, Kind, LoaderError
