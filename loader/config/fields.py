@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from loader.config.parsers import JOB_NAME, percent, seconds
+from loader.config.parsers import JOB_NAME, host_port, percent, seconds
 from loader.config.statement import one_statement
 from loader.net import tls as certificates
 
@@ -104,6 +104,11 @@ def _with_port(listen: str) -> str:
     return listen
 
 
+def _with_host(address: str) -> str:
+    host_port(address)
+    return address
+
+
 def schema_of(*kinds: dict[str, Any]) -> WithJsonSchema:
     """The schema of a value that is not any text, but may be a `${…}` that becomes one."""
     return WithJsonSchema({"anyOf": [*kinds, {"type": "string", "pattern": r"\$\{"}]})
@@ -145,6 +150,7 @@ Listen = Annotated[
     StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}$"),
     AfterValidator(_with_port),
 ]
+HostPort = Annotated[str, AfterValidator(_with_host)]
 HostNames = Annotated[tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], ...], Field(strict=False)]
 AtOnce = Annotated[
     int,

@@ -19,6 +19,7 @@ MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}
 TLS_SCHEMES = {"rediss", "valkeys"}
 
+HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LONGEST = 5200 * SECONDS["w"]  # a hundred years: every server and socket can still count that far
@@ -120,6 +121,14 @@ def _address(text: object, ports: Mapping[str, int], example: str, parameter: st
         password=password or None,
     )
     return address, query.get(parameter, "")
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Read `host:6379` or `[::1]:6379`."""
+    match = HOST_PORT.fullmatch(text)
+    if match is None or not 1 <= int(match[2]) <= 65535:
+        raise ValueError("must be a host and its port: 10.0.0.11:6379, or [::1]:6379")
+    return match[1].strip("[]").lower(), int(match[2])
 
 
 def seconds(text: object) -> int:

@@ -21,11 +21,12 @@ from loader.config.fields import (
     File,
     FileSecret,
     Flag,
+    HostPort,
     Model,
     public_key,
     secret_of,
 )
-from loader.config.parsers import Address, mysql_address, redis_address
+from loader.config.parsers import Address, host_port, mysql_address, redis_address
 
 ANSWER_TIME = 2  # seconds that a server has to answer if somebody waits for what it says, not for a run
 
@@ -170,6 +171,11 @@ class TargetConfig(ServerConfig):
         " cluster may have more nodes listed: redis://host:7001,host:7002."
     )
     cluster: Cluster = Field(default="auto", description="Whether the server is a cluster; auto asks it.")
+    addresses: dict[HostPort, HostPort] = Field(
+        default_factory=dict,
+        description="Where nodes are reached whose announced address works elsewhere only, behind NAT or published"
+        ' ports: {"10.0.0.11:6379": "localhost:7001"}.',
+    )
     timeout: Duration = Field(
         default=10,
         description="A connection counts as broken without a reply for this long, or without a complete reply to"
@@ -190,6 +196,11 @@ class TargetConfig(ServerConfig):
         if cluster is True and "url" in info.data and info.data["url"].database != "0":
             raise ValueError("a cluster has database 0 only; drop the number from the url")
         return cluster
+
+    def reached_at(self, host: str, port: int) -> tuple[str, int]:
+        """The host and the port to dial for an announced or configured address."""
+        dialled = {host_port(announced): host_port(reached) for announced, reached in self.addresses.items()}
+        return dialled.get((host.lower(), port), (host, port))
 
     def within(self, seconds: int = ANSWER_TIME) -> Self:
         """The same server with at most so many seconds to answer, for somebody who waits for it."""

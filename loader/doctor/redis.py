@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from loader.config.load import Config
 from loader.config.servers import TargetConfig
+from loader.doctor.addresses import address_of
 from loader.doctor.findings import (
     Check,
     Finding,
@@ -61,10 +62,14 @@ class RedisProbe:
         """The masters' INFO."""
         return {node: self.infos[node] for node in self.groups if node in self.infos}
 
+    def dialled(self, node: Node) -> Node:
+        """A node as it is reached from here."""
+        return Node(*self.settings.target.reached_at(node.host, node.port))
+
     def cli(self, *words: str, node: Node | None = None) -> str:
         """The shell command that sends a command to a node, or to all."""
         everywhere = node is None and self.target.cluster
-        at = node or next(iter(self.groups), self.target.topology.seeds[0])
+        at = self.dialled(node or next(iter(self.groups), self.target.topology.seeds[0]))
         return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
 
 
@@ -188,7 +193,7 @@ def _tls(patient: RedisProbe) -> Iterator[Finding]:
         yield ok("in use")
     elif settings.tls:
         yield warn("in use, but the servers' certificates are not checked", "tls_verify: true")
-    elif all(not node.port or is_loopback(node.host) for node in patient.groups):
+    elif all(not node.port or is_loopback(patient.dialled(node).host) for node in patient.groups):
         yield ok("not in use; the connections do not leave this machine")
     else:
         yield warn("not in use: passwords and rows cross the network as they are", "write rediss:// in target.url")
@@ -200,9 +205,12 @@ def _nodes(patient: RedisProbe) -> Iterator[Finding]:
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
         if error.kind.is_refusal:
-            yield told(f"{role} {error}", error.fix or _account(patient.settings, str(node)))
+            yield told(f"{role} {error}", error.fix or _account(patient.settings, str(patient.dialled(node))))
         else:
-            yield told(f"{role} {error}", patient.cli("PING", node=node))
+            yield told(
+                f"{role} {error}",
+                address_of(patient.target, patient.settings.target, node) or patient.cli("PING", node=node),
+            )
     if not patient.failures:
         count = len(patient.infos)
         yield ok(f"{count} answer{'s' if count == 1 else ''} at the announced address")

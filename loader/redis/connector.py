@@ -52,7 +52,8 @@ class Connector:
         if not node.port:
             connection = UnixConnection(path=node.host, **options)  # type: ignore[abstract]
         else:
-            options |= {"host": node.host, "port": node.port, "socket_keepalive": True}
+            host, port = settings.reached_at(node.host, node.port)
+            options |= {"host": host, "port": port, "socket_keepalive": True}
             connection = TlsConnection(**options) if settings.tls else TcpConnection(**options)
             if settings.tls:
                 connection.context = client_context(settings, "target")
@@ -69,13 +70,20 @@ class Connector:
             return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", kind=Kind.REFUSED)
         if failure.kind is not Kind.UNAVAILABLE or isinstance(error, redis.BusyLoadingError):
             return failure
-        by = self._topology.announcers.get(node)
+        by, dialled = self._topology.announcers.get(node), self._dialled(node)
         message = (
             f"redis {node} (announced by {by}): cannot connect: {error_text(error).removesuffix('.')}:"
-            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or whether it runs"
+            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or target.addresses,"
+            " or whether it runs"
         )
         if by is None or node in self._topology.seeds or node in self._topology.reached:
             message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
+        if dialled != node:
+            reason = error_text(error).removesuffix(".")
+            message = (
+                f"redis {node} (reached at {dialled} by target.addresses): cannot connect: {reason}:"
+                " see target.addresses, and whether the server runs"
+            )
         unreached = TargetError(message, kind=Kind.UNAVAILABLE)
         unreached.node, unreached.waited = str(node), failure.waited
         return unreached
@@ -88,14 +96,19 @@ class Connector:
 
     def _other_than_redis(self, error: Exception, node: Node) -> str:
         """The kind of server that answers instead of Redis; empty if unknown."""
-        return speaker(overhear(node.host, node.port), REDIS, TLS) if self._is_odd(error, node) else ""
+        dialled = self._dialled(node)
+        return speaker(overhear(dialled.host, dialled.port), REDIS, TLS) if self._is_odd(error, node) else ""
 
     def _spoken_wrongly(self, error: Exception, node: Node) -> str:
         """Advice for a server that was never reached and expects TLS or plaintext; empty if unknown."""
         if not node.port or not self._is_odd(error, node):
             return ""
+        host, port = self._settings.reached_at(node.host, node.port)
         if not self._settings.tls:
-            return ENCRYPTED if speaks_tls(node.host, node.port) else ""
+            return ENCRYPTED if speaks_tls(host, port) else ""
         if self._settings.tls_cert:
             return ""
-        return UNSHOWN if wants_certificate(node.host, node.port, client_context(self._settings, "target")) else ""
+        return UNSHOWN if wants_certificate(host, port, client_context(self._settings, "target")) else ""
+
+    def _dialled(self, node: Node) -> Node:
+        return Node(*self._settings.reached_at(node.host, node.port))

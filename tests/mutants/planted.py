@@ -2132,6 +2132,24 @@ FAULTS = [
         ),
     ),
     *_of(
+        "doctor/addresses",
+        (
+            "the address of the node that was asked is not told",
+            'reached, note = (str(found), "") if found else',
+            'reached, note = (str(found), "") if False else',
+            "addresses::everything_reaches_a_cluster_behind_published_ports",
+        ),
+    ),
+    *_of(
+        "config/servers",
+        (
+            "announced addresses are dialled as they are",
+            "return dialled.get((host.lower(), port), (host, port))",
+            "return (host, port)",
+            "addresses::redirections_and_replicas_are_followed_to_where_they_are_reached config::addresses_of_nodes",
+        ),
+    ),
+    *_of(
         "config/nodes",
         (
             "tags are passed over",

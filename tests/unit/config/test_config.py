@@ -371,6 +371,7 @@ BAD_SOURCES = [
     ),
 ]
 NO_REDIS_URL = "is not a url like redis://host:6379; in a user or a password, percent-encode : / ? # @ and %"
+NO_ADDRESS = "must be a host and its port: 10.0.0.11:6379, or [::1]:6379"
 BAD_TARGETS = [
     (
         '{url: "http://h"}',
@@ -393,6 +394,18 @@ BAD_TARGETS = [
     (
         '{url: "redis://h/1", cluster: true}',
         "3:39: error: target.cluster: a cluster has database 0 only; drop the number from the url",
+    ),
+    *(
+        (
+            f'{{url: "redis://h", addresses: {{"{announced}": "{reached}"}}}}',
+            f"3:{44 + len(announced)}: error: target.addresses.{announced}: {NO_ADDRESS}",
+        )
+        for announced, reached in (
+            ("10.0.0.11:6379", "localhost"),
+            ("10.0.0.11:6379", "localhost:0"),
+            ("10.0.0.11", "localhost:6379"),
+            ("::1:6379", "localhost:6379"),
+        )
     ),
     ('{url: "redis://h", cluster: 1}', "3:37: error: target.cluster: must be auto, true or false"),
     (
@@ -529,6 +542,16 @@ def test_placeholders_are_not_yaml(load, monkeypatch):
     monkeypatch.setenv("NUMBER", "7")
     stu = load(job('{table: "${TABLE}", where: "${NUMBER}", chunk_rows: "${NUMBER}"}')).jobs["stu"]
     assert (stu.table, stu.where, stu.chunk_rows) == ("x, key: {y} # 1", "7", 7)
+
+
+def test_addresses_of_nodes(load):
+    """What a node announces is dialled as the config says; other addresses as they are."""
+    addresses = '{"10.0.0.11:6379": "localhost:7001", "[::1]:6379": "[fe80::2]:1", "Node.A:1": "b:2"}'
+    servers = load(target(f'{{url: "redis://h", addresses: {addresses}}}')).target
+    assert servers.reached_at("10.0.0.11", 6379) == ("localhost", 7001)
+    assert servers.reached_at("::1", 6379) == ("fe80::2", 1)
+    assert servers.reached_at("node.a", 1) == ("b", 2)
+    assert servers.within(1).reached_at("10.0.0.11", 6380) == ("10.0.0.11", 6380)
 
 
 def test_flags_from_the_environment(load, monkeypatch):
