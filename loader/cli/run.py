@@ -53,13 +53,18 @@ def sync(
     output: Output = Format.TEXT,
 ) -> None:
     """Write the rows of jobs to Redis now."""
+    from loader.pipeline.pool import Pool
+
     config = context.obj.config()
     named = chosen(config, jobs, every=every)
     if prune:
         _check_prune(config, named, sharing)
-    options = _options(reading, sharing, resume=resume or restart, restart=restart, full=full)
+    options = replace(_options(reading, sharing, resume=resume or restart, restart=restart, full=full), pool=Pool())
     most = percent(max_delete) if prune else None
-    _run_all(named, lambda job: _run(config, job, options, progress, context.obj, prune=most), output)
+    if len(named) > 1 and progress in {Show.AUTO, Show.BAR}:
+        progress = Show.LOG  # a terminal has one bar
+    run = lambda job, options: _run(config, job, options, progress, context.obj, prune=most)  # noqa: E731
+    _run_all(config, named, options, run, output)
 
 
 @grouped
@@ -78,7 +83,8 @@ def backfill(
     """Write a whole table once; run it again to resume."""
     config = context.obj.config()
     options = _options(reading, sharing, resume=True, restart=restart)
-    _run_all(chosen(config, [job]), lambda named: _run(config, named, options, progress, context.obj), output)
+    run = lambda named, options: _run(config, named, options, progress, context.obj)  # noqa: E731
+    _run_all(config, chosen(config, [job]), options, run, output)
 
 
 def _options(
@@ -114,22 +120,26 @@ def _check_prune(config: "Config", jobs: "Sequence[JobConfig]", sharing: ShareOp
 
 
 def _run_all(
+    config: "Config",
     jobs: "Sequence[JobConfig]",
-    run_one: "Callable[[JobConfig], Run]",
+    options: "Options",
+    run_one: "Callable[[JobConfig, Options], Run]",
     output: Format,
 ) -> NoReturn:
-    """Run jobs one after the other, until a signal; the exit code is the worst of theirs."""
+    """Run jobs within one budget of workers, until a signal; the exit code is the worst of theirs."""
+    from loader.jobs.together import at_once, run_together
     from loader.outcome import Status
 
     codes, ends = [], []
-    for job in jobs:
-        run = run_one(job)
+    count = at_once(config, jobs, options)
+    runs = run_together(jobs, options, count, run_one) if count > 1 else (run_one(job, options) for job in jobs)
+    for run in runs:
         if run.status is Status.FAILED:
             run.outcome = replace(run.outcome, error=of_job(run.job, str(run.error), several=len(jobs) > 1))
         _tell(run, output)
         codes.append(run.exit_code)
         ends.append(run.status.value)
-        if run.outcome.is_stop:
+        if run.outcome.is_stop and count == 1:
             break
     tally(ends, len(jobs), output)
     raise typer.Exit(worst(codes))

@@ -44,9 +44,13 @@ def execute(
 def _close(settings: Config, job: JobConfig, options: Options, listener: RunListener, run: Run) -> None:
     """Keep a run in the history, and report its end."""
     is_kept = not (run.dry_run or run.did_nothing or run.outcome.kind is Kind.FOREIGN)
-    if is_kept and (missing := history.keep(settings, job, run, partial=options.narrowed)):
+    if is_kept and (missing := _keep(settings, job, options, run)):
         listener.notify(Notice(f"the run is not in the history of its job: {missing}"))
     listener.notify(RunEnded(run))
+
+
+def _keep(settings: Config, job: JobConfig, options: Options, run: Run) -> str:
+    return history.keep(settings, job, run, partial=options.narrowed, reach=options.pool.reach)
 
 
 def _finish(run: Run, ends: JobContext, prune: float | None) -> None:

@@ -14,6 +14,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import pymysql
+from pymysql.constants import SERVER_STATUS
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 
@@ -61,6 +62,7 @@ class Connection:
         self.database = settings.database
         self.user = settings.user or ""
         self._settings = settings
+        self.asked = settings, patience
         self.patience = max(settings.read_timeout, patience)
         self._open()
 
@@ -146,6 +148,17 @@ class Connection:
     def astray(self) -> list[session.Astray]:
         """The variables that are not what was set."""
         return session.astray(self._stated, self.single(session.asking(self._stated), len(self._stated)))
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it is open, outside any transaction, and awaits nothing: so that somebody else may use it."""
+        login = self._connection
+        if not login.open or (login._result and login._result.unbuffered_active):  # noqa: SLF001
+            return False
+        status = login.server_status or 0
+        return not status & SERVER_STATUS.SERVER_STATUS_IN_TRANS and bool(
+            status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+        )
 
     def __enter__(self) -> Self:
         return self

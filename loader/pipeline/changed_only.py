@@ -19,6 +19,7 @@ from loader.mysql.keys import KeyMatcher
 from loader.mysql.plan import Plan
 from loader.mysql.sql import checked, fits
 from loader.pipeline.deleter import HashDeleter
+from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import BatchWriter, loaded, to_last, transfer
 from loader.pipeline.worker import ChunkWorker
@@ -137,8 +138,9 @@ class ChangedOnlyWorker(ChunkWorker):
         target: RedisClient,
         throttle: Throttle,
         marking: Marking,
+        pool: Pool,
     ) -> None:
-        super().__init__(settings, plan, target, throttle, marking=marking)
+        super().__init__(settings, plan, target, throttle, pool=pool, marking=marking)
         self._changes = changes
         self._eraser = HashDeleter(plan, changes.lookup, target, throttle)
 

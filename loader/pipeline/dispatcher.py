@@ -172,12 +172,13 @@ class Dispatcher:
     def _worker(self, number: int) -> ChunkWorker:
         plan, target, markers = self._state.plan, self._context.target, self._state.masters.markers
         way = self._context.settings.source, plan, target, self._throttle
+        pool = self._context.pool
         if markers is None:
-            return ChunkWorker(*way, dry_run=True)
+            return ChunkWorker(*way, pool=pool, dry_run=True)
         if self._state.changes:
-            return ChangedOnlyWorker(self._state.changes, *way, markers.field(number))
+            return ChangedOnlyWorker(self._state.changes, *way, markers.field(number), pool)
         erase = incremental.erasing(plan, self._context.lookup(), target, self._throttle)
-        return ChunkWorker(*way, marking=markers.field(number), erase=erase)
+        return ChunkWorker(*way, pool=pool, marking=markers.field(number), erase=erase)
 
     def _next_event(self) -> Event | None:
         """The next event; None after a second without one. A signal, and what ended a worker, is raised."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Self, TypeVar
 
 from loader.config.load import Config
@@ -19,6 +20,7 @@ from loader.mysql.planner import make_plan, query_of
 from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options
+from loader.pipeline.pool import Pool
 from loader.pipeline.retry import BRIEFLY, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
@@ -44,9 +46,17 @@ class JobContext:
     """
 
     def __init__(
-        self, settings: Config, plan: Plan, table: Table, source: Connection, target: RedisClient, throttle: Throttle
+        self,
+        settings: Config,
+        plan: Plan,
+        table: Table,
+        source: Connection,
+        target: RedisClient,
+        throttle: Throttle,
+        pool: Pool,
     ) -> None:
         self.settings = settings
+        self.pool = pool
         self.plan = plan
         self.table = table
         self.target = target
@@ -66,18 +76,19 @@ class JobContext:
     def close(self, *, well: bool = False) -> None:
         """Release the lock, and close all connections."""
         self.target.guard = lambda: None
+        released = False
         with passing(), self.leaving(WELL if well else LEAVE):  # a lock expires by itself
             if self._lender:
                 self.target.fences.leave_to(self._lender.target.fences)
             elif self._held:
                 self._let_go(self._held)
+            released = self._lender is None
         if self._held:
             if not self._lender:
                 self._held.end()
             self.target.guard = self.throttle.check
-        if self._scout:
-            self._scout.close()
-        self.target.close()
+        self.rest()
+        self.pool.leave_target(self.target, well=well and released)
 
     @contextmanager
     def leaving(self, most: float = LEAVE) -> Iterator[None]:
@@ -193,9 +204,9 @@ class JobContext:
         return wanted if most is None else min(wanted, most - 1)
 
     def rest(self) -> None:
-        """Close MySQL until it is needed again."""
+        """Leave MySQL until it is needed again."""
         if self._scout:
-            self._scout.close()
+            self.pool.leave_source(self._scout)
             self._scout = None
 
     def on_side_connection(self, action: Callable[[Connection], T]) -> T:
@@ -203,11 +214,12 @@ class JobContext:
 
         def attempt() -> T:
             if self._scout is None:
-                self._scout = Connection(self.settings.source, SCOUT_TIME)
+                self._scout = self.pool.source(self.settings.source, SCOUT_TIME)
             try:
                 return action(self._scout)
             except LoaderError:
-                self.rest()
+                self._scout.close()
+                self._scout = None
                 raise
 
         self.scouting = True
@@ -247,7 +259,7 @@ def open_job(
     throttle = Throttle(options.rate, options.halt)
 
     def look() -> tuple[Connection, Table, Plan]:
-        source = Connection(settings.source)
+        source = options.pool.source(settings.source)
         try:
             return source, *read_plan(source, job, options)
         except BaseException as error:
@@ -259,19 +271,20 @@ def open_job(
     most = patience(job, again=again)
     source, table, plan = retry_transient(look, most, throttle, bearing=job.deadline)
     try:
-        target, plan = retry_transient(lambda: _reached(settings, plan, beside), most, throttle, bearing=job.deadline)
+        reach = partial(_reached, settings, plan, options.pool, beside)
+        target, plan = retry_transient(reach, most, throttle, bearing=job.deadline)
     except BaseException:
         source.close()
         raise
-    return JobContext(settings, plan, table, source, target, throttle)
+    return JobContext(settings, plan, table, source, target, throttle, options.pool)
 
 
-def _reached(settings: Config, plan: Plan, beside: RedisClient | None) -> tuple[RedisClient, Plan]:
+def _reached(settings: Config, plan: Plan, pool: Pool, beside: RedisClient | None) -> tuple[RedisClient, Plan]:
     """The target, and the plan adapted to whether keys expire there."""
-    target = RedisClient(settings.target, beside=beside)
+    target = RedisClient(settings.target, beside=beside) if beside else pool.target(settings.target)
     try:
         target.refresh(force=True)
-        if plan.layout.ttl is None and _has_mortal(target, settings.jobs):
+        if plan.layout.ttl is None and pool.seen("mortal", target, lambda: _has_mortal(target, settings.jobs)):
             plan = replace(plan, layout=replace(plan.layout, checks_ttl=True))
         if plan.job.write != "hmset":
             plan = _ready_made(plan, target)

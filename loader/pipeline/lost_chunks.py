@@ -70,7 +70,7 @@ class LostChunks:
         if not (now or slots is not self._slots or self._state.masters.is_time_to_look()):
             return
         yield from self.owe_again(ledger.lost(self._state.masters.find_markers()), listener, LOST)
-        if self._slots and slots.parts != self._slots.parts:
+        if self._slots and slots is not self._slots and slots.parts != self._slots.parts:
             ledger.vouch(context.with_retry(markers.note_moves))
         self._slots = slots
 

@@ -25,7 +25,7 @@ class Masters:
 
     def look(self, *, newest: bool) -> None:
         """Note the masters before the run writes; with the `newest` ids of clients, if they matter."""
-        self.before = lives(self._context.target, newest=newest)
+        self.before = self._context.pool.lives(self._context.target, newest=newest)
         self._lives = {life.id: life for life in self.before.values()}
 
     def warnings(self) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """The options of one run, with their defaults."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
+from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import StopRequest
 
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
@@ -17,7 +19,8 @@ class Options:
     reads everything even if a run would read only changes.
 
     `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
-    another one, or of another plan, is forgotten. Another thread may use `halt` to stop the run.
+    another one, or of another plan, is forgotten. Another thread may use `halt` to stop the run. Runs with
+    the same `pool` hand connections on to each other.
     """
 
     where: str | None = None
@@ -34,6 +37,7 @@ class Options:
     full: bool = False
     slot: int | None = None
     halt: StopRequest = field(default_factory=StopRequest)
+    pool: Pool = field(default_factory=partial(Pool, keeps=False))
 
     @property
     def narrowed(self) -> bool:

@@ -11,6 +11,7 @@ from loader.errors import LoaderError, SourceError, StartOver, Stopped
 from loader.model import Chunk, ChunkLoaded
 from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
+from loader.pipeline.pool import Pool
 from loader.pipeline.retry import Notify, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import check_table, load_chunk
@@ -36,11 +37,13 @@ class ChunkWorker:
         target: RedisClient,
         throttle: Throttle,
         *,
+        pool: Pool,
         dry_run: bool = False,
         marking: Marking | None = None,
         erase: Erase | None = None,
     ) -> None:
         self._settings = settings
+        self._pool = pool
         self._plan = plan
         self._target = target
         self._throttle = throttle
@@ -110,6 +113,13 @@ class ChunkWorker:
         """Do the remaining work once the rows are acknowledged."""
         return event
 
+    def leave(self) -> None:
+        """Hand on the connections: no chunk is under way."""
+        if self._source:
+            self._pool.leave_source(self._source)
+            self._source = None
+        self.close()
+
     def close(self) -> None:
         """Drop the connections."""
         if self._writer:
@@ -141,7 +151,7 @@ class ChunkWorker:
             self._writer = writer(self._target)
         self._writer.guard(partial(self._throttle.hold, grant))
         if self._source is None:
-            self._source = Connection(self._settings)
+            self._source = self._pool.source(self._settings)
 
 
 @dataclass(slots=True)

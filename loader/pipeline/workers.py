@@ -94,6 +94,7 @@ class WorkerPool:
             while chunk := self._waiting.get():
                 self.report(worker.load(chunk, self.report))
                 self._settled.acquire()
+            worker.leave()
         except BaseException as error:  # noqa: BLE001  # raised in the thread that waits
             if isinstance(error, LoaderError) and not isinstance(error, Stopped):
                 self._throttle.failure = error

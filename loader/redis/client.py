@@ -26,6 +26,7 @@ from loader.redis.errors import DATA, LOST, REDIRECT, code_of, error_text, failu
 from loader.redis.fences import Fences
 from loader.redis.key_reader import KeyReader, Words
 from loader.redis.replies import info_of
+from loader.redis.spares import Spares, is_quiet
 from loader.redis.standalone import check_standalone
 from loader.redis.topology import Topology
 from loader.redis.value_limit import ValueLimit
@@ -40,11 +41,20 @@ DRIVER = (redis.RedisError, OSError, MemoryError)  # what redis-py raises, see `
 class RedisClient(KeyReader):
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
-    The connections of a client that is opened `beside` another have the same name, and are shut out with them. Raises
-    `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
+    The connections of a client that is opened `beside` another have the same name, and are shut out with them. One that
+    comes `after` another, which has left nothing behind, takes over its connections and what it knew of the nodes.
+    Raises `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
-    def __init__(self, settings: TargetConfig, *, again: bool = False, beside: "RedisClient | None" = None) -> None:
+    def __init__(
+        self,
+        settings: TargetConfig,
+        *,
+        again: bool = False,
+        beside: "RedisClient | None" = None,
+        after: "RedisClient | None" = None,
+    ) -> None:
+        self.settings = settings
         self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
         self.guard: Callable[[], None] = lambda: None  # raises if nothing may be sent for now
@@ -55,8 +65,17 @@ class RedisClient(KeyReader):
         self._lock = threading.Lock()
         seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
         self.topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
-        self._connector: Connector = Connector(settings, self.topology, beside._connector if beside else None)  # noqa: SLF001
-        self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
+        other = beside or after
+        self._connector: Connector = Connector(settings, self.topology, other._connector if other else None)  # noqa: SLF001
+        self.spares: Spares = after.spares if after else Spares()
+        if after:
+            self.cluster: bool = after.cluster
+            self.topology.follow(after.topology)
+            self._clients, after._clients = after._clients, {}  # noqa: SLF001
+            for node in [node for node, each in self._clients.items() if not is_quiet(each)]:
+                self._drop(node)
+        else:
+            self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
 
     @property
     def name(self) -> str:
@@ -82,6 +101,7 @@ class RedisClient(KeyReader):
         for connection in list(self._clients.values()):
             connection.disconnect()
         self._clients.clear()
+        self.spares.close()
 
     def mark_stale(self) -> None:
         """A node said that a slot has moved."""
@@ -181,7 +201,8 @@ class RedisClient(KeyReader):
 
     def open(self, node: Node) -> tuple[Any, socket.socket, str]:
         """A connection for a writer alone, its socket, and its name."""
-        connection: Any = self.connect(node)
+        spare = None if self.fences.is_due(node) else self.spares.take(node)
+        connection: Any = spare or self.connect(node)
         return connection, connection._sock.made, connection.client_name  # noqa: SLF001
 
     def info(self, node: Node) -> dict[str, str]:

@@ -52,6 +52,11 @@ class Fences:
         """Whether none of these nodes may still execute a command of this client that failed."""
         return not self.abandoned and not any(self._failed.get(node) for node in nodes)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether no connection had to be closed so far, of this client or another."""
+        return not (self.abandoned or self._strangers or self._failed)
+
     def is_due(self, node: Node) -> bool:
         """Whether a node has connections to close."""
         return bool(self._failed.get(node)) or not self._strangers <= self._shut.get(node, frozenset())

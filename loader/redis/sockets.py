@@ -71,6 +71,11 @@ class NodeConnection:
             else:
                 self.unsent.popleft()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all replies have come, so that another writer may use the connection."""
+        return not (self.awaited or self.unsent or self.tail)
+
     def look(self) -> None:
         """Check whether the node receives the bytes: on a slow line the kernel may hold them for long."""
         word = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
@@ -236,7 +241,11 @@ class NodePool:
         for link in self:
             if link.awaited:
                 self._target.fences.add(link.node, link.name)
-            link.connection.disconnect()
+            if link.is_idle:
+                link.wake_at(1)
+                self._target.spares.put(link.node, link.connection)
+            else:
+                link.connection.disconnect()
         self._links.clear()
         self._selector.close()
 

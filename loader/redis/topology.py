@@ -44,6 +44,14 @@ class Topology:
         self._looked = self._forced = float("-inf")
         self._looking = threading.Lock()
 
+    def follow(self, other: "Topology") -> None:
+        """Begin with what another one has seen of the same nodes lately; replicas that left before do not count."""
+        self.slots, self.stale = other.slots, other.stale
+        self.replicas, self._replicas = other.replicas, other._replicas  # noqa: SLF001
+        self._most = dict(other.replicas)
+        self.announcers, self.reached, self._failed = dict(other.announcers), set(other.reached), dict(other._failed)  # noqa: SLF001
+        self._looks, self._looked, self._forced = other._looks, other._looked, other._forced  # noqa: SLF001
+
     @property
     def replicated(self) -> frozenset[Node]:
         """The masters that have a replica."""

@@ -7,15 +7,15 @@ failures than the list holds.
 import json
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.config.servers import ANSWER_TIME, SourceConfig
+from loader.config.servers import ANSWER_TIME, SourceConfig, TargetConfig
 from loader.errors import LoaderError, StateError, Stopped
 from loader.model import Run
 from loader.outcome import Outcome, Status
@@ -152,7 +152,16 @@ def _read(text: bytes) -> RunRecord:
     return entry
 
 
-def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
+@contextmanager
+def _own_client(settings: TargetConfig) -> Iterator[RedisClient]:
+    with RedisClient(settings) as target:
+        yield target
+
+
+Reach = Callable[[TargetConfig], AbstractContextManager[RedisClient]]
+
+
+def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Reach = _own_client) -> str:
     """Put a run into its job's history, and note the target's state of the job; return why that failed, if it did.
 
     The run is dated by the target's clock, by which its age is computed. The outcome of the run does not depend on
@@ -165,7 +174,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool) -> str:
 
     def write() -> None:
         try:
-            with RedisClient(settings.target.within(patience)) as target:
+            with reach(settings.target.within(patience)) as target:
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 with suppress(StateError):  # which readers are told

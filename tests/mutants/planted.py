@@ -1883,7 +1883,7 @@ FAULTS = [
         "pipeline/job_context",
         (
             "keys that expire are not looked for",
-            "if plan.layout.ttl is None and _has_mortal(target, settings.jobs):",
+            'if plan.layout.ttl is None and pool.seen("mortal", target, lambda: _has_mortal(target, settings.jobs)):',
             "if plan.layout.ttl is None and False:",
             "sync::a_ttl_that_was_taken_out_of_the_job[sync]",
         ),

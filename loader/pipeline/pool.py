@@ -1,0 +1,132 @@
+"""What the jobs of one process share: connections to MySQL and Redis, and what was seen of the nodes a moment ago.
+
+A connection serves one job at a time, and is handed on only if that job has left nothing behind: no transaction, no
+reply still to come, no command that may be carried out later. All others are closed, so that the failure of one job is
+not another's. A client that a job has left so has had its name taken off the job's fence: nobody shuts it out.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from loader.config.servers import SourceConfig, TargetConfig
+from loader.errors import Kind, SourceError
+from loader.model import Node
+from loader.mysql.connection import Connection
+from loader.redis.client import RedisClient
+from loader.redis.servers import Life, lives
+
+IDLE = 30.0  # seconds after which an unused connection is closed: firewalls forget one after minutes
+FRESH = 1.0  # seconds for which one look at all nodes is enough for all jobs
+
+T = TypeVar("T")
+
+
+class Pool:
+    """The connections of one process that no job uses at the moment; from any thread.
+
+    One that does not `keep` them closes each connection once its job does not need it any more.
+    """
+
+    def __init__(self, *, keeps: bool = True) -> None:
+        self.keeps = keeps
+        self._sources: dict[Hashable, list[tuple[float, Connection]]] = {}
+        self._targets: dict[TargetConfig, list[tuple[float, RedisClient]]] = {}
+        self._looks: dict[Hashable, tuple[float, object]] = {}
+        self._lock = threading.Lock()
+        self._looking = threading.Lock()
+
+    def source(self, settings: SourceConfig, patience: int = 0) -> Connection:
+        """A connection to MySQL: an unused one, or a new one."""
+        with self._lock:
+            self._drop_old()
+            kept = self._sources.get((settings, patience))
+            if kept:
+                return kept.pop()[1]
+        try:
+            return Connection(settings, patience)
+        except SourceError as error:
+            if error.kind is not Kind.LIMITED or not self._sources:
+                raise
+        self._close_sources()  # the account may have no more
+        return Connection(settings, patience)
+
+    def leave_source(self, connection: Connection) -> None:
+        """Hand on a connection to MySQL, or close it."""
+        if not (self.keeps and connection.is_clean):
+            connection.close()
+            return
+        with self._lock:
+            self._sources.setdefault(connection.asked, []).append((time.monotonic(), connection))
+
+    def target(self, settings: TargetConfig) -> RedisClient:
+        """A client of Redis that comes after one that was left, or a new one."""
+        with self._lock:
+            self._drop_old()
+            kept = self._targets.get(settings)
+            left = kept.pop()[1] if kept else None
+        return RedisClient(settings, after=left)
+
+    def leave_target(self, client: RedisClient, *, well: bool) -> None:
+        """Hand on a client whose job has ended `well`, or close it."""
+        if not (self.keeps and well and client.fences.is_unused):
+            client.close()
+            return
+        with self._lock:
+            self._targets.setdefault(client.settings, []).append((time.monotonic(), client))
+
+    @contextmanager
+    def reach(self, settings: TargetConfig) -> Iterator[RedisClient]:
+        """A client for the block only."""
+        target, well = self.target(settings), False
+        try:
+            yield target
+            well = True
+        finally:
+            self.leave_target(target, well=well)
+
+    def lives(self, target: RedisClient, *, newest: bool) -> Mapping[Node, Life]:
+        """The lives of all masters before a run; as they were up to a second ago, if connections are kept."""
+        if not self.keeps:
+            return lives(target, newest=newest)
+        return self.seen("lives", target, lambda: lives(target))
+
+    def seen(self, what: str, target: RedisClient, look: Callable[[], T]) -> T:
+        """The result of a look at the nodes: if connections are kept, that of another job up to a second ago."""
+        if not self.keeps:
+            return look()
+        key = (what, target.settings, target.slots.nodes)
+        with self._looking:
+            looked, found = self._looks.get(key, (0.0, None))
+            if time.monotonic() - looked > FRESH:
+                looked = time.monotonic()
+                found = look()
+                self._looks[key] = (looked, found)
+        return found  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close all connections that are not in use, and keep none from now on."""
+        self.keeps = False
+        self._close_sources()
+        with self._lock:
+            targets, self._targets = self._targets, {}
+        for kept in targets.values():
+            for _, client in kept:
+                client.close()
+
+    def _close_sources(self) -> None:
+        with self._lock:
+            sources, self._sources = self._sources, {}
+        for kept in sources.values():
+            for _, connection in kept:
+                connection.close()
+
+    def _drop_old(self) -> None:
+        """Close what has not been used for long; the lock is held."""
+        since = time.monotonic() - IDLE
+        for pool in (self._sources, self._targets):
+            for kept in pool.values():
+                while kept and kept[0][0] < since:
+                    kept.pop(0)[1].close()
