@@ -13,7 +13,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.run import new_id, run_job
 from loader.state import history
 from loader.state.checkpoint import StateStore
-from loader.state.claim import Claims, claim_of
+from loader.state.claim import claim_of
 
 
 def execute(
@@ -59,8 +59,9 @@ def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
         return
     settings, job = ends.settings, ends.plan.job
     with passing():  # the next run does it
-        Claims(ends.target, job.name).take(claim_of(settings.source, job))
-        StateStore(ends.target, job.name).add_fields(ends.plan.field_names)
+        ends.claims.take(claim_of(settings.source, job))
+        if not ends.plan.field_names <= ends.known_fields:
+            StateStore(ends.target, job.name).add_fields(ends.plan.field_names)
     most = MAX_DELETE if prune is None and run.prunes else prune
     if most is None:
         return

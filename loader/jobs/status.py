@@ -14,8 +14,8 @@ from loader.errors import StateError
 from loader.model import SKEW
 from loader.outcome import Status
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import KeyReader, Words
-from loader.redis.prefetch import Prefetched, Question
+from loader.redis.key_reader import KeyReader, Question, Words
+from loader.redis.prefetch import Prefetched
 from loader.state.claim import Claims, claim_of
 from loader.state.history import History, RunRecord, is_of, watermark
 from loader.state.holders import Holder, holders

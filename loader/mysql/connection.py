@@ -71,6 +71,7 @@ class Connection:
         settings = self._settings
         self._began = time.monotonic()
         self._wire: WatchedSocket | None = None  # once it has accepted the login
+        self._most: int | None = None  # connections that the account may have, once it is known
         most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
             self._connection = LoginConnection(
@@ -241,9 +242,10 @@ class Connection:
     @understood
     def most_connections(self) -> int | None:
         """Connections that the account may have at the same time; None if it has no limit of its own."""
-        (value,) = self.single("SELECT @@SESSION.max_user_connections")
-        most = int(value or 0)
-        return most if most > 0 else None
+        if self._most is None:  # it is that of the login
+            (value,) = self.single("SELECT @@SESSION.max_user_connections")
+            self._most = int(value or 0)
+        return self._most if self._most > 0 else None
 
     def stream(self, sql: str) -> "Stream":
         """Row packets of a statement; the connection does nothing else until the stream is left."""

@@ -72,8 +72,12 @@ class Dispatcher:
         if self._options.dry_run:
             self._state.begin()
             return
-        self._context.lock(run, self._options.shard, self._pool.report, moved=self._options.restart)
-        self._account.begin(self._state.take_up(run))
+        shard, moved = self._options.shard, self._options.restart
+        try:
+            self._context.lock(run, shard, self._pool.report, moved=moved, foresees=True)
+            self._account.begin(self._state.take_up(run))
+        finally:
+            self._context.target.foreseen.clear()
         self._lost.begin()
 
     def events(self, listener: RunListener) -> Iterator[ChunkLoaded | ChunkOwed]:

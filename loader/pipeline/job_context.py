@@ -28,6 +28,7 @@ from loader.redis.ready_made import listpack_of
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
+from loader.state.foreseen import questions
 from loader.state.holders import locked
 from loader.state.lock import Lock
 
@@ -61,6 +62,8 @@ class JobContext:
         self.table = table
         self.target = target
         self.throttle = throttle
+        self.known_fields: frozenset[str] = frozenset()  # of hashes, as runs have noted them
+        self.claims = Claims(target, plan.job.name)
         self.scouting = False
         self._scout: Connection | None = source
         self._held: Lock | None = None
@@ -121,10 +124,12 @@ class JobContext:
         *,
         moved: bool = False,
         yields: bool = False,
+        foresees: bool = False,
     ) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names the holder. `lost` is called if it is lost.
 
-        A run that `yields` has to release the lock as soon as another run wants it, see `holders.wanted_locks`.
+        A run that `foresees` reads all its state at once; the caller forgets it. A run that `yields` has to release the
+        lock as soon as another run wants it, see `holders.wanted_locks`.
 
         If the answer is lost, the lock may still be held: the same run asks again, and releases it at the end. Under
         the lock it is checked that the job's name does not belong to another config, unless the job has `moved`.
@@ -135,9 +140,11 @@ class JobContext:
             self._held.take(self.target)
             self._heed(self._held)
             self._held.keep(lost)
+        job = self.plan.job
+        if foresees:
+            self.target.foresee(questions(job.name))
         if not moved:
-            job = self.plan.job
-            Claims(self.target, job.name).check(claim_of(self.settings.source, job))
+            self.claims.check(claim_of(self.settings.source, job))
 
     def share(self, other: "JobContext") -> None:
         """Work under the lock of another context, which opened this one `beside` its own, and releases it."""

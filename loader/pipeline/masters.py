@@ -11,6 +11,8 @@ from loader.state.baseline import doubt
 from loader.state.markers import Markers
 
 MARKERS_EVERY = 5.0  # seconds between two checks of the markers
+YOUNG = 1.0  # seconds in which nobody makes masters that evict nothing do so, and then not
+JUST_NOW = 0.5  # seconds for which a check of the markers, after all rows, is enough for what follows it
 
 
 class Masters:
@@ -21,10 +23,13 @@ class Masters:
         self.before: Mapping[Node, Life] = {}
         self._context = context
         self._lives: dict[str, Life] = {}  # the same, by the id of their life
+        self._looked = float("-inf")  # when the masters were, on the monotonic clock
+        self._found = float("-inf")  # when they were last read
         self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
         """Note the masters before the run writes; with the `newest` ids of clients, if they matter."""
+        self._looked = time.monotonic()
         self.before = self._context.pool.lives(self._context.target, newest=newest)
         self._lives = {life.id: life for life in self.before.values()}
 
@@ -49,6 +54,11 @@ class Masters:
         """Whether the markers should be checked again."""
         return time.monotonic() - self._seen >= MARKERS_EVERY
 
+    @property
+    def were_there_just_now(self) -> bool:
+        """Whether the markers were checked a moment ago."""
+        return time.monotonic() - self._found < JUST_NOW
+
     def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
         """The fields of each marker; `StartOver` if one is gone.
 
@@ -57,7 +67,9 @@ class Masters:
         if self.markers is None:
             return {}
         self._seen = time.monotonic()
+        began = time.monotonic()
         seen = self._context.with_retry(self.markers.read)
+        self._found = began
         lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
             raise StartOver(
@@ -72,7 +84,12 @@ class Masters:
         """
         if not self.before:
             return ""
-        now = self.now()
+        may_evict = any(life.policy for life in self.before.values())
+        if not may_evict and time.monotonic() - self._looked < YOUNG:
+            return ""
+        now: Mapping[Node, Life] = self._context.with_retry(lambda: lives(self._context.target, newest=False))
+        if may_evict or any(life.policy for life in now.values()):
+            now = self.now()
         reset = [
             node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
         ]

@@ -67,6 +67,7 @@ class RunState:
         self._full = 0.0  # when everything was last read
         self._began = time.time()  # by the target's clock, once the job is locked
         self._finished = False
+        self._listed = 1  # rejects of earlier runs: more than none, unless it is known
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +96,7 @@ class RunState:
         self._began = context.target.time(own_key(job.name, "slot"))
         told = list(self._slot.begin())
         self._tidy.look()
+        self._listed = self.rejects.count()
         self._baselines.begin()
         self.masters.look(newest=bool(job.changed_only or job.incremental))
         self.notes = [*self._tidy.told.values(), *told, *self.masters.warnings()]
@@ -104,6 +106,7 @@ class RunState:
         self.resumed = saved is not None
         begun = self._resume(saved) if saved else self._start_over(run, facts)
         self.notes += note_fields(self.plan, self.store)
+        context.known_fields = self.store.known
         return begun
 
     def _unfinished(self, facts: Mapping[str, str]) -> Checkpoint | None:
@@ -217,7 +220,8 @@ class RunState:
         self._finished = True
         if self._options.slot is not None:
             self._context.with_retry(lambda: self._slot.finish(run, self._began))
-        if self.is_full and not self.resumed and not self._options.narrowed:
+        is_whole = self.is_full and not self.resumed and not self._options.narrowed
+        if is_whole and (self._listed or self.rejects.added):
             self._context.with_retry(lambda: self.rejects.remove_others(self.attempt))
 
     def _owe_prune(self, run: str) -> None:
@@ -265,7 +269,12 @@ class RunState:
             retry(self._baselines.void)
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
-        """Raise `StartOver` if any write was lost since everything was counted."""
+        """Raise `StartOver` if any write was lost since everything was counted; a moment ago none was.
+
+        That is enough for a run that leaves nothing for others to build on.
+        """
+        if self.masters.were_there_just_now and not (self.changes or self._start):
+            return
         if lacking(self.masters.find_markers(), marks):
             self._context.with_retry(self._baselines.void)
             raise StartOver(LOST)

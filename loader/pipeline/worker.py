@@ -53,7 +53,7 @@ class ChunkWorker:
         self._source: Connection | None = None
         self._writer: PipelineWriter | CollectingWriter | None = None
         self._moved = 0.0  # when an attempt last made progress
-        self._looked = float("-inf")  # when the table was checked
+        self._looked = time.monotonic()  # when the table was checked: it was planned for a moment ago
 
     def load(self, chunk: Chunk, notify: Notify) -> ChunkLoaded:
         """Load a chunk, retrying all of it while its failures are transient."""

@@ -24,7 +24,8 @@ from loader.redis.connections import exchange, sense
 from loader.redis.connector import Connector
 from loader.redis.errors import DATA, LOST, REDIRECT, code_of, error_text, failure_of, refusal_in_script
 from loader.redis.fences import Fences
-from loader.redis.key_reader import KeyReader, Words
+from loader.redis.foresight import MISSING, Foresight, words_of
+from loader.redis.key_reader import KeyReader, Question, Words
 from loader.redis.replies import info_of
 from loader.redis.spares import Spares, is_quiet
 from loader.redis.standalone import check_standalone
@@ -59,6 +60,7 @@ class RedisClient(KeyReader):
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
         self.guard: Callable[[], None] = lambda: None  # raises if nothing may be sent for now
         self.fences = Fences()
+        self.foreseen = Foresight()
         self.limit = ValueLimit(self.look)
         self._clients: dict[Node, Connection] = {}
         self._locks: dict[Node, threading.RLock] = {}  # workers share the single-command connections
@@ -113,8 +115,16 @@ class RedisClient(KeyReader):
 
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
+        foreseen = self.foreseen.reply(key, words)
+        if foreseen is not MISSING:
+            return self.slots.node_of(slot_of(key)), foreseen
         node, reply, _ = self._ask(key, [words])
         return node, reply
+
+    def foresee(self, questions: Sequence[Question]) -> None:
+        """Ask many questions about keys of one slot at once; `ask` gives the replies until something changes a key."""
+        _, replies, _ = self._ask(questions[0][0], [words_of(questions)])
+        self.foreseen.learn(questions, replies)
 
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
         """The reply to a command about a key, and whether a replica, if there is one, knows its effect.
@@ -124,14 +134,15 @@ class RedisClient(KeyReader):
         node, reply, replicas = self._ask(key, [words], known=True, guarded=False)
         return reply, replicas > 0 or node not in self.topology.replicated
 
-    def keep(self, key: bytes, *commands: Words) -> None:
-        """Carry out commands about a key, for good: a failover does not undo them.
+    def keep(self, key: bytes, *commands: Words) -> Any:
+        """Carry out commands about a key, for good: a failover does not undo them; the reply to the last one.
 
         Raises a transient error if no replica knows of them in time.
         """
-        node, _, replicas = self._ask(key, commands, known=True)
+        node, reply, replicas = self._ask(key, commands, known=True)
         if node in self.topology.replicated and not replicas:
             raise self.unknown(commands[-1][0])
+        return reply
 
     def unknown(self, what: object) -> TargetError:
         """The error if no replica has acknowledged something in time: it is gone, or will be found to be."""
@@ -143,6 +154,7 @@ class RedisClient(KeyReader):
     ) -> tuple[Node, Any, int]:
         """The node, the last reply to commands about one key, and with `known` how many replicas have their effect."""
         self.refresh()
+        self.foreseen.note(key, commands)
         node, asking = self.slots.node_of(slot_of(key)), False
         for _ in range(HOPS):
             words: list[Words] = [each for command in commands for each in ([("ASKING",)] * asking + [command])]

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from loader.model import Node
 
 Words = tuple[str | bytes | int, ...]  # of a command
+Question = tuple[bytes, Words]  # a key, and a command about it
 
 
 class KeyReader(Protocol):

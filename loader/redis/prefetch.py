@@ -6,9 +6,7 @@ from typing import Any
 
 from loader.model import Node
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import KeyReader, Words
-
-Question = tuple[bytes, Words]  # a key, and a command about it
+from loader.redis.key_reader import KeyReader, Question
 
 
 class Prefetched(KeyReader):

@@ -65,6 +65,7 @@ class StateStore:
         self._prune = own_key(job, "prune")
         self._fields = own_key(job, "fields")
         self._resumes = resumes
+        self.known: frozenset[str] = frozenset()  # fields, as they were last read
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, in one command."""
@@ -99,9 +100,10 @@ class StateStore:
         """
         text = self._target.ask(self._fields.encode(), "GET", self._fields)[1]
         try:
-            return frozenset() if text is None else frozenset(listed(text))
+            self.known = frozenset() if text is None else frozenset(listed(text))
         except ValueError as error:
             raise foreign(self._fields, f"cannot be read ({error})") from error
+        return self.known
 
     def add_fields(self, names: frozenset[str]) -> None:
         """Note more fields that hashes of the job may contain."""

@@ -51,10 +51,11 @@ class Claims:
         self._target = target
         self._job = job
         self._key = own_key(job, "claim")
+        self._known: Claim = {}  # as it was checked, under the job's lock
 
     def refusal(self, own: Claim) -> str:
         """Why this config may not use the name, for people; empty if it may, a `StateError` if that is unknown."""
-        there = self._read()
+        there = self._known = self._read()
         differs = [
             f"{words} {there[name]!r}, and {own[name]!r} here"
             for name, words in WORDS.items()
@@ -75,6 +76,8 @@ class Claims:
 
     def take(self, own: Claim) -> None:
         """Claim the name, under the job's lock."""
+        if self._known == own:
+            return
         try:
             there = self._read()
         except StateError:  # the job has moved, and a person has confirmed it

@@ -21,7 +21,7 @@ from loader.model import Run
 from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import KeyReader
+from loader.redis.key_reader import KeyReader, Question
 from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
 from loader.state.rejects import Rejects
@@ -32,6 +32,14 @@ VERSION = 1
 KEPT = 200  # runs of a job
 COUNTS = ("read", "written", "unchanged", "deleted", "rejected")
 ERROR_KEPT = 500  # characters of an error
+# KEYS: the runs, the last good one. ARGV: the entry, 1 if it is a good one, the index of the last entry to keep.
+ADD = """
+if ARGV[2] == '1' then redis.call('SET', KEYS[2], ARGV[1]) end
+local count = redis.pcall('LPUSH', KEYS[1], ARGV[1])
+if type(count) == 'table' then return count end
+redis.call('LTRIM', KEYS[1], 0, ARGV[3])
+return count
+"""
 AWAY_TIME = 1  # seconds that a target has to take a run's entry if it, or MySQL, was not reached by the run
 
 
@@ -107,10 +115,8 @@ class History:
     def add(self, entry: RunRecord) -> None:
         """Put a run before the others, and drop the oldest."""
         text = json.dumps({"version": VERSION, **asdict(entry)})
-        if entry.is_success:
-            self._ask(self._success, "SET", text)
-        self._ask(self._runs, "LPUSH", text)
-        self._ask(self._runs, "LTRIM", 0, KEPT - 1)
+        keys = 2, self._runs, self._success
+        self._target.ask(self._runs.encode(), "EVAL", ADD, *keys, text, int(entry.is_success), KEPT - 1)
 
     def last(self, most: int = 1) -> list[RunRecord]:
         """The newest runs, newest first; those that this program did not write are left out, see `odd`."""
@@ -175,6 +181,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Re
     def write() -> None:
         try:
             with reach(settings.target.within(patience)) as target:
+                foresee(target, job)
                 ended = History(target, job.name).now()
                 timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 with suppress(StateError):  # which readers are told
@@ -198,6 +205,14 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Re
     if failures and not isinstance(failures[0], LoaderError | OSError):
         raise failures[0]
     return str(failures[0]) if failures and run.outcome.is_success else ""  # a failed run has reported it itself
+
+
+def foresee(target: RedisClient, job: JobConfig) -> None:
+    """Ask at once for what an entry of the history needs."""
+    runs, names = own_key(job.name, "runs"), {"rejects": "HLEN"} | ({"baseline": "GET"} if job.incremental else {})
+    keys = {own_key(job.name, name): command for name, command in names.items()}
+    asked: list[Question] = [(key.encode(), (command, key)) for key, command in keys.items()]
+    target.foresee([(runs.encode(), ("TIME",)), *asked])
 
 
 def watermark(target: KeyReader, job: JobConfig) -> float | None:

@@ -7,8 +7,8 @@ from typing import Any
 from loader.errors import StateError
 from loader.process import is_gone
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import KeyReader
-from loader.redis.prefetch import Prefetched, Question
+from loader.redis.key_reader import KeyReader, Question
+from loader.redis.prefetch import Prefetched
 from loader.state.markers import CALLED
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key

@@ -34,6 +34,14 @@ return 1
 """
 
 
+# KEYS: the marker. ARGV: name, run. Leaves a new marker, and returns 1; returns 0 if something is there.
+LEAVE = f"""
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('HMSET', KEYS[1], '{NAME}', ARGV[1], '{RUN}', ARGV[2])
+return 1
+"""
+
+
 class Markers:
     """The markers of one run, whose keys begin with `prefix`; `left` are those of an earlier process of that run.
 
@@ -74,9 +82,10 @@ class Markers:
             slots = self._target.slots
             without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
             for key in self._free(without, slots):
-                if self._passing and (other := self._name_in(key)):
-                    self._target.fences.shut_out([other])
-                self._write(key)
+                if not (self._passing and self._leave_new(key)):
+                    if self._passing and (other := self._name_in(key)):
+                        self._target.fences.shut_out([other])
+                    self._write(key)
                 self._keys.append(key)
 
     def place(self, node: Node) -> str | None:
@@ -138,6 +147,11 @@ class Markers:
         """Delete the markers."""
         for key in self.keys:
             self._target.ask(key.encode(), "DEL", key)
+
+    def _leave_new(self, key: str) -> bool:
+        """Leave a marker where nothing is; false if something is there."""
+        reply = self._target.keep(key.encode(), ("EVAL", LEAVE, 1, key, self._target.name, self.run))
+        return bool(reply == 1)
 
     def _write(self, key: str) -> None:
         told = [("HSET", key, NAME, self._target.name)] if self._passing else []

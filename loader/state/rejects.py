@@ -47,6 +47,7 @@ class Rejects:
     def __init__(self, target: KeyReader, job: str) -> None:
         self._target = target
         self._key = own_key(job, "rejects")
+        self.added = False  # any, by this run
         self.strange: set[bytes] = set()  # invalid entries, which were removed or rewritten
 
     def count(self) -> int:
@@ -57,6 +58,7 @@ class Rejects:
         """List rows, or list them again, for an attempt of a run; at most `REJECTS_KEPT` in all."""
         if not rejects:
             return
+        self.added = True
         room = REJECTS_KEPT - self.count()
         now = self._target.time(self._key)
         for reject in rejects[:REJECTS_KEPT]:

@@ -842,7 +842,7 @@ FAULTS = [
         ),
         (
             "the list grows",
-            '        self._ask(self._runs, "LTRIM", 0, KEPT - 1)\n',
+            "redis.call('LTRIM', KEYS[1], 0, ARGV[3])\n",
             "",
             "watch::stopped_and_bounded",
         ),
