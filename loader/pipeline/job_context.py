@@ -30,11 +30,12 @@ from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
 from loader.state.foreseen import questions
 from loader.state.holders import locked
-from loader.state.lock import Lock
+from loader.state.lock import Lock, under_way
 
 LEAVE = 1.0  # seconds for clean-up in Redis after a failed run: state that a silent node misses expires by itself
 WELL = 5.0  # and after a good one, whose servers have always answered
 EACH = 0.5  # the least seconds for each clean-up step
+LOOKS = 5  # at keys that expire, until no lock of this process comes or goes meanwhile
 SCOUT_TIME = 600  # seconds in which MySQL must find a chunk's bound, which may require a table scan
 
 T = TypeVar("T")
@@ -317,7 +318,13 @@ def _ready_made(plan: Plan, target: RedisClient) -> Plan:
 
 def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
     """Whether keys other than the locks of these jobs have a time to live: hashes of a job may be among them."""
-    mortal = expiring(target)
+    for _ in range(LOOKS):
+        own = under_way()
+        mortal = expiring(target)
+        if not mortal or (mortal == len(own) and own == under_way()):  # those locks alone
+            return False
+        if mortal > len(jobs):
+            return True
     if not 0 < mortal <= len(jobs):
         return mortal > 0
     locks = locked(target, jobs)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from loader.errors import StartOver
 from loader.model import Node
@@ -12,7 +13,7 @@ from loader.state.markers import Markers
 
 MARKERS_EVERY = 5.0  # seconds between two checks of the markers
 YOUNG = 1.0  # seconds in which nobody makes masters that evict nothing do so, and then not
-JUST_NOW = 0.5  # seconds for which a check of the markers, after all rows, is enough for what follows it
+JUST_NOW = 0.5  # seconds for which one check of the markers is enough
 
 
 class Masters:
@@ -24,7 +25,8 @@ class Masters:
         self._context = context
         self._lives: dict[str, Life] = {}  # the same, by the id of their life
         self._looked = float("-inf")  # when the masters were, on the monotonic clock
-        self._found = float("-inf")  # when they were last read
+        self._found = float("-inf")  # when they were last read, and their content
+        self._content: Mapping[str, Mapping[str, int] | None] = {}
         self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
@@ -54,10 +56,9 @@ class Masters:
         """Whether the markers should be checked again."""
         return time.monotonic() - self._seen >= MARKERS_EVERY
 
-    @property
-    def were_there_just_now(self) -> bool:
-        """Whether the markers were checked a moment ago."""
-        return time.monotonic() - self._found < JUST_NOW
+    def markers_just_now(self) -> Mapping[str, Mapping[str, int] | None]:
+        """The fields of each marker, as they were a moment ago."""
+        return self._content if time.monotonic() - self._found < JUST_NOW else self.find_markers()
 
     def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
         """The fields of each marker; `StartOver` if one is gone.
@@ -69,7 +70,7 @@ class Masters:
         self._seen = time.monotonic()
         began = time.monotonic()
         seen = self._context.with_retry(self.markers.read)
-        self._found = began
+        self._found, self._content = began, seen
         lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
             raise StartOver(
@@ -85,7 +86,7 @@ class Masters:
         if not self.before:
             return ""
         may_evict = any(life.policy for life in self.before.values())
-        if not may_evict and time.monotonic() - self._looked < YOUNG:
+        if not may_evict and self.is_young:
             return ""
         now: Mapping[Node, Life] = self._context.with_retry(lambda: lives(self._context.target, newest=False))
         if may_evict or any(life.policy for life in now.values()):
@@ -105,8 +106,25 @@ class Masters:
         return ""
 
     def now(self) -> Mapping[Node, Life]:
-        """The masters as they are now."""
-        return self._context.with_retry(lambda: lives(self._context.target))
+        """The masters as they are now.
+
+        The ids of their newest clients, for which connections are made, are those of a moment ago for a run that is
+        `YOUNG`: a reset leaves fewer connections counted than there were then.
+        """
+        target, is_young = self._context.target, self.is_young
+        now = self._context.with_retry(lambda: lives(target, newest=not is_young))
+        if not is_young:
+            return now
+        return {node: self._with_client(node, life) for node, life in now.items()}
+
+    @property
+    def is_young(self) -> bool:
+        """Whether the masters were looked at a moment ago, before the run wrote."""
+        return time.monotonic() - self._looked < YOUNG
+
+    def _with_client(self, node: Node, life: Life) -> Life:
+        before = self.before.get(node)
+        return replace(life, client=before.client) if before and before.id == life.id else life
 
     def may_have_lost(self, now: Collection[Life], *, resumed: bool) -> bool:
         """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.

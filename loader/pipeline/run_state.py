@@ -252,7 +252,7 @@ class RunState:
         retry, changes, more = self._context.with_retry, self.changes, self._start
         if not (changes or more):
             return
-        now = self.masters.now().values()
+        now = (self.masters.before if self.masters.is_young else self.masters.now()).values()
         if self.masters.may_have_lost(now, resumed=self.resumed):
             retry(self._baselines.void)
             return
@@ -269,12 +269,7 @@ class RunState:
             retry(self._baselines.void)
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
-        """Raise `StartOver` if any write was lost since everything was counted; a moment ago none was.
-
-        That is enough for a run that leaves nothing for others to build on.
-        """
-        if self.masters.were_there_just_now and not (self.changes or self._start):
-            return
-        if lacking(self.masters.find_markers(), marks):
+        """Raise `StartOver` if any write was lost since everything was counted, and the baseline kept."""
+        if lacking(self.masters.markers_just_now(), marks):
             self._context.with_retry(self._baselines.void)
             raise StartOver(LOST)

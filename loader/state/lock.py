@@ -119,6 +119,11 @@ return 0
 _under_way: set[str] = set()  # tokens of the locks of this process
 
 
+def under_way() -> frozenset[str]:
+    """The runs of this process that have a lock, or are about to take or release it."""
+    return frozenset(_under_way)
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """The holder in the way, and the milliseconds that its lock still has."""
