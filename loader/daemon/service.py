@@ -30,6 +30,7 @@ from loader.model import SKEW, Run
 from loader.outcome import Outcome
 from loader.pipeline.events import RunListener
 from loader.pipeline.options import Options
+from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import StopRequest
 from loader.process import start_thread
 from loader.redis.client import RedisClient
@@ -69,6 +70,7 @@ class Daemon:
         self._log = log
         self._say = log.logger()
         self._halt = StopRequest()
+        self._pool = Pool()  # of all runs
         self._swept = time.monotonic()
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -134,11 +136,11 @@ class Daemon:
             config = self._before
         job = config.jobs[name]
         try:
-            with suppress(TargetError, OSError), RedisClient(config.target.within()) as target:
+            with suppress(TargetError, OSError), self._pool.reach(config.target.within()) as target:
                 ScheduleState(target, name).check_pause()  # again under the lock; MySQL may be why
         except Paused as paused:
             return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))
-        options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt)
+        options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt, pool=self._pool)
         return execute(config, job, options, self.serving.listen(name, Reporter(name, "log", self._log)))
 
     def _listen_to_follower(self, job: JobConfig) -> RunListener:
@@ -180,7 +182,7 @@ class Daemon:
 
     def _run(self, config: Config, name: str) -> None:
         listener = self.serving.listen(name, Reporter(name, "log", self._log))
-        execute(config, config.jobs[name], Options(halt=self._halt), listener)
+        execute(config, config.jobs[name], Options(halt=self._halt, pool=self._pool), listener)
 
     def _retry(self, config: Config, name: str) -> None:
         say = self._log.logger(name)

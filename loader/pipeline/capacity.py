@@ -7,6 +7,8 @@ from loader.errors import TargetError
 from loader.model import Node
 from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
+from loader.pipeline.deleter import asked
+from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import transfer
 from loader.redis.client import RedisClient
@@ -20,13 +22,16 @@ COMPACT = 64  # bytes of the longest value in a small hash, unless hash-max-list
 FIELD = 65  # bytes per field of any other hash besides that: 60 to 78 measured
 
 
-def check_capacity(plan: Plan, settings: SourceConfig, target: RedisClient, throttle: Throttle) -> None:
+def check_capacity(plan: Plan, settings: SourceConfig, target: RedisClient, throttle: Throttle, pool: Pool) -> None:
     """Refuse to start if the rows that are not in Redis yet would not fit: half-way is a bad place to find out."""
-    rooms = headroom(target)
+    rooms = pool.seen("headroom", target, lambda: headroom(target))
     if not rooms or not plan.expected:
         return
-    with Connection(settings) as source:
+    source = pool.source(settings)
+    try:
         rows = sample(plan, source, target, throttle)
+    finally:
+        pool.leave_source(source)
     for node, need in bytes_needed(plan, rows, target).items():
         if need > rooms.get(node, need):
             raise TargetError(
@@ -49,7 +54,8 @@ def bytes_needed(plan: Plan, rows: Sequence[Sequence[bytes]], target: RedisClien
     """
     if not rows or not plan.expected:
         return {}
-    new = [words for words in rows if not target.ask(words[1], "EXISTS", words[1])[1]]
+    there = {key for key, found in asked(target, "EXISTS", [words[1] for words in rows]) if found}
+    new = [words for words in rows if words[1] not in there]
     each = sum(map(_memory, new)) / len(rows)
     return {node: int(each * plan.expected * slots / SLOTS) for node, slots in target.slots.counts().items()}
 
