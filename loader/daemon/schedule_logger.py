@@ -1,7 +1,7 @@
 """The log lines of a schedule."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from loader.errors import Kind
@@ -10,6 +10,7 @@ from loader.model import Run
 from loader.outcome import Reason
 from loader.report.log import Log
 
+FEW = 5  # jobs behind their schedule of which each is told
 EVENTS: Mapping[Kind | None, str] = {
     Kind.PAUSED: "paused",
     Kind.DONE: "done elsewhere",
@@ -20,8 +21,9 @@ EVENTS: Mapping[Kind | None, str] = {
 class ScheduleLogger:
     """Logs the outcome of due times and their runs."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, behind: Callable[[], Collection[str]] = tuple) -> None:
         self._log = log
+        self._behind = behind  # the jobs that are behind their schedule already, which is told of all together
 
     def started(self, job: str, due: int, late: float) -> None:
         """A run begins; it logs this itself."""
@@ -34,7 +36,10 @@ class ScheduleLogger:
     def skipped(self, job: str, due: int, reason: Reason, count: int) -> None:
         """Due times are settled without a run."""
         if reason not in {Reason.ELSEWHERE, Reason.PAUSED}:  # `ended` has logged it
-            self._line(job, due).warning("slot skipped", reason=reason.value, count=count)
+            behind = self._behind()
+            is_told = reason is Reason.RUNNING and (job in behind or len(behind) >= FEW)
+            line = self._line(job, due)
+            (line.debug if is_told else line.warning)("slot skipped", reason=reason.value, count=count)
 
     def rescheduled(self, job: str, fire: float | None) -> None:
         """The next time is known."""

@@ -63,7 +63,9 @@ class Daemon:
         timed(config)
         self.serving = Serving(config, self)
         self._clocks = Clocks()
-        listeners: list[ScheduleListener] = [ScheduleLogger(log), self.serving.metrics, self.serving.record]
+        skips = ScheduleLogger(log, lambda: self.serving.backlog.behind)
+        listeners: list[ScheduleListener] = [skips, self.serving.metrics, self.serving.record]
+        listeners.append(self.serving.backlog)
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
         self._followers = Followers(self._listen_to_follower, log)
         self._files = files
@@ -120,6 +122,8 @@ class Daemon:
 
     def _beat(self) -> None:
         self.schedule.beat()
+        if late := self.serving.backlog.news():
+            self._say.warning("schedules are not kept", why=late)
         if time.monotonic() - self._swept > SWEEP:
             gc.collect()
             self._swept = time.monotonic()

@@ -25,6 +25,7 @@ from loader.doctor.findings import (
 )
 from loader.errors import Kind, LoaderError
 from loader.formats import mebibytes
+from loader.jobs.pace import intervals, paced
 from loader.model import Node
 from loader.mysql.keys import escape_glob
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, RESTORE_RIGHT, lacking_words, questions
@@ -359,6 +360,17 @@ def _clock(patient: RedisProbe) -> Iterator[Finding]:
         yield clock(patient.clocks[node], str(node))
 
 
+def _schedules(patient: RedisProbe) -> Iterator[Finding]:
+    """Whether the daemons keep the schedules of all jobs, by the last run of each."""
+    settings = patient.settings
+    every = intervals(settings.jobs)
+    pace = paced(patient.target, settings.jobs, settings.daemon.jobs_at_once)
+    if pace.behind:
+        yield warn(str(pace))
+    elif every:
+        yield ok(f"the last runs of {counted(len(every), 'job')} with an interval kept it")
+
+
 CHECKS: Mapping[str, Check[RedisProbe]] = {
     "login": _login,
     "tls": _tls,
@@ -369,4 +381,5 @@ CHECKS: Mapping[str, Check[RedisProbe]] = {
     "persistence": _persistence,
     "rights": _rights,
     "clock": _clock,
+    "schedules": _schedules,
 }

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import redis
@@ -27,7 +28,7 @@ from loader.redis.fences import Fences
 from loader.redis.foresight import MISSING, Foresight, words_of
 from loader.redis.key_reader import KeyReader, Question, Words
 from loader.redis.replies import info_of
-from loader.redis.spares import Spares, is_quiet
+from loader.redis.spares import Spares, live_ones
 from loader.redis.standalone import check_standalone
 from loader.redis.topology import Topology
 from loader.redis.value_limit import ValueLimit
@@ -73,11 +74,10 @@ class RedisClient(KeyReader):
         if after:
             self.cluster: bool = after.cluster
             self.topology.follow(after.topology)
-            self._clients, after._clients = after._clients, {}  # noqa: SLF001
-            for node in [node for node, each in self._clients.items() if not is_quiet(each)]:
-                self._drop(node)
+            self._clients = live_ones(after._clients)  # noqa: SLF001
         else:
-            self.cluster = settings.cluster if isinstance(settings.cluster, bool) else self._is_cluster()
+            given = settings.cluster
+            self.cluster = given if isinstance(given, bool) else _is_cluster(self.topology)
 
     @property
     def name(self) -> str:
@@ -111,7 +111,8 @@ class RedisClient(KeyReader):
 
     def refresh(self, *, force: bool = False) -> None:
         """Read the topology again if it is stale, or in any case; both at most once a second."""
-        self.topology.refresh(self.topology.read if self.cluster else self._read_alone, force=force)
+        alone = partial(_read_alone, self, again=self._again)
+        self.topology.refresh(self.topology.read if self.cluster else alone, force=force)
 
     def ask(self, key: bytes, *words: str | bytes | int) -> tuple[Node, Any]:
         """The reply to a command about a key, from the node that owns it, and that node."""
@@ -223,7 +224,7 @@ class RedisClient(KeyReader):
 
     def look(self, node: Node, commands: Iterable[Sequence[str]]) -> list[Any]:
         """Replies to commands at one node, over a separate connection; an error may be among them."""
-        with self._passing(node) as connection:
+        with _passing(self, node) as connection:
             return exchange(connection, commands, allowed(self.patience))
 
     def connect(self, node: Node, patience: float | None = None) -> Any:
@@ -281,36 +282,40 @@ class RedisClient(KeyReader):
     def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
         """Replies to commands at one node, over a separate connection that waits less long than others."""
         began = time.monotonic()
-        with self._passing(node, patience) as connection:
+        with _passing(self, node, patience) as connection:
             replies = exchange(connection, commands, allowed(patience or self.patience) - (time.monotonic() - began))
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self.error(reply, node)
         return replies
 
-    @contextmanager
-    def _passing(self, node: Node, patience: float | None = None) -> Iterator[Any]:
-        """A connection for the block only; the driver's exceptions become `TargetError`."""
-        connection, began = self.connect(node, patience), time.monotonic()
-        try:
-            yield connection
-        except DRIVER as error:
-            raise self.error(error, node, began) from error
-        finally:
-            connection.disconnect()
 
-    def _is_cluster(self) -> bool:
-        _, (text,) = next(self.topology.ask_any(("INFO", "cluster")))
-        return b"cluster_enabled:1" in text
+@contextmanager
+def _passing(target: RedisClient, node: Node, patience: float | None = None) -> Iterator[Any]:
+    """A connection for the block only; the driver's exceptions become `TargetError`."""
+    connection, began = target.connect(node, patience), time.monotonic()
+    try:
+        yield connection
+    except DRIVER as error:
+        raise target.error(error, node, began) from error
+    finally:
+        connection.disconnect()
 
-    def _read_alone(self) -> SlotMap:
-        """The map of a standalone server, which must take writes."""
-        node = self.topology.seeds[0]
-        info = self.info(node)
-        check_standalone(self.topology.seeds, info, started=self._again or self.topology.slots is not None)
-        connected = int(info.get("connected_slaves", 0))
-        self.topology.count_replicas({node: connected} if connected else {})
-        return SlotMap.single(node)
+
+def _is_cluster(topology: Topology) -> bool:
+    _, (text,) = next(topology.ask_any(("INFO", "cluster")))
+    return b"cluster_enabled:1" in text
+
+
+def _read_alone(target: RedisClient, *, again: bool) -> SlotMap:
+    """The map of a standalone server, which must take writes."""
+    topology = target.topology
+    node = topology.seeds[0]
+    info = target.info(node)
+    check_standalone(topology.seeds, info, started=again or topology.slots is not None)
+    connected = int(info.get("connected_slaves", 0))
+    topology.count_replicas({node: connected} if connected else {})
+    return SlotMap.single(node)
 
 
 def _waits(commands: Iterable[Words]) -> float:

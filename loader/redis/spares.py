@@ -55,3 +55,15 @@ def is_quiet(connection: Any) -> bool:
     poll = select.poll()
     poll.register(connection._sock.made, select.POLLIN)  # noqa: SLF001
     return not poll.poll(0)
+
+
+def live_ones(connections: dict[Node, Any]) -> dict[Node, Any]:
+    """Take over the connections of a client, one for each node, as far as they are still open."""
+    live = {}
+    while connections:
+        node, connection = connections.popitem()
+        if is_quiet(connection):
+            live[node] = connection
+        else:
+            connection.disconnect()
+    return live

@@ -13,6 +13,7 @@ from loader.web.actions import Actions, JobControl
 from loader.web.activity import RunTracker
 from loader.web.api import api
 from loader.web.auth import Auth
+from loader.web.backlog import Backlog
 from loader.web.dashboard import Dashboard
 from loader.web.health import Health
 from loader.web.metrics import Metrics
@@ -32,8 +33,10 @@ class Serving:
     def __init__(self, config: Config, hands: JobControl) -> None:
         self.metrics = Metrics()
         self.record = RunTracker()
+        self.backlog = Backlog(config)
+        self.metrics.count_behind(lambda: len(self.backlog.behind))
         self.health = Health(config.source, config.target)
-        self._dashboard = Dashboard(config, self.record, self.health)
+        self._dashboard = Dashboard(config, self.record, self.health, self.backlog)
         self._ended = threading.Event()
         self._access = Auth()
         actions = Actions(self._access, hands, Renderer())
@@ -57,6 +60,7 @@ class Serving:
         """Keep only metrics of this config's jobs, and check the health of its servers."""
         self._config = config
         self.health.configure(config.source, config.target)
+        self.backlog.configure(config)
         self._dashboard.configure(config)
         token = config.daemon.token
         self._access.configure(token.get_secret_value() if token else None)

@@ -25,6 +25,7 @@ from loader.state.history import History, RunRecord
 from loader.state.rejects import Rejected, Rejects
 from loader.web import job_states
 from loader.web.activity import RunTracker
+from loader.web.backlog import Backlog
 from loader.web.health import Health
 from loader.web.job_states import JobStates
 from loader.web.job_texts import config_text, masked, sample_text
@@ -44,8 +45,9 @@ T = TypeVar("T")
 class Dashboard:
     """The content of the pages and the API for the jobs of a config, which may be replaced."""
 
-    def __init__(self, config: Config, tracker: RunTracker, health: Health) -> None:
+    def __init__(self, config: Config, tracker: RunTracker, health: Health, backlog: Backlog | None = None) -> None:
         self._tracker = tracker
+        self._backlog = backlog or Backlog(config)
         self._health = CachedPoll(health.reasons, HEALTH_FRESH)
         self._host = socket.gethostname()
         self._target = SharedTarget(config.target)
@@ -56,7 +58,7 @@ class Dashboard:
         """Show the jobs of this config from now on."""
         self._stop()
         self._config = config
-        self._states = JobStates(config, self._tracker)
+        self._states = JobStates(config, self._tracker, self._backlog)
         self._target.configure(config.target)
         self._all = self._poll("all", "", self._look, FRESH)
         self._tracker.keep(config.jobs)
@@ -88,7 +90,8 @@ class Dashboard:
         cluster, told = poll.get() or (None, ())
         health = self._health.get(0) or []
         now = states.now()
-        problems = [*([poll.problem] if poll.problem else []), *told, *health]
+        late = str(self._backlog.pace())
+        problems = [*([poll.problem] if poll.problem else []), *told, *health, *([late] if late else [])]
         if cluster and time.time() - poll.at > job_states.STALE:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target has not answered yet"]

@@ -12,6 +12,7 @@ from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
 from loader.state.history import KEPT, History
 from loader.web.activity import RunTracker
+from loader.web.backlog import Backlog
 from loader.web.cluster import look_at
 from loader.web.job_texts import in_words
 from loader.web.views import MINUTES, ClusterView, JobView
@@ -24,8 +25,9 @@ LEARNED = 5  # runs of a job that are read if there are new ones, unless all of 
 class JobStates:
     """The known state of a config's jobs: from Redis, and from `tracker` for the runs in this daemon."""
 
-    def __init__(self, config: Config, tracker: RunTracker) -> None:
+    def __init__(self, config: Config, tracker: RunTracker, backlog: Backlog) -> None:
         self._config = config
+        self._backlog = backlog
         self._tracker = tracker
         self._statuses: dict[str, JobStatus] = {}
         self._heard: dict[str, float] = {}  # when they were, on the monotonic clock
@@ -89,7 +91,7 @@ class JobStates:
             return status
         now = status.now + passed
         lag = status.follow.lag(now) if status.follow else None
-        late = is_late(job, status.last, status.success, now, status.former, lag)
+        late = job.name in self._backlog.behind or is_late(job, status.last, status.success, now, status.former, lag)
         state = JobState.LATE if late and status.state.is_success else status.state
         state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))

@@ -7,7 +7,7 @@ them together, and the buckets of a histogram are those of the process.
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -82,9 +82,14 @@ class Metrics:
         )
         self._changes = counter("followed_changes_total", "Changes of followed rows that the binlog told.", "job")
         self._keys = counter("followed_keys_total", "Rows read again because they had changed.", "job")
+        self._overdue = gauge("jobs_behind_schedule", "Jobs whose due times come faster than their runs.")
         build = gauge("build_info", "This program.", "version", "encoder")
         build.labels(version("mysql-redis-loader"), "compiled" if COMPILED else "python").set(1)
         ProcessCollector(registry=registry)
+
+    def count_behind(self, count: Callable[[], int]) -> None:
+        """Count the jobs that are behind their schedule whenever it is asked for."""
+        self._overdue.set_function(count)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -626,7 +626,7 @@ FAULTS = [
         "pipeline/capacity",
         (
             "rows that are there need room",
-            'new = [words for words in rows if words[1] not in there]',
+            "new = [words for words in rows if words[1] not in there]",
             "new = rows",
             "backfill::a_backfill_that_cannot_fit_does_not_begin",
         ),
