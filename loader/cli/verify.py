@@ -31,14 +31,19 @@ def verify(
 ) -> None:
     """Compare MySQL and Redis in both directions."""
     from loader.jobs import verify as reconcile
+    from loader.jobs.shared_scan import SharedScan
     from loader.report.documents import dump, verify_document
     from loader.report.text import verify_text
 
     config = context.obj.config()
+    named = chosen(config, jobs, every=every)
+    scan = SharedScan(named) if len(named) > 1 else None
 
     def one(job: "JobConfig") -> tuple[int, str]:
         with reporter(job, progress, context.obj, "verifying") as shows:
-            verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows.count)
+            verdict = reconcile.verify(
+                config, job, sample=sample, repair=repair, show=show, heard=shows.count, scan=scan
+            )
         document = verify_document(verdict)
         text = verify_text(verdict, expires=job.ttl is not None)
         say(dump(document) if output is Format.JSON else text)
@@ -46,7 +51,7 @@ def verify(
             note(f"warning: {verdict.refused}")
         return Exit.OK if verdict.is_equal else Exit.REJECTS, document["status"]
 
-    _each(chosen(config, jobs, every=every), one, output)
+    _each(named, one, output)
 
 
 def prune(
@@ -60,21 +65,24 @@ def prune(
 ) -> None:
     """Delete hashes whose row is gone."""
     from loader.jobs import prune as prune_module
+    from loader.jobs.shared_scan import SharedScan
     from loader.report.documents import dump, prune_document
     from loader.report.text import prune_text
 
     config = context.obj.config()
+    named = chosen(config, jobs, every=every)
+    scan = SharedScan(named) if len(named) > 1 else None
 
     def one(job: "JobConfig") -> tuple[int, str]:
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
-        prune_module.prune(config, job, pruned, max_delete=percent(max_delete))
+        prune_module.prune(config, job, pruned, max_delete=percent(max_delete), scan=scan)
         document = prune_document(pruned)
         say(dump(document) if output is Format.JSON else prune_text(pruned))
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
         return Exit.FAILED if pruned.refused and not dry_run else Exit.OK, document["status"]
 
-    _each(chosen(config, jobs, every=every), one, output)
+    _each(named, one, output)
 
 
 def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], tuple[int, str]]", output: Format) -> NoReturn:

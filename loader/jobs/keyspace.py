@@ -37,9 +37,10 @@ class Page:
 
 
 class Keyspace:
-    """The keys in Redis that may be a job's."""
+    """The keys in Redis that may be a job's, or all that match a `pattern`."""
 
-    def __init__(self, session: JobSession) -> None:
+    def __init__(self, session: JobSession, pattern: str = "") -> None:
+        self._pattern = pattern or session.lookup.pattern
         self._session = session
         self._target = session.target
         self._lookup = session.lookup
@@ -154,7 +155,7 @@ class Keyspace:
     def _scan_node(self, node: Node, cursor: int = 0) -> Iterator[list[bytes]]:
         at = b"%d" % cursor
         while True:
-            words = ("SCAN", at, "MATCH", self._lookup.pattern, "COUNT", PAGE)
+            words = ("SCAN", at, "MATCH", self._pattern, "COUNT", PAGE)
             at, keys = self._target.command(node, *words)
             yield keys
             if at == b"0":

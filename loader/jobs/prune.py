@@ -10,6 +10,7 @@ from loader.jobs.keyspace import Keyspace
 from loader.jobs.orphans import Unsure, extras, have
 from loader.jobs.rows import JobRows
 from loader.jobs.session import JobSession, refuse_shared, void_baseline
+from loader.jobs.shared_scan import SharedScan
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
 from loader.state.checkpoint import StateStore
@@ -40,18 +41,25 @@ def prune(
     max_delete: float = MAX_DELETE,
     run: str = "",
     within: JobContext | None = None,
+    scan: SharedScan | None = None,
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
     The result is counted into `done` as it progresses; `run` is the id of the run that it is part of, in whose context,
-    under the same lock, it works.
+    under the same lock, it works. The keys in Redis may come from a `scan` for several jobs.
     """
     refuse_shared(settings, job)
-    with JobSession(settings, job, "" if done.dry_run else run or new_id(), within) as session:
+    with JobSession(
+        settings, job, "" if done.dry_run else run or new_id(), within, scan.pool if scan else None
+    ) as session:
         rows, keyspace = JobRows(session), Keyspace(session)
         made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
+        shared = scan.of(session) if scan else None
+        found = shared if shared and shared.is_listed else None
         rows.tally(made)
-        for page in keyspace.scan(moved):
+        if found:
+            scanned, done.keys = found.sums(), sum(map(session.lookup.owns, found.reached))
+        for page in () if found else keyspace.scan(moved):
             if page is None:
                 scanned, done.keys = SlotChecksums(), 0
                 continue
@@ -70,8 +78,8 @@ def prune(
             )
         elif done.extra and not done.dry_run:
             void_baseline(session)
-            found = (orphans.own for orphans in extras(rows, keyspace, slots, looks=1))
-            delete(HashEditor(rows), keyspace, found, int(done.keys * max_delete / 100), done)
+            gone = (orphans.own for orphans in extras(rows, keyspace, slots, looks=1))
+            delete(HashEditor(rows), keyspace, gone, int(done.keys * max_delete / 100), done)
             session.check()
         if job.full_every and not done.dry_run:
             session.with_retry(StateStore(session.target, job.name).settle_prune)

@@ -15,6 +15,7 @@ from loader.pipeline.job_context import LEAVE, WELL, JobContext, open_job, passi
 from loader.pipeline.key_filter import KeyFilterWriter
 from loader.pipeline.ledger import SHARED, Ledger
 from loader.pipeline.options import Options
+from loader.pipeline.pool import Pool
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.transfer import transfer
 from loader.state.baseline import Baselines
@@ -28,12 +29,20 @@ class JobSession:
     """The two sides of a job, open; transient failures are retried on new connections, within the job's deadline.
 
     With the id of a `run`, the job is locked for it: only one run may write its hashes at a time. A session that is
-    part of a run, `within` its context, shares the lock of that run.
+    part of a run, `within` its context, shares the lock of that run. Sessions with the same `pool` hand on connections.
     """
 
-    def __init__(self, settings: Config, job: JobConfig, run: str = "", within: JobContext | None = None) -> None:
+    def __init__(
+        self,
+        settings: Config,
+        job: JobConfig,
+        run: str = "",
+        within: JobContext | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         self._settings = settings
-        self._context = open_job(settings, job, Options(), beside=within.target if within else None)
+        options = Options(pool=pool) if pool else Options()
+        self._context = open_job(settings, job, options, beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
         self._ledger = Ledger[ChunkLoaded]()
@@ -62,7 +71,7 @@ class JobSession:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if self._source:
-            self._source.close()
+            self._context.pool.leave_source(self._source)
         with passing(), self._context.leaving(LEAVE if kind else WELL):  # a marker that stays does no harm
             if self._markers and not self.throttle.lapsed():
                 self._markers.forget()
@@ -102,7 +111,7 @@ class JobSession:
 
     def on_source(self, action: Callable[[Connection], T]) -> T:
         """Do something on the connection to MySQL, once; a failure drops the connection."""
-        self._source = self._source or Connection(self._settings.source)
+        self._source = self._source or self._context.pool.source(self._settings.source)
         try:
             return action(self._source)
         except BaseException:

@@ -20,6 +20,7 @@ from loader.jobs.orphans import Unsure, extras, have
 from loader.jobs.prune import MAX_DELETE, Pruned, delete
 from loader.jobs.rows import JobRows, OrphanKeys
 from loader.jobs.session import JobSession, refuse_shared, void_baseline
+from loader.jobs.shared_scan import SharedScan
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
@@ -100,7 +101,10 @@ class _Suspects:
 class Verify:
     """One verification; see `verify`."""
 
-    def __init__(self, session: JobSession, *, repair: bool, show: int, heard: Heard) -> None:
+    def __init__(
+        self, session: JobSession, *, repair: bool, show: int, heard: Heard, scan: SharedScan | None = None
+    ) -> None:
+        self._found = scan.of(session) if scan else None
         self.verdict = Verdict(session.plan.job.name)
         self._session = session
         self._rows = JobRows(session)
@@ -130,8 +134,8 @@ class Verify:
 
     def keys(self) -> None:
         """Find the hashes without a row."""
-        scanned, moved = SlotChecksums(), set[int]()
-        for page in self._keyspace.scan(moved):
+        scanned, moved = self._found.sums() if self._found else SlotChecksums(), set[int]()
+        for page in () if self._found else self._keyspace.scan(moved):
             if page:
                 scanned.add(page.keys)
             else:
@@ -241,18 +245,20 @@ def verify(
     repair: bool = False,
     show: int = 0,
     heard: Heard = lambda _: None,
+    scan: SharedScan | None = None,
 ) -> Verdict:
     """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, repair differences.
 
     A sample is empty only if the job has neither rows nor hashes.
 
-    The first `show` differences are kept for the reader; `heard` is told how many rows have been compared.
+    The first `show` differences are kept for the reader; `heard` is told how many rows have been compared. The keys in
+    Redis may come from a `scan` for several jobs.
     """
     refuse_shared(settings, job)
-    with JobSession(settings, job, new_id() if repair else "") as session:
+    with JobSession(settings, job, new_id() if repair else "", pool=scan.pool if scan else None) as session:
         if repair:
             void_baseline(session)
-        audit = Verify(session, repair=repair, show=show, heard=heard)
+        audit = Verify(session, repair=repair, show=show, heard=heard, scan=None if sample else scan)
         if sample is None:
             audit.rows(
                 session.plan.select(chunk) for chunk in chunk_ranges(session.plan, job.chunk_rows, session.fetch)

@@ -12,7 +12,7 @@ from loader.state.baseline import doubt
 from loader.state.markers import Markers
 
 MARKERS_EVERY = 5.0  # seconds between two checks of the markers
-YOUNG = 1.0  # seconds in which nobody makes masters that evict nothing do so, and then not
+YOUNG = 1.0  # seconds in which no master has as many connections as ever before
 JUST_NOW = 0.5  # seconds for which one check of the markers is enough
 
 
@@ -30,9 +30,13 @@ class Masters:
         self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
-        """Note the masters before the run writes; with the `newest` ids of clients, if they matter."""
+        """Note the masters before the run writes; with the `newest` ids of clients, if they matter.
+
+        If connections are kept, those of a moment ago: what a master loses meanwhile counts as lost in this run.
+        """
         self._looked = time.monotonic()
-        self.before = self._context.pool.lives(self._context.target, newest=newest)
+        target, pool = self._context.target, self._context.pool
+        self.before = pool.seen("lives", target, lambda: lives(target, newest=newest or pool.keeps))
         self._lives = {life.id: life for life in self.before.values()}
 
     def warnings(self) -> Iterator[str]:
@@ -85,12 +89,7 @@ class Masters:
         """
         if not self.before:
             return ""
-        may_evict = any(life.policy for life in self.before.values())
-        if not may_evict and self.is_young:
-            return ""
-        now: Mapping[Node, Life] = self._context.with_retry(lambda: lives(self._context.target, newest=False))
-        if may_evict or any(life.policy for life in now.values()):
-            now = self.now()
+        now = self.now()
         reset = [
             node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
         ]

@@ -7,16 +7,14 @@ not another's. A client that a job has left so has had its name taken off the jo
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import Kind, SourceError
-from loader.model import Node
 from loader.mysql.connection import Connection
 from loader.redis.client import RedisClient
-from loader.redis.servers import Life, lives
 
 IDLE = 30.0  # seconds after which an unused connection is closed: firewalls forget one after minutes
 FRESH = 1.0  # seconds for which one look at all nodes is enough for all jobs
@@ -86,12 +84,6 @@ class Pool:
             well = True
         finally:
             self.leave_target(target, well=well)
-
-    def lives(self, target: RedisClient, *, newest: bool) -> Mapping[Node, Life]:
-        """The lives of all masters before a run; as they were up to a second ago, if connections are kept."""
-        if not self.keeps:
-            return lives(target, newest=newest)
-        return self.seen("lives", target, lambda: lives(target))
 
     def seen(self, what: str, target: RedisClient, look: Callable[[], T]) -> T:
         """The result of a look at the nodes: if connections are kept, that of another job up to a second ago."""

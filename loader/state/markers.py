@@ -37,7 +37,8 @@ return 1
 # KEYS: the marker. ARGV: name, run. Leaves a new marker, and returns 1; returns 0 if something is there.
 LEAVE = f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HMSET', KEYS[1], '{NAME}', ARGV[1], '{RUN}', ARGV[2])
+redis.call('HSET', KEYS[1], '{NAME}', ARGV[1])
+redis.call('HSET', KEYS[1], '{RUN}', ARGV[2])
 return 1
 """
 

@@ -59,6 +59,84 @@ def _node(test: str) -> str:
 
 FAULTS = [
     *_of(
+        "pipeline/pool",
+        (
+            "a client that other runs may be shut out of is handed on",
+            "self.keeps and well and client.fences.is_unused",
+            "self.keeps and well",
+            "side_by_side::only_clean_connections_are_handed_on",
+        ),
+        (
+            "each job connects anew",
+            "return kept.pop()[1]",
+            "kept.pop()[1].close()",
+            "side_by_side::only_clean_connections_are_handed_on",
+        ),
+    ),
+    *_of(
+        "redis/spares",
+        (
+            "a closed connection is used",
+            "        if is_quiet(connection):\n            live",
+            "        if True:\n            live",
+            "side_by_side::a_connection_that_was_closed_meanwhile_is_not_used",
+        ),
+    ),
+    *_of(
+        "jobs/together",
+        (
+            "runs come as they end",
+            "while wanted and wanted[0].name in found:\n                yield found.pop(wanted.popleft().name)",
+            "yield found.pop(name)",
+            "side_by_side::runs_come_in_the_order_of_the_jobs",
+        ),
+        (
+            "jobs of one prefix run at once",
+            "chains.setdefault(job.prefix, deque())",
+            "chains.setdefault(job.name, deque())",
+            "side_by_side::jobs_of_one_prefix_run_one_after_the_other",
+        ),
+        (
+            "a signal is heard of by nobody",
+            "self._options.halt.asked = self._options.halt.now = True",
+            "pass",
+            "side_by_side::a_signal_stops_jobs_that_run_at_once",
+        ),
+    ),
+    *_of(
+        "jobs/shared_scan",
+        (
+            "a key is handed to the first job",
+            "owners.get(key[:size], ())",
+            "next(iter(owners.values()))",
+            "side_by_side::several_jobs_are_compared_over_one_scan",
+        ),
+    ),
+    *_of(
+        "jobs/pace",
+        (
+            "a run that began late is in time",
+            "max(run.began - run.slot, took[name]) > seconds",
+            "took[name] > seconds",
+            "side_by_side::doctor_says_which_schedules_are_not_kept",
+        ),
+    ),
+    *_of(
+        "web/backlog",
+        (
+            "schedules that are not kept are told of again and again",
+            "            self._told = True\n",
+            "",
+            "backlog::it_is_told_once",
+        ),
+        (
+            "a late run counts as one in time",
+            "if due > self._missed.get(run.job, due):",
+            "if run.job in self._missed:",
+            "backlog::behind_until_a_due_time_is_done_before_the_next",
+        ),
+    ),
+    *_of(
         "model",
         (
             "text after a literal goes through",
@@ -110,8 +188,8 @@ FAULTS = [
         "jobs/verify",
         (
             "a repair takes no lock",
-            'with JobSession(settings, job, new_id() if repair else "") as session:',
-            'with JobSession(settings, job, "") as session:',
+            'with JobSession(settings, job, new_id() if repair else "", pool=scan.pool if scan else None) as session:',
+            'with JobSession(settings, job, "", pool=scan.pool if scan else None) as session:',
             "lock::x1_two_runs_of_a_job",
         ),
         (
@@ -149,8 +227,8 @@ FAULTS = [
         ),
         (
             "a prune leaves the baseline",
-            "            void_baseline(session)\n            found = ",
-            "            found = ",
+            "            void_baseline(session)\n            gone = ",
+            "            gone = ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
