@@ -37,8 +37,10 @@ class Pace:
 
     @property
     def needed(self) -> float:
-        """Places that the schedules take on average."""
-        return sum(seconds / self.every[job] for job, seconds in self.took.items() if job in self.every)
+        """Places that the schedules take on average; a job that has not run yet is taken for a usual one."""
+        known = {job: seconds for job, seconds in self.took.items() if job in self.every}
+        usual = sum(known.values()) / max(1, len(known))
+        return sum(known.get(job, usual) / seconds for job, seconds in self.every.items())
 
     @property
     def too_slow(self) -> list[str]:

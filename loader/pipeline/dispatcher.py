@@ -181,7 +181,7 @@ class Dispatcher:
             return ChunkWorker(*way, pool=pool, dry_run=True)
         if self._state.changes:
             return ChangedOnlyWorker(self._state.changes, *way, markers.field(number), pool)
-        erase = incremental.erasing(plan, self._context.lookup(), target, self._throttle)
+        erase = incremental.erasing(plan, self._context.lookup, target, self._throttle)
         return ChunkWorker(*way, pool=pool, marking=markers.field(number), erase=erase)
 
     def _next_event(self) -> Event | None:

@@ -7,7 +7,7 @@ twice.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -264,7 +264,7 @@ def sweep(
         return 0
     stamp = stamp_of(plan.job, table, plan.walk)
     moment = _since(plan.job, stamp, old, mark) if old else _literal(stamp, 0)
-    erase = erasing(changed_since(plan, stamp, moment), lookup, target, throttle)
+    erase = erasing(changed_since(plan, stamp, moment), lambda: lookup, target, throttle)
     if erase is None:
         return 0
     writer, grant = PipelineWriter(target), throttle.grant()
@@ -278,13 +278,13 @@ def sweep(
     return deleted
 
 
-def erasing(plan: Plan, lookup: KeyMatcher, target: RedisClient, throttle: Throttle) -> Erasing | None:
+def erasing(plan: Plan, lookup: Callable[[], KeyMatcher], target: RedisClient, throttle: Throttle) -> Erasing | None:
     """Deletes the hashes of changed rows that the job does not take; None if it takes all.
 
-    `lookup` decides which keys belong to the job and to no other.
+    What `lookup` makes decides which keys belong to the job and to no other.
     """
     gone = no_longer(plan)
-    return Erasing(gone, HashDeleter(plan.whole or plan, lookup, target, throttle)) if gone else None
+    return Erasing(gone, HashDeleter(plan.whole or plan, lookup(), target, throttle)) if gone else None
 
 
 def _unfit(job: JobConfig, why: str) -> PlanError:

@@ -25,18 +25,21 @@ class WorkerPool:
         self._make = make
         self._throttle = throttle
         self._threads: list[threading.Thread] = []
+        self._most = self._given = 0
         self._waiting: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._reported: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._settled = threading.Semaphore(0)
 
     def start(self, count: int) -> None:
-        """Start this many workers."""
-        for number in range(count):
-            self._threads.append(start_thread(self._work, number))
+        """Allow this many workers; each starts once there is a chunk more than those before it have been given."""
+        self._most = count
 
     def give(self, chunk: Chunk) -> None:
         """Queue a chunk for the next free worker."""
+        self._given += 1
         self._waiting.put(chunk)
+        if len(self._threads) < min(self._most, self._given):
+            self._threads.append(start_thread(self._work, len(self._threads)))
 
     def withdraw(self) -> set[int]:
         """Take back the chunks that no worker has begun; their numbers."""

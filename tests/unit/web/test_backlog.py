@@ -101,6 +101,7 @@ def test_what_would_help():
         "10 of 10 schedules are not kept (j0, j1, j2, …): their runs take 8.0 of the 4 places of daemon.jobs_at_once:"
         " `daemon.jobs_at_once: 10`, or intervals 2 times as long, or `follow: true` instead of a schedule"
     )
+    assert Pace(list(every), 10, {"j0": 4.0}, every, 4).needed == pytest.approx(8)
     slow = Pace(["j1"], 10, took | {"j1": 12.0}, every, 4)
     assert str(slow) == (
         "1 of 10 schedules is not kept (j1): a run of j1 takes 12.0 s, and is due every 5 s:"
