@@ -84,9 +84,8 @@ class JobContext:
         with passing(), self.leaving(WELL if well else LEAVE):  # a lock expires by itself
             if self._lender:
                 self.target.fences.leave_to(self._lender.target.fences)
-            elif self._held:
-                self._let_go(self._held)
-            released = self._lender is None
+            else:
+                released = self._held is None or self._let_go(self._held)
         if self._held:
             if not self._lender:
                 self._held.end()
@@ -102,11 +101,13 @@ class JobContext:
         with until(max(now + EACH, min(self._over, now + most))):
             yield
 
-    def _let_go(self, held: Lock) -> None:
-        """Release the lock; if it was shared, the evidence for the current content may be wrong."""
+    def _let_go(self, held: Lock) -> bool:
+        """Release the lock; if it was shared, the evidence for the current content may be wrong.
+
+        Returns whether nothing of the run is left behind.
+        """
         if not held.grant():  # it was never this run's, or the answer was lost
-            held.drop(self.target)
-            return
+            return held.drop(self.target)
         try:
             held.confirm()
         except LoaderError as error:
@@ -115,7 +116,7 @@ class JobContext:
                 raise
         if held.shared and (self.plan.job.incremental or self.plan.job.changed_only):
             Baselines(self.target, self.plan.job.name).void(under_way=True)
-        held.drop(self.target)
+        return held.drop(self.target)
 
     def lock(
         self,

@@ -268,15 +268,17 @@ class Lock:
         """Allow no more writes, from any thread of the run."""
         self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
 
-    def drop(self, target: RedisClient) -> None:
-        """Release the lock; the fence stays if commands of this run may still be executed."""
+    def drop(self, target: RedisClient) -> bool:
+        """Release the lock; the fence stays, and false is returned, if commands of this run may still be executed."""
         if not self.leave():  # the renewal would undo this: the lock expires by itself
-            return
+            return False
         off: list[str | bytes] = [*self._closed(target)]
-        if target.fences.is_settled(target.slots.nodes) and not self.lapsed():
+        is_settled = target.fences.is_settled(target.slots.nodes) and not self.lapsed()
+        if is_settled:
             off.append(self._token)
         self.end()
         target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
+        return is_settled
 
     def _ask(self, target: RedisClient, dead: Sequence[str] = ()) -> _Held | None:
         """Take or renew the lock; return the holder in the way."""

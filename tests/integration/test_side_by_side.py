@@ -175,6 +175,21 @@ def test_only_clean_connections_are_handed_on(world):
     pool.close()
 
 
+def test_a_client_with_a_lock_that_stays_is_not_handed_on(world, monkeypatch):
+    """The next holder of the lock shuts out its connections, by their name."""
+    config = many(world, 1)
+    pool = Pool()
+    (job,) = config.jobs.values()
+    drop = Lock.drop
+    monkeypatch.setattr(Lock, "drop", lambda lock, target: drop(lock, target) and False)
+    with pool.reach(config.target) as client:
+        name = client.name
+    assert execute(config, job, Options(pool=pool), Ear()).exit_code == 0
+    with pool.reach(config.target) as client:
+        assert client.name != name
+    pool.close()
+
+
 def test_a_connection_that_was_closed_meanwhile_is_not_used(world):
     """Redis closes idle ones: the next job connects anew, and retries nothing."""
     config = many(world, 1)

@@ -67,6 +67,12 @@ FAULTS = [
             "side_by_side::only_clean_connections_are_handed_on",
         ),
         (
+            "a client whose job has not ended well is handed on",
+            "self.keeps and well and client.fences.is_unused",
+            "self.keeps and client.fences.is_unused",
+            "side_by_side::a_client_with_a_lock_that_stays_is_not_handed_on",
+        ),
+        (
             "each job connects anew",
             "return kept.pop()[1]",
             "kept.pop()[1].close()",
@@ -1475,8 +1481,8 @@ FAULTS = [
         ),
         (
             "the fence of what may still be carried out is taken away",
-            "        if target.fences.is_settled(target.slots.nodes) and not self.lapsed():\n            off.append",
-            "        if True:\n            off.append",
+            "        is_settled = target.fences.is_settled(target.slots.nodes) and not self.lapsed()",
+            "        is_settled = True",
             "lock::a_run_that_left_something_under_way_stays_fenced",
         ),
     ),
