@@ -38,10 +38,13 @@ class LostChunks:
         self._slots = self._context.target.slots
 
     def confirm(self, listener: RunListener) -> Iterator[ChunkOwed]:
-        """All chunks are loaded: check that they still are there, on all replicas, and that the lock was held."""
+        """All chunks are loaded: check that they still are there, on all replicas, and that the lock was held.
+
+        Of a young run, the check at its very end is enough: it starts over as soon as it would write chunks again.
+        """
         self._context.with_retry(self._context.throttle.confirm)
-        yield from self.find(listener, now=True)
         markers, target, exposure = self._state.masters.markers, self._context.target, self._account.exposure
+        yield from self.find(listener, now=not self._state.masters.is_young or bool(exposure))
         if self._account.owed or not exposure or markers is None:
             return
         for node in target.slots.nodes:

@@ -13,7 +13,6 @@ from loader.state.markers import Markers
 
 MARKERS_EVERY = 5.0  # seconds between two checks of the markers
 YOUNG = 1.0  # seconds in which no master has as many connections as ever before
-JUST_NOW = 0.5  # seconds for which one check of the markers is enough
 
 
 class Masters:
@@ -25,8 +24,6 @@ class Masters:
         self._context = context
         self._lives: dict[str, Life] = {}  # the same, by the id of their life
         self._looked = float("-inf")  # when the masters were, on the monotonic clock
-        self._found = float("-inf")  # when they were last read, and their content
-        self._content: Mapping[str, Mapping[str, int] | None] = {}
         self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
@@ -60,10 +57,6 @@ class Masters:
         """Whether the markers should be checked again."""
         return time.monotonic() - self._seen >= MARKERS_EVERY
 
-    def markers_just_now(self) -> Mapping[str, Mapping[str, int] | None]:
-        """The fields of each marker, as they were a moment ago."""
-        return self._content if time.monotonic() - self._found < JUST_NOW else self.find_markers()
-
     def find_markers(self) -> Mapping[str, Mapping[str, int] | None]:
         """The fields of each marker; `StartOver` if one is gone.
 
@@ -72,9 +65,7 @@ class Masters:
         if self.markers is None:
             return {}
         self._seen = time.monotonic()
-        began = time.monotonic()
         seen = self._context.with_retry(self.markers.read)
-        self._found, self._content = began, seen
         lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
             raise StartOver(

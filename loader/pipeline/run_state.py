@@ -269,7 +269,7 @@ class RunState:
             retry(self._baselines.void)
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
-        """Raise `StartOver` if any write was lost since everything was counted, and the baseline kept."""
-        if lacking(self.masters.markers_just_now(), marks):
+        """Raise `StartOver` if any write was lost since everything was counted."""
+        if lacking(self.masters.find_markers(), marks):
             self._context.with_retry(self._baselines.void)
             raise StartOver(LOST)
