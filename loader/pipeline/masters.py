@@ -102,7 +102,7 @@ class Masters:
         `YOUNG`: a reset leaves fewer connections counted than there were then.
         """
         target, is_young = self._context.target, self.is_young
-        now = self._context.with_retry(lambda: lives(target, newest=not is_young))
+        now = self._context.with_retry(lambda: lives(target, newest=not is_young, clients=not is_young))
         if not is_young:
             return now
         return {node: self._with_client(node, life) for node, life in now.items()}

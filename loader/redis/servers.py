@@ -65,15 +65,16 @@ class Life:
         return self.connections < before.connections or self.connections <= self.client - before.client
 
 
-def lives(target: RedisClient, *, newest: bool = True) -> dict[Node, Life]:
-    """The lives of all masters; faster without the `newest` ids, which need new connections.
+def lives(target: RedisClient, *, newest: bool = True, clients: bool = True) -> dict[Node, Life]:
+    """The lives of all masters; faster without the `newest` ids, which need new connections, or without `clients`.
 
     Raises a transient `TargetError` if one has become a replica.
     """
     found = {}
     for node in target.slots.nodes:
-        words = (("CLIENT", "ID"), ("INFO",))
-        client, text = target.look(node, words) if newest else target.commands(node, words)
+        words = [("CLIENT", "ID")] * clients + [("INFO",)]
+        *ids, text = target.look(node, words) if newest else target.commands(node, words)
+        client = ids[0] if ids else 0
         if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
             raise target.error(client, node)
         if isinstance(text, Exception):
