@@ -32,13 +32,38 @@ class Common:
     color: bool
 
     def config(self) -> "Config":
-        """Read the config; print its warnings on stderr."""
+        """Read the config; print its warnings on stderr. No server is asked: jobs with `tables` may be open."""
         from loader.config.load import load_config
 
-        config = load_config(self.files)
-        for warning in config.warnings:
-            note(f"warning: {warning}")
-        return config
+        return _warned(load_config(self.files))
+
+    def expanded(self) -> "Config":
+        """The config with the parts of all jobs, whose tables are looked for; print warnings on stderr."""
+        from loader.config.load import load_config
+        from loader.jobs.expand import expand
+
+        expansion = expand(load_config(self.files))
+        for source, error in expansion.failures.items():
+            note(f"warning: {f'source {source}: ' if source else ''}{error}: the tables of its jobs are not known")
+        return _warned(expansion.config)
+
+    def chosen(self, names: "Sequence[str] | None", *, every: bool = False) -> "tuple[Config, list[JobConfig]]":
+        """The config, and the jobs that were named, or all; a job of many tables stands for its parts."""
+        config = self.expanded()
+        return config, chosen(config, names, every=every)
+
+    def one(self, name: str) -> "tuple[Config, JobConfig]":
+        """The config, and the job, or part of a job, that was named."""
+        config, found = self.chosen([name])
+        if len(found) > 1:
+            raise ConfigError(f"job {name!r} has {len(found):,} parts: name one of them, like {found[0].name!r}")
+        return config, found[0]
+
+
+def _warned(config: "Config") -> "Config":
+    for warning in config.warnings:
+        note(f"warning: {warning}")
+    return config
 
 
 def note(text: str) -> None:
@@ -61,21 +86,30 @@ def of_job(job: str, error: str, *, several: bool) -> str:
 
 
 def chosen(config: "Config", names: Sequence[str] | None, *, every: bool = False) -> list["JobConfig"]:
-    """The jobs that were named, or all; unknown names raise an error with a suggestion."""
+    """The jobs that were named, or all; a job of many tables stands for its parts.
+
+    Unknown names raise an error with a suggestion.
+    """
     from difflib import get_close_matches
 
     if every and names:
         raise ConfigError("name jobs or give --all, not both")
     if every:
         return list(config.jobs.values())
+    parts: dict[str, list[JobConfig]] = {}
+    for job in config.jobs.values():
+        parts.setdefault(job.part_of or job.name, []).append(job)
     if not names:
-        raise ConfigError("name the jobs, or give --all: there " + _there(list(config.jobs)))
+        raise ConfigError("name the jobs, or give --all: there " + _there(list(parts)))
+    found: dict[str, JobConfig] = {}
     for name in names:
-        if name not in config.jobs:
-            close = get_close_matches(name, config.jobs, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "there " + _there(list(config.jobs))
+        meant = [config.jobs[name]] if name in config.jobs else parts.get(name)
+        if meant is None:
+            close = get_close_matches(name, parts if "/" not in name else config.jobs, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "there " + _there(list(parts))
             raise ConfigError(f"no job {name!r} in the config: {hint}")
-    return [config.jobs[name] for name in dict.fromkeys(names)]
+        found |= {job.name: job for job in meant}
+    return list(found.values())
 
 
 def _there(names: list[str]) -> str:

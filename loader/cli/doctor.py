@@ -22,10 +22,11 @@ def doctor(
     from loader.doctor.diagnose import diagnose
     from loader.doctor.findings import Level, doctor_document, worst_of
     from loader.doctor.shown import tell_findings
+    from loader.jobs.expand import expand
     from loader.report.documents import dump
 
     files = files_of(context.obj.files)
-    config = load_config(files)
+    config = expand(load_config(files)).config
     found = diagnose(config, files, chosen(config, jobs, every=not jobs))
     if output is Format.TEXT:
         worst = tell_findings(found, say, everything=everything)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from loader.cli.common import chosen, say
+from loader.cli.common import note, say, worst
 from loader.cli.options import Every, Format, JobNames, MaxLag, MaxLoad, Output, Progress, Show, load_limit, option
-from loader.errors import ConfigError
+from loader.errors import ConfigError, Exit
 
 if TYPE_CHECKING:
     from loader.config.models import JobConfig
@@ -32,15 +32,15 @@ def follow(
     output: Output = Format.TEXT,
 ) -> None:
     """Keep up with the binlog, change by change."""
-    from loader.jobs.follow import Begin, Following
+    from loader.jobs.follow import Begin
+    from loader.jobs.streams import Streams
     from loader.pipeline.options import Options
     from loader.report.documents import dump
     from loader.report.follow import followed_document, followed_text
     from loader.report.follow_progress import FollowReporter
     from loader.report.log import Log
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=every)
+    config, named = context.obj.chosen(jobs, every=every)
     if not named:
         raise ConfigError("name jobs or give --all")
     reporters: dict[str, FollowReporter] = {}
@@ -53,7 +53,9 @@ def follow(
         return reporters[job.name]
 
     options = Options(max_load=load_limit(max_load), max_lag=max_lag)
-    following = Following(config, named, listen, Begin(begin) if begin else None, options)
+    following = Streams(
+        config, named, listen, Begin(begin) if begin else None, options, lambda error: note(f"error: {error}")
+    )
 
     def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -68,3 +70,5 @@ def follow(
             reporter.close()
     for followed in ended:
         say(dump(followed_document(followed)) if output is Format.JSON else followed_text(followed))
+    if following.errors:
+        raise typer.Exit(worst([getattr(error, "exit_code", Exit.FAILED) for error in following.errors]))

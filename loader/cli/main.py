@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from loader.cli import daemon, doctor, follow, lab, run, status, verify
-from loader.cli.common import Common, chosen, note, of_job, say
+from loader.cli.common import Common, note, of_job, say
 from loader.cli.init import command as cli_init
 from loader.cli.options import Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, option
 from loader.errors import Exit, LoaderError, Stopped, text_of
@@ -142,11 +142,13 @@ def check(context: typer.Context) -> None:
     from loader.net.tls import client_context
 
     config = context.obj.config()
-    for side, server in (("source", config.source), ("target", config.target)):
-        if server.tls:
-            client_context(server, side)
-    names = ", ".join(config.jobs)
-    say(f"ok: {counted(len(config.jobs), 'job')}: {names}")
+    for source in config.named_sources.values():
+        if source.tls:
+            client_context(source, "source")
+    if config.target.tls:
+        client_context(config.target, "target")
+    names = list(dict.fromkeys(job.part_of or job.name for job in config.jobs.values()))
+    say(f"ok: {counted(len(names), 'job')}: {', '.join(names)}")
 
 
 @app.command()
@@ -170,8 +172,7 @@ def plan(
     from loader.jobs.preview import preview
     from loader.report.text import plan_text
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=every)
+    config, named = context.obj.chosen(jobs, every=every)
     for number, job in enumerate(named):
         try:
             shown = preview(config, job)
@@ -196,9 +197,9 @@ def get(
     from loader.report.documents import dump, hash_document
     from loader.report.text import hash_text
 
-    config = context.obj.config()
+    config, named = context.obj.one(job)
     missing = False
-    for found in read_back(config, chosen(config, [job])[0], keys):
+    for found in read_back(config, named, keys):
         say(dump(hash_document(*found)) if output is Format.JSON else hash_text(*found))
         missing |= found[-1] is None
     raise typer.Exit(Exit.FAILED if missing else Exit.OK)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import Common, chosen, note, of_job, reporter, say, tally, worst
+from loader.cli.common import Common, note, of_job, reporter, say, tally, worst
 from loader.cli.options import (
     Every,
     Format,
@@ -55,8 +55,7 @@ def sync(
     """Write the rows of jobs to Redis now."""
     from loader.pipeline.pool import Pool
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=every)
+    config, named = context.obj.chosen(jobs, every=every)
     if prune:
         _check_prune(config, named, sharing)
     options = replace(_options(reading, sharing, resume=resume or restart, restart=restart, full=full), pool=Pool())
@@ -81,10 +80,10 @@ def backfill(
     output: Output = Format.TEXT,
 ) -> None:
     """Write a whole table once; run it again to resume."""
-    config = context.obj.config()
+    config, named = context.obj.chosen([job])
     options = _options(reading, sharing, resume=True, restart=restart)
-    run = lambda named, options: _run(config, named, options, progress, context.obj)  # noqa: E731
-    _run_all(config, chosen(config, [job]), options, run, output)
+    run = lambda each, options: _run(config, each, options, progress, context.obj)  # noqa: E731
+    _run_all(config, named, options, run, output)
 
 
 def _options(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.cli.common import Common, chosen, note, say
+from loader.cli.common import Common, note, say
 from loader.cli.options import Format, JobNames, Output, option
 from loader.config.parsers import plain
 from loader.errors import Exit, LoaderError, Stopped
@@ -27,21 +27,21 @@ def status(
     watch: Annotated[
         bool, option("--watch", help="Refresh every two seconds, jobs that need attention first.")
     ] = False,
+    parts: Annotated[bool, option("--parts", help="Show each part of a job of many tables, as for one named.")] = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Show how jobs are doing: last run, next, age, lag."""
-    config = context.obj.config()
-    named = chosen(config, jobs, every=not jobs)
-    color = _colors(context.obj)
+    config, named = context.obj.chosen(jobs, every=not jobs)
+    color, fold = _colors(context.obj), not (jobs or parts)
     if not watch:
-        text, known = _statuses(config, named, output, color=color, sort=False)
+        text, known = _statuses(config, named, output, color=color, sort=False, fold=fold)
         say(text, colored=color)
         raise typer.Exit(Exit.OK if known else Exit.FAILED)
     from loader.report.progress import redraw
 
     def draw() -> str:
         try:
-            return _statuses(config, named, output, color=color, sort=True)[0]
+            return _statuses(config, named, output, color=color, sort=True, fold=fold)[0]
         except Stopped:
             raise
         except LoaderError as error:  # the next attempt may succeed
@@ -66,8 +66,7 @@ def runs(
     from loader.report.status import runs_document, runs_text
     from loader.state.history import History
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=not jobs)
+    config, named = context.obj.chosen(jobs, every=not jobs)
     entries = []
     with RedisClient(config.target) as target:
         for job in named:
@@ -85,9 +84,13 @@ def runs(
 
 
 def _statuses(
-    config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool, sort: bool
+    config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool, sort: bool, fold: bool
 ) -> tuple[str, bool]:
-    """The statuses of jobs to show, and whether all of their state could be read; `sort`: those to look at first."""
+    """The statuses of jobs to show, and whether all of their state could be read.
+
+    `sort` puts those to look at first, `fold` tells the parts of a job as one.
+    """
+    from loader.jobs.folded import folded
     from loader.jobs.status import attention, job_statuses
     from loader.redis.client import RedisClient
     from loader.report.documents import dump
@@ -96,6 +99,8 @@ def _statuses(
     with RedisClient(config.target) as target:
         found = job_statuses(target, config, jobs)
     known = not any(each.unread for each in found)
+    if fold:
+        found = folded(found, {job.name: job.part_of for job in jobs})
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found), known
     return status_text(sorted(found, key=attention) if sort else found, color=color), known

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import chosen, note, of_job, reporter, say, tally, worst
+from loader.cli.common import note, of_job, reporter, say, tally, worst
 from loader.cli.options import Every, Format, JobArgument, JobNames, MaxDelete, Output, Progress, Show, option, percent
 from loader.errors import Exit, LoaderError, Stopped
 
@@ -35,9 +35,8 @@ def verify(
     from loader.report.documents import dump, verify_document
     from loader.report.text import verify_text
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=every)
-    scan = SharedScan(named) if len(named) > 1 else None
+    config, named = context.obj.chosen(jobs, every=every)
+    scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
     def one(job: "JobConfig") -> tuple[int, str]:
         with reporter(job, progress, context.obj, "verifying") as shows:
@@ -69,9 +68,8 @@ def prune(
     from loader.report.documents import dump, prune_document
     from loader.report.text import prune_text
 
-    config = context.obj.config()
-    named = chosen(config, jobs, every=every)
-    scan = SharedScan(named) if len(named) > 1 else None
+    config, named = context.obj.chosen(jobs, every=every)
+    scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
     def one(job: "JobConfig") -> tuple[int, str]:
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
@@ -123,8 +121,7 @@ def rejects_list(
     from loader.report.text import rejects_text
     from loader.state.rejects import Rejects
 
-    config = context.obj.config()
-    named = chosen(config, [job])[0]
+    config, named = context.obj.one(job)
     with RedisClient(config.target) as target:
         entries = sorted(Rejects(target, named.name).all(), key=lambda entry: (entry.last, entry.key))
     commands = commands_of(config, named, [entry.key for entry in entries]) if values else {}
@@ -142,14 +139,14 @@ def rejects_retry(
     from loader.report.documents import dump, retry_document
     from loader.report.text import retry_text
 
-    config = context.obj.config()
+    config, named = context.obj.chosen(jobs, every=every)
 
     def one(job: "JobConfig") -> tuple[int, str]:
         retried = rejects.retry(config, job)
         say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
         return (Exit.REJECTS, "rejects") if retried.rejects or retried.nameless else (Exit.OK, "ok")
 
-    _each(chosen(config, jobs, every=every), one, output)
+    _each(named, one, output)
 
 
 @rejects_app.command("purge")
@@ -159,9 +156,8 @@ def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     from loader.state.claim import Claims, claim_of
     from loader.state.rejects import Rejects
 
-    config = context.obj.config()
-    named = chosen(config, [job])[0]
+    config, named = context.obj.one(job)
     with RedisClient(config.target) as target:
-        Claims(target, named.name).check(claim_of(config.source, named))
+        Claims(target, named.name).check(claim_of(config.source_of(named), named))
         count = Rejects(target, named.name).clear()
     say(f"{named.name}: {count:,} forgotten")

@@ -160,12 +160,33 @@ AtOnce = Annotated[
 ]
 
 
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _names_of(value: object) -> object:
+    """One name, or several in a tuple."""
+    if isinstance(value, list) and value and all(isinstance(each, str) and each for each in value):
+        return _distinct(tuple(value))
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError("must be the name of a source, or a list of names")
+    return value
+
+
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"named twice: {', '.join(map(repr, twice))}")
     return names
 
 
+ONE_OR_LIST: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}},
+    ]
+}
+SourceNames = Annotated[str | tuple[str, ...], BeforeValidator(_names_of), WithJsonSchema(ONE_OR_LIST)]
+Texts = Annotated[tuple[Text, ...], Field(strict=False), BeforeValidator(_listed), WithJsonSchema(ONE_OR_LIST)]
 FieldList = Annotated[tuple[Text, ...], Field(strict=False, min_length=1), AfterValidator(_distinct), Tag("[list]")]
 FieldMap = Annotated[dict[Text, Text], Field(min_length=1), Tag("[map]")]
 Fields = Annotated[

@@ -1,7 +1,7 @@
 """The keys of a config file as models, `SourceConfig`, `TargetConfig`, `JobConfig`, with the values each allows."""
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import (
     BeforeValidator,
@@ -26,15 +26,19 @@ from loader.config.fields import (
     Percent,
     Rows,
     ServerId,
+    SourceNames,
     Sql,
     Text,
+    Texts,
     Write,
     followed,
     or_boolean,
     secret_of,
 )
 from loader.config.parsers import KeyParts, key_parts
+from loader.config.parts import Origin, Pattern, check_placed_key, placed_key, table_of
 
+NOWHERE = Origin()  # from the only source; one for all jobs, as pydantic would copy a default for each
 CHUNK_ROWS = 50_000  # 0.2 s at 244,000 rows/s: little to repeat, and few checkpoints
 DEADLINE = 120  # seconds: longer than any failover
 TOKEN_LEAST = 16  # characters of a token
@@ -117,6 +121,11 @@ class DaemonConfig(Model):
         default=(),
         description="More host names it may be reached by, besides localhost, IP addresses and this machine's.",
     )
+    refresh: Duration = Field(
+        default=60,
+        description="How often the tables of jobs with `tables` are looked for.",
+        json_schema_extra={"default": "1m"},
+    )
     jobs_at_once: AtOnce = Field(default=4, description="How many jobs may run at the same time.")
     show_values: Flag = Field(
         default=False, description="Whether its pages show keys and values of rows; masked if false."
@@ -150,7 +159,17 @@ class JobConfig(Model):
     """One table, or query, and how its rows become hashes."""
 
     _name: str = PrivateAttr("")
-    table: Text | None = Field(default=None, description="The table to read.")
+    _origin: Origin = PrivateAttr(default_factory=lambda: NOWHERE)
+    source: SourceNames | None = Field(
+        default=None, description="The name of its source in `sources`, or a list of them; not needed if there is one."
+    )
+    tables: Texts | None = Field(
+        default=None,
+        description="Patterns of tables, each of which becomes a part of the job: a glob like shop_*, over databases"
+        " like school_*.student_*, or a regular expression between slashes.",
+    )
+    exclude: Texts = Field(default=(), description="Patterns of tables that the job leaves out.")
+    table: Text | None = Field(default=None, description="The table to read; other_db.t is in another database.")
     query: Sql | None = Field(
         default=None, validate_default=True, description="A SELECT to read in place of a table; trusted SQL."
     )
@@ -203,10 +222,30 @@ class JobConfig(Model):
         default=None, description="How old the last success may be before the job counts as late."
     )
 
+    @field_validator("tables", "exclude")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if info.field_name == "tables" and patterns == ():
+            raise ValueError("must not be empty")
+        for text in patterns or ():
+            Pattern(text).compiled()
+        return patterns
+
+    @field_validator("exclude")
+    @classmethod
+    def _excluded_of_tables(cls, exclude: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if exclude and info.data.get("tables", ...) is None:
+            raise ValueError("belongs to tables, and there are none")
+        return exclude
+
     @field_validator("query")
     @classmethod
     def _table_or_query(cls, query: str | None, info: ValidationInfo) -> str | None:
-        table = info.data.get("table", ...)
+        table, tables = info.data.get("table", ...), info.data.get("tables", ...)
+        if tables is not None:
+            if tables is not ... and (table is not None or query is not None):
+                raise ValueError("tables excludes table and query; keep one of them")
+            return query
         if table is None and query is None:
             raise ValueError("a job needs a table or a query")
         if table is not None and query is not None:
@@ -220,6 +259,8 @@ class JobConfig(Model):
             raise ValueError("a query needs a key, like stu_{sid}")
         if key is not None:
             key_parts(key)
+            if info.data.get("tables") or info.data.get("source"):
+                check_placed_key(key)
         return key
 
     @field_validator("where")
@@ -282,9 +323,43 @@ class JobConfig(Model):
         """The job's key in the file."""
         return self._name
 
-    def take_name(self, name: str) -> None:
-        """Set the name from outside, once, while the config is read."""
-        self._name = name
+    def take_name(self, name: str, origin: Origin = NOWHERE) -> None:
+        """Set name and origin from outside, once, while the config is read."""
+        self._name, self._origin = name, origin
+
+    @property
+    def origin(self) -> Origin:
+        """From where its rows come, and which job it is a part of."""
+        return self._origin
+
+    @property
+    def part_of(self) -> str:
+        """The job in the file that it is a part of; empty if it is itself in the file."""
+        return self._origin.part_of
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its tables have to be looked for before it can run."""
+        return self.tables is not None
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether `{pk}` in its key stands for the primary key."""
+        return self._origin.placed
+
+    def placed(self, name: str, origin: Origin, *, database: str = "", **changes: object) -> Self:
+        """A copy under another name, from somewhere; with a table, its key names source, `database` and table."""
+        copy = self.model_copy(update=changes)
+        copy.__dict__.pop("key_parts", None)  # of the key before
+        copy._name, copy._origin = name, origin  # noqa: SLF001  # of its own class
+        if copy.key and origin.placed and not copy.is_open:
+            names = {"source": origin.source, "database": database} | ({"table": copy.table} if copy.table else {})
+            copy.__dict__["key"] = placed_key(copy.key, names)
+        return copy
+
+    def at_table(self) -> tuple[str, str]:
+        """Database and table as they are named; the database is empty if it is the source's."""
+        return table_of(self.table or "")
 
     @cached_property
     def key_parts(self) -> KeyParts:
@@ -299,4 +374,6 @@ class JobConfig(Model):
     @property
     def prefix(self) -> str:
         """The literal text at the start of all keys of the job."""
+        if self.is_open and not self.key:
+            return ""
         return self.key_parts[0][0] if self.key else f"{self.table}_"

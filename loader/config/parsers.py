@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 KeyParts = tuple[tuple[str, str | None], ...]
 """A parsed key template: literal text, and the column that follows it (None if none does)."""
 
-JOB_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$"  # not only dots: in the path of a url they mean other places
+JOB_NAME = r"^\.*[\w-][\w.-]*$"  # not only dots: in the path of a url they mean other places
 
 MYSQL_PORTS = {"mysql": 3306, "mariadb": 3306}
 REDIS_PORTS = {"redis": 6379, "valkey": 6379, "rediss": 6379, "valkeys": 6379, "unix": 0}

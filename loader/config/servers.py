@@ -1,5 +1,6 @@
 """The two servers of a config: `SourceConfig` and `TargetConfig`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -157,6 +158,10 @@ class SourceConfig(ServerConfig):
     def address(self) -> str:
         """The server and the database, for people."""
         return f"{self.endpoint}/{self.database}"
+
+    def at_database(self, database: str) -> Self:
+        """The same server and account, with another database."""
+        return self.model_copy(update={"url": replace(self.url, database=database)})
 
     def at_replica(self) -> "SourceConfig | None":
         """The same account at the replica; None if none is configured."""

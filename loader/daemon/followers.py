@@ -1,13 +1,15 @@
-"""The jobs that the daemon follows: one stream of the binlog for all of them, begun again when it fails."""
+"""The jobs that the daemon follows: one stream of the binlog for those of one server, begun again when it fails."""
 
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Kind, LoaderError
 from loader.jobs.follow import Following
+from loader.jobs.streams import by_server
 from loader.pipeline.events import RunListener
 from loader.process import start_thread
 from loader.report.log import Log
@@ -26,9 +28,7 @@ class Followers:
         self._listen = listen
         self._log = log
         self._config: Config | None = None
-        self._following: Following | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._streams: list[_Stream] = []
 
     def set(self, config: Config) -> None:
         """Follow the jobs of this config from now on."""
@@ -37,9 +37,29 @@ class Followers:
         self.stop(LEAVE)
         self._config = config
         jobs = [job for job in config.jobs.values() if job.follow]
-        if jobs:
-            self._stopping = threading.Event()
-            self._thread = start_thread(self._run, config, jobs, self._stopping)
+        self._streams = [_Stream(config, group, self._listen, self._log) for group in by_server(config, jobs)]
+
+    def stop(self, seconds: float | None = None) -> None:
+        """Have all end with their positions stored, and wait until they have."""
+        for stream in self._streams:
+            stream.ask_to_stop()
+        until = None if seconds is None else time.monotonic() + seconds
+        for stream in self._streams:
+            stream.wait(until)
+        self._streams = []
+
+
+class _Stream:
+    """The jobs of one server, followed in a thread that begins again when it fails."""
+
+    def __init__(self, config: Config, jobs: list[JobConfig], listen: Listen, log: Log) -> None:
+        self._config = config
+        self._jobs = jobs
+        self._listen = listen
+        self._log = log
+        self._following: Following | None = None
+        self._stopping = threading.Event()
+        self._thread = start_thread(self._run)
 
     def ask_to_stop(self) -> None:
         """Have it end with its position stored."""
@@ -47,27 +67,24 @@ class Followers:
         if self._following:
             self._following.stop()
 
-    def stop(self, seconds: float | None = None) -> None:
-        """Have it end, and wait until it has."""
-        self.ask_to_stop()
-        if self._thread:
-            self._thread.join(seconds)
-        self._thread = self._following = None
+    def wait(self, until: float | None) -> None:
+        """Wait until it has ended, or until a time on the monotonic clock."""
+        self._thread.join(None if until is None else max(0, until - time.monotonic()))
 
-    def _run(self, config: Config, jobs: list[JobConfig], stopping: threading.Event) -> None:
+    def _run(self) -> None:
         pause = AGAIN_FIRST
-        while not stopping.is_set():
-            following = self._following = Following(config, jobs, self._listen)
-            if stopping.is_set():
+        while not self._stopping.is_set():
+            following = self._following = Following(self._config, self._jobs, self._listen)
+            if self._stopping.is_set():
                 return
             try:
                 following.run()
             except (LoaderError, OSError) as error:
-                if stopping.is_set():
+                if self._stopping.is_set():
                     return
                 is_locked = isinstance(error, LoaderError) and error.kind is Kind.LOCKED
                 wait = LOOK_EVERY if is_locked else pause * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
                 say = self._log.logger()
                 (say.info if is_locked else say.error)("not followed for now", error=str(error), again=round(wait, 1))
-                stopping.wait(wait)
+                self._stopping.wait(wait)
                 pause = AGAIN_FIRST if following.is_following else min(AGAIN_MOST, pause * 2)

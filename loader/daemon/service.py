@@ -21,6 +21,7 @@ from loader.daemon.listeners import ScheduleListener
 from loader.daemon.schedule import Schedule
 from loader.daemon.schedule_logger import ScheduleLogger
 from loader.daemon.systemd import notify, watchdog
+from loader.daemon.tables import TableWatch
 from loader.doctor.findings import clock
 from loader.errors import ConfigError, LoaderError, Paused, StateError, TargetError
 from loader.jobs.execute import execute
@@ -59,7 +60,8 @@ class Daemon:
     """Runs the jobs of a config that have a schedule."""
 
     def __init__(self, files: Sequence[Path], log: Log, config: Config) -> None:
-        self.config = self._before = config
+        self._tables = TableWatch(config, log)
+        self.config = self._before = config = self._tables.config
         timed(config)
         self.serving = Serving(config, self)
         self._clocks = Clocks()
@@ -121,6 +123,8 @@ class Daemon:
             return 0
 
     def _beat(self) -> None:
+        if config := self._tables.poll():
+            self._take(config)
         self.schedule.beat()
         if late := self.serving.backlog.news():
             self._say.warning("schedules are not kept", why=late)
@@ -232,8 +236,8 @@ class Daemon:
         """Reload the config; a broken one is refused, and the old one kept."""
         notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
         try:
-            config = load_config(self._files)
-            jobs = timed(config)
+            config = self._tables.set(load_config(self._files))
+            timed(config)
         except (LoaderError, OSError) as error:
             for line in str(error).splitlines():
                 self._say.error("config refused, the old one is kept", error=line)
@@ -241,12 +245,17 @@ class Daemon:
             return
         if config.daemon.listen != self.config.daemon.listen:
             self._say.warning("daemon.listen takes effect when the daemon is restarted")
+        self._take(config)
+        self._say.info("config reloaded", jobs=len(timed(config)))
+
+    def _take(self, config: Config) -> None:
+        """Work by this config from now on."""
+        jobs = timed(config)
         self._before, self.config = self.config, config
         self.serving.configure(config)
         self.schedule.set_places(config.daemon.jobs_at_once)
         self.schedule.set(jobs)
         self._followers.set(config)
-        self._say.info("config reloaded", jobs=len(jobs))
         notify(READY=1, STATUS=_scheduled(jobs))
 
     def _stop(self, number: int) -> None:

@@ -48,7 +48,7 @@ class BinlogProbe:
 
 def checked(mysql: MysqlProbe) -> Iterator[Finding]:
     """All that can be seen of the binlog without a job's table; nothing if no job follows it."""
-    jobs = [job for job in mysql.settings.jobs.values() if job.follow]
+    jobs = [job for job in mysql.jobs if job.follow]
     if not jobs:
         return
     names = ", ".join(f"'{name}'" for name in VARIABLES)
@@ -78,7 +78,8 @@ def _binlog(probe: BinlogProbe) -> Iterator[Finding]:
     if probe.is_mariadb and not snapshot_position(probe.mysql.source)[0]:
         fine = False
         yield fail("a snapshot does not say where in the binlog it is", "use MariaDB 10.5 or newer")
-    if (database := probe.mysql.settings.source.database) and _is_left_out(probe, database):
+    databases = dict.fromkeys(probe.mysql.settings.source_of(job).database for job in probe.jobs)
+    for database in (each for each in databases if each and _is_left_out(probe, each)):
         fine = False
         yield fail(
             f"the binlog leaves database {database} out (binlog_do_db, binlog_ignore_db)",

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from loader.config.load import Config
@@ -17,6 +18,9 @@ from loader.doctor import job as doctor_job
 from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
 from loader.doctor.findings import Check, Finding, examine, ok, warn
+from loader.doctor.mysql import MysqlProbe
+from loader.errors import LoaderError
+from loader.mysql.connection import Connection
 from loader.wire.codec import COMPILED
 from loader.words import counted
 
@@ -32,18 +36,53 @@ class Written:
     files: Sequence[Path]
 
 
+class Sources:
+    """The connections to all sources, and to databases of theirs that jobs read from."""
+
+    def __init__(self, settings: Config, stack: ExitStack) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._reached: dict[str, MysqlProbe] = {}
+        self._databases: dict[tuple[str, str], MysqlProbe] = {}
+
+    def checked(self, name: str) -> Iterator[Finding]:
+        """The findings of one source; if it has a name, each says it."""
+        found = doctor_mysql.reach(self._settings, name)
+        if isinstance(found, Finding):
+            findings = [replace(found, check=f"{doctor_mysql.SIDE}.login"), *doctor_mysql.skipped()]
+            yield from (_of_source(name, each) for each in findings)
+            return
+        self._stack.enter_context(found.source)
+        self._reached[name] = found
+        for each in chain(doctor_mysql.checked(found), doctor_binlog.checked(found)):
+            yield _of_source(name, each)
+
+    def probe_of(self, job: JobConfig) -> MysqlProbe | None:
+        """The connection that a job reads through; None if its source was not reached."""
+        source, database = job.origin.source, job.origin.database
+        reached = self._reached.get(source)
+        if not reached or not database:
+            return reached
+        if (source, database) not in self._databases:
+            try:
+                connection = self._stack.enter_context(Connection(self._settings.source_of(job)))
+            except LoaderError:  # the account may not use it, which reading the table would not say better
+                return reached
+            self._databases[source, database] = replace(reached, source=connection)
+        return self._databases[source, database]
+
+
+def _of_source(name: str, finding: Finding) -> Finding:
+    return replace(finding, seen=f"{name}: {finding.seen}") if name else finding
+
+
 def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig]) -> Iterator[Finding]:
     """The findings, one by one: of the config, of MySQL, of Redis, of each job."""
     yield from examine(SIDE, CHECKS, Written(settings, files))
     with ExitStack() as stack:
-        mysql = doctor_mysql.reach(settings)
-        if isinstance(mysql, Finding):
-            yield replace(mysql, check=f"{doctor_mysql.SIDE}.login")
-            yield from doctor_mysql.skipped()
-        else:
-            stack.enter_context(mysql.source)
-            yield from doctor_mysql.checked(mysql)
-            yield from doctor_binlog.checked(mysql)
+        sources = Sources(settings, stack)
+        for name in settings.named_sources:
+            yield from sources.checked(name)
         redis = doctor_redis.reach(settings)
         if isinstance(redis, Finding):
             yield replace(redis, check=f"{doctor_redis.SIDE}.login")
@@ -55,7 +94,7 @@ def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig])
             yield from doctor_job.checked(
                 settings,
                 job,
-                None if isinstance(mysql, Finding) else mysql,
+                sources.probe_of(job),
                 None if isinstance(redis, Finding) else redis,
             )
 
@@ -70,11 +109,13 @@ def _valid(written: Written) -> Iterator[Finding]:
 def _passwords(written: Written) -> Iterator[Finding]:
     """Whether files with passwords can be read by everybody."""
     fine = True
-    for file in written.settings.source.secret_path, written.settings.target.secret_path:
-        if file and file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+    servers = *written.settings.named_sources.values(), written.settings.target
+    files = [path for server in servers if (path := server.secret_path)]
+    for file in dict.fromkeys(files):
+        if file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             fine = False
             yield warn(f"{file} is open to every user of this machine", f"chmod o= {file}")
-    if fine and (written.settings.source.secret_path or written.settings.target.secret_path):
+    if fine and files:
         yield ok("files with passwords are not open to everybody")
 
 

@@ -57,7 +57,7 @@ def checked(settings: Config, job: JobConfig, mysql: MysqlProbe | None, redis: R
 
 def _plan(settings: Config, job: JobConfig, mysql: MysqlProbe) -> PlannedJob | Finding:
     """The job fitted to its table, or why it does not fit."""
-    database = quote(settings.source.database)
+    database = quote(settings.source_of(job).database)
     try:
         return PlannedJob(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:

@@ -36,7 +36,7 @@ def _key(planned: PlannedJob) -> Iterator[Finding]:
 
 
 def _untold(planned: PlannedJob, key: FollowedKey) -> Iterator[Finding]:
-    zone = planned.settings.source.time_zone
+    zone = planned.settings.source_of(planned.job).time_zone
     for column in key.columns:
         try:
             check_column(column, zone_of(zone) if zone else None)

@@ -28,7 +28,7 @@ class PlannedJob:
     @property
     def address(self) -> str:
         """The table as SQL names it anywhere."""
-        return f"{quote(self.settings.source.database)}.{quote(self.table.name)}"
+        return f"{quote(self.settings.source_of(self.job).database)}.{quote(self.table.name)}"
 
     def alter(self, change: str) -> str:
         """The SQL that alters the table; MariaDB must be told to keep its history."""

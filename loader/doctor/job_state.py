@@ -110,7 +110,7 @@ def _rejects(kept: JobState) -> Iterator[Finding]:
 @_readable
 def _name(kept: JobState) -> Iterator[Finding]:
     """Whether the job's name belongs to another config in this target."""
-    refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source, kept.job))
+    refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source_of(kept.job), kept.job))
     if refusal:
         yield fail(refusal, f"loader sync {kept.job.name} --restart  # if the job has moved")
     else:

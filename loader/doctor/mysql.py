@@ -23,11 +23,18 @@ ZONES = frozenset({"UTC", "GMT", "Etc/UTC", "+00:00"})
 
 @dataclass(frozen=True, slots=True)
 class MysqlProbe:
-    """A connection to MySQL, and its account as SQL spells it."""
+    """A connection to one of the sources, by its `name`, and its account as SQL spells it."""
 
     settings: Config
     source: Connection
     account: str
+    config: SourceConfig
+    name: str = ""
+
+    @property
+    def jobs(self) -> list[JobConfig]:
+        """The jobs that read from it."""
+        return [job for job in self.settings.jobs.values() if job.origin.source == self.name]
 
     def ask(self, sql: str) -> tuple[str, ...]:
         """The only row of a statement; NULL is empty."""
@@ -35,14 +42,15 @@ class MysqlProbe:
         return tuple(value or "" for value in row)
 
 
-def reach(settings: Config) -> MysqlProbe | Finding:
-    """Log in, or return the finding that says why not."""
+def reach(settings: Config, name: str = "") -> MysqlProbe | Finding:
+    """Log in to a source, or return the finding that says why not."""
+    config = settings.named_sources[name]
     try:
-        source = Connection(settings.source)
+        source = Connection(config)
         (account,) = source.single("SELECT CURRENT_USER()")
     except LoaderError as error:
-        return fail(str(error), _login_fix(settings.source, error))
-    return MysqlProbe(settings, source, _quoted(str(account)))
+        return fail(str(error), _login_fix(config, error))
+    return MysqlProbe(settings, source, _quoted(str(account)), config, name)
 
 
 def checked(patient: MysqlProbe) -> Iterator[Finding]:
@@ -86,7 +94,7 @@ def _login(patient: MysqlProbe) -> Iterator[Finding]:
 
 
 def _tls(patient: MysqlProbe) -> Iterator[Finding]:
-    settings = patient.settings.source
+    settings = patient.config
     _, cipher = patient.ask("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
     if cipher and settings.tls_verify:
         yield ok(f"in use, {cipher}")
@@ -118,7 +126,7 @@ def _time_zone(patient: MysqlProbe) -> Iterator[Finding]:
     )
     known = "named zones work" if named else "named zones are not loaded"
     here = f"SYSTEM, which is {system}" if zone == "SYSTEM" else zone
-    if patient.settings.source.time_zone or (system if zone == "SYSTEM" else zone) in ZONES:
+    if patient.config.time_zone or (system if zone == "SYSTEM" else zone) in ZONES:
         yield ok(f"{here}; {known}")
     else:
         yield warn(
@@ -129,7 +137,7 @@ def _time_zone(patient: MysqlProbe) -> Iterator[Finding]:
 
 def _packet(patient: MysqlProbe) -> Iterator[Finding]:
     (most,) = map(int, patient.ask("SELECT @@max_allowed_packet"))
-    cut = ", which limits GROUP_CONCAT" if any(map(_concatenates, patient.settings.jobs.values())) else ""
+    cut = ", which limits GROUP_CONCAT" if any(map(_concatenates, patient.jobs)) else ""
     if most < PACKET:
         yield warn(
             f"max_allowed_packet is {most:,} bytes{cut}: statements of verify may be longer",
@@ -149,7 +157,7 @@ def _connections(patient: MysqlProbe) -> Iterator[Finding]:
     """Whether the account may connect, and send statements, as often as runs do."""
     settings = patient.settings
     most = patient.source.most_connections()
-    together = min(settings.daemon.jobs_at_once, sum(bool(job.schedule) for job in settings.jobs.values()))
+    together = min(settings.daemon.jobs_at_once, sum(bool(job.schedule) for job in patient.jobs))
     needed, all_needed = 1 + WORKERS, together * (1 + WORKERS) + 1
     takes = f"a run takes {needed}, one for each of {WORKERS} workers and one more"
     takes += f", the daemon up to {all_needed}" if together else ""
@@ -181,7 +189,7 @@ def _definition(patient: MysqlProbe) -> str:
 
 def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
     """Whether open transactions and running statements are visible, which an incremental sync needs."""
-    jobs = [job for job in patient.settings.jobs.values() if job.incremental]
+    jobs = [job for job in patient.jobs if job.incremental]
     if not jobs:
         return
     names = ", ".join(job.name for job in jobs)
@@ -207,7 +215,7 @@ def _transactions(patient: MysqlProbe) -> Iterator[Finding]:
 
 
 def _replica(patient: MysqlProbe) -> Iterator[Finding]:
-    settings = patient.settings.source.at_replica()
+    settings = patient.config.at_replica()
     if settings is None:
         return
     right = "REPLICA MONITOR" if "MariaDB" in patient.ask("SELECT VERSION()")[0] else "REPLICATION CLIENT"

@@ -59,7 +59,7 @@ def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
         return
     settings, job = ends.settings, ends.plan.job
     with passing():  # the next run does it
-        ends.claims.take(claim_of(settings.source, job))
+        ends.claims.take(claim_of(ends.source_config, job))
         if not ends.plan.field_names <= ends.known_fields:
             StateStore(ends.target, job.name).add_fields(ends.plan.field_names)
     most = MAX_DELETE if prune is None and run.prunes else prune

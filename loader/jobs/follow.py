@@ -140,7 +140,7 @@ class Following:
     def _guard(self, context: JobContext, stack: ExitStack) -> LoadGuard:
         """What says whether MySQL has too much to do."""
         options = self._options
-        guard = LoadGuard(self._settings.source, context.fetch, options.max_load, options.max_lag)
+        guard = LoadGuard(context.source_config, context.fetch, options.max_load, options.max_lag)
         stack.callback(guard.close)
         return guard
 
@@ -185,7 +185,8 @@ class Following:
 
     def _try_reading(self, position: Position, run: str) -> None:
         """Raise now what would come once all rows are read: that the account lacks a right, for example."""
-        with BinlogStream(Connection(self._settings.source), position, self._replica(run), {}) as stream:
+        source = self._settings.source_of(self._jobs[0])
+        with BinlogStream(Connection(source), position, self._replica(run), {}) as stream:
             stream.read()
 
     def _replica(self, run: str) -> Replica:
@@ -294,7 +295,7 @@ def _first(now: Origin, facts: Mapping[str, str], why: str) -> FollowedPosition:
 def _key_of(context: JobContext) -> FollowedKey:
     """The columns of the job's key in the followed table; a `PlanError` if the binlog does not tell their texts."""
     key = context.on_side_connection(lambda source: followed_key(source, context.plan, context.table))
-    zone = context.settings.source.time_zone
+    zone = context.source_config.time_zone
     for column in key.columns:
         check_column(column, zone_of(zone) if zone else None)
     return key

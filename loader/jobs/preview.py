@@ -41,7 +41,7 @@ def preview(settings: Config, job: JobConfig) -> Preview:
 
 def _preview(ends: JobContext) -> Preview:
     job = ends.plan.job
-    with Connection(ends.settings.source) as source:
+    with Connection(ends.source_config) as source:
         if job.follow:
             followed_key(source, ends.plan, ends.table)
         sink = CollectingWriter(ends.target, keep=True)

@@ -111,7 +111,7 @@ class JobSession:
 
     def on_source(self, action: Callable[[Connection], T]) -> T:
         """Do something on the connection to MySQL, once; a failure drops the connection."""
-        self._source = self._source or self._context.pool.source(self._settings.source)
+        self._source = self._source or self._context.pool.source(self._context.source_config)
         try:
             return action(self._source)
         except BaseException:

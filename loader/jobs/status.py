@@ -1,6 +1,6 @@
 """The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -89,6 +89,8 @@ class JobStatus:
     former: RunRecord | None = None
     unread: tuple[str, ...] = ()
     follow: FollowState | None = None  # of a job that has a position
+    parts: Mapping[JobState, int] | None = None  # how many are in which state, of a job whose parts are told as one
+    failed: tuple[str, ...] = ()  # parts of it
 
     @property
     def follow_lag(self) -> float | None:
@@ -147,7 +149,7 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
 def job_statuses(target: RedisClient, settings: Config, jobs: Sequence[JobConfig]) -> list[JobStatus]:
     """The status of jobs, asked for with one pipeline for each node."""
     replies = Prefetched(target, (question for job in jobs for question in questions(job)))
-    return [job_status(replies, settings.source, job) for job in jobs]
+    return [job_status(replies, settings.source_of(job), job) for job in jobs]
 
 
 def attention(status: JobStatus) -> int:

@@ -29,9 +29,9 @@ def at_once(config: Config, jobs: Sequence[JobConfig], options: Options) -> int:
     if options.rate or len(jobs) < 2:
         return 1
     count = min(options.workers, len(jobs))
-    for source in dict.fromkeys(config.source for _ in jobs):
+    for name in dict.fromkeys(job.origin.source for job in jobs):
         with suppress(LoaderError):  # each run says so
-            connection = options.pool.source(source)
+            connection = options.pool.source(config.named_sources[name])
             try:
                 most = connection.most_connections()
             finally:

@@ -17,6 +17,8 @@ from loader.mysql.errors import NO_PROCESS, code_of, text_of
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
 from loader.mysql.sql import quote
 
+TableName = tuple[str, str]  # its database and its own
+SYSTEM_DATABASES = "('information_schema', 'mysql', 'performance_schema', 'sys')"
 THIS_TABLE = "table_schema = DATABASE() AND table_name = %s"
 # Why MySQL does not read along an index, a word of `Bar`; fields unknown to older servers are in comments they skip.
 BAR = (
@@ -90,6 +92,18 @@ def listing(connection: Connection) -> list[TableSummary]:
         )
         for name, kind, rows, size, comment in tables
     ]
+
+
+@understood
+def base_tables(connection: Connection, *, everywhere: bool) -> list[TableName]:
+    """Database and name of each table, no views, in the connection's database, or in all but the server's own."""
+    within = f"NOT IN {SYSTEM_DATABASES}" if everywhere else "= DATABASE()"
+    rows = connection.fetch(
+        "SELECT table_schema, table_name FROM information_schema.tables"
+        f" WHERE table_schema {within} AND table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')"
+        " ORDER BY table_schema, table_name"
+    )
+    return [(str(database), str(name)) for database, name in rows]
 
 
 @understood

@@ -24,6 +24,7 @@ from loader.mysql import session
 from loader.mysql.errors import code_of
 from loader.mysql.failures import ASKING, CONNECTING, Nonsense, failure_of
 from loader.mysql.login import LoginConnection
+from loader.mysql.sql import quote
 from loader.mysql.stream import PacketBuffer, PacketReader, Stream, WatchedSocket, keep_alive
 from loader.net.limit import allowed, until
 from loader.net.tls import client_context
@@ -207,6 +208,14 @@ class Connection:
             if [len(row) for row in rows] != [columns]:
                 raise Nonsense(f"{len(rows)} rows instead of one with {columns} columns")
             return rows[0]
+
+    def use(self, database: str) -> None:
+        """Make a database the one that names of tables are of, also after the connection was replaced."""
+        if database != self.database:
+            self.fetch(f"USE {quote(database)}")
+            self.database = database
+            self._settings = self._settings.at_database(database)
+            self.asked = self._settings, self.asked[1]
 
     @understood
     def lag(self) -> int | None:

@@ -166,7 +166,7 @@ class Plan:
             told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
         walk = chunk_columns(table, self.key_columns if self.job.changed_only else None)
         before, after = [column.name for column in (self.whole or self).walk], [column.name for column in walk]
-        if not self.job.key:
+        if not self.job.key or self.job.is_placed:
             before, after = [*before, *self.key_columns], [*after, *table.primary_key]
         if before != after and not told:
             told.append("it has another key")

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from loader.config.models import JobConfig
 from loader.config.parsers import KeyParts
+from loader.config.parts import PRIMARY_KEY, with_primary_key
 from loader.config.statement import hexed_columns, no_query, one_statement, tokens_of, unquoted
 from loader.errors import ConfigError, PlanError
 from loader.model import Column, Layout, Table
@@ -141,6 +142,14 @@ def _words(expressions: Iterable[str]) -> frozenset[str]:
 
 
 def _key_template(job: JobConfig, table: Table) -> KeyParts:
+    wants_primary_key = job.is_placed and any(column == PRIMARY_KEY for _, column in job.key_parts)
+    if wants_primary_key and not table.primary_key:
+        raise PlanError(
+            f"job {job.name!r}: table {table.name!r} has no primary key, which {{pk}} in its key stands for:"
+            " exclude it, and give it a job with its own key"
+        )
+    if wants_primary_key:
+        return with_primary_key(job.key_parts, table.primary_key)
     if job.key_parts:
         return job.key_parts
     if not table.primary_key:

@@ -48,7 +48,7 @@ class Dispatcher:
         self._lost = LostChunks(context, state, self._account, self._pool.give)
         self._withdrawn: set[int] = set()  # chunks that no worker may begin any more
         self._stop: Stopped | None = None  # what a signal asked for
-        self._guard = LoadGuard(context.settings.source, context.fetch, options.max_load, options.max_lag)
+        self._guard = LoadGuard(context.source_config, context.fetch, options.max_load, options.max_lag)
         self._looked = 0.0
 
     def __enter__(self) -> Self:
@@ -175,7 +175,7 @@ class Dispatcher:
 
     def _worker(self, number: int) -> ChunkWorker:
         plan, target, markers = self._state.plan, self._context.target, self._state.masters.markers
-        way = self._context.settings.source, plan, target, self._throttle
+        way = self._context.source_config, plan, target, self._throttle
         pool = self._context.pool
         if markers is None:
             return ChunkWorker(*way, pool=pool, dry_run=True)

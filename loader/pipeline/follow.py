@@ -109,7 +109,7 @@ class Follower:
         self._by_table: dict[TableName, list[FollowedJob]] = {}
         for job in jobs:
             self._by_table.setdefault(job.table, []).append(job)
-        self._settings = jobs[0].context.settings.source
+        self._settings = jobs[0].context.source_config
         self._resume = start
         self._large: LargeTransactions = {}
         self._server = now.server

@@ -76,13 +76,13 @@ class FollowedJob:
         self._slots: SlotMap | None = None
         self._writer: PipelineWriter | None = None
         self._owed: list[ChangedKeys] = []  # was written, and is lost
-        zone = context.settings.source.time_zone
+        zone = context.source_config.time_zone
         self._zone = zone_of(zone) if zone else None  # of the sessions that read rows
 
     @property
     def table(self) -> tuple[str, str]:
         """Database and table whose changes count."""
-        return self.context.settings.source.database, self.key.table.name
+        return self.context.source_config.database, self.key.table.name
 
     @property
     def position(self) -> FollowedPosition:
@@ -122,6 +122,7 @@ class FollowedJob:
 
     def flush(self, changed: Sequence[ChangedKeys], source: Connection) -> None:
         """Read the rows of these keys again, write them, and delete the hashes of those that are gone."""
+        source.use(self.table[0])
         grant = self.context.throttle.grant()
         values = self._values(changed)
         writer = self._open_writer(grant)
@@ -139,6 +140,7 @@ class FollowedJob:
 
     def check(self, source: Connection) -> None:
         """Raise `StartOver` if the table is no longer what the plan was made for."""
+        source.use(self.table[0])  # jobs of other databases share the connection
         check_table(self.context.plan, source)
         self.key.check(source)
 

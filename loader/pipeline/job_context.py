@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
+from loader.config.parts import with_primary_key
+from loader.config.servers import SourceConfig
 from loader.errors import Kind, LoaderError, PlanError, Retry, SourceError
 from loader.model import Table
 from loader.mysql import catalog
@@ -146,7 +148,7 @@ class JobContext:
         if foresees:
             self.target.foresee(questions(job.name))
         if not moved:
-            self.claims.check(claim_of(self.settings.source, job))
+            self.claims.check(claim_of(self.source_config, job))
 
     def share(self, other: "JobContext") -> None:
         """Work under the lock of another context, which opened this one `beside` its own, and releases it."""
@@ -154,6 +156,11 @@ class JobContext:
         other.rest()
         self.target.fences.shut_out(self._held.strangers)
         self._heed(self._held)
+
+    @property
+    def source_config(self) -> SourceConfig:
+        """The source of the job, with the database of its table."""
+        return self.settings.source_of(self.plan.job)
 
     @property
     def held(self) -> Lock:
@@ -204,7 +211,7 @@ class JobContext:
         """
         most = self.on_side_connection(lambda source: source.most_connections())
         if most == 1:
-            source = self.settings.source
+            source = self.source_config
             raise SourceError(
                 f"mysql {source.address}: the account may have 1 connection at a time (max_user_connections), but this"
                 f" takes {1 + wanted}, or at least 2: {more_connections(source.user or '', 1 + wanted)}",
@@ -223,7 +230,7 @@ class JobContext:
 
         def attempt() -> T:
             if self._scout is None:
-                self._scout = self.pool.source(self.settings.source, SCOUT_TIME)
+                self._scout = self.pool.source(self.source_config, SCOUT_TIME)
             try:
                 return action(self._scout)
             except LoaderError:
@@ -268,7 +275,7 @@ def open_job(
     throttle = Throttle(options.rate, options.halt)
 
     def look() -> tuple[Connection, Table, Plan]:
-        source = options.pool.source(settings.source)
+        source = options.pool.source(settings.source_of(job))
         try:
             return source, *read_plan(source, job, options)
         except BaseException as error:
@@ -334,6 +341,11 @@ def _has_mortal(target: RedisClient, jobs: Collection[str]) -> bool:
 
 def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Table, Plan]:
     """Read the table, or the query's result columns, and fit the job to it; MySQL has then accepted the statement."""
+    if job.is_open:
+        raise PlanError(
+            f"job {job.name!r}: mysql {source.address}: no table of {source.database} was found that matches"
+            f" {', '.join(job.tables or ())}: change its tables, or run it again if MySQL was away until now"
+        )
     table = catalog.table(source, job.table) if job.table else catalog.result(source, peek(query_of(job), 0), job.name)
     try:
         plan = make_plan(job, table, where=options.where, key_range=options.key_range, shard=options.shard)
@@ -351,7 +363,8 @@ def _check_seen(source: Connection, job: JobConfig, table: Table, *, failed: boo
         return
     incremental = [job.incremental.column] if job.incremental else []
     fields = job.fields if isinstance(job.fields, tuple) else ()
-    key = [name for _, name in job.key_parts if name] or table.primary_key
+    parts = with_primary_key(job.key_parts, table.primary_key) if job.is_placed else job.key_parts
+    key = [name for _, name in parts if name] or table.primary_key
     unseen = [name for name in dict.fromkeys([*key, *fields, *incremental]) if table.column(name) is None]
     whole = failed or job.fields is None
     if not unseen and not whole:

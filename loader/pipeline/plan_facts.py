@@ -25,7 +25,7 @@ class PlanFacts:
 
     def of(self, plan: Plan) -> dict[str, str]:
         """All facts of a run with that plan, by name."""
-        source = self._context.settings.source
+        source = self._context.source_config
         return plan.facts() | {"source": source.address, "time zone": str(source.time_zone)} | self._place
 
     def check_table(self, plan: Plan) -> None:
@@ -42,7 +42,7 @@ class PlanFacts:
         """
         if not self._job.table or not (self._job.incremental or self._resumes):
             return {}
-        if self._context.settings.source.time_zone:
+        if self._context.source_config.time_zone:
             return self._identity
         ((zone,),) = self._context.fetch("SELECT @@SESSION.time_zone")
         return self._identity | {"server's time zone": str(zone)}

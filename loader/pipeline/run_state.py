@@ -131,7 +131,7 @@ class RunState:
         """Begin a new run."""
         context = self._context
         if self._options.resume:
-            check_capacity(self.plan, context.settings.source, context.target, context.throttle, context.pool)
+            check_capacity(self.plan, context.source_config, context.target, context.throttle, context.pool)
             self.store.void()  # else the new markers would vouch for it
         # Marked before the existing state is checked: a master that is emptied in between is noticed by one or the
         # other.

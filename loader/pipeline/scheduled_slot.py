@@ -21,7 +21,7 @@ class ScheduledSlot:
         self._slot = slot
         self._job = context.plan.job.name
         self._tidy = tidy
-        self._fingerprint = fingerprint(context.settings.source, context.plan.job)
+        self._fingerprint = fingerprint(context.source_config, context.plan.job)
         self._schedule = ScheduleState(context.target, self._job)
 
     def begin(self) -> Iterator[str]:

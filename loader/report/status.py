@@ -33,7 +33,7 @@ COLORS: Mapping[str, int] = {
 def status_document(status: JobStatus) -> dict[str, Any]:
     """The JSON document of a job's state, `loader.status/v1`; ages in seconds."""
     success = status.success
-    return {
+    document = {
         "schema": "loader.status/v1",
         "job": status.job,
         "state": status.state,
@@ -53,6 +53,10 @@ def status_document(status: JobStatus) -> dict[str, Any]:
         "problem": "; ".join(problems_of(status)) or None,
         "follow": _follow_document(status),
     }
+    if status.parts:
+        document["parts"] = {"total": sum(status.parts.values())} | {str(each): n for each, n in status.parts.items()}
+        document["failed"] = list(status.failed)
+    return document
 
 
 def _follow_document(status: JobStatus) -> dict[str, Any] | None:
@@ -163,7 +167,8 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 
 def _below(status: JobStatus) -> list[str]:
-    lines = [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
+    lines = [_parts_text(status)] if status.parts else []
+    lines += [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
     if status.follow:
         lines.append(_follow_text(status.follow, status.follow_lag))
     if status.paused:
@@ -175,6 +180,14 @@ def _below(status: JobStatus) -> list[str]:
     if status.last and status.last.error and not status.holders:
         lines.append(status.last.error)
     return lines
+
+
+def _parts_text(status: JobStatus) -> str:
+    parts = status.parts or {}
+    counts = ", ".join(f"{count:,} {state}" for state, count in parts.items())
+    more = f" and {len(status.failed) - NAMED:,} more" if len(status.failed) > NAMED else ""
+    failed = f"; failed: {', '.join(status.failed[:NAMED])}{more}" if status.failed else ""
+    return f"{counted(sum(parts.values()), 'part')}: {counts}{failed}"
 
 
 def _follow_text(follow: FollowState, lag: float | None) -> str:

@@ -175,7 +175,7 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Re
     """
     failures: list[Exception] = []
     patience = AWAY_TIME if run.outcome.is_unreachable else ANSWER_TIME
-    entry = entry_of(run, partial=partial, of=fingerprint(settings.source, job))
+    entry = entry_of(run, partial=partial, of=fingerprint(settings.source_of(job), job))
     took = time.monotonic() - run.started
 
     def write() -> None:
@@ -233,12 +233,12 @@ def was_loaded(settings: Config, job: JobConfig) -> bool:
         return False
 
 
-def successes(target: RedisClient, source: SourceConfig, jobs: Mapping[str, JobConfig]) -> dict[str, float]:
+def successes(target: RedisClient, config: Config) -> dict[str, float]:
     """When each job, as configured now, last succeeded, in seconds since 1970; jobs that never did are left out."""
     found = {}
-    for name, job in jobs.items():
+    for name, job in config.jobs.items():
         with suppress(StateError):  # reported by the status of the job
-            if (entry := History(target, name).success()) and is_of(entry, source, job):
+            if (entry := History(target, name).success()) and is_of(entry, config.source_of(job), job):
                 found[name] = entry.ended
     return found
 

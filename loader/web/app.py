@@ -35,7 +35,7 @@ class Serving:
         self.record = RunTracker()
         self.backlog = Backlog(config)
         self.metrics.count_behind(lambda: len(self.backlog.behind))
-        self.health = Health(config.source, config.target)
+        self.health = Health(config.named_sources.values(), config.target)
         self._dashboard = Dashboard(config, self.record, self.health, self.backlog)
         self._ended = threading.Event()
         self._access = Auth()
@@ -59,7 +59,7 @@ class Serving:
     def configure(self, config: Config) -> None:
         """Keep only metrics of this config's jobs, and check the health of its servers."""
         self._config = config
-        self.health.configure(config.source, config.target)
+        self.health.configure(config.named_sources.values(), config.target)
         self.backlog.configure(config)
         self._dashboard.configure(config)
         token = config.daemon.token
@@ -90,7 +90,7 @@ class Serving:
         settings = config.target.within()
         while not self._ended.is_set() and config is self._config:
             with suppress(LoaderError, OSError), RedisClient(settings) as target:
-                self.metrics.recall(successes(target, config.source, config.jobs))
+                self.metrics.recall(successes(target, config))
                 self._dashboard.seed(target)
                 return
             self._ended.wait(RECALL_EVERY)

@@ -95,20 +95,19 @@ class Dashboard:
         if cluster and time.time() - poll.at > job_states.STALE:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target has not answered yet"]
-        source, target = config.source, config.target
+        target = config.target
         parts: dict[str, list[str]] = {}
         jobs = []
         for name, job in config.jobs.items():
-            part_of = getattr(job, "part_of", None) or ""
-            if part_of:
-                parts.setdefault(part_of, []).append(name)
-            jobs.append(states.view(job, part_of=part_of, rates=not part_of))
+            if job.part_of:
+                parts.setdefault(job.part_of, []).append(name)
+            jobs.append(states.view(job, part_of=job.part_of, rates=not job.part_of))
         return Overview(
             now=now,
             seen=poll.at and poll.at + states.ahead,
             started=self._tracker.since + states.ahead,
             host=self._host,
-            source=source.address,
+            source=", ".join(source.address for source in config.named_sources.values()),
             target=target.endpoint,
             jobs=tuple(jobs),
             cluster=cluster,

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
@@ -18,19 +18,18 @@ AT_ONCE = 8  # servers asked at the same time
 class Health:
     """Checks MySQL and each master of Redis, on new connections; a reload of the config may replace `settings`."""
 
-    def __init__(self, source: SourceConfig, target: TargetConfig) -> None:
+    def __init__(self, sources: Iterable[SourceConfig], target: TargetConfig) -> None:
         self._asking = threading.Lock()  # held while servers are asked
         self._lock = threading.Lock()  # of the settings and the answer, never held for long
         self._looked = float("-inf")
         self._reasons: list[str] = []
         self._stopping = False
-        self.configure(source, target)
+        self.configure(sources, target)
 
-    def configure(self, source: SourceConfig, target: TargetConfig) -> None:
+    def configure(self, sources: Iterable[SourceConfig], target: TargetConfig) -> None:
         """Check these servers from now on."""
-        short = {"connect_timeout": min(ANSWER_TIME, source.connect_timeout), "read_timeout": ANSWER_TIME}
         with self._lock:
-            self._source = source.model_copy(update=short)
+            self._sources = [_brief(source) for source in sources]
             self._target = target.within()
             self._looked = float("-inf")
 
@@ -44,20 +43,20 @@ class Health:
             return ["the daemon is stopping"]
         with self._asking:
             with self._lock:
-                source, target = self._source, self._target
+                sources, target = self._sources, self._target
                 if time.monotonic() - self._looked < FRESH:
                     return list(self._reasons)
-            reasons = self._ask(source, target)
+            reasons = self._ask(sources, target)
             with self._lock:
-                if source is self._source and target is self._target:  # else of servers that are no longer checked
+                if sources is self._sources and target is self._target:  # else of servers that are no longer checked
                     self._reasons, self._looked = reasons, time.monotonic()
             return list(reasons)
 
-    def _ask(self, source: SourceConfig, target: TargetConfig) -> list[str]:
+    def _ask(self, sources: Sequence[SourceConfig], target: TargetConfig) -> list[str]:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            mysql = pool.submit(_reason, lambda: self._ask_source(source))
+            asked = [pool.submit(_reason, partial(self._ask_source, source)) for source in sources]
             redis = self._ask_target(pool, target)
-            return [*filter(None, [mysql.result()]), *redis]
+            return [*filter(None, (each.result() for each in asked)), *redis]
 
     def _ask_source(self, settings: SourceConfig) -> None:
         with Connection(settings) as source:
@@ -75,6 +74,12 @@ class Health:
                 wait(asked)
 
         return [*filter(None, [_reason(ask), *(each.result() for each in asked)])]
+
+
+def _brief(source: SourceConfig) -> SourceConfig:
+    """The same server, with little time to answer."""
+    short = {"connect_timeout": min(ANSWER_TIME, source.connect_timeout), "read_timeout": ANSWER_TIME}
+    return source.model_copy(update=short)
 
 
 def _reason(action: Callable[[], object]) -> str:

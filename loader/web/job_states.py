@@ -102,7 +102,7 @@ class JobStates:
             replies = Prefetched(target, (question for job in jobs for question in questions(job)))
             for job in jobs:
                 try:
-                    status = job_status(replies, self._config.source, job)
+                    status = job_status(replies, self._config.source_of(job), job)
                     self._heard[job.name], self.ahead = time.monotonic(), status.now - time.time()
                     self._statuses[job.name] = status
                     yield from (f"job {job.name}: {unread}" for unread in status.unread)

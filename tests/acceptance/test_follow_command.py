@@ -1,11 +1,12 @@
 """`loader follow` as a person runs it: its streams, its exit codes, and what it leaves behind."""
 
+import json
 import signal
 import threading
 
 import pytest
 
-from loader.lab.process import wait
+from loader.lab.process import free_ports, wait
 from support.binlog import BinlogServer
 from support.command import MARK, Desk, finish
 
@@ -180,3 +181,30 @@ def test_sigkill(server, desk):
     verified = desk.run("verify", "stu", "-o", "json")
 
     assert (again.code, verified.code, verified.document["rows"]) == (0, 0, 190)
+
+
+def test_several_servers(server, desk):
+    """Tables of one server, in any of its databases, share a stream; a server that is away does not stop the others."""
+    server.sql(
+        "CREATE DATABASE IF NOT EXISTS second",
+        "GRANT SELECT ON second.* TO loader@'%'",
+        "DROP TABLE IF EXISTS second.stu_2",
+        "CREATE TABLE second.stu_2 (sid INT PRIMARY KEY, sname VARCHAR(30))",
+        "INSERT INTO second.stu_2 VALUES (1, 'a'), (2, 'b')",
+    )
+    (port,) = free_ports(1)
+    away = {"url": f"mysql://loader@127.0.0.1:{port}/test"}
+    job = {"source": ["here", "away"], "tables": ["test.stu", "second.stu_?"], "key": "{source}:{table}_{pk}"}
+    text = json.loads((desk.directory / "loader.yaml").read_text(encoding="utf-8"))
+    here = text.pop("source")
+    desk.text(json.dumps(text | {"sources": {"here": here, "away": away}, "jobs": {"all": job}}))
+    first = desk.run("follow", "--all", "--until-caught-up", "-o", "json")
+    server.sql("UPDATE second.stu_2 SET sname = 'new' WHERE sid = 2", "DELETE FROM stu WHERE sid = 8")
+    second = desk.run("follow", "--all", "--until-caught-up", "-o", "json")
+
+    assert (first.code, second.code) == (4, 4)
+    assert f"127.0.0.1:{port}" in second.err
+    counts = {each["job"]: (each["written"], each["deleted"]) for each in second.documents}
+    assert counts == {"all/here/test/stu": (0, 1), "all/here/second/stu_2": (1, 0)}
+    assert len({json.dumps(each["position"]) for each in second.documents}) == 1
+    assert desk.world.hashes()[b"here:stu_2_2"][b"sname"] == b"new"

@@ -53,7 +53,7 @@ def survey_of():
 
     def make(config):
         record = RunTracker()
-        surveys.append(Dashboard(config, record, Health(config.source, config.target)))
+        surveys.append(Dashboard(config, record, Health([config.source], config.target)))
         return surveys[-1], record
 
     yield make

@@ -200,7 +200,7 @@ def tidy(lab, name):
 
 
 def page(lab, name):
-    survey = Dashboard(lab.config, RunTracker(), Health(lab.config.source, lab.config.target))
+    survey = Dashboard(lab.config, RunTracker(), Health([lab.config.source], lab.config.target))
     try:
         with survey._target.open() as target:
             survey.seed(target)

@@ -220,7 +220,7 @@ def test_readiness_of_what_nobody_thought_of(monkeypatch):
     """Whatever comes of asking a server, it is a reason not to be ready."""
     with impostor(HTTP) as (port, _):
         config = settings(port, port)
-        assert sorted(each.partition(" ")[0] for each in Health(config.source, config.target).reasons()) == [
+        assert sorted(each.partition(" ")[0] for each in Health([config.source], config.target).reasons()) == [
             "mysql",
             "redis",
         ]
@@ -230,7 +230,7 @@ def test_readiness_of_what_nobody_thought_of(monkeypatch):
 
     monkeypatch.setattr("loader.web.health.Connection", crash)
     monkeypatch.setattr("loader.web.health.RedisClient", crash)
-    assert Health(config.source, config.target).reasons() == ["IndexError: index out of range"] * 2
+    assert Health([config.source], config.target).reasons() == ["IndexError: index out of range"] * 2
 
 
 NONSENSE = {

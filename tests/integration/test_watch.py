@@ -530,7 +530,7 @@ def served(world):
 
     def serve(target=None, listen=f"{HOST}:0"):
         config = world.config(table="t")
-        health = Health(config.source, config.target.model_copy(update=target or {}))
+        health = Health([config.source], config.target.model_copy(update=target or {}))
         web = Web(listen, routes(Metrics(), health))
         web.start()
         started.append(web)
@@ -618,7 +618,7 @@ def test_idle_connections(served, monkeypatch):
 def test_a_reload_waits_for_no_server(world, monkeypatch):
     """Other servers are asked from now on, though the ones before are being waited for."""
     config = world.config(table="t")
-    health = Health(config.source, config.target)
+    health = Health([config.source], config.target)
     waiting, release = threading.Event(), threading.Event()
 
     def ask(source, target):
@@ -630,7 +630,7 @@ def test_a_reload_waits_for_no_server(world, monkeypatch):
     thread = threading.Thread(target=health.reasons)
     thread.start()
     assert waiting.wait(30)
-    health.configure(config.source, config.target)
+    health.configure([config.source], config.target)
     assert thread.is_alive()  # it is still waited for
     release.set()
     thread.join(30)
@@ -675,16 +675,16 @@ def test_readiness(world, tmp_path):
         broken = type(config.source).model_validate(
             {"url": f"mysql://loader@{HOST}:1/{world.name}", "password": "S3CR3T"}
         )
-        health = Health(config.source, target)
+        health = Health([config.source], target)
         web = Web(f"{HOST}:0", routes(Metrics(), health))
         web.start()
         try:
             assert get(web.port, "/readyz")[0] == 200
-            health.configure(broken, target)
+            health.configure([broken], target)
             code, _, body = get(web.port, "/readyz")
             (reason,) = json.loads(body)["reasons"]
             assert (code, reason.startswith(f"mysql {HOST}:1"), "S3CR3T" in body) == (503, True, False)
-            health.configure(config.source, target)
+            health.configure([config.source], target)
             with redis.Redis(HOST, port) as client:
                 client.shutdown(nosave=True)
             code, _, body = get(web.port, "/readyz")

@@ -992,7 +992,7 @@ FAULTS = [
         "jobs/status",
         (
             "each job is asked for by itself",
-            "return [job_status(replies, settings.source, job) for job in jobs]",
+            "return [job_status(replies, settings.source_of(job), job) for job in jobs]",
             "return [job_status(target, settings.source, job) for job in jobs]",
             "watch::status_of_many_jobs",
         ),
@@ -2543,6 +2543,57 @@ FAULTS = [
             "                    source = source[:UUID_SIZE] + word.lower().encode()",
             "                    pass",
             "gtids::the_text_of_a_set",
+        ),
+    ),
+    *_of(
+        "jobs/expand",
+        (
+            "the tables of a source that is away are forgotten",
+            "    before = known.jobs.values() if known else ()",
+            "    before: tuple[JobConfig, ...] = ()",
+            "expand::tables_of_a_source_that_is_away_stay",
+        ),
+        (
+            "a source that is away takes the others with it",
+            "            answers.put((name, error))",
+            "            raise",
+            "many::a_shard_that_is_away_fails_alone",
+        ),
+    ),
+    *_of(
+        "config/load",
+        (
+            "parts whose keys clash are let through",
+            '        copy = self.model_copy(update={"jobs": jobs})\n',
+            '        return self.model_copy(update={"jobs": jobs})\n',
+            "many::keys_that_clash_are_refused",
+        ),
+    ),
+    *_of(
+        "config/parts",
+        (
+            "excluded tables are taken",
+            "each in self._unwanted\n",
+            "each in []\n",
+            "many_config::patterns",
+        ),
+    ),
+    *_of(
+        "config/defaults",
+        (
+            "a default wins",
+            "shared | job",
+            "job | shared",
+            "many_config::defaults",
+        ),
+    ),
+    *_of(
+        "mysql/connection",
+        (
+            "rows of another database are read from the one before",
+            '            self.fetch(f"USE {quote(database)}")\n',
+            "",
+            "follow_command::several_servers",
         ),
     ),
     *_of(

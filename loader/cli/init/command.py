@@ -317,8 +317,9 @@ def _examine(output: Path) -> bool:
     from loader.doctor.diagnose import diagnose
     from loader.doctor.findings import Level
     from loader.doctor.shown import tell_findings
+    from loader.jobs.expand import expand
 
-    config: Config = load_config([output])
+    config: Config = expand(load_config([output])).config
     say("")
     found = diagnose(config, [output], list(config.jobs.values())[:NAMED])
     return tell_findings(found, say, everything=len(config.jobs) <= NAMED) is not Level.FAIL

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loader.cli.init.config_writer import Draft, Style
@@ -13,6 +12,7 @@ from loader.cli.init.yaml_text import scalar
 from loader.config.load import load_config
 from loader.config.models import JobConfig
 from loader.config.nodes import compose
+from loader.config.parts import Pattern
 from loader.errors import ConfigError
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
@@ -32,7 +32,9 @@ def updated(file: Path, patterns: Sequence[str], style: Style) -> Updated:
     """A config with jobs for the tables that have none; a ConfigError if it is not valid, or cannot be added to."""
     config = load_config([file])
     text = file.read_bytes().decode("utf-8-sig")
-    is_known = _knowledge(config.jobs.values(), text)
+    if config.source is None:
+        raise ConfigError(f"{file}: --update adds tables of one `source`, and this config has `sources`")
+    is_known = _knowledge(config.jobs.values(), text, config.source.database)
     with Connection(config.source) as source:
         listing = matching(catalog.listing(source), patterns)
         new = [listed for listed in listing if not is_known(listed.name)]
@@ -46,26 +48,17 @@ def updated(file: Path, patterns: Sequence[str], style: Style) -> Updated:
     return Updated(words, with_jobs(str(file), text, draft.body), draft)
 
 
-def _knowledge(jobs: Iterable[JobConfig], text: str) -> Callable[[str], bool]:
+def _knowledge(jobs: Iterable[JobConfig], text: str, database: str) -> Callable[[str], bool]:
     """Whether a table has a job, is left out by one, or is commented out."""
     tables = {job.table.lower() for job in jobs if job.table}
-    patterns = [pattern for job in jobs for pattern in _patterns(job)]
+    patterns = [Pattern(text).matcher() for job in jobs for text in (*(job.tables or ()), *job.exclude)]
     commented = set(re.findall(r"^\s*#\s+table: (.+?)\s*$", text, re.MULTILINE))
 
     def is_known(name: str) -> bool:
         found = name.lower() in tables or scalar(name) in commented
-        return found or any(fnmatchcase(name, pattern) for pattern in patterns)
+        return found or any(pattern.fits(database, name) for pattern in patterns)
 
     return is_known
-
-
-def _patterns(job: JobConfig) -> list[str]:
-    """The patterns of a job of many tables; what it excludes has been seen by a person too."""
-    found: list[str] = []
-    for name in ("tables", "exclude"):
-        value = getattr(job, name, None) or ()
-        found += [value] if isinstance(value, str) else value
-    return found
 
 
 def with_jobs(file: str, text: str, body: str) -> str:

@@ -25,8 +25,8 @@ target: {url: "redis://127.0.0.1"}
 """
 
 KNOWN = (
-    "unknown key; the keys here are table, query, key, fields, where, nulls, write, ttl, ttl_jitter, chunk_rows,"
-    " deadline, incremental, soft_delete, full_every, changed_only, follow, schedule, max_age"
+    "unknown key; the keys here are source, tables, exclude, table, query, key, fields, where, nulls, write, ttl,"
+    " ttl_jitter, chunk_rows, deadline, incremental, soft_delete, full_every, changed_only, follow, schedule, max_age"
 )
 NO_COLUMN = "names no column, so that all rows would share one key; write one in braces, like {sid}"
 NO_FIELD = "out of range, not in order, or never in its month"
@@ -627,12 +627,12 @@ def test_where_a_config_is_found(load, monkeypatch, tmp_path):
     )
     found = []
     for name in ("etc.yaml", "loader.yaml", "named.yaml"):
-        Path(name).write_text(job(f"{{table: {name}}}"), encoding="utf-8")
+        Path(name).write_text(job(f"{{table: {Path(name).stem}}}"), encoding="utf-8")
         if name == "named.yaml":
             Path("more.yaml").write_text("jobs: {more: {table: m}}", encoding="utf-8")
             monkeypatch.setenv("LOADER_CONFIG", os.pathsep.join(["named.yaml", "more.yaml"]))
         found.append([job.table for job in load_config().jobs.values()])
-    assert found == [["etc.yaml"], ["loader.yaml"], ["named.yaml", "m"]]
+    assert found == [["etc"], ["loader"], ["named", "m"]]
 
 
 def test_secrets_stay_secret(load):
