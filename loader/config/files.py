@@ -20,6 +20,7 @@ Keys = tuple[str | int, ...]
 
 TEXT_TAGS = {TEXT, f"{TAG}timestamp"}  # dates stay text
 TAGS = TEXT_TAGS | {TAG + kind for kind in ("map", "seq", "null", "bool", "int", "float", "merge", "value")}
+FOLD = "\a"
 PLAIN = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 PLACEHOLDER = re.compile(r"\$(\$\{)|\$\{(?:([A-Za-z_]\w*)(?::([-?])([^{}]*))?\})?", re.ASCII)
@@ -225,8 +226,12 @@ class _Reader:
 
 
 def _text(node: Node) -> str:
-    r"""The text of a node; pairs of JSON escapes for one character, like \ud83d\ude00, are joined."""
-    return str(node.value).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    r"""The text of a node; pairs of JSON escapes for one character, like \ud83d\ude00, are joined.
+
+    Ruamel puts a mark where it folds a line.
+    """
+    text = node.value.replace(FOLD, "") if getattr(node, "style", "") == ">" else node.value
+    return str(text).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _is_half(character: str) -> bool:

@@ -202,6 +202,11 @@ class TargetConfig(ServerConfig):
             raise ValueError("a cluster has database 0 only; drop the number from the url")
         return cluster
 
+    def __hash__(self) -> int:
+        """Of all values: pydantic cannot hash a mapping."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return hash(tuple(tuple(value.items()) if isinstance(value, dict) else value for value in values))
+
     def reached_at(self, host: str, port: int) -> tuple[str, int]:
         """The host and the port to dial for an announced or configured address."""
         dialled = {host_port(announced): host_port(reached) for announced, reached in self.addresses.items()}

@@ -109,6 +109,14 @@ def read(monkeypatch, file, compose):
     return repr(document.values), document.places, document.keys, document.problems
 
 
+def test_folded_text(monkeypatch, tmp_path):
+    """Nothing marks where a line was folded."""
+    file = tmp_path / "any.yaml"
+    file.write_text("b: >-\n  f\n  g\n\n   h\n", encoding="utf-8")
+    for compose in (nodes.compose, nodes.compose_any):
+        assert read(monkeypatch, file, compose)[0] == repr({"b": "f g\n\n h"})
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(PIECES + BLOCKS), max_size=14).map("".join), st.sampled_from(["", "r: 1\n"]))
 def test_both_say_the_same(monkeypatch, tmp_path, text, before):
