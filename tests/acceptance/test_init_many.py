@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from loader.cli.init import many_tables
 from loader.cli.init.config_writer import Style, Wanted
 from loader.cli.init.hints import is_secret
 from loader.cli.init.many_tables import draft_many
@@ -42,9 +41,8 @@ def table(name, *columns, key=("id",), **more):
     )
 
 
-def drafted(monkeypatch, tmp_path, wanted, *, patterns=("*",), key="", taken=()):
+def drafted(tmp_path, wanted, *, patterns=("*",), key="", taken=()):
     """The draft of these tables, and the jobs that its text has."""
-    monkeypatch.setattr(many_tables, "HAS_PATTERNS", True)
     draft = draft_many("here", wanted, patterns, Style(key, "shop"), taken)
     file = tmp_path / "draft.yaml"
     file.write_text(draft.text, encoding="utf-8")
@@ -105,7 +103,7 @@ def test_hundreds_of_tables(desk):
     assert took < 10
 
 
-def test_one_job_for_tables_that_are_alike(monkeypatch, tmp_path):
+def test_one_job_for_tables_that_are_alike(tmp_path):
     """What does not fit has a job of its own, or none yet; hints stand once, and keys have one separator."""
     wanted = [
         *(table(f"t{n}") for n in range(300)),
@@ -117,7 +115,7 @@ def test_one_job_for_tables_that_are_alike(monkeypatch, tmp_path):
         table("brace", "i{d", key=("i{d",)),
         Wanted(TableSummary("closed"), None, "no right to read it"),
     ]
-    draft, jobs = drafted(monkeypatch, tmp_path, wanted)
+    draft, jobs = drafted(tmp_path, wanted)
 
     assert jobs["shop"] == {
         "tables": "*",
@@ -126,7 +124,7 @@ def test_one_job_for_tables_that_are_alike(monkeypatch, tmp_path):
     }
     assert {name: (job["table"], job["key"]) for name, job in jobs.items() if name != "shop"} == {
         "a_b": ("a*b", "a_b:{id}"),
-        "c.d": ("c.d", "c.d:{id}"),
+        "c.d": ("`c.d`", "c.d:{id}"),
         "loader": ("loader", "loader_{id}"),
     }
     assert draft.jobs == tuple(jobs)
@@ -137,18 +135,18 @@ def test_one_job_for_tables_that_are_alike(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "jobs"), [(1, ["t0"]), (2, ["t0", "t1"]), (3, ["shop"])])
-def test_few_tables_have_a_job_each(monkeypatch, tmp_path, count, jobs):
+def test_few_tables_have_a_job_each(tmp_path, count, jobs):
     """One job for many tables is worth it from three on."""
-    draft, written = drafted(monkeypatch, tmp_path, [table(f"t{n}") for n in range(count)])
+    draft, written = drafted(tmp_path, [table(f"t{n}") for n in range(count)])
     assert (list(written), draft.jobs) == (jobs, tuple(jobs))
 
 
-def test_the_job_of_a_name_that_is_taken(monkeypatch, tmp_path):
+def test_the_job_of_a_name_that_is_taken(tmp_path):
     """It has another one, and the patterns of whoever chose the tables; or their names, if they were chosen by hand."""
     wanted = [table(name) for name in ("a1", "a2", "b1")]
-    _, jobs = drafted(monkeypatch, tmp_path, [*wanted, table("x y")], patterns=())
+    _, jobs = drafted(tmp_path, [*wanted, table("x y")], patterns=())
     assert jobs["shop"] == {"tables": ["a1", "a2", "b1"], "key": "{table}:{pk}"}
-    _, jobs = drafted(monkeypatch, tmp_path, wanted, patterns=("a*", "b*"), taken=["shop"])
+    _, jobs = drafted(tmp_path, wanted, patterns=("a*", "b*"), taken=["shop"])
     assert jobs == {"shop-2": {"tables": ["a*", "b*"], "key": "{table}:{pk}"}}
 
 
@@ -161,12 +159,12 @@ def test_the_job_of_a_name_that_is_taken(monkeypatch, tmp_path):
         ("x{pk}{table}", "x{x}_{y}grid", "x{sid}stu"),
     ],
 )
-def test_a_template_of_keys(monkeypatch, tmp_path, key, grid, stu):
+def test_a_template_of_keys(tmp_path, key, grid, stu):
     """{pk} is the columns of the primary key, joined by the separator before it."""
     wanted = [table("grid", "x", "y", key=("x", "y")), table("stu", "sid", key=("sid",))]
-    _, jobs = drafted(monkeypatch, tmp_path, wanted, key=key)
+    _, jobs = drafted(tmp_path, wanted, key=key)
     assert (jobs["grid"]["key"], jobs["stu"]["key"]) == (grid, stu)
-    _, jobs = drafted(monkeypatch, tmp_path, [*wanted, table("more")], key=key)
+    _, jobs = drafted(tmp_path, [*wanted, table("more")], key=key)
     assert jobs["shop"]["key"] == key
 
 
@@ -216,7 +214,7 @@ def test_names_of_other_things(name):
     assert not is_secret(name)
 
 
-def test_secrets_are_pointed_out(desk, monkeypatch, tmp_path):
+def test_secrets_are_pointed_out(desk, tmp_path):
     """A person is told which columns look like secrets, at their place in the config and after it is written."""
     desk.world.sql("CREATE TABLE member (id int PRIMARY KEY, password_hash char(60), iban varchar(34))")
     result = init(desk, "--table", "member")
@@ -226,7 +224,7 @@ def test_secrets_are_pointed_out(desk, monkeypatch, tmp_path):
     )
     text = (desk.directory / "loader.yaml").read_text()
     assert text.count("looks like a secret: copy it only if readers need it") == 2
-    draft, _ = drafted(monkeypatch, tmp_path, [table("a"), table("b", "id", "token"), table("c", "id", "salt")])
+    draft, _ = drafted(tmp_path, [table("a"), table("b", "id", "token"), table("c", "id", "salt")])
     assert draft.secrets == ("b.token", "c.salt")
     assert "Columns that look like secrets, and are copied like all others: b.token, c.salt." in " ".join(
         draft.text.replace("    # ", "").split()
@@ -305,3 +303,28 @@ def test_jobs_in_braces_are_left_alone(desk):
         with_jobs("x.yaml", "jobs: {a: 1}\n", "  b: 1\n")
     missing = init(desk, "--update")
     assert (missing.code, "loader.yaml:1:1: error: file: it cannot be read" in missing.err) == (2, True)
+
+
+def test_the_job_of_many_tables_loads_them(desk):
+    """What is written for tables that are alike loads all of them, and a table that comes later belongs to it."""
+    desk.world.sql(
+        "CREATE TABLE grid (x int, y int, PRIMARY KEY (x, y))",
+        "CREATE TABLE dep (id int PRIMARY KEY)",
+        "CREATE TABLE loose (t datetime)",
+        "CREATE VIEW seen AS SELECT * FROM stu",
+        "INSERT INTO grid VALUES (1, 2)",
+        "INSERT INTO dep VALUES (7)",
+    )
+    result = init(desk)
+    desk.world.sql("CREATE TABLE late (id int PRIMARY KEY)", "INSERT INTO late VALUES (8)")
+    secrets = {"MYSQL_PASSWORD": MYSQL_PASSWORD, "REDIS_PASSWORD": REDIS_PASSWORD}
+    urls = {"MYSQL_URL": desk.mysql(), "REDIS_URL": f"redis://marked@{HOST}:{desk.redis_port}"}
+    synced = desk.run("sync", "--all", **urls, **secrets)
+    again = init(desk, "--update")
+
+    assert result.code == 0, result.err
+    assert synced.code == 0, synced.err
+    keys = set(desk.world.hashes())
+    assert {b"grid:1:2", b"dep:7", b"late:8"} < keys
+    assert len(keys) == 8
+    assert again.out == "loader.yaml knows all of 6 tables; there is nothing to add.\n"

@@ -321,12 +321,18 @@ FAULTS = [
             '"no primary key": False,',
             "init_many::one_job_for_tables_that_are_alike",
         ),
+        (
+            "what has a job of its own is in the job of many tables too",
+            "zip(wanted, oddities, strict=True) if oddity and patterns}",
+            "zip(wanted, oddities, strict=True) if False}",
+            "init_many::one_job_for_tables_that_are_alike",
+        ),
     ),
     *_of(
         "cli/init/update",
         (
             "what is commented out is added again",
-            "found = name.lower() in tables or scalar(name) in commented",
+            "found = name.lower() in tables or scalar(table_text(name)) in commented",
             "found = name.lower() in tables",
             "init_many::update",
         ),

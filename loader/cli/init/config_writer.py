@@ -13,10 +13,12 @@ from typing import Any
 from loader.cli.init.hints import hints, is_secret, job_of
 from loader.cli.init.yaml_text import LONGEST, WIDTH, in_comment, mapping_key, quoted, scalar, size_text, wrapped
 from loader.config.parsers import JOB_NAME, KeyParts, key_parts
+from loader.config.parts import table_of
 from loader.config.statement import Statement
 from loader.errors import PlanError
 from loader.model import Column, Table, TableSummary
 from loader.mysql.planner import make_plan
+from loader.mysql.sql import quote
 from loader.state_keys import PREFIX
 
 SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first one that keeps jobs apart
@@ -270,6 +272,11 @@ def _of_statement(wanted: Wanted, statement: Statement) -> _Sketch:
     return _Sketch(values, f"as in {statement.place}", notes, refusal=fault)
 
 
+def table_text(name: str) -> str:
+    """A table's name as a config has it: in backticks if it could be taken for a table of another database."""
+    return name if table_of(name) == ("", name) else quote(name)
+
+
 def template_of(parts: KeyParts) -> str:
     """The text of a key as a config has it."""
     return "".join(
@@ -301,7 +308,7 @@ def _lines(wanted: Wanted, name: str, sketch: _Sketch) -> Iterator[str]:
     for note in sketch.notes:
         yield from wrapped(note, "  # ")
     yield f"  {mapping_key(name)}:  # {size_text(listed)}"
-    yield f"    table: {scalar(listed.name)}"
+    yield f"    table: {scalar(table_text(listed.name))}"
     if wanted.table is None:
         return
     yield f"    key: {quoted(sketch.values['key'])}" + (

@@ -10,7 +10,6 @@ from dataclasses import replace
 from loader.cli.init.config_writer import Draft, ManyTables, Style, Wanted, draft_config, job_names, key_of, template_of
 from loader.cli.init.hints import ALWAYS, hints, is_secret, job_of
 from loader.cli.init.yaml_text import in_comment, mapping_key, quoted, scalar, wrapped
-from loader.config.models import JobConfig
 from loader.errors import LoaderError, PlanError
 from loader.formats import rough_size
 from loader.model import Table, TableSummary
@@ -23,7 +22,6 @@ from loader.words import counted
 LEAST = 3  # tables that one job is written for
 KEY = "{table}:{pk}"
 NAME = re.compile(r"[\w$-]+")  # of a table that means itself in a pattern, in a key and in the name of a part
-HAS_PATTERNS = "tables" in JobConfig.model_fields
 NAMED = 12  # columns told in one comment
 
 
@@ -47,7 +45,7 @@ def draft_many(
     key = style.key or KEY
     oddities = [_oddity(each, key, style.database) for each in wanted]
     alike = [each for each, oddity in zip(wanted, oddities, strict=True) if not oddity]
-    if len(alike) < LEAST or not HAS_PATTERNS:
+    if len(alike) < LEAST:
         return draft_config(origin, wanted, style, taken=taken)
     others = [each for each, oddity in zip(wanted, oddities, strict=True) if oddity]
     (name,) = job_names([*taken, style.database])[len(taken) :]

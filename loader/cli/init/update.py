@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loader.cli.init.config_writer import Draft, Style
+from loader.cli.init.config_writer import Draft, Style, table_text
 from loader.cli.init.many_tables import draft_many, looked_at
 from loader.cli.init.prompts import matching
 from loader.cli.init.yaml_text import scalar
