@@ -23,6 +23,7 @@ from loader.cli.init.prompts import without_password
 from loader.cli.init.script import read_script
 from loader.config.files import read_document
 from loader.config.load import load_config
+from loader.config.parts import table_of
 from loader.lab.process import program
 from loader.model import Column, Table, TableSummary
 from loader.redis.acl import REDIS_RIGHTS
@@ -434,7 +435,7 @@ def test_any_names(table, names, comment):
     assert list(values["jobs"]) == list(draft.jobs)
     if len(draft.jobs) > 1:
         job = next(iter(values["jobs"].values()))
-        assert (job["table"], job["fields"]) == (table, names)
+        assert (table_of(job["table"]), job["fields"]) == (("", table), names)
         assert job["key"].endswith(f"{{{names[0]}}}")
 
 

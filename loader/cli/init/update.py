@@ -55,7 +55,7 @@ def _knowledge(jobs: Iterable[JobConfig], text: str, database: str) -> Callable[
     commented = set(re.findall(r"^\s*#\s+table: (.+?)\s*$", text, re.MULTILINE))
 
     def is_known(name: str) -> bool:
-        found = name.lower() in tables or scalar(name) in commented
+        found = name.lower() in tables or scalar(table_text(name)) in commented
         return found or any(pattern.fits(database, name) for pattern in patterns)
 
     return is_known
