@@ -15,6 +15,8 @@ import typer
 from loader.config.parsers import JOB_NAME
 from loader.errors import LoaderError
 
+INDEX = "JOB_COMPLETION_INDEX"  # of a pod of an Indexed Job, from 0
+
 
 class Format(StrEnum):
     """Format of a result."""
@@ -93,10 +95,17 @@ def _check_percent(text: str) -> str:
 
 
 def _check_shard(text: str | None) -> str | None:
-    if text is not None:
-        match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
-        if match is None or int(match[1]) > int(match[2]):
-            raise typer.BadParameter("write I/N, the Ith of N shards: 1/4")
+    """The shard as I/N; of `*/N`, I is one more than the index that Kubernetes gives a pod of an Indexed Job."""
+    if text is None:
+        return None
+    if text.startswith("*/"):
+        index = os.environ.get(INDEX, "")
+        if not index.isdecimal():
+            raise typer.BadParameter(f"*/N takes its number from ${INDEX}, which is not set; or write I/N: 1/4")
+        text = f"{int(index) + 1}{text[1:]}"
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
+    if match is None or int(match[1]) > int(match[2]):
+        raise typer.BadParameter(f"write I/N, the Ith of N shards: 1/4, not {text}")
     return text
 
 

@@ -302,6 +302,29 @@ def test_shards_backfill_side_by_side(desk):
     assert desk.world.state() == set()
 
 
+def test_the_pods_of_an_indexed_job(desk):
+    """Each takes its shard from its index; one that is killed is started again, and all together load the table."""
+
+    def pod(index, *words):
+        return desk.start("backfill", "big", "-o", "json", "--shard", "*/4", *words, JOB_COMPLETION_INDEX=str(index))
+
+    desk.write({"big": {"table": "big", "chunk_rows": 500}})
+    victim = pod(2, "--rate", "5000")
+    wait(lambda: desk.world.redis.exists("loader:{big}:checkpoint:3/4"), "a checkpoint")
+    others = [pod(index) for index in (0, 1, 3)]
+    victim.kill()
+    victim.communicate()
+    assert [finish(process).code for process in others] == [0, 0, 0]
+    again = finish(pod(2))
+    while again.code == 5:  # as Kubernetes does, until the lock of the killed one has expired
+        again = finish(pod(2))
+
+    assert (again.code, again.document["resumed"]) == (0, True)
+    assert holds_every_row(desk.world)
+    refused = desk.run("backfill", "big", "--shard", "*/4")
+    assert (refused.code, "JOB_COMPLETION_INDEX" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_p2_stopped_at_any_moment(desk, seed):
     """SIGINT whenever it comes: what one run loaded and what the next loads are together the table, each row once."""
