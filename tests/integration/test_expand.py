@@ -23,9 +23,10 @@ def test_one_statement_finds_all_tables(world, monkeypatch):
     monkeypatch.setattr(
         Connection,
         "fetch",
-        lambda self, sql, args=None: (asked.append(sql) if "information_schema" in sql else 0, fetch(self, sql, args))[
-            1
-        ],
+        lambda self, sql, args=None: (
+            asked.append(sql) if "information_schema.tables" in sql else 0,
+            fetch(self, sql, args),
+        )[1],
     )
     jobs = {"a": {"tables": ["t_1*", "t_2*"]}, "b": {"tables": "t_3", "key": "b:{table}:{pk}"}}
     expansion = expand(config_of(world, jobs))
