@@ -24,6 +24,7 @@ from loader.mysql.connection import Connection
 from loader.pipeline import retry, worker
 from loader.pipeline.job_context import read_plan
 from loader.pipeline.options import Options
+from loader.pipeline.pool import Pool
 from loader.pipeline.run import run_job
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
@@ -130,7 +131,7 @@ def lane(world, **job):
     settings = world.config(**({"table": "stu"} | job))
     with Connection(settings.source) as source, RedisClient(settings.target) as target:
         _, plan = read_plan(source, settings.jobs["job"], Options())
-        lane = worker.ChunkWorker(settings.source, plan, target, Throttle())
+        lane = worker.ChunkWorker(settings.source, plan, target, Throttle(), pool=Pool(keeps=False))
         try:
             yield lane
         finally:
@@ -166,7 +167,7 @@ def test_s12_a_type_is_shared_by_all_workers(stu):
     stu.sql("CREATE TABLE other (x varchar(20))", "INSERT INTO other VALUES ('1')")
     expression = "(SELECT MAX(x) FROM other)"
     with lane(stu, fields={"town": expression}) as first, RedisClient(stu.config(table="stu").target) as target:
-        second = worker.ChunkWorker(first._settings, first._plan, target, Throttle())
+        second = worker.ChunkWorker(first._settings, first._plan, target, Throttle(), pool=Pool(keeps=False))
         first.load(chunk(1), print)
         stu.sql("ALTER TABLE other MODIFY x int")
         with pytest.raises(StartOver, match=r"\(SELECT MAX\(x\) FROM other\) is of another type"):
