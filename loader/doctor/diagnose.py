@@ -17,10 +17,11 @@ from loader.doctor import binlog as doctor_binlog
 from loader.doctor import job as doctor_job
 from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
-from loader.doctor.findings import Check, Finding, examine, ok, warn
+from loader.doctor.findings import Check, Finding, examine, fail, ok, warn
 from loader.doctor.mysql import MysqlProbe
 from loader.errors import LoaderError
 from loader.mysql.connection import Connection
+from loader.mysql.sql import quote
 from loader.wire.codec import COMPILED
 from loader.words import counted
 
@@ -57,8 +58,8 @@ class Sources:
         for each in chain(doctor_mysql.checked(found), doctor_binlog.checked(found)):
             yield _of_source(name, each)
 
-    def probe_of(self, job: JobConfig) -> MysqlProbe | None:
-        """The connection that a job reads through; None if its source was not reached."""
+    def probe_of(self, job: JobConfig) -> MysqlProbe | Finding | None:
+        """The connection that a job reads through, or why its database cannot be used; None if its source is away."""
         source, database = job.origin.source, job.origin.database
         reached = self._reached.get(source)
         if not reached or not database:
@@ -66,8 +67,11 @@ class Sources:
         if (source, database) not in self._databases:
             try:
                 connection = self._stack.enter_context(Connection(self._settings.source_of(job)))
-            except LoaderError:  # the account may not use it, which reading the table would not say better
-                return reached
+            except LoaderError as error:
+                grant = (
+                    f"GRANT SELECT ON {quote(database)}.{quote(job.table)} TO {reached.account};" if job.table else None
+                )
+                return fail(str(error), grant if error.kind.is_refusal else None)
             self._databases[source, database] = replace(reached, source=connection)
         return self._databases[source, database]
 

@@ -25,12 +25,14 @@ SIDE = "job"
 TIMES = 3  # next runs that are shown
 
 
-def checked(settings: Config, job: JobConfig, mysql: MysqlProbe | None, redis: RedisProbe | None) -> Iterator[Finding]:
-    """All checks of a job, even if only one of MySQL and Redis was reached."""
+def checked(
+    settings: Config, job: JobConfig, mysql: MysqlProbe | Finding | None, redis: RedisProbe | None
+) -> Iterator[Finding]:
+    """All checks of a job, even if only one of MySQL and Redis was reached; `mysql` may say why it was not."""
     planned: PlannedJob | None = None
     why = "there is no connection to MySQL"
     if mysql:
-        found = _plan(settings, job, mysql)
+        found = mysql if isinstance(mysql, Finding) else _plan(settings, job, mysql)
         planned = found if isinstance(found, PlannedJob) else None
         finding = _table(found) if isinstance(found, PlannedJob) else found
         yield replace(finding, check=f"{SIDE}.table", job=job.name)

@@ -117,14 +117,12 @@ def table(connection: Connection, name: str) -> Table:
         if code in NO_SELECT:
             raise SourceError(
                 f"mysql {connection.address}: no right to read table {name!r} (or there is no such table): "
-                f"{grant(connection, name)}{_elsewhere(connection, name)}",
+                f"{grant(connection, name)}",
                 kind=Kind.ACCESS,
             ) from error
         if error.kind is not Kind.VANISHED and (error.transient or error.kind.is_refusal):
             raise
-        message = (
-            f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}{_elsewhere(connection, name)}"
-        )
+        message = f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}"
         raise _misfit(message, error.kind) from error
     # The estimate for a table with a history counts that too, so it is useless.
     found = connection.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
@@ -224,19 +222,6 @@ def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> st
     """The statement that allows the loader to read a table, or some of its columns."""
     which = f" ({', '.join(map(quote, columns))})" if columns else ""
     return f"GRANT SELECT{which} ON {connection.database}.{quote(table)} TO the loader's account"
-
-
-def _elsewhere(connection: Connection, name: str) -> str:
-    """Advice for a name that may contain that of a database too, for people."""
-    database, dot, table = name.partition(".")
-    if not (database and dot and table):
-        return ""
-    if database == connection.database:
-        return f": the database is that of source.url, so write table: {table}"
-    return (
-        f": a table is named without its database, which is {connection.database!r} by source.url:"
-        f' name {database!r} there, or write query: "SELECT … FROM {name}"'
-    )
 
 
 def _withheld(connection: Connection, quoted: str) -> str:
