@@ -171,7 +171,7 @@ def test_what_is_no_table(desk):
             "call": {"query": "(CALL p());", "key": "call_{id}"},
             "show": {"query": "SHOW TABLES", "key": "show_{id}"},
             "other": {"table": "other.x", "key": "other_{id}"},
-            "own": {"table": own, "key": "own_{id}"},
+            "own": {"table": own, "key": "own_{sid}"},
         }
     )
     assert desk.run("plan", "call").code == 2
