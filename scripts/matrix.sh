@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
 status=0
 for redis in redis valkey; do
-  scripts/newest.sh "$redis" pytest -n 3 --dist loadfile --no-loadscope-reorder "$@" || status=1
+  scripts/newest.sh "$redis" pytest -n 4 --dist loadfile --no-loadscope-reorder "$@" || status=1
 done
 exit $status

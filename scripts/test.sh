@@ -25,8 +25,8 @@ step lint-imports --no-cache # by their times, files that git wrote in the same 
 if command -v shellcheck >/dev/null; then
   step shellcheck scripts/*.sh docker/*.sh .ci/run
 fi
-# The tests of a file share their servers, and mostly wait for them: three workers keep two cores busy.
-step pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
+# The tests of a file share their servers, and mostly wait for them: four workers keep two cores busy.
+step pytest -n 4 --dist loadfile --no-loadscope-reorder "$@"
 if [ -n "$matrix" ]; then
   step scripts/matrix.sh "$@"
 fi

@@ -192,7 +192,7 @@ def test_n3_rows_that_were_given_up_arrive_late(table, port, client):
         ("redis", (UP, b"HMSET", 0.01)),
         ("redis", (DOWN, b"+OK\r\n+OK\r\n", 0.1)),
         ("mysql", (UP, b"SELECT `id`", 0.005)),
-        ("mysql", (DOWN, ROWS[b"t_1"][b"name"], 0.013)),
+        ("mysql", (DOWN, ROWS[b"t_1"][b"name"], 0.004)),
     ],
 )
 def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
@@ -204,7 +204,7 @@ def test_n4_bytes_come_one_by_one(table, port, client, side, drip):
         silence = {("mysql", UP): "20s", ("redis", UP): "2s"}.get((side, drip[0]), "1s")  # a statement is one thing
         done = run(standalone_config(table, **ends, silence=silence))
     assert (done.status, done.written, done.chunks_retried) == ("ok", 3, 0), done
-    assert time.monotonic() - started > 1
+    assert time.monotonic() - started > (0.3 if drip[1] in ROWS[b"t_1"].values() else 1)  # rows are few bytes
     assert stored(client) == ROWS
 
 
