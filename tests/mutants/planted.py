@@ -2562,8 +2562,8 @@ FAULTS = [
         (
             "a source that is away takes the others with it",
             "            answers.put((name, error))",
-            "            raise",
-            "many::a_shard_that_is_away_fails_alone",
+            "            answers.put((name, []))",
+            "expand::tables_of_a_source_that_is_away_stay",
         ),
     ),
     *_of(
