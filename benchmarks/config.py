@@ -8,15 +8,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-HEAD = 'version: 1\nsource: {url: "mysql://loader@127.0.0.1/test"}\ntarget: {url: "redis://127.0.0.1"}\njobs:\n'
-JOB = """\
-  table_{n}:
-    table: table_{n}
-    key: "table_{n}:{{id}}"
-    fields: [id, name, address]
-    schedule: {{cron: "*/15 * * * *", timezone: UTC}}
-    changed_only: true
-"""
+from support.many_jobs import many_jobs
 
 
 def seconds(file: Path, code: int) -> float:
@@ -36,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "loader.yaml"
         for jobs in options.jobs:
-            text = HEAD + "".join(JOB.format(n=n) for n in range(jobs))
+            text = many_jobs(jobs)
             for what, more, code in (("right", "", 0), ("with a fault", "    no_key: 1\n", 2)):
                 file.write_text(text + more, encoding="utf-8")
                 took = median(seconds(file, code) for _ in range(options.times))

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh
-exec .venv/bin/python benchmarks/config.py "$@"
+PYTHONPATH=tests exec .venv/bin/python benchmarks/config.py "$@"

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import Kind, SourceError
@@ -20,6 +20,7 @@ IDLE = 30.0  # seconds after which an unused connection is closed: firewalls for
 FRESH = 1.0  # seconds for which one look at all nodes is enough for all jobs
 
 T = TypeVar("T")
+Unused = dict[Any, list[tuple[float, Any]]]  # since when, by what was asked for
 
 
 class Pool:
@@ -30,8 +31,8 @@ class Pool:
 
     def __init__(self, *, keeps: bool = True) -> None:
         self.keeps = keeps
-        self._sources: dict[Hashable, list[tuple[float, Connection]]] = {}
-        self._targets: dict[TargetConfig, list[tuple[float, RedisClient]]] = {}
+        self._sources: Unused = {}  # connections to MySQL
+        self._targets: Unused = {}  # clients of Redis
         self._looks: dict[Hashable, tuple[float, object]] = {}
         self._lock = threading.Lock()
         self._looking = threading.Lock()
@@ -40,15 +41,15 @@ class Pool:
         """A connection to MySQL: an unused one, or a new one."""
         with self._lock:
             self._drop_old()
-            kept = self._sources.get((settings, patience))
-            if kept:
-                return kept.pop()[1]
+            if kept := self._sources.get((settings, patience)):
+                connection: Connection = kept.pop()[1]
+                return connection
         try:
             return Connection(settings, patience)
         except SourceError as error:
             if error.kind is not Kind.LIMITED or not self._sources:
                 raise
-        self._close_sources()  # the account may have no more
+        self._close_unused(self._sources)  # the account may have no more
         return Connection(settings, patience)
 
     def leave_source(self, connection: Connection) -> None:
@@ -101,19 +102,15 @@ class Pool:
     def close(self) -> None:
         """Close all connections that are not in use, and keep none from now on."""
         self.keeps = False
-        self._close_sources()
-        with self._lock:
-            targets, self._targets = self._targets, {}
-        for kept in targets.values():
-            for _, client in kept:
-                client.close()
+        self._close_unused(self._sources)
+        self._close_unused(self._targets)
 
-    def _close_sources(self) -> None:
+    def _close_unused(self, pool: Unused) -> None:
         with self._lock:
-            sources, self._sources = self._sources, {}
-        for kept in sources.values():
-            for _, connection in kept:
-                connection.close()
+            unused = [each for kept in pool.values() for _, each in kept]
+            pool.clear()
+        for each in unused:
+            each.close()
 
     def _drop_old(self) -> None:
         """Close what has not been used for long; the lock is held."""

@@ -35,13 +35,8 @@ def desk(server, world, tmp_path):
         "INSERT INTO stu VALUES " + ", ".join(f"({number}, 'name{number}')" for number in range(1, ROWS + 1)),
     )
     desk = Desk(world, tmp_path)
-    desk.write(source=source_of(server))
+    desk.write(source=server.source_config())
     return desk
-
-
-def source_of(server, user="loader"):
-    password = server.passwords.get(user, f"{MARK}-{user}")
-    return {"url": f"mysql://{user}@127.0.0.1:{server.port}/test", "password": password}
 
 
 def status(desk):
@@ -119,7 +114,7 @@ def test_until_caught_up_on_a_server_that_is_never_silent(server, desk):
 
 def test_max_age(server, desk):
     """A job that is followed is as old as what may be missing, not as its last run."""
-    desk.write({"stu": {"table": "stu", "key": "stu_{sid}", "max_age": "1s"}}, source=source_of(server))
+    desk.write({"stu": {"table": "stu", "key": "stu_{sid}", "max_age": "1s"}}, source=server.source_config())
     process = following(desk)
     wait(lambda: status(desk)["success"]["age"] > 2, "the run to be old")
     is_late = status(desk)["late"]
@@ -152,7 +147,7 @@ def test_no_binlog(server, desk):
 
 def test_no_right(server, desk):
     """An account that may not read the binlog is told which right it lacks."""
-    desk.write(source=source_of(server, "reader"))
+    desk.write(source=server.source_config("reader", f"{MARK}-reader"))
     result = desk.run("follow", "stu")
     assert (result.code, result.out) == (2, "")
     assert "GRANT REPLICATION SLAVE ON *.* TO 'reader'@" in result.err

@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from test_follow_command import end, following, source_of, status
+from test_follow_command import end, following, status
 
 from loader.lab.process import wait
 from support.command import Desk, finish
@@ -21,7 +21,7 @@ def desk(server, world, tmp_path):
     """A config with the job `stu`."""
     server.sql(*STU)
     desk = Desk(world, tmp_path)
-    desk.write(source=source_of(server))
+    desk.write(source=server.source_config())
     return desk
 
 
@@ -149,7 +149,7 @@ def test_rows_that_a_foreign_key_changes(server, desk):
         " ON DELETE CASCADE ON UPDATE CASCADE)",
         "INSERT INTO note VALUES (1, 1), (2, 2), (3, 3)",
     )
-    desk.write({"stu": {"table": "note", "key": "note_{id}"}}, source=source_of(server))
+    desk.write({"stu": {"table": "note", "key": "note_{id}"}}, source=server.source_config())
     process = desk.start("follow", "stu", "-o", "json")
     wait(lambda: process.poll() is not None or (status(desk)["follow"] or {}).get("lag_seconds") == 0, "it to follow")
     server.sql("DELETE FROM stu WHERE sid = 1", "UPDATE stu SET sid = 1002 WHERE sid = 2")

@@ -35,10 +35,6 @@ def table(server):
     return server
 
 
-def source_of(server):
-    return {"url": f"mysql://loader@{HOST}:{server.port}/test", "password": server.passwords["loader"]}
-
-
 @contextmanager
 def the_right(server):
     """The account may ask how long the binlog is."""
@@ -164,7 +160,7 @@ def test_a_pass_of_the_daemon(table, world, tmp_path):
     desk = Desk(world, tmp_path)
     table.sql("DROP TABLE IF EXISTS g", "CREATE TABLE g (id INT PRIMARY KEY, n INT)", "INSERT INTO g VALUES (1, 1)")
     desk.write(
-        JOBS | {"g": {"table": "g", "key": "g_{id}", "follow": True}}, source=source_of(table), listen=f"{HOST}:0"
+        JOBS | {"g": {"table": "g", "key": "g_{id}", "follow": True}}, source=table.source_config(), listen=f"{HOST}:0"
     )
     with daemon(desk) as running:
         port = running.until("daemon started")[0]["port"]
@@ -198,7 +194,7 @@ def counted(port):
 def test_a_second_daemon_takes_over(table, world, tmp_path):
     """It waits and says for whom; once the first is killed it goes on from the stored position, without reading all."""
     desk = Desk(world, tmp_path)
-    desk.write(JOBS, source=source_of(table), listen=f"{HOST}:0")
+    desk.write(JOBS, source=table.source_config(), listen=f"{HOST}:0")
     with daemon(desk) as first:
         first.until("caught up")
         with daemon(desk) as second:

@@ -102,14 +102,18 @@ def test_jobs_of_one_prefix_run_one_after_the_other(world):
     world.sql("CREATE TABLE t (id int PRIMARY KEY, v varchar(20))")
     jobs = {name: {"table": "t", "key": "t_{id}", "fields": ["v"]} for name in ("a", "b", "c")}
     config = world.config_of(jobs)
-    at = []
+    told, another = [], threading.Event()
 
     def run_one(job, _):
-        at.append(job.name)
+        if len(told) % 2:
+            another.set()
+        told.append(f"{job.name} begins")
+        another.wait(0.3)  # for one beside it, should there be any
+        told.append(f"{job.name} ends")
         return Run(job=job.name, id=job.name)
 
     list(run_together(list(config.jobs.values()), Options(), 3, run_one))
-    assert at == ["a", "b", "c"]
+    assert told == [f"{name} {what}" for name in ("a", "b", "c") for what in ("begins", "ends")]
 
 
 def test_a_signal_stops_jobs_that_run_at_once(world):

@@ -74,8 +74,8 @@ FAULTS = [
         ),
         (
             "each job connects anew",
-            "return kept.pop()[1]",
-            "kept.pop()[1].close()",
+            "connection: Connection = kept.pop()[1]",
+            "connection = Connection(settings, patience)",
             "side_by_side::only_clean_connections_are_handed_on",
         ),
     ),

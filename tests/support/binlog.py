@@ -102,10 +102,16 @@ class BinlogServer:
         variable = "gtid_binlog_pos" if self.is_mariadb else "gtid_executed"
         return Position(gtids=self.sql(f"SELECT @@GLOBAL.{variable}")[0][0].replace("\n", ""))
 
+    def source_config(self, user="loader", password=None):
+        """The server as a `source` of a config."""
+        return {
+            "url": f"mysql://{user}@127.0.0.1:{self.port}/test",
+            "password": self.passwords[user] if password is None else password,
+        }
+
     def source(self, **options):
         """A connection of the loader."""
-        settings = {"url": f"mysql://loader@127.0.0.1:{self.port}/test", "password": self.passwords["loader"]}
-        return Connection(SourceConfig.model_validate(settings | options))
+        return Connection(SourceConfig.model_validate(self.source_config() | options))
 
     @contextmanager
     def stream(self, start, *tables, key=(0,), name="test", t=None, large=None, **options):

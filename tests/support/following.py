@@ -17,8 +17,8 @@ def config_of(server, world, **job):
 
 def jobs_of(server, world, **jobs):
     """A config of jobs by their names."""
-    source = {"url": f"mysql://loader@127.0.0.1:{server.port}/test", "password": server.passwords["loader"]}
-    return world.config_of(jobs).model_copy(update={"source": SourceConfig.model_validate(source)})
+    source = SourceConfig.model_validate(server.source_config())
+    return world.config_of(jobs).model_copy(update={"source": source})
 
 
 def differences(config, job="job"):

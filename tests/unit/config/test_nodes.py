@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 
 from loader.config import files, nodes
 from loader.config.load import load_config
-
-HEAD = 'version: 1\nsource: {url: "mysql://loader@127.0.0.1/test"}\ntarget: {url: "redis://127.0.0.1"}\njobs:\n'
-JOB = """\
-  table_{n}:
-    table: table_{n}
-    key: "table_{n}:{{id}}"
-    fields: [id, name, address]
-    schedule: {{cron: "*/15 * * * *", timezone: UTC}}  # four times an hour
-    changed_only: true
-"""
+from support.many_jobs import many_jobs
 
 PIECES = [
     "a",
@@ -95,7 +86,7 @@ BLOCKS = ["|", "|-", "k: |\n  text\n  more\n\n", "|2"]
 def many(tmp_path_factory):
     """A file with 345 jobs."""
     file = tmp_path_factory.mktemp("many") / "many.yaml"
-    file.write_text(HEAD + "".join(JOB.format(n=n) for n in range(345)), encoding="utf-8")
+    file.write_text(many_jobs(345), encoding="utf-8")
     return file
 
 
@@ -157,7 +148,7 @@ def test_the_rest_is_left_to_ruamel(monkeypatch, text):
 def test_ten_thousand_jobs(tmp_path):
     """They are read in seconds; this limit is generous, benchmarks/config.py measures."""
     file = tmp_path / "thousands.yaml"
-    file.write_text(HEAD + "".join(JOB.format(n=n) for n in range(10_000)), encoding="utf-8")
+    file.write_text(many_jobs(10_000), encoding="utf-8")
     begun = time.monotonic()
     assert len(load_config([file]).jobs) == 10_000
     assert time.monotonic() - begun < 20
