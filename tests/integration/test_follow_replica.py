@@ -109,13 +109,17 @@ class Address:
 
     def __init__(self, primary):
         self._proxy = Proxy(primary.port)
-        self.port, self.passwords = self._proxy.port, primary.passwords
+        self._primary = primary
 
     def __enter__(self):
         return self
 
     def __exit__(self, *words):
         self._proxy.__exit__(*words)
+
+    def source_config(self):
+        """This address as a `source` of a config."""
+        return self._primary.source_config(port=self._proxy.port)
 
     def lead_to(self, server):
         self._proxy.server_port = server.port

@@ -102,10 +102,10 @@ class BinlogServer:
         variable = "gtid_binlog_pos" if self.is_mariadb else "gtid_executed"
         return Position(gtids=self.sql(f"SELECT @@GLOBAL.{variable}")[0][0].replace("\n", ""))
 
-    def source_config(self, user="loader", password=None):
-        """The server as a `source` of a config."""
+    def source_config(self, user="loader", password=None, port=None):
+        """The server as a `source` of a config; `port`: of what stands before it."""
         return {
-            "url": f"mysql://{user}@127.0.0.1:{self.port}/test",
+            "url": f"mysql://{user}@127.0.0.1:{port or self.port}/test",
             "password": self.passwords[user] if password is None else password,
         }
 
