@@ -93,6 +93,7 @@ install_packages() {
   fi
   echo "setup: installing packages into .venv" >&2
   [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+  rm -f loader/wire/*.so # one for another ABI would be imported first
   .venv/bin/python -m pip --quiet --disable-pip-version-check install -c constraints.txt -e ".$extras" >&2
   echo "$sum$extras" >"$stamp"
 }

@@ -35,16 +35,15 @@ def up(
     *,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
     replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
-    sql: Annotated[list[Path] | None, typer.Option(help="SQL that creates tables; default sql/stu.sql.")] = None,
+    sql: Annotated[list[Path] | None, typer.Option(help="SQL that creates tables; default: the table stu.")] = None,
     directory: Directory = Path(".lab"),
 ) -> None:
     """Start the servers, make the cluster, load the tables, write a config."""
+    from loader.lab.files import sample
     from loader.lab.lab import Lab
 
-    if sql is None:
-        sql = [path for path in [Path("sql/stu.sql")] if path.exists()]
     lab = Lab(directory)
-    started = lab.up(nodes, replicas, sql)
+    started = lab.up(nodes, replicas, [sample()] if sql is None else sql)
     say(f"started {', '.join(started)}" if started else "the lab is already running")
     say(f"config: {lab.config}\nstop it with: loader lab down")
 

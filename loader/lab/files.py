@@ -26,6 +26,12 @@ jobs:
 """
 
 
+def sample() -> Path:
+    """SQL that creates the table `stu`: a part of the package, or of the clone that it is imported from."""
+    packed = Path(__file__).with_name("stu.sql")
+    return packed if packed.exists() else Path(__file__).parents[2] / "sql/stu.sql"
+
+
 class LabFiles:
     """The files of a lab."""
 

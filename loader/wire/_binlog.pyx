@@ -7,7 +7,7 @@ goes to the plain functions, which raise the errors.
 
 from cython cimport final
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize, PyBytes_Size
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
@@ -214,7 +214,7 @@ cdef class Table:
                 return None
             size += cells[i].size
         key = PyBytes_FromStringAndSize(NULL, size)
-        to = PyBytes_AS_STRING(key)
+        to = PyBytes_AsString(key)
         for i in range(self.keys):
             if cells[i].size:
                 memcpy(to, cells[i].data, cells[i].size)
@@ -301,18 +301,18 @@ cdef class KeyScanner:
 
     def take(self, bytes event, end=0):
         """See `row_images.KeyScanner.take`."""
-        cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(event)
-        if PyBytes_GET_SIZE(event) < HEADER:
+        cdef const unsigned char* data = <const unsigned char*>PyBytes_AsString(event)
+        if PyBytes_Size(event) < HEADER:
             header_of(event)
-        return self._take(data, PyBytes_GET_SIZE(event), end) != 0
+        return self._take(data, PyBytes_Size(event), end) != 0
 
     def define(self, bytes event, followed):
         """See `row_images.KeyScanner.define`."""
         cdef Event it
-        it.data = <const unsigned char*>PyBytes_AS_STRING(event)
-        if PyBytes_GET_SIZE(event) < HEADER:
+        it.data = <const unsigned char*>PyBytes_AsString(event)
+        if PyBytes_Size(event) < HEADER:
             header_of(event)
-        it.at, it.end, it.kind = it.data + HEADER, it.data + PyBytes_GET_SIZE(event), it.data[4]
+        it.at, it.end, it.kind = it.data + HEADER, it.data + PyBytes_Size(event), it.data[4]
         self._last = None
         self._tables[number(take(&it, 6), 6)] = Table(event[HEADER:], followed)
 
@@ -400,9 +400,9 @@ cdef class KeyScanner:
         cdef uint64_t table = number(take(event, 6), 6)
         cdef Table known = self._find(table)
         cdef Py_ssize_t size = event.end - event.data - HEADER
-        if known is None or PyBytes_GET_SIZE(known.body) != size:
+        if known is None or PyBytes_Size(known.body) != size:
             return 0
-        return memcmp(PyBytes_AS_STRING(known.body), event.data + HEADER, size) == 0
+        return memcmp(PyBytes_AsString(known.body), event.data + HEADER, size) == 0
 
     cdef Table _find(self, uint64_t table):
         if self._last is None or self._last_id != table:
@@ -436,7 +436,7 @@ cdef class KeyScanner:
 
     cdef int _remember(self, const unsigned char* source, Py_ssize_t size) except -1:
         """Note the source of a transaction: mostly the one before."""
-        if PyBytes_GET_SIZE(self._last_source) != size or memcmp(PyBytes_AS_STRING(self._last_source), source, size):
+        if PyBytes_Size(self._last_source) != size or memcmp(PyBytes_AsString(self._last_source), source, size):
             self._last_source = PyBytes_FromStringAndSize(<const char*>source, size)
         self.source = self._last_source
         return 0

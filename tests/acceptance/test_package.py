@@ -1,5 +1,6 @@
-"""What is installed: a wheel that is built from an sdist has every module, the page and the compiled encoder."""
+"""What is installed: a wheel from an sdist has every module, the page, the compiled encoder and the lab's table."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ for name in names:
 print(*sorted(names), *sorted(each.name for each in [*(HERE / "static").iterdir(), *(HERE / "templates").iterdir()]))
 print(loader.__file__)
 """
+SHOW_TABLE = "from loader.lab.files import sample; print(sample().read_text(encoding='utf-8'), end='')"
+SHOW_DESCRIPTION = "from importlib.metadata import metadata; print(metadata('mysql-redis-loader').get_payload())"
 
 
 def said(*command, **options):
@@ -33,11 +36,18 @@ def test_a_wheel_from_an_sdist_is_whole(tmp_path):
     said(sys.executable, "-m", "build", "--outdir", packages, copy)
     (wheel,) = packages.glob("*.whl")
     assert len(list(packages.glob("*.tar.gz"))) == 1
+    assert "-cp311-abi3-" in wheel.name
 
     venv.create(home)
     said(sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--no-deps", wheel)
     lent = {"PYTHONPATH": sysconfig.get_path("purelib"), "PATH": "/usr/bin:/bin"}
     assert said(home / "bin" / "loader", "--version", env=lent, cwd=tmp_path).endswith(", compiled encoder\n")
+    table = said(home / "bin" / "python", "-c", SHOW_TABLE, env=lent, cwd=tmp_path)
+    assert table == (ROOT / "sql/stu.sql").read_text(encoding="utf-8")
+    shown = said(home / "bin" / "python", "-c", SHOW_DESCRIPTION, env=lent, cwd=tmp_path)
+    assert "keeps Redis hashes equal to MySQL rows" in shown
+    assert re.findall(r"\]\((?!https:)", shown) == []  # a link to a file leads nowhere on the page of a package
+    assert (home / "share/man/man1/loader.1").read_bytes() == (ROOT / "docs/loader.1").read_bytes()
     told, place = said(home / "bin" / "python", "-c", IMPORT_ALL, env=lent, cwd=tmp_path).splitlines()
     assert place.startswith(str(home))
     assert set(told.split()) == {
