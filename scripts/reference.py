@@ -85,7 +85,7 @@ def commands_page() -> str:
     for entry in entries():
         lines += ["", f"## {entry.name}", "", entry.text, "", f"    {entry.usage}"]
         if entry.arguments or entry.options:
-            lines += ["", "| | |", "|---|---|"]
+            lines += ["", "| name | description |", "|---|---|"]
             lines += [f"| `{cell(names)}` | {cell(text)} |" for names, text in entry.arguments + entry.options]
     pairs = CODES.splitlines()
     lines += ["", "## Exit codes", "", "| code | meaning |", "|---|---|"]
@@ -150,7 +150,7 @@ def config_page() -> str:
 
 def key_table(part: Any) -> list[str]:
     """The keys of one mapping of the config."""
-    lines = ["", "| key | value | default | |", "|---|---|---|---|"]
+    lines = ["", "| key | value | default | description |", "|---|---|---|---|"]
     for key, value in part["properties"].items():
         default = f"`{json.dumps(value['default'], ensure_ascii=False)}`" if value.get("default") is not None else ""
         default = "required" if key in part.get("required", ()) else default
@@ -188,7 +188,7 @@ def metrics_page() -> str:
         "What `/metrics` of the daemon has, besides the `process_` metrics of the Prometheus client.",
     ]
     lines += ['With more than 50 jobs, details are of all jobs together, with `job="*"`.', ""]
-    lines += ["| metric | type | labels | |", "|---|---|---|---|"]
+    lines += ["| metric | type | labels | description |", "|---|---|---|---|"]
     registry = Metrics()._registry  # noqa: SLF001  # the page of metrics shows what there is, not how to get it
     for collector in registry._collector_to_names:  # noqa: SLF001
         for family in collector.describe() if isinstance(collector, MetricWrapperBase) else ():

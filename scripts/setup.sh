@@ -10,6 +10,19 @@ PATH=$PATH:/usr/sbin:/usr/local/sbin
 
 have() { command -v "$1" >/dev/null; }
 
+# Runs a command; shows what it said only if it fails.
+quietly() {
+  local log code=0
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 || code=$?
+  if [ $code != 0 ]; then
+    cat "$log" >&2
+    echo "setup: failed with exit code $code: $*" >&2
+  fi
+  rm -f "$log"
+  return $code
+}
+
 # The first python3 that is new enough.
 find_python() {
   local name
@@ -73,10 +86,10 @@ install_programs() {
     echo "sudo apt-get install -y --no-install-recommends ${packages[*]}" >&2
     exit 1
   fi
-  "${sudo[@]}" apt-get -qq update
+  quietly "${sudo[@]}" apt-get -qq update
   mapfile -t packages < <(apt_names "${packages[@]}")
-  echo "setup: installing ${packages[*]}" >&2
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}" >&2
+  echo "setup: installing with apt, a minute or so: ${packages[*]}" >&2
+  quietly "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${packages[@]}"
   mapfile -t packages < <(missing)
   if [ ${#packages[@]} != 0 ]; then
     echo "setup: still missing after the installation: ${packages[*]}" >&2
@@ -91,10 +104,10 @@ install_packages() {
   if [ -x .venv/bin/loader ] && [ -f "$stamp" ] && [[ $(<"$stamp") == "$sum$extras"* ]]; then
     return
   fi
-  echo "setup: installing packages into .venv" >&2
+  echo "setup: installing Python packages into .venv, a minute or so" >&2
   [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
   rm -f loader/wire/*.so # one for another ABI would be imported first
-  .venv/bin/python -m pip --quiet --disable-pip-version-check install -c constraints.txt -e ".$extras" >&2
+  quietly .venv/bin/python -m pip --disable-pip-version-check install -c constraints.txt -e ".$extras"
   echo "$sum$extras" >"$stamp"
 }
 

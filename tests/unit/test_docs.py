@@ -84,3 +84,11 @@ def test_words_are_of_today():
         if file.suffix in {".md", ".py", ".pyx", ".js", ".html"}
     }
     assert [(file.name, found.group()) for file, text in texts.items() for found in old.finditer(text)] == []
+
+
+def test_the_site():
+    """It is built, with every page in its menu and no link that leads nowhere."""
+    subprocess.run([ROOT / "scripts/docs.sh"], check=True, capture_output=True)
+    pages = {path.name for path in (ROOT / "docs").rglob("*.md")}
+    built = {path.with_suffix(".md").name for path in (ROOT / "build/site/docs").rglob("*.html")}
+    assert pages == built
