@@ -9,7 +9,7 @@ scripts/setup.sh dev
 # Pages and the files that they link to stand as in the project, so each link means the same in both.
 rm -rf build/pages
 mkdir -p build/pages
-cp -r README.md LICENSE configs deploy docker docs sql build/pages/
+cp -r ./*.md LICENSE configs deploy docker docs sql build/pages/
 mkdir build/pages/benchmarks
 cp benchmarks/{RESULTS.md,results.json,results.svg} build/pages/benchmarks/
 rm build/pages/docs/mkdocs.yml
