@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import results
+from plots import WIDTHS
 from servers import Run, Servers, as_document, started, tables
 
 from loader.lab.process import program
@@ -159,6 +160,19 @@ def _mysql() -> str:
 DRY = ("--dry-run", "--workers", "1")
 FOUR = ("--workers", "4")
 
+
+def ready_made(table: str) -> list[Case]:
+    """Ready-made hashes, new and over what is there; and HMSET over what is there."""
+    start = f"start/{'stu' if table == 'stu' else 'orders'}"
+    return [
+        Case(f"{table}/over", table, "cluster", sync, start, loaded=True),
+        Case(f"{table}/ready-made limit", table, "cluster", limit, write="restore"),
+        Case(f"{table}/ready-made", table, "cluster", sync, start, write="restore"),
+        Case(f"{table}/ready-made over", table, "cluster", sync, start, write="restore", loaded=True),
+        Case(f"{table}/ready-made one", table, "one", sync, f"{start} one", write="restore"),
+    ]
+
+
 CASES = (
     Case("start/help", "stu_five", "", help_, least=STARTS),
     Case("start/stu", "stu_five", "cluster", sync, least=STARTS),
@@ -190,11 +204,11 @@ CASES = (
     Case("orders/verify", "orders", "cluster", verify, "start/verify", loaded=True),
     Case("wide_30/limit", "wide_30", "cluster", limit),
     Case("wide_30/cluster", "wide_30", "cluster", sync, "start/orders"),
-    *(
-        Case(f"{table}/{name}", table, "cluster", command, base, write="restore")
-        for table, start in (("stu", "start/stu"), ("orders", "start/orders"), ("wide_30", "start/orders"))
-        for name, command, base in (("ready-made limit", limit, ""), ("ready-made", sync, start))
-    ),
+    Case("wide_30/one", "wide_30", "one", sync, "start/orders one"),
+    Case("wide_100/limit", "wide_100", "cluster", limit),
+    Case("wide_100/cluster", "wide_100", "cluster", sync, "start/orders"),
+    Case("wide_100/one", "wide_100", "one", sync, "start/orders one"),
+    *(case for table in WIDTHS for case in ready_made(table)),
     Case("rows/tenth", "stu_tenth", "cluster", sync, "start/stu"),
     Case("rows/fivefold", "stu_fivefold", "cluster", sync, "start/stu", most=2),
     Case("memory/half", "stu_half", "cluster", sync, "start/stu", words=FOUR, most=2),

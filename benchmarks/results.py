@@ -1,14 +1,15 @@
-"""What was measured, for a reader: RESULTS.md, results.svg."""
+"""What was measured, for a reader: RESULTS.md and its plots."""
 
 import os
 import platform
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from math import log10
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
+import plots
+from figures import Figures, Spread, seconds, shown
+from plots import WIDTHS
 from servers import SAMPLES
 
 from loader.pipeline.options import WORKERS
@@ -25,19 +26,7 @@ VARIANTS = {  # case: what a reader calls it
     "verify": "**loader** `verify`, cluster: compared, not loaded",
     "limit": "limit: three `redis-cli --pipe`, cluster, no MySQL",
 }
-PLOTTED = {
-    "script": "shell script",
-    "usual": "PyMySQL + redis-py, as usual",
-    "redis-py": "PyMySQL + redis-py, tuned",
-    "pipe": "mysql | redis-cli --pipe (one node)",
-    "limit": "three redis-cli --pipe (no MySQL)",
-    "one": "loader, one node",
-    "cluster": "loader, cluster",
-}
-MICRO, MEGA = 1e6, 1e6
-LEAST = 0.02  # seconds beside the start-up's spread that a run must have taken beyond it
-
-Spread = tuple[float, float, float]  # median, least, greatest
+MICRO = 1e6
 
 
 def machine() -> dict[str, str]:
@@ -55,74 +44,13 @@ def machine() -> dict[str, str]:
     }
 
 
-class Figures:
-    """The runs of each case, as figures; None for what was not measured."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.runs: dict[str, list[dict[str, float]]] = {k: v for k, v in document["runs"].items() if v}
-        self._base: dict[str, str] = document["base"]
-
-    def rows(self, case: str) -> int:
-        return int(self.runs[case][0]["rows"]) if case in self.runs else 0
-
-    def all(self, case: str, what: str) -> list[float]:
-        """A figure of each run: wall, rate, cpu, memory, mysql, redis; `net` before it: without start-up.
-
-        Nothing where what is left without start-up is too little to tell.
-        """
-        name, net = what.removeprefix("net "), what.startswith("net ")
-        values = []
-        taken_off = "cpu" if name == "cpu" else "wall"
-        start = [run[taken_off] for run in self.runs.get(self._base.get(case, ""), [])]
-        less = median(start) if net and start else 0
-        if net and (not start or self._typical(case, taken_off) - less <= middle_half(start) + LEAST):
-            return []  # lost in the spread of the start-up
-        for run in self.runs.get(case, []):
-            taken = {
-                "wall": run["wall"] - less,
-                "rate": run["rows"] / max(run["wall"] - less, 1e-3),
-                "cpu": (run["cpu"] - less) / run["rows"] * MICRO,
-                "memory": run["memory"] / MEGA,
-                "mysql": run["mysql_cpu"] / run["rows"] * MICRO,
-                "redis": run["redis_cpu"] / run["rows"] * MICRO,
-            }
-            values.append(taken[name])
-        return values
-
-    def of(self, case: str, what: str) -> Spread | None:
-        return spread(self.all(case, what))
-
-    def ratio(self, over: tuple[str, str], under: tuple[str, str]) -> Spread | None:
-        """One figure by another, of the same round where both are there."""
-        above, below = self.all(*over), self.all(*under)
-        return spread([a / b for a, b in zip(above, below, strict=False) if b > 0])
-
-    def _typical(self, case: str, name: str) -> float:
-        return median(run[name] for run in self.runs[case]) if case in self.runs else 0
-
-
-def middle_half(values: list[float]) -> float:
-    """From the first quartile to the third."""
-    first, _, third = quantiles(values, n=4, method="inclusive") if len(values) > 1 else (0, 0, 0)
-    return third - first
-
-
-def spread(values: list[float]) -> Spread | None:
-    return (median(values), min(values), max(values)) if values else None
-
-
-def shown(value: Spread | None, digits: int = 2) -> str:
-    if value is None:
-        return "-"
-    middle, low, high = (f"{number:,.{digits}f}" for number in value)
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
 def write(document: dict[str, Any], place: Path) -> None:
-    """Write the report and its plot."""
+    """Write the report and its plots."""
     figures = Figures(document)
-    (place / "RESULTS.md").write_text("\n".join(report(document, figures)) + "\n", encoding="utf-8")
-    (place / "results.svg").write_text("\n".join(plot(figures)) + "\n", encoding="utf-8")
+    texts = {"RESULTS.md": report(document, figures), "results.svg": plots.variants(figures)}
+    texts["columns.svg"] = plots.columns(figures)
+    for name, lines in texts.items():
+        (place / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # the report
@@ -145,6 +73,7 @@ def report(document: dict[str, Any], figures: Figures) -> Iterator[str]:
         yield from ["", f"## Loading {title}", ""]
         yield from table(LOADING, loading(figures, name))
     yield from ["", LOADING_NOTE, "", "## Ready-made hashes", "", READY_MADE, ""]
+    yield from ["![CPU of Redis and of the loader by the number of columns](columns.svg)", ""]
     yield from table(*ready_made(figures))
     yield from ["", "## Start-up", ""]
     yield from table(
@@ -169,10 +98,6 @@ def table(header: list[str], rows: Any) -> Iterator[str]:
     yield "|" + "---|" * len(header)
     for row in rows:
         yield f"| {' | '.join(row)} |"
-
-
-def seconds(figures: Figures, case: str) -> Spread | None:
-    return spread([run["cpu"] for run in figures.runs.get(case, [])])
 
 
 def memory(figures: Figures, case: str) -> str:
@@ -216,8 +141,12 @@ def ready_made(f: Figures) -> tuple[list[str], list[list[str]]]:
     variants = {
         "limit": "limit, HMSET",
         "cluster": "loader, HMSET",
+        "over": "loader, HMSET, over the same hashes",
+        "one": "loader, HMSET, one node",
         "ready-made limit": "limit, RESTORE",
         "ready-made": "loader, RESTORE",
+        "ready-made over": "loader, RESTORE, over the same hashes",
+        "ready-made one": "loader, RESTORE, one node",
     }
     return header, [
         [
@@ -227,7 +156,7 @@ def ready_made(f: Figures) -> tuple[list[str], list[list[str]]]:
             shown(f.of(f"{name}/{variant}", "cpu" if "limit" in variant else "net cpu")),
             shown(f.of(f"{name}/{variant}", "redis")),
         ]
-        for name, columns in (("stu", 3), ("orders", 12), ("wide_30", 30))
+        for name, columns in WIDTHS.items()
         for variant, label in variants.items()
         if f"{name}/{variant}" in f.runs
     ]
@@ -320,8 +249,10 @@ def verdicts(f: Figures) -> Iterator[list[str]]:
     yield line(text, "≤ 1.20", ratio, below(1.2))
     verified = f.of("stu/verify", "rate")
     yield line("`verify`, `stu`, with start-up: rows/s", "≥ 100,000", verified, above(100_000), 0)
-    yield line("`loader --help`, wall", "≤ 0.3 s", f.of("start/help", "wall"), below(0.3))
-    yield line("five-row `sync`, wall", "≤ 1.0 s", f.of("start/stu", "wall"), below(1.0))
+    yield line("`loader --help`, wall", "≤ 0.10 s", f.of("start/help", "wall"), below(0.1))
+    yield line("five-row `sync`, wall", "≤ 0.20 s", f.of("start/stu", "wall"), below(0.2))
+    text = "one node, `stu`, with start-up: rows/s ÷ those of `mysql \\| redis-cli --pipe`"
+    yield line(text, "≥ 1.0", f.ratio(("stu/one", "rate"), ("stu/pipe", "rate")), above(1.0))
 
 
 def scaling(f: Figures) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
@@ -434,7 +365,8 @@ default, where nothing else is said."""
 
 READY_MADE = (
     "The loader writes hashes that are made already (`write: restore`), into the cluster; the limits are three"
-    " `redis-cli --pipe` with the same commands, without MySQL."
+    " `redis-cli --pipe` with the same commands, without MySQL. [Performance](../docs/performance.md) says what it"
+    " means."
 )
 LOADING_NOTE = """\
 The script loads 500 rows, all others the whole table. "Client" is every process that is not a server: of
@@ -464,80 +396,3 @@ HOW = """\
   those runs differ. Ratios are taken within a round.
 - The raw figures are in [results.json](results.json). That a killed backfill resumes exactly is a test,
   `tests/acceptance/test_backfill.py`."""
-
-
-# the plot
-
-STYLE = """\
-<style>
-  text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
-  .title { font-weight: 600; font-size: 14px }
-  .small { font-size: 11px; fill: #59636e }
-  .back { fill: #ffffff }
-  .grid { stroke: #d1d9e0; stroke-width: 1 }
-  .stu { fill: #0969da; stroke: #0969da }
-  .orders { fill: #bc4c00; stroke: #bc4c00 }
-  text.stu, text.orders { stroke: none; font-size: 12px }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 }
-    .small { fill: #9198a1 }
-    .back { fill: #0d1117 }
-    .grid { stroke: #30363d }
-    .stu { fill: #58a6ff; stroke: #58a6ff }
-    .orders { fill: #f0883e; stroke: #f0883e }
-  }
-</style>"""
-WIDTH, LINE, TOP, LEFT, PANEL, GAP = 960, 46, 78, 250, 285, 70
-FOOT = "Medians; lines from least to greatest; logarithmic scales. The loader's CPU is without its start-up."
-PANELS = (  # title, figure, first and last power of ten
-    ("rows a second, more is better", "rate", 2, 6),
-    ("client CPU a row, less is better", "cpu", -1, 4),
-)
-
-
-def plot(f: Figures) -> Iterator[str]:
-    """The lines of results.svg: a dot for each variant and table on logarithmic scales, with least and greatest."""
-    height = TOP + LINE * len(PLOTTED) + 34
-    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">'
-    yield "<title>Rows a second and client CPU a row, by variant</title>"
-    yield STYLE
-    yield f'<rect class="back" width="{WIDTH}" height="{height}" rx="6"/>'
-    for x, name, columns in ((20, "stu", 3), (160, "orders", 12)):
-        yield f'<circle class="{name}" cx="{x}" cy="26" r="5"/>'
-        yield f'<text x="{x + 12}" y="30">{name}, {columns} columns</text>'
-    for number, label in enumerate(PLOTTED.values()):
-        yield f'<text x="{LEFT - 16}" y="{TOP + LINE * number + LINE / 2 + 4}" text-anchor="end">{label}</text>'
-    for number, panel in enumerate(PANELS):
-        yield from plot_panel(f, LEFT + number * (PANEL + GAP), *panel)
-    yield f'<text class="small" x="20" y="{height - 10}">{FOOT}</text>'
-    yield "</svg>"
-
-
-def plot_panel(f: Figures, left: float, title: str, what: str, first: int, last: int) -> Iterator[str]:
-    def place(value: float) -> float:
-        return left + (log10(min(max(value, 10**first), 10**last)) - first) / (last - first) * PANEL
-
-    bottom = TOP + LINE * len(PLOTTED)
-    yield f'<text class="title" x="{left}" y="{TOP - 28}">{title}</text>'
-    for power in range(first, last + 1):
-        x = place(10**power)
-        yield f'<line class="grid" x1="{x:.1f}" y1="{TOP - 6}" x2="{x:.1f}" y2="{bottom}"/>'
-        yield f'<text class="small" x="{x:.1f}" y="{TOP - 11}" text-anchor="middle">{tick(power, what)}</text>'
-    for number, variant in enumerate(PLOTTED):
-        for lane, name in enumerate(("stu", "orders")):
-            net = "net " if what == "cpu" and variant in {"one", "cluster"} else ""
-            found = f.of(f"{name}/{variant}", net + what)
-            if not found:
-                continue
-            x, low, high = map(place, found)
-            y = TOP + LINE * number + LINE / 2 + (-9 if lane == 0 else 9)
-            text = f"{found[0]:,.{0 if found[0] >= 100 else 2}f}{' µs' if what == 'cpu' else ''}"
-            yield f'<line class="{name}" x1="{low:.1f}" y1="{y}" x2="{high:.1f}" y2="{y}" stroke-width="2"/>'
-            yield f'<circle class="{name}" cx="{x:.1f}" cy="{y}" r="5"/>'
-            at, anchor = (high + 9, "start") if x < left + PANEL * 0.72 else (low - 9, "end")
-            yield f'<text class="{name}" x="{at:.1f}" y="{y + 4}" text-anchor="{anchor}">{text}</text>'
-
-
-def tick(power: int, what: str) -> str:
-    text = f"{10**power:,}" if power >= 0 else "0.1"
-    return f"{text} µs" if what == "cpu" else text

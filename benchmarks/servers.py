@@ -90,6 +90,7 @@ def tables(scale: float) -> dict[str, Table]:
         "wide_12": wide(rows(500_000), 12),
         "wide_30": wide(rows(200_000), 30),
         "wide_40": wide(rows(500_000), 40),
+        "wide_100": wide(rows(100_000), 100),
     }
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what loading costs, on servers of its own: scripts/bench.sh [--quick | --rounds N] [--only NAME…]
-# A full run takes a quarter of an hour on two cores and writes benchmarks/RESULTS.md; have nothing else run meanwhile.
+# A full run takes half an hour on two cores and writes benchmarks/RESULTS.md; have nothing else run meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
