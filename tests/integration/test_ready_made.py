@@ -241,5 +241,7 @@ def test_other_ways_to_sync(world, shapes, more):
     assert verify(config, config.jobs["job"]).is_equal
     some = next(iter(world.hashes()))
     world.redis.hset(some, "a", "spoilt")
-    assert verify(config, config.jobs["job"], repair=True).repaired == 1
+    world.redis.delete(other := max(world.hashes()))
+    world.redis.rpush(other, "a list, which an HMSET cannot write over")
+    assert verify(config, config.jobs["job"], repair=True).repaired == 2
     assert verify(config, config.jobs["job"]).is_equal
