@@ -97,6 +97,11 @@ install_programs() {
   fi
 }
 
+# Without this, each start compiles all modules again if PYTHONDONTWRITEBYTECODE is set: that is half of a small sync.
+compile_modules() {
+  .venv/bin/python -m compileall -q loader
+}
+
 # What was installed for development serves the demo too.
 install_packages() {
   local stamp=.venv/.installed sum
@@ -147,6 +152,7 @@ install_for_tests() {
 
 install_programs
 install_packages
+compile_modules
 fetch_promtool
 have chromium || install_for_tests "the tests in a browser" chromium fonts-dejavu-core
 { have ip && have tc && have iptables; } || install_for_tests "the tests with a cut network" iproute2 iptables

@@ -9,7 +9,7 @@ import typer
 from loader.cli.common import say
 from loader.errors import LoaderError
 
-app = typer.Typer(
+lab = typer.Typer(
     help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True, rich_markup_mode=None
 )
 
@@ -30,7 +30,7 @@ Directory = Annotated[
 Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.", autocompletion=_names)]
 
 
-@app.command()
+@lab.command()
 def up(
     *,
     nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
@@ -42,13 +42,13 @@ def up(
     from loader.lab.files import sample
     from loader.lab.lab import Lab
 
-    lab = Lab(directory)
-    started = lab.up(nodes, replicas, [sample()] if sql is None else sql)
+    made = Lab(directory)
+    started = made.up(nodes, replicas, [sample()] if sql is None else sql)
     say(f"started {', '.join(started)}" if started else "the lab is already running")
-    say(f"config: {lab.config}\nstop it with: loader lab down")
+    say(f"config: {made.config}\nstop it with: loader lab down")
 
 
-@app.command()
+@lab.command()
 def down(*, directory: Directory = Path(".lab")) -> None:
     """Stop the servers and delete their files."""
     from loader.lab.lab import Lab
@@ -56,7 +56,7 @@ def down(*, directory: Directory = Path(".lab")) -> None:
     say("the lab is gone" if Lab(directory).down() else "there was no lab")
 
 
-@app.command()
+@lab.command()
 def status(*, directory: Directory = Path(".lab")) -> None:
     """Show the servers."""
     from loader.lab.lab import Lab
@@ -68,7 +68,7 @@ def status(*, directory: Directory = Path(".lab")) -> None:
         say(f"{row.name:6}  {state:4}  {row.address:21}  pid {row.pid:<7}  {row.role}{of}{slots}")
 
 
-@app.command()
+@lab.command()
 def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
     """Kill a server as a crash would (SIGKILL)."""
     from loader.lab.lab import Lab
@@ -77,7 +77,7 @@ def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
     say(f"{node} is dead")
 
 
-@app.command()
+@lab.command()
 def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
     """Start a killed server again, with its files."""
     from loader.lab.lab import Lab
@@ -85,7 +85,7 @@ def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
     say(f"{node} is up" if Lab(directory).start(node) else f"{node} is already running")
 
 
-@app.command("add-replica")
+@lab.command("add-replica")
 def add_replica(
     node: Annotated[
         str | None, typer.Argument(metavar="[NODE]", help="A killed node; by default a new one.", autocompletion=_names)

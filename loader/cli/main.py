@@ -8,38 +8,47 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from loader.cli import daemon, doctor, follow, lab, run, status, verify
 from loader.cli.common import Common, note, of_job, say
-from loader.cli.init import command as cli_init
 from loader.cli.options import Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, option
 from loader.errors import Exit, LoaderError, Stopped, text_of
 from loader.words import counted
 
-app = typer.Typer(
-    help="Keeps Redis hashes equal to MySQL rows.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    epilog="Options are also environment variables: --workers 4 is LOADER_WORKERS=4.",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
+COMMANDS = {  # their modules, in the order of --help
+    "init": "init.command",
+    "check": "main",
+    "schema": "main",
+    "plan": "main",
+    "get": "main",
+    "cluster": "main",
+    "doctor": "doctor",
+    "sync": "run",
+    "backfill": "run",
+    "follow": "follow",
+    "daemon": "daemon",
+    "verify": "verify",
+    "prune": "verify",
+    "status": "status",
+    "runs": "status",
+    "rejects": "verify",
+    "lab": "lab",
+}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMPLETE = "_LOADER_COMPLETE"
 GARBAGE = 50_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
 
 
-def main(*, hears: bool = False) -> NoReturn:
+def main(command: str = "", *, hears: bool = False) -> NoReturn:
     """Run the command line and exit with the code of the contract; a user's mistake never prints a traceback.
 
-    With `hears`, signals are heard already, until the command hears them itself.
+    The `command` is the one among the arguments, if it is known already. With `hears`, signals are heard already, until
+    the command hears them itself.
     """
     code = 0
     gc.set_threshold(GARBAGE)
@@ -54,7 +63,7 @@ def main(*, hears: bool = False) -> NoReturn:
             from typer.completion import completion_init  # type: ignore[attr-defined]
 
             completion_init()
-        app()
+        app_of(command)()
     except LoaderError as error:
         code, text = int(error.exit_code), str(error)
         _complain(text if ": error: " in text else f"error: {text}")
@@ -64,6 +73,27 @@ def main(*, hears: bool = False) -> NoReturn:
     finally:
         _leave_streams()
     sys.exit(code)
+
+
+def app_of(command: str = "") -> typer.Typer:
+    """The command line with one command, as importing all of them takes long; with all, if it is not one of them."""
+    app = typer.Typer(
+        help="Keeps Redis hashes equal to MySQL rows.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        epilog="Options are also environment variables: --workers 4 is LOADER_WORKERS=4.",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(common)
+    for name in [command] if command in COMMANDS else COMMANDS:
+        found = getattr(import_module(f"loader.cli.{COMMANDS[name]}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command()(found)
+    return app
 
 
 def _complain(text: str) -> None:
@@ -109,7 +139,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     context: typer.Context,
     *,
@@ -133,10 +162,6 @@ def common(
     context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
 
 
-app.command()(cli_init.init)
-
-
-@app.command()
 def check(context: typer.Context) -> None:
     """Validate the config, offline."""
     from loader.net.tls import client_context
@@ -151,7 +176,6 @@ def check(context: typer.Context) -> None:
     say(f"ok: {counted(len(names), 'job')}: {', '.join(names)}")
 
 
-@app.command()
 def schema() -> None:
     """Print the JSON Schema of the config."""
     import json
@@ -161,7 +185,6 @@ def schema() -> None:
     say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command()
 def plan(
     context: typer.Context,
     jobs: JobNames = None,
@@ -184,7 +207,6 @@ def plan(
             note(f"warning: {of_job(job.name, warning, several=len(named) > 1)}")
 
 
-@app.command()
 def get(
     context: typer.Context,
     job: JobArgument,
@@ -205,7 +227,6 @@ def get(
     raise typer.Exit(Exit.FAILED if missing else Exit.OK)
 
 
-@app.command()
 def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
     from loader.redis.client import RedisClient
@@ -217,19 +238,3 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
         document = describe_cluster(target)
     say(dump(document) if output is Format.JSON else cluster_text(document))
     raise typer.Exit(Exit.FAILED if document["state"] is ClusterState.FAIL else Exit.OK)
-
-
-for command in (
-    doctor.doctor,
-    run.sync,
-    run.backfill,
-    follow.follow,
-    daemon.daemon,
-    verify.verify,
-    verify.prune,
-    status.status,
-    status.runs,
-):
-    app.command()(command)
-app.add_typer(verify.rejects_app, name="rejects")
-app.add_typer(lab.app, name="lab")

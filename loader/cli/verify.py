@@ -101,12 +101,12 @@ def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], tuple[int, st
     raise typer.Exit(worst(codes))
 
 
-rejects_app = typer.Typer(
+rejects = typer.Typer(
     help="Show, retry or forget rows that could not be written.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
-@rejects_app.command("list")
+@rejects.command("list")
 def rejects_list(
     context: typer.Context,
     job: JobArgument,
@@ -130,26 +130,26 @@ def rejects_list(
     say(shown if isinstance(shown, str) else dump(shown))
 
 
-@rejects_app.command("retry")
+@rejects.command("retry")
 def rejects_retry(
     context: typer.Context, jobs: JobNames = None, *, every: Every = False, output: Output = Format.TEXT
 ) -> None:
     """Load the rejected rows again."""
-    from loader.jobs import rejects
+    from loader.jobs.rejects import retry as retry_all
     from loader.report.documents import dump, retry_document
     from loader.report.text import retry_text
 
     config, named = context.obj.chosen(jobs, every=every)
 
     def one(job: "JobConfig") -> tuple[int, str]:
-        retried = rejects.retry(config, job)
+        retried = retry_all(config, job)
         say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
         return (Exit.REJECTS, "rejects") if retried.rejects or retried.nameless else (Exit.OK, "ok")
 
     _each(named, one, output)
 
 
-@rejects_app.command("purge")
+@rejects.command("purge")
 def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     """Forget the rejected rows."""
     from loader.redis.client import RedisClient

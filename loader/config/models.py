@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -157,6 +158,8 @@ class DaemonConfig(Model):
 
 class JobConfig(Model):
     """One table, or query, and how its rows become hashes."""
+
+    model_config = ConfigDict(defer_build=False)  # its values are written out for each run
 
     _name: str = PrivateAttr("")
     _origin: Origin = PrivateAttr(default_factory=lambda: NOWHERE)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from zlib import crc32
 
-from pymysql.constants import FIELD_TYPE, FLAG
-
 from loader.errors import Kind, LoaderError, PlanError, SourceError
 from loader.formats import utc
 from loader.model import Bar, Barred, Column, Table, TableSummary
 from loader.mysql.connection import Connection, Row, understood
+from loader.mysql.driver import FIELD_TYPE, FLAG
 from loader.mysql.errors import NO_PROCESS, code_of, text_of
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
 from loader.mysql.sql import quote

@@ -13,14 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import pymysql
-from pymysql.constants import SERVER_STATUS
-from pymysql.converters import conversions
-from pymysql.cursors import DictCursor, SSCursor
-
 from loader.config.servers import SourceConfig
 from loader.errors import ConfigError, Kind, LoaderError, SourceError
 from loader.mysql import session
+from loader.mysql.driver import SERVER_STATUS, DictCursor, MySQLError, SSCursor, conversions
 from loader.mysql.errors import code_of
 from loader.mysql.failures import ASKING, CONNECTING, Nonsense, failure_of
 from loader.mysql.login import LoginConnection
@@ -225,7 +221,7 @@ class Connection:
                 with self.cursor(DictCursor) as cursor:
                     cursor.execute(f"SHOW {words} STATUS")
                     status = cursor.fetchone()
-            except (pymysql.MySQLError, OSError) as error:
+            except (MySQLError, OSError) as error:
                 if code_of(error) == SYNTAX and words == "REPLICA":
                     continue
                 raise self.failure(

@@ -10,10 +10,9 @@ import uuid
 import zlib
 from dataclasses import dataclass
 
-from pymysql.err import OperationalError
-
 from loader.errors import Kind, LoaderError, PositionLost, SourceError
 from loader.mysql.connection import Connection
+from loader.mysql.driver import OperationalError
 from loader.mysql.errors import replication
 from loader.mysql.stream import PacketBuffer
 from loader.wire.gtids import GtidPosition, Gtids, GtidSet

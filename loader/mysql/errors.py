@@ -6,9 +6,8 @@ https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers have their 
 
 from collections.abc import Mapping
 
-import pymysql
-
 from loader.errors import Kind
+from loader.mysql.driver import MySQLError
 
 NO_PROCESS = 1227
 NO_DATABASE_RIGHT = 1044
@@ -104,6 +103,6 @@ def code_of(error: BaseException | None) -> int | None:
 
 def text_of(error: BaseException | None) -> str:
     """An error's text, on one line."""
-    if isinstance(error, pymysql.MySQLError) and len(error.args) > 1:
+    if isinstance(error, MySQLError) and len(error.args) > 1:
         return f"{' '.join(str(error.args[1]).split())} ({error.args[0]})"
     return str(error) or type(error).__name__

@@ -2,9 +2,8 @@
 
 import re
 
-import pymysql
-
 from loader.errors import Kind, LoaderError, SourceError, StartOver, is_local
+from loader.mysql.driver import MySQLError
 from loader.mysql.errors import ADVICE, advice, code_of, kind_of, statement, text_of
 from loader.mysql.login import LoginConnection
 from loader.net.tls import PLAIN, meaning
@@ -28,7 +27,7 @@ def failure_of(
     error: Exception, doing: str, address: str, user: str | None, login: LoginConnection | None
 ) -> LoaderError:
     """The error to raise for one that was caught during an activity on a connection, if there is one."""
-    if not isinstance(error, OSError) and (code_of(error) is None or not isinstance(error, pymysql.MySQLError)):
+    if not isinstance(error, OSError) and (code_of(error) is None or not isinstance(error, MySQLError)):
         return _nonsense(error, doing, address)
     code = code_of(error)
     kind = Kind.UNAVAILABLE if isinstance(error, OSError) else kind_of(code)
@@ -62,7 +61,7 @@ def _nonsense(error: Exception, doing: str, address: str) -> SourceError:
         )
     if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):  # an impossible host name
         return SourceError(f"{message}{error}: see source.url", kind=Kind.REFUSED)
-    told = isinstance(error, pymysql.MySQLError | Nonsense)
+    told = isinstance(error, MySQLError | Nonsense)
     why = " ".join(text_of(error).split()) if told else f"an unreadable packet, {type(error).__name__}"
     if doing == CONNECTING:
         return SourceError(f"{message}no MySQL server answers there ({why}): see source.url", kind=Kind.REFUSED)

@@ -10,11 +10,9 @@ import select
 import time
 from typing import Any
 
-from pymysql import _auth, connections
-from pymysql.constants import CLIENT
-
 from loader.config.servers import SourceConfig
 from loader.errors import Kind, SourceError
+from loader.mysql.driver import CLIENT, _auth, connections
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker
 from loader.net.limit import LEAST

@@ -2,10 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from pymysql.constants import COMMAND
-from pymysql.protocol import FieldDescriptorPacket
-
 from loader.mysql.connection import Connection, understood
+from loader.mysql.driver import COMMAND, FieldDescriptorPacket
 from loader.mysql.failures import Nonsense
 
 END = 1 + 4  # bytes of the first reply up to the number of columns: a status, and the statement's number

@@ -64,7 +64,7 @@ class Pool:
         """A client of Redis that comes after one that was left, or a new one."""
         with self._lock:
             self._drop_old()
-            kept = self._targets.get(settings)
+            kept = self._targets.get(_place(settings))
             left = kept.pop()[1] if kept else None
         return RedisClient(settings, after=left)
 
@@ -74,7 +74,7 @@ class Pool:
             client.close()
             return
         with self._lock:
-            self._targets.setdefault(client.settings, []).append((time.monotonic(), client))
+            self._targets.setdefault(_place(client.settings), []).append((time.monotonic(), client))
 
     @contextmanager
     def reach(self, settings: TargetConfig) -> Iterator[RedisClient]:
@@ -119,3 +119,8 @@ class Pool:
             for kept in pool.values():
                 while kept and kept[0][0] < since:
                     kept.pop(0)[1].close()
+
+
+def _place(settings: TargetConfig) -> TargetConfig:
+    """The settings without the patience, which a client may change from one command to the next."""
+    return settings.within(0)

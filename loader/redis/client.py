@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
-import redis
-from redis.connection import Connection
-
 from loader.config.servers import TargetConfig
 from loader.errors import Kind, TargetError
 from loader.model import Node
 from loader.net.limit import allowed
 from loader.redis.connections import exchange, sense
 from loader.redis.connector import Connector
+from loader.redis.driver import Connection, exceptions
 from loader.redis.errors import DATA, LOST, REDIRECT, code_of, error_text, failure_of, refusal_in_script
 from loader.redis.fences import Fences
 from loader.redis.foresight import MISSING, Foresight, words_of
@@ -37,7 +35,7 @@ from loader.wire.slots import SlotMap, slot_of
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
 KNOWN = 1000  # milliseconds that a replica has to acknowledge a single command that it must not miss
-DRIVER = (redis.RedisError, OSError, MemoryError)  # what redis-py raises, see `failure_of`
+DRIVER = (exceptions.RedisError, OSError, MemoryError)  # what redis-py raises, see `failure_of`
 
 
 class RedisClient(KeyReader):

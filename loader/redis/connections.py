@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from math import inf
 from typing import Any
 
-import redis
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-
 from loader.errors import LoaderError
 from loader.net.probe import shake_hands
+from loader.redis.driver import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
 from loader.redis.replies import is_plausible
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops unsent bytes and resets the connection
@@ -130,7 +128,9 @@ def exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], p
             reply = _response(connection)
         name = " ".join(_word(word) for word in words[: 1 + (_word(words[0]) in GROUPS)])
         if not isinstance(reply, Exception) and not is_plausible(name, reply):
-            raise redis.InvalidResponse(f"{name} is answered with {KINDS_OF.get(type(reply), type(reply).__name__)}")
+            raise exceptions.InvalidResponse(
+                f"{name} is answered with {KINDS_OF.get(type(reply), type(reply).__name__)}"
+            )
         replies.append(reply)
     return replies
 
@@ -140,10 +140,10 @@ def sense() -> Iterator[None]:
     """Raise `InvalidResponse` for replies that redis-py cannot parse."""
     try:
         yield
-    except (redis.RedisError, OSError, LoaderError, MemoryError):
+    except (exceptions.RedisError, OSError, LoaderError, MemoryError):
         raise
     except Exception as error:
-        raise redis.InvalidResponse(f"an unreadable reply, {type(error).__name__}") from error
+        raise exceptions.InvalidResponse(f"an unreadable reply, {type(error).__name__}") from error
 
 
 def _word(word: str | bytes | int) -> str:
@@ -153,5 +153,5 @@ def _word(word: str | bytes | int) -> str:
 def _response(connection: Connection) -> Any:
     try:
         return connection.read_response()
-    except redis.ResponseError as error:
+    except exceptions.ResponseError as error:
         return error

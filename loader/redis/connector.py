@@ -5,10 +5,6 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from loader.config.servers import TargetConfig
 from loader.errors import Kind, TargetError, is_local
 from loader.model import Node
@@ -16,6 +12,7 @@ from loader.net.greetings import REDIS, TLS, speaker
 from loader.net.probe import overhear, speaks_tls, wants_certificate
 from loader.net.tls import UNSHOWN, client_context
 from loader.redis.connections import TcpConnection, TlsConnection, UnixConnection
+from loader.redis.driver import NoBackoff, Retry, exceptions
 from loader.redis.errors import ANSWERED, ENCRYPTED, error_text
 from loader.redis.topology import Topology
 
@@ -68,7 +65,7 @@ class Connector:
             )
         if why := self._spoken_wrongly(error, node):
             return TargetError(f"redis {node}: {error_text(error).removesuffix('.')}: {why}", kind=Kind.REFUSED)
-        if failure.kind is not Kind.UNAVAILABLE or isinstance(error, redis.BusyLoadingError):
+        if failure.kind is not Kind.UNAVAILABLE or isinstance(error, exceptions.BusyLoadingError):
             return failure
         by, dialled = self._topology.announcers.get(node), self._dialled(node)
         message = (
@@ -92,7 +89,7 @@ class Connector:
         """Whether a server that was never reached closes connections, or answers, as Redis does not."""
         if node in self._topology.reached or is_local(error) or isinstance(error, ANSWERED):
             return False
-        return isinstance(error, redis.ConnectionError | redis.InvalidResponse)
+        return isinstance(error, exceptions.ConnectionError | exceptions.InvalidResponse)
 
     def _other_than_redis(self, error: Exception, node: Node) -> str:
         """The kind of server that answers instead of Redis; empty if unknown."""

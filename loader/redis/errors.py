@@ -3,11 +3,10 @@
 import re
 from collections.abc import Sequence
 
-import redis
-
 from loader.errors import Kind, TargetError, is_local
 from loader.model import Node
 from loader.net.tls import PLAIN, meaning
+from loader.redis.driver import exceptions
 
 # How to handle an error reply, by its first word.
 REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
@@ -27,8 +26,8 @@ NO_CLUSTER = (
 )
 NO_MASTER = "ERR WAIT cannot be used with replica"  # as READONLY
 ENCRYPTED = "the server speaks TLS there: write rediss:// in target.url"
-ANSWERED = (redis.AuthenticationError, redis.BusyLoadingError)
-LOST = (redis.ConnectionError, redis.TimeoutError, OSError)  # of a driver, once a connection is gone
+ANSWERED = (exceptions.AuthenticationError, exceptions.BusyLoadingError)
+LOST = (exceptions.ConnectionError, exceptions.TimeoutError, OSError)  # of a driver, once a connection is gone
 ACCOUNT = "see the user in target.url, and target.password"
 NAMELESS = "ERR without a message"  # for an error without any text
 CLIENTS = "ERR max number of clients reached"  # as CAPACITY
@@ -59,7 +58,7 @@ def _meaning(error: Exception | str, node: Node, *, reached: bool) -> TargetErro
     message = f"redis {node}: {text.removesuffix('.')}"
     if told := advice(error, code, text):
         return TargetError(f"{message}: {told}", kind=Kind.ACCESS if is_access(error, code) else Kind.REFUSED)
-    if isinstance(error, redis.InvalidResponse):
+    if isinstance(error, exceptions.InvalidResponse):
         what = "the answer does not come from Redis" if reached else "no Redis server answers there"
         return TargetError(
             f"redis {node}: {what} ({text.removesuffix('.')}): see target.url",
@@ -88,7 +87,7 @@ def unknown_command(error: Exception | str, node: Node) -> TargetError | None:
 
 def is_access(error: Exception | str, code: str) -> bool:
     """Whether the account, its password or its rights are refused."""
-    return isinstance(error, redis.AuthenticationError) or code in ACCESS
+    return isinstance(error, exceptions.AuthenticationError) or code in ACCESS
 
 
 def advice(error: Exception | str, code: str, text: str) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 from loader.config.parsers import plain
 from loader.formats import moment, precise_moment
+from loader.imports import without
 from loader.model import Run
 
+UNUSED = ("greenlet", "twisted")  # by structlog, for programs that use them
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -72,15 +74,10 @@ def _harmless(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _structlog(*, console: bool) -> Any:
-    """The library; for JSON without rich, which it imports for a terminal: a tenth of a small sync."""
-    hidden = not console and "rich" not in sys.modules
-    if hidden:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # as importing says that there is none
-    try:
+    """The library; for JSON without the others that it imports if they are installed: a tenth of a small sync."""
+    unused = UNUSED if console else ("rich", *UNUSED)
+    with without(*() if "structlog" in sys.modules else unused):
         import structlog
-    finally:
-        if hidden:
-            del sys.modules["rich"]
     return structlog
 
 

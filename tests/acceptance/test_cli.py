@@ -266,7 +266,7 @@ def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
     def fail():
         raise MemoryError
 
-    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(main, "app_of", lambda _: fail)
     monkeypatch.setattr(main, "SIGNALS", ())
     monkeypatch.setattr(main, "GARBAGE", 700)  # as it is
     with pytest.raises(SystemExit) as ended:

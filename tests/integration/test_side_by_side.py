@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loader.cli.main import app
+from loader.cli.main import app_of
 from loader.doctor.diagnose import diagnose
 from loader.doctor.findings import Level
 from loader.errors import Stopped
@@ -326,7 +326,7 @@ def test_the_command_line_runs_all_jobs(world, tmp_path, capsys):
         )
     )
     with pytest.raises(SystemExit) as ended:
-        app(["-c", str(path), "sync", "--all", "-o", "json", "--progress", "none"])
+        app_of()(["-c", str(path), "sync", "--all", "-o", "json", "--progress", "none"])
     out = capsys.readouterr().out
     assert ended.value.code == 0, out
     assert [json.loads(line)["job"] for line in out.splitlines()] == ["m0", "m1", "m2"]

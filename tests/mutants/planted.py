@@ -2271,6 +2271,30 @@ FAULTS = [
             "            pass",
             "start_up::a_signal_at_once",
         ),
+        (
+            "help before a command is of that command alone",
+            '        elif word == "--help" or (word[1:2] != "-" and "h" in word):',
+            '        elif word == "--nothing":',
+            "entry::the_command",
+        ),
+    ),
+    *_of(
+        "redis/driver",
+        (
+            "all of redis-py is imported for a few connections",
+            'import_bare("redis")',
+            "",
+            "startup::what_is_not_imported",
+        ),
+    ),
+    *_of(
+        "mysql/driver",
+        (
+            "PyMySQL cannot encrypt a password",
+            "    importlib.reload(_auth)\n",
+            "",
+            "driver::a_password_under_a_key_of_the_server",
+        ),
     ),
     *_of(
         "cli/main",

@@ -6,10 +6,10 @@ import pytest
 import typer
 from typer.main import get_command
 
-from loader.cli.main import app
+from loader.cli.main import app_of
 from loader.cli.options import Every, ReadOptions, ShareOptions, grouped, load_limit, percent, shard_numbers
 
-COMMANDS = get_command(app).commands
+COMMANDS = get_command(app_of()).commands
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"lab", "rejects"}])

@@ -1,0 +1,12 @@
+"""The parts of redis-py that are used: connections, and their errors; the others take ten times as long to import."""
+
+from loader.imports import import_bare
+
+import_bare("redis")
+
+import redis.exceptions as exceptions  # noqa: E402, PLR0402  # which asks nothing of the package itself
+from redis.backoff import NoBackoff  # noqa: E402
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection  # noqa: E402
+from redis.retry import Retry  # noqa: E402
+
+__all__ = ["Connection", "NoBackoff", "Retry", "SSLConnection", "UnixDomainSocketConnection", "exceptions"]

@@ -1,0 +1,69 @@
+"""Imports of a part of a library, each in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = {
+    "whole/__init__.py": "from whole import heavy\nfrom whole.light import LIGHT\nPI = 3\n",
+    "whole/light.py": "LIGHT = 1\n",
+    "whole/heavy.py": "from whole.light import LIGHT\n",
+    "able.py": "try:\n    import whole\nexcept ImportError:\n    whole = None\n",
+}
+
+
+@pytest.fixture
+def said(tmp_path):
+    for name, text in PACKAGE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    def run(code):
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from loader.imports import *\n{code}"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return run
+
+
+def test_a_module_of_a_bare_package(said):
+    """It is imported alone; the package runs once something of its own is asked for, and lacks what it lacks."""
+    code = """
+import_bare("whole")
+import whole.light
+print("whole.heavy" in sys.modules)
+import whole
+print(whole.PI, "whole.heavy" in sys.modules, hasattr(whole, "nothing"), whole.light.LIGHT)
+import_bare("whole")
+print(whole.PI)
+"""
+    assert said(code) == ["False", "3", "True", "False", "1", "3"]
+
+
+def test_a_package_that_is_not_there(said):
+    """Its modules say so."""
+    code = """
+import_bare("nowhere")
+try:
+    import nowhere.near
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+    assert said(code) == ["nowhere"]
+
+
+def test_a_library_that_is_not_used(said):
+    """It counts as missing within the block only, unless it has been imported before."""
+    code = """
+with without("whole"):
+    import able
+print(able.whole)
+import whole
+del sys.modules["able"]
+with without("whole"):
+    import able
+print(able.whole.PI, whole is sys.modules["whole"])
+"""
+    assert said(code) == ["None", "3", "True"]
