@@ -3,11 +3,12 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from loader.errors import Exit
 from loader.outcome import LOADED, Outcome, Status
+from loader.records import dataclass
 
 Key = bytes  # of a hash
 KeyValues = tuple[str, ...]

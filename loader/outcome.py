@@ -1,10 +1,10 @@
 """The outcomes of runs, and the reasons for which scheduled ones never begin."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from loader.errors import Exit, Kind
+from loader.records import dataclass
 
 
 class Status(StrEnum):

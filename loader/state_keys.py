@@ -1,9 +1,9 @@
 """The loader's own keys in Redis: the type of each, and how to fix one that this program did not write."""
 
 import re
-from dataclasses import dataclass
 
 from loader.errors import StateError
+from loader.records import dataclass
 
 PREFIX = "loader:"  # the beginning of all of them
 OWN = re.compile(

@@ -4,13 +4,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loader.cli.options import Format, Show
 from loader.config.parsers import plain
 from loader.errors import ConfigError, Exit
+from loader.records import dataclass
 
 if TYPE_CHECKING:
     from loader.config.load import Config

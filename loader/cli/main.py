@@ -3,7 +3,6 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -41,7 +40,6 @@ COMMANDS = {  # their modules, in the order of --help
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 COMPLETE = "_LOADER_COMPLETE"
-GARBAGE = 50_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
 
 
 def main(command: str = "", *, hears: bool = False) -> NoReturn:
@@ -51,7 +49,6 @@ def main(command: str = "", *, hears: bool = False) -> NoReturn:
     the command hears them itself.
     """
     code = 0
-    gc.set_threshold(GARBAGE)
     _open_streams()
     try:
         for number in () if hears else SIGNALS:

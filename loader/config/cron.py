@@ -7,7 +7,6 @@ raises ValueError with a message for a person.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
@@ -16,6 +15,8 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 from cronsim.cronsim import SYMBOLIC_DAYS, SYMBOLIC_MONTHS
+
+from loader.records import dataclass
 
 NICKNAMES = {
     "@hourly": "0 * * * *",

@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from loader.config.nodes import MAX_DEPTH, TAG, TEXT, TOO_DEEP, Mark, Node, NotYamlError, compose
 from loader.errors import ConfigError
+from loader.records import dataclass
 
 DEFAULT_FILES = (Path("loader.yaml"), Path("/etc/loader/loader.yaml"))
 

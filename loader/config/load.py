@@ -3,7 +3,6 @@
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
@@ -18,6 +17,7 @@ from loader.config.models import CHUNK_ROWS, DaemonConfig, IncrementalConfig, Jo
 from loader.config.parts import Origin
 from loader.config.servers import SourceConfig, TargetConfig
 from loader.errors import ConfigError
+from loader.records import dataclass
 from loader.state_keys import PREFIX
 from loader.words import nouns
 

@@ -6,9 +6,11 @@ password.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from string import Formatter
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from loader.records import dataclass
 
 KeyParts = tuple[tuple[str, str | None], ...]
 """A parsed key template: literal text, and the column that follows it (None if none does)."""

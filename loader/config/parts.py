@@ -6,11 +6,11 @@ lock, a checkpoint and a history of its own. Until its tables are known, a job w
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from urllib.parse import quote
 
 from loader.config.parsers import KeyParts, key_parts
+from loader.records import dataclass
 
 PLACEHOLDERS = frozenset({"source", "database", "table"})  # in keys; replaced by names
 PRIMARY_KEY = "pk"  # in keys; stands for the columns of the primary key

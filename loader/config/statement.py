@@ -6,10 +6,10 @@ WHERE. Anything else raises ValueError with a message for a person.
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeGuard
 
 from loader.config.parsers import KeyParts
+from loader.records import dataclass
 
 TOKEN = re.compile(
     r"(?P<space>\s+|#[^\n]*|--(?=\s|$)[^\n]*|/\*.*?\*/)"

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from loader.model import Run
 from loader.outcome import Reason
+from loader.records import dataclass
 
 LOG = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from loader.errors import LoaderError
 from loader.process import start_thread
+from loader.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from loader.daemon.alarms import AlarmClock
@@ -25,6 +25,7 @@ from loader.errors import Kind, LoaderError
 from loader.model import Run
 from loader.outcome import Outcome, Reason, Status
 from loader.process import ticks
+from loader.records import dataclass
 
 BACKOFF, BACKOFF_MOST = 5.0, 300.0  # seconds until a failed run is retried, doubling
 LOOK_AGAIN, LOOK_MOST = 2.0, 8.0  # seconds until a job that another process runs is checked again, doubling

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from loader.config.models import JobConfig
 from loader.doctor.findings import Check, Finding, examine, fail, ok, skip, unchecked, warn
@@ -12,6 +11,7 @@ from loader.mysql.barrier import snapshot_position
 from loader.mysql.binlog_origin import GTIDS_ON, SYNTAX, binlog_status
 from loader.mysql.connection import Row
 from loader.mysql.errors import code_of
+from loader.records import dataclass
 from loader.words import counted
 
 DAY = 86_400  # seconds

@@ -7,7 +7,7 @@ import resource
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from loader.doctor.mysql import MysqlProbe
 from loader.errors import LoaderError
 from loader.mysql.connection import Connection
 from loader.mysql.sql import quote
+from loader.records import dataclass
 from loader.wire.codec import COMPILED
 from loader.words import counted
 

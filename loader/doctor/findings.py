@@ -3,13 +3,14 @@
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from textwrap import wrap
 from typing import Any, TypeVar
 
 from loader.errors import LoaderError
 from loader.model import SKEW
+from loader.records import dataclass
 from loader.words import counted
 
 WIDTH = 80  # columns of a terminal

@@ -1,7 +1,6 @@
 """The checks of one job's plan: its key, and how changes are found."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -12,6 +11,7 @@ from loader.mysql.chunk_key import walk_fix, walkless
 from loader.mysql.plan import Plan
 from loader.mysql.sql import quote
 from loader.pipeline import incremental as increment
+from loader.records import dataclass
 from loader.words import counted
 
 

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.doctor.findings import Check, Finding, fail, ok, warn
 from loader.doctor.job_plan import PlannedJob
@@ -14,6 +14,7 @@ from loader.model import Listpack, Node
 from loader.mysql.keys import KeyMatcher
 from loader.pipeline.capacity import bytes_needed, sample
 from loader.pipeline.throttle import Throttle
+from loader.records import dataclass
 from loader.redis.acl import RESTORE_RIGHT
 from loader.redis.ready_made import SINCE, USUAL, listpack_of
 from loader.report.values import shown

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -10,6 +9,7 @@ from loader.doctor.findings import Check, Finding, fail, ok, warn
 from loader.doctor.redis import RedisProbe
 from loader.errors import StateError
 from loader.model import SKEW
+from loader.records import dataclass
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import StateStore
 from loader.state.claim import Claims, claim_of

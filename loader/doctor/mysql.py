@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -14,6 +13,7 @@ from loader.mysql.connection import Connection
 from loader.mysql.errors import NO_DATABASE_RIGHT, code_of
 from loader.mysql.sql import quote
 from loader.pipeline.options import WORKERS
+from loader.records import dataclass
 
 SIDE = "mysql"
 LAG = 60  # seconds that a replica may be behind

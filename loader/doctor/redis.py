@@ -5,7 +5,6 @@ import shlex
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from loader.config.load import Config
 from loader.config.servers import TargetConfig
@@ -28,6 +27,7 @@ from loader.formats import mebibytes
 from loader.jobs.pace import intervals, paced
 from loader.model import Node
 from loader.mysql.keys import escape_glob
+from loader.records import dataclass
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, RESTORE_RIGHT, lacking_words, questions
 from loader.redis.client import RedisClient
 from loader.redis.errors import RENAMED, UNNAME

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from textwrap import wrap
 
 from loader.doctor.findings import INDENT, WIDTH, Finding, Level, finding_text, summary_text, worst_of
+from loader.records import dataclass
 from loader.words import nouns
 
 NAMED = 3  # jobs of one finding

@@ -2,7 +2,7 @@
 
 import queue
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -12,6 +12,7 @@ from loader.errors import LoaderError
 from loader.mysql.catalog import TableName, base_tables
 from loader.mysql.connection import Connection
 from loader.process import start_thread
+from loader.records import dataclass
 
 
 @dataclass(slots=True)

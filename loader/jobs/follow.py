@@ -6,7 +6,7 @@ A position without its pass over all rows is stored as owed: whoever comes next 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial, reduce
 
@@ -31,6 +31,7 @@ from loader.pipeline.load_guard import LoadGuard
 from loader.pipeline.options import Options
 from loader.pipeline.run import new_id
 from loader.pipeline.throttle import StopRequest
+from loader.records import dataclass
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import difference
 from loader.state.holders import holders, wanted_locks

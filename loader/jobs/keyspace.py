@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from loader.errors import Kind, TargetError
@@ -10,6 +9,7 @@ from loader.jobs import recheck
 from loader.jobs.session import JobSession
 from loader.model import Node
 from loader.pipeline.deleter import asked
+from loader.records import dataclass
 from loader.redis.migrations import Move, Standing, in_words, standing
 from loader.redis.servers import lives
 from loader.wire.slots import slot_of

@@ -3,12 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from loader.jobs import recheck
 from loader.jobs.keyspace import Keyspace
 from loader.jobs.rows import JobRows, OrphanKeys
 from loader.mysql.keys import TOGETHER
+from loader.records import dataclass
 
 REMEMBERED = 200_000  # keys that are remembered, so that one that SCAN gives twice counts once
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from loader.config.models import JobConfig
 from loader.errors import StateError
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import Question
 from loader.redis.prefetch import Prefetched

@@ -1,7 +1,7 @@
 """Previews of a job, and hashes read back: nothing is written."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -14,6 +14,7 @@ from loader.pipeline import incremental
 from loader.pipeline.job_context import JobContext, open_job
 from loader.pipeline.options import Options
 from loader.pipeline.transfer import transfer
+from loader.records import dataclass
 from loader.redis.collector import CollectingWriter
 from loader.wire.slots import slot_of
 

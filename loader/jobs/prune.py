@@ -1,7 +1,7 @@
 """Deletes the hashes of a job that have no row."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -13,6 +13,7 @@ from loader.jobs.session import JobSession, refuse_shared, void_baseline
 from loader.jobs.shared_scan import SharedScan
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.run import new_id
+from loader.records import dataclass
 from loader.state.checkpoint import StateStore
 from loader.wire.codec import SlotChecksums
 from loader.words import counted

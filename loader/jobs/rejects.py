@@ -1,7 +1,7 @@
 """Loads the rows of the list of rejects again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -11,6 +11,7 @@ from loader.jobs.session import JobSession, void_baseline
 from loader.model import Reject
 from loader.mysql.keys import TOGETHER
 from loader.pipeline.run import new_id
+from loader.records import dataclass
 from loader.state.rejects import Rejects
 
 NULL_KEY = "a column of the key is NULL"  # the reason for rejecting such a row

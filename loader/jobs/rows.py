@@ -1,7 +1,6 @@
 """Compares a job's current rows with its hashes: by statements, and in the other direction by keys."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from loader.jobs.session import JobSession
@@ -9,6 +8,7 @@ from loader.model import Batch, Reject
 from loader.mysql.chunker import chunk_ranges
 from loader.mysql.plan import keys_only
 from loader.pipeline.deleter import asked, made_of
+from loader.records import dataclass
 from loader.redis.checker import HashChecker, Mismatch
 from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter

@@ -1,7 +1,6 @@
 """The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -13,6 +12,7 @@ from loader.config.servers import SourceConfig
 from loader.errors import StateError
 from loader.model import SKEW
 from loader.outcome import Status
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader, Question, Words
 from loader.redis.prefetch import Prefetched

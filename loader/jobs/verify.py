@@ -8,7 +8,7 @@ again after a pause, and count if they persist: a row may change meanwhile.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 
 from loader.config.load import Config
@@ -25,6 +25,7 @@ from loader.mysql.chunker import chunk_ranges
 from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
 from loader.pipeline.run import new_id
+from loader.records import dataclass
 from loader.redis.checker import Mismatch
 from loader.state.checkpoint import StateStore
 from loader.wire.codec import SlotChecksums

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from loader.errors import Kind, LabError
 from loader.lab import redis
 from loader.lab.process import HOST, Helper, Server, wait
+from loader.records import dataclass
 from loader.words import counted
 
 MASTERS = 3  # the fewest that can agree on a failover

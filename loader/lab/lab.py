@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from loader.errors import LabError
@@ -17,6 +16,7 @@ from loader.lab.cluster import Cluster, check_size
 from loader.lab.files import LabFiles
 from loader.lab.process import HOST, Helper, Server, stop
 from loader.lab.servers import LabServers
+from loader.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from loader.errors import LabError
 from loader.process import start_time
+from loader.records import dataclass
 
 HOST = "127.0.0.1"
 BUS = 10_000  # the cluster bus listens this far above a node's port

@@ -4,11 +4,11 @@ A server writes a transaction to the binlog before others see it: rows that are 
 """
 
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 from loader.errors import Kind, ServerReplaced, SourceError
 from loader.mysql.connection import Connection
+from loader.records import dataclass
 from loader.wire.gtids import GtidSet
 
 PATIENCE = 10  # seconds that a transaction of the binlog has to become visible: MySQL waits that long in one statement

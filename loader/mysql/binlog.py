@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,7 @@ from loader.mysql.binlog_held import MOST_HELD, HeldTransactions, LargeTransacti
 from loader.mysql.binlog_statements import Effect, TableName, effect_of, moves_rows, tables_named, words_of
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica, check_start, gtids_of, lost, open_dump, refusal
+from loader.records import dataclass
 from loader.wire import binlog
 from loader.wire.binlog import IGNORABLE, EventType
 from loader.wire.compression import plain_events

@@ -1,8 +1,7 @@
 """Transactions of the binlog whose keys wait: those that are prepared, and those that have too many. Pure."""
 
-from dataclasses import dataclass
-
 from loader.mysql.dump import Position
+from loader.records import dataclass
 from loader.wire.row_images import Keys
 from loader.wire.table_map import FollowedTable
 

@@ -1,12 +1,11 @@
 """From where a table can be followed whose rows are read from now on, and how its reads see what the binlog tells."""
 
-from dataclasses import dataclass
-
 from loader.errors import Kind, SourceError
 from loader.mysql.barrier import Barrier, GtidBarrier, LockingBarrier, SnapshotBarrier, file_number, snapshot_position
 from loader.mysql.connection import Connection, Row
 from loader.mysql.dump import Position
 from loader.mysql.errors import code_of
+from loader.records import dataclass
 from loader.wire.gtids import GtidPosition, GtidSet
 
 SYNTAX = 1064

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -15,6 +15,7 @@ from loader.mysql.driver import FIELD_TYPE, FLAG
 from loader.mysql.errors import NO_PROCESS, code_of, text_of
 from loader.mysql.forms import INTEGERS, TIMES, UNKNOWN
 from loader.mysql.sql import quote
+from loader.records import dataclass
 
 TableName = tuple[str, str]  # its database and its own
 SYSTEM_DATABASES = "('information_schema', 'mysql', 'performance_schema', 'sys')"

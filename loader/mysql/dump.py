@@ -8,13 +8,13 @@ import re
 import struct
 import uuid
 import zlib
-from dataclasses import dataclass
 
 from loader.errors import Kind, LoaderError, PositionLost, SourceError
 from loader.mysql.connection import Connection
 from loader.mysql.driver import OperationalError
 from loader.mysql.errors import replication
 from loader.mysql.stream import PacketBuffer
+from loader.records import dataclass
 from loader.wire.gtids import GtidPosition, Gtids, GtidSet
 
 HEARTBEAT = 1.0  # seconds of silence until a server gives a sign of life; less for a short read timeout

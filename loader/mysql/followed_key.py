@@ -1,7 +1,7 @@
 """The table that is followed for a job, and those of its columns that make the job's key."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from loader.config.models import JobConfig
 from loader.errors import Kind, PlanError, SourceError, StartOver
@@ -12,6 +12,7 @@ from loader.mysql.outer_query import grouped_by, why_unfit
 from loader.mysql.plan import Plan
 from loader.mysql.planner import query_of
 from loader.mysql.prepared import Origin, origins
+from loader.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

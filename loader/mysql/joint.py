@@ -5,12 +5,13 @@ One column may be left over, with any text: it gets the rest.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 from loader.config.parsers import KeyParts
 from loader.model import Column
 from loader.mysql.forms import HEX, is_prefix_free, members_of, signs_of, width_of
+from loader.records import dataclass
 
 SEPARATORS = ("_", ":", "-", "/", "|", "~")  # to suggest for a better key
 HEXED = frozenset(HEX + b"ABCDEF")  # the characters that HEX() makes

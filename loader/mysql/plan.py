@@ -5,13 +5,14 @@ column's character set), and `where`, `query` and field expressions are the job'
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from loader.config.models import JobConfig
 from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
 from loader.mysql.chunk_key import chunk_columns
 from loader.mysql.joint import Joint
 from loader.mysql.sql import as_literal, at_least, beyond, checksum, peek, quote, within
+from loader.records import dataclass
 
 
 class Results:

@@ -5,8 +5,9 @@ docs/sessions.md has this table, and says why each other variable is left alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from loader.records import dataclass
 
 MARIADB, MYSQL = "MariaDB", "MySQL"
 DAY = "86400"  # seconds: longer than any pause of a run

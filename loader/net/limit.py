@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from math import inf
+
+from loader.records import dataclass
 
 GRACE = 1.0  # seconds that a server has to answer when the time is up: a healthy one needs milliseconds
 LEAST = 0.01  # seconds that are always left, because zero would mean for ever

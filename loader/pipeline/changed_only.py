@@ -8,7 +8,7 @@ writes it whole.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import BatchWriter, loaded, to_last, transfer
 from loader.pipeline.worker import ChunkWorker
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.writer import Kept, Marking
 from loader.state.digests import ChunkEntry, Digests, Rows

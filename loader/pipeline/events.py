@@ -1,10 +1,10 @@
 """Listeners for the events of a run."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from loader.model import RunEvent
 from loader.pipeline.throttle import Throttle
+from loader.records import dataclass
 
 
 class RunListener(Protocol):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from loader.errors import StartOver
@@ -17,6 +17,7 @@ from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.job_context import JobContext
 from loader.pipeline.ledger import Ledger
 from loader.pipeline.transfer import check_table, to_last, transfer
+from loader.records import dataclass
 from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baselines
 from loader.state.markers import GONE, Markers

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.model import FollowProgress
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position
 from loader.pipeline.binlog_lag import BinlogLag
 from loader.pipeline.followed_job import FollowedJob
+from loader.records import dataclass
 
 
 @dataclass(slots=True)

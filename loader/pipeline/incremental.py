@@ -8,7 +8,7 @@ twice.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from loader.mysql.sql import as_literal, quote, within
 from loader.pipeline.deleter import HashDeleter
 from loader.pipeline.throttle import Throttle
 from loader.process import clock, elapsed
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.writer import PipelineWriter
 from loader.state.baseline import Baseline

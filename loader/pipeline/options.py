@@ -1,10 +1,11 @@
 """The options of one run, with their defaults."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import StopRequest
+from loader.records import dataclass
 
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
 

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.mysql.barrier import file_number
 from loader.mysql.binlog import Changes, TransactionEnd
 from loader.mysql.dump import Position
+from loader.records import dataclass
 from loader.wire.row_images import Keys
 from loader.wire.table_map import FollowedTable
 

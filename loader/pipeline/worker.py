@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from loader.config.servers import SourceConfig
@@ -15,6 +15,7 @@ from loader.pipeline.pool import Pool
 from loader.pipeline.retry import Notify, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.transfer import check_table, load_chunk
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.collector import CollectingWriter
 from loader.redis.writer import Marking, PipelineWriter

@@ -5,9 +5,9 @@ sent; the replies are compared with them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from loader.model import Batch, Node
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.errors import DATA, NAMELESS, REDIRECT
 from loader.redis.sockets import NodeConnection, NodePool

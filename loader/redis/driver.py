@@ -4,7 +4,7 @@ from loader.imports import import_bare
 
 import_bare("redis")
 
-import redis.exceptions as exceptions  # noqa: E402, PLR0402  # which asks nothing of the package itself
+from redis import exceptions  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection  # noqa: E402
 from redis.retry import Retry  # noqa: E402

@@ -6,10 +6,11 @@ for others to the node that receives the slot (ASK). An interrupted move stays a
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.errors import Kind, TargetError
 from loader.model import Node
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.wire.slots import SLOTS
 

@@ -1,12 +1,12 @@
 """The masters of a target, asked one by one: their slots, keys, evictions and free memory."""
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from loader.errors import Kind, TargetError
 from loader.model import Node
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves

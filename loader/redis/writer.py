@@ -7,12 +7,13 @@ is a reject; anything that leaves the fate of a row unknown fails the chunk. Tab
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from loader.errors import Kind, TargetError
 from loader.model import Acks, Batch, Mark, Node, Reject
 from loader.net.limit import allowed
+from loader.records import dataclass
 from loader.redis.client import HOPS, RedisClient
 from loader.redis.errors import DATA, NAMELESS, PROTOCOL, REDIRECT, error_text
 from loader.redis.sockets import NodeConnection, NodePool

@@ -6,13 +6,13 @@ structlog is imported when there is something to log: it takes longer than to lo
 import logging
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from loader.config.parsers import plain
 from loader.formats import moment, precise_moment
 from loader.imports import without
 from loader.model import Run
+from loader.records import dataclass
 
 UNUSED = ("greenlet", "twisted")  # by structlog, for programs that use them
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

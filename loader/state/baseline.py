@@ -10,11 +10,12 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from loader.errors import StateError
 from loader.model import Node
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.redis.servers import Life

@@ -6,11 +6,12 @@ gone. Markers reveal a master that was emptied on its own, see `markers`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import Any
 
 from loader.errors import StateError
 from loader.model import Chunk, KeyValues, is_literal
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.state.earlier import EarlierFacts
 from loader.state.markers import Markers

@@ -7,12 +7,13 @@ done before the change then no longer counts, which the *fingerprint* reveals.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.errors import Foreign, StateError
+from loader.records import dataclass
 from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import recalled
 from loader.state_keys import foreign, own_key

@@ -11,12 +11,13 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import compress
 from typing import Any
 
 from loader.errors import StartOver, StateError
 from loader.model import Chunk, KeyValues
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key, spread_key

@@ -5,9 +5,10 @@ notes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from loader.records import dataclass
 from loader.redis.servers import Life
 from loader.state.stored_json import MOST
 

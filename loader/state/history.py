@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from loader.errors import LoaderError, StateError, Stopped
 from loader.model import Run
 from loader.outcome import Outcome, Status
 from loader.process import start_thread
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader, Question
 from loader.state.baseline import read_baseline

@@ -1,11 +1,11 @@
 """The holders of a job's lock, and the content of its fence: read, never changed."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import StateError
 from loader.process import is_gone
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader, Question
 from loader.redis.prefetch import Prefetched

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from loader.config.servers import TargetConfig
@@ -22,6 +21,7 @@ from loader.errors import Kind, LoaderError, StateError, TargetError
 from loader.formats import moment
 from loader.net.limit import allowed
 from loader.process import identity, is_gone, start_thread
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
 from loader.state.holders import holder_of, strange

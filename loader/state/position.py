@@ -6,8 +6,9 @@ them, and acknowledged. Markers on the masters tell of one that has lost some of
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 
+from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import recalled

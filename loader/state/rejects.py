@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from loader.errors import StateError
 from loader.model import Reject
+from loader.records import dataclass
 from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key

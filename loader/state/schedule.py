@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from loader.errors import Paused, StateError
 from loader.formats import moment
 from loader.model import SKEW
 from loader.process import identity
+from loader.records import dataclass
 from loader.redis.key_reader import KeyReader
 from loader.state.stored_json import LATEST, built, parsed
 from loader.state_keys import foreign, own_key

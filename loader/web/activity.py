@@ -8,11 +8,12 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Reason
 from loader.pipeline.throttle import Throttle
+from loader.records import dataclass
 from loader.state.history import KEPT, RunRecord
 from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress
 

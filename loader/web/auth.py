@@ -9,8 +9,9 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from loader.records import dataclass
 
 COOKIE = "loader_session"
 LASTS = 12 * 3600.0  # seconds of a session

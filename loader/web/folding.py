@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from loader.jobs.status import CALM, WELL, JobState, attention
+from loader.records import dataclass
 from loader.web.views import JobView, Overview
 
 TOLD = 3  # parts of a job whose errors are told before it is unfolded

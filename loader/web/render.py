@@ -7,7 +7,6 @@ or script, so that browsers can be told to run none.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
@@ -20,6 +19,7 @@ from markupsafe import Markup, escape
 
 from loader.formats import moment, number, size, span, took, utc
 from loader.jobs.status import JobState
+from loader.records import dataclass
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
 from loader.web.folding import TOLD, Fold, are_urgent, folded, states_of

@@ -4,10 +4,11 @@ Times are in seconds since 1970, durations in seconds, sizes in bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from loader.jobs.status import JobStatus
+from loader.records import dataclass
 from loader.redis.servers import ClusterState
 from loader.state.history import RunRecord
 

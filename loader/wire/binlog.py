@@ -9,10 +9,10 @@ up is a `MalformedEvent`.
 import re
 import struct
 import zlib
-from dataclasses import dataclass
 from enum import IntEnum
 
 from loader.errors import MalformedEvent
+from loader.records import dataclass
 from loader.wire.resp import Buffer
 
 HEADER = 19

@@ -3,9 +3,9 @@
 See https://dev.mysql.com/doc/dev/mysql-server/latest/classmysql_1_1binlog_1_1event_1_1Table__map__event.html.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 
+from loader.records import dataclass
 from loader.wire.binlog import Fields
 
 MOST_COLUMNS = 4096  # of a table, on both servers

@@ -268,7 +268,6 @@ def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
 
     monkeypatch.setattr(main, "app_of", lambda _: fail)
     monkeypatch.setattr(main, "SIGNALS", ())
-    monkeypatch.setattr(main, "GARBAGE", 700)  # as it is
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, "error: out of memory\n")

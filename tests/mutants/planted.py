@@ -2288,6 +2288,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "records",
+        (
+            "a method is made anew for each call",
+            "        method = LATE[name](kind)\n        setattr(kind, name, method)\n",
+            "        method = LATE[name](kind)\n",
+            "records::methods_are_made_once",
+        ),
+    ),
+    *_of(
         "mysql/driver",
         (
             "PyMySQL cannot encrypt a password",

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 PACKAGE = {
-    "whole/__init__.py": "from whole import heavy\nfrom whole.light import LIGHT\nPI = 3\n",
+    "whole/__init__.py": "from whole import heavy\nfrom whole.light import LIGHT\nPI = 3\n"
+    "def twice(number):\n    return 2 * number\n",
     "whole/light.py": "LIGHT = 1\n",
     "whole/heavy.py": "from whole.light import LIGHT\n",
     "able.py": "try:\n    import whole\nexcept ImportError:\n    whole = None\n",
@@ -34,12 +35,25 @@ def test_a_module_of_a_bare_package(said):
 import_bare("whole")
 import whole.light
 print("whole.heavy" in sys.modules)
+from whole import light
+print("whole.heavy" in sys.modules)
 import whole
 print(whole.PI, "whole.heavy" in sys.modules, hasattr(whole, "nothing"), whole.light.LIGHT)
 import_bare("whole")
 print(whole.PI)
 """
-    assert said(code) == ["False", "3", "True", "False", "1", "3"]
+    assert said(code) == ["False", "False", "3", "True", "False", "1", "3"]
+
+
+def test_a_function_of_a_bare_package(said):
+    """It can be imported; the package runs once it is called."""
+    code = """
+import_bare("whole", "twice")
+from whole import twice
+print("whole.heavy" in sys.modules)
+print(twice(2), twice(number=3), "whole.heavy" in sys.modules)
+"""
+    assert said(code) == ["False", "4", "6", "True"]
 
 
 def test_a_package_that_is_not_there(said):

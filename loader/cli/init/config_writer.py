@@ -6,7 +6,6 @@ Names come from a database and may contain anything: they must read back exactly
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +18,7 @@ from loader.errors import PlanError
 from loader.model import Column, Table, TableSummary
 from loader.mysql.planner import make_plan
 from loader.mysql.sql import quote
+from loader.records import dataclass
 from loader.state_keys import PREFIX
 
 SEPARATORS = ("_", ":", ".", "-", "=")  # between a table's name and its key, the first one that keeps jobs apart
@@ -105,7 +105,7 @@ class _Sketch:
 def draft_config(
     origin: str,
     wanted: Sequence[Wanted],
-    style: Style = Style(),  # frozen
+    style: Style = Style(),  # noqa: B008  # frozen
     first: ManyTables | None = None,
     taken: Sequence[str] = (),
 ) -> Draft:

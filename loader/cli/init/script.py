@@ -5,13 +5,14 @@ Nothing is silently left out: each statement that is passed to mysql becomes a `
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
 from urllib.parse import quote
 
 from loader.cli.init.shell import HOLE, Command, Shell, Text, script_text
 from loader.config.parsers import redis_address
 from loader.config.statement import Statement, read_select, statements_in
+from loader.records import dataclass
 
 CLIENTS = {"mysql", "mariadb"}
 VALUED = {"h": "host", "P": "port", "u": "user", "p": "password", "D": "database", "S": "socket", "e": "execute"}

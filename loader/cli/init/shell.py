@@ -6,7 +6,9 @@ before are filled in; anything that the script computes is a `HOLE`.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from loader.records import dataclass
 
 HOLE = "\0"  # only known when the script runs; a script cannot contain it otherwise
 NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from loader.cli.init.config_writer import Draft, Style, table_text
@@ -16,6 +16,7 @@ from loader.config.parts import Pattern
 from loader.errors import ConfigError
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
+from loader.records import dataclass
 from loader.words import counted
 
 
