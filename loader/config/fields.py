@@ -66,6 +66,13 @@ class FileSecret(SecretStr):
             self._secret_value = _read_secret(self.path)
         return self._secret_value
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same file: settings are compared for each table, and the file need not be read for that."""
+        return isinstance(other, FileSecret) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
 
 def _read_secret(path: Path) -> str:
     """The file's content, without one newline at its end."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loader.config import fields
 from loader.config import files as document_module
 from loader.config.files import MAX_BYTES, MAX_VALUES
 from loader.config.load import CHUNK_ROWS, Config, json_schema, load_config
@@ -920,3 +921,15 @@ def test_an_incremental_job_with_a_ttl(load, errors):
         (told,) = errors(job(text % more))
         assert "jobs.stu.full_every: has to be shorter than 77760s" in told
     assert load(job(text % ", full_every: 21h")).jobs["stu"].full_every == 75_600
+
+
+def test_a_password_file_is_not_read_to_compare(tmp_path, monkeypatch):
+    """Settings are equal, and keys of a dictionary, by the file that holds the password, whatever it holds by now."""
+    (tmp_path / "secret").write_text("one")
+    first, other = (fields.FileSecret(tmp_path / "secret") for _ in range(2))
+    (tmp_path / "another").write_text("one")
+    another = fields.FileSecret(tmp_path / "another")
+    read = []
+    monkeypatch.setattr(fields, "_read_secret", read.append)
+    assert (first == other, {first: 1}[other], first == another, first == "one") == (True, 1, False, False)
+    assert read == []
