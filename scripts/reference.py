@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
-from loader.cli.main import app
+from loader.cli.main import app_of
 from loader.web.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ class Entry:
 
 def entries() -> Iterator[Entry]:
     """`loader` itself, and each of its commands."""
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(app_of())
 
     def walk(command: Any, words: list[str], parent: Any) -> Iterator[Entry]:
         context = (

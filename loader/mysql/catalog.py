@@ -186,16 +186,15 @@ def identity(connection: Connection, name: str) -> dict[str, str]:
     InnoDB's numbers of it and its partitions, which TRUNCATE changes; an account with the PROCESS right sees them. A
     view has only those of its columns.
     """
-    columns = connection.fetch(
-        "SELECT column_name, generation_expression, extra FROM information_schema.columns"
-        f" WHERE {THIS_TABLE} AND generation_expression <> '' ORDER BY ordinal_position",
-        [name],
+    rows = connection.fetch(
+        "SELECT ordinal_position, column_name, generation_expression, extra, NULL FROM information_schema.columns"
+        f" WHERE {THIS_TABLE} AND generation_expression <> '' UNION ALL"
+        f" SELECT 0, NULL, NULL, NULL, UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}",
+        [name, name],
     )
-    found = {"generated": ", ".join(f"{column} as {text} {kind}" for column, text, kind in columns)}
-    created = connection.fetch(
-        f"SELECT UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}", [name]
-    )
-    if moments := [float(text) for (text,) in created if text]:
+    columns = sorted((int(place or 0), *how) for place, *how, _ in rows if how[0])
+    found = {"generated": ", ".join(f"{column} as {text} {kind}" for _, column, text, kind in columns)}
+    if moments := [float(created) for *_, created in rows if created]:
         found["created"] = utc(max(moments))
     if inside := _numbers(connection, name):
         found["inside"] = inside

@@ -260,16 +260,19 @@ class RunState:
             retry(changes.digests.close)
             more = {"digests": changes.writer}
         retry(lambda: self._baselines.save(run, self._facts.of(self.plan), now, self._full or self._began, more))
-        try:
-            self.masters.find_markers()  # the new ones do not vouch for masters emptied before
-        except StartOver:
-            retry(self._baselines.void)
-            raise
         if self.masters.may_have_lost(self.masters.now().values(), resumed=self.resumed):
             retry(self._baselines.void)
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
-        """Raise `StartOver` if any write was lost since everything was counted."""
-        if lacking(self.masters.find_markers(), marks):
+        """Raise `StartOver` if any write was lost since everything was counted; nothing is built on this run then.
+
+        The markers of a baseline, which are new, do not vouch for masters that were emptied before.
+        """
+        try:
+            lost = lacking(self.masters.find_markers(), marks)
+        except StartOver:
+            self._context.with_retry(self._baselines.void)
+            raise
+        if lost:
             self._context.with_retry(self._baselines.void)
             raise StartOver(LOST)

@@ -117,13 +117,15 @@ class RedisClient(KeyReader):
         foreseen = self.foreseen.reply(key, words)
         if foreseen is not MISSING:
             return self.slots.node_of(slot_of(key)), foreseen
-        node, reply, _ = self._ask(key, [words])
-        return node, reply
+        return self._ask(key, [words])[:2]
+
+    def ask_all(self, key: bytes, *commands: Words) -> Any:
+        """The reply to the last of several commands about a key, which are sent at once; an error of any is raised."""
+        return self._ask(key, commands)[1]
 
     def foresee(self, questions: Sequence[Question]) -> None:
         """Ask many questions about keys of one slot at once; `ask` gives the replies until something changes a key."""
-        _, replies, _ = self._ask(questions[0][0], [words_of(questions)])
-        self.foreseen.learn(questions, replies)
+        self.foreseen.learn(questions, self._ask(questions[0][0], [words_of(questions)])[1])
 
     def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
         """The reply to a command about a key, and whether a replica, if there is one, knows its effect.

@@ -19,6 +19,7 @@ from loader.errors import StartOver, StateError
 from loader.model import Chunk, KeyValues
 from loader.records import dataclass
 from loader.redis.client import RedisClient
+from loader.redis.key_reader import Words
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.encoder import split_keys
@@ -143,8 +144,7 @@ class Digests:
             chain = self._without(chain, fields.get(WRITER.encode(), b"").decode(errors="replace"))
         kept = {entry.number for entry in chain}
         self.forget(number for number in numbers if number not in kept)
-        self._ask("HMSET", WRITER, self._writer, PLAN, plan)
-        self._ask("HDEL", SIZE)
+        self._ask_all(("HMSET", WRITER, self._writer, PLAN, plan), ("HDEL", SIZE))
         return chain
 
     def check(self) -> None:
@@ -162,8 +162,7 @@ class Digests:
     def close(self) -> None:
         """All chunks are written: the next run may build on them, if a baseline with this writer allows it."""
         self._check_writer()
-        self._ask("HMSET", BASE, self._writer, SIZE, "")
-        self._ask("HSET", SIZE, self._ask("HLEN"))
+        self._ask("HSET", SIZE, self._ask_all(("HMSET", BASE, self._writer, SIZE, ""), ("HLEN",)))
 
     def read(self, number: int) -> tuple[ChunkEntry | None, Rows, bool]:
         """The current entry of a chunk, its previous rows, and whether its hashes are known to match them."""
@@ -263,6 +262,10 @@ class Digests:
 
     def _ask(self, command: str, *words: str | bytes | int) -> Any:
         return self._target.ask(self._key.encode(), command, self._key, *words)[1]
+
+    def _ask_all(self, *commands: Words) -> Any:
+        """The reply to the last of several commands, which are sent at once."""
+        return self._target.ask_all(self._key.encode(), *((name, self._key, *words) for name, *words in commands))
 
 
 def _text(entry: ChunkEntry) -> str:

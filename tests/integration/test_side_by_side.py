@@ -23,7 +23,9 @@ from loader.outcome import Outcome
 from loader.pipeline import job_context
 from loader.pipeline.options import Options
 from loader.pipeline.pool import Pool
+from loader.redis import client
 from loader.redis.client import RedisClient
+from loader.redis.connections import exchange
 from loader.state import history
 from loader.state.lock import Lock
 from support.database import Ear
@@ -53,6 +55,10 @@ def connections(world):
     return int(world.sql("SHOW GLOBAL STATUS LIKE 'Connections'")[0][1])
 
 
+def questions(world):
+    return int(world.sql("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
+
+
 def named_clients(world):
     """How many connections of loaders the cluster's masters have accepted, as far as they had a name."""
     return sum(
@@ -78,6 +84,32 @@ def test_jobs_share_connections(world):
     assert after[0] - before[0] <= 4
     assert after[1] - before[1] <= 2 * COUNT  # one a job had been fourteen
     assert world.state() == set()
+
+
+@pytest.mark.parametrize(
+    ("changed_only", "trips", "commands", "statements"),
+    [(False, 20, 26, 15), (True, 38, 54, 16)],
+    ids=["all", "changed"],
+)
+def test_a_tiny_table_takes_few_round_trips(world, monkeypatch, changed_only, trips, commands, statements):
+    """Once connections are open, and nothing has changed; besides the commands of its rows."""
+    config = many(world, changed_only=changed_only)
+    pool, sent = Pool(), []
+    options = Options(pool=pool)
+    sync(config, options)
+
+    def counted(connection, asked, patience):
+        sent.append(len(asked := [tuple(words) for words in asked]))
+        return exchange(connection, asked, patience)
+
+    monkeypatch.setattr(client, "exchange", counted)
+    before = questions(world)
+    sync(config, options)
+    after = questions(world)
+    pool.close()
+    assert len(sent) / COUNT <= trips
+    assert sum(sent) / COUNT <= commands
+    assert (after - before) / COUNT <= statements
 
 
 def test_runs_come_in_the_order_of_the_jobs(world):
