@@ -68,6 +68,8 @@ class Table:
     barred: tuple["Barred", ...] = ()  # indexes that cannot be walked
     is_view: bool = False
     has_history: bool = False  # system versioning, of MariaDB
+    created: float | None = field(default=None, compare=False)  # or altered, in whole seconds since 1970
+    generated: str = field(default="", compare=False)  # how columns are computed
 
     def column(self, name: str) -> Column | None:
         """The column of that name, ignoring case as MySQL does; None if there is none."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from loader.errors import LoaderError
@@ -42,8 +43,13 @@ def identity() -> dict[str, str | int]:
 
     `world` is this boot of the machine and the namespace in which the pid counts; it is empty if there is no /proc.
     """
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "started": start_time(pid) or 0, "world": _world()}
+    return {"host": socket.gethostname(), **_own(os.getpid())}
+
+
+@lru_cache(1)
+def _own(pid: int) -> dict[str, str | int]:
+    """What stays the same of this process."""
+    return {"pid": pid, "started": start_time(pid) or 0, "world": _world()}
 
 
 def ticks() -> float:

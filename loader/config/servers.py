@@ -203,9 +203,8 @@ class TargetConfig(ServerConfig):
         return cluster
 
     def __hash__(self) -> int:
-        """Of all values: pydantic cannot hash a mapping."""
-        values = (getattr(self, name) for name in type(self).model_fields)
-        return hash(tuple(tuple(value.items()) if isinstance(value, dict) else value for value in values))
+        """Of what tells servers apart: pydantic cannot hash a mapping."""
+        return hash((self.url, self.timeout))
 
     def reached_at(self, host: str, port: int) -> tuple[str, int]:
         """The host and the port to dial for an announced or configured address."""

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 from zlib import crc32
 
 from loader.errors import Kind, LoaderError, PlanError, SourceError
@@ -109,38 +109,18 @@ def base_tables(connection: Connection, *, everywhere: bool) -> list[TableName]:
 @understood
 def table(connection: Connection, name: str) -> Table:
     """MySQL's description of a table; a `PlanError` if there is none that the account may read."""
-    quoted = quote(name)
-    try:
-        connection.fetch(f"SELECT 1 FROM {quoted} LIMIT 0")
-    except SourceError as error:
-        code = code_of(error.__cause__)
-        if code in NO_SELECT:
-            raise SourceError(
-                f"mysql {connection.address}: no right to read table {name!r} (or there is no such table): "
-                f"{grant(connection, name)}",
-                kind=Kind.ACCESS,
-            ) from error
-        if error.kind is not Kind.VANISHED and (error.transient or error.kind.is_refusal):
-            raise
-        message = f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}"
-        raise _misfit(message, error.kind) from error
-    # The estimate for a table with a history counts that too, so it is useless.
-    found = connection.fetch(f"SELECT table_type, table_rows FROM information_schema.tables WHERE {THIS_TABLE}", [name])
-    kind, rows = found[0] if len(found) == 1 else ("", None)
-    has_history = kind == "SYSTEM VERSIONED"
-    return replace(
-        definition(connection, name),
-        rows_estimate=None if rows is None or has_history else int(rows),
-        is_view=kind == "VIEW",
-        has_history=has_history,
-        withheld=_withheld(connection, quoted),
-    )
+    withheld = _withheld(connection, name)
+    return replace(definition(connection, name), withheld=withheld)
 
 
 @understood
 def definition(connection: Connection, name: str) -> Table:
     """Columns and keys of a table as they are now; no columns if it no longer exists."""
     # The columns come last: if the table goes away in between, that is noticed.
+    kinds = connection.fetch(
+        f"SELECT table_type, table_rows, UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}",
+        [name],
+    )
     indexes = connection.fetch(
         f"SELECT {INDEXES} FROM information_schema.statistics WHERE {THIS_TABLE} ORDER BY index_name, seq_in_index",
         [name],
@@ -149,7 +129,17 @@ def definition(connection: Connection, name: str) -> Table:
         f"SELECT {COLUMNS} FROM information_schema.columns WHERE {THIS_TABLE} ORDER BY ordinal_position",
         [name],
     )
-    return defined(name, indexes, columns)
+    kind, rows, _ = kinds[0] if len(kinds) == 1 else ("", None, None)  # of names that differ only by case, neither
+    has_history = kind == "SYSTEM VERSIONED"
+    return replace(
+        defined(name, indexes, columns),
+        # The estimate for a table with a history counts that too, so it is useless.
+        rows_estimate=None if rows is None or has_history else int(rows),
+        is_view=kind == "VIEW",
+        has_history=has_history,
+        created=max((float(text) for *_, text in kinds if text), default=None),
+        generated=", ".join(f"{row[0]} as {row[7]} {row[5]}" for row in columns if row[7]),
+    )
 
 
 def defined(name: str, indexes: Sequence[Row], columns: Sequence[Row]) -> Table:
@@ -179,26 +169,27 @@ def defined(name: str, indexes: Sequence[Row], columns: Sequence[Row]) -> Table:
     )
 
 
-def identity(connection: Connection, name: str) -> dict[str, str]:
+def identity(connection: Connection, table: Table) -> dict[str, str]:
     """Distinguishes a table from another of the same name and columns, and from itself before a change.
 
     `created` is when it was made or altered, to the second; `generated` is how columns are computed; `inside` are
-    InnoDB's numbers of it and its partitions, which TRUNCATE changes; an account with the PROCESS right sees them. A
-    view has only those of its columns.
+    InnoDB's numbers of it and its partitions now, which TRUNCATE changes; an account with the PROCESS right sees them.
+    A view has only those of its columns.
     """
-    rows = connection.fetch(
-        "SELECT ordinal_position, column_name, generation_expression, extra, NULL FROM information_schema.columns"
-        f" WHERE {THIS_TABLE} AND generation_expression <> '' UNION ALL"
-        f" SELECT 0, NULL, NULL, NULL, UNIX_TIMESTAMP(create_time) FROM information_schema.tables WHERE {THIS_TABLE}",
-        [name, name],
-    )
-    columns = sorted((int(place or 0), *how) for place, *how, _ in rows if how[0])
-    found = {"generated": ", ".join(f"{column} as {text} {kind}" for _, column, text, kind in columns)}
-    if moments := [float(created) for *_, created in rows if created]:
-        found["created"] = utc(max(moments))
-    if inside := _numbers(connection, name):
+    found = {"generated": table.generated}
+    if table.created is not None:
+        found["created"] = utc(table.created)
+    if inside := _numbers(connection, table.name):
         found["inside"] = inside
     return found
+
+
+@understood
+def time_zone(connection: Connection) -> str:
+    """The time zone of a session, in MySQL's words."""
+    if not connection.zone:  # nobody else can change it
+        connection.zone = str(connection.single("SELECT @@SESSION.time_zone")[0])
+    return connection.zone
 
 
 def result(connection: Connection, sql: str, job: str) -> Table:
@@ -223,15 +214,34 @@ def grant(connection: Connection, table: str, columns: Sequence[str] = ()) -> st
     return f"GRANT SELECT{which} ON {connection.database}.{quote(table)} TO the loader's account"
 
 
-def _withheld(connection: Connection, quoted: str) -> str:
+def _withheld(connection: Connection, name: str) -> str:
     """Why columns of a table are hidden from an account that may read others; empty if all are visible."""
     try:
-        connection.fetch(f"SELECT * FROM {quoted} LIMIT 0")
+        connection.fetch(f"SELECT * FROM {quote(name)} LIMIT 0")
     except SourceError as error:
         if code_of(error.__cause__) not in NO_SELECT:
-            raise
-        return text_of(error.__cause__)
-    return ""
+            _refuse(connection, name, error)
+        hidden = text_of(error.__cause__)
+    else:
+        return ""
+    try:
+        connection.fetch(f"SELECT 1 FROM {quote(name)} LIMIT 0")
+    except SourceError as error:
+        _refuse(connection, name, error)
+    return hidden
+
+
+def _refuse(connection: Connection, name: str, error: SourceError) -> NoReturn:
+    """Raise why no column of a table can be read."""
+    if code_of(error.__cause__) in NO_SELECT:
+        raise SourceError(
+            f"mysql {connection.address}: no right to read table {name!r} (or there is no such table): "
+            f"{grant(connection, name)}",
+            kind=Kind.ACCESS,
+        ) from error
+    if error.kind is not Kind.VANISHED and (error.transient or error.kind.is_refusal):
+        raise error
+    raise _misfit(f"mysql {connection.address}: table {name!r}: {text_of(error.__cause__)}", error.kind) from error
 
 
 def _numbers(connection: Connection, name: str) -> str:

@@ -69,6 +69,7 @@ class Connection:
         self._began = time.monotonic()
         self._wire: WatchedSocket | None = None  # once it has accepted the login
         self._most: int | None = None  # connections that the account may have, once it is known
+        self.zone = ""  # the session's, once it is known, see `catalog.time_zone`
         most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
             self._connection = LoginConnection(

@@ -13,7 +13,7 @@ from pymysql.constants import CLIENT, COMMAND, FIELD_TYPE, FLAG, SERVER_STATUS
 from pymysql.converters import conversions
 from pymysql.cursors import DictCursor, SSCursor
 from pymysql.err import OperationalError
-from pymysql.protocol import FieldDescriptorPacket
+from pymysql.protocol import FieldDescriptorPacket, MysqlPacket
 
 __all__ = [
     "CLIENT",
@@ -24,6 +24,7 @@ __all__ = [
     "DictCursor",
     "FieldDescriptorPacket",
     "MySQLError",
+    "MysqlPacket",
     "OperationalError",
     "SSCursor",
     "_auth",

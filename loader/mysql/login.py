@@ -8,11 +8,12 @@ https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase
 import ipaddress
 import select
 import time
+from functools import lru_cache
 from typing import Any
 
 from loader.config.servers import SourceConfig
 from loader.errors import Kind, SourceError
-from loader.mysql.driver import CLIENT, _auth, connections
+from loader.mysql.driver import CLIENT, FieldDescriptorPacket, MysqlPacket, _auth, connections
 from loader.mysql.errors import CHANGED
 from loader.net.greetings import HEARD, MYSQL, speaker
 from loader.net.limit import LEAST
@@ -29,6 +30,12 @@ CLEARTEXT = "source.allow_cleartext if the network is trusted"
 SEALED = ("verified TLS (source.tls, tls_ca)", "a unix_socket in source.url", CLEARTEXT)
 
 
+@lru_cache(512)
+def _described(column: bytes, encoding: str) -> FieldDescriptorPacket:
+    """The description of a column of a result; nobody changes it."""
+    return FieldDescriptorPacket(column, encoding)
+
+
 class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL ships no types
     """A connection that gives the password only to a server that is known to be the right one."""
 
@@ -39,6 +46,12 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
         super().__init__(**options, server_public_key=self.pinned.read_bytes() if self.pinned else None)
         self._settings = settings
         self.server_capabilities = 0
+
+    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        """The next packet; the same few columns are described again and again."""
+        if packet_type is not FieldDescriptorPacket:
+            return super()._read_packet(packet_type)
+        return _described(super()._read_packet(MysqlPacket).get_all_data(), self.encoding)
 
     @property
     def offers_tls(self) -> bool:

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from loader.errors import StartOver
+from loader.model import Table
 from loader.mysql import catalog
 from loader.mysql.plan import Plan
 from loader.pipeline.job_context import JobContext
@@ -21,7 +22,7 @@ class PlanFacts:
 
     def note_table(self) -> None:
         """Note the table's identity, before a row of it is read."""
-        self._identity = self._identify()
+        self._identity = self._identify(self._context.table) if self._job.table else {}
 
     def of(self, plan: Plan) -> dict[str, str]:
         """All facts of a run with that plan, by name."""
@@ -30,8 +31,8 @@ class PlanFacts:
 
     def check_table(self, plan: Plan) -> None:
         """Raise `StartOver` if rows may have been read from another table than the one that was planned for."""
-        self._context.on_side_connection(lambda source: check_table(plan, source))
-        if another := difference(self._identity, self._identify()):
+        now = self._context.on_side_connection(lambda source: check_table(plan, source))
+        if now and (another := difference(self._identity, self._identify(now))):
             raise StartOver(f"table {self._job.table} was replaced during the run: {another}")
 
     @cached_property
@@ -44,10 +45,8 @@ class PlanFacts:
             return {}
         if self._context.source_config.time_zone:
             return self._identity
-        ((zone,),) = self._context.fetch("SELECT @@SESSION.time_zone")
-        return self._identity | {"server's time zone": str(zone)}
+        zone = self._context.on_side_connection(catalog.time_zone)
+        return self._identity | {"server's time zone": zone}
 
-    def _identify(self) -> dict[str, str]:
-        """The table's current identity; empty for a query."""
-        name = self._job.table
-        return self._context.on_side_connection(lambda source: catalog.identity(source, name)) if name else {}
+    def _identify(self, table: Table) -> dict[str, str]:
+        return self._context.on_side_connection(lambda source: catalog.identity(source, table))

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from loader.errors import Kind, SourceError, StartOver, TargetError
-from loader.model import Acks, Batch, Chunk, ChunkLoaded
+from loader.model import Acks, Batch, Chunk, ChunkLoaded, Table
 from loader.mysql import catalog
 from loader.mysql.connection import Connection
 from loader.mysql.plan import Plan
@@ -125,15 +125,16 @@ def check_result(plan: Plan, stream: Stream) -> None:
         raise StartOver(f"table {plan.job.table}: {changes}")
 
 
-def check_table(plan: Plan, source: Connection) -> None:
-    """Raise `StartOver` if the table is no longer the one that was planned for.
+def check_table(plan: Plan, source: Connection) -> Table | None:
+    """Raise `StartOver` if the table is no longer the one that was planned for; the table now, None for a query.
 
     Checked after rows were read, and once more when all are: so they were read from that table.
     """
     if plan.job.table is None:
-        return
+        return None
     table = catalog.definition(source, plan.job.table)
     if not table.columns:
         raise SourceError(f"table {plan.job.table} no longer exists", kind=Kind.VANISHED)
     if changes := plan.changes(table):
         raise StartOver(changes)
+    return table

@@ -3,13 +3,18 @@
 See https://redis.io/docs/latest/commands/ for each.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from loader.wire.slots import SLOTS
 
 PORTS = 65536
-NUMBERS = frozenset({"connected_slaves", "maxmemory", "used_memory", "evicted_keys", "total_connections_received"})
+NUMBERS = re.compile(
+    rb"^(?:connected_slaves|maxmemory|used_memory|evicted_keys|total_connections_received)(?::([^\r\n]*))?\r?$",
+    re.MULTILINE,
+)
+FIELDS = re.compile(r"^([^:\r\n]*):([^\r\n]*)", re.MULTILINE)
 
 Kind = Callable[[Any], bool]
 
@@ -54,11 +59,13 @@ def _time(reply: Any) -> bool:
 
 def _lines(reply: Any) -> bool:
     """Text that can be decoded, with numbers where numbers belong."""
+    if not _text(reply):
+        return False
     try:
-        lines = [line.partition(":") for line in reply.decode().splitlines()] if _text(reply) else [("", "", "")]
+        reply.decode()
     except UnicodeDecodeError:
         return False
-    return _text(reply) and all(value.isdecimal() for name, _, value in lines if name in NUMBERS)
+    return all(map(bytes.isdigit, NUMBERS.findall(reply)))
 
 
 def _page_of(kind: Kind) -> Kind:
@@ -107,4 +114,4 @@ KINDS: Mapping[str, Kind] = {
 
 def info_of(text: bytes) -> dict[str, str]:
     """The fields of a reply to INFO, by name."""
-    return dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+    return dict(FIELDS.findall(text.decode()))

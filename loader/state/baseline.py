@@ -10,7 +10,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from loader.errors import StateError
@@ -22,7 +22,7 @@ from loader.redis.servers import Life
 from loader.state.checkpoint import difference
 from loader.state.earlier import EarlierBaseline, EarlierFacts
 from loader.state.markers import Markers
-from loader.state.stored_json import LATEST, parsed, recalled
+from loader.state.stored_json import LATEST, parsed, recalled, text_of
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.slots import slot_of
 
@@ -122,7 +122,7 @@ class Baselines:
             self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({VOID: token})))
 
     def _write(self, baseline: Baseline) -> None:
-        text = json.dumps({"version": VERSION, **asdict(baseline)})
+        text = text_of(baseline, VERSION)
         self._target.keep(self._key.encode(), ("SET", self._key, text))
 
     def _read(self) -> bytes | None:

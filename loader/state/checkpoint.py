@@ -6,7 +6,7 @@ gone. Markers reveal a master that was emptied on its own, see `markers`.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from loader.errors import StateError
@@ -15,7 +15,7 @@ from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.state.earlier import EarlierFacts
 from loader.state.markers import Markers
-from loader.state.stored_json import built, listed, parsed, recalled
+from loader.state.stored_json import built, listed, parsed, recalled, text_of
 from loader.state_keys import foreign, own_key, spread_key
 
 VERSION = 3
@@ -70,7 +70,7 @@ class StateStore:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, in one command."""
-        text = json.dumps({"version": VERSION, **asdict(checkpoint)})
+        text = text_of(checkpoint, VERSION)
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
     def read(self) -> Checkpoint | None:

@@ -4,12 +4,11 @@
 failures than the list holds.
 """
 
-import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +25,7 @@ from loader.redis.key_reader import KeyReader, Question
 from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
 from loader.state.rejects import Rejects
-from loader.state.stored_json import LATEST, recalled
+from loader.state.stored_json import LATEST, recalled, text_of
 from loader.state_keys import foreign, own_key
 
 VERSION = 1
@@ -115,7 +114,7 @@ class History:
 
     def add(self, entry: RunRecord) -> None:
         """Put a run before the others, and drop the oldest."""
-        text = json.dumps({"version": VERSION, **asdict(entry)})
+        text = text_of(entry, VERSION)
         keys = 2, self._runs, self._success
         self._target.ask(self._runs.encode(), "EVAL", ADD, *keys, text, int(entry.is_success), KEPT - 1)
 

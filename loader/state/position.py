@@ -4,14 +4,13 @@
 them, and acknowledged. Markers on the masters tell of one that has lost some of that since, see `markers`.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import field, replace
 
 from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.key_reader import KeyReader
-from loader.state.stored_json import recalled
+from loader.state.stored_json import recalled, text_of
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.gtids import GtidPosition, GtidSet
 
@@ -137,11 +136,11 @@ class Positions:
     def save(self, position: FollowedPosition, lag: float, reach: Reach) -> FollowedPosition:
         """Replace the position, in one command, and note when, and how far it is behind."""
         position = replace(position, seen=self.now(), lag=lag, reach=reach)
-        text = json.dumps({"version": VERSION, **asdict(position)})
+        text = text_of(position, VERSION)
         self._target.ask(self._key.encode(), "SET", self._key, text)
         return position
 
     def keep(self, position: FollowedPosition) -> None:
         """Replace the position for good: a failover does not undo it."""
-        text = json.dumps({"version": VERSION, **asdict(position)})
+        text = text_of(position, VERSION)
         self._target.keep(self._key.encode(), ("SET", self._key, text))

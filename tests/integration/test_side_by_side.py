@@ -70,6 +70,17 @@ def named_clients(world):
     )
 
 
+def test_a_run_of_a_small_table_asks_little_of_mysql(world):
+    """A table is described once before its rows are read and once after, and what is known of a session stays known."""
+    config, options = many(world), Options(pool=Pool(), resume=True)
+    asked = lambda: int(world.sql("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])  # noqa: E731
+    sync(config, options)
+    before = asked()
+    assert all(run.written == 3 for run in sync(config, options))
+    assert (asked() - before) / COUNT <= 11.5  # of all together, the one that asks is another
+    options.pool.close()
+
+
 def test_jobs_share_connections(world):
     """Twice as many jobs take no more connections; each row is there."""
     config = many(world)

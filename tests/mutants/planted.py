@@ -751,6 +751,12 @@ FAULTS = [
     *_of(
         "mysql/catalog",
         (
+            "each run asks for the time zone of its session",
+            "    if not connection.zone:",
+            "    if connection.zone is not None:",
+            "side_by_side::a_run_of_a_small_table_asks_little_of_mysql",
+        ),
+        (
             "an emptied table is the same",
             'name LIKE %s ORDER BY table_id",',
             'name LIKE %s ORDER BY table_id LIMIT 0",',
@@ -1649,7 +1655,7 @@ FAULTS = [
         "pipeline/plan_facts",
         (
             "the server's own time zone is no matter",
-            ' | {"server\'s time zone": str(zone)}',
+            ' | {"server\'s time zone": zone}',
             "",
             "session::another_time_zone_of_the_server",
         ),
@@ -1709,8 +1715,8 @@ FAULTS = [
         "pipeline/plan_facts",
         (
             "a table that takes another's place during a run is not noticed",
-            "if another := difference(self._identity, self._identify()):",
-            'if another := "":',
+            "if now and (another := difference(self._identity, self._identify(now))):",
+            'if now and (another := ""):',
             "starting_over::s12_a_table_replaced_amid_a_run",
         ),
         (
