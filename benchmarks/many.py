@@ -194,10 +194,8 @@ def measure_daemon(bench: Bench, every: int, seconds: float, more: str = "", lea
     if failed:
         raise Broken(f"of the daemon, {failed[0]}")
     cost = f"{1000 * used / ran:.1f} ms of CPU each" if ran else ""
-    print(
-        f"daemon{more:11} {ran / took:8.1f} runs a second of {bench.tables / every:.0f},"
-        f" {used / took:.2f} cores, {cost}"
-    )
+    pace = f"{ran / took:8.1f} runs a second of {bench.tables / every:.0f}"
+    print(f"{'daemon':17} {pace}, {used / took:.2f} cores, {cost}")
     print(f"                  {late[-1]}" if late else "                  all schedules are kept", flush=True)
 
 

@@ -116,6 +116,11 @@ def _there(names: list[str]) -> str:
     return ("is " if len(names) == 1 else "are ") + ", ".join(names)
 
 
+def wholes(jobs: Sequence["JobConfig"], names: Sequence[str] | None, *, apart: bool) -> dict[str, str]:
+    """The jobs whose parts are told as one, by part; parts that were named are told one by one, and all if `apart`."""
+    return {job.name: job.part_of for job in jobs if job.part_of and not apart and (not names or job.part_of in names)}
+
+
 def tally(results: Sequence[str], jobs: int, output: Format) -> None:
     """Print how several jobs did, for people; those without a result were not begun."""
     if jobs > 1 and output is Format.TEXT:

@@ -158,6 +158,7 @@ class ReadOptions:
     ] = None
 
 
+Apart = Annotated[bool, option("--parts", help="Tell of each part of a job of many tables, not of the job as one.")]
 MaxLoad = Annotated[
     str | None,
     option(

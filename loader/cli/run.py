@@ -3,14 +3,15 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import Common, note, of_job, reporter, say, tally, worst
+from loader.cli.common import Common, note, of_job, reporter, say, tally, wholes, worst
 from loader.cli.options import (
+    Apart,
     Every,
     Format,
     JobArgument,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from loader.config.models import JobConfig
     from loader.model import Run
     from loader.pipeline.options import Options
+    from loader.report.parts import Parts
 
 
 @grouped
@@ -50,6 +52,7 @@ def sync(
     prune: Annotated[bool, option("--prune", help="Then delete hashes whose row is gone.")] = False,
     max_delete: MaxDelete = "5%",
     progress: Progress = Show.AUTO,
+    parts: Apart = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Write the rows of jobs to Redis now."""
@@ -63,7 +66,7 @@ def sync(
     if len(named) > 1 and progress in {Show.AUTO, Show.BAR}:
         progress = Show.LOG  # a terminal has one bar
     run = lambda job, options: _run(config, job, options, progress, context.obj, prune=most)  # noqa: E731
-    _run_all(config, named, options, run, output)
+    _run_all(config, named, options, run, _Results(named, wholes(named, jobs, apart=parts), output))
 
 
 @grouped
@@ -77,13 +80,14 @@ def backfill(
     ] = False,
     sharing: ShareOptions,
     progress: Progress = Show.AUTO,
+    parts: Apart = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Write a whole table once; run it again to resume."""
     config, named = context.obj.chosen([job])
     options = _options(reading, sharing, resume=True, restart=restart)
     run = lambda each, options: _run(config, each, options, progress, context.obj)  # noqa: E731
-    _run_all(config, named, options, run, output)
+    _run_all(config, named, options, run, _Results(named, wholes(named, [job], apart=parts), output))
 
 
 def _options(
@@ -123,24 +127,23 @@ def _run_all(
     jobs: "Sequence[JobConfig]",
     options: "Options",
     run_one: "Callable[[JobConfig, Options], Run]",
-    output: Format,
+    results: "_Results",
 ) -> NoReturn:
     """Run jobs within one budget of workers, until a signal; the exit code is the worst of theirs."""
     from loader.jobs.together import at_once, run_together
     from loader.outcome import Status
 
-    codes, ends = [], []
+    codes = []
     count = at_once(config, jobs, options)
     runs = run_together(jobs, options, count, run_one) if count > 1 else (run_one(job, options) for job in jobs)
     for run in runs:
         if run.status is Status.FAILED:
             run.outcome = replace(run.outcome, error=of_job(run.job, str(run.error), several=len(jobs) > 1))
-        _tell(run, output)
+        results.add(run)
         codes.append(run.exit_code)
-        ends.append(run.status.value)
         if run.outcome.is_stop and count == 1:
             break
-    tally(ends, len(jobs), output)
+    results.close()
     raise typer.Exit(worst(codes))
 
 
@@ -153,14 +156,46 @@ def _run(
         return execute(config, job, options, listener, prune=prune)
 
 
-def _tell(run: "Run", output: Format) -> None:
-    from loader.outcome import Status
-    from loader.report.documents import dump, run_document
-    from loader.report.text import run_text
+class _Results:
+    """Prints the runs of jobs as they end; those of parts as one once all have ended, but their errors at once."""
 
-    if output is Format.JSON:
-        say(dump(run_document(run)))
-    elif run.status is not Status.FAILED:
-        say(run_text(run))
+    def __init__(self, jobs: "Sequence[JobConfig]", whole: "Mapping[str, str]", output: Format) -> None:
+        from loader.report.parts import Gathered
+
+        self._gathered = Gathered["Run"]([job.name for job in jobs], whole)
+        self._whole = whole
+        self._output = output
+
+    def add(self, run: "Run") -> None:
+        """Print a run, or keep it until the other parts of its job have ended."""
+        if run.job in self._whole:
+            _tell_error(run)
+        for each in self._gathered.add(run.job, run.status.value, run):
+            self._tell(*each)
+
+    def close(self) -> None:
+        """Print the rest after a signal, and how several jobs did."""
+        for each in self._gathered.rest():
+            self._tell(*each)
+        tally(self._gathered.ends, self._gathered.jobs, self._output)
+
+    def _tell(self, job: str, runs: "Sequence[Run]", parts: "Parts | None") -> None:
+        from loader.outcome import Status
+        from loader.report.documents import dump, run_document
+        from loader.report.parts import run_of
+        from loader.report.text import run_text
+
+        run = run_of(job, runs) if parts else runs[0]
+        if self._output is Format.JSON:
+            say(dump(run_document(run, parts)))
+        elif parts or run.status is not Status.FAILED:
+            say(run_text(run, parts))
+        if not parts:
+            _tell_error(run)
+
+
+def _tell_error(run: "Run") -> None:
+    from loader.outcome import Status
+
     if run.status is Status.FAILED:
         note(f"error: {run.error}")

@@ -3,17 +3,33 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from loader.cli.common import note, of_job, reporter, say, tally, worst
-from loader.cli.options import Every, Format, JobArgument, JobNames, MaxDelete, Output, Progress, Show, option, percent
+from loader.cli.common import note, of_job, reporter, say, tally, wholes, worst
+from loader.cli.options import (
+    Apart,
+    Every,
+    Format,
+    JobArgument,
+    JobNames,
+    MaxDelete,
+    Output,
+    Progress,
+    Show,
+    option,
+    percent,
+)
 from loader.errors import Exit, LoaderError, Stopped
 
 if TYPE_CHECKING:
     from loader.config.models import JobConfig
+    from loader.jobs.rejects import Retried
+    from loader.report.parts import Parts
+
+T = TypeVar("T")
 
 
 def verify(
@@ -27,30 +43,35 @@ def verify(
     repair: Annotated[bool, option("--repair", help="Repair differences; delete at most 5% of the hashes.")] = False,
     show: Annotated[int, option("--show", min=0, metavar="N", help="Show the first N differences.")] = 20,
     progress: Progress = Show.AUTO,
+    parts: Apart = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Compare MySQL and Redis in both directions."""
     from loader.jobs import verify as reconcile
     from loader.jobs.shared_scan import SharedScan
+    from loader.jobs.sums import verdict_of
     from loader.report.documents import dump, verify_document
     from loader.report.text import verify_text
 
     config, named = context.obj.chosen(jobs, every=every)
     scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
-    def one(job: "JobConfig") -> tuple[int, str]:
+    def one(job: "JobConfig") -> "tuple[int, str, reconcile.Verdict]":
         with reporter(job, progress, context.obj, "verifying") as shows:
             verdict = reconcile.verify(
                 config, job, sample=sample, repair=repair, show=show, heard=shows.count, scan=scan
             )
-        document = verify_document(verdict)
-        text = verify_text(verdict, expires=job.ttl is not None)
-        say(dump(document) if output is Format.JSON else text)
         if verdict.refused:
             note(f"warning: {verdict.refused}")
-        return Exit.OK if verdict.is_equal else Exit.REJECTS, document["status"]
+        return (Exit.OK, "ok", verdict) if verdict.is_equal else (Exit.REJECTS, "different", verdict)
 
-    _each(named, one, output)
+    def tell(name: str, verdicts: "Sequence[reconcile.Verdict]", parts: "Parts | None") -> None:
+        verdict = verdict_of(name, verdicts, show) if parts else verdicts[0]
+        text = verify_text(verdict, expires=name in expiring, parts=parts)
+        say(dump(verify_document(verdict, parts)) if output is Format.JSON else text)
+
+    expiring = {job.part_of or job.name for job in named if job.ttl is not None}
+    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
 
 
 def prune(
@@ -60,44 +81,65 @@ def prune(
     every: Every = False,
     max_delete: MaxDelete = "5%",
     dry_run: Annotated[bool, option("--dry-run", "-n", help="Count, delete nothing.")] = False,
+    parts: Apart = False,
     output: Output = Format.TEXT,
 ) -> None:
     """Delete hashes whose row is gone."""
     from loader.jobs import prune as prune_module
     from loader.jobs.shared_scan import SharedScan
+    from loader.jobs.sums import pruned_of
     from loader.report.documents import dump, prune_document
     from loader.report.text import prune_text
 
     config, named = context.obj.chosen(jobs, every=every)
     scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
-    def one(job: "JobConfig") -> tuple[int, str]:
+    def one(job: "JobConfig") -> "tuple[int, str, prune_module.Pruned]":
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
         prune_module.prune(config, job, pruned, max_delete=percent(max_delete), scan=scan)
-        document = prune_document(pruned)
-        say(dump(document) if output is Format.JSON else prune_text(pruned))
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
-        return Exit.FAILED if pruned.refused and not dry_run else Exit.OK, document["status"]
+        return (Exit.FAILED, "refused", pruned) if pruned.refused and not dry_run else (Exit.OK, "ok", pruned)
 
-    _each(named, one, output)
+    def tell(name: str, each: "Sequence[prune_module.Pruned]", parts: "Parts | None") -> None:
+        pruned = pruned_of(name, each) if parts else each[0]
+        say(dump(prune_document(pruned, parts)) if output is Format.JSON else prune_text(pruned, parts))
+
+    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
 
 
-def _each(jobs: "Sequence[JobConfig]", one: "Callable[[JobConfig], tuple[int, str]]", output: Format) -> NoReturn:
-    """Do the same for each job, which returns its exit code and state; the failure of one does not stop the others."""
-    codes, ends = list[int](), list[str]()
+def _each(
+    jobs: "Sequence[JobConfig]",
+    one: "Callable[[JobConfig], tuple[int, str, T]]",
+    tell: "Callable[[str, Sequence[T], Parts | None], None]",
+    whole: Mapping[str, str],
+    output: Format,
+) -> NoReturn:
+    """Do the same for each job, which returns its exit code, state and result, and tell the result.
+
+    The failure of one does not stop the others, and has no result; those of parts are told as one.
+    """
+    from loader.report.parts import Gathered
+
+    codes, gathered = list[int](), Gathered[T]([job.name for job in jobs], whole)
     for job in jobs:
+        result: T | None = None
         try:
-            code, end = one(job)
+            code, end, result = one(job)
         except Stopped:
-            tally([*ends, "stopped"], len(jobs), output)
+            for name, results, parts in (*gathered.add(job.name, "stopped", None), *gathered.rest()):
+                if results:
+                    tell(name, results, parts)
+            tally(gathered.ends, gathered.jobs, output)
             raise
         except LoaderError as error:
             note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
             code, end = error.exit_code, "failed"
         codes.append(code)
-        ends.append(end)
-    tally(ends, len(jobs), output)
+        for name, results, parts in gathered.add(job.name, end, result):
+            if results or parts:
+                tell(name, results, parts)
+    tally(gathered.ends, gathered.jobs, output)
     raise typer.Exit(worst(codes))
 
 
@@ -132,21 +174,31 @@ def rejects_list(
 
 @rejects.command("retry")
 def rejects_retry(
-    context: typer.Context, jobs: JobNames = None, *, every: Every = False, output: Output = Format.TEXT
+    context: typer.Context,
+    jobs: JobNames = None,
+    *,
+    every: Every = False,
+    parts: Apart = False,
+    output: Output = Format.TEXT,
 ) -> None:
     """Load the rejected rows again."""
     from loader.jobs.rejects import retry as retry_all
+    from loader.jobs.sums import retried_of
     from loader.report.documents import dump, retry_document
     from loader.report.text import retry_text
 
     config, named = context.obj.chosen(jobs, every=every)
 
-    def one(job: "JobConfig") -> tuple[int, str]:
+    def one(job: "JobConfig") -> "tuple[int, str, Retried]":
         retried = retry_all(config, job)
-        say(dump(retry_document(retried)) if output is Format.JSON else retry_text(retried))
-        return (Exit.REJECTS, "rejects") if retried.rejects or retried.nameless else (Exit.OK, "ok")
+        left = retried.rejects or retried.nameless
+        return (Exit.REJECTS, "rejects", retried) if left else (Exit.OK, "ok", retried)
 
-    _each(named, one, output)
+    def tell(name: str, each: "Sequence[Retried]", parts: "Parts | None") -> None:
+        retried = retried_of(name, each) if parts else each[0]
+        say(dump(retry_document(retried, parts)) if output is Format.JSON else retry_text(retried, parts))
+
+    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
 
 
 @rejects.command("purge")

@@ -52,6 +52,11 @@ class Unsure:
     count: int = 0
     first: bytes = b""
 
+    def join(self, other: "Unsure") -> None:
+        """Count those of another job too."""
+        self.first = self.first or other.first
+        self.count += other.count
+
     def add(self, keys: Sequence[bytes]) -> None:
         """Count some."""
         self.first = self.first or next(iter(keys), b"")

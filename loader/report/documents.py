@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from loader.jobs.prune import Pruned
     from loader.jobs.rejects import Retried
     from loader.jobs.verify import Verdict
+    from loader.report.parts import Parts
     from loader.state.rejects import Rejected
 
 
-def run_document(run: Run) -> dict[str, Any]:
-    """The JSON document of a run, `loader.run/v1`."""
+def run_document(run: Run, parts: "Parts | None" = None) -> dict[str, Any]:
+    """The JSON document of a run, `loader.run/v1`, or of the runs of a job's parts."""
     document = {
         "schema": "loader.run/v1",
         "job": run.job,
@@ -42,37 +43,39 @@ def run_document(run: Run) -> dict[str, Any]:
     }
     if run.dry_run:
         document["dry_run"] = True
-    return document
+    return document | (parts.document if parts else {})
 
 
-def verify_document(verdict: "Verdict") -> dict[str, Any]:
+def verify_document(verdict: "Verdict", parts: "Parts | None" = None) -> dict[str, Any]:
     """The JSON document of a verification, `loader.verify/v1`."""
     document = {
         "schema": "loader.verify/v1",
         "job": verdict.job,
-        "status": "ok" if verdict.is_equal else "different",
+        "status": parts.end if parts else "ok" if verdict.is_equal else "different",
         "rows": verdict.rows,
         "missing": verdict.missing,
         "different": verdict.different,
         "extra": verdict.extra,
         "repaired": verdict.repaired,
     }
-    return document | {"unsure": verdict.unsure.count} if verdict.unsure.count else document
+    document |= {"unsure": verdict.unsure.count} if verdict.unsure.count else {}
+    return document | (parts.document if parts else {})
 
 
-def prune_document(pruned: "Pruned") -> dict[str, Any]:
+def prune_document(pruned: "Pruned", parts: "Parts | None" = None) -> dict[str, Any]:
     """The JSON document of a pruning, `loader.prune/v1`."""
     document = {
         "schema": "loader.prune/v1",
         "job": pruned.job,
-        "status": "refused" if pruned.refused and not pruned.dry_run else "ok",
+        "status": parts.end if parts else "refused" if pruned.refused and not pruned.dry_run else "ok",
         "keys": pruned.keys,
         "extra": pruned.extra,
         "deleted": pruned.deleted,
         "error": pruned.refused or None,
     }
     document |= {"unsure": pruned.unsure.count} if pruned.unsure.count else {}
-    return document | {"dry_run": True} if pruned.dry_run else document
+    document |= {"dry_run": True} if pruned.dry_run else {}
+    return document | (parts.document if parts else {})
 
 
 def rejects_document(
@@ -93,7 +96,7 @@ def rejects_document(
     return {"schema": "loader.rejects/v1", "job": job, "rejects": listed}
 
 
-def retry_document(retried: "Retried") -> dict[str, Any]:
+def retry_document(retried: "Retried", parts: "Parts | None" = None) -> dict[str, Any]:
     """The JSON document of a retry of rejects, `loader.retry/v1`."""
     return {
         "schema": "loader.retry/v1",
@@ -101,7 +104,7 @@ def retry_document(retried: "Retried") -> dict[str, Any]:
         "written": retried.written,
         "gone": retried.gone,
         "rejected": len(retried.rejects) + retried.nameless,
-    }
+    } | (parts.document if parts else {})
 
 
 def hash_document(

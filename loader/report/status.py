@@ -8,6 +8,7 @@ from loader.config.parsers import plain
 from loader.formats import compact_span, compact_took, moment, short_moment, size
 from loader.jobs.status import FollowState, JobState, JobStatus
 from loader.report.follow import position_document
+from loader.report.parts import parts_text
 from loader.state.history import RunRecord
 from loader.words import counted
 
@@ -183,11 +184,8 @@ def _below(status: JobStatus) -> list[str]:
 
 
 def _parts_text(status: JobStatus) -> str:
-    parts = status.parts or {}
-    counts = ", ".join(f"{count:,} {state}" for state, count in parts.items())
-    more = f" and {len(status.failed) - NAMED:,} more" if len(status.failed) > NAMED else ""
-    failed = f"; failed: {', '.join(status.failed[:NAMED])}{more}" if status.failed else ""
-    return f"{counted(sum(parts.values()), 'part')}: {counts}{failed}"
+    parts = {str(state): count for state, count in (status.parts or {}).items()}
+    return parts_text(sum(parts.values()), parts, status.failed)
 
 
 def _follow_text(follow: FollowState, lag: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from loader.formats import moment
 from loader.model import Chunk, Node, Run
 from loader.outcome import Status
+from loader.report.parts import ENDS, Parts
 from loader.report.values import command_text, shown
 from loader.words import counted, nouns
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from loader.state.rejects import Rejected
 
 SHOWN_REJECTS = 5
-ENDS = ("ok", "rejects", "different", "refused", "stopped", "failed")  # of jobs, as a tally has them
 
 
 def tally_text(results: Sequence[str], jobs: int) -> str:
@@ -30,8 +30,8 @@ def tally_text(results: Sequence[str], jobs: int) -> str:
     return f"{counted(jobs, 'job')}: " + ", ".join(f"{n:,} {end}" for n, end in [*ends, (left, "not begun")] if n)
 
 
-def run_text(run: Run) -> str:
-    """The summary of a run for people."""
+def run_text(run: Run, parts: Parts | None = None) -> str:
+    """The summary of a run for people, or of the runs of a job's parts."""
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
     counts = f"{counted(run.read, 'row')} read, {run.written:,} {verb}, {run.rejected:,} rejected"
@@ -41,24 +41,26 @@ def run_text(run: Run) -> str:
         counts += f", {run.deleted:,} deleted"
     counts += "" if run.full else ", changed rows only,"
     lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
+    lines += [f"  {parts}"] if parts else []
     width = max(map(len, run.nodes), default=0)
     lines += [f"  {node:{width}}  {rows:>12,} {nouns(rows, 'row')}" for node, rows in sorted(run.nodes.items())]
     for reject in run.rejects[:SHOWN_REJECTS]:
         lines.append(f"  rejected {shown(reject.key)}: {reject.reason}")
     if run.rejected > SHOWN_REJECTS:
         lines.append(f"  … and {counted(run.rejected - SHOWN_REJECTS, 'more rejected row')}")
-    if run.error and run.status is not Status.FAILED:
+    if run.error and run.status is not Status.FAILED and not parts:
         lines.append(f"  {run.error}")
     return "\n".join(lines)
 
 
-def verify_text(verdict: "Verdict", *, expires: bool) -> str:
+def verify_text(verdict: "Verdict", *, expires: bool, parts: Parts | None = None) -> str:
     """A verification for people: counts and first differences; `expires`: a missing hash may be past its TTL."""
     hashes = "" if verdict.hashes is None else f" and {counted(verdict.hashes, 'hash')}"
     counts = f"{verdict.missing:,} missing, {verdict.different:,} different, {verdict.extra:,} extra"
     mended = f", {verdict.repaired:,} repaired" if verdict.repaired else ""
-    state = "ok" if verdict.is_equal else "different"
+    state = parts.end if parts else "ok" if verdict.is_equal else "different"
     lines = [f"{verdict.job}: {state}: {counted(verdict.rows, 'row')}{hashes} compared, {counts}{mended}"]
+    lines += [f"  {parts}"] if parts else []
     width = max((len(shown(each.key)) for each in verdict.shown), default=0)
     lines += [f"  {each.kind:9}  {shown(each.key):{width}}  {each.detail}".rstrip() for each in verdict.shown]
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
@@ -80,12 +82,12 @@ def unsure_lines(unsure: "Unsure") -> list[str]:
     return [f"  {stay} someone else's: {shown(unsure.first)}{', …' * (unsure.count > 1)}"]
 
 
-def prune_text(pruned: "Pruned") -> str:
+def prune_text(pruned: "Pruned", parts: Parts | None = None) -> str:
     """A pruning for people."""
     done = "to be deleted" if pruned.dry_run else "deleted"
     count = pruned.extra if pruned.dry_run else pruned.deleted
     told = f"{pruned.job}: {counted(pruned.keys, 'hash')}, {pruned.extra:,} without a row, {count:,} {done}"
-    return "\n".join([told, *unsure_lines(pruned.unsure)])
+    return "\n".join([told, *([f"  {parts}"] if parts else []), *unsure_lines(pruned.unsure)])
 
 
 def rejects_text(job: str, entries: "Sequence[Rejected]", commands: Mapping[bytes, Sequence[bytes]]) -> str:
@@ -98,10 +100,11 @@ def rejects_text(job: str, entries: "Sequence[Rejected]", commands: Mapping[byte
     return "\n".join([*lines, *map(command_text, commands.values())])
 
 
-def retry_text(retried: "Retried") -> str:
+def retry_text(retried: "Retried", parts: Parts | None = None) -> str:
     """A retry of rejects for people."""
     left = len(retried.rejects) + retried.nameless
     lines = [f"{retried.job}: {retried.written:,} written, {retried.gone:,} gone from MySQL, {left:,} still rejected"]
+    lines += [f"  {parts}"] if parts else []
     lines += [f"  rejected {shown(reject.key)}: {reject.reason}" for reject in retried.rejects[:SHOWN_REJECTS]]
     if retried.nameless:
         lines.append(f"  {retried.nameless:,} have no key: sync loads them once they have one")

@@ -10,13 +10,13 @@ from loader.lab.process import HOST, free_ports
 from support.command import MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk
 from support.daemons import daemon
 
-SHARDS = ("s1", "s2", "s3")
+SHARDS = tuple(f"s{number}" for number in range(1, 17))
 
 
 @pytest.fixture
-def desk(world, tmp_path):
+def desk(world, tmp_path, request):
     desk = Desk(world, tmp_path)
-    names = [f"{world.name}_{number}" for number in range(2)]
+    names = [f"{world.name}_{number}" for number in range(getattr(request, "param", 2))]
     for name in names:
         world.sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4", f"GRANT SELECT ON {name}.* TO marked@'%'")
     try:
@@ -57,23 +57,61 @@ def nobody():
     return f"mysql://marked@{HOST}:{port}/gone"
 
 
+@pytest.mark.parametrize("desk", [len(SHARDS)], indirect=True)
 def test_a_shard_that_is_away_fails_alone(desk):
-    """Of one table on several servers all parts are loaded but that of the server that is away, which is named."""
-    for database in range(2):
-        fill(desk, database, "stu", range(database * 10, database * 10 + 3))
-    urls = {f"s{n + 1}": desk.mysql(database=f"{desk.world.name}_{n}") for n in range(2)}
+    """Of one table on 16 servers all parts are loaded but that of the server that is away, which is named."""
+    urls = {name: desk.mysql(database=f"{desk.world.name}_{number}") for number, name in enumerate(SHARDS)}
+    for number in range(len(SHARDS)):
+        fill(desk, number, "stu", range(number * 10, number * 10 + 3))
     job = {"source": list(SHARDS), "table": "stu", "key": "{source}:{sid}"}
     write(desk, {"stu": job}, sources=urls | {"s3": nobody()})
     result = desk.run("sync", "stu", "-o", "json")
-    assert {each["job"]: each["status"] for each in result.documents} == {
-        "stu/s1": "ok",
-        "stu/s2": "ok",
-        "stu/s3": "failed",
-    }
-    assert result.code == 4
-    assert "job 'stu/s3'" in result.err
-    assert keys(desk) == ["s1:0", "s1:1", "s1:2", "s2:10", "s2:11", "s2:12"]
+    document = result.document
+    assert (document["job"], document["status"], result.code) == ("stu", "failed", 4)
+    assert document["parts"] == {"total": 16, "ok": 15, "failed": 1}
+    assert document["failed"] == ["stu/s3"]
+    assert document["rows"] == {"read": 45, "written": 45, "unchanged": 0, "deleted": 0, "rejected": 0}
+    assert document["error"].startswith("job 'stu/s3': mysql ")
+    assert result.messages == [f"error: {document['error']}"]
+    loaded = {name: 10 * number for number, name in enumerate(SHARDS) if name != "s3"}
+    assert keys(desk) == sorted(f"{name}:{first + n}" for name, first in loaded.items() for n in range(3))
     assert desk.run("verify", "stu/s2", "-o", "json").document["rows"] == 3
+    verified = desk.run("verify", "stu", "-o", "json")
+    assert (verified.code, verified.document["status"], verified.document["rows"]) == (4, "failed", 45)
+    assert verified.document["parts"] == {"total": 16, "ok": 15, "failed": 1}
+
+
+def test_parts_are_told_as_their_job(desk):
+    """One document, or some lines, for a job of many tables, whichever command; its parts one by one if asked for."""
+    for table, rows in (("student_1", [1, 2]), ("student_2", [3])):
+        fill(desk, 0, table, rows)
+    fill(desk, 1, "plain", [1])
+    jobs = {
+        "students": {"source": "s1", "tables": "student_*", "key": "{table}:{pk}"},
+        "plain": {"source": "s2", "table": "plain"},
+    }
+    write(desk, jobs)
+    total = {"total": 2, "ok": 2}
+    for words in (["sync", "--all"], ["verify", "--all"], ["prune", "--all"], ["rejects", "retry", "--all"]):
+        students, plain = desk.run(*words, "-o", "json").documents
+        assert (students["job"], students["parts"], students["failed"]) == ("students", total, [])
+        assert (plain["job"], "parts" in plain) == ("plain", False)
+        apart = desk.run(*words, "--parts", "-o", "json").documents
+        assert [each["job"] for each in apart] == ["students/student_1", "students/student_2", "plain"]
+        assert not any("parts" in each for each in apart)
+    for command, count in (("backfill", ["rows", "read"]), ("verify", ["rows"]), ("prune", ["keys"])):
+        document = value = desk.run(command, "students", "-o", "json").document
+        for name in count:
+            value = value[name]
+        assert (document["parts"], value) == (total, 3)
+        assert desk.run(command, "students/student_2", "-o", "json").document["job"] == "students/student_2"
+        assert desk.run(command, "students").out.splitlines()[1] == "  2 parts: 2 ok"
+    assert desk.run("sync", "--all").out.splitlines()[-1] == "2 jobs: 2 ok"
+    desk.world.redis.delete("student_2:3")
+    verified = desk.run("verify", "--all")
+    assert verified.code == 3
+    assert verified.out.splitlines()[0] == "students: different: 3 rows compared, 1 missing, 0 different, 0 extra"
+    assert "  2 parts: 1 ok, 1 different" in verified.out
 
 
 def test_tables_by_pattern(desk):
@@ -84,9 +122,9 @@ def test_tables_by_pattern(desk):
     fill(desk, 0, "student_tmp_1", [9])
     desk.world.sql(f"CREATE TABLE {desk.world.name}_0.student_x (a INT)")
     urls = {f"s{n + 1}": desk.mysql(database=f"{desk.world.name}_{n}") for n in range(2)} | {"s3": nobody()}
-    job = {"source": list(SHARDS), "tables": "student_*", "exclude": ["student_tmp_*"], "key": "{source}:{table}:{pk}"}
+    job = {"source": [*urls], "tables": "student_*", "exclude": ["student_tmp_*"], "key": "{source}:{table}:{pk}"}
     write(desk, {"学生": job}, sources=urls)
-    result = desk.run("sync", "学生", "-o", "json")
+    result = desk.run("sync", "学生", "--parts", "-o", "json")
     assert {each["job"]: each["status"] for each in result.documents} == {
         "学生/s1/student_1": "ok",
         "学生/s1/student_x": "failed",
@@ -121,7 +159,7 @@ def test_tables_of_several_databases(desk):
     }
     write(desk, jobs, sources={"": desk.mysql()})
     assert desk.run("check").out == "ok: 2 jobs: shop, other\n"
-    result = desk.run("sync", "--all", "-o", "json")
+    result = desk.run("sync", "--all", "--parts", "-o", "json")
     assert [each["job"] for each in result.documents] == [f"shop/{name}_0/shop_a", f"shop/{name}_1/shop_a", "other"]
     assert (result.code, keys(desk)) == (0, sorted([f"{name}_0:shop_a:0", f"{name}_1:shop_a:1", "plain_5"]))
     assert desk.run("verify", "--all").code == 0

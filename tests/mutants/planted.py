@@ -1652,6 +1652,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "report/parts",
+        (
+            "a job has ended as the best of its parts",
+            "        return max(self.ends.values(), key=ENDS.index)",
+            "        return min(self.ends.values(), key=ENDS.index)",
+            "many::a_shard_that_is_away_fails_alone parts::a_job_is_told_once_all_its_parts_have_ended",
+        ),
+        (
+            "a job is told when the first of its parts has ended",
+            "        if len(self._ends[name]) == self._totals[name]:",
+            "        if self._ends[name]:",
+            "many::parts_are_told_as_their_job",
+        ),
+    ),
+    *_of(
         "pipeline/plan_facts",
         (
             "the server's own time zone is no matter",
