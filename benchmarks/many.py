@@ -121,7 +121,6 @@ def commands(bench: Bench, rounds: int) -> None:
     """What the commands take, the best of some rounds."""
     base = bench.took("check").seconds
     print(f"check             {1000 * base:8.0f} ms, which asks no server")
-    bench.lab.config.with_suffix(".new").unlink(missing_ok=True)
     plain = tell(bench, "sync --all, first", rounds, lambda: bench.took("sync", "--all", "-o", "json"), fresh=True)
     tell(bench, "sync --all, again", rounds, lambda: bench.took("sync", "--all", "-o", "json"))
     bench.write(", changed_only: true")

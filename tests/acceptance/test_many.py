@@ -9,6 +9,7 @@ import pytest
 from loader.lab.process import HOST, free_ports
 from support.command import MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk
 from support.daemons import daemon
+from support.proxy import Proxy
 
 SHARDS = tuple(f"s{number}" for number in range(1, 17))
 
@@ -223,6 +224,40 @@ def test_the_daemon_takes_tables_that_come_and_lets_go_those_that_vanish(desk):
         assert len(running.of("tables joined")) == 1
         assert running.end(signal.SIGTERM)[1] == 0
     assert keys(desk) == ["student_1:1", "student_2:5"]
+
+
+def test_a_source_that_is_away_keeps_its_parts_in_the_daemon(desk):
+    """It is told once; a refresh and SIGHUP let nothing vanish; the tables of the source are found when it is back."""
+    for database in range(2):
+        fill(desk, database, "student_1", [database])
+    away = "tables of a source are not known for now, its jobs stay as they are"
+    job = {"source": ["s1", "s2"], "tables": "student_*", "key": "{source}:{table}:{pk}", "schedule": {"every": "1s"}}
+    port = desk.world.lab.mysql_port
+    with Proxy(port) as proxy:
+        urls = {"s1": desk.mysql(database=f"{desk.world.name}_0")}
+        urls["s2"] = desk.mysql(proxy.port, f"{desk.world.name}_1")
+        write(desk, {"students": job}, sources=urls, daemon={"refresh": "1s"})
+        with daemon(desk) as running:
+            running.until("run", job="students/s2/student_1", status="ok")
+            (proxy.server_port,) = free_ports(1)
+            proxy.reset()
+            running.until(away)
+            fill(desk, 0, "student_2", [5])
+            running.until("tables joined", jobs="students/s1/student_2")
+            running.send(signal.SIGHUP)
+            assert [line["jobs"] for line in running.until("config reloaded")] == [3]
+            fill(desk, 1, "student_3", [7])
+            fill(desk, 0, "student_4", [8])
+            running.until("tables joined", jobs="students/s1/student_4")
+            assert len(running.of(away)) == 1
+            proxy.server_port = port
+            running.until("tables joined", jobs="students/s2/student_3")
+            running.until("run", job="students/s2/student_3", status="ok")
+            ended = len(running.of("run", job="students/s2/student_1", status="ok"))
+            running.until("run", job="students/s2/student_1", status="ok", count=ended + 1)
+            assert not running.of("tables vanished, their jobs stop and their hashes stay")
+            assert running.end(signal.SIGTERM)[1] == 0
+    assert {"s2:student_1:1", "s2:student_3:7", "s1:student_4:8"} < set(keys(desk))
 
 
 def test_passwords_of_all_sources_stay_secret(desk):

@@ -1667,6 +1667,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "daemon/tables",
+        (
+            "a source that is away is told of at each refresh",
+            "        if error and error != self._told:",
+            "        if error:",
+            "many::a_source_that_is_away_keeps_its_parts_in_the_daemon",
+        ),
+    ),
+    *_of(
         "pipeline/plan_facts",
         (
             "the server's own time zone is no matter",
