@@ -35,6 +35,7 @@ KINDS = {
     "baseline": Kind("string", "fixes it, as the next run does, which reads everything"),
     "digests": Kind("hash", "fixes it, as the next run does, which writes all rows"),
     "wanted": Kind("string", "lets a follower keep its lock until it is asked again"),
+    "chunks": Kind("hash", "fixes it, as the next run does"),
     "position": Kind("string", "makes the next follower read everything first"),
     # spread over the masters
     "marker": Kind("hash", "makes the next run start over"),

@@ -79,6 +79,9 @@ def backfill(
         bool, option("--restart/--resume", help="Forget an earlier checkpoint, or resume from it.")
     ] = False,
     sharing: ShareOptions,
+    dask: Annotated[
+        str | None, option("--dask", metavar="ADDRESS", help="Load with the workers of this Dask scheduler.")
+    ] = None,
     progress: Progress = Show.AUTO,
     parts: Apart = False,
     output: Output = Format.TEXT,
@@ -86,6 +89,8 @@ def backfill(
     """Write a whole table once; run it again to resume."""
     config, named = context.obj.chosen([job])
     options = _options(reading, sharing, resume=True, restart=restart)
+    if dask:
+        options = _with_dask(options, dask, context.obj, most=reading.workers)
     run = lambda each, options: _run(config, each, options, progress, context.obj)  # noqa: E731
     _run_all(config, named, options, run, _Results(named, wholes(named, [job], apart=parts), output))
 
@@ -110,6 +115,27 @@ def _options(
         max_lag=sharing.max_lag,
         full=full,
     )
+
+
+def _with_dask(options: "Options", address: str, shown: Common, *, most: int | None) -> "Options":
+    """The options of a run by at most so many threads of a Dask cluster; a `ConfigError` for those it cannot have."""
+    import importlib.util
+    from pathlib import Path
+
+    from loader.config.files import files_of
+    from loader.pipeline.options import UNLIMITED, DaskCluster
+
+    for given, flag, why in (
+        (options.dry_run, "--dry-run", "it writes nothing, and needs no cluster"),
+        (options.shard, "--shard", "Dask divides the table among its workers already"),
+        (options.rate, "--rate", "its workers do not know of each other: start fewer, or give --max-load"),
+    ):
+        if given:
+            raise ConfigError(f"--dask and {flag} exclude each other: {why}")
+    if importlib.util.find_spec("distributed") is None:
+        raise ConfigError("--dask needs the package distributed: pip install 'mysql-redis-loader[dask]'")
+    files = tuple(str(Path(file).absolute()) for file in files_of(shown.files))
+    return replace(options, dask=DaskCluster(address, files), workers=most or UNLIMITED)
 
 
 def _check_prune(config: "Config", jobs: "Sequence[JobConfig]", sharing: ShareOptions) -> None:

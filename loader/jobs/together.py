@@ -23,10 +23,10 @@ RunOne = Callable[[JobConfig, Options], Run]
 def at_once(config: Config, jobs: Sequence[JobConfig], options: Options) -> int:
     """How many of these jobs may run at the same time.
 
-    As many as there are workers; one if a rate is for all together, or if the account may have few connections: a run
-    needs one beside those of its workers.
+    As many as there are workers; one if a rate is for all together, if a Dask cluster is, or if the account may have
+    few connections: a run needs one beside those of its workers.
     """
-    if options.rate or len(jobs) < 2:
+    if options.rate or options.dask or len(jobs) < 2:
         return 1
     count = min(options.workers, len(jobs))
     for name in dict.fromkeys(job.origin.source for job in jobs):

@@ -23,7 +23,7 @@ from loader.pipeline.run_state import RunState
 from loader.pipeline.signals import signals_heard
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.worker import ChunkWorker
-from loader.pipeline.workers import WorkerPool
+from loader.pipeline.workers import Executor, WorkerPool
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is abandoned
@@ -44,7 +44,7 @@ class Dispatcher:
         self._options = options
         self._throttle = context.throttle
         self._account = ChunkAccount()
-        self._pool = WorkerPool(self._worker, context.throttle)
+        self._pool = self._executor()
         self._lost = LostChunks(context, state, self._account, self._pool.give)
         self._withdrawn: set[int] = set()  # chunks that no worker may begin any more
         self._stop: Stopped | None = None  # what a signal asked for
@@ -90,7 +90,7 @@ class Dispatcher:
         self._pool.start(count)
         with signals_heard(self._stop_by_signal):
             try:
-                yield from self._loaded(listener, count)
+                yield from self._loaded(listener)
                 self._state.finish(self._account.ledger.marks())
             except StartOver:
                 raise
@@ -107,7 +107,9 @@ class Dispatcher:
                 raise end from None
 
     def _worker_count(self, listener: RunListener) -> int:
-        """The number of workers: as many as MySQL allows connections for."""
+        """The number of workers: as many as MySQL allows connections for; those of Dask are counted as they come."""
+        if self._options.dask:
+            return self._options.workers
         wanted = self._options.workers if self._state.plan.walk else 1
         count = self._context.lanes(wanted)
         if count < wanted:
@@ -127,11 +129,11 @@ class Dispatcher:
             raise stop
         self._pool.report(stop)
 
-    def _loaded(self, listener: RunListener, count: int) -> Iterator[ChunkLoaded | ChunkOwed]:
+    def _loaded(self, listener: RunListener) -> Iterator[ChunkLoaded | ChunkOwed]:
         account, chunks = self._account, self._chunks()
         while True:
             self._heed_halt()
-            while len(account.owed) < 2 * count and (chunk := next(chunks, None)):
+            while len(account.owed) < self._pool.room and (chunk := next(chunks, None)):
                 account.owe(chunk)
                 self._pool.give(chunk)
             if not account.owed:
@@ -172,6 +174,14 @@ class Dispatcher:
     def _end_workers(self, patience: float) -> None:
         """End the workers; if one does not end, what it has sent may be carried out later, and the fence stays."""
         self._context.target.fences.abandoned |= not self._pool.end(patience)
+
+    def _executor(self) -> Executor:
+        """The threads that load the chunks, of this process or of a Dask cluster."""
+        if self._options.dask is None:
+            return WorkerPool(self._worker, self._throttle)
+        from loader.pipeline.dask import DaskPool  # noqa: PLC0415  # half a second, and a package of its own
+
+        return DaskPool(self._context, self._state, self._options)
 
     def _worker(self, number: int) -> ChunkWorker:
         plan, target, markers = self._state.plan, self._context.target, self._state.masters.markers

@@ -7,7 +7,16 @@ from loader.pipeline.pool import Pool
 from loader.pipeline.throttle import StopRequest
 from loader.records import dataclass
 
+UNLIMITED = 1_000_000  # more than any cluster has threads
 WORKERS = 2  # read and sent in parallel; more bring nothing while MySQL and Redis have the work, see benchmarks/
+
+
+@dataclass(frozen=True, slots=True)
+class DaskCluster:
+    """The address of a Dask scheduler, and the files of the config, which its workers read too."""
+
+    address: str
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class Options:
 
     `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
     another one, or of another plan, is forgotten. Another thread may use `halt` to stop the run. Runs with
-    the same `pool` hand connections on to each other.
+    the same `pool` hand connections on to each other. With `dask`, the workers are those of that cluster.
     """
 
     where: str | None = None
@@ -38,6 +47,7 @@ class Options:
     full: bool = False
     slot: int | None = None
     halt: StopRequest = field(default_factory=StopRequest)
+    dask: DaskCluster | None = None
     pool: Pool = field(default_factory=partial(Pool, keeps=False))
 
     @property

@@ -83,6 +83,11 @@ class RunState:
                 self.store.forget(markers)
 
     @property
+    def facts(self) -> dict[str, str]:
+        """The facts of the plan, its source and its table."""
+        return self._facts.of(self.plan)
+
+    @property
     def is_full(self) -> bool:
         """Whether all rows are read, not only changed ones."""
         return self.plan.whole is None

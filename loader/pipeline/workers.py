@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Protocol
 
 from loader.errors import LoaderError, Stopped
 from loader.model import Chunk
@@ -12,6 +13,38 @@ from loader.pipeline.retry import Event
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.worker import ChunkWorker
 from loader.process import start_thread
+
+
+class Executor(Protocol):
+    """Loads chunks and reports to one queue: `WorkerPool`, or the workers of a Dask cluster."""
+
+    @property
+    def room(self) -> int:
+        """How many chunks may be owed at the same time."""
+
+    def start(self, count: int) -> None:
+        """Load at most this many chunks at the same time."""
+
+    def give(self, chunk: Chunk) -> None:
+        """Queue a chunk for the next free worker."""
+
+    def withdraw(self) -> set[int]:
+        """Take back the chunks that no worker has begun; their numbers."""
+
+    def settle(self) -> None:
+        """Note that a chunk is in the checkpoint, or need not be."""
+
+    def report(self, event: Event | BaseException) -> None:
+        """Put an event, or an error that ends the run, into the queue; from any thread or signal handler."""
+
+    def next_event(self, seconds: float) -> Event | None:
+        """The next event; None after this many seconds without one. A reported error is raised."""
+
+    def rest(self) -> Iterator[Event]:
+        """The events that nobody has read yet, without errors."""
+
+    def end(self, patience: float) -> bool:
+        """Stop the workers at their next buffer, within this many seconds; return whether all have ended."""
 
 
 class WorkerPool:
@@ -29,6 +62,11 @@ class WorkerPool:
         self._waiting: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._reported: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._settled = threading.Semaphore(0)
+
+    @property
+    def room(self) -> int:
+        """How many chunks may be owed at the same time: for each worker one that it loads, and one that waits."""
+        return 2 * self._most
 
     def start(self, count: int) -> None:
         """Allow this many workers; each starts once there is a chunk more than those before it have been given."""

@@ -9,13 +9,13 @@ Nothing of a run outlives it: see `connections`, and `fences` for commands that 
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
 from loader.config.servers import TargetConfig
-from loader.errors import Kind, TargetError
+from loader.errors import Kind, LoaderError, TargetError
 from loader.model import Node
 from loader.net.limit import allowed
 from loader.redis.connections import exchange, sense
@@ -41,8 +41,8 @@ DRIVER = (exceptions.RedisError, OSError, MemoryError)  # what redis-py raises, 
 class RedisClient(KeyReader):
     """One Redis: a cluster, or a standalone server as a cluster of one; `again` says that it was reached before.
 
-    The connections of a client that is opened `beside` another have the same name, and are shut out with them. One that
-    comes `after` another, which has left nothing behind, takes over its connections and what it knew of the nodes.
+    The connections of a client that is opened `beside` another, or whose `name` begins with its name, are shut out with
+    them. One that comes `after` another, which has left nothing behind, takes over its connections and knowledge.
     Raises `TargetError`: transient if no node answers or slots are unowned, exit code 2 for a refused account.
     """
 
@@ -53,11 +53,12 @@ class RedisClient(KeyReader):
         again: bool = False,
         beside: "RedisClient | None" = None,
         after: "RedisClient | None" = None,
+        name: str = "",
     ) -> None:
         self.settings = settings
         self._again = again
         self.patience: float = settings.timeout  # seconds without any reply before a node counts as gone
-        self.guard: Callable[[], None] = lambda: None  # raises if nothing may be sent for now
+        self.guard = self.admit = _allow  # each raises if nothing may be sent for now, or over a new connection
         self.fences = Fences()
         self.foreseen = Foresight()
         self.limit = ValueLimit(self.look)
@@ -67,7 +68,7 @@ class RedisClient(KeyReader):
         seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
         self.topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
         other = beside or after
-        self._connector: Connector = Connector(settings, self.topology, other._connector if other else None)  # noqa: SLF001
+        self._connector: Connector = Connector(settings, self.topology, other._connector if other else None, name)  # noqa: SLF001
         self.spares: Spares = after.spares if after else Spares()
         if after:
             self.cluster: bool = after.cluster
@@ -238,7 +239,8 @@ class RedisClient(KeyReader):
             with self._turn(node):
                 if self.fences.is_due(node):
                     self.fences.close_at(node, connection, patience)
-        except TargetError:
+            self.admit()
+        except LoaderError:
             connection.disconnect()
             raise
         except DRIVER as error:
@@ -288,6 +290,10 @@ class RedisClient(KeyReader):
             if isinstance(reply, Exception):
                 raise self.error(reply, node)
         return replies
+
+
+def _allow() -> None:
+    """Object to nothing."""
 
 
 @contextmanager

@@ -22,11 +22,14 @@ CONNECT = 5.0  # seconds in which a TCP connection must be established
 class Connector:
     """Makes the connections of one client, each with its own name (see CLIENT LIST), and explains failures.
 
-    The connections of a client that is made `beside` another have the same names.
+    The connections of a client that is made `beside` another have the same names; another `name` may be given.
     """
 
-    def __init__(self, settings: TargetConfig, topology: Topology, beside: "Connector | None" = None) -> None:
-        self.name: str = beside.name if beside else f"loader-{secrets.token_hex(6)}"  # the beginning of all names
+    def __init__(
+        self, settings: TargetConfig, topology: Topology, beside: "Connector | None" = None, name: str = ""
+    ) -> None:
+        own = name or f"loader-{secrets.token_hex(6)}"
+        self.name: str = beside.name if beside else own  # the beginning of all names
         self._numbers: Iterator[int] = beside._numbers if beside else count(1)  # noqa: SLF001  # one count for both
         self._settings = settings
         self._topology = topology

@@ -67,10 +67,11 @@ class Fences:
         Raises the driver's exception of a reply that is an error.
         """
         own, strangers = self.failed(node), self._strangers
+        theirs = tuple(f"{name}-" for name in strangers)
         (listing,) = exchange(connection, [("CLIENT", "LIST")], patience)
         clients = [] if isinstance(listing, Exception) else [dict(_pairs(line)) for line in listing.splitlines()]
         named = [(each.get(b"id", b""), each.get(b"name", b"").decode(errors="replace")) for each in clients]
-        doomed = [ident for ident, name in named if name in own or name.rpartition("-")[0] in strangers]
+        doomed = [ident for ident, name in named if name in own or name.startswith(theirs)]
         replies = exchange(connection, [("CLIENT", "KILL", "ID", ident) for ident in doomed], patience)
         for reply in (listing, *replies):
             if not isinstance(reply, Exception) or "No such client" in str(reply):

@@ -65,6 +65,7 @@ class StateStore:
         self._key = own_key(job, "checkpoint", shard)
         self._prune = own_key(job, "prune")
         self._fields = own_key(job, "fields")
+        self._chunks = own_key(job, "chunks")
         self._resumes = resumes
         self.known: frozenset[str] = frozenset()  # fields, as they were last read
 
@@ -137,12 +138,16 @@ class StateStore:
 
     def void(self) -> None:
         """Delete the checkpoint of an earlier run for good: the markers of a new run must not vouch for it."""
-        self._target.keep(self._key.encode(), ("DEL", self._key))
+        self._target.keep(self._key.encode(), ("DEL", self._key, self._chunks))
+
+    def disown(self) -> None:
+        """Forget which workers of other machines have claimed chunks: see `lent_lock`."""
+        self._target.ask(self._key.encode(), "DEL", self._chunks)
 
     def forget(self, markers: Markers) -> None:
-        """Delete the checkpoint, if the run has one, and its markers."""
+        """Delete the checkpoint, if the run has one, the owners of its chunks, and its markers."""
         if self._resumes:
-            self._target.ask(self._key.encode(), "DEL", self._key)
+            self._target.ask(self._key.encode(), "DEL", self._key, self._chunks)
         markers.forget()
 
 

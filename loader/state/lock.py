@@ -212,6 +212,11 @@ class Lock:
         self._hear = lost
         self._thread = start_thread(self._renew)
 
+    @property
+    def token(self) -> str:
+        """The text that tells this run from others."""
+        return self._token
+
     def grant(self) -> int:
         """How often the lock was granted again: values read before it expired must not be written afterwards."""
         return self._grants

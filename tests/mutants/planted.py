@@ -1502,13 +1502,13 @@ FAULTS = [
         "redis/fences",
         (
             "our own connections are not closed",
-            "if name in own or name.rpartition",
-            "if name.rpartition",
+            "if name in own or name.startswith",
+            "if name.startswith",
             "writer::only_our_own_connections_are_fenced",
         ),
         (
             "those of others are not closed",
-            'if name in own or name.rpartition("-")[0] in strangers]',
+            "if name in own or name.startswith(theirs)]",
             "if name in own]",
             "writer::who_is_shut_out_has_no_connection_left",
         ),
