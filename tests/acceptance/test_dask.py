@@ -1,12 +1,15 @@
 """Backfills by a Dask cluster: a real scheduler, which does not know the loader, and real workers."""
 
-import json
+import re
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from loader.lab.process import wait
-from support.command import finish
+from loader.lab.process import free_ports, wait
+from support.command import HOST, MYSQL_PASSWORD, finish
 from support.dask import dask_servers
 from support.tables import desk_of_big
 
@@ -35,9 +38,263 @@ def test_a_cluster_loads_all_and_leaves_nothing_behind(desk, cluster):
     """All rows, in chunks by two workers; no checkpoint, no marker, no owner of a chunk and no connection stays."""
     cluster.add()
     cluster.add()
-    result = desk.run("backfill", "big", "-o", "json", "--dask", cluster.address)
+    result = backfill(desk, cluster)
     assert result.code == 0, result
     assert result.document["rows"]["written"] == ROWS
     assert result.document["chunks"] == {"total": 60, "done": 60, "retried": 0}
     assert holds_every_row(desk.world)
     assert desk.world.state() == set()
+
+
+SLOW = {"big": {"table": "big", "chunk_rows": 1000, "fields": {"name": "name", "nap": "SLEEP(0.0002)"}}}
+AFTER = 5000  # hashes after which something happens
+OTHER_VERSION = (
+    "import importlib.metadata as m; own = m.version;"
+    " m.version = lambda name: '0.0.9' if name == 'mysql-redis-loader' else own(name)"
+)
+
+
+@pytest.fixture
+def slow(desk):
+    """A job that takes a quarter of a second for each chunk of one worker, 15 s in all."""
+    desk.write(SLOW)
+    return desk
+
+
+def start(desk, cluster, *words):
+    return desk.start("backfill", "big", "-o", "json", "--dask", cluster.address, *words)
+
+
+def backfill(desk, cluster, *words):
+    return desk.run("backfill", "big", "-o", "json", "--dask", cluster.address, *words)
+
+
+def wait_for_hashes(world, count=AFTER):
+    wait(lambda: sum(1 for _ in world.redis.scan_iter("big_*", count=5000)) >= count, f"{count} hashes", 60)
+
+
+def wait_for_silence(world):
+    """Wait until no worker has a connection to MySQL any more."""
+    statement = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'marked'"
+    wait(lambda: world.sql(statement) == [("0",)], "all workers to leave MySQL", 90)
+
+
+def test_a_worker_is_killed_and_one_is_added(slow, cluster):
+    """The chunks of a worker that was killed are loaded by others, one that joins takes its share; each counts once."""
+    first = cluster.add()
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    first.kill()
+    cluster.add()
+    done = finish(process)
+    assert done.code == 0, done
+    assert done.document["rows"] == {"read": ROWS, "written": ROWS, "unchanged": 0, "deleted": 0, "rejected": 0}
+    assert done.document["chunks"]["done"] == 60
+    assert holds_every_row(slow.world)
+    assert slow.world.state() == set()
+
+
+def test_a_killed_client_goes_on_where_it_was(slow, cluster):
+    """SIGKILL of the client: its tasks are given up, and the next run loads the rest, and at most two chunks twice."""
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    process.kill()
+    process.communicate()
+    there = len(slow.world.hashes())
+    result = backfill(slow, cluster)
+    assert (result.code, result.document["resumed"]) == (0, True), result
+    assert result.document["rows"]["written"] + there <= ROWS + 3 * 1000
+    assert holds_every_row(slow.world)
+    assert slow.world.state() == set()
+
+
+def test_workers_of_a_lost_lock_write_no_more(slow, cluster):
+    """What a worker has read for a client that is dead never comes after the values of the run that has the lock."""
+    slow.write({"big": SLOW["big"] | {"chunk_rows": 10_000}})  # two seconds for each chunk
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    slow.world.sql("DO SLEEP(0.5)")  # it reads the next chunk now
+    process.kill()
+    process.communicate()
+    slow.world.sql("UPDATE big SET name = CONCAT('new ', id)")
+    slow.write({"big": {"table": "big", "chunk_rows": 10_000}})
+    assert slow.run("sync", "big").code == 0
+    assert holds_every_row(slow.world)
+    wait_for_silence(slow.world)
+    assert holds_every_row(slow.world)
+
+
+def test_a_worker_that_only_seemed_dead_writes_no_more(slow, tmp_path):
+    """It is stopped in the middle of a chunk, which another one loads; once it goes on, it finds that out."""
+    with dask_servers(tmp_path / "forgetful", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="3s") as cluster:
+        sleeper = cluster.add()
+        process = start(slow, cluster)
+        wait_for_hashes(slow.world, 1000)
+        slow.world.sql("DO SLEEP(0.1)")
+        sleeper.process.send_signal(signal.SIGSTOP)
+        slow.world.sql("UPDATE big SET name = CONCAT('new ', id)")
+        cluster.add()
+        before = len(slow.world.hashes())
+        wait_for_hashes(slow.world, before + 2000)
+        wait(lambda: any(len(n.split()) > 1 for n in slow.world.redis.hgetall("loader:{big}:chunks").values()), "both")
+        sleeper.process.send_signal(signal.SIGCONT)
+        done = finish(process)
+        assert done.code == 0, done
+        hashes = slow.world.hashes()
+        wait_for_silence(slow.world)
+        assert slow.world.hashes() == hashes
+
+
+def test_a_stopped_client_saves_what_is_loaded(slow, cluster):
+    """SIGTERM: exit 143 in time, nothing is written any more, and the next run loads the rest."""
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    process.send_signal(signal.SIGTERM)
+    stopped = finish(process, 15)
+    assert (stopped.code, stopped.document["status"]) == (143, "stopped"), stopped
+    second = backfill(slow, cluster)
+    assert second.document["resumed"]
+    assert stopped.document["rows"]["written"] + second.document["rows"]["written"] == ROWS
+    assert holds_every_row(slow.world)
+
+
+def test_a_scheduler_that_dies(slow, cluster, tmp_path):
+    """The run fails with exit code 4 and keeps its checkpoint, from which it goes on without Dask."""
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    cluster.scheduler.kill()
+    done = finish(process)
+    assert done.code == 4, done
+    assert f"the Dask scheduler at {cluster.address} is gone" in done.err
+    second = slow.run("backfill", "big", "-o", "json")
+    assert (second.code, second.document["resumed"]) == (0, True)
+    assert holds_every_row(slow.world)
+    assert slow.world.state() == set()
+
+
+def test_rejects_are_those_of_a_local_run(desk, cluster):
+    """Rows that Redis refuses come back with the reason, are listed, and the exit code is 3."""
+    cluster.add()
+    desk.world.redis.set("big_7", "text")
+    result = backfill(desk, cluster)
+    assert (result.code, result.document["rows"]["rejected"]) == (3, 1), result
+    listed = desk.run("rejects", "list", "big", "-o", "json").out
+    assert "big_7" in listed
+    assert "WRONGTYPE" in listed
+
+
+def test_tasks_have_readable_names(slow, cluster):
+    """The dashboard shows the job, the number of the chunk, and how many there are."""
+    worker = cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world, 1000)
+    asked = f"from distributed import Client; c = Client({cluster.address!r}); print(c.processing()); c.close()"
+    shown = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    worker.kill()
+    process.kill()
+    process.communicate()
+    assert re.search(r"'big \d+/\d+'", shown), shown
+
+
+def test_passwords_do_not_travel(slow, cluster, tmp_path):
+    """A worker reads the config itself, and the passwords from its own environment: without them it fails alone."""
+    slow.write(SLOW, source={"password": "${WORD}"})
+    cluster.add(WORD="wrong")
+    refused = slow.run("backfill", "big", "--dask", cluster.address, WORD=MYSQL_PASSWORD)
+    assert refused.code == 2, refused
+    assert "dask worker tcp://" in refused.err
+    cluster.workers[0].kill()
+    cluster.add(WORD=MYSQL_PASSWORD)
+    assert slow.run("backfill", "big", "--dask", cluster.address, WORD=MYSQL_PASSWORD).code == 0
+
+
+def test_another_config_is_refused_with_the_reason(desk, cluster, tmp_path):
+    """A worker whose own config says something else does not load a row."""
+    other = tmp_path / "other.yaml"
+    other.write_text((desk.directory / "loader.yaml").read_text().replace('"chunk_rows"', '"nulls": "empty", "chunk_rows"'))
+    cluster.add(LOADER_CONFIG=str(other))
+    refused = backfill(desk, cluster)
+    assert refused.code == 2, refused
+    assert "dask worker tcp://" in refused.err
+    assert "nulls was 'omit' and is 'empty'" in refused.err
+    assert desk.world.hashes() == {}
+
+
+def test_a_config_that_is_not_there(desk, cluster, tmp_path):
+    """The message says which file a worker has looked for."""
+    config = desk.directory / "loader.yaml"
+    moved = config.rename(tmp_path / "here.yaml")
+    cluster.add(before=f"import pathlib; pathlib.Path.exists = lambda path: path.name != {moved.name!r}")
+    refused = desk.run("-c", str(moved), "backfill", "big", "--dask", cluster.address)
+    assert refused.code == 2, refused
+    assert f"there is no {moved}: put the config there too, or name it in $LOADER_CONFIG" in refused.err
+
+
+def test_another_version_is_refused(desk, cluster):
+    """Client and workers have the same loader; the error names the worker and both versions."""
+    cluster.add(before=OTHER_VERSION)
+    refused = backfill(desk, cluster)
+    assert (refused.code, refused.document["status"]) == (2, "failed"), refused
+    assert re.search(r"error: dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err)
+    assert desk.world.state() == set()
+
+
+def test_another_version_joins(slow, cluster):
+    """A worker that joins later is asked for its version as well."""
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world)
+    cluster.add(before=OTHER_VERSION)
+    done = finish(process)
+    assert done.code == 2, done
+    assert "it has 0.0.9 of" in done.err
+
+
+def test_no_scheduler(desk):
+    """One line, and the exit code of a server that cannot be reached."""
+    (port,) = free_ports(1)
+    began = time.monotonic()
+    result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{port}")
+    assert result.code == 4
+    assert re.fullmatch(rf"error: no Dask scheduler answers at tcp://{HOST}:{port} within 5 s: .*\n", result.err)
+    assert time.monotonic() - began < 30
+
+
+def test_something_else_than_a_scheduler(desk):
+    """A server of another kind at the address does not answer as a scheduler."""
+    result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{desk.redis_port}")
+    assert result.code == 4
+    assert re.fullmatch(r"error: no Dask scheduler answers at .*\n", result.err), result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dask", "tcp://a:1", "--shard", "1/2"], "--dask and --shard exclude each other"),
+        (["--dask", "tcp://a:1", "--rate", "5"], "--dask and --rate exclude each other"),
+        (["--dask", "tcp://a:1", "--dry-run"], "--dask and --dry-run exclude each other"),
+        (["--dask", "nonsense"], "write the address of a scheduler, like tcp://host:8786"),
+    ],
+)
+def test_what_is_refused(desk, words, message):
+    """Options that mean nothing together are a usage error."""
+    result = desk.run("backfill", "big", *words)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_a_cluster_without_workers(slow, cluster):
+    """The run says that it waits, and loads once there is one."""
+    slow.write({"big": {"table": "big", "chunk_rows": 1000}})
+    process = start(slow, cluster, "--progress", "log")
+    wait(lambda: slow.world.redis.exists("loader:{big}:lock"), "the lock")
+    cluster.add()
+    done = finish(process)
+    assert done.code == 0, done
+    assert "has no workers" in done.err
+    assert holds_every_row(slow.world)

@@ -33,12 +33,12 @@ class DaskWorker:
 class DaskServers:
     """A scheduler and its workers, in a directory for logs."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, **changes):
         self.directory = directory
         self.workers = []
         self._processes = []
         named = directory / "scheduler.json"
-        self.scheduler = self._spawn("scheduler", SCHEDULER, "--port", "0", "--scheduler-file", str(named))
+        self.scheduler = self._spawn("scheduler", SCHEDULER, "--port", "0", "--scheduler-file", str(named), **changes)
         wait(lambda: named.exists() and named.read_text(), "the scheduler to listen")
         self.address = json.loads(named.read_text())["address"]
 
@@ -74,13 +74,11 @@ class DaskServers:
 
 
 @contextmanager
-def dask_servers(directory, workers=0):
-    """A scheduler and so many workers; all are killed at the end."""
+def dask_servers(directory, **changes):
+    """A scheduler, with these variables in its environment; it and all workers are killed at the end."""
     directory.mkdir(exist_ok=True)
-    servers = DaskServers(directory)
+    servers = DaskServers(directory, **changes)
     try:
-        for _ in range(workers):
-            servers.add()
         yield servers
     finally:
         servers.stop()
