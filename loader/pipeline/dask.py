@@ -72,6 +72,7 @@ class DaskPool:
         self._threads = 0
         self._looked = 0.0
         self._alone: float | None = None  # since when there is no worker
+        self._is_told = False  # whether anyone was told of that
         self._waiting: deque[tuple[Chunk, int]] = deque()  # chunks that Dask does not have yet, and their tries
         self._flights: dict[Any, _Flight] = {}  # by their future
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures, events and errors
@@ -196,7 +197,7 @@ class DaskPool:
         """The outcome of a task; a `LoaderError` if Dask has none."""
         try:
             outcome: Outcome = future.result()
-        except CancelledError as error:
+        except (CancelledError, OSError) as error:
             raise self._gone() from error
         except distributed.KilledWorker as error:
             raise LoaderError(
@@ -284,9 +285,10 @@ class DaskPool:
         none = f"the Dask scheduler at {self._address} has no workers: start some with `dask worker {self._address}`"
         owed = next((flight.chunk for flight in self._flights.values()), self._waiting[0][0] if self._waiting else None)
         if self._alone is None:
-            self._alone = self._looked
-            if owed:
-                self.report(Waiting(owed, 1, LOOK_EVERY, none))
+            self._alone, self._is_told = self._looked, False
+        if owed and not self._is_told:
+            self._is_told = True
+            self.report(Waiting(owed, 1, LOOK_EVERY, none))
         if self._looked - self._alone > self._state.plan.job.deadline:
             raise LoaderError(none, kind=Kind.UNAVAILABLE)
 
@@ -327,15 +329,21 @@ def _connected(address: str) -> distributed.Client:
     """A client of the scheduler; raises a `LoaderError` if none answers."""
     for name in SILENT:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        client: distributed.Client = _Client(address, timeout=CONNECT, set_as_default=False)  # type: ignore[no-untyped-call]
-    except ValueError as error:
-        raise ConfigError(
-            f"--dask {address}: {error}: write the address of a scheduler, like tcp://host:8786"
-        ) from None
-    except (OSError, RuntimeError, TypeError) as error:
+    answers: list[distributed.Client | Exception] = []
+
+    def connect() -> None:
+        try:
+            answers.append(_Client(address, timeout=CONNECT, set_as_default=False))  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001  # Dask's own, of many kinds
+            answers.append(error)
+
+    start_thread(connect).join(CONNECT + 1)  # it would wait for ever for a server of another kind
+    answer = answers[0] if answers else None
+    if isinstance(answer, ValueError):
+        raise ConfigError(f"--dask {address}: {answer}: write the address of a scheduler, like tcp://host:8786")
+    if answer is None or isinstance(answer, Exception):
         raise LoaderError(
             f"no Dask scheduler answers at {address} within {CONNECT:g} s: see --dask, and whether it runs",
             kind=Kind.UNAVAILABLE,
-        ) from error
-    return client
+        ) from answer
+    return answer

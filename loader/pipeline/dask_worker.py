@@ -40,7 +40,7 @@ from loader.state.markers import Markers
 
 PACKAGE = "mysql-redis-loader"
 TOPIC = "loader"  # of the events that tell the client that a chunk waits
-IDLE = 60.0  # seconds after which connections without a chunk are closed: their run may have died
+IDLE = 20.0  # seconds after which connections without a chunk are closed: their run may have died
 ENDED = 100  # runs that are remembered as ended
 
 

@@ -70,13 +70,13 @@ def backfill(desk, cluster, *words):
 
 
 def wait_for_hashes(world, count=AFTER):
-    wait(lambda: sum(1 for _ in world.redis.scan_iter("big_*", count=5000)) >= count, f"{count} hashes", 60)
+    wait(lambda: sum(1 for _ in world.redis.scan_iter("big_*", count=5000)) >= count, f"{count} hashes")
 
 
 def wait_for_silence(world):
     """Wait until no worker has a connection to MySQL any more."""
     statement = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'marked'"
-    wait(lambda: world.sql(statement) == [("0",)], "all workers to leave MySQL", 90)
+    wait(lambda: int(world.sql(statement)[0][0]) == 0, "all workers to leave MySQL")
 
 
 def test_a_worker_is_killed_and_one_is_added(slow, cluster):
@@ -216,7 +216,9 @@ def test_passwords_do_not_travel(slow, cluster, tmp_path):
 def test_another_config_is_refused_with_the_reason(desk, cluster, tmp_path):
     """A worker whose own config says something else does not load a row."""
     other = tmp_path / "other.yaml"
-    other.write_text((desk.directory / "loader.yaml").read_text().replace('"chunk_rows"', '"nulls": "empty", "chunk_rows"'))
+    other.write_text(
+        (desk.directory / "loader.yaml").read_text().replace('"chunk_rows"', '"nulls": "empty", "chunk_rows"')
+    )
     cluster.add(LOADER_CONFIG=str(other))
     refused = backfill(desk, cluster)
     assert refused.code == 2, refused
@@ -240,7 +242,9 @@ def test_another_version_is_refused(desk, cluster):
     cluster.add(before=OTHER_VERSION)
     refused = backfill(desk, cluster)
     assert (refused.code, refused.document["status"]) == (2, "failed"), refused
-    assert re.search(r"error: dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err)
+    assert re.search(
+        r"error: dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err
+    )
     assert desk.world.state() == set()
 
 
@@ -261,7 +265,9 @@ def test_no_scheduler(desk):
     began = time.monotonic()
     result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{port}")
     assert result.code == 4
-    assert re.fullmatch(rf"error: no Dask scheduler answers at tcp://{HOST}:{port} within 5 s: .*\n", result.err)
+    assert re.fullmatch(
+        rf"error: no Dask scheduler answers at tcp://{HOST}:{port} within 5 s: .*", result.err.splitlines()[-1]
+    )
     assert time.monotonic() - began < 30
 
 
@@ -269,7 +275,7 @@ def test_something_else_than_a_scheduler(desk):
     """A server of another kind at the address does not answer as a scheduler."""
     result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{desk.redis_port}")
     assert result.code == 4
-    assert re.fullmatch(r"error: no Dask scheduler answers at .*\n", result.err), result.err
+    assert re.fullmatch(r"error: no Dask scheduler answers at .*", result.err.splitlines()[-1]), result.err
 
 
 @pytest.mark.parametrize(
@@ -292,9 +298,8 @@ def test_a_cluster_without_workers(slow, cluster):
     """The run says that it waits, and loads once there is one."""
     slow.write({"big": {"table": "big", "chunk_rows": 1000}})
     process = start(slow, cluster, "--progress", "log")
-    wait(lambda: slow.world.redis.exists("loader:{big}:lock"), "the lock")
+    assert any("has no workers" in line for line in iter(process.stderr.readline, ""))
     cluster.add()
     done = finish(process)
     assert done.code == 0, done
-    assert "has no workers" in done.err
     assert holds_every_row(slow.world)
