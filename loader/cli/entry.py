@@ -25,9 +25,10 @@ def main() -> NoReturn:
     os.environ.setdefault(*NO_PLUGINS)
     import_bare("importlib.metadata", "entry_points")  # which pydantic imports to look for them
     is_until_stopped = command in UNTIL_STOPPED
-    if is_until_stopped:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)
+    if command == "daemon":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the daemon can read its config again
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave if is_until_stopped else _break_off)
     from loader.cli.main import main as run
 
     try:
@@ -62,6 +63,13 @@ def _leave_with(codes: Sequence[int]) -> None:
     """
     for code in codes:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
                 stream.flush()
         os._exit(code)
+
+
+def _break_off(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    """End at once, in the words and with the code that a stopped command has later."""
+    with suppress(OSError):
+        os.write(2, f"error: stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)

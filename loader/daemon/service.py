@@ -84,6 +84,7 @@ class Daemon:
         _raise_files()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._hear)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the entry has kept it back
         self._log.take_over()
         self.serving.start()
         start_thread(self._keep_clocks)

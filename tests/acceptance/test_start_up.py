@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from loader.lab.process import wait
-from support.command import finish, start
+from support.command import STU, Desk, finish, start
+from support.daemons import daemon
 
 
 def hears(process):
@@ -33,3 +34,25 @@ def test_a_signal_at_once(words, number, moment, tmp_path):
     process.send_signal(number)
     ended = finish(process)
     assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("words", [["sync", "stu"], ["status"]])
+def test_any_command_at_once(words, number, tmp_path):
+    """Any other command says which signal stopped it, and ends with its code, while it is still being imported."""
+    process = start(*words, cwd=tmp_path)
+    wait(lambda: process.poll() is not None or hears(process), "the moment")
+    process.send_signal(number)
+    ended = finish(process)
+    assert (ended.code, ended.out, ended.err) == (128 + number, "", f"error: stopped by {number.name}\n")
+
+
+def test_a_reload_at_once(world, tmp_path):
+    """SIGHUP does not end a daemon that starts; it reads its config again as soon as it can."""
+    desk = Desk(world, tmp_path)
+    desk.write({"stu": STU["stu"] | {"schedule": {"every": "1h"}}})
+    with daemon(desk) as running:
+        wait(lambda: running.process.poll() is not None or hears(running.process), "the moment")
+        running.send(signal.SIGHUP)
+        running.until("config reloaded")
+        assert running.end()[1] == 0

@@ -1108,6 +1108,12 @@ FAULTS = [
     *_of(
         "daemon/service",
         (
+            "a reload amid the start is kept back for good",
+            "signal.SIG_UNBLOCK",
+            "signal.SIG_BLOCK",
+            "start_up::a_reload_at_once",
+        ),
+        (
             "a run elsewhere is not asked about",
             "                if holders(target, job):\n                    return False\n",
             "                holders(target, job)\n",
@@ -2297,9 +2303,21 @@ FAULTS = [
         "cli/entry",
         (
             "a follower that is stopped as it starts is killed",
-            "            signal.signal(number, _leave)",
-            "            pass",
+            "        signal.signal(number, _leave if is_until_stopped else _break_off)",
+            "        signal.signal(number, _break_off)",
             "start_up::a_signal_at_once",
+        ),
+        (
+            "a command that is stopped as it starts seems to be done",
+            "_leave if is_until_stopped else _break_off",
+            "_leave",
+            "start_up::any_command_at_once",
+        ),
+        (
+            "a reload ends a daemon that starts",
+            'if command == "daemon":',
+            "if not command:",
+            "start_up::a_reload_at_once",
         ),
         (
             "help before a command is of that command alone",
