@@ -5,9 +5,15 @@
 #
 # If the first one is in a cluster already, the others that are in none become replicas, each of the master with the fewest
 # replicas. So it can be run again at any time.
+# With TLS, REDIS_CLI has the words that redis-cli needs for it.
 set -eu
 
-PATIENCE=60 # seconds for the nodes to agree
+PATIENCE=180 # seconds for the nodes to agree
+
+redis() {
+  # shellcheck disable=SC2086  # a word each
+  ${REDIS_CLI:-redis-cli} "$@"
+}
 
 # redis-cli needs IP addresses: nodes do not look up each other's names.
 address() {
@@ -24,7 +30,7 @@ address() {
 ask() {
   node=$1
   shift
-  redis-cli -h "${node%:*}" -p "${node##*:}" "$@" | tr -d '\r'
+  redis -h "${node%:*}" -p "${node##*:}" "$@" | tr -d '\r'
 }
 
 # Whether a node knows of no other.
@@ -47,11 +53,11 @@ set -- $addresses
 first=$1
 
 if is_alone "$first"; then
-  redis-cli --cluster create "$@" --cluster-replicas 1 --cluster-yes
+  redis --cluster create "$@" --cluster-replicas 1 --cluster-yes
 else
   for node in "$@"; do
     if is_alone "$node"; then
-      redis-cli --cluster add-node "$node" "$first" --cluster-slave
+      redis --cluster add-node "$node" "$first" --cluster-slave
     fi
   done
 fi
@@ -68,4 +74,4 @@ for node in "$@"; do
     sleep 1
   done
 done
-redis-cli --cluster info "$first"
+redis --cluster info "$first"

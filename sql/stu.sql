@@ -1,3 +1,5 @@
+SET NAMES utf8mb4;
+
 CREATE TABLE IF NOT EXISTS stu (
   sid smallint(8) unsigned zerofill NOT NULL AUTO_INCREMENT COMMENT 'sid',
   sname varchar(20) NOT NULL DEFAULT '' COMMENT 'sname',

@@ -1,4 +1,4 @@
-"""What people deploy, as far as it can be looked at where no container engine runs: docker/ and deploy/."""
+"""What people deploy, as far as it can be looked at without a container engine: docker/ and deploy/."""
 
 import json
 import os
@@ -8,11 +8,14 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
+from ipaddress import ip_address
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import redis
+from cryptography import x509
+from cryptography.x509 import verification
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
@@ -23,6 +26,7 @@ from loader.config.load import load_config
 from loader.lab.process import HOST, Server, free_ports, program, stop, wait
 from loader.redis.acl import REDIS_RIGHTS
 from loader.web.metrics import Metrics
+from page import Step, steps
 from support.command import finish, start
 from support.promtool import promtool, wanted
 
@@ -31,6 +35,7 @@ DOCKER, DEPLOY = ROOT / "docker", ROOT / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "loader.json"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+CONFIG = DOCKER / "config" / "loader.yaml"
 PLAYGROUND = "playground"  # every password there
 BINARIES = Path(sys.executable).parent
 
@@ -46,8 +51,13 @@ def checked(*words):
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def compose():
-    return documents(DOCKER / "compose.yaml")[0]
+def compose(name="compose.yaml"):
+    return documents(DOCKER / name)[0]
+
+
+def page():
+    """What docker/README.md has people type."""
+    return list(steps((DOCKER / "README.md").read_text(encoding="utf-8")))
 
 
 # docker/
@@ -65,7 +75,8 @@ def test_the_dockerfile():
 
 def test_the_compose_file():
     """It is valid; images have a version, ports are this machine's alone, and each file that is mounted is there."""
-    assert checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml") == ""
+    for name in ("compose.yaml", "compose.tls.yaml"):
+        assert checked("check-jsonschema", "--builtin-schema", "vendor.compose-spec", DOCKER / name) == ""
     services = compose()["services"]
     mounts = [mount.split(":")[0] for service in services.values() for mount in service.get("volumes", [])]
     files = [mount for mount in mounts if mount.startswith(".")]
@@ -73,10 +84,61 @@ def test_the_compose_file():
     assert [name for name, each in services.items() if ":" not in each["image"]] == ["loader"]  # which is built here
     assert [each["image"] for each in services.values() if each["image"].endswith(":latest")] == []
     assert [port for each in services.values() for port in each.get("ports", []) if not port.startswith(HOST)] == []
-    assert [file for file in files if not (DOCKER / file).is_file()] == []
+    assert [file for file in files if not (DOCKER / file).exists()] == []
     assert set(mounts) - set(files) == set(compose()["volumes"])
     addresses = [each["networks"]["default"]["ipv4_address"] for name, each in services.items() if "redis-" in name]
     assert len(set(addresses)) == 7
+
+
+def test_what_an_image_declares_is_mounted():
+    """No container makes a volume without a name, which nothing would remove."""
+    declared = {"mysql": "/var/lib/mysql", "redis": "/data", "prom/prometheus": "/prometheus"}
+    for document in (compose(), compose("compose.tls.yaml")):
+        for name, service in document["services"].items():
+            place = declared.get(service.get("image", "").partition(":")[0])
+            mounted = [mount.split(":")[1] for mount in service.get("volumes", [])] + service.get("tmpfs", [])
+            assert place is None or place in mounted, name
+
+
+def test_the_config_is_mounted_with_its_directory():
+    """So a file that an editor puts in its place is seen, and the config for TLS lies beside it."""
+    assert compose()["services"]["loader"]["volumes"] == ["./config:/etc/loader:ro"]
+    added = compose("compose.tls.yaml")["services"]["loader"]["environment"]["LOADER_CONFIG"]
+    assert [DOCKER / "config" / Path(name).name for name in added.split(":")] == [CONFIG, CONFIG.with_name("tls.yaml")]
+
+
+def test_mysql_speaks_utf8():
+    """Its image has no locale, in which its client would write and print other characters."""
+    assert compose()["services"]["mysql"]["environment"]["LANG"] == "C.UTF-8"
+    assert (ROOT / "sql" / "stu.sql").read_text(encoding="utf-8").startswith("SET NAMES utf8mb4;\n")
+
+
+def test_tls_is_asked_of_all():
+    """With TLS, each server of the playground has a certificate for the address that it is dialled by."""
+    plain, secure = compose()["services"], compose("compose.tls.yaml")["services"]
+    nodes = {name for name in plain if name.startswith("redis-")}
+    named = set(secure["certificates"]["command"])
+    assert nodes | {"mysql", "loader", "cluster", "certificates"} == secure.keys()
+    assert {plain[name]["networks"]["default"]["ipv4_address"] for name in nodes} <= named
+    urls = secure["loader"]["environment"]["REDIS_URL"], plain["loader"]["environment"]["MYSQL_URL"]
+    assert {name for url in urls for name in re.findall(r"[@,]([\w-]+):", url)} <= named
+    assert all("--port 0" in secure[name]["command"] for name in nodes)
+    assert "--require-secure-transport=ON" in secure["mysql"]["command"]
+
+
+def test_the_certificates(tmp_path):
+    """They are an authority's, strictly made, for names and addresses; made once, they stay."""
+    words = ["sh", DOCKER / "certificates.sh", tmp_path, "mysql", "10.210.61.11"]
+    subprocess.run(words, check=True, capture_output=True)
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    subprocess.run(words, check=True, capture_output=True)
+    authority, server = (x509.load_pem_x509_certificate(made[name]) for name in ("ca.crt", "server.crt"))
+
+    assert made.keys() == {"ca.crt", "server.crt", "server.key"}
+    assert made == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    store = verification.Store([authority])
+    for name in (x509.DNSName("mysql"), x509.IPAddress(ip_address("10.210.61.11"))):
+        verification.PolicyBuilder().store(store).build_server_verifier(name).verify(server, [])
 
 
 def test_the_container_has_no_rights():
@@ -116,16 +178,45 @@ def test_the_grafana_of_the_playground():
 
 def test_what_the_story_types():
     """Each command of docker/README.md names services, files and commands of the loader that there are."""
-    text = (DOCKER / "README.md").read_text(encoding="utf-8")
-    typed = re.findall(r"^    \$ docker compose (.*)$", text, re.MULTILINE)
-    services = set(compose()["services"])
-    named = [re.findall(r"^(?:exec|kill|start|restart|logs(?: -f)?|run --rm) (\S+)", words) for words in typed]
+    typed = [step.command.removeprefix("docker compose ") for step in page() if "docker compose" in step.command]
+    services = compose()["services"].keys() | compose("compose.tls.yaml")["services"].keys()
+    named = [re.findall(r"^(?:exec|kill(?: -s HUP)?|start|logs(?: -\S+)?|run --rm) (\S+)", words) for words in typed]
     ours = {words for each in typed for words in re.findall(r"exec loader loader (\S+)", each)}
     shown = subprocess.run([BINARIES / "loader", "--help"], capture_output=True, check=True, encoding="utf-8").stdout
 
     assert len(typed) > 15
     assert {name for names in named for name in names} <= services
+    assert {path for step in page() for path in re.findall(r"[\w./]+\.yaml", step.command)} <= {
+        str(path.relative_to(DOCKER)) for path in DOCKER.rglob("*.yaml")
+    }
     assert ours <= set(re.findall(r"^  ([a-z]+) ", shown, re.MULTILINE))
+
+
+PAGE = """
+## One
+
+    $ first \\
+        and more
+    a …
+    …
+    3 keys  of   x
+    $ second
+text
+    no command
+
+    $ third
+    ERROR 1: refused
+"""
+
+
+def test_how_the_story_is_read():
+    """Commands with the lines shown; gaps and numbers that vary may be anything, and all else is as shown."""
+    first, second, third = steps(PAGE)
+    assert first == Step("One", "first \\\n        and more", ["a …", "…", "3 keys  of   x"])
+    assert first.printed("before\na b c\nd\n4,100 keys of x\nafter\n")
+    assert not first.printed("a b c\nd\n4 keys of y\n")
+    assert (second.command, second.shown, second.printed("x"), second.fails) == ("second", [], True, False)
+    assert (third.shown, third.fails) == (["ERROR 1: refused"], True)
 
 
 @pytest.fixture
@@ -198,7 +289,7 @@ def replicas(ports):
 def settings(directory, listen):
     """The playground's config, and one beside it with a port of this machine."""
     config, own = directory / "loader.yaml", directory / "own.yaml"
-    config.write_bytes((DOCKER / "loader.yaml").read_bytes())
+    config.write_bytes(CONFIG.read_bytes())
     own.write_text(f'daemon: {{listen: "{listen}"}}\n', encoding="utf-8")
     return ["-c", str(config), "-c", str(own)]
 
