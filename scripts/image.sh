@@ -3,7 +3,8 @@
 #
 #     scripts/image.sh
 #
-# It needs a container engine with `docker compose` and `docker buildx`; DOCKER_HOST names another than the usual one.
+# It needs a container engine with `docker compose` and `docker buildx`; DOCKER_HOST names another than the usual one,
+# and scripts/engine.sh before it brings one.
 # Images that the engine lacks are made of Debian's packages: then it is to be run by root, and needs the package
 # debootstrap. Their roots are kept in LOADER_IMAGE_ROOTS, usually ~/.cache/mysql-redis-loader. All else is removed.
 #

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -86,14 +86,14 @@ class Typist:
 def check_engine() -> None:
     """Raise `Unusable` if there is no engine, no compose, or a playground that somebody uses."""
     for words, lacking in {
-        ("info", "--format", "{{.ServerVersion}}"): "a container engine that DOCKER_HOST names",
+        ("version",): "a container engine",
         ("compose", "version"): "docker compose, version 2",
         ("buildx", "version"): "docker buildx",
     }.items():
         try:
             docker(*words)
         except (Unusable, OSError) as error:
-            raise Unusable(f"it needs {lacking}; {error}") from None
+            raise Unusable(f"it needs {lacking}, which scripts/engine.sh brings; {error}") from None
     if any(held(f"label=com.docker.compose.project={PROJECT}")):
         raise Unusable(f"a playground is there already: docker compose -p {PROJECT} down -v")
 
@@ -207,12 +207,13 @@ def play(directory: Path, left_out: Sequence[str]) -> None:
         typist.follow(step)
 
 
-def take_down(directory: Path) -> None:
-    """Remove all containers, volumes and networks of the playground."""
+def take_down(directory: Path, before: Set[str]) -> None:
+    """Remove all containers, volumes and networks that were not there before."""
+    files = os.environ | {"COMPOSE_FILE": "compose.yaml:compose.tls.yaml"}
     command = ["docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5"]
-    for name in docker("ps", "--all", "--quiet", "--filter", f"name={PROJECT}-stopped").split():
-        docker("rm", "--force", "--volumes", name)
-    subprocess.run(command, cwd=directory, check=False, capture_output=True)
+    subprocess.run(command, cwd=directory, env=files, check=False, capture_output=True)
+    for kind, name in sorted(each.split() for each in set(held()) - before):
+        docker(kind, "rm", "--force", name)
 
 
 def main() -> None:
@@ -230,7 +231,7 @@ def main() -> None:
                     if left := set(held()) - before:
                         raise Failed(f"the page leaves behind {', '.join(sorted(left))}")
                 finally:
-                    take_down(directory)
+                    take_down(directory, before)
     except (Unusable, Failed) as error:
         sys.exit(f"image: {error}")
     print("\n== all is as docker/README.md shows it")
