@@ -23,7 +23,7 @@ step ruff format --check .
 step mypy
 step lint-imports --no-cache # by their times, files that git wrote in the same second look unchanged
 if command -v shellcheck >/dev/null; then
-  step shellcheck scripts/*.sh docker/*.sh .ci/run
+  step shellcheck scripts/*.sh docker/*.sh tests/containers/images/*.sh .ci/run
 fi
 # The tests of a file share their servers, and mostly wait for them: four workers keep two cores busy.
 step pytest -n 4 --dist loadfile --no-loadscope-reorder "$@"

@@ -199,7 +199,7 @@ PAGE = """
         and more
     a …
     …
-    3 keys  of   x
+    3 keys  of   x in 0.05 s, every 30 s
     $ second
 text
     no command
@@ -212,9 +212,9 @@ text
 def test_how_the_story_is_read():
     """Commands with the lines shown; gaps and numbers that vary may be anything, and all else is as shown."""
     first, second, third = steps(PAGE)
-    assert first == Step("One", "first \\\n        and more", ["a …", "…", "3 keys  of   x"])
-    assert first.printed("before\na b c\nd\n4,100 keys of x\nafter\n")
-    assert not first.printed("a b c\nd\n4 keys of y\n")
+    assert first == Step("One", "first \\\n        and more", ["a …", "…", "3 keys  of   x in 0.05 s, every 30 s"])
+    assert first.printed("before\na b c\nd\n4,100 keys of x in 1.27 s, every 30 s\nafter\n")
+    assert not first.printed("a b c\nd\n3 keys of x in 0.05 s, every 10 s\n")
     assert (second.command, second.shown, second.printed("x"), second.fails) == ("second", [], True, False)
     assert (third.shown, third.fails) == (["ERROR 1: refused"], True)
 

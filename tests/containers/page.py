@@ -8,7 +8,7 @@ PROMPT = "    $ "
 GAP = "…"
 BLANK = r"[ \t]+"
 FAILS = re.compile(r"^\s*(?:ERROR|error|fail)\b")
-VARIES = re.compile(r"\d[\d,.]*(?= (?:keys?|ms|s|MB)\b)")  # from run to run
+VARIES = re.compile(r"\d[\d,]*(?= keys?\b)|\d+\.\d+(?= s\b)")  # from run to run
 
 
 @dataclass(slots=True)

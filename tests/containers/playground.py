@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -207,7 +208,7 @@ def play(directory: Path, left_out: Sequence[str]) -> None:
         typist.follow(step)
 
 
-def take_down(directory: Path, before: Set[str]) -> None:
+def take_down(directory: Path, before: AbstractSet[str]) -> None:
     """Remove all containers, volumes and networks that were not there before."""
     files = os.environ | {"COMPOSE_FILE": "compose.yaml:compose.tls.yaml"}
     command = ["docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "5"]
