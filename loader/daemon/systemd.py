@@ -4,6 +4,8 @@ import os
 import socket
 from contextlib import suppress
 
+PATIENCE = 1.0  # seconds until a notification is dropped: if systemd reads none, its queue is full after ten
+
 
 def notify(**facts: str | int) -> None:
     """Notify systemd, if it listens: `READY=1`, `STATUS="…"`."""
@@ -13,6 +15,7 @@ def notify(**facts: str | int) -> None:
     address = "\0" + path[1:] if path.startswith("@") else path  # @: an abstract socket
     text = "\n".join(f"{name}={value}" for name, value in facts.items())
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as door:
+        door.settimeout(PATIENCE)
         door.sendto(text.encode(), address)
 
 

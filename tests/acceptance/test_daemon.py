@@ -6,9 +6,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +33,28 @@ from support.database import Ear
 
 SERVICE = Path(__file__).parents[2] / "deploy" / "systemd" / "loader.service"
 EVERY_SECOND = {"table": "stu", "key": "stu_{sid}", "schedule": {"every": "1s"}}
+
+
+class Told:
+    """What systemd is told, read as it comes: a daemon waits for a queue that is full."""
+
+    def __init__(self, door):
+        self._door = door
+        self._texts = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        while not self._texts or not self._texts[-1].startswith("STOPPING=1"):
+            self._texts.append(self._door.recv(1000).decode())
+
+    def first(self):
+        wait(lambda: self._texts, "systemd to be told")
+        return self._texts[0]
+
+    def end(self):
+        self._reader.join(10)
+        return self._texts
 
 
 @pytest.fixture
@@ -107,8 +131,8 @@ def test_sighup_and_what_systemd_is_told(desk, tmp_path):
     door.bind(f"\0{name}")
     desk.write({"stu": EVERY_SECOND})
     with door, daemon(desk, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="2000000") as running:
-        door.settimeout(10)
-        assert door.recv(1000).decode().startswith("READY=1\n")
+        told = Told(door)
+        assert told.first().startswith("READY=1\n")
         running.until("run")
         desk.text("version: 1\njobs: {stu: {tabel: x}}")
         running.send(signal.SIGHUP)
@@ -124,12 +148,27 @@ def test_sighup_and_what_systemd_is_told(desk, tmp_path):
         running.until("config reloaded")
         running.until("run", job="two")
         assert running.end()[1] == 0
-        told = []
-        while not any(text.startswith("STOPPING=1") for text in told):
-            told.append(door.recv(1000).decode())
-    assert "WATCHDOG=1" in told
-    assert len([text for text in told if text.startswith("RELOADING=1\nMONOTONIC_USEC=")]) == 3
-    assert len([text for text in told if text.startswith("READY=1")]) == 3
+        texts = told.end()
+    assert "WATCHDOG=1" in texts
+    assert len([text for text in texts if text.startswith("RELOADING=1\nMONOTONIC_USEC=")]) == 3
+    assert len([text for text in texts if text.startswith("READY=1")]) == 4
+
+
+def test_systemd_that_does_not_read(desk):
+    """The daemon goes on, and ends when it is stopped, although nobody takes its notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as door:
+        name = f"loader-{os.getpid()}-{time.monotonic_ns()}"
+        door.bind(f"\0{name}")
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other,
+            suppress(BlockingIOError),
+        ):
+            while True:
+                other.sendto(b"full", f"\0{name}")
+        desk.write({"stu": EVERY_SECOND})
+        with daemon(desk, NOTIFY_SOCKET=f"@{name}", WATCHDOG_USEC="2000000") as running:
+            running.until("run", 3)
+            assert running.end()[1] == 0
 
 
 def test_of_two_daemons_one_runs_each_slot_and_the_other_takes_over(desk):

@@ -1106,6 +1106,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "daemon/systemd",
+        (
+            "a daemon waits for a systemd that does not read",
+            "        door.settimeout(PATIENCE)\n",
+            "",
+            "daemon::systemd_that_does_not_read",
+        ),
+    ),
+    *_of(
         "daemon/service",
         (
             "a reload amid the start is kept back for good",
