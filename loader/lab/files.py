@@ -1,4 +1,4 @@
-"""The files in a lab's directory: the state of its servers, their logs, passwords, and a config for the loader."""
+"""The files in a lab's directory: the state of its servers, their logs, passwords, and configs for their clients."""
 
 import json
 import secrets
@@ -23,6 +23,25 @@ jobs:
   stu:
     table: stu
     key: "stu_{{sid}}"
+"""
+
+CLIENT_CNF = """\
+[client]
+host=127.0.0.1
+port={port}
+user=owner
+password={password}
+default-character-set=utf8mb4
+
+[mysql]
+database=test
+"""
+
+ENVIRONMENT = """\
+MYSQL_URL=mysql://loader@127.0.0.1:{mysql}/test
+MYSQL_PASSWORD={mysql_password}
+REDIS_URL=redis://loader@{redis}
+REDIS_PASSWORD={redis_password}
 """
 
 
@@ -67,14 +86,21 @@ class LabFiles:
         _write_secret(self.init_sql, mysql.init_sql(passwords, fill))
 
     def write_config(self, mysql_port: int, redis_ports: Sequence[int]) -> None:
-        """Write the config that loads the lab's `stu` into the lab's cluster."""
+        """Write the config that loads the lab's `stu` into the lab's cluster, and what other programs need to know.
+
+        `env` has the addresses and the loader's passwords as variables; with `my.cnf`, `mysql` works as the owner.
+        """
+        redis = ",".join(f"{HOST}:{port}" for port in redis_ports)
         text = LOADER_YAML.format(
             mysql=mysql_port,
             mysql_password=json.dumps(str(self._secret("mysql")), ensure_ascii=False),
-            redis=",".join(f"{HOST}:{port}" for port in redis_ports),
+            redis=redis,
             redis_password=json.dumps(str(self._secret("redis")), ensure_ascii=False),
         )
         self.config.write_text(text, encoding="utf-8")
+        passwords = {"mysql_password": self.password("mysql"), "redis_password": self.password("redis")}
+        _write_secret(self._directory / "env", ENVIRONMENT.format(mysql=mysql_port, redis=redis, **passwords))
+        _write_secret(self._directory / "my.cnf", CLIENT_CNF.format(port=mysql_port, password=self.password("owner")))
 
     def empty(self, server: Server) -> None:
         """Delete the files of a Redis node, except redis.conf."""

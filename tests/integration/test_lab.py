@@ -287,3 +287,18 @@ def test_a_machine_that_knows_no_name(tmp_path):
     done = subprocess.run([*own, *named, *install_command()], cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert (tmp_path / "mysql" / "mysql").is_dir()
+
+
+def test_clients_find_the_lab(lab):
+    """`env` has the addresses and the loader's passwords; with `my.cnf`, mysql logs in as the owner of the database."""
+    files = [lab.directory / "env", lab.directory / "my.cnf"]
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 2
+    told = dict(line.split("=", 1) for line in files[0].read_text().splitlines())
+    assert told == {
+        "MYSQL_URL": f"mysql://loader@127.0.0.1:{lab.mysql_port}/test",
+        "MYSQL_PASSWORD": lab.password,
+        "REDIS_URL": "redis://loader@" + ",".join(f"127.0.0.1:{port}" for port in lab.redis_ports.values()),
+        "REDIS_PASSWORD": lab.redis_password,
+    }
+    asked = ["mysql", f"--defaults-file={files[1]}", "-N", "-e", "SELECT CURRENT_USER(), DATABASE(), '张'"]
+    assert subprocess.run(asked, capture_output=True, check=True, encoding="utf-8").stdout == "owner@%\ttest\t张\n"
