@@ -22,12 +22,15 @@ FENCE = re.compile(
     r"^(?:<!-- (?P<note>[^\n]+?) -->\n)?```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-LOOK = re.compile(r"loader (?:get|status|cluster|runs|verify|doctor|lab status|rejects list)\b|redis-cli|curl")
+LOOK = re.compile(
+    r"loader (?:get|status|cluster|runs|verify|doctor|lab status|rejects list)\b|redis-cli .* hgetall|curl (?!.*POST)"
+)
 PATIENCE = 60  # seconds for one command
 LOOKING = 30  # seconds in which something that is looked at becomes what the page shows
 MARK = "@@ended@@"
 
 VARIES = (  # what differs from run to run, and what stands for it
+    (re.compile(r"\x1b\[[\d;]*m"), ""),
     (re.compile(r"\b127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:\+00:00|Z)"), "TIME"),
     (re.compile(r"\bpid \d+"), "PID"),
@@ -176,15 +179,17 @@ class Shell:
             text = re.sub(rf"\b{re.escape(old)}\b", new, text)
         return text
 
+    def _owns(self, path):
+        return path.readlink().is_relative_to(self.directory)
+
     def close(self):
-        """End the shell and what it left running in the background; servers of a lab have sessions of their own."""
-        session = self._bash.pid
+        """End the shell, what it left running in the background, and what runs in its directory."""
         self._bash.stdin.close()
         for path in Path("/proc").glob("[0-9]*"):
             try:
-                if os.getsid(int(path.name)) == session:
+                if os.getsid(int(path.name)) == self._bash.pid or self._owns(path / "cwd"):
                     os.kill(int(path.name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
+            except (ProcessLookupError, PermissionError, FileNotFoundError):
                 continue
         self._bash.wait()
         self._bash.stdout.close()
