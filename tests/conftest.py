@@ -4,8 +4,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from loader.lab.lab import Lab
+from loader.lab.process import free_ports
 from support.binlog import BinlogServer
 from support.database import World
+from support.pages import PORTS, Shell
 from support.pki import issue
 from support.tables import STU_SQL
 
@@ -62,6 +64,21 @@ def world(lab, tmp_path):
     world = World(lab, tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture
+def open_shell(tmp_path):
+    """Opens shells in the test's directory for pages, with free ports in place of those that they name."""
+    shells = []
+
+    def opened(replaced=(), **variables):
+        ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
+        shells.append(Shell(tmp_path, ports | dict(replaced), **variables))
+        return shells[-1]
+
+    yield opened
+    for shell in shells:
+        shell.close()
 
 
 @pytest.fixture(scope="session")

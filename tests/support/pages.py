@@ -1,8 +1,8 @@
 """Pages of the documentation: their blocks, and a shell that types the commands of a page in order.
 
-A block is fenced, with its language. `console` has commands after `$ ` (a line that goes on begins with `> `), each with
-the output it shows: `…` stands for anything, alone in its line for any lines. A block with a `title` is a file of that
-name. A comment before a block, which is not rendered, says what is special: `<!-- not run: REASON -->`, or
+A block is fenced, with its language. `console` has commands after `$ ` (a line that goes on begins with `> `), each
+with the output it shows: `…` stands for anything, alone in its line for any lines. A block with a `title` is a file of
+that name. A comment before a block, which is not rendered, says what is special: `<!-- not run: REASON -->`, or
 `<!-- exit N -->` for its last command.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,8 @@ LOOK = re.compile(
 PATIENCE = 60  # seconds for one command
 LOOKING = 30  # seconds in which something that is looked at becomes what the page shows
 MARK = "@@ended@@"
+
+PORTS = ("9462", *(str(port) for port in range(7001, 7007)))  # that pages name
 
 VARIES = (  # what differs from run to run, and what stands for it
     (re.compile(r"\x1b\[[\d;]*m"), ""),
@@ -45,10 +48,10 @@ class Command:
     """What is typed, and the lines that the page shows of its output."""
 
     text: str
-    shown: tuple[str, ...]
+    shown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Block:
     """A fenced block; `line` is that of its fence, `skipped` why it is not run."""
 
@@ -60,8 +63,15 @@ class Block:
     exit_code: int
 
     @property
+    def runs(self):
+        """Whether it can be run here: a console, SQL or a file, without a reason against it."""
+        return not self.skipped and bool(self.title or self.language in {"console", "sql"})
+
+    @cached_property
     def commands(self):
         """The commands of a console, with what the page shows of each."""
+        if self.language != "console":
+            return []
         found = []
         for line in self.text.splitlines():
             if line.startswith("$ "):
@@ -135,19 +145,29 @@ class Shell:
         )
         os.set_blocking(self._bash.stdout.fileno(), False)
 
-    def run(self, block):
-        """Do what a block says: write its file, or type its commands and compare what they print."""
-        if block.title:
-            (self.directory / block.title).write_text(self._of_here(block.text), encoding="utf-8")
-            return
-        commands = block.commands
-        for command in commands:
-            wanted = block.exit_code if command is commands[-1] else 0
-            self._type(command, wanted)
+    def play(self, page):
+        """Type all blocks of a page that can be run."""
+        for block in blocks_of(page):
+            if block.runs:
+                try:
+                    self._run(block)
+                except AssertionError as error:
+                    error.add_note(f"{page.name}, block at line {block.line}")
+                    raise
 
-    def _type(self, command, wanted):
+    def _run(self, block):
+        """Do what a block says: write its file, run its SQL, or type its commands and compare what they print."""
+        if block.title:
+            (self.directory / block.title).write_text(self.of_here(block.text), encoding="utf-8")
+            return
+        if block.language == "sql":
+            self.type(Command(f"mysql --defaults-file=.lab/my.cnf <<'SQL'\n{block.text}SQL"))
+        for command in block.commands:
+            self.type(command, block.exit_code if command is block.commands[-1] else 0)
+
+    def type(self, command, wanted=0):
         """Run a command until it ends as wanted and prints what is shown; only those that look are repeated."""
-        text, shown = self._of_here(command.text), [self._of_here(line) for line in command.shown]
+        text, shown = self.of_here(command.text), [self.of_here(line) for line in command.shown]
         deadline = time.monotonic() + (LOOKING if LOOK.match(command.text) else 0)
         while True:
             code, printed = self._once(text)
@@ -171,12 +191,15 @@ class Shell:
                 more = self._bash.stdout.read()
                 assert more, f"$ {text}\nended the shell, and printed\n{printed}"
                 printed += more
-        lines = [line for line in printed[: end.start()].splitlines() if not (line.startswith("{") and '"event": ' in line)]
+        lines = [
+            line for line in printed[: end.start()].splitlines() if not (line.startswith("{") and '"event": ' in line)
+        ]
         return int(end[1]), "\n".join(lines)
 
-    def _of_here(self, text):
+    def of_here(self, text):
+        """A text of a page with the names and ports that stand for its own here."""
         for old, new in self._replaced.items():
-            text = re.sub(rf"\b{re.escape(old)}\b", new, text)
+            text = re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, text)
         return text
 
     def _owns(self, path):
