@@ -16,6 +16,7 @@ from loader.lab import process as server_module
 from loader.lab import servers as servers_module
 from loader.lab.lab import Lab
 from loader.lab.mysql import install_command, one_line_each
+from loader.lab.process import program
 from loader.lab.redis import cli_program
 from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT
 from support.tables import STU_SQL
@@ -300,5 +301,11 @@ def test_clients_find_the_lab(lab):
         "REDIS_URL": "redis://loader@" + ",".join(f"127.0.0.1:{port}" for port in lab.redis_ports.values()),
         "REDIS_PASSWORD": lab.redis_password,
     }
-    asked = ["mysql", f"--defaults-file={files[1]}", "-N", "-e", "SELECT CURRENT_USER(), DATABASE(), '张'"]
+    asked = [
+        program("mysql", "mariadb"),
+        f"--defaults-file={files[1]}",
+        "-N",
+        "-e",
+        "SELECT CURRENT_USER(), DATABASE(), '张'",
+    ]
     assert subprocess.run(asked, capture_output=True, check=True, encoding="utf-8").stdout == "owner@%\ttest\t张\n"

@@ -2782,4 +2782,23 @@ FAULTS = [
             "key_text::the_text_of_padded_bytes",
         ),
     ),
+    *_of(
+        "lab/files",
+        ("mysql is told an account that may only read", "user=owner", "user=loader", "lab::clients_find_the_lab"),
+        (
+            "the addresses name another database",
+            "MYSQL_URL=mysql://loader@127.0.0.1:{mysql}/test",
+            "MYSQL_URL=mysql://loader@127.0.0.1:{mysql}/mysql",
+            "lab::clients_find_the_lab",
+        ),
+    ),
+    *_of(
+        "jobs/verify",
+        (
+            "a message is worded otherwise than the pages quote it",
+            'EXTRA, "no row makes it")',
+            'EXTRA, "it has no row")',
+            "troubleshooting::messages_are_those_of_the_code docs_commands::verify",
+        ),
+    ),
 ]

@@ -9,6 +9,7 @@ that name. A comment before a block, which is not rendered, says what is special
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,11 @@ LOOK = re.compile(
 PATIENCE = 60  # seconds for one command
 LOOKING = 30  # seconds in which something that is looked at becomes what the page shows
 MARK = "@@ended@@"
+NAMES = {
+    "mysql": "mariadb",
+    "redis-cli": "valkey-cli",
+    "redis-server": "valkey-server",
+}  # some machines have the latter
 
 PORTS = ("9462", *(str(port) for port in range(7001, 7007)))  # that pages name
 
@@ -125,6 +131,16 @@ def fits(shown, printed):
     return re.fullmatch("".join(map(regex_of, lines)), "".join(f"{line}\n" for line in printed_lines)) is not None
 
 
+def _links(directory):
+    """A directory with the names that pages use, for programs that have another name on this machine."""
+    links = directory / ".names"
+    links.mkdir()
+    for name, other in NAMES.items():
+        if program := shutil.which(other):
+            (links / name).symlink_to(program)
+    return links
+
+
 class Shell:
     """A shell in a directory, into which the commands of one page are typed; `replaced` are texts in them."""
 
@@ -132,7 +148,7 @@ class Shell:
         self.directory = directory
         self._replaced = replaced
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOADER_", "PYTHON"))}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:{_links(directory)}"
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=directory,
