@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from loader.config.load import JobConfig, load_config
-from support.pages import DOCS, Command, blocks_of, fits
+from support.pages import DOCS, ROOT, Command, blocks_of, fits
 
 NOT_RUN = {  # how many blocks of a page cannot be run here, each with its reason beside it
     "tutorial": 1,
@@ -45,6 +45,19 @@ def stage(world, open_shell, tmp_path):
     told = dict(line.split("=", 1) for line in (own / "env").read_text().splitlines())
     yield open_shell({"test.stu": f"{world.name}.stu", "school": world.name, "loader@'%'": account}, **told)
     world.sql(f"DROP USER IF EXISTS {account}")
+
+
+def test_readme(stage, tmp_path):
+    """The first table of README, with the passwords filled in by hand."""
+    (tmp_path / "loader.yaml").unlink()
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Load your first table\n")[2]
+    lines = [line.strip() for line in text.partition("\n## ")[0].splitlines() if line.startswith("    ")]
+    assert lines[0].endswith("pip install .")
+    for line in lines[1:]:
+        stage.type(Command(line.replace(".venv/bin/", "")))
+        if line.startswith("cp .env.example .env "):
+            (tmp_path / ".env").write_bytes((tmp_path / ".lab/env").read_bytes())
+    stage.type(Command("loader get stu 5", ("…", "  address  上海市")))
 
 
 def test_howto(stage):
