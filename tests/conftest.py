@@ -19,6 +19,8 @@ LONGEST = (  # files of tests that take a minute or more, the longest first
     "test_faults_cluster.py",
     "test_dashboard.py",
     "test_watch.py",
+    "test_docs_commands.py",
+    "test_tutorial.py",
     "test_chaos.py",
     "test_faults_node.py",
     "test_sync.py",
