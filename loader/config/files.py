@@ -64,6 +64,7 @@ class Document:
     keys: dict[Keys, Place] = field(default_factory=dict)  # of the keys before them
     problems: list[Problem] = field(default_factory=list)
     unknown: set[Keys] = field(default_factory=set)  # values that could not be determined
+    variables: dict[Keys, str] = field(default_factory=dict)  # of the environment, one that each value has
 
     def place(self, path: Keys) -> Place:
         """The place of a value, or else of the nearest one around it."""
@@ -133,6 +134,7 @@ def _filled(value: Any, path: Keys, document: Document, environment: Mapping[str
         if name is None:
             document.report(path, "write ${NAME}, ${NAME:-default} or ${NAME:?message}; $${ is a literal ${")
             return match[0]
+        document.variables[path] = name
         found = environment.get(name)
         if found is not None and (found or not operator):
             return found

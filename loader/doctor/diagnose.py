@@ -19,6 +19,7 @@ from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
 from loader.doctor.findings import Check, Finding, examine, fail, ok, warn
 from loader.doctor.mysql import MysqlProbe
+from loader.doctor.secrets import Secret
 from loader.errors import LoaderError
 from loader.mysql.connection import Connection
 from loader.mysql.sql import quote
@@ -41,15 +42,18 @@ class Written:
 class Sources:
     """The connections to all sources, and to databases of theirs that jobs read from."""
 
-    def __init__(self, settings: Config, stack: ExitStack) -> None:
+    def __init__(self, settings: Config, files: Sequence[Path], stack: ExitStack) -> None:
         self._settings = settings
+        self._files = files
         self._stack = stack
         self._reached: dict[str, MysqlProbe] = {}
         self._databases: dict[tuple[str, str], MysqlProbe] = {}
 
     def checked(self, name: str) -> Iterator[Finding]:
         """The findings of one source; if it has a name, each says it."""
-        found = doctor_mysql.reach(self._settings, name)
+        keys = ("sources", name) if name else ("source",)
+        secret = Secret(self._files, keys, self._settings.named_sources[name])
+        found = doctor_mysql.reach(self._settings, name, secret)
         if isinstance(found, Finding):
             findings = [replace(found, check=f"{doctor_mysql.SIDE}.login"), *doctor_mysql.skipped()]
             yield from (_of_source(name, each) for each in findings)
@@ -85,10 +89,10 @@ def diagnose(settings: Config, files: Sequence[Path], jobs: Sequence[JobConfig])
     """The findings, one by one: of the config, of MySQL, of Redis, of each job."""
     yield from examine(SIDE, CHECKS, Written(settings, files))
     with ExitStack() as stack:
-        sources = Sources(settings, stack)
+        sources = Sources(settings, files, stack)
         for name in settings.named_sources:
             yield from sources.checked(name)
-        redis = doctor_redis.reach(settings)
+        redis = doctor_redis.reach(settings, Secret(files, ("target",), settings.target))
         if isinstance(redis, Finding):
             yield replace(redis, check=f"{doctor_redis.SIDE}.login")
             yield from doctor_redis.skipped()

@@ -37,6 +37,7 @@ class Finding:
     fix: str | None = None
     check: str = ""
     job: str | None = None
+    lacking: str = ""  # why the check could not be made, if that is told once for all such checks
 
 
 Check = Callable[[T], Iterable[Finding]]
@@ -79,7 +80,7 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
 def skip(side: str, checks: Iterable[str], why: str, job: str | None = None) -> Iterator[Finding]:
     """Report that checks could not be made."""
     for name in checks:
-        yield replace(unchecked(why), check=f"{side}.{name}", job=job)
+        yield replace(unchecked(why), check=f"{side}.{name}", job=job, lacking=why)
 
 
 def clock(ahead: float, whose: str) -> Finding:
@@ -134,10 +135,11 @@ def finding_text(finding: Finding, before: Finding | None) -> str:
 
 def summary_text(findings: Sequence[Finding]) -> str:
     """All findings in a line."""
-    counts = {level: sum(each.level is level for each in findings) for level in Level}
+    made = [finding.level for finding in findings if not finding.lacking]
+    lacking = f", {len(findings) - len(made):,} not made" if len(made) < len(findings) else ""
     return (
         f"\n{worst_of(findings)}: {counted(len(findings), 'check')},"
-        f" {counted(counts[Level.WARN], 'warning')}, {counts[Level.FAIL]} failed"
+        f" {counted(made.count(Level.WARN), 'warning')}, {made.count(Level.FAIL)} failed{lacking}"
     )
 
 

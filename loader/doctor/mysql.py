@@ -8,9 +8,11 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.doctor.findings import Check, Finding, clock, examine, fail, is_loopback, ok, skip, warn
+from loader.doctor.secrets import Secret
 from loader.errors import Kind, LoaderError, SourceError
 from loader.mysql.connection import Connection
 from loader.mysql.errors import NO_DATABASE_RIGHT, code_of
+from loader.mysql.failures import is_login
 from loader.mysql.sql import quote
 from loader.pipeline.options import WORKERS
 from loader.records import dataclass
@@ -42,14 +44,15 @@ class MysqlProbe:
         return tuple(value or "" for value in row)
 
 
-def reach(settings: Config, name: str = "") -> MysqlProbe | Finding:
-    """Log in to a source, or return the finding that says why not."""
+def reach(settings: Config, name: str, secret: Secret) -> MysqlProbe | Finding:
+    """Log in to a source, or return the finding that says why not; `secret` is its password."""
     config = settings.named_sources[name]
     try:
         source = Connection(config)
         (account,) = source.single("SELECT CURRENT_USER()")
     except LoaderError as error:
-        return fail(str(error), _login_fix(config, error))
+        seen = f"{secret.doubt()} {error}" if is_login(error) else str(error)
+        return fail(seen, _login_fix(config, error))
     return MysqlProbe(settings, source, _quoted(str(account)), config, name)
 
 
@@ -64,7 +67,7 @@ def skipped() -> Iterator[Finding]:
 
 
 def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
-    """The fix for a refused login, judging by the server's error."""
+    """What helps against a refused login, judging by the server's error; it changes no account that exists."""
     if error.fix:
         return f"{error.fix};"
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
@@ -73,9 +76,7 @@ def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
     if account and isinstance(error, SourceError) and error.lacks:
         own = f"{account[1].partition('@')[0]}@'%'"
         wants = "tls_cert and tls_key" if settings.tls else "source.tls, and X509 tls_cert and tls_key too"
-        return f"SHOW CREATE USER {own};  -- REQUIRE wants {wants}; without it ALTER USER {own} IDENTIFIED BY '…';"
-    if error.kind is Kind.ACCESS and account:
-        return f"ALTER USER {account[1].partition('@')[0]}@'%' IDENTIFIED BY '…';"
+        return f"SHOW CREATE USER {own};  -- its REQUIRE, if it has one, wants {wants}"
     if settings.unix_socket:
         return f"mysql -S {settings.unix_socket} -u {settings.user} -p -e 'SELECT 1'"
     return f"mysql -h {settings.host} -P {settings.port} -u {settings.user} -p -e 'SELECT 1'"

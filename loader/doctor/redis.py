@@ -22,6 +22,7 @@ from loader.doctor.findings import (
     unchecked,
     warn,
 )
+from loader.doctor.secrets import Secret
 from loader.errors import Kind, LoaderError
 from loader.formats import mebibytes
 from loader.jobs.pace import intervals, paced
@@ -30,7 +31,7 @@ from loader.mysql.keys import escape_glob
 from loader.records import dataclass
 from loader.redis.acl import ASKED_SINCE, REDIS_RIGHTS, REFUSED, RESTORE_RIGHT, lacking_words, questions
 from loader.redis.client import RedisClient
-from loader.redis.errors import RENAMED, UNNAME
+from loader.redis.errors import RENAMED, UNNAME, is_login
 from loader.redis.migrations import in_words, moves
 from loader.redis.servers import ClusterState, describe_cluster
 from loader.state_keys import PREFIX
@@ -74,23 +75,23 @@ class RedisProbe:
         return redis_cli(*words, node=str(at), tls=tls_options(self.settings.target), everywhere=everywhere)
 
 
-def reach(settings: Config) -> RedisProbe | Finding:
-    """Log in, or return the finding that says why not."""
+def reach(settings: Config, secret: Secret) -> RedisProbe | Finding:
+    """Log in, or return the finding that says why not; `secret` is the target's password."""
     try:
         target = RedisClient(settings.target)
     except LoaderError as error:
-        return fail(str(error), _login_fix(settings, error))
+        return _refused(settings, error, secret)
     try:
         target.refresh(force=True)
     except LoaderError as error:
         if not error.transient:
             target.close()
-            return fail(str(error), _login_fix(settings, error))
+            return _refused(settings, error, secret)
     try:
         return _look(settings, target)
     except LoaderError as error:
         target.close()
-        return fail(str(error), _login_fix(settings, error))
+        return _refused(settings, error, secret)
 
 
 def checked(patient: RedisProbe) -> Iterator[Finding]:
@@ -137,24 +138,26 @@ def _newest(target: RedisClient, master: Node) -> tuple[Node, ...]:
     return tuple(Node(each["ip"], int(each["port"])) for each in known if each.get("port"))
 
 
-def _login_fix(settings: Config, error: LoaderError) -> str:
-    """The fix for a refused login, or a test whether the server is there."""
+def _refused(settings: Config, error: LoaderError, secret: Secret) -> Finding:
+    """The finding for a target that cannot be used."""
+    seen = f"{secret.doubt()} {error}" if is_login(error) else str(error)
+    return fail(seen, _login_fix(settings, error, settings.target.endpoint))
+
+
+def _login_fix(settings: Config, error: LoaderError, node: str) -> str:
+    """What helps if a node refuses the loader, or a test whether it is there; no account loses anything by it."""
     target = settings.target
-    node = target.endpoint
     if error.fix:
         return error.fix
     if not error.kind.is_refusal:
         return redis_cli("PING", node=node, tls=tls_options(target))
-    return (error.kind is Kind.ACCESS and _account(settings, node)) or "see the target of the config"
-
-
-def _account(settings: Config, node: str) -> str | None:
-    """The fix for the account's rights at a node; None for the default account."""
-    target = settings.target
-    if not target.user:
-        return None
-    words = ["on", ">…", "resetkeys", *_patterns(settings).values(), *REDIS_RIGHTS.split()]
-    return redis_cli("ACL", "SETUSER", target.user, *words, node=node, tls=tls_options(target))
+    if is_login(error):
+        account = ["--user", target.user] if target.user else []
+        return redis_cli("PING", node=node, tls=[*tls_options(target), *account, "--askpass"])
+    if error.kind is not Kind.ACCESS:
+        return "see the target of the config"
+    words = [target.user or "default", *_patterns(settings).values(), *REDIS_RIGHTS.split()]
+    return redis_cli("ACL", "SETUSER", *words, node=node, tls=tls_options(target))
 
 
 def tls_options(target: TargetConfig) -> list[str]:
@@ -206,7 +209,7 @@ def _nodes(patient: RedisProbe) -> Iterator[Finding]:
         told = fail if node in patient.groups else warn
         role = "master" if node in patient.groups else "replica"
         if error.kind.is_refusal:
-            yield told(f"{role} {error}", error.fix or _account(patient.settings, str(patient.dialled(node))))
+            yield told(f"{role} {error}", _login_fix(patient.settings, error, str(patient.dialled(node))))
         else:
             yield told(
                 f"{role} {error}",

@@ -1,12 +1,13 @@
 """A check-up for people: what is wrong as it is found, once for all jobs that have it, and the count of the rest."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from loader.doctor.findings import INDENT, WIDTH, Finding, Level, finding_text, summary_text, worst_of
 from loader.records import dataclass
-from loader.words import nouns
+from loader.words import counted, nouns
 
 NAMED = 3  # jobs of one finding
 SPELLED = 3  # findings that differ in names or numbers only, and are shown one by one
@@ -32,6 +33,8 @@ def tell_findings(findings: Iterable[Finding], say: Callable[[str], None], *, ev
     before: Finding | None = None
     for finding in findings:
         seen.append(finding)
+        if finding.lacking:
+            continue
         if everything or not (finding.job or finding.level is Level.OK):
             say(finding_text(finding, before))
             before = finding
@@ -40,14 +43,22 @@ def tell_findings(findings: Iterable[Finding], say: Callable[[str], None], *, ev
     for text in _job_texts(_together(of_jobs), is_first=before is None):
         say(text)
     right = sum(finding.level is Level.OK for finding in seen)
-    if right and not everything:
-        say(("\n" if before or of_jobs else "") + _right_text(right))
+    rest = [_right_text(right)] if right and not everything else []
+    rest += _lacking_texts(seen)
+    if rest:
+        say(("\n" if before or of_jobs else "") + "\n".join(rest))
     say(summary_text(seen))
     return worst_of(seen)
 
 
 def _right_text(count: int) -> str:
     return "1 check is right; --all shows it" if count == 1 else f"{count:,} checks are right; --all shows them"
+
+
+def _lacking_texts(findings: Iterable[Finding]) -> list[str]:
+    """How many checks could not be made, a line for each reason."""
+    reasons = Counter(finding.lacking for finding in findings if finding.lacking)
+    return [f"{counted(count, 'check')} not made: {reason}" for reason, count in reasons.items()]
 
 
 def _job_texts(found: Iterable[Alike], *, is_first: bool) -> Iterator[str]:

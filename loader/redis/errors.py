@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from loader.errors import Kind, TargetError, is_local
+from loader.errors import Kind, LoaderError, TargetError, is_local
 from loader.model import Node
 from loader.net.tls import PLAIN, meaning
 from loader.redis.driver import exceptions
@@ -13,6 +13,7 @@ REDIRECT = frozenset({"MOVED", "ASK", "TRYAGAIN"})
 NODE = frozenset({"CLUSTERDOWN", "MASTERDOWN", "LOADING", "READONLY", "UNBLOCKED"})  # wait, and read the topology again
 CAPACITY = frozenset({"OOM", "MISCONF", "NOREPLICAS", "BUSY"})  # wait until someone makes room
 ACCESS = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "DENIED"})  # someone has to change the account
+LOGIN = frozenset({"NOAUTH", "WRONGPASS"})  # another password may be the right one
 DATA = frozenset({"WRONGTYPE"})  # the row cannot be written
 # Any other error reply is a bug in this program, or comes from an unknown kind of server, and ends the run.
 # Some errors have no word of their own.
@@ -88,6 +89,12 @@ def unknown_command(error: Exception | str, node: Node) -> TargetError | None:
 def is_access(error: Exception | str, code: str) -> bool:
     """Whether the account, its password or its rights are refused."""
     return isinstance(error, exceptions.AuthenticationError) or code in ACCESS
+
+
+def is_login(error: LoaderError) -> bool:
+    """Whether a node refuses the user or the password."""
+    cause = error.__cause__
+    return isinstance(cause, exceptions.AuthenticationError) or code_of(str(cause)) in LOGIN
 
 
 def advice(error: Exception | str, code: str, text: str) -> str:

@@ -91,7 +91,7 @@ def test_jobs_with_the_same_fault_are_told_together(desk):
     lines = result.out.splitlines()
     assert lines.count("jobs j0, j1, j2 and 2 more") == 1
     assert result.out.count("  fail  table:") == 1
-    assert lines[-1].endswith(" 5 failed"), lines[-1]
+    assert lines[-1].endswith(" 5 failed, 30 not made"), lines[-1]
     assert [each["job"] for each in checkup(desk)[1]["job.table"]] == [f"j{number}" for number in range(5)]
     assert desk.run("doctor", "--all").out.count("  fail  table:") == 5
 
@@ -149,20 +149,50 @@ def test_one_server_answers(desk):
 
 
 def test_passwords_are_wrong(desk, tmp_path):
-    """Each account is named with what lets it in, and no password is shown, nor left in a file for everybody."""
+    """Each is doubted before its account is: no fix changes one; no password is shown, nor in a file for everybody."""
     secret = tmp_path / "secret"
     secret.write_text(f"{MARK}-wrong")
     secret.chmod(0o644)
     desk.write(source={"password": None, "password_file": str(secret)}, target={"password": f"{MARK}-wrong"})
     found = checkup(desk)[1]
-    assert one(found, "mysql.login")[0] == "fail"
-    assert one(found, "mysql.login")[2].endswith("ALTER USER 'marked'@'%' IDENTIFIED BY '…';")
-    assert one(found, "redis.login")[0] == "fail"
-    assert "ACL SETUSER marked on '>…' resetkeys '~stu_*' '~loader:*' +hmset" in one(found, "redis.login")[2]
+    level, seen, fix = one(found, "mysql.login")
+    assert (level, fix) == ("fail", f"mysql -h {HOST} -P {desk.world.lab.mysql_port} -u marked -p -e 'SELECT 1'")
+    assert seen.startswith(f"is the password in {secret} right? mysql ")
+    level, seen, fix = one(found, "redis.login")
+    assert (level, fix) == ("fail", f"redis-cli --user marked --askpass -h {HOST} -p {desk.redis_port} PING")
+    assert seen.startswith("is target.password right? redis ")
     status, _, fix = one(found, "config.passwords")
     assert status == "warn"
     subprocess.run(shlex.split(fix), check=True)
     assert one(checkup(desk)[1], "config.passwords")[0] == "ok"
+
+
+def test_the_variable_of_a_wrong_password_is_named(desk):
+    """The first question names the variable that the password is from; one that is empty is no password."""
+    variables = {"source": {"password": "${THEIRS}"}, "target": {"password": "${OURS:-}"}}
+    desk.write(**variables)
+    wrong = desk.run("doctor", "-o", "json", THEIRS=f"{MARK}-wrong", OURS=f"{MARK}-wrong").document["checks"]
+    none = desk.run("doctor", "-o", "json", THEIRS="", OURS="").document["checks"]
+    seen = [[check["seen"] for check in found if check["check"].endswith(".login")] for found in (wrong, none)]
+    assert [text[: text.index("? ")] for text in seen[0]] == ["is $THEIRS right", "is $OURS right"]
+    assert [text[: text.index("; ")] for text in seen[1]] == [
+        "no password is given (see source.password)",
+        "no password is given (see target.password)",
+    ]
+
+
+def test_checks_that_a_server_keeps_from_being_made_are_one_line(desk):
+    """A server that is away is one failure and one line with the count of what needs it, also with --all."""
+    (port,) = free_ports(1)
+    desk.write(target={"url": f"redis://marked@{HOST}:{port}"})
+    for more in ([], ["--all"]):
+        printed = desk.run("doctor", *more)
+        lines = [line for line in printed.out.splitlines() if "not made" in line or "connection to Redis" in line]
+        assert printed.code == 3
+        assert lines == [
+            "19 checks not made: there is no connection to Redis",
+            "fail: 33 checks, 0 warnings, 1 failed, 19 not made",
+        ]
 
 
 def test_rights_in_mysql(desk):

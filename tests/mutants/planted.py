@@ -990,6 +990,30 @@ FAULTS = [
             "if len(kinds) > 1_000_000:",
             "doctor::jobs_with_the_same_fault_are_told_together",
         ),
+        (
+            "checks that need a server that is away are told one by one",
+            "if finding.lacking:\n            continue",
+            "if finding.lacking and everything:\n            continue",
+            "doctor::checks_that_a_server_keeps_from_being_made_are_one_line",
+        ),
+    ),
+    *_of(
+        "doctor/redis",
+        (
+            "a wrong password is mended on the server",
+            "    if is_login(error):\n        account",
+            "    if False:\n        account",
+            "doctor::passwords_are_wrong",
+        ),
+    ),
+    *_of(
+        "doctor/secrets",
+        (
+            "the variable of a password is not named",
+            'return f"is ${variable} right?" if variable else',
+            'return f"is ${variable} right?" if False else',
+            "doctor::the_variable_of_a_wrong_password_is_named",
+        ),
     ),
     *_of(
         "report/text",
