@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 scripts/setup.sh
 PATH=$PWD/.venv/bin:$PATH
+export LOADER_LOG_FORMAT=console # also if somebody pipes this: logs for people
 
 show() {
   printf '\n$ %s\n' "$*"

@@ -4,8 +4,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 from loader.cli.options import Format, Show
 from loader.config.parsers import plain
@@ -15,7 +16,9 @@ from loader.records import dataclass
 if TYPE_CHECKING:
     from loader.config.load import Config
     from loader.config.models import JobConfig
+    from loader.report.log import Log
     from loader.report.progress import Reporter
+    from loader.report.screen import Screen
 
 
 FAILURE = 2  # how severe all other exit codes are
@@ -30,6 +33,21 @@ class Common:
     log_format: str
     log_level: str
     color: bool
+    told: set[str] = field(default_factory=set)  # runs whose failure is in the log
+
+    @property
+    def log(self) -> "Log":
+        """The form of log lines."""
+        from loader.report.log import Log
+
+        return Log(self.log_format, self.log_level, self.color and sys.stderr.isatty())
+
+    @property
+    def screen(self) -> "Screen":
+        """How results are laid out: for the terminal of stdout, or for a pipe."""
+        from loader.report.screen import Screen, columns_of
+
+        return Screen(columns_of(sys.stdout), self.color and sys.stdout.isatty())
 
     def config(self) -> "Config":
         """Read the config; print its warnings on stderr. No server is asked: jobs with `tables` may be open."""
@@ -66,18 +84,37 @@ def _warned(config: "Config") -> "Config":
     return config
 
 
-def note(text: str) -> None:
-    """Print a message on stderr, even if nobody is listening."""
+def note(text: str, *, whole: bool = False) -> None:
+    """Print a message on stderr, folded to fit a terminal unless it is to be copied, even if nobody is listening."""
     with suppress(OSError):
-        print(plain(text), file=sys.stderr, flush=True)  # noqa: T201
+        print(plain(text) if whole else _folded(plain(text), sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
 
 
-def say(text: str, *, colored: bool = False) -> None:
-    """Print a result; a closed pipe, as in `loader … | head -0`, does not end a run."""
+def say(text: str, screen: "Screen | None" = None, *, whole: bool = False) -> None:
+    """Print a result, folded to fit a terminal unless it is to be copied `whole`.
+
+    A closed pipe, as in `loader … | head -0`, does not end a run.
+    """
+    text = screen.safe(text) if screen else plain(text)
     try:
-        print(text if colored else plain(text), flush=True)  # noqa: T201
+        print(text if whole else _folded(text, sys.stdout), flush=True)  # noqa: T201
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _folded(text: str, stream: TextIO) -> str:
+    if not stream.isatty():
+        return text
+    from loader.report.screen import columns_of, fold
+
+    return fold(text, columns_of(stream))
+
+
+def tell(document: dict[str, Any]) -> None:
+    """Print a JSON document on a line."""
+    from loader.report.documents import dump
+
+    say(dump(document), whole=True)
 
 
 def of_job(job: str, error: str, *, several: bool) -> str:
@@ -121,12 +158,13 @@ def wholes(jobs: Sequence["JobConfig"], names: Sequence[str] | None, *, apart: b
     return {job.name: job.part_of for job in jobs if job.part_of and not apart and (not names or job.part_of in names)}
 
 
-def tally(results: Sequence[str], jobs: int, output: Format) -> None:
+def tally(results: Sequence[str], jobs: int, output: Format, shown: Common) -> None:
     """Print how several jobs did, for people; those without a result were not begun."""
     if jobs > 1 and output is Format.TEXT:
         from loader.report.text import tally_text
 
-        say(tally_text(results, jobs))
+        screen = shown.screen
+        say(tally_text(results, jobs, screen), screen)
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -137,11 +175,12 @@ def worst(codes: Sequence[int]) -> int:
 @contextmanager
 def reporter(job: "JobConfig", progress: Show, shown: Common, doing: str = "loading") -> "Iterator[Reporter]":
     """Show the progress of a job while the block runs."""
-    from loader.report.log import Log
     from loader.report.progress import Reporter
 
-    shows = Reporter(job.name, progress.value, Log(shown.log_format, shown.log_level, shown.color), doing)
+    is_watched = sys.stdout.isatty() and sys.stderr.isatty()  # by a person who reads the result
+    shows = Reporter(job.name, progress.value, shown.log, doing, concludes=not is_watched)
     try:
         yield shows
     finally:
         shows.close()
+        shown.told.update(shows.told)

@@ -12,7 +12,6 @@ def daemon(context: typer.Context) -> None:
     SIGTERM stops it after the running chunks; SIGHUP reloads the config.
     """
     from loader.daemon.service import Daemon
-    from loader.report.log import Log
 
     shown = context.obj
-    Daemon(shown.files, Log(shown.log_format, shown.log_level, shown.color), shown.config()).run()
+    Daemon(shown.files, shown.log, shown.config()).run()

@@ -1,10 +1,11 @@
 """The doctor command. Modules are imported inside it, so that `loader --help` stays quick."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from loader.cli.common import chosen, say
+from loader.cli.common import chosen, say, tell
 from loader.cli.options import Format, JobNames, Output, option
 from loader.errors import Exit
 
@@ -23,15 +24,15 @@ def doctor(
     from loader.doctor.findings import Level, doctor_document, worst_of
     from loader.doctor.shown import tell_findings
     from loader.jobs.expand import expand
-    from loader.report.documents import dump
 
     files = files_of(context.obj.files)
     config = expand(load_config(files)).config
     found = diagnose(config, files, chosen(config, jobs, every=not jobs))
     if output is Format.TEXT:
-        worst = tell_findings(found, say, everything=everything)
+        screen = context.obj.screen
+        worst = tell_findings(found, partial(say, screen=screen, whole=True), screen, everything=everything)
     else:
         findings = list(found)
         worst = worst_of(findings)
-        say(dump(doctor_document(findings)))
+        tell(doctor_document(findings))
     raise typer.Exit(Exit.REJECTS if worst is Level.FAIL else Exit.OK)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from loader.cli.command_line import command_of
 from loader.imports import import_bare
 
 UNTIL_STOPPED = frozenset({"daemon", "follow"})  # commands that run until they are stopped: that is a good end
-VALUED = frozenset({"-c", "--config", "--log-format", "--log-level"})  # options before a command that have a value
 GARBAGE = 150_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
 NO_PLUGINS = ("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it looks for some in each installed package
 
@@ -36,19 +36,6 @@ def main() -> NoReturn:
     except SystemExit as end:
         codes += [end.code] if isinstance(end.code, int) else []
         raise
-
-
-def command_of(words: Sequence[str]) -> str:
-    """The command among the words of a command line; empty if there is none, or if help on all of them is asked for."""
-    rest = iter(words)
-    for word in rest:
-        if word in VALUED:
-            next(rest, None)
-        elif not word.startswith("-"):
-            return word
-        elif word == "--help" or (word[1:2] != "-" and "h" in word):
-            break
-    return ""
 
 
 def _leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001  # as the handler of a signal is called

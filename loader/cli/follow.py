@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from loader.cli.common import note, say, worst
+from loader.cli.common import note, say, tell, worst
 from loader.cli.options import Every, Format, JobNames, MaxLag, MaxLoad, Output, Progress, Show, load_limit, option
-from loader.errors import ConfigError, Exit
+from loader.errors import ConfigError, Exit, LoaderError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loader.config.models import JobConfig
+    from loader.jobs.follow import Followed
     from loader.report.follow_progress import FollowReporter
 
 
@@ -35,10 +38,7 @@ def follow(
     from loader.jobs.follow import Begin
     from loader.jobs.streams import Streams
     from loader.pipeline.options import Options
-    from loader.report.documents import dump
-    from loader.report.follow import followed_document, followed_text
     from loader.report.follow_progress import FollowReporter
-    from loader.report.log import Log
 
     config, named = context.obj.chosen(jobs, every=every)
     if not named:
@@ -47,9 +47,7 @@ def follow(
 
     def listen(job: "JobConfig") -> "FollowReporter":
         if job.name not in reporters:
-            shown = context.obj
-            style = Log(shown.log_format, shown.log_level, shown.color)
-            reporters[job.name] = FollowReporter(job.name, progress.value, style)
+            reporters[job.name] = FollowReporter(job.name, progress.value, context.obj.log)
         return reporters[job.name]
 
     options = Options(max_load=load_limit(max_load), max_lag=max_lag)
@@ -68,7 +66,22 @@ def follow(
     finally:
         for reporter in reporters.values():
             reporter.close()
+    _tell(ended, following.errors, output)
+
+
+def _tell(ended: "Sequence[Followed]", errors: "Sequence[LoaderError | OSError]", output: Format) -> None:
+    """Print how far jobs were followed; exit with the code of the errors, if there are any."""
+    from loader.report.documents import error_document
+    from loader.report.follow import followed_document, followed_text
+
+    codes = [getattr(error, "exit_code", Exit.FAILED) for error in errors]
     for followed in ended:
-        say(dump(followed_document(followed)) if output is Format.JSON else followed_text(followed))
-    if following.errors:
-        raise typer.Exit(worst([getattr(error, "exit_code", Exit.FAILED) for error in following.errors]))
+        if output is Format.JSON:
+            tell(followed_document(followed))
+        else:
+            say(followed_text(followed))
+    if output is Format.JSON:
+        for error, code in zip(errors, codes, strict=True):
+            tell(error_document(str(error), code))
+    if codes:
+        raise typer.Exit(worst(codes))

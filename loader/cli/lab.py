@@ -6,11 +6,16 @@ from typing import Annotated
 
 import typer
 
-from loader.cli.common import say
+from loader.cli.common import say, tell
+from loader.cli.help import Command, Group
+from loader.cli.options import Format, Output
 from loader.errors import LoaderError
 
 lab = typer.Typer(
-    help="A throwaway MySQL and a six-node Redis Cluster on this machine.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="A throwaway MySQL and a six-node Redis Cluster on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -25,17 +30,21 @@ def _names(context: typer.Context) -> list[str]:
 
 Directory = Annotated[
     Path,
-    typer.Option("--dir", envvar="LOADER_LAB_DIR", show_envvar=False, help="Directory of the lab's files."),
+    typer.Option(
+        "--dir", metavar="DIR", envvar="LOADER_LAB_DIR", show_envvar=False, help="Directory of the lab's files."
+    ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NODE", help="n1, n2, … or mysql.", autocompletion=_names)]
 
 
-@lab.command()
+@lab.command(cls=Command)
 def up(
     *,
-    nodes: Annotated[int, typer.Option(min=1, max=100, help="Redis servers.")] = 6,
-    replicas: Annotated[int, typer.Option(min=0, max=5, help="Replicas of each master.")] = 1,
-    sql: Annotated[list[Path] | None, typer.Option(help="SQL that creates tables; default: the table stu.")] = None,
+    nodes: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Redis servers.")] = 6,
+    replicas: Annotated[int, typer.Option(metavar="N", min=0, max=5, help="Replicas of each master.")] = 1,
+    sql: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="SQL that creates tables; default: the table stu.")
+    ] = None,
     directory: Directory = Path(".lab"),
 ) -> None:
     """Start the servers, make the cluster, load the tables, write a config."""
@@ -48,7 +57,7 @@ def up(
     say(f"config: {made.config}\nstop it with: loader lab down")
 
 
-@lab.command()
+@lab.command(cls=Command)
 def down(*, directory: Directory = Path(".lab")) -> None:
     """Stop the servers and delete their files."""
     from loader.lab.lab import Lab
@@ -56,19 +65,24 @@ def down(*, directory: Directory = Path(".lab")) -> None:
     say("the lab is gone" if Lab(directory).down() else "there was no lab")
 
 
-@lab.command()
-def status(*, directory: Directory = Path(".lab")) -> None:
+@lab.command(cls=Command)
+def status(*, directory: Directory = Path(".lab"), output: Output = Format.TEXT) -> None:
     """Show the servers."""
     from loader.lab.lab import Lab
+    from loader.report.documents import lab_document
 
-    for row in Lab(directory).status():
+    rows = Lab(directory).status()
+    if output is Format.JSON:
+        tell(lab_document(rows))
+        return
+    for row in rows:
         state = "up" if row.running else "down"
         of = f" of {row.master}" if row.master else ""
         slots = f", {row.slots} slots" if row.slots else ""
         say(f"{row.name:6}  {state:4}  {row.address:21}  pid {row.pid:<7}  {row.role}{of}{slots}")
 
 
-@lab.command()
+@lab.command(cls=Command)
 def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
     """Kill a server as a crash would (SIGKILL)."""
     from loader.lab.lab import Lab
@@ -77,7 +91,7 @@ def kill(node: Name, *, directory: Directory = Path(".lab")) -> None:
     say(f"{node} is dead")
 
 
-@lab.command()
+@lab.command(cls=Command)
 def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
     """Start a killed server again, with its files."""
     from loader.lab.lab import Lab
@@ -85,16 +99,19 @@ def start(node: Name, *, directory: Directory = Path(".lab")) -> None:
     say(f"{node} is up" if Lab(directory).start(node) else f"{node} is already running")
 
 
-@lab.command("add-replica")
+@lab.command("add-replica", cls=Command)
 def add_replica(
     node: Annotated[
-        str | None, typer.Argument(metavar="[NODE]", help="A killed node; by default a new one.", autocompletion=_names)
+        str | None, typer.Argument(metavar="NODE", help="A killed node; by default a new one.", autocompletion=_names)
     ] = None,
     *,
     master: Annotated[
-        str | None, typer.Option(help="Its master; by default the one with the fewest replicas.", autocompletion=_names)
+        str | None,
+        typer.Option(
+            metavar="NODE", help="Its master; by default the one with the fewest replicas.", autocompletion=_names
+        ),
     ] = None,
-    wipe: Annotated[bool, typer.Option(help="Empty the node first.")] = False,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Empty the node first.")] = False,
     directory: Directory = Path(".lab"),
 ) -> None:
     """Add a node to the cluster as a replica."""

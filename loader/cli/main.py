@@ -14,7 +14,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import Common, note, of_job, say
+from loader.cli.command_line import wants_document
+from loader.cli.common import Common, note, of_job, say, tell
+from loader.cli.help import Command, Group
 from loader.cli.options import Every, Format, JobArgument, JobNames, LogFormat, LogLevel, Output, option
 from loader.errors import Exit, LoaderError, Stopped, text_of
 from loader.words import counted
@@ -60,13 +62,15 @@ def main(command: str = "", *, hears: bool = False) -> NoReturn:
             from typer.completion import completion_init  # type: ignore[attr-defined]
 
             completion_init()
-        app_of(command)()
+        code = int(app_of(command)(standalone_mode=False) or 0)
     except LoaderError as error:
-        code, text = int(error.exit_code), str(error)
-        _complain(text if ": error: " in text else f"error: {text}")
+        code = _fail(str(error), error.exit_code)
     except (OSError, MemoryError) as error:  # of this machine: no file descriptors, threads or memory left
-        code = int(Exit.FAILED)
-        _complain(f"error: {text_of(error)}")
+        code = _fail(text_of(error), Exit.FAILED)
+    except typer.Abort:  # a question was not answered
+        code = _fail("aborted", Exit.FAILED)
+    except typer.TyperException as error:
+        code = _misused(error)
     finally:
         _leave_streams()
     sys.exit(code)
@@ -75,6 +79,7 @@ def main(command: str = "", *, hears: bool = False) -> NoReturn:
 def app_of(command: str = "") -> typer.Typer:
     """The command line with one command, as importing all of them takes long; with all, if it is not one of them."""
     app = typer.Typer(
+        cls=Group,
         help="Keeps Redis hashes equal to MySQL rows.",
         no_args_is_help=True,
         add_completion=False,
@@ -89,14 +94,30 @@ def app_of(command: str = "") -> typer.Typer:
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=name)
         else:
-            app.command()(found)
+            app.command(cls=Command)(found)
     return app
 
 
-def _complain(text: str) -> None:
-    """Print why the command ends; if that cannot be printed, the exit code stays the same."""
+def _fail(error: str, code: Exit) -> int:
+    """Print why the command ends, with its document if one is waited for; return its exit code in any case."""
     with suppress(OSError):
-        note(text)
+        note(error if ": error: " in error else f"error: {error}")
+    if wants_document(sys.argv[1:], os.environ):
+        from loader.report.documents import error_document
+
+        with suppress(OSError):
+            tell(error_document(error, code))
+    return int(code)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """Print what is wrong with the words of the command line, or the help of a group without a command."""
+    if error.message.startswith("Usage:"):
+        note(error.message)
+        return int(Exit.CONFIG)
+    from loader.cli.usage import mistake_of
+
+    return _fail(mistake_of(error), Exit.CONFIG)
 
 
 def _leave_streams() -> None:
@@ -155,13 +176,14 @@ def common(
     ] = False,
 ) -> None:
     """Keep Redis hashes equal to MySQL rows."""
-    color = not no_color and not os.environ.get("NO_COLOR") and sys.stderr.isatty()
+    color = not no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     context.obj = Common(tuple(config or ()), log_format.value, log_level.value, color)
 
 
-def check(context: typer.Context) -> None:
+def check(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Validate the config, offline."""
     from loader.net.tls import client_context
+    from loader.report.documents import check_document
 
     config = context.obj.config()
     for source in config.named_sources.values():
@@ -170,7 +192,11 @@ def check(context: typer.Context) -> None:
     if config.target.tls:
         client_context(config.target, "target")
     names = list(dict.fromkeys(job.part_of or job.name for job in config.jobs.values()))
-    say(f"ok: {counted(len(names), 'job')}: {', '.join(names)}")
+    if output is Format.JSON:
+        tell(check_document(names, config.warnings))
+    else:
+        screen = context.obj.screen
+        say(f"{screen.state('ok')}: {counted(len(names), 'job')}: {', '.join(names)}", screen)
 
 
 def schema() -> None:
@@ -179,7 +205,7 @@ def schema() -> None:
 
     from loader.config.load import json_schema
 
-    say(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    say(json.dumps(json_schema(), indent=2, ensure_ascii=False), whole=True)
 
 
 def plan(
@@ -187,9 +213,11 @@ def plan(
     jobs: JobNames = None,
     *,
     every: Every = False,
+    output: Output = Format.TEXT,
 ) -> None:
     """Show what a sync would do; nothing is written."""
     from loader.jobs.preview import preview
+    from loader.report.documents import plan_document
     from loader.report.text import plan_text
 
     config, named = context.obj.chosen(jobs, every=every)
@@ -199,7 +227,10 @@ def plan(
         except LoaderError as error:
             error.args = (of_job(job.name, str(error), several=len(named) > 1),)
             raise
-        say(("\n" if number else "") + plan_text(shown))
+        if output is Format.JSON:
+            tell(plan_document(shown))
+        else:
+            say(("\n" if number else "") + plan_text(shown))
         for warning in shown.plan.warnings:
             note(f"warning: {of_job(job.name, warning, several=len(named) > 1)}")
 
@@ -213,13 +244,16 @@ def get(
 ) -> None:
     """Read hashes back, with the slot and the node that holds them."""
     from loader.jobs.preview import read_back
-    from loader.report.documents import dump, hash_document
+    from loader.report.documents import hash_document
     from loader.report.text import hash_text
 
     config, named = context.obj.one(job)
     missing = False
     for found in read_back(config, named, keys):
-        say(dump(hash_document(*found)) if output is Format.JSON else hash_text(*found))
+        if output is Format.JSON:
+            tell(hash_document(*found))
+        else:
+            say(hash_text(*found))
         missing |= found[-1] is None
     raise typer.Exit(Exit.FAILED if missing else Exit.OK)
 
@@ -228,10 +262,12 @@ def cluster(context: typer.Context, *, output: Output = Format.TEXT) -> None:
     """Show masters, slots, keys and replicas."""
     from loader.redis.client import RedisClient
     from loader.redis.servers import ClusterState, describe_cluster
-    from loader.report.documents import dump
     from loader.report.text import cluster_text
 
     with RedisClient(context.obj.config().target) as target:
         document = describe_cluster(target)
-    say(dump(document) if output is Format.JSON else cluster_text(document))
+    if output is Format.JSON:
+        tell(document)
+    else:
+        say(cluster_text(document, context.obj.screen), context.obj.screen)
     raise typer.Exit(Exit.FAILED if document["state"] is ClusterState.FAIL else Exit.OK)

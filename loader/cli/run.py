@@ -3,13 +3,15 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from loader.cli.common import Common, note, of_job, reporter, say, tally, wholes, worst
+from loader.cli.command_line import resuming
+from loader.cli.common import Common, note, of_job, reporter, say, tally, tell, wholes, worst
 from loader.cli.options import (
     Apart,
     Every,
@@ -66,7 +68,7 @@ def sync(
     if len(named) > 1 and progress in {Show.AUTO, Show.BAR}:
         progress = Show.LOG  # a terminal has one bar
     run = lambda job, options: _run(config, job, options, progress, context.obj, prune=most)  # noqa: E731
-    _run_all(config, named, options, run, _Results(named, wholes(named, jobs, apart=parts), output))
+    _run_all(config, named, options, run, _Results(named, wholes(named, jobs, apart=parts), output, context.obj))
 
 
 @grouped
@@ -92,7 +94,7 @@ def backfill(
     if dask:
         options = _with_dask(options, dask, context.obj, most=reading.workers)
     run = lambda each, options: _run(config, each, options, progress, context.obj)  # noqa: E731
-    _run_all(config, named, options, run, _Results(named, wholes(named, [job], apart=parts), output))
+    _run_all(config, named, options, run, _Results(named, wholes(named, [job], apart=parts), output, context.obj))
 
 
 def _options(
@@ -159,7 +161,7 @@ def _run_all(
     from loader.jobs.together import at_once, run_together
     from loader.outcome import Status
 
-    codes = []
+    codes, is_unfinished = [], False
     count = at_once(config, jobs, options)
     runs = run_together(jobs, options, count, run_one) if count > 1 else (run_one(job, options) for job in jobs)
     for run in runs:
@@ -167,9 +169,12 @@ def _run_all(
             run.outcome = replace(run.outcome, error=of_job(run.job, str(run.error), several=len(jobs) > 1))
         results.add(run)
         codes.append(run.exit_code)
+        is_unfinished |= options.resume and not run.outcome.is_success and bool(run.chunks_done or run.resumed)
         if run.outcome.is_stop and count == 1:
             break
     results.close()
+    if is_unfinished:
+        note(f"to resume: {resuming(sys.argv[1:])}", whole=True)
     raise typer.Exit(worst(codes))
 
 
@@ -185,17 +190,18 @@ def _run(
 class _Results:
     """Prints the runs of jobs as they end; those of parts as one once all have ended, but their errors at once."""
 
-    def __init__(self, jobs: "Sequence[JobConfig]", whole: "Mapping[str, str]", output: Format) -> None:
+    def __init__(self, jobs: "Sequence[JobConfig]", whole: "Mapping[str, str]", output: Format, shown: Common) -> None:
         from loader.report.parts import Gathered
 
         self._gathered = Gathered["Run"]([job.name for job in jobs], whole)
         self._whole = whole
         self._output = output
+        self._shown = shown
 
     def add(self, run: "Run") -> None:
         """Print a run, or keep it until the other parts of its job have ended."""
         if run.job in self._whole:
-            _tell_error(run)
+            self._tell_error(run)
         for each in self._gathered.add(run.job, run.status.value, run):
             self._tell(*each)
 
@@ -203,25 +209,24 @@ class _Results:
         """Print the rest after a signal, and how several jobs did."""
         for each in self._gathered.rest():
             self._tell(*each)
-        tally(self._gathered.ends, self._gathered.jobs, self._output)
+        tally(self._gathered.ends, self._gathered.jobs, self._output, self._shown)
 
     def _tell(self, job: str, runs: "Sequence[Run]", parts: "Parts | None") -> None:
         from loader.outcome import Status
-        from loader.report.documents import dump, run_document
+        from loader.report.documents import run_document
         from loader.report.parts import run_of
         from loader.report.text import run_text
 
-        run = run_of(job, runs) if parts else runs[0]
+        run, screen = run_of(job, runs) if parts else runs[0], self._shown.screen
         if self._output is Format.JSON:
-            say(dump(run_document(run, parts)))
+            tell(run_document(run, parts))
         elif parts or run.status is not Status.FAILED:
-            say(run_text(run, parts))
+            say(run_text(run, parts, screen), screen)
         if not parts:
-            _tell_error(run)
+            self._tell_error(run)
 
+    def _tell_error(self, run: "Run") -> None:
+        from loader.outcome import Status
 
-def _tell_error(run: "Run") -> None:
-    from loader.outcome import Status
-
-    if run.status is Status.FAILED:
-        note(f"error: {run.error}")
+        if run.status is Status.FAILED and run.id not in self._shown.told:
+            note(f"error: {run.error}")

@@ -3,12 +3,11 @@
 Modules are imported inside the commands, so that `loader --help` and completion stay quick.
 """
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loader.cli.common import Common, note, say
+from loader.cli.common import note, say, tell
 from loader.cli.options import Format, JobNames, Output, option
 from loader.config.parsers import plain
 from loader.errors import Exit, LoaderError, Stopped
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from loader.config.load import Config
     from loader.config.models import JobConfig
+    from loader.report.screen import Screen
 
 
 def status(
@@ -32,23 +32,24 @@ def status(
 ) -> None:
     """Show how jobs are doing: last run, next, age, lag."""
     config, named = context.obj.chosen(jobs, every=not jobs)
-    color, fold = _colors(context.obj), not (jobs or parts)
+    screen: Screen = context.obj.screen
+    fold = not (jobs or parts)
     if not watch:
-        text, known = _statuses(config, named, output, color=color, sort=False, fold=fold)
-        say(text, colored=color)
+        text, known = _statuses(config, named, output, screen, sort=False, fold=fold)
+        say(text, screen, whole=True)
         raise typer.Exit(Exit.OK if known else Exit.FAILED)
     from loader.report.progress import redraw
 
     def draw() -> str:
         try:
-            return _statuses(config, named, output, color=color, sort=True, fold=fold)[0]
+            return _statuses(config, named, output, context.obj.screen, sort=True, fold=fold)[0]
         except Stopped:
             raise
         except LoaderError as error:  # the next attempt may succeed
-            return plain(f"error: {error}")
+            return screen.fold(plain(f"error: {error}"))
 
     try:
-        redraw(draw, color=color)
+        redraw(draw, color=screen.color)
     except Stopped as stop:
         raise typer.Exit(stop.exit_code) from None
 
@@ -62,7 +63,6 @@ def runs(
 ) -> None:
     """Show the history of jobs, newest first."""
     from loader.redis.client import RedisClient
-    from loader.report.documents import dump
     from loader.report.status import runs_document, runs_text
     from loader.state.history import History
 
@@ -76,15 +76,15 @@ def runs(
                 note(f"warning: {history.odd}")
     entries = sorted(entries, key=lambda entry: entry.began, reverse=True)[:last]
     if output is Format.TEXT:
-        color = _colors(context.obj)
-        say(runs_text(entries, color=color), colored=color)
+        screen = context.obj.screen
+        say(runs_text(entries, screen), screen, whole=True)
         return
     for entry in entries:
-        say(dump(runs_document(entry)))
+        tell(runs_document(entry))
 
 
 def _statuses(
-    config: "Config", jobs: "Sequence[JobConfig]", output: Format, *, color: bool, sort: bool, fold: bool
+    config: "Config", jobs: "Sequence[JobConfig]", output: Format, screen: "Screen", *, sort: bool, fold: bool
 ) -> tuple[str, bool]:
     """The statuses of jobs to show, and whether all of their state could be read.
 
@@ -103,8 +103,4 @@ def _statuses(
         found = folded(found, {job.name: job.part_of for job in jobs})
     if output is Format.JSON:
         return "\n".join(dump(status_document(each)) for each in found), known
-    return status_text(sorted(found, key=attention) if sort else found, color=color), known
-
-
-def _colors(shown: Common) -> bool:
-    return shown.color and sys.stdout.isatty()
+    return status_text(sorted(found, key=attention) if sort else found, screen), known

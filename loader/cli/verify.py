@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
-from loader.cli.common import note, of_job, reporter, say, tally, wholes, worst
+from loader.cli.common import Common, note, of_job, reporter, say, tally, tell, wholes, worst
+from loader.cli.help import Command, Group
 from loader.cli.options import (
     Apart,
     Every,
@@ -50,7 +51,7 @@ def verify(
     from loader.jobs import verify as reconcile
     from loader.jobs.shared_scan import SharedScan
     from loader.jobs.sums import verdict_of
-    from loader.report.documents import dump, verify_document
+    from loader.report.documents import verify_document
     from loader.report.text import verify_text
 
     config, named = context.obj.chosen(jobs, every=every)
@@ -58,20 +59,21 @@ def verify(
 
     def one(job: "JobConfig") -> "tuple[int, str, reconcile.Verdict]":
         with reporter(job, progress, context.obj, "verifying") as shows:
-            verdict = reconcile.verify(
-                config, job, sample=sample, repair=repair, show=show, heard=shows.count, scan=scan
-            )
+            verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows, scan=scan)
         if verdict.refused:
             note(f"warning: {verdict.refused}")
         return (Exit.OK, "ok", verdict) if verdict.is_equal else (Exit.REJECTS, "different", verdict)
 
-    def tell(name: str, verdicts: "Sequence[reconcile.Verdict]", parts: "Parts | None") -> None:
-        verdict = verdict_of(name, verdicts, show) if parts else verdicts[0]
-        text = verify_text(verdict, expires=name in expiring, parts=parts)
-        say(dump(verify_document(verdict, parts)) if output is Format.JSON else text)
+    def show_one(name: str, verdicts: "Sequence[reconcile.Verdict]", parts: "Parts | None", error: str) -> None:
+        verdict = verdict_of(name, verdicts, show) if parts else verdicts[0] if verdicts else reconcile.Verdict(name)
+        if output is Format.JSON:
+            tell(verify_document(verdict, parts, error))
+        else:
+            screen = context.obj.screen
+            say(verify_text(verdict, expires=name in expiring, parts=parts, screen=screen), screen)
 
     expiring = {job.part_of or job.name for job in named if job.ttl is not None}
-    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
+    _each(context.obj, named, one, show_one, wholes(named, jobs, apart=parts), output)
 
 
 def prune(
@@ -80,6 +82,7 @@ def prune(
     *,
     every: Every = False,
     max_delete: MaxDelete = "5%",
+    progress: Progress = Show.AUTO,
     dry_run: Annotated[bool, option("--dry-run", "-n", help="Count, delete nothing.")] = False,
     parts: Apart = False,
     output: Output = Format.TEXT,
@@ -88,7 +91,7 @@ def prune(
     from loader.jobs import prune as prune_module
     from loader.jobs.shared_scan import SharedScan
     from loader.jobs.sums import pruned_of
-    from loader.report.documents import dump, prune_document
+    from loader.report.documents import prune_document
     from loader.report.text import prune_text
 
     config, named = context.obj.chosen(jobs, every=every)
@@ -96,59 +99,69 @@ def prune(
 
     def one(job: "JobConfig") -> "tuple[int, str, prune_module.Pruned]":
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
-        prune_module.prune(config, job, pruned, max_delete=percent(max_delete), scan=scan)
+        with reporter(job, progress, context.obj, "pruning") as shows:
+            prune_module.prune(config, job, pruned, max_delete=percent(max_delete), scan=scan, heard=shows)
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
         return (Exit.FAILED, "refused", pruned) if pruned.refused and not dry_run else (Exit.OK, "ok", pruned)
 
-    def tell(name: str, each: "Sequence[prune_module.Pruned]", parts: "Parts | None") -> None:
-        pruned = pruned_of(name, each) if parts else each[0]
-        say(dump(prune_document(pruned, parts)) if output is Format.JSON else prune_text(pruned, parts))
+    def show_one(name: str, each: "Sequence[prune_module.Pruned]", parts: "Parts | None", error: str) -> None:
+        pruned = pruned_of(name, each) if parts else each[0] if each else prune_module.Pruned(name, dry_run=dry_run)
+        if output is Format.JSON:
+            tell(prune_document(pruned, parts, error))
+        else:
+            say(prune_text(pruned, parts))
 
-    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
+    _each(context.obj, named, one, show_one, wholes(named, jobs, apart=parts), output)
 
 
 def _each(
+    shown: Common,
     jobs: "Sequence[JobConfig]",
     one: "Callable[[JobConfig], tuple[int, str, T]]",
-    tell: "Callable[[str, Sequence[T], Parts | None], None]",
+    show: "Callable[[str, Sequence[T], Parts | None, str], None]",
     whole: Mapping[str, str],
     output: Format,
 ) -> NoReturn:
-    """Do the same for each job, which returns its exit code, state and result, and tell the result.
+    """Do the same for each job, which returns its exit code, state and result, and show the result.
 
-    The failure of one does not stop the others, and has no result; those of parts are told as one.
+    The failure of one does not stop the others. As JSON it has a document too, from its error and no result; those of
+    parts are shown as one.
     """
     from loader.report.parts import Gathered
 
     codes, gathered = list[int](), Gathered[T]([job.name for job in jobs], whole)
     for job in jobs:
         result: T | None = None
+        failure = ""
         try:
             code, end, result = one(job)
         except Stopped:
             for name, results, parts in (*gathered.add(job.name, "stopped", None), *gathered.rest()):
                 if results:
-                    tell(name, results, parts)
-            tally(gathered.ends, gathered.jobs, output)
+                    show(name, results, parts, "")
+            tally(gathered.ends, gathered.jobs, output, shown)
             raise
         except LoaderError as error:
             note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
-            code, end = error.exit_code, "failed"
+            code, end, failure = error.exit_code, "failed", str(error)
         codes.append(code)
         for name, results, parts in gathered.add(job.name, end, result):
-            if results or parts:
-                tell(name, results, parts)
-    tally(gathered.ends, gathered.jobs, output)
+            if results or parts or output is Format.JSON:
+                show(name, results, parts, "" if parts else failure)
+    tally(gathered.ends, gathered.jobs, output, shown)
     raise typer.Exit(worst(codes))
 
 
 rejects = typer.Typer(
-    help="Show, retry or forget rows that could not be written.", no_args_is_help=True, rich_markup_mode=None
+    cls=Group,
+    help="Show, retry or forget rows that could not be written.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
-@rejects.command("list")
+@rejects.command("list", cls=Command)
 def rejects_list(
     context: typer.Context,
     job: JobArgument,
@@ -159,7 +172,7 @@ def rejects_list(
     """Show the rejected rows of a job: key, time, attempts, reason."""
     from loader.jobs.rejects import commands_of
     from loader.redis.client import RedisClient
-    from loader.report.documents import dump, rejects_document
+    from loader.report.documents import rejects_document
     from loader.report.text import rejects_text
     from loader.state.rejects import Rejects
 
@@ -167,12 +180,13 @@ def rejects_list(
     with RedisClient(config.target) as target:
         entries = sorted(Rejects(target, named.name).all(), key=lambda entry: (entry.last, entry.key))
     commands = commands_of(config, named, [entry.key for entry in entries]) if values else {}
-    form = rejects_document if output is Format.JSON else rejects_text
-    shown = form(named.name, entries, commands)
-    say(shown if isinstance(shown, str) else dump(shown))
+    if output is Format.JSON:
+        tell(rejects_document(named.name, entries, commands))
+    else:
+        say(rejects_text(named.name, entries, commands))
 
 
-@rejects.command("retry")
+@rejects.command("retry", cls=Command)
 def rejects_retry(
     context: typer.Context,
     jobs: JobNames = None,
@@ -182,9 +196,10 @@ def rejects_retry(
     output: Output = Format.TEXT,
 ) -> None:
     """Load the rejected rows again."""
+    from loader.jobs.rejects import Retried
     from loader.jobs.rejects import retry as retry_all
     from loader.jobs.sums import retried_of
-    from loader.report.documents import dump, retry_document
+    from loader.report.documents import retry_document
     from loader.report.text import retry_text
 
     config, named = context.obj.chosen(jobs, every=every)
@@ -194,17 +209,21 @@ def rejects_retry(
         left = retried.rejects or retried.nameless
         return (Exit.REJECTS, "rejects", retried) if left else (Exit.OK, "ok", retried)
 
-    def tell(name: str, each: "Sequence[Retried]", parts: "Parts | None") -> None:
-        retried = retried_of(name, each) if parts else each[0]
-        say(dump(retry_document(retried, parts)) if output is Format.JSON else retry_text(retried, parts))
+    def show_one(name: str, each: "Sequence[Retried]", parts: "Parts | None", error: str) -> None:
+        retried = retried_of(name, each) if parts else each[0] if each else Retried(name)
+        if output is Format.JSON:
+            tell(retry_document(retried, parts, error))
+        else:
+            say(retry_text(retried, parts))
 
-    _each(named, one, tell, wholes(named, jobs, apart=parts), output)
+    _each(context.obj, named, one, show_one, wholes(named, jobs, apart=parts), output)
 
 
-@rejects.command("purge")
-def rejects_purge(context: typer.Context, job: JobArgument) -> None:
+@rejects.command("purge", cls=Command)
+def rejects_purge(context: typer.Context, job: JobArgument, *, output: Output = Format.TEXT) -> None:
     """Forget the rejected rows."""
     from loader.redis.client import RedisClient
+    from loader.report.documents import purge_document
     from loader.state.claim import Claims, claim_of
     from loader.state.rejects import Rejects
 
@@ -212,4 +231,7 @@ def rejects_purge(context: typer.Context, job: JobArgument) -> None:
     with RedisClient(config.target) as target:
         Claims(target, named.name).check(claim_of(config.source_of(named), named))
         count = Rejects(target, named.name).clear()
-    say(f"{named.name}: {count:,} forgotten")
+    if output is Format.JSON:
+        tell(purge_document(named.name, count))
+    else:
+        say(f"{named.name}: {count:,} forgotten")

@@ -5,15 +5,14 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
-from textwrap import wrap
 from typing import Any, TypeVar
 
 from loader.errors import LoaderError
 from loader.model import SKEW
 from loader.records import dataclass
+from loader.report.screen import PIPE, Screen, width_of
 from loader.words import counted
 
-WIDTH = 80  # columns of a terminal
 INDENT = " " * 8
 HEADINGS = {"mysql": "MySQL", "redis": "Redis"}
 
@@ -71,6 +70,8 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
         except LoaderError as error:
             refused = error.kind.is_refusal and not error.fix  # facts that the account may not read need not be wrong
             found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
+            if error.kind.is_unreachable:
+                found = [replace(each, lacking=str(error)) for each in found]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
         for each in found:
@@ -114,41 +115,36 @@ def doctor_document(findings: Sequence[Finding]) -> dict[str, Any]:
     return {"schema": "loader.doctor/v1", "status": worst_of(findings).value, "checks": checks}
 
 
-def finding_text(finding: Finding, before: Finding | None) -> str:
-    """A finding for people, on lines that fit a terminal; with a heading if the previous one is of another side."""
+def finding_text(finding: Finding, before: Finding | None, screen: Screen = PIPE) -> str:
+    """A finding for people, on lines that fit; with a heading if the previous one is of another side."""
     side, _, name = finding.check.partition(".")
     lines = []
     if before is None or (side, finding.job) != (before.check.partition(".")[0], before.job):
         lines += [*([] if before is None else [""]), f"job {finding.job}" if finding.job else HEADINGS.get(side, side)]
-    lines += wrap(
-        f"{name}: {finding.seen}",
-        WIDTH,
-        initial_indent=f"  {finding.level:4}  ",
-        subsequent_indent=INDENT + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    level = screen.state(finding.level) + " " * (4 - len(finding.level))
+    lines.append(screen.fold(f"  {level}  {name}: {finding.seen}", len(INDENT) + 2))
     if finding.fix:
-        lines += _folded(finding.fix)
+        lines += _folded(finding.fix, screen.width)
     return "\n".join(lines)
 
 
-def summary_text(findings: Sequence[Finding]) -> str:
+def summary_text(findings: Sequence[Finding], screen: Screen = PIPE) -> str:
     """All findings in a line."""
     made = [finding.level for finding in findings if not finding.lacking]
     lacking = f", {len(findings) - len(made):,} not made" if len(made) < len(findings) else ""
     return (
-        f"\n{worst_of(findings)}: {counted(len(findings), 'check')},"
+        f"\n{screen.state(worst_of(findings))}: {counted(len(findings), 'check')},"
         f" {counted(made.count(Level.WARN), 'warning')}, {made.count(Level.FAIL)} failed{lacking}"
     )
 
 
-def _folded(fix: str) -> Iterator[str]:
+def _folded(fix: str, width: int | None) -> Iterator[str]:
     """The fix, on lines that can be copied: shell commands continue after a backslash, SQL and YAML at any space."""
     end = " \\" if fix.startswith(("redis-cli ", "loader ", "mysql ")) else ""
     line = INDENT + "fix:"
     for word in re.findall(r"""(?:'[^']*'|"[^"]*"|`[^`]*`|[^\s'"`])+|\S""", fix):
-        if len(line) + 1 + len(word) + len(end) > WIDTH and line.strip() != "fix:":
+        is_full = width is not None and width_of(f"{line} {word}{end}") > width
+        if is_full and line.strip() not in {"fix:", ""}:
             yield line + end
             line = INDENT + "    "
         line += f" {word}"

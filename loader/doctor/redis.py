@@ -233,8 +233,10 @@ def _cluster(patient: RedisProbe) -> Iterator[Finding]:
     elif found["state"] is ClusterState.OK and found["slots"] == SLOTS:
         yield ok(seen)
     else:
-        word = "check" if found["slots"] == SLOTS else "fix"
-        yield fail(seen, _cluster_command(patient, word, node))
+        away = any(master["keys"] is None for master in found["masters"])  # fix would give its slots to others
+        word = "check" if away or found["slots"] == SLOTS else "fix"
+        why = f": {found['why']}" if "why" in found else ""
+        yield fail(f"{seen}{why}", _cluster_command(patient, word, node))
 
 
 def _replicas(patient: RedisProbe) -> Iterator[Finding]:

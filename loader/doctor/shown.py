@@ -3,10 +3,10 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from textwrap import wrap
 
-from loader.doctor.findings import INDENT, WIDTH, Finding, Level, finding_text, summary_text, worst_of
+from loader.doctor.findings import INDENT, Finding, Level, finding_text, summary_text, worst_of
 from loader.records import dataclass
+from loader.report.screen import Screen
 from loader.words import counted, nouns
 
 NAMED = 3  # jobs of one finding
@@ -23,7 +23,9 @@ class Alike:
     same: bool = True
 
 
-def tell_findings(findings: Iterable[Finding], say: Callable[[str], None], *, everything: bool) -> Level:
+def tell_findings(
+    findings: Iterable[Finding], say: Callable[[str], None], screen: Screen, *, everything: bool
+) -> Level:
     """Say each finding as it comes, and the summary; return the worst level.
 
     Without `everything` those that are ok are counted, and those of jobs told at the end, together if they are alike.
@@ -36,18 +38,18 @@ def tell_findings(findings: Iterable[Finding], say: Callable[[str], None], *, ev
         if finding.lacking:
             continue
         if everything or not (finding.job or finding.level is Level.OK):
-            say(finding_text(finding, before))
+            say(finding_text(finding, before, screen))
             before = finding
         elif finding.level is not Level.OK:
             of_jobs.append(finding)
-    for text in _job_texts(_together(of_jobs), is_first=before is None):
+    for text in _job_texts(_together(of_jobs), screen, is_first=before is None):
         say(text)
     right = sum(finding.level is Level.OK for finding in seen)
     rest = [_right_text(right)] if right and not everything else []
     rest += _lacking_texts(seen)
     if rest:
         say(("\n" if before or of_jobs else "") + "\n".join(rest))
-    say(summary_text(seen))
+    say(summary_text(seen, screen))
     return worst_of(seen)
 
 
@@ -61,22 +63,22 @@ def _lacking_texts(findings: Iterable[Finding]) -> list[str]:
     return [f"{counted(count, 'check')} not made: {reason}" for reason, count in reasons.items()]
 
 
-def _job_texts(found: Iterable[Alike], *, is_first: bool) -> Iterator[str]:
+def _job_texts(found: Iterable[Alike], screen: Screen, *, is_first: bool) -> Iterator[str]:
     """What is wrong with jobs, each with a heading that names them unless it is that of the one before."""
     jobs: Sequence[str] = ()
     for each in found:
         if each.jobs != jobs:
-            yield ("" if is_first else "\n") + _heading(each.jobs)
+            yield ("" if is_first else "\n") + _heading(each.jobs, screen)
         jobs, is_first = each.jobs, False
-        yield finding_text(each.finding, each.finding)
+        yield finding_text(each.finding, each.finding, screen)
         if not each.same:
-            yield f"{INDENT}of the first; the others differ in names or numbers: see --all"
+            yield screen.fold(f"{INDENT}of the first; the others differ in names or numbers: see --all")
 
 
-def _heading(jobs: Sequence[str]) -> str:
+def _heading(jobs: Sequence[str], screen: Screen) -> str:
     more = len(jobs) - NAMED
     text = f"{nouns(len(jobs), 'job')} {', '.join(jobs[:NAMED])}{f' and {more:,} more' if more > 0 else ''}"
-    return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+    return screen.fold(text, 2)
 
 
 def _together(findings: Sequence[Finding]) -> Iterator[Alike]:

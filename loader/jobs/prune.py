@@ -6,6 +6,7 @@ from dataclasses import field
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.jobs.editor import HashEditor
+from loader.jobs.heard import NOBODY, Heard
 from loader.jobs.keyspace import Keyspace
 from loader.jobs.orphans import Unsure, extras, have
 from loader.jobs.rows import JobRows
@@ -43,11 +44,13 @@ def prune(
     run: str = "",
     within: JobContext | None = None,
     scan: SharedScan | None = None,
+    heard: Heard = NOBODY,
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
     The result is counted into `done` as it progresses; `run` is the id of the run that it is part of, in whose context,
-    under the same lock, it works. The keys in Redis may come from a `scan` for several jobs.
+    under the same lock, it works. The keys in Redis may come from a `scan` for several jobs. `heard` is told how far it
+    is.
     """
     refuse_shared(settings, job)
     with JobSession(
@@ -57,7 +60,8 @@ def prune(
         made, scanned, moved = SlotChecksums(), SlotChecksums(), set[int]()
         shared = scan.of(session) if scan else None
         found = shared if shared and shared.is_listed else None
-        rows.tally(made)
+        heard.expect(session.plan.expected, session.throttle)
+        rows.tally(made, heard)
         if found:
             scanned, done.keys = found.sums(), sum(map(session.lookup.owns, found.reached))
         for page in () if found else keyspace.scan(moved):
@@ -65,6 +69,7 @@ def prune(
                 scanned, done.keys = SlotChecksums(), 0
                 continue
             scanned.add(page.keys)
+            heard.count(done.keys, "key")
             done.keys += sum(map(session.lookup.owns, page.reached()))
         slots = moved.union(made.differing(scanned))
         for orphans in extras(rows, keyspace, slots) if slots else ():

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from loader.jobs.heard import NOBODY, Heard
 from loader.jobs.session import JobSession
 from loader.model import Batch, Reject
 from loader.mysql.chunker import chunk_ranges
@@ -65,14 +66,16 @@ class JobRows:
 
         return self.session.with_retry(attempt)
 
-    def tally(self, tally: SlotChecksums) -> None:
+    def tally(self, tally: SlotChecksums, heard: Heard = NOBODY) -> None:
         """Add the keys of the current rows; those of a chunk again if it has to be read again."""
-        plan = self._keys_only
+        plan, count = self._keys_only, 0
         for chunk in chunk_ranges(plan, plan.job.chunk_rows, self.session.fetch):
             statement = plan.select(chunk)
-            self.session.with_retry(
+            encoder = self.session.with_retry(
                 lambda: self.session.transfer(_KeyCounter(self._target, tally), statement, plan)  # noqa: B023
             )
+            count += encoder.rows
+            heard.count(count)
 
     def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
         """The keys without a current row; before a deletion because of it, MySQL must have `counted` the rows."""

@@ -1,6 +1,7 @@
 """The status of a job, from its history, its lock, its schedule and its rejects. MySQL is not contacted."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 UNKNOWN: float | None = 0.0  # since when a schedule is paused if that cannot be read
 WELL, CALM = 3, 4  # of `attention`: nothing went wrong, nobody needs to look
+JUDGED = 20  # runs, among which the last one that tells how a job is
 OVERDUE = 300  # seconds after a slot in which a run may succeed before the job counts as late
 
 
@@ -66,11 +68,12 @@ class FollowState:
 class JobStatus:
     """One job at one moment; times are seconds since 1970.
 
-    `late` is told beside a `state` of another name too. A job is late if its last success is older than its `max_age`,
-    and so is what it was followed to, or, without one, a slot has passed without a success; and if its last success is
-    in the future by the target's clock, `ahead` by as many seconds: its age is unknown. Of a job whose name is another
-    config's `foreign` says how it differs: its runs fail. A success of another statement than its config has now, or of
-    other fields, is `former`. `unread` tells what of its state no loader has written, and the fix.
+    `late` is told beside a `state` of another name too, but not of a paused job. A job is late if its last success
+    is older than its `max_age`, and so is what it was followed to, or, without one, a slot has passed without a
+    success; and if its last success is in the future by the target's clock, `ahead` by as many seconds: its age is
+    unknown. Of a job whose name is another config's `foreign` says how it differs: its runs fail. A success of
+    another statement than its config has now, or of other fields, is `former`. `unread` tells what of its state no
+    loader has written, and the fix.
     """
 
     job: str
@@ -120,9 +123,9 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
     held: tuple[Holder, ...] = read(lambda: holders(target, job.name), ())
     position = None if foreign else read(lambda: position_of(target, job.name), None)
     follow = FollowState(position, any(each.yields for each in held)) if position else None
-    late = is_late(job, last, success, now, former, follow.lag(now) if follow else None)
     paused = read(ScheduleState(target, job.name).paused, UNKNOWN)
-    ended = JobState.UNKNOWN if unknown else _state(last, late=late)
+    late = paused is None and is_late(job, last, success, now, former, follow.lag(now) if follow else None)
+    ended = JobState.UNKNOWN if unknown else _state(_judged(job, history, last), late=late)
     state = JobState.RUNNING if held else JobState.PAUSED if paused is not None else ended
     mark = read(lambda: watermark(target, job), None)
     rejects = read(Rejects(target, job.name).count, 0)
@@ -134,7 +137,7 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
         holders=held,
         last=last,
         success=success,
-        due=next_time(job.schedule, now) if job.schedule else None,
+        due=next_time(job.schedule, now) if job.schedule and paused is None else None,
         watermark=mark,
         rejects=rejects,
         paused=paused,
@@ -144,6 +147,16 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
         unread=tuple(unread),
         follow=follow,
     )
+
+
+def _judged(job: JobConfig, history: History, last: RunRecord | None) -> RunRecord | None:
+    """The run whose end is the state of a job: of one that runs by itself, not one by hand that did not end well."""
+    if last is None or last.slot is not None or last.status.is_success or not (job.schedule or job.follow):
+        return last
+    with suppress(StateError):
+        earlier = history.last(JUDGED)
+        return next((each for each in earlier if each.slot is not None or each.status.is_success), last)
+    return last
 
 
 def job_statuses(target: RedisClient, settings: Config, jobs: Sequence[JobConfig]) -> list[JobStatus]:

@@ -7,7 +7,7 @@ again after a pause, and count if they persist: a row may change meanwhile.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import field, replace
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.jobs import recheck
 from loader.jobs.editor import HashEditor
+from loader.jobs.heard import NOBODY, Heard
 from loader.jobs.keyspace import Keyspace
 from loader.jobs.orphans import Unsure, extras, have
 from loader.jobs.prune import MAX_DELETE, Pruned, delete
@@ -32,8 +33,6 @@ from loader.wire.codec import SlotChecksums
 from loader.words import counted
 
 FEW = 10  # hashes that `repair` may delete even if they are a larger share
-
-Heard = Callable[[int], None]
 
 
 class DifferenceKind(StrEnum):
@@ -122,7 +121,7 @@ class Verify:
         for statement in statements:
             count, suspects, rejects = self._rows.compare(statement, lambda: _Suspects(self._session), self._present)
             self.verdict.rows += count
-            self._heard(self.verdict.rows)
+            self._heard.count(self.verdict.rows)
             self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])
             self._again(1, suspects.keys)
             self._conclude([self._settled(each) for each in suspects.odd])
@@ -136,11 +135,14 @@ class Verify:
     def keys(self) -> None:
         """Find the hashes without a row."""
         scanned, moved = self._found.sums() if self._found else SlotChecksums(), set[int]()
+        count = 0
         for page in () if self._found else self._keyspace.scan(moved):
             if page:
                 scanned.add(page.keys)
             else:
-                scanned = SlotChecksums()
+                scanned, count = SlotChecksums(), 0
+            count += len(page.keys) if page else 0
+            self._heard.count(count, "key")
         slots = moved.union(self._present.differing(scanned))
         if not slots:
             return
@@ -245,20 +247,21 @@ def verify(
     sample: int | None = None,
     repair: bool = False,
     show: int = 0,
-    heard: Heard = lambda _: None,
+    heard: Heard = NOBODY,
     scan: SharedScan | None = None,
 ) -> Verdict:
     """Compare all rows of a job with all its hashes, or about `sample` of each; with `repair`, repair differences.
 
     A sample is empty only if the job has neither rows nor hashes.
 
-    The first `show` differences are kept for the reader; `heard` is told how many rows have been compared. The keys in
+    The first `show` differences are kept for the reader; `heard` is told how far it is. The keys in
     Redis may come from a `scan` for several jobs.
     """
     refuse_shared(settings, job)
     with JobSession(settings, job, new_id() if repair else "", pool=scan.pool if scan else None) as session:
         if repair:
             void_baseline(session)
+        heard.expect(session.plan.expected if sample is None else None, session.throttle)
         audit = Verify(session, repair=repair, show=show, heard=heard, scan=None if sample else scan)
         if sample is None:
             audit.rows(

@@ -192,8 +192,11 @@ def time_zone(connection: Connection) -> str:
     return connection.zone
 
 
-def result(connection: Connection, sql: str, job: str) -> Table:
-    """The columns of a statement's result, with their types; a `PlanError` if MySQL refuses it."""
+def result(connection: Connection, sql: str, job: str, option: str = "") -> Table:
+    """The columns of a statement's result, with their types; a `PlanError` if MySQL refuses it.
+
+    That names the option of the command line if the statement is fine without it.
+    """
     try:
         with connection.cursor() as cursor:
             cursor.execute(sql)
@@ -204,7 +207,10 @@ def result(connection: Connection, sql: str, job: str) -> Table:
         failure = connection.failure(error, "query refused")
         if failure.kind is not Kind.VANISHED and (failure.transient or failure.kind.is_refusal):
             raise failure from error
-        message = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query: {text_of(error)}"
+        at = f"{option}: MySQL refuses it"
+        if not option:
+            at = f"job {job!r}: MySQL refuses its SELECT, see its fields and where or query"
+        message = f"{at}: {text_of(error)}"
         raise _misfit(message, failure.kind) from error
 
 

@@ -4,6 +4,7 @@ See https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html and
 https://mariadb.com/kb/en/mariadb-error-code-reference/: the servers have their own numbers for some cases.
 """
 
+import re
 from collections.abc import Mapping
 
 from loader.errors import Kind
@@ -56,7 +57,7 @@ ADVICE = {
     1203: "or run fewer jobs, or fewer --workers, at the same time",
     1226: "or run fewer jobs, or fewer --workers, at the same time",
     1969: "see chunk_rows, and max_statement_time of the loader's account",
-    2003: "see source.url, and whether the server runs",
+    2003: "see whether the server runs, and source.url",
     2026: "see source.tls",
     2059: CHANGED,
     3024: "see chunk_rows, and max_execution_time",
@@ -64,6 +65,11 @@ ADVICE = {
     3955: "once source.password is the right one",
     4150: "once source.password is the right one",
 }
+
+
+# PyMySQL's words around the reason that the system gives.
+REASON = r"\1"
+UNREACHED = re.compile(r"^Can't connect to MySQL server on '[^']*' \((?:\[Errno -?\d+\] )?(.*)\)$")
 
 
 def kind_of(code: int | None) -> Kind:
@@ -104,5 +110,6 @@ def code_of(error: BaseException | None) -> int | None:
 def text_of(error: BaseException | None) -> str:
     """An error's text, on one line."""
     if isinstance(error, MySQLError) and len(error.args) > 1:
-        return f"{' '.join(str(error.args[1]).split())} ({error.args[0]})"
+        code, text = error.args[:2]
+        return f"{UNREACHED.sub(REASON, ' '.join(str(text).split()))} ({code})"
     return str(error) or type(error).__name__

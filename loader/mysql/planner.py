@@ -109,7 +109,7 @@ def _layout(job: JobConfig, table: Table, parts: KeyParts, cells: _SelectList) -
 def _conditions(job: JobConfig, where: str | None) -> list[str]:
     """The conditions that are SQL of the job, or of the run."""
     try:
-        narrowing = where and one_statement(where)
+        narrowing = None if where is None else one_statement(where)
     except ValueError as error:
         raise ConfigError(f"--where: {error}") from None
     conditions = [f"({text}\n)" for text in (job.where, narrowing) if text]  # the text may end in a comment

@@ -353,8 +353,11 @@ def read_plan(source: Connection, job: JobConfig, options: Options) -> tuple[Tab
         _check_seen(source, job, table, failed=True)
         raise
     _check_seen(source, job, table, failed=False)
+    if options.where is not None:
+        catalog.result(source, make_plan(job, table).first(0), job.name)
     if table.withheld or job.query or job.where or options.narrowed or isinstance(job.fields, dict):
-        catalog.result(source, plan.first(0), job.name)  # all columns by their names were accepted with the table
+        option = "--where" if options.where is not None else ""
+        catalog.result(source, plan.first(0), job.name, option)  # columns by their names were accepted with the table
     return table, plan
 
 

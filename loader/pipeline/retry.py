@@ -54,7 +54,7 @@ def retry_transient(
         started = time.monotonic()
         try:
             with limit.trying(silence, give_up):
-                return action()
+                done = action()
         except LoaderError as error:
             attempt += 1
             pause = pause_after(attempt)
@@ -73,4 +73,9 @@ def retry_transient(
                 raise
             if notify and chunk:
                 notify(Waiting(chunk, attempt, pause, str(error), error.node))
+            else:
+                throttle.trouble = str(error)
+        else:
+            throttle.trouble = ""
+            return done
         throttle.sleep(pause, "lock" if throttle.lapsed() else "retry")

@@ -109,7 +109,7 @@ def _transfer(context: JobContext, options: Options, listener: RunListener, run:
         except LoaderError:
             _tell(state.notes, listener)
             raise
-        listener.expect(state.plan.expected, context.throttle)
+        listener.expect(None if state.resumed else state.plan.expected, context.throttle)  # an estimate of all rows
         _tell(state.notes, listener)
         run.resumed, run.full = state.resumed, state.is_full
         run.rejected, run.rejects = state.earlier  # a row that is not in Redis is reported until it is

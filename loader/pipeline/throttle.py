@@ -55,6 +55,7 @@ class Throttle:
 
     def __init__(self, rate: int | None = None, halt: StopRequest | None = None) -> None:
         self.busy = ""  # why no chunk may begin for now; set and cleared by the run
+        self.trouble = ""  # why something other than a chunk is tried again
         self.lock: HeldLock = NoLock()  # that the run has to hold to write
         self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth retrying
         self.rows = 0  # rows that passed `pace`, including those of unfinished chunks
@@ -70,8 +71,10 @@ class Throttle:
     def reason(self) -> str:
         """Why workers wait now; empty if they do not."""
         now = time.monotonic()
-        if waits := self.busy or self.lapsed():
-            return str(waits)
+        lapsed = self.lapsed()
+        lapse = str(lapsed) if lapsed and lapsed.transient else ""  # else it is over, and not waited for
+        if waits := self.busy or lapse or self.trouble:
+            return waits
         if self._slow[1] > now:
             return self._slow[0]
         return f"--rate {self._rate}" if self._free > now else ""

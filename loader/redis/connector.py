@@ -13,7 +13,7 @@ from loader.net.probe import overhear, speaks_tls, wants_certificate
 from loader.net.tls import UNSHOWN, client_context
 from loader.redis.connections import TcpConnection, TlsConnection, UnixConnection
 from loader.redis.driver import NoBackoff, Retry, exceptions
-from loader.redis.errors import ANSWERED, ENCRYPTED, error_text
+from loader.redis.errors import ANSWERED, ENCRYPTED, error_text, reason_of
 from loader.redis.topology import Topology
 
 CONNECT = 5.0  # seconds in which a TCP connection must be established
@@ -72,17 +72,15 @@ class Connector:
             return failure
         by, dialled = self._topology.announcers.get(node), self._dialled(node)
         message = (
-            f"redis {node} (announced by {by}): cannot connect: {error_text(error).removesuffix('.')}:"
-            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or target.addresses,"
-            " or whether it runs"
+            f"redis {node} (announced by {by}): cannot connect: {reason_of(error)}: see whether it runs, or"
+            " cluster-announce-ip (or -hostname) of that node, which has to work from here, or target.addresses"
         )
         if by is None or node in self._topology.seeds or node in self._topology.reached:
-            message = f"{failure}: see target.url (rediss:// for TLS), and whether the server runs"
+            message = f"{failure}: see whether the server runs, and target.url (rediss:// for TLS)"
         if dialled != node:
-            reason = error_text(error).removesuffix(".")
             message = (
-                f"redis {node} (reached at {dialled} by target.addresses): cannot connect: {reason}:"
-                " see target.addresses, and whether the server runs"
+                f"redis {node} (reached at {dialled} by target.addresses): cannot connect: {reason_of(error)}:"
+                " see whether the server runs, and target.addresses"
             )
         unreached = TargetError(message, kind=Kind.UNAVAILABLE)
         unreached.node, unreached.waited = str(node), failure.waited

@@ -36,6 +36,7 @@ PROTOCOL = "ERR Protocol error"  # the bytes were too many or malformed: the con
 UNKNOWN = ("ERR unknown", "ERR Unknown")  # a command that this server does not have, or has renamed
 NAMELY = re.compile(r"ERR [Uu]nknown (?:sub)?command ['`]([A-Za-z|]+)['`]")  # what follows may be a row
 UNKNOWN_IN_SCRIPT = re.compile("Unknown (?:Redis )?command called from")  # Valkey leaves the name out
+UNREACHED = re.compile(r"^Error (?:-?\d+|UNKNOWN) connecting to \S+ ")  # redis-py's words before the reason
 UNNAME = "remove from redis.conf: rename-command"
 RENAMED = "it is disabled or renamed there (see rename-command in redis.conf), but the loader needs it"
 
@@ -45,7 +46,13 @@ def error_text(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "a reply does not fit into this machine's memory, or the server is broken"
     code = getattr(error, "status_code", None)
-    return f"{code} {error}" if code else str(error).strip() or type(error).__name__
+    text = f"{code} {error}" if code else str(error).strip() or type(error).__name__
+    return UNREACHED.sub("cannot connect: ", text)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a node could not be connected to, as the system says it."""
+    return error_text(error).removeprefix("cannot connect: ").removesuffix(".")
 
 
 def failure_of(error: Exception | str, node: Node, *, reached: bool) -> TargetError:

@@ -105,6 +105,7 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
     """The JSON document `loader.cluster/v1`: each master with its slots, keys (null: no answer) and replicas.
 
     If slots are being moved, the state is `moving` at best, and they are listed; their receivers count as masters.
+    `slots` are those of masters that answer. If the state is `fail`, `why` says why.
     """
     ranges = target.topology.ranges() if target.cluster else [(0, SLOTS - 1, [target.topology.seeds[0]])]
     masters: dict[Node, dict[str, Any]] = {}
@@ -114,23 +115,24 @@ def describe_cluster(target: RedisClient) -> dict[str, Any]:
     under_way = moves(target, masters)
     for move in under_way:
         masters.setdefault(move.taker, {"node": str(move.taker), "slots": 0, "keys": None, "replicas": 0})
-    state = (ClusterState.MOVING if under_way else ClusterState.OK) if masters else ClusterState.FAIL
+    why = [] if masters else ["no node has slots"]
     for node, entry in masters.items():
         try:
             entry["keys"] = target.command(node, "DBSIZE")
             # CLUSTER SLOTS omits a replica that has received nothing yet.
             entry["replicas"] = int(info_of(target.command(node, "INFO", "replication")).get("connected_slaves", 0))
             if target.cluster and b"cluster_state:ok" not in target.command(node, "CLUSTER", "INFO"):
-                state = ClusterState.FAIL
+                why.append(f"{node} has cluster_state:fail")
         except TargetError as error:
             if not error.transient:
                 raise
-            state = ClusterState.FAIL
+            why.append(f"{node} does not answer")
+    well = ClusterState.MOVING if under_way else ClusterState.OK
     document = {
         "schema": "loader.cluster/v1",
-        "state": state,
-        "slots": sum(entry["slots"] for entry in masters.values()),
+        "state": ClusterState.FAIL if why else well,
+        "slots": sum(entry["slots"] for entry in masters.values() if entry["keys"] is not None),
         "masters": sorted(masters.values(), key=lambda entry: str(entry["node"])),
     }
     moving = [{"slot": move.slot, "from": str(move.giver), "to": str(move.taker)} for move in under_way]
-    return document | ({"moving": moving} if moving else {})
+    return document | ({"moving": moving} if moving else {}) | ({"why": "; ".join(why)} if why else {})

@@ -9,8 +9,10 @@ from loader.config.parsers import plain
 from loader.formats import compact_span
 from loader.model import FollowBegan, FollowEnded, FollowProgress, Notice, RunEnded, RunEvent
 from loader.pipeline.throttle import Throttle
+from loader.report.line import LiveLine
 from loader.report.log import Log
 from loader.report.progress import LINE_EVERY, Reporter
+from loader.report.screen import fold
 
 BEHIND = 10.0  # seconds of lag after which it is worth a line that it is caught up
 
@@ -26,7 +28,8 @@ class FollowReporter:
         self._log_style = log
         self._pass: Reporter | None = None
         self._logger: Any = None
-        self._bar: Any = None
+        self._bar: LiveLine | None = None
+        self._name = self._note = ""  # of the line: the jobs, and all of it
         self._said = self._shown = time.monotonic()
         self._last = FollowProgress()  # what the last line told
         self._drawn = FollowProgress()  # what the terminal showed last
@@ -84,21 +87,8 @@ class FollowReporter:
         if self._style == "log":
             self._log.info("following begins", position=event.position)
         elif self._style == "bar":
-            self._start_line(", ".join(event.jobs))
-
-    def _start_line(self, jobs: str) -> None:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn
-
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True, no_color=not self._log_style.color),
-            transient=True,
-        )
-        self._task = self._bar.add_task(plain(jobs), total=None, note="")
-        self._bar.start()
+            self._name = self._note = plain(", ".join(event.jobs))
+            self._bar = LiveLine(lambda width: fold(self._note, width), color=self._log_style.color)
 
     def _end(self, event: FollowEnded) -> None:
         self.close()
@@ -143,7 +133,7 @@ class FollowReporter:
         state = "caught up" if progress.is_caught_up else f"{compact_span(progress.lag)} behind"
         waits = f", waits: {progress.waiting}" if progress.waiting else ""
         counts = f"{progress.written:,} written, {progress.deleted:,} deleted"
-        self._bar.update(self._task, note=plain(f"{state}, {rate:,.0f} changes/s, {counts}{waits}"))
+        self._note = plain(f"{self._name}  {state}, {rate:,.0f} changes/s, {counts}{waits}")
 
 
 def _facts(progress: FollowProgress) -> dict[str, int | float | None]:

@@ -8,13 +8,13 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from loader.config.parsers import plain
 from loader.formats import moment, precise_moment
 from loader.imports import without
 from loader.model import Run
 from loader.records import dataclass
+from loader.report.console import PeopleRenderer, harmless
 
-UNUSED = ("greenlet", "twisted")  # by structlog, for programs that use them
+UNUSED = ("rich", "greenlet", "twisted")  # by structlog, for programs that use them
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -46,12 +46,12 @@ class Log:
     def logger(self, job: str = "", run: str = "") -> Any:
         """A logger on stderr: lines for people on a terminal, JSON for programs elsewhere; of a job, of a run."""
         console = self.form == "console" or (self.form == "auto" and sys.stderr.isatty())
-        structlog = _structlog(console=console)
-        renderer = structlog.dev.ConsoleRenderer(colors=self.color) if console else structlog.processors.JSONRenderer()
+        structlog = _structlog()
+        renderer = PeopleRenderer(color=self.color) if console else structlog.processors.JSONRenderer()
         logger = structlog.wrap_logger(
             structlog.PrintLogger(STDERR),
             processors=[
-                *([_harmless] if console else []),
+                *([harmless] if console else []),
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
@@ -68,15 +68,9 @@ class Log:
         root.setLevel(logging.DEBUG if self.level == "debug" else logging.WARNING)
 
 
-def _harmless(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    """A line for people without terminal control characters; JSON escapes them anyway."""
-    return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
-
-
-def _structlog(*, console: bool) -> Any:
-    """The library; for JSON without the others that it imports if they are installed: a tenth of a small sync."""
-    unused = UNUSED if console else ("rich", *UNUSED)
-    with without(*() if "structlog" in sys.modules else unused):
+def _structlog() -> Any:
+    """The library without those that it imports if they are installed: a tenth of a small sync."""
+    with without(*() if "structlog" in sys.modules else UNUSED):
         import structlog
     return structlog
 

@@ -1,7 +1,4 @@
-"""How a run is shown while it goes: the bar or the progress lines, and why it waits.
-
-rich is imported when there is a bar to show: it takes longer than to load five rows.
-"""
+"""How a run is shown while it goes: the bar or the progress lines, and why it waits."""
 
 import sys
 import time
@@ -9,13 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from loader.config.parsers import plain
 from loader.formats import moment
 from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Status
 from loader.pipeline.throttle import Throttle
+from loader.report.line import LiveLine, percent_of, progress_text
 from loader.report.log import Log, run_facts
-from loader.words import counted
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a log
 REDRAW_EVERY = 2.0  # seconds between two checks of the reason for waiting
@@ -41,10 +37,11 @@ def redraw(draw: Callable[[], str], *, color: bool) -> None:
 class Reporter:
     """Shows the progress of a run: a bar on a terminal, a line every ten seconds in a log, or nothing.
 
-    The bar's end is MySQL's estimate of the rows, and so is the remaining time.
+    The bar's end is MySQL's estimate of the rows, and so is the remaining time. `concludes`: the log has the results of
+    runs too; `told` are the failed ones among them.
     """
 
-    def __init__(self, job: str, style: str, log: Log, doing: str = "loading") -> None:
+    def __init__(self, job: str, style: str, log: Log, doing: str = "loading", *, concludes: bool = True) -> None:
         if style == "auto":
             style = "bar" if sys.stderr.isatty() else "log"
         self._job = job
@@ -53,51 +50,40 @@ class Reporter:
         self._doing = doing
         self._style = log
         self._lines = style == "log"
+        self._concludes = concludes
+        self.told: list[str] = []
         self._started = self._said = time.monotonic()
         self._rows = self._chunks = 0
         self._expected: int | None = None
         self._throttle = Throttle()
         self._waiting = ""
-        self._bar: Any = None
+        self._bar: LiveLine | None = None
+        self._noun = "row"
         if style == "bar":
-            self._start_bar()
+            self._bar = LiveLine(self._drawn, color=log.color)
 
     @property
     def _log(self) -> Any:
         self._logger = self._logger or self._style.logger(self._job, self._run)
         return self._logger
 
-    def _start_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, no_color=not self._style.color),
-            transient=True,
-        )
-        self._task = self._bar.add_task(self._job, total=None, note="")
-        self._bar.start()
-
     def close(self) -> None:
         """Remove the bar."""
         if self._bar:
             self._bar.stop()
+            self._bar = None
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         """Note how many rows are expected, and the object that says why workers wait."""
         self._expected, self._throttle = rows, throttle
         self._rows = self._chunks = 0
-        if self._bar:
-            self._bar.update(self._task, total=rows or None)
+        self._started = time.monotonic()
 
-    def count(self, rows: int) -> None:
-        """Show how many rows are done."""
-        self._rows = rows
+    def count(self, done: int, noun: str = "row") -> None:
+        """Show how many rows are done, or other things, of which there is no estimate."""
+        if noun != self._noun:
+            self._noun, self._expected, self._started = noun, None, time.monotonic()
+        self._rows = done
         self.notify(None)
 
     def notify(self, event: RunEvent | None) -> None:
@@ -133,21 +119,29 @@ class Reporter:
 
     def _conclude(self, run: Run) -> None:
         """One line with everything, if there are log lines; the bar's last word is the summary."""
-        if self._lines:
+        if self._lines and self._concludes:
             level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon checks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
+            self.told += [run.id] if level == "error" else []
+
+    def _counted(self) -> int:
+        in_progress = self._throttle.rows if self._noun == "row" else 0  # including those of chunks in progress
+        return max(self._rows, in_progress)
+
+    def _drawn(self, width: int) -> str:
+        seconds = time.monotonic() - self._started
+        why = self._waiting or self._throttle.reason
+        return progress_text(self._job, self._counted(), self._expected, seconds, why, width, self._noun)
 
     def _show(self) -> None:
         now = time.monotonic()
-        rows = max(self._rows, self._throttle.rows)  # including those of chunks in progress
-        rate = rows / max(now - self._started, 1e-9)
-        why = self._waiting or self._throttle.reason
-        if self._bar:
-            note = f"{counted(rows, 'row')}, {rate:,.0f} rows/s, chunk {self._chunks}{f', waits: {why}' if why else ''}"
-            self._bar.update(self._task, completed=rows, note=plain(note))
-        if self._lines and now - self._said >= LINE_EVERY:
-            self._said = now
-            left = max(0, (self._expected or 0) - rows)
-            more: dict[str, str | int] = {"eta_seconds": round(left / rate)} if left and rate else {}
-            more |= {"waits_for": why} if why else {}
-            self._log.info(self._doing, rows=rows, rows_per_second=round(rate), chunks=self._chunks, **more)
+        if not self._lines or now - self._said < LINE_EVERY:
+            return
+        self._said = now
+        rows, why = self._counted(), self._waiting or self._throttle.reason
+        rate, done = rows / max(now - self._started, 1e-9), percent_of(rows, self._expected)
+        left = max(0, (self._expected or 0) - rows)
+        facts: dict[str, str | int] = {} if done is None else {"percent": done}
+        facts |= {f"{self._noun}s": rows, f"{self._noun}s_per_second": round(rate), "chunks": self._chunks}
+        facts |= {"eta_seconds": round(left / rate)} if left and rate else {}
+        self._log.info(self._doing, **facts, **({"waits_for": why} if why else {}))

@@ -1,7 +1,6 @@
 """Jobs and runs as tables for people and as documents for programs: `loader status` and `loader runs`."""
 
-from collections.abc import Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Sequence
 from typing import Any
 
 from loader.config.parsers import plain
@@ -9,26 +8,39 @@ from loader.formats import compact_span, compact_took, moment, short_moment, siz
 from loader.jobs.status import FollowState, JobState, JobStatus
 from loader.report.follow import position_document
 from loader.report.parts import parts_text
+from loader.report.screen import PIPE, Screen
+from loader.report.table import Column, table_text
 from loader.state.history import RunRecord
 from loader.words import counted
 
-WIDTH = 80
-NAME_WIDTH = 20  # of a job, in a table: a longer one is shortened in its middle
 NAMED = 3  # jobs of a state in the summary
 SUMMED = (
     *(JobState.OK, JobState.RUNNING, JobState.NEVER, JobState.STOPPED, JobState.PAUSED),
     *(JobState.REJECTS, JobState.LATE, JobState.UNKNOWN, JobState.FAILED),
 )
 URGENT = {JobState.REJECTS, JobState.LATE, JobState.UNKNOWN, JobState.FAILED}
-COLORS: Mapping[str, int] = {
-    JobState.OK: 32,
-    JobState.RUNNING: 36,
-    JobState.REJECTS: 33,
-    JobState.LATE: 33,
-    JobState.PAUSED: 33,
-    JobState.STOPPED: 33,
-    JobState.FAILED: 31,
-}
+
+STATUS = (
+    Column("job"),
+    Column("state"),
+    Column("last run", spills=7, words="last run {}"),
+    Column("rows", right=True, spills=2, words="rows: {}"),
+    Column("took", right=True, spills=1, words="took {}"),
+    Column("success", spills=6, words="success {}"),
+    Column("next", spills=5, words="next {}"),
+    Column("lag", spills=4, words="lag {}"),
+    Column("rejects", right=True, spills=3, words="rejects: {}"),
+)
+RUNS = (
+    Column("began (UTC)"),
+    Column("job"),
+    Column("run", spills=2, words="run {}"),
+    Column("state"),
+    Column("by", spills=3, words="by {}"),
+    Column("read", right=True, spills=4, words="{} read"),
+    Column("written", right=True, spills=5, words="{} written"),
+    Column("took", right=True, spills=1, words="took {}"),
+)
 
 
 def status_document(status: JobStatus) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def problems_of(status: JobStatus) -> list[str]:
 def _doubt(status: JobStatus) -> str | None:
     """Why a success may not count."""
     if status.success and status.ahead:
-        ended, host = moment(status.success.ended), status.success.host
+        ended, host = moment(status.success.ended), status.success.machine
         return (
             f"its last success, at {ended} on {host}, is {compact_span(status.ahead)} in the future by redis's clock,"
             " so its age is unknown: a clock is or was wrong, there or in redis"
@@ -122,30 +134,28 @@ def _facts(entry: RunRecord) -> dict[str, Any]:
         "seconds": entry.seconds,
         "chunks": dict(entry.chunks),
         "error": entry.error,
-        "host": entry.host,
+        "host": entry.machine,
+        "user": entry.user or None,
     }
 
 
-def status_text(statuses: Sequence[JobStatus], *, color: bool = False) -> str:
+def status_text(statuses: Sequence[JobStatus], screen: Screen = PIPE) -> str:
     """The jobs for people, a line each, with holders or failures below it; several end with a summary."""
-    head = ("job", "state", "last run", "rows", "took", "success", "next", "lag", "rejects")
     rows = [_status_cells(each) for each in statuses]
-    below = [_below(each) for each in statuses]
-    table = _table(head, rows, below, right=frozenset({3, 4, 8}), color=color)
-    return f"{table}\n{_summary(statuses)}" if len(statuses) > 1 else table
+    table = table_text(STATUS, rows, [_below(each) for each in statuses], screen)
+    return f"{table}\n{_summary(statuses, screen)}" if len(statuses) > 1 else table
 
 
-def _summary(statuses: Sequence[JobStatus]) -> str:
+def _summary(statuses: Sequence[JobStatus], screen: Screen) -> str:
     """How many jobs are in each state, and the first of those that need to be looked at."""
     jobs: dict[JobState, list[str]] = {}
     for status in statuses:
         jobs.setdefault(status.state, []).append(status.job)
     counts = [
-        f"{len(names):,} {state}{f' ({_first(names)})' if state in URGENT else ''}"
+        f"{len(names):,} {screen.state(state)}{f' ({plain(_first(names))})' if state in URGENT else ''}"
         for state, names in sorted(jobs.items(), key=lambda item: SUMMED.index(item[0]))
     ]
-    text = plain(f"{counted(len(statuses), 'job')}: {', '.join(counts)}")
-    return "\n".join(wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    return screen.fold(f"{counted(len(statuses), 'job')}: {', '.join(counts)}", 2)
 
 
 def _first(names: Sequence[str]) -> str:
@@ -155,7 +165,7 @@ def _first(names: Sequence[str]) -> str:
 def _status_cells(status: JobStatus) -> tuple[str, ...]:
     last, success, now = status.last, status.success, status.now
     return (
-        _name(status.job),
+        status.job,
         status.state,
         f"{compact_span(now - last.ended)} ago" if last else "-",
         f"{last.rows['read']:,}" if last else "-",
@@ -179,7 +189,7 @@ def _below(status: JobStatus) -> list[str]:
     elif status.late and status.state is not JobState.LATE:
         lines.append("late: its last success is too long ago")
     if status.last and status.last.error and not status.holders:
-        lines.append(status.last.error)
+        lines.append(error_of(status.last))
     return lines
 
 
@@ -202,13 +212,19 @@ def _follow_text(follow: FollowState, lag: float | None) -> str:
     return f"{doing} at {position.text}{age}{behind}{waits}"
 
 
-def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:
+def error_of(entry: RunRecord) -> str:
+    """Why a run did not end well, after the person who ran it by hand."""
+    if entry.slot is not None:
+        return entry.error or ""
+    return f"run by {entry.user or 'hand'} on {entry.machine}: {entry.error}"
+
+
+def runs_text(entries: Sequence[RunRecord], screen: Screen = PIPE) -> str:
     """Runs for people, a line each, with failures below it."""
-    head = ("began", "job", "run", "state", "by", "read", "written", "took")
     rows = [
         (
             short_moment(entry.began),
-            _name(entry.job),
+            entry.job,
             entry.run,
             entry.status,
             entry.by,
@@ -220,46 +236,5 @@ def runs_text(entries: Sequence[RunRecord], *, color: bool = False) -> str:
     ]
     if not rows:
         return "no runs yet"
-    below = [[entry.error] if entry.error else [] for entry in entries]
-    return _table(head, rows, below, right=frozenset({5, 6, 7}), color=color)
-
-
-def _table(
-    head: tuple[str, ...],
-    rows: Sequence[tuple[str, ...]],
-    below: Sequence[Sequence[str]],
-    *,
-    right: frozenset[int],
-    color: bool,
-) -> str:
-    """Columns as wide as their content, two spaces apart if a line then fits, else one; `right` are numbers."""
-    widths = [max(map(len, cells)) for cells in zip(head, *rows, strict=True)]
-    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else " "
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if number in right else _paint(cell, head[number], width, color=color)
-            for number, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return gap.join(padded).rstrip()
-
-    lines = [line(head)]
-    for cells, under in zip(rows, below, strict=True):
-        lines.append(line([plain(cell) for cell in cells]))
-        lines += [line for each in under for line in _wrapped(plain(each))]
-    return "\n".join(lines)
-
-
-def _paint(cell: str, column: str, width: int, *, color: bool) -> str:
-    padding = " " * (width - len(cell))
-    code = COLORS.get(cell) if color and column == "state" else None
-    return f"\x1b[{code}m{cell}\x1b[0m{padding}" if code else cell + padding
-
-
-def _wrapped(text: str) -> list[str]:
-    return wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _name(job: str) -> str:
-    half = NAME_WIDTH // 2
-    return job if len(job) <= NAME_WIDTH else f"{job[: half - 1]}…{job[-half:]}"
+    below = [[error_of(entry)] if entry.error else [] for entry in entries]
+    return table_text(RUNS, rows, below, screen, name=1)

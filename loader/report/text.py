@@ -8,6 +8,7 @@ from loader.formats import moment
 from loader.model import Chunk, Node, Run
 from loader.outcome import Status
 from loader.report.parts import ENDS, Parts
+from loader.report.screen import PIPE, Screen, padded, width_of
 from loader.report.values import command_text, shown
 from loader.words import counted, nouns
 
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
 SHOWN_REJECTS = 5
 
 
-def tally_text(results: Sequence[str], jobs: int) -> str:
+def tally_text(results: Sequence[str], jobs: int, screen: Screen = PIPE) -> str:
     """How many of several jobs ended how, on a line; `results` are the states of those that ended."""
     counts = Counter(results)
     ends = [(counts[end], end) for end in sorted(counts, key=ENDS.index)]
     left = jobs - len(results)
-    return f"{counted(jobs, 'job')}: " + ", ".join(f"{n:,} {end}" for n, end in [*ends, (left, "not begun")] if n)
+    told = [f"{n:,} {screen.state(end)}" for n, end in [*ends, (left, "not begun")] if n]
+    return f"{counted(jobs, 'job')}: {', '.join(told)}"
 
 
-def run_text(run: Run, parts: Parts | None = None) -> str:
+def run_text(run: Run, parts: Parts | None = None, screen: Screen = PIPE) -> str:
     """The summary of a run for people, or of the runs of a job's parts."""
     rate = f", {run.read / run.seconds:,.0f} rows/s" if run.read and run.seconds else ""
     verb = "would be written" if run.dry_run else "written"
@@ -39,8 +41,9 @@ def run_text(run: Run, parts: Parts | None = None) -> str:
         counts += f", {run.unchanged:,} unchanged"
     if run.deleted:
         counts += f", {run.deleted:,} deleted"
+    counts = f"resumed, {counts}" if run.resumed else counts
     counts += "" if run.full else ", changed rows only,"
-    lines = [f"{run.job}: {run.status.value}: {counts} in {run.seconds:.2f} s{rate}"]
+    lines = [f"{run.job}: {screen.state(run.status.value)}: {counts} in {run.seconds:.2f} s{rate}"]
     lines += [f"  {parts}"] if parts else []
     width = max(map(len, run.nodes), default=0)
     lines += [f"  {node:{width}}  {rows:>12,} {nouns(rows, 'row')}" for node, rows in sorted(run.nodes.items())]
@@ -53,16 +56,16 @@ def run_text(run: Run, parts: Parts | None = None) -> str:
     return "\n".join(lines)
 
 
-def verify_text(verdict: "Verdict", *, expires: bool, parts: Parts | None = None) -> str:
+def verify_text(verdict: "Verdict", *, expires: bool, parts: Parts | None = None, screen: Screen = PIPE) -> str:
     """A verification for people: counts and first differences; `expires`: a missing hash may be past its TTL."""
     hashes = "" if verdict.hashes is None else f" and {counted(verdict.hashes, 'hash')}"
     counts = f"{verdict.missing:,} missing, {verdict.different:,} different, {verdict.extra:,} extra"
     mended = f", {verdict.repaired:,} repaired" if verdict.repaired else ""
-    state = parts.end if parts else "ok" if verdict.is_equal else "different"
+    state = screen.state(parts.end if parts else "ok" if verdict.is_equal else "different")
     lines = [f"{verdict.job}: {state}: {counted(verdict.rows, 'row')}{hashes} compared, {counts}{mended}"]
     lines += [f"  {parts}"] if parts else []
-    width = max((len(shown(each.key)) for each in verdict.shown), default=0)
-    lines += [f"  {each.kind:9}  {shown(each.key):{width}}  {each.detail}".rstrip() for each in verdict.shown]
+    width = max((width_of(shown(each.key)) for each in verdict.shown), default=0)
+    lines += [f"  {each.kind:9}  {padded(shown(each.key), width)}  {each.detail}".rstrip() for each in verdict.shown]
     more = verdict.missing + verdict.different + verdict.extra - len(verdict.shown)
     if more > 0:
         lines.append(f"  … and {more:,} more (--show N shows N of them)")
@@ -92,9 +95,10 @@ def prune_text(pruned: "Pruned", parts: Parts | None = None) -> str:
 
 def rejects_text(job: str, entries: "Sequence[Rejected]", commands: Mapping[bytes, Sequence[bytes]]) -> str:
     """A job's rejects for people, a line each, and the commands that are known."""
-    width = max((len(shown(entry.key)) for entry in entries), default=0)
+    width = max((width_of(shown(entry.key)) for entry in entries), default=0)
     lines = [
-        f"{shown(entry.key):{width}}  {moment(entry.last)}  {entry.attempts:>3}x  {entry.reason}" for entry in entries
+        f"{padded(shown(entry.key), width)}  {moment(entry.last)}  {entry.attempts:>3}x  {entry.reason}"
+        for entry in entries
     ]
     lines.append(f"{job}: {counted(len(entries), 'rejected row')}")
     return "\n".join([*lines, *map(command_text, commands.values())])
@@ -115,8 +119,8 @@ def hash_text(key: bytes, slot: int, node: Node, ttl: int | None, fields: dict[b
     """A hash read back, for people."""
     life = "" if ttl is None else f", {ttl} s to live"
     lines = [f"{shown(key)}  slot {slot}, node {node}{life}"]
-    width = max((len(shown(name)) for name in fields or ()), default=0)
-    lines += [f"  {shown(name):{width}}  {shown(value)}" for name, value in (fields or {}).items()]
+    width = max((width_of(shown(name)) for name in fields or ()), default=0)
+    lines += [f"  {padded(shown(name), width)}  {shown(value)}" for name, value in (fields or {}).items()]
     return "\n".join(lines if fields else [*lines, "  there is no such hash"])
 
 
@@ -150,23 +154,23 @@ def _increment_lines(preview: "Preview") -> list[str]:
     return [f"increment   {statement}", f"            {served}; the time is that of a sync starting now"]
 
 
-def cluster_text(document: Mapping[str, Any]) -> str:
+def cluster_text(document: Mapping[str, Any], screen: Screen = PIPE) -> str:
     """The cluster for people, a line per master."""
     masters = document["masters"]
     width = max((len(master["node"]) for master in masters), default=0)
     lines = [
         f"{master['node']:{width}}  {master['slots']:>5} {nouns(master['slots'], 'slot'):5}"
-        f"  {_count(master['keys']):>12} {nouns(master['keys'] or 0, 'key'):4}"
-        f"  {counted(master['replicas'], 'replica')}"
+        f"  {_keys(master['keys']):>12}  {counted(master['replicas'], 'replica')}"
         for master in masters
     ]
     keys = sum(master["keys"] or 0 for master in masters)
     total = f"{counted(keys, 'key')} in {counted(len(masters), 'master')}"
     moving = document.get("moving", ())
     lines += [f"slot {move['slot']} is being moved from {move['from']} to {move['to']}" for move in moving]
-    lines.append(f"{document['state']}: {document['slots']} of 16384 slots, {total}")
+    why = f": {document['why']}" if "why" in document else ""
+    lines.append(f"{screen.state(document['state'])}: {document['slots']} of 16384 slots, {total}{why}")
     return "\n".join(lines)
 
 
-def _count(number: int | None) -> str:
-    return "no answer:" if number is None else f"{number:,}"
+def _keys(number: int | None) -> str:
+    return "no answer" if number is None else f"{number:,} {nouns(number, 'key'):4}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from functools import lru_cache
+from getpass import getuser
 from typing import Any
 
 from loader.config.load import Config
@@ -75,6 +76,16 @@ class RunRecord:
         return "hand" if self.slot is None else "schedule"
 
     @property
+    def machine(self) -> str:
+        """The host that it ran on."""
+        return self.host.rpartition("@")[2]
+
+    @property
+    def user(self) -> str:
+        """Who ran it by hand; empty if that is unknown, or a schedule did."""
+        return self.host.rpartition("@")[0]
+
+    @property
     def is_success(self) -> bool:
         """Whether it ended well, apart from rejected rows, and covered the whole job."""
         return self.status.is_success and not self.partial
@@ -98,9 +109,18 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
         bytes=run.bytes,
         chunks={"total": run.chunks, "done": run.chunks_done, "retried": run.chunks_retried},
         error=run.error[:ERROR_KEPT] if run.error else None,
-        host=socket.gethostname(),
+        host=_whence(run),
         of=of,
     )
+
+
+def _whence(run: Run) -> str:
+    """The host of this process, and the user before it if a person started the run: `anna@laptop`."""
+    user = ""
+    if run.slot is None:
+        with suppress(OSError, KeyError):  # of a number without a name
+            user = getuser()
+    return f"{user}@{socket.gethostname()}" if user else socket.gethostname()
 
 
 class History:

@@ -91,7 +91,9 @@ class JobStates:
             return status
         now = status.now + passed
         lag = status.follow.lag(now) if status.follow else None
-        late = job.name in self._backlog.behind or is_late(job, status.last, status.success, now, status.former, lag)
+        behind = job.name in self._backlog.behind
+        late = behind or is_late(job, status.last, status.success, now, status.former, lag)
+        late = late and status.paused is None
         state = JobState.LATE if late and status.state.is_success else status.state
         state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))

@@ -1,5 +1,6 @@
 """Whatever a person gets wrong: one message (what, where, what to do), the right exit code, nothing written."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -247,7 +248,7 @@ def test_mysql_is_down(desk, closed_port):
     assert (result.code, result.document["status"]) == (4, "failed")
     assert result.messages == [f"error: {result.document['error']}"]
     assert result.document["error"].startswith(f"mysql {HOST}:{closed_port}: cannot connect: ")
-    assert result.document["error"].endswith(": see source.url, and whether the server runs")
+    assert result.document["error"].endswith(": Connection refused (2003): see whether the server runs, and source.url")
     assert desk.world.hashes() == {}
 
 
@@ -280,7 +281,7 @@ def test_redis_is_down(desk, closed_port):
 
     message = refused(desk, "sync", "stu", code=4)
     assert message.startswith(f"error: redis {HOST}:{closed_port}: ")
-    assert message.endswith(": see target.url (rediss:// for TLS), and whether the server runs")
+    assert message.endswith(": see whether the server runs, and target.url (rediss:// for TLS)")
 
 
 def test_redis_refuses(desk):
@@ -379,22 +380,29 @@ def test_words_that_are_no_text(desk):
 @pytest.mark.parametrize(
     ("words", "changes", "expected"),
     [
-        (["snyc"], {}, "No such command 'snyc'. Did you mean 'sync'?"),
-        (["sync", "--nix"], {}, "No such option: --nix"),
-        (["sync", "stu", "--password", f"{MARK}-typed"], {}, "No such option: --password"),
-        (["sync", "stu", "--chunk-rows", "0"], {}, "greater than or equal to 1"),
-        (["sync", "stu"], {"LOADER_CHUNK_ROWS": "many"}, "--chunk-rows"),
-        (["get", "stu"], {}, "Missing argument"),
+        (["snyc"], {}, "no such command 'snyc'. Did you mean 'sync'? See `loader --help`"),
+        (["sync", "--nix"], {}, "no such option: --nix; see `loader sync --help`"),
+        (["sync", "stu", "--password", f"{MARK}-typed"], {}, "no such option: --password; see `loader sync --help`"),
+        (["sync", "stu", "--chunk-rows", "0"], {}, "--chunk-rows: write a number of at least 1, not 0"),
+        (["sync", "stu"], {"LOADER_CHUNK_ROWS": "many"}, "--chunk-rows: write a whole number, not many"),
+        (["sync", "stu", "--progress", "nix"], {}, "--progress: write one of auto, bar, log, none, not nix"),
+        (["runs", "--last", "1001"], {}, "--last: write a number of at most 1,000, not 1001; see `loader runs --help`"),
+        (["get", "stu"], {}, "missing argument 'KEY'; see `loader get --help`"),
     ],
 )
 def test_usage(tmp_path, words, changes, expected):
-    """What the command line does not know is exit code 2, and named."""
+    """What the command line does not know is exit code 2, named on a line in our own words, and a document if asked."""
     (tmp_path / "loader.yaml").write_text(CONFIG)
 
     result = finish(start(*words, cwd=tmp_path, **changes))
+    told = finish(start(*words, cwd=tmp_path, LOADER_OUTPUT="json", **changes))
 
     assert (result.code, result.out) == (2, "")
-    assert expected in result.err
+    assert result.err.startswith(f"error: {expected}")
+    assert result.err.count("\n") == 1
+    assert (told.code, told.err) == (2, result.err)
+    assert f"error: {told.document['error']}\n" == result.err
+    assert (told.document["schema"], told.document["exit_code"]) == ("loader.error/v1", 2)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +411,10 @@ def test_usage(tmp_path, words, changes, expected):
         (["--range", "2"], "error: --range '2': write LO:HI, both included; either may be left out"),
         (["--range", "a:"], "error: --range: 'a' is not a number like those in column 'sid'"),
         (["--range", "10:9"], "error: --range '10:9': 10 comes after 9, so that no row is in it: write LO:HI"),
-        (["--where", "sid in (1"], "error: job 'stu': MySQL refuses its SELECT, see its fields and where"),
+        (["--where", "sid in (1"], "error: --where: MySQL refuses it: You have an error in your SQL syntax"),
+        (["--where", "nix = 1"], "error: --where: MySQL refuses it: Unknown column 'nix'"),
+        (["--where", " "], "error: --where: must not be empty"),
+        (["--where", ""], "error: --where: must not be empty"),
     ],
 )
 def test_options_that_make_no_sense(desk, words, expected):
@@ -435,8 +446,10 @@ def test_s11_a_table_that_is_gone(desk):
         result = desk.run("sync", *words)
         assert result.code == code
         (message,) = result.messages
-        named = f"error: job '{words[0] if words[1:] == ['stu'] else words[-1]}': mysql "
-        assert message.startswith(named if len(words) > 1 else "error: mysql ")
+        (line,) = [log for log in map(json.loads, result.err.splitlines()) if log["level"] == "error"]
+        assert line["job"] == (words[0] if words[1:] == ["stu"] else words[-1])
+        assert message == f"error: {line['error']}"
+        assert message.startswith("error: mysql ")
     assert "error: job 'never': mysql " in desk.run("verify", "stu", "never").err
     assert "error: job 'never': mysql " in desk.run("plan", "stu", "never").err
 

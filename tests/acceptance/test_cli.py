@@ -155,7 +155,8 @@ def test_several_jobs(desk):
         ("stu", "ok"),
         ("names", "ok"),
     ]
-    assert every.messages == [f"error: {every.documents[0]['error']}"]
+    error = every.documents[0]["error"].removeprefix("job 'bad': ")
+    assert every.messages == [f"error: {error}"]
 
 
 def test_several_jobs_end_with_a_tally(desk):
@@ -263,7 +264,7 @@ def test_composite_keys_and_bytes(desk):
 def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
     """A machine without memory left: the line says so."""
 
-    def fail():
+    def fail(**_):
         raise MemoryError
 
     monkeypatch.setattr(main, "app_of", lambda _: fail)

@@ -16,11 +16,13 @@ from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
 from loader.mysql.planner import make_plan
 from loader.redis.client import RedisClient
+from loader.report.screen import Screen
 from loader.state.checkpoint import Checkpoint, StateStore
 from loader.state.lock import Lock
 from loader.state.rejects import Rejects
 from support.checks import checkup, one
 from support.command import HOST, MARK, RIGHTS, STU, Desk, redis_server, shell
+from support.terminal import typed
 
 
 @pytest.fixture
@@ -55,7 +57,6 @@ def test_all_is_well(desk):
         assert [node.acl_log() for node in nodes] == [[]] * len(nodes)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    assert max(map(len, lines)) <= 80
     assert {"config", "MySQL", "Redis", "job stu"} <= set(lines)
     assert lines[-1].endswith("checks, 0 warnings, 0 failed"), result.out
     assert not any("not checked" in line for line in lines)
@@ -296,14 +297,14 @@ def test_tables_and_keys(desk):
 def test_rights_in_redis(desk, taken, lacking):
     """What the account lacks on any node is named, commands and keys apart; the shell command, as shown, grants it."""
     with on_each_node(desk, *taken):
-        result = desk.run("doctor")
+        result = typed("doctor", cwd=desk.directory, columns=60)
         assert result.code == 3
-        lines = result.out.splitlines()
-        assert max(map(len, lines)) <= 80
+        assert result.widest() <= 60
+        lines = result.lines
         (at,) = [place for place, line in enumerate(lines) if line.startswith("  fail")]
         text = " ".join(line.strip() for line in lines[at : at + 3])
         assert f"rights: 'marked' lacks {lacking}" in text
-        fix = re.split(r"\n(?=\n|  \w)", result.out.partition("        fix: ")[2])[0]
+        fix = re.split(r"\n(?=\n|  \w)", result.text.partition("        fix: ")[2])[0]
         shell(fix)
         status, seen, _ = one(checkup(desk)[1], "redis.rights")
         assert (status, seen) == ("ok", "'marked' has all it needs, for keys like ~stu_*, ~loader:*")
@@ -346,7 +347,10 @@ def test_slots_without_an_owner(desk, tmp_path):
     with redis_server(tmp_path, "--cluster-enabled", "yes") as port, redis.Redis(HOST, port) as client:
         desk.write(target={"url": f"redis://{HOST}:{port}", "password": ""})
         _, found = checkup(desk)
-        assert one(found, "redis.cluster")[:2] == ("fail", "fail, 0 of 16384 slots in 0 masters")
+        assert one(found, "redis.cluster")[:2] == (
+            "fail",
+            "fail, 0 of 16384 slots in 0 masters: no node has slots",
+        )
         client.execute_command("CLUSTER", "ADDSLOTS", *range(100))
         code, found = checkup(desk)
         assert (code, one(found, "redis.cluster")[2]) == (3, f"redis-cli --cluster fix {HOST}:{port}")
@@ -423,9 +427,11 @@ def test_what_runs_left(desk):
 def test_a_shell_command_is_folded_behind_backslashes():
     """What is too long for a line is still one command when it is pasted."""
     words = ["redis-cli", "ACL", "SETUSER", "someone", "~a b*", *(f"+command{number}" for number in range(20))]
-    text = finding_text(fail("seen", shlex.join(words)), None)
-    assert max(map(len, text.splitlines())) <= 80
-    assert shlex.split(text.partition("fix:")[2].replace("\\\n", "")) == words
+    for width in (80, 60):
+        text = finding_text(fail("seen", shlex.join(words)), None, Screen(width))
+        assert 40 < max(map(len, text.splitlines())) <= width
+        assert shlex.split(text.partition("fix:")[2].replace("\\\n", "")) == words
+    assert finding_text(fail("seen", shlex.join(words)), None).endswith(shlex.join(words))
 
 
 @pytest.mark.parametrize(

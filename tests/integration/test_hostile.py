@@ -181,7 +181,7 @@ def test_a_greeting_that_ends():
     with impostor(lambda connection, _: connection.sendall(greeting()[:20])) as (port, _):
         error = refusal(port)
 
-    assert str(error).endswith("(2013): see source.url, and whether the server runs")
+    assert str(error).endswith("(2013): see whether the server runs, and source.url")
     assert (error.exit_code, error.transient) == (4, True)
 
 

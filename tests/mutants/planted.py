@@ -1019,8 +1019,8 @@ FAULTS = [
         "report/text",
         (
             "a tally leaves jobs out",
-            'for n, end in [*ends, (left, "not begun")] if n)',
-            "for n, end in ends[:1] if n)",
+            'for n, end in [*ends, (left, "not begun")] if n]',
+            "for n, end in ends[:1] if n]",
             "cli::several_jobs_end_with_a_tally",
         ),
     ),
@@ -2352,6 +2352,9 @@ FAULTS = [
             "if not command:",
             "start_up::a_reload_at_once",
         ),
+    ),
+    *_of(
+        "cli/command_line",
         (
             "help before a command is of that command alone",
             '        elif word == "--help" or (word[1:2] != "-" and "h" in word):',

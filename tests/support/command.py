@@ -39,8 +39,15 @@ class Result:
 
     @property
     def messages(self):
-        """What stderr says besides log lines."""
-        return [line for line in self.err.splitlines() if not line.startswith("{")]
+        """What stderr says: its lines but those of the log, of which only the errors of runs count."""
+        return [told for line in self.err.splitlines() if (told := _message(line))]
+
+
+def _message(line):
+    if not line.startswith("{"):
+        return line
+    log = json.loads(line)
+    return f"error: {log['error']}" if log["event"] == "run" and log["level"] == "error" else ""
 
 
 def start(*words, cwd=None, stdout=subprocess.PIPE, within=(), **changes):

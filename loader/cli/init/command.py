@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from loader.config.statement import Statement
     from loader.model import TableSummary
     from loader.mysql.connection import Connection
+    from loader.report.screen import Screen
 
 ENVIRONMENT = ".env.example"
 NAMED = 8  # jobs listed one by one
@@ -45,6 +47,8 @@ Tables = Annotated[
 OutputFile = Annotated[
     Path,
     typer.Option(
+        "--output",
+        "-o",
         metavar="FILE",  # $LOADER_OUTPUT is the format of results
         help="The config to write; .env.example goes beside it.",
     ),
@@ -87,6 +91,8 @@ def init(
 
     if context.obj.files:
         raise ConfigError("init reads no config; name the file to write with --output")
+    if str(output) in {"json", "text"}:
+        raise ConfigError(f"--output {output}: init writes a config, name its file: --output loader.yaml")
     if from_script and table:
         raise ConfigError("give --table or --from-script, not both: a script names its tables itself")
     if from_script and (key or update):
@@ -108,10 +114,10 @@ def init(
     _report(files, draft)
     if not draft.jobs:
         raise ConfigError(f"{output} has no job yet: choose a key for one of them and uncomment it")
-    fine = _examine(output)
+    fine = _examine(output, context.obj.screen)
     say("\nNext:" if fine else "\nNext, once the failures above are fixed:")
     for line in _next(output, draft.jobs):
-        say(f"  {line}")
+        say(f"  {line}", whole=True)
 
 
 def _style(key: str | None) -> "Style":
@@ -298,8 +304,7 @@ def _named(names: Sequence[str]) -> str:
 
 def _warn(draft: "Draft") -> None:
     """Tell what a person should look at before the first run."""
-    from loader.cli.init.yaml_text import in_comment, wrapped
-    from loader.doctor.findings import WIDTH
+    from loader.cli.init.yaml_text import in_comment
 
     warnings = [f"{in_comment(table)}: no job yet, commented out: {why}" for table, why in draft.refused]
     if draft.secrets:
@@ -307,11 +312,10 @@ def _warn(draft: "Draft") -> None:
         names = _named([in_comment(name) for name in draft.secrets])
         warnings.append(f"{names} {seem}: whoever reads Redis will see the values; leave out what nobody needs")
     for warning in warnings:
-        for line in wrapped(f"warning: {warning}", "", "  ", WIDTH):
-            note(line)
+        note(f"warning: {warning}")
 
 
-def _examine(output: Path) -> bool:
+def _examine(output: Path, screen: "Screen") -> bool:
     """Read the written config and print doctor's findings; return whether no check failed."""
     from loader.config.load import load_config
     from loader.doctor.diagnose import diagnose
@@ -322,7 +326,8 @@ def _examine(output: Path) -> bool:
     config: Config = expand(load_config([output])).config
     say("")
     found = diagnose(config, [output], list(config.jobs.values())[:NAMED])
-    return tell_findings(found, say, everything=len(config.jobs) <= NAMED) is not Level.FAIL
+    tells = partial(say, screen=screen, whole=True)
+    return tell_findings(found, tells, screen, everything=len(config.jobs) <= NAMED) is not Level.FAIL
 
 
 def _next(output: Path, jobs: Sequence[str]) -> list[str]:
