@@ -72,8 +72,8 @@ class Connector:
             return failure
         by, dialled = self._topology.announcers.get(node), self._dialled(node)
         message = (
-            f"redis {node} (announced by {by}): cannot connect: {reason_of(error)}: see whether it runs, or"
-            " cluster-announce-ip (or -hostname) of that node, which has to work from here, or target.addresses"
+            f"redis {node} (announced by {by}): cannot connect: {reason_of(error)}: does it run? Else"
+            " see cluster-announce-ip (or -hostname) of that node, which has to work from here, or target.addresses"
         )
         if by is None or node in self._topology.seeds or node in self._topology.reached:
             message = f"{failure}: see whether the server runs, and target.url (rediss:// for TLS)"

@@ -108,7 +108,7 @@ def test_database_that_is_not_there(desk, standalone):
     result = desk.run("sync", "stu")
 
     assert result.code == 2
-    assert result.err.endswith(": see the database in target.url\n")
+    assert result.messages[0].endswith(": see the database in target.url")
 
 
 def test_redis_tls(desk, pki, tmp_path):
@@ -126,7 +126,7 @@ def test_redis_tls(desk, pki, tmp_path):
             result = desk.run("sync", "stu")
             assert result.code == 2
             assert NOT_VERIFIED in result.err
-            assert result.err.endswith(": see tls_ca and tls_verify\n")
+            assert result.messages[0].endswith(": see tls_ca and tls_verify")
             with tls(port) as node:
                 assert node.dbsize() == 0
 

@@ -199,7 +199,9 @@ def test_several_servers(server, desk):
 
     assert (first.code, second.code) == (4, 4)
     assert f"127.0.0.1:{port}" in second.err
-    counts = {each["job"]: (each["written"], each["deleted"]) for each in second.documents}
+    *followed, failure = second.documents
+    assert (failure["schema"], failure["exit_code"]) == ("loader.error/v1", 4)
+    counts = {each["job"]: (each["written"], each["deleted"]) for each in followed}
     assert counts == {"all/here/test/stu": (0, 1), "all/here/second/stu_2": (1, 0)}
-    assert len({json.dumps(each["position"]) for each in second.documents}) == 1
+    assert len({json.dumps(each["position"]) for each in followed}) == 1
     assert desk.world.hashes()[b"here:stu_2_2"][b"sname"] == b"new"

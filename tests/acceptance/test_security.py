@@ -282,7 +282,7 @@ def test_no_plaintext_where_tls_is_meant(desk, pki, tls_cluster, tmp_path, schem
         other = {"redis": "speaks TLS there: write rediss://", "rediss": "does not speak TLS there: write redis://"}[
             scheme
         ]
-        assert result.err.strip().endswith(f": the server {other} in target.url")
+        assert result.messages[-1].endswith(f": the server {other} in target.url")
         assert node.dbsize() == 0
         assert node.info("clients")["connected_clients"] == 1
 

@@ -6,12 +6,16 @@ import socket
 import pytest
 import redis
 
+from loader.doctor.redis import checked, reach
+from loader.doctor.secrets import Secret
 from loader.errors import Exit
 from loader.jobs import prune, verify
 from loader.lab.process import wait
 from loader.redis.acl import REDIS_RIGHTS
 from loader.redis.client import RedisClient
 from loader.redis.servers import describe_cluster
+from loader.report.screen import Screen
+from loader.report.text import cluster_text
 from loader.wire.slots import slot_of
 from support.command import HOST, redis_server
 from support.faults import ROWS, Migration, broken_lab, storm_on, wait_for_reason
@@ -130,6 +134,29 @@ def test_t3_a_master_and_its_replica_are_killed(storm, monkeypatch):
     assert (second.status, second.resumed, second.rejected) == ("ok", True, 0)
     assert ROWS <= first.written + second.written <= ROWS + 2 * 100
     assert storm.is_exact()
+
+
+def test_an_outage_counts_the_slots_that_are_served(storm):
+    """Slots of a master that does not answer are not counted, and it is named; no fix gives them to others."""
+    with RedisClient(storm.config().target) as target:
+        assert describe_cluster(target)["slots"] == 16384
+        master = storm.names("master")[0]
+        node = str(storm.node(master))
+        both = [storm.replica_of(master), master]
+        for name in both:
+            storm.lab.kill(name)
+        document = describe_cluster(target)
+        lost = next(each["slots"] for each in document["masters"] if each["node"] == node)
+        assert (document["state"], document["slots"]) == ("fail", 16384 - lost)
+        assert f"{node} does not answer" in document["why"]
+        last = cluster_text(document, Screen(60)).splitlines()[-1]
+        assert last.startswith(f"fail: {16384 - lost} of 16384 slots, ")
+        probe = reach(storm.config(), Secret((), ("target",), storm.config().target))
+        (cluster,) = [each for each in checked(probe) if each.check == "redis.cluster"]
+        probe.target.close()
+        assert (cluster.level, " --cluster check " in cluster.fix) == ("fail", True)
+    storm.lab.up()
+    storm.settle()
 
 
 def test_t6_resharding(storm):

@@ -121,7 +121,6 @@ def test_history(desk):
     assert [run["run"] for run in desk.run("runs", "t", "-n", "1", "-o", "json").documents] == [partial["run"]]
 
     text = desk.run("runs", "t", "gone").out
-    assert max(map(len, text.splitlines())) <= 80
     assert [line.split()[4] for line in text.splitlines()[1:] if not line.startswith("  ")] == [
         "failed",
         "ok",
@@ -187,7 +186,7 @@ def test_history_is_no_condition(world):
 
 
 def test_status(desk):
-    """`status` tells how each job is doing, in 80 columns and as JSON, and who runs it now."""
+    """`status` tells how each job is doing, on a line and as JSON, and who runs it now."""
     world = desk.world
     jobs = {
         "stu": {"table": "stu", "key": "stu_{sid}", "schedule": {"every": "1h"}, "max_age": "1d"},
@@ -214,10 +213,9 @@ def test_status(desk):
     assert (stu["rejects"], stu["late"], stu["running"], fresh["last"], fresh["next"]) == (0, False, [], None, None)
     assert (running["running"][0]["run"], running["running"][0]["part"]) == ("run-under-way", "1/1")
     assert (shown.code, shown.err) == (0, "")
-    assert max(map(len, shown.out.splitlines())) <= 80
     assert re.search(r"^stu +running +\d+s ago +5 +\d\.\d\ds +\d+s ago +in \d+[ms] +- +0$", shown.out, re.MULTILINE)
     assert re.search(r"^  run run-under-way on .+, pid \d+, since ", shown.out, re.MULTILINE)
-    assert re.search(r"^a-job-wit…-long-name failed .*\n  .*absent'", shown.out, re.MULTILINE)
+    assert re.search(r"^a-job-with-quite-a-long-name +failed .*\n  .*absent'", shown.out, re.MULTILINE)
     assert shown.out.splitlines()[-1] == "3 jobs: 1 running, 1 never, 1 failed (a-job-with-quite-a-long-name)"
     assert "jobs:" not in desk.run("status", "stu").out
     assert desk.run("status", "nix").code == 2
@@ -362,7 +360,7 @@ def test_one_line_a_run(desk):
     assert failed["error"] == f"job 'gone': {second['error']}"
     assert not log_lines(desk.run("sync", "t", "--progress", "none"))
     console = desk.run("--log-format", "console", "sync", "t").err
-    assert re.search(r"warning .*run .*job=t .*status=rejects", console)
+    assert re.search(r"^\d\d:\d\d:\d\d t rejects \d of \d written, 1 rejected, ", console, re.MULTILINE)
 
 
 def test_library_lines():

@@ -1007,6 +1007,78 @@ FAULTS = [
         ),
     ),
     *_of(
+        "report/screen",
+        (
+            "lines are as long as in a pipe",
+            "    if width is None or width_of(text) <= width:",
+            "    if True or width is None or width_of(text) <= width:",
+            "screen::fold terminal::everything_fits",
+        ),
+        (
+            "Chinese characters take one column",
+            '1 + (east_asian_width(each) in "WF")',
+            "1",
+            "screen::width",
+        ),
+    ),
+    *_of(
+        "report/table",
+        (
+            "what does not fit is left out",
+            "for each in (*table.spilled(cells), *under)]",
+            "for each in under]",
+            "screen::a_table_on_a_terminal",
+        ),
+    ),
+    *_of(
+        "report/console",
+        (
+            "a run is told as a dictionary",
+            'self._run(event) if event["event"] == "run" else self._words(event)',
+            "self._words(event)",
+            "console::the_end_of_a_run terminal::a_log_for_people",
+        ),
+    ),
+    *_of(
+        "cli/run",
+        (
+            "a failure is told in the log and after it",
+            "if run.status is Status.FAILED and run.id not in shown.told:",
+            "if run.status is Status.FAILED:",
+            "terminal::an_error_is_told_once",
+        ),
+        (
+            "nobody is told how to resume",
+            "    if is_unfinished:",
+            "    if False:",
+            "terminal::a_backfill_is_stopped_and_resumed",
+        ),
+    ),
+    *_of(
+        "cli/main",
+        (
+            "a command that fails has no document",
+            "if wants_document(sys.argv[1:], os.environ):",
+            "if False:",
+            "terminal::failures_have_a_document bad_input::usage",
+        ),
+        (
+            "colours are shown whatever NO_COLOR says",
+            'not no_color and not os.environ.get("NO_COLOR")',
+            "not no_color",
+            "terminal::colours",
+        ),
+    ),
+    *_of(
+        "redis/servers",
+        (
+            "slots that nobody serves are counted",
+            'for entry in masters.values() if entry["keys"] is not None)',
+            "for entry in masters.values())",
+            "faults_cluster::an_outage_counts_the_slots_that_are_served",
+        ),
+    ),
+    *_of(
         "doctor/secrets",
         (
             "the variable of a password is not named",
@@ -1026,6 +1098,18 @@ FAULTS = [
     ),
     *_of(
         "jobs/status",
+        (
+            "a paused job is late",
+            "late = paused is None and is_late(",
+            "late = is_late(",
+            "terminal::a_paused_job_is_paused",
+        ),
+        (
+            "a job is failed because a run by hand was",
+            "_state(_judged(job, history, last), late=late)",
+            "_state(last, late=late)",
+            "terminal::a_run_by_hand_fails_for_itself",
+        ),
         (
             "each job is asked for by itself",
             "return [job_status(replies, settings.source_of(job), job) for job in jobs]",

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from loader.cli.entry import command_of
+from loader.cli.command_line import command_of
 
 LATE = """
 import atexit
