@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from prometheus_client.metrics import MetricWrapperBase
 
+from loader.cli.help import EXAMPLES, rows_of
 from loader.cli.main import app_of
 from loader.web.metrics import Metrics
 
@@ -52,12 +53,12 @@ class Entry:
         self.name = " ".join(words)
         self.text = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "").replace("\b", "").strip()
         self.usage = f"{self.name} {' '.join(command.collect_usage_pieces(context))}"
-        found = [(each, each.get_help_record(context)) for each in command.get_params(context)]
-        records = [
-            (each.param_type_name, *(" ".join(text.split()) for text in record)) for each, record in found if record
-        ]
-        self.arguments = [record[1:] for record in records if record[0] == "argument"]
-        self.options = [record[1:] for record in records if record[0] == "option" and "--help" not in record[1]]
+        self.arguments, options = (
+            [(names, " ".join(text.split())) for names, text in rows_of(command, context, kind)]
+            for kind in ("argument", "option")
+        )
+        self.options = [each for each in options if "--help" not in each[0]]
+        self.example = EXAMPLES.get(" ".join(words[1:]), "")
 
 
 def entries() -> Iterator[Entry]:
@@ -87,6 +88,7 @@ def commands_page() -> str:
         if entry.arguments or entry.options:
             lines += ["", "| name | description |", "|---|---|"]
             lines += [f"| `{cell(names)}` | {cell(text)} |" for names, text in entry.arguments + entry.options]
+        lines += ["", "Example:", "", f"    {entry.example}"] if entry.example else []
     pairs = CODES.splitlines()
     lines += ["", "## Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {text} |" for code, text in zip(pairs[::2], pairs[1::2], strict=True)]
@@ -108,6 +110,7 @@ def man_page() -> str:
     for entry in rest:
         lines += [f".SS {roff(entry.name)}", *roff(entry.text).split("\n\n"), ".PP", ".nf", roff(entry.usage), ".fi"]
         lines += man_list(entry.arguments + entry.options)
+        lines += [".PP", "Example:", roff(entry.example)]
     pairs = CODES.splitlines()
     lines += [".SH EXIT STATUS", *man_list(zip(pairs[::2], pairs[1::2], strict=True))]
     name, text = FILES.splitlines()

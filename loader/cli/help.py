@@ -38,8 +38,8 @@ RANGES = (
 )
 
 
-def _rows(command: Any, context: Any, kind: str) -> list[tuple[str, str]]:
-    """The parameters of a kind, and what they are for."""
+def rows_of(command: Any, context: Any, kind: str) -> list[tuple[str, str]]:
+    """The parameters of a command, `argument` or `option`: how they are typed, and what they are for."""
     rows = []
     for each in command.get_params(context):
         record = each.get_help_record(context) if each.param_type_name == kind else None
@@ -62,7 +62,7 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options, and the example."""
         for title, kind in (("Arguments", "argument"), ("Options", "option")):
-            if rows := _rows(self, ctx, kind):
+            if rows := rows_of(self, ctx, kind):
                 with formatter.section(title):
                     formatter.write_dl(rows)
         words = ctx.command_path.removeprefix(str(ctx.find_root().info_name)).strip()

@@ -1043,7 +1043,7 @@ FAULTS = [
         "cli/run",
         (
             "a failure is told in the log and after it",
-            "if run.status is Status.FAILED and run.id not in shown.told:",
+            "if run.status is Status.FAILED and run.id not in self._shown.told:",
             "if run.status is Status.FAILED:",
             "terminal::an_error_is_told_once",
         ),
