@@ -2912,4 +2912,19 @@ FAULTS = [
             "troubleshooting::messages_are_those_of_the_code docs_commands::verify",
         ),
     ),
+    *_of(
+        "pipeline/dask_worker",
+        (
+            "a worker of another version loads",
+            "    if own != version:\n",
+            "    if not own:\n",
+            "dask::another_version_joins",
+        ),
+        (
+            "a worker with another config loads",
+            "        if another := difference(self._work.facts, own):",
+            "        if another := difference(own, own):",
+            "dask::another_config_is_refused_with_the_reason",
+        ),
+    ),
 ]

@@ -46,7 +46,7 @@ def modules_after(command, code):
             "sync",
             SYNC,
             COMMANDS
-            | {"rich", "apscheduler", "starlette", "zstandard", "ruamel", "loader.mysql.binlog"}
+            | {"rich", "apscheduler", "starlette", "zstandard", "ruamel", "loader.mysql.binlog", "distributed"}
             | {"redis.asyncio", "redis.client", "redis.cluster", "redis.commands"}  # redis-py but for its connections
             | {"cryptography.hazmat", "twisted", "greenlet", "email.message"},
         ),
