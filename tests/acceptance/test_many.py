@@ -268,3 +268,33 @@ def test_passwords_of_all_sources_stay_secret(desk):
     result = desk.run("sync", "--all")
     assert result.code != 0
     assert MARK not in result.out + result.err
+
+
+@pytest.mark.parametrize("desk", [3], indirect=True)
+def test_new_tables_of_each_source_are_added(desk):
+    """`init --update` looks at each source; shards that one job reads get one job, and keys name the source."""
+    for number in range(2):
+        fill(desk, number, "stu", [number])
+        fill(desk, number, "log", [number])
+    fill(desk, 2, "log", [9])
+    desk.world.sql(f"CREATE TABLE `{desk.world.name}_2`.loose (a int)")
+    urls = [desk.mysql(database=f"{desk.world.name}_{number}") for number in range(3)]
+    before = "".join(
+        [
+            "version: 1  # by hand\nsources:\n",
+            *(f"  {name}: {{url: {url}, password: {MYSQL_PASSWORD}}}\n" for name, url in zip("abc", urls, strict=True)),
+            f"target: {{url: 'redis://marked@{HOST}:{desk.redis_port}', password: {REDIS_PASSWORD}}}\njobs:\n",
+            "  stu:  # of both\n    source: [a, b]\n    table: stu\n    key: '{source}:stu:{sid}'\n",
+        ]
+    )
+    desk.text(before)
+
+    result = desk.run("init", "--update")
+    again = desk.run("init", "--update")
+
+    assert result.code == 0, result.err
+    assert result.out == "Added 2 jobs to loader.yaml: log, log-2.\n"
+    assert again.out == "loader.yaml knows all of 4 tables; there is nothing to add.\n"
+    assert (desk.directory / "loader.yaml").read_text(encoding="utf-8").startswith(before)
+    assert desk.run("sync", "--all").code == 0
+    assert keys(desk) == ["a:log:0", "a:stu:0", "b:log:1", "b:stu:1", "c:log:9"]

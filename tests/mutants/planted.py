@@ -331,6 +331,12 @@ FAULTS = [
     *_of(
         "cli/init/update",
         (
+            "each shard gets a job of its own for a new table",
+            "groups = [tuple(names) for names in together.values() if len(names) > 1]",
+            "groups = [tuple(names) for names in together.values() if len(names) > 99]",
+            "many::new_tables_of_each_source",
+        ),
+        (
             "what is commented out is added again",
             "found = name.lower() in tables or scalar(table_text(name)) in commented",
             "found = name.lower() in tables",
