@@ -334,7 +334,7 @@ FAULTS = [
             "each shard gets a job of its own for a new table",
             "groups = [tuple(names) for names in together.values() if len(names) > 1]",
             "groups = [tuple(names) for names in together.values() if len(names) > 99]",
-            "many::new_tables_of_each_source",
+            "many::new_tables_of_each_source_are_added",
         ),
         (
             "what is commented out is added again",
