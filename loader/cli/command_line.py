@@ -1,6 +1,5 @@
 """The words of a command line, before they are parsed or if they cannot be."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 VALUED = frozenset({"-c", "--config", "--log-format", "--log-level"})  # options before a command that have a value
@@ -36,4 +35,6 @@ def wants_document(words: Sequence[str], environment: Mapping[str, str]) -> bool
 
 def resuming(words: Sequence[str]) -> str:
     """The command that goes on with the work of a command line, to paste into a shell."""
-    return shlex.join(["loader", *(word for word in words if word != "--restart")])
+    from shlex import join
+
+    return join(["loader", *(word for word in words if word != "--restart")])

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from loader.config.files import read_document
 from loader.config.servers import ServerConfig
+from loader.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)

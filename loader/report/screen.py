@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TextIO
 from unicodedata import combining, east_asian_width
 
 from loader.config.parsers import plain
+from loader.records import dataclass
 
 USUAL = 80  # columns of a terminal that does not tell them
 NARROWEST = 20  # columns; in less nothing can be laid out

@@ -1,9 +1,9 @@
 """Tables that fit a terminal: a column that does not fit is told below its row, and no word is cut."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from loader.config.parsers import plain
+from loader.records import dataclass
 from loader.report.screen import Screen, padded, width_of
 
 LONG = 20  # columns of a name that may stand above the rest of its row

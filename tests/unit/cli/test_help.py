@@ -7,10 +7,10 @@ from typer.main import get_command
 
 from loader.cli.command_line import resuming, wants_document
 from loader.cli.help import EXAMPLES
-from loader.cli.main import app
+from loader.cli.main import app_of
 from support.command import finish, start
 
-ROOT = get_command(app)
+ROOT = get_command(app_of())
 COMMANDS = [
     f"{group} {name}" if group else name
     for group, each in (
@@ -50,6 +50,19 @@ def test_help_at_widths(columns):
         assert "..." not in re.sub(r"\](\.\.\.)|COMMAND \[ARGS\]\.\.\.|KEY\.\.\.", "", shown.out), command
         assert not re.search(r"<(?!auto|text|start)|\{(?!table|database|pk)|x>=|<=x|\[required\]", shown.out), command
         assert ("\nExample:\n  loader " in shown.out) is (command in COMMANDS)
+
+
+def test_the_output_of_init_is_a_file(tmp_path):
+    """-o and --output agree there too, and the name of a format is not taken for that of a file."""
+    (tmp_path / "taken.yaml").touch()
+    for flag in ("-o", "--output"):
+        done = finish(start("init", flag, "taken.yaml", cwd=tmp_path))
+        assert (done.code, done.err.startswith("error: taken.yaml exists")) == (2, True)
+        done = finish(start("init", flag, "json", cwd=tmp_path))
+        assert (done.code, done.err) == (
+            2,
+            "error: --output json: init writes a config, name its file: --output loader.yaml\n",
+        )
 
 
 @pytest.mark.parametrize(

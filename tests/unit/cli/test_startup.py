@@ -14,7 +14,7 @@ def app_of(command):
     made(command)
     {code}
     print(*sys.modules)
-    return lambda: sys.exit()
+    return lambda **_: sys.exit()
 made, main.app_of = main.app_of, app_of
 sys.argv[1:] = ["{command}"]
 entry.main()
