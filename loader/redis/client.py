@@ -69,6 +69,7 @@ class RedisClient(KeyReader):
         self.topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
         other = beside or after
         self._connector: Connector = Connector(settings, self.topology, other._connector if other else None, name)  # noqa: SLF001
+        self.name: str = self._connector.name  # the beginning of those of all connections, see CLIENT LIST
         self.spares: Spares = after.spares if after else Spares()
         if after:
             self.cluster: bool = after.cluster
@@ -77,11 +78,6 @@ class RedisClient(KeyReader):
         else:
             given = settings.cluster
             self.cluster = given if isinstance(given, bool) else _is_cluster(self.topology)
-
-    @property
-    def name(self) -> str:
-        """The beginning of the names of all connections, see CLIENT LIST."""
-        return self._connector.name
 
     @property
     def slots(self) -> SlotMap:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -897,8 +896,8 @@ def test_several_nodes_of_a_cluster():
 def test_the_config_of_the_docs(tmp_path, monkeypatch):
     """What docs/configuration.md shows is a config."""
     text = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text(encoding="utf-8")
-    block = text.partition("\n    version: 1\n")[2].partition("\n\n")[0]
-    (tmp_path / "a.yaml").write_text(dedent("    version: 1\n" + block), encoding="utf-8")
+    block = text.partition("\nversion: 1\n")[2].partition("\n```\n")[0]
+    (tmp_path / "a.yaml").write_text("version: 1\n" + block, encoding="utf-8")
     for name, value in (("MYSQL_URL", "mysql://u@h/d"), ("MYSQL_PASSWORD", "p"), ("REDIS_URL", "redis://h")):
         monkeypatch.setenv(name, value)
     stu = load_config([tmp_path / "a.yaml"]).jobs["stu"]
