@@ -18,12 +18,13 @@ from loader.config.servers import ANSWER_TIME
 from loader.daemon.clocks import Clocks
 from loader.daemon.followers import Followers
 from loader.daemon.listeners import ScheduleListener
+from loader.daemon.pauses import Pauses
 from loader.daemon.schedule import Schedule
 from loader.daemon.schedule_logger import ScheduleLogger
 from loader.daemon.systemd import notify, watchdog
 from loader.daemon.tables import TableWatch
 from loader.doctor.findings import clock
-from loader.errors import ConfigError, LoaderError, Paused, StateError, TargetError
+from loader.errors import ConfigError, LoaderError, Paused, StateError
 from loader.jobs.execute import execute
 from loader.jobs.follow import check_all
 from loader.jobs.rejects import retry
@@ -75,6 +76,7 @@ class Daemon:
         self._say = log.logger()
         self._halt = StopRequest()
         self._pool = Pool()  # of all runs
+        self._pauses = Pauses()
         self._swept = time.monotonic()
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -145,8 +147,8 @@ class Daemon:
             config = self._before
         job = config.jobs[name]
         try:
-            with suppress(TargetError, OSError), self._pool.reach(config.target.within()) as target:
-                ScheduleState(target, name).check_pause()  # again under the lock; MySQL may be why
+            # again under the lock; MySQL may be why
+            self._pauses.check(name, lambda: self._pool.reach(config.target.within()))
         except Paused as paused:
             return Run(job=name, id="", outcome=Outcome(paused.kind, str(paused)))
         options = Options(resume=has_checkpoint(job), slot=due, halt=self._halt, pool=self._pool)

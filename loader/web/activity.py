@@ -14,7 +14,8 @@ from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, 
 from loader.outcome import Reason
 from loader.pipeline.throttle import Throttle
 from loader.records import dataclass
-from loader.state.history import KEPT, RunRecord
+from loader.state.history import KEPT, RunRecord, entry_of
+from loader.web.failures import Failures, after
 from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress
 
 LATELY = 10.0  # seconds over which the rate of a run in progress is measured
@@ -50,6 +51,7 @@ class RunTracker:
                 if entry.run not in heard.runs:
                     heard.remember(entry.run)
                     heard.spread(entry)
+                    heard.failures = after(heard.failures, entry)
 
     def due(self, job: str) -> float | None:
         """When the schedule next starts the job, jitter included; None: never."""
@@ -74,6 +76,11 @@ class RunTracker:
         with self._lock:
             going = self._of(job).going
             return going.progress(time.monotonic()) if going else None
+
+    def failures(self, job: str) -> Failures | None:
+        """The job's failures since it last ended well, as far as they are known."""
+        with self._lock:
+            return self._of(job).failures
 
     def grid(self, job: str) -> Grid | None:
         """The chunks of the job's run in progress here, or of its last one; None if there was none."""
@@ -115,8 +122,10 @@ class RunTracker:
             elif isinstance(event, RunEnded):
                 if heard.going is listener.going:
                     heard.going = None
-                if not event.run.did_nothing and heard.chunks.run == event.run.id:
-                    heard.chunks.end(event.run)
+                if not event.run.did_nothing:
+                    heard.failures = after(heard.failures, entry_of(event.run))
+                    if heard.chunks.run == event.run.id:
+                        heard.chunks.end(event.run)
             elif listener.going:
                 self._count(heard, listener.going, event)
 
@@ -169,11 +178,12 @@ class _Going:
         self._began = time.time()
         self._expected: int | None = None
         self._throttle = Throttle()
+        self._loads = False
         self._rows = self._chunks = 0
         self._looks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def expect(self, rows: int | None, throttle: Throttle) -> None:
-        self._expected, self._throttle = rows, throttle
+        self._expected, self._throttle, self._loads = rows, throttle, True
         self._rows = self._chunks = 0
         self._looks = deque([(time.monotonic(), 0)])
 
@@ -208,6 +218,7 @@ class _Going:
             eta=left / rate if left and rate else None,
             chunks=self._chunks,
             waits=self.waits or self._throttle.reason,
+            loads=self._loads,
         )
 
 
@@ -300,6 +311,7 @@ class _Job:
     going: _Going | None = None
     chunks: _Chunks = field(default_factory=_Chunks)
     minutes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # rows, by minutes since 1970
+    failures: Failures | None = None
     runs: dict[str, None] = field(default_factory=dict)  # runs whose rows are counted, the latest last
 
     def remember(self, run: str) -> None:

@@ -31,6 +31,7 @@ from loader.web.job_states import JobStates
 from loader.web.job_texts import config_text, masked, sample_text
 from loader.web.poller import FIRST, CachedPoll
 from loader.web.shared_target import SharedTarget
+from loader.web.troubles import told_once
 from loader.web.views import LISTED, ClusterView, JobPage, Overview, RejectsPage, RejectView
 from loader.wire.slots import SlotMap, slot_of
 
@@ -91,10 +92,12 @@ class Dashboard:
         health = self._health.get(0) or []
         now = states.now()
         late = str(self._backlog.pace())
-        problems = [*([poll.problem] if poll.problem else []), *told, *health, *([late] if late else [])]
+        problems = [*([poll.problem] if poll.problem else []), *told, *health]
         if cluster and time.time() - poll.at > job_states.STALE:
             cluster = replace(cluster, state=ClusterState.UNKNOWN)
             problems = problems or ["the target has not answered yet"]
+        if late and not problems:  # a server that is away makes all late
+            problems = [late]
         target = config.target
         parts: dict[str, list[str]] = {}
         jobs = []
@@ -111,7 +114,7 @@ class Dashboard:
             target=target.endpoint,
             jobs=tuple(jobs),
             cluster=cluster,
-            problems=tuple(dict.fromkeys(problems)),
+            problems=told_once(problems),
             rates={job: states.rates(names) for job, names in parts.items()},
         )
 
@@ -134,7 +137,7 @@ class Dashboard:
         return JobPage(
             now=now,
             view=self._states.view(job),
-            entries=tuple(newest or ()),
+            entries=None if newest is None else tuple(newest),
             grid=self._tracker.grid(name),
             config=config_text(job),
             statement=statement,
@@ -142,8 +145,11 @@ class Dashboard:
             why=why or ("" if command else "there are no rows"),
         )
 
-    def rejects(self, name: str) -> RejectsPage | None:
-        """The page of the rejects of one job; None if there is none of that name."""
+    def rejects(self, name: str, *, shows_keys: bool = False) -> RejectsPage | None:
+        """The page of the rejects of one job; None if there is none of that name.
+
+        Keys are masked unless the config lets everybody see values, or `shows_keys`.
+        """
         job = self._config.jobs.get(name)
         if job is None:
             return None
@@ -153,11 +159,14 @@ class Dashboard:
         found = listed.get(FIRST)
         self._all.get(end - time.monotonic())
         now, view = self._states.now(), self._states.view(job)
+        shows_keys = shows_keys or self.shows_values
         if found is None:  # as many as are known
-            return RejectsPage(now, view, view.status.rejects, (), masked=not self.shows_values, why=listed.problem)
+            count = view.status.rejects or None
+            why = listed.problem or "redis has not answered yet: look again"
+            return RejectsPage(now, view, count, (), masked=not shows_keys, why=why)
         count, entries, owners = found
-        rejects = tuple(self._reject(job, entry, owners) for entry in entries)
-        return RejectsPage(now, view, count, rejects, masked=not self.shows_values)
+        rejects = tuple(_reject(job, entry, owners, shows_key=shows_keys) for entry in entries)
+        return RejectsPage(now, view, count, rejects, masked=not shows_keys, why=listed.problem)
 
     def statuses(self, names: Iterable[str]) -> list[JobStatus]:
         """The status of these jobs, as `loader status` shows it; a `LoaderError` if the target cannot be asked."""
@@ -178,18 +187,6 @@ class Dashboard:
     def cluster(self) -> dict[str, object]:
         """The cluster, as `loader cluster` shows it; a `LoaderError` if the target cannot be asked."""
         return self._ask(describe_cluster)
-
-    def _reject(self, job: JobConfig, entry: Rejected, owners: SlotMap) -> RejectView:
-        slot = slot_of(entry.key)
-        return RejectView(
-            key=shown(entry.key) if self.shows_values else masked(job),
-            slot=slot if self.shows_values else None,  # it would reveal many keys
-            node=str(owners.node_of(slot)),
-            reason=entry.reason,
-            first=entry.first,
-            last=entry.last,
-            attempts=entry.attempts,
-        )
 
     def _stop(self) -> None:
         for poll in self._polls.values():
@@ -221,3 +218,16 @@ def _listed(target: RedisClient, job: str) -> tuple[int, list[Rejected], SlotMap
     """How many rejects a job has, the latest of them, latest first, and the owners of their slots."""
     entries = {entry.key: entry for entry in Rejects(target, job).all()}  # one may come twice
     return len(entries), nsmallest(LISTED, entries.values(), key=lambda each: (-each.last, each.key)), target.slots
+
+
+def _reject(job: JobConfig, entry: Rejected, owners: SlotMap, *, shows_key: bool) -> RejectView:
+    slot = slot_of(entry.key)
+    return RejectView(
+        key=shown(entry.key) if shows_key else masked(job),
+        slot=slot if shows_key else None,  # it would reveal many keys
+        node=str(owners.node_of(slot)),
+        reason=entry.reason,
+        first=entry.first,
+        last=entry.last,
+        attempts=entry.attempts,
+    )

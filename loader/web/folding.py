@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 
-from loader.jobs.status import CALM, WELL, JobState, attention
+from loader.jobs.status import CALM, JobState, attention
 from loader.records import dataclass
 from loader.web.views import JobView, Overview
 
-TOLD = 3  # parts of a job whose errors are told before it is unfolded
 STATES = (
     *(JobState.FAILED, JobState.LATE, JobState.REJECTS, JobState.UNKNOWN, JobState.PAUSED),
     *(JobState.RUNNING, JobState.STOPPED, JobState.NEVER, JobState.OK),
@@ -37,9 +36,9 @@ class Fold:
         return min(attention(part.status) for part in self.parts)
 
     @cached_property
-    def told(self) -> list[JobView]:
-        """Parts with which something went wrong."""
-        return [part for part in self.parts if attention(part.status) < WELL]
+    def is_sure(self) -> bool:
+        """Whether the state of all parts is known."""
+        return all(part.is_sure for part in self.parts)
 
     @cached_property
     def oldest(self) -> JobView:

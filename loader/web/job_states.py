@@ -8,6 +8,7 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import TargetError
 from loader.jobs.status import JobState, JobStatus, ahead, is_late, job_status, questions
+from loader.outcome import Status
 from loader.redis.client import RedisClient
 from loader.redis.prefetch import Prefetched
 from loader.state.history import KEPT, History
@@ -53,7 +54,8 @@ class JobStates:
         """Tell the tracker of a job's runs of the last hour; usually few of them are new."""
         history = History(target, name)
         entries = history.last(LEARNED)
-        more = len(entries) == LEARNED and entries[-1].ended > self.now() - 60 * MINUTES
+        fails = all(entry.status is Status.FAILED for entry in entries)
+        more = len(entries) == LEARNED and (fails or entries[-1].ended > self.now() - 60 * MINUTES)
         if more and self._newest.get(name) not in {entry.run for entry in entries}:
             entries = history.last(KEPT)
         self._tracker.learn(name, entries)
@@ -69,9 +71,13 @@ class JobStates:
         name, schedule, now = job.name, job.schedule, self.now()
         status, progress = self._statuses.get(name), self._tracker.progress(name)
         told = self._as_of_now(job, name, status, now)
-        if progress:  # known here before the target is asked again
-            told = replace(told, state=JobState.RUNNING)
+        known, failures = self._is_known(name), self._tracker.failures(name)
+        if progress:
+            if known or progress.loads:  # known here before the target is asked again
+                told = replace(told, state=JobState.RUNNING)
             progress = replace(progress, began=progress.began + self.ahead)
+        elif not known and failures and told.paused is None and failures.last > (told.last.ended if told.last else 0):
+            told = replace(told, state=JobState.FAILED)  # as a run here has seen
         return JobView(
             status=told,
             schedule=in_words(schedule) if schedule else "",
@@ -80,7 +86,14 @@ class JobStates:
             rates=self._tracker.rates(name, time.time()) if rates else (),
             progress=progress,
             part_of=part_of,
+            failures=failures,
+            is_known=known,
+            asked=status.now if status else None,
         )
+
+    def _is_known(self, name: str) -> bool:
+        heard = self._heard.get(name)
+        return heard is not None and time.monotonic() - heard <= STALE
 
     def _as_of_now(self, job: JobConfig, name: str, status: JobStatus | None, now: float) -> JobStatus:
         if status is None:
@@ -95,7 +108,8 @@ class JobStates:
         late = behind or is_late(job, status.last, status.success, now, status.former, lag)
         late = late and status.paused is None
         state = JobState.LATE if late and status.state.is_success else status.state
-        state = JobState.UNKNOWN if passed > STALE else state  # its node does not answer
+        if passed > STALE:  # its node does not answer; a pause lasts until somebody ends it
+            state = JobState.UNKNOWN if status.paused is None else JobState.PAUSED
         return replace(status, now=now, late=late, state=state, ahead=ahead(status.success, now))
 
     def _read(self, target: RedisClient, jobs: Iterable[JobConfig]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The texts of a job's config, keys and commands on a page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from loader.config.files import as_yaml
 from loader.config.models import JobConfig, ScheduleConfig
@@ -17,13 +17,17 @@ def config_text(job: JobConfig) -> str:
 
 
 def effective(job: JobConfig) -> dict[str, object]:
-    """All keys of a job with the values in effect, as in a config."""
-    return {name: _written(name, value) for name, value in job.model_dump(mode="json").items()}
+    """All keys of a job that have a value, with the values in effect, as in a config."""
+    return _given(job.model_dump(mode="json"))
+
+
+def _given(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: _written(name, value) for name, value in values.items() if value is not None and value != []}
 
 
 def _written(name: str, value: object) -> object:
     if isinstance(value, dict) and name != "fields":
-        return {inner: _written(inner, each) for inner, each in value.items()}
+        return _given(value)
     if name in DURATIONS and isinstance(value, int):
         return duration(value)
     return f"{value}%" if name == "ttl_jitter" else value

@@ -22,7 +22,11 @@ from loader.jobs.status import JobState
 from loader.records import dataclass
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
-from loader.web.folding import TOLD, Fold, are_urgent, folded, states_of
+from loader.web.failures import in_a_row
+from loader.web.folding import Fold, are_urgent, folded, states_of
+from loader.web.incidents import incidents, is_incident
+from loader.web.listing import Listing
+from loader.web.troubles import unsaid
 from loader.web.views import (
     LISTED,
     MINUTES,
@@ -31,6 +35,7 @@ from loader.web.views import (
     Grid,
     JobPage,
     JobView,
+    NodeView,
     Notice,
     Overview,
     RejectsPage,
@@ -46,7 +51,7 @@ NEWEST = 10  # runs of the table that are always visible
 RANGES = 12  # ranges of slots listed in words
 COLORS = 8  # of nodes: beyond that they repeat, and the number distinguishes them
 NUMBERED = 3.0  # percent of the strip that a node's number needs
-LINKED = 12  # jobs named in the summary
+LINKED = 4  # jobs named of an incident
 HEIGHT, WIDTH = 24, 96  # of a sparkline
 NEAR = 0.75  # of max_age: from there on a job is nearly late
 
@@ -97,12 +102,16 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Slots of one owner in the strip; place and width in percent. `node` is its index in the list; None: unowned."""
+    """Slots of one owner in the strip; place and width in percent. `node` is its index in the list; None: unowned.
+
+    An owner that `is_dead` does not answer.
+    """
 
     x: float
     width: float
     node: int | None
     text: str
+    is_dead: bool = False
 
 
 class Renderer:
@@ -127,6 +136,7 @@ class Renderer:
             "size": size,
             "utc": utc,
             "part": part,
+            "commands": commands,
             "owned": owned,
         }
         jinja.globals |= {
@@ -138,6 +148,7 @@ class Renderer:
             "COLORS": COLORS,
             "NEWEST": NEWEST,
             "NUMBERED": NUMBERED,
+            "LINKED": LINKED,
             "version": version("mysql-redis-loader"),
             "most": max,
             "when": when,
@@ -150,31 +161,36 @@ class Renderer:
             "is_fold": lambda row: isinstance(row, Fold),
             "states_of": states_of,
             "are_urgent": are_urgent,
-            "TOLD": TOLD,
-            "complaint": complaint,
+            "in_a_row": in_a_row,
+            "is_incident": is_incident,
+            "clock": clock,
             "part_lines": part_lines,
             "static": self._link,
         }
         names = ("overview", "job", "rejects", "sign_in", "missing")
         self._templates = {name: jinja.get_template(f"{name}.html") for name in names}
 
-    def overview(self, view: Overview, viewer: Viewer) -> str:
-        """All jobs and the cluster."""
+    def overview(self, view: Overview, viewer: Viewer, listing: Listing | None = None) -> str:
+        """All jobs, or those that are looked for, and the cluster."""
+        listing = listing or Listing()
         counts = Counter(each.status.state for each in view.jobs)
-        bad = [each for each in view.jobs if each.status.state is JobState.FAILED or each.status.late]
+        every = folded(view)
         return self._draw(
             "overview",
             viewer,
-            "/",
+            f"/?{listing.query}" if listing.query else "/",
             view=view,
-            rows=folded(view),
+            listing=listing,
+            every=len(every),
+            rows=listing.rows(every),
             parts_count=sum(bool(each.part_of) for each in view.jobs),
             now=view.now,
             counts=counts,
+            unsure=sum(not each.is_known for each in view.jobs),
             late=sum(each.status.late for each in view.jobs),
             rejects=sum(each.status.rejects for each in view.jobs),
-            bad=sorted(bad, key=lambda each: each.status.state is not JobState.FAILED)[:LINKED],
-            more=max(0, len(bad) - LINKED),
+            incidents=incidents(view.jobs, view.problems),
+            unsaid=unsaid(view.cluster, view.problems) if view.cluster else [],
             strip=strip(view.cluster) if view.cluster else [],
             total=_total(view.cluster) if view.cluster else {},
         )
@@ -182,7 +198,7 @@ class Renderer:
     def job(self, page: JobPage, viewer: Viewer) -> str:
         """One job in full: its runs, its chunks, its config and its statement."""
         cells = _cells(page.grid) if page.grid else {}
-        return self._draw_one("job", page, viewer, bars=chart(page.entries), cells=cells)
+        return self._draw_one("job", page, viewer, bars=chart(page.entries or ()), cells=cells)
 
     def rejects(self, page: RejectsPage, viewer: Viewer) -> str:
         """The rows of a job that could not be written."""
@@ -203,6 +219,8 @@ class Renderer:
     def _draw_one(self, name: str, page: JobPage | RejectsPage, viewer: Viewer, **facts: Any) -> str:
         status = page.view.status
         here = f"/jobs/{part(status.job)}{'' if name == 'job' else '/rejects'}"
+        if isinstance(page, RejectsPage) and not page.masked and viewer.signed_in:
+            here += "?keys=shown"
         return self._draw(name, viewer, here, page=page, view=page.view, status=status, now=page.now, **facts)
 
     def _draw(self, name: str, viewer: Viewer, here: str, **facts: Any) -> str:
@@ -235,6 +253,18 @@ def when(seconds: float, now: float) -> Markup:
 def stamp(seconds: float, words: str) -> Markup:
     """Words for a moment, with the exact one in the title; words that need no escaping."""
     return Markup(f'<time datetime="{moment(seconds)}" title="{utc(seconds)}">{words}</time>')  # noqa: S704  # see above
+
+
+def clock(seconds: float, now: float) -> Markup:
+    """A moment as the time of its day, with the day unless it is that of now: 16:39, 02-03 16:39."""
+    day, time = utc(seconds).split()[:2]
+    return stamp(seconds, f"{time[:5]}" if utc(now).startswith(day) else f"{day[5:]} {time[:5]}")
+
+
+def commands(text: str) -> Markup:
+    """A sentence whose commands stand between backticks."""
+    pieces = [escape(_visible(each)) for each in text.split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(each) if at % 2 else each for at, each in enumerate(pieces))
 
 
 def complaint(view: JobView) -> str:
@@ -311,17 +341,28 @@ def chart(entries: Sequence[RunRecord]) -> list[Bar]:
     ]
 
 
+def silent(node: NodeView) -> str:
+    """Words for a master that does not answer."""
+    return ", which does not answer" if node.keys is None else ""
+
+
 def strip(cluster: ClusterView) -> list[Stretch]:
     """The slots from first to last, one stretch for each range of an owner."""
     stretches: list[tuple[int, int, int | None, str]] = [
-        (first, last, at, f"{node.node}: slots {first} to {last}")
+        (first, last, at, f"{node.node}{silent(node)}: slots {first} to {last}")
         for at, node in enumerate(cluster.nodes)
         for first, last in node.ranges
     ]
     stretches += [(first, last, None, f"nobody: slots {first} to {last}") for first, last in cluster.unowned]
     share = 100 / SLOTS
     return [
-        Stretch(round(first * share, 3), round((last - first + 1) * share, 3), at, text)
+        Stretch(
+            round(first * share, 3),
+            round((last - first + 1) * share, 3),
+            at,
+            text,
+            is_dead=at is not None and cluster.nodes[at].keys is None,
+        )
         for first, last, at, text in sorted(stretches, key=lambda stretch: stretch[:2])
     ]
 
@@ -336,6 +377,7 @@ def _total(cluster: ClusterView) -> dict[str, int]:
         "replicas": sum(node.replicas or 0 for node in nodes),
         "written": sum(node.written for node in nodes),
         "silent": sum(node.keys is None for node in nodes),
+        "dead": sum(owned(node.ranges) for node in nodes if node.keys is None),
     }
 
 

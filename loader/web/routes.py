@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from loader.web.dashboard import Dashboard
+from loader.web.listing import Listing
 from loader.web.server import NO_STORE
 from loader.web.views import Action, JobPage, Overview, RejectsPage, Viewer
 
@@ -19,8 +20,8 @@ CHECKED = {"Cache-Control": "no-cache"}  # cached, but revalidated: the page may
 class Pages(Protocol):
     """Renders the pages for a browser."""
 
-    def overview(self, view: Overview, viewer: Viewer) -> str:
-        """The page of all jobs."""
+    def overview(self, view: Overview, viewer: Viewer, listing: Listing | None = None) -> str:
+        """The page of all jobs, or of those that are looked for."""
 
     def job(self, page: JobPage, viewer: Viewer) -> str:
         """The page of a job."""
@@ -39,18 +40,20 @@ def site(dashboard: Dashboard, pages: Pages, viewer: Callable[[Request], Viewer]
     """The routes of the pages."""
 
     def overview(request: Request) -> Response:
-        return _html(pages.overview(dashboard.overview(), viewer(request)))
+        return _html(pages.overview(dashboard.overview(), viewer(request), Listing.of(request.query_params)))
 
     def job(request: Request) -> Response:
         page = dashboard.job(request.path_params["job"])
         return _html(pages.job(page, viewer(request))) if page else missing(request)
 
     def rejects(request: Request) -> Response:
-        page = dashboard.rejects(request.path_params["job"])
+        who = viewer(request)
+        shows_keys = who.signed_in and request.query_params.get("keys") == "shown"
+        page = dashboard.rejects(request.path_params["job"], shows_keys=shows_keys)
         if page is None:  # the name of a part may end like this
             request.path_params["job"] += "/rejects"
             return job(request)
-        return _html(pages.rejects(page, viewer(request)))
+        return _html(pages.rejects(page, who))
 
     def missing(request: Request) -> Response:
         _, slash, last = request.path_params["job"].rpartition("/")

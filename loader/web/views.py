@@ -11,6 +11,7 @@ from loader.jobs.status import JobStatus
 from loader.records import dataclass
 from loader.redis.servers import ClusterState
 from loader.state.history import RunRecord
+from loader.web.failures import Failures
 
 MINUTES = 60  # of `JobView.rates`
 CELLS = 400  # of a grid at most: beyond that, several chunks share a cell
@@ -29,6 +30,7 @@ class Progress:
     eta: float | None
     chunks: int  # that are loaded
     waits: str
+    loads: bool = True  # or it still prepares, and has no lock yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,14 @@ class JobView:
     rates: tuple[float, ...]  # rows a second of each of the last `MINUTES` minutes, oldest first
     progress: Progress | None
     part_of: str = ""  # the job of many tables that it is a part of; empty: it is a job by itself
+    failures: Failures | None = None  # since it last ended well
+    is_known: bool = True  # or its target does not answer, and `status` is what was known last
+    asked: float | None = None  # when `status` was read; None: never
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether all of its state could be read, so that what is missing is not there."""
+        return self.is_known and not self.status.unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,7 @@ class JobPage:
 
     now: float
     view: JobView
-    entries: tuple[RunRecord, ...]  # the newest 50, newest first
+    entries: tuple[RunRecord, ...] | None  # the newest 50, newest first; None: not known
     grid: Grid | None
     config: str  # YAML, without secrets
     statement: str  # empty: unknown, see `why`
@@ -150,7 +160,7 @@ class RejectsPage:
 
     now: float
     view: JobView
-    count: int
+    count: int | None  # None: not known
     rejects: tuple[RejectView, ...]
     masked: bool
     why: str = ""  # why some of them are unknown

@@ -1142,6 +1142,33 @@ FAULTS = [
         ),
     ),
     *_of(
+        "daemon/pauses",
+        (
+            "a pause is forgotten while redis is away",
+            "                self._known[job] = str(paused)\n",
+            "",
+            "pauses::a_pause_holds_while_redis_is_away",
+        ),
+    ),
+    *_of(
+        "web/listing",
+        (
+            "an address sorts nothing",
+            "found.sort(key=order",
+            "found = sorted(found[:0], key=order",
+            "render::an_address_finds_and_sorts",
+        ),
+    ),
+    *_of(
+        "web/incidents",
+        (
+            "each job has its own error",
+            'NAMES.sub("…", _text(view, state))',
+            "view.status.job",
+            "render::an_error_is_said_once",
+        ),
+    ),
+    *_of(
         "web/folding",
         (
             "jobs stand by name",

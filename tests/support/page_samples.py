@@ -9,6 +9,7 @@ from loader.jobs.status import JobState, JobStatus
 from loader.outcome import Status
 from loader.state.history import RunRecord
 from loader.state.holders import Holder
+from loader.web.failures import Failures
 from loader.web.render import Renderer
 from loader.web.views import (
     Cell,
@@ -91,6 +92,7 @@ def job(name="orders", state="ok", **facts):
         max_age=600,
         rates=wave(12_000, 0.3),
         progress=None,
+        is_known=state != "unknown",
     )
     return replace(view, **facts)
 
@@ -122,6 +124,7 @@ def jobs():
             late=True,
             max_age=3600,
             rates=(*wave(9_000, 0.4, 44), *[0.0] * 16),
+            failures=Failures(7, NOW - 4_260, NOW - 42, NO_ROOM),
         ),
         job(
             "stock-levels", "rejects", rejects=1_204, rates=wave(800, 0.9), schedule="cron */15 * * * * (Europe/Berlin)"

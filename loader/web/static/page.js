@@ -97,10 +97,29 @@ function tell(text, lost) {
   document.body.classList.toggle("lost", lost);
 }
 
+// The address of this page with all jobs: which of them are shown is chosen here.
+function whole() {
+  const asked = new URLSearchParams(location.search);
+  for (const name of ["find", "only", "done"]) asked.delete(name);
+  return location.pathname + (asked.size ? `?${asked}` : "");
+}
+
+// Keeps what is looked for in the address, so that it can be sent to somebody and outlives a reload.
+function keep() {
+  const asked = new URLSearchParams(location.search);
+  asked.delete("done"); // the outcome of an action is shown once
+  for (const field of [find, only].filter(Boolean)) {
+    if (field.value) asked.set(field.name, field.value);
+    else asked.delete(field.name);
+  }
+  const address = location.pathname + (asked.size ? `?${asked}` : "") + location.hash;
+  if (address !== location.pathname + location.search + location.hash) history.replaceState(null, "", address);
+}
+
 async function look() {
   let what = "does not answer";
   try {
-    const answer = await fetch(location.pathname, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const answer = await fetch(whole(), { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) throw new Error((what = `has answered ${answer.status}`));
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
@@ -123,11 +142,23 @@ function begin(wait) {
 }
 
 if (sieve) {
-  sieve.hidden = false;
-  sieve.addEventListener("input", sift);
+  sieve.addEventListener("input", () => {
+    keep();
+    sift();
+  });
+  sieve.addEventListener("submit", (event) => event.preventDefault());
+  document.getElementById("jobs")?.addEventListener("click", (event) => {
+    const link = event.target.closest("thead a");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const asked = new URLSearchParams(location.search);
+    asked.set("sort", new URL(link.href).searchParams.get("sort"));
+    history.replaceState(null, "", `${location.pathname}?${asked}`);
+    begin(0);
+  });
   addEventListener("pageshow", sift); // a browser that goes back fills the fields again
 }
 document.addEventListener("visibilitychange", () => begin(0));
-// The outcome of an action is shown once, not again when the page is reloaded.
-if (location.search) history.replaceState(null, "", location.pathname + location.hash);
-begin(EVERY);
+const isPart = find?.value || only?.value;
+keep();
+begin(isPart ? 0 : EVERY);

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from loader.jobs.status import JobState
+from loader.web.failures import Failures
+from loader.web.listing import Listing
 from loader.web.render import STATES, Renderer, ranges, spark
 from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
 from support import page_samples as looks
@@ -172,10 +174,13 @@ def test_an_overview_tells_of_what_is_wrong(pages):
     failed = job("prices", "failed", last=entry("prices", 42, status="failed", error=looks.NO_ROOM), late=True)
     read = overview(pages, job("orders"), failed, job("stock", "rejects", rejects=1204), job("old", "late"))
     assert looks.NO_ROOM in read.text
-    for words in ("4 jobs", "1 failing", "2 late", "0 running", "1,204 rejects", "Look at prices, old"):
+    for words in ("4 jobs", "1 failing", "2 late", "0 running", "1,204 rejects"):
         assert words in read.text
-    assert {"#job-prices", "#job-old"} <= {each["href"] for each in read.all("a")}
-    assert {"job-prices", "job-old"} <= set(read.ids)
+    attention = read.text.partition("Needs attention")[2].partition("Jobs Find")[0]
+    places = [attention.index(words) for words in ("prices failed", "old late", "stock rejects")]
+    assert places == sorted(places)
+    assert read.text.partition("Jobs Find")[0].count(looks.NO_ROOM) == 1
+    assert {"/jobs/prices", "/jobs/old"} <= {each["href"] for each in read.all("a")}
     assert {"class": "rejects", "href": "/jobs/stock/rejects"} in read.all("a")
     assert looks.LINK_DOWN in read.text
 
@@ -208,8 +213,8 @@ def test_parts_are_folded_under_their_job(pages):
     text = read.text
     for words in ("4 jobs", "300 parts", "students 300 parts, every 30s", "3 failed 1 late 1 rejects 295 ok"):
         assert words in text, words
-    assert f"s0/student_105 failed, late {looks.NO_ROOM}" in text
-    assert "and 2 more below" in text
+    assert text.partition("Jobs Find")[0].count(looks.NO_ROOM) == 1
+    assert text.count("4 jobs ") == 2  # the jobs of the page, and those that failed for one reason
     assert "1,204 rows could not be written" in text
     assert "max 11,865" in text
     links = {each["href"] for each in read.all("a")}
@@ -294,7 +299,7 @@ def test_an_overview_tells_of_the_cluster(pages):
     ):
         assert words in read.text
     bars = [each for each in read.all("rect") if each.get("height") == "28"]
-    assert [each.get("fill") for each in bars] == [None, "url(#p-unowned)", None, None]
+    assert [each.get("fill") for each in bars] == [None, "url(#p-unowned)", None, "url(#p-unowned)"]
     assert sum(float(each["width"].rstrip("%")) for each in bars) == pytest.approx(100, abs=0.01)
 
 
@@ -347,7 +352,8 @@ def test_a_job_page_tells_of_its_runs(pages):
         "0.25 s ccc3",
         "2027-01-15 07:59:47 UTC",
         f"run aaa1, 2027-01-15 07:59:47 UTC, by schedule: failed, 182,340 rows read, 3.0 s: {looks.NO_ROOM}",
-        "the longest took 12 s",
+        " UTC, the oldest",
+        "12 s 3.0 s 0 s",
     ):
         assert words in read.text
     chart = html[html.index('<svg class="chart"') : html.index('<table class="runs">')]
@@ -481,7 +487,7 @@ def test_forms_are_for_those_who_signed_in(pages):
     assert acts(paused, CLERK) == ["/sign-out", run, "/jobs/orders/resume"]
     rejects = looks.rejects()
     assert acts(lambda viewer: pages.rejects(rejects, viewer), CLERK) == ["/sign-out", "/jobs/stock-levels/retry"]
-    assert acts(lambda viewer: pages.overview(looks.overview(), viewer), GUEST) == []
+    assert acts(lambda viewer: pages.overview(looks.overview(), viewer), GUEST) == ["/"]
     assert all(each["method"] == "post" for each in Read(page(CLERK)).all("form"))
 
 
@@ -612,3 +618,105 @@ def contrast(one, other):
 
 
 assert NOW == 1_800_000_000  # the times above are of it
+
+
+def test_unknown_is_not_zero(pages):
+    """Of a job whose Redis does not answer nothing is said that was not read: not never, not none, not 0."""
+    view = job("lost", "unknown", last=None, success=None, rates=())
+    row = pages.overview(looks.overview(jobs=(view,)), SOMEONE).partition('<tbody id="job-lost"')[2]
+    told = Read("<table><tbody" + row.partition("</tbody>")[0] + "</tbody></table>").text
+    page = Read(pages.job(looks.page(view, entries=None, grid=None), SOMEONE)).text
+    for text in (told, page.partition("What it does")[0]):
+        assert "not known" in text
+        assert not re.search(r"\b(never|none|none yet|0|It has not run yet)\b", text), text
+    assert "? failing" in overview(pages, view).text
+    assert "0 failing" in overview(pages, view, job("fine")).text
+    rejects = Read(pages.rejects(looks.rejects(view=view, count=None, rejects=(), why=looks.LINK_DOWN), SOMEONE)).text
+    assert "No row of this job is rejected" not in rejects
+    part = replace(view, part_of="all", status=replace(view.status, job="all/lost"))
+    row = pages.overview(looks.overview(jobs=(part,)), SOMEONE).partition('<tbody id="job-all"')[2]
+    assert not re.search(r">(never|none|none yet|0)<", row.partition("</tbody>")[0])
+
+
+def test_what_was_known_last_is_shown_as_such(pages):
+    """A paused job stays paused while its Redis is away, with the time of what is known."""
+    view = job("still", "paused", is_known=False, asked=NOW - 600)
+    text = overview(pages, view).text
+    assert "paused as known at 07:50" in text
+    assert "still paused since 07:50" in text
+    assert "1 not known" in text
+
+
+def test_an_error_is_said_once(pages):
+    """Jobs that fail for one reason are one line, whatever their tables are called; masters that answer alike, too."""
+    failing = [
+        job(f"t{at}", "failed", last=entry(status="failed", error=f"table 't{at}' does not exist")) for at in range(9)
+    ]
+    text = overview(pages, *failing).text
+    assert text.count("does not exist") == 1
+    assert "9 jobs t0, t1, t2, t3 and 5 more failed 9 failures since 07:56" in text
+    down = "redis a:1: Connection refused"
+    masters = tuple(NodeView(f"{at}:1", ((0, 5),), problem=f"redis {at}:1: Connection refused") for at in "ab")
+    cluster = ClusterView("fail", cluster=True, nodes=masters, unowned=(), problems=(down,))
+    failed = job("x", "failed", last=entry(status="failed", error=down))
+    text = overview(pages, failed, cluster=cluster, problems=(down,)).text
+    assert text.count(down) == 1
+    assert "see the problem above" in text
+
+
+def test_failures_in_a_row_are_one(pages):
+    """The page of a job tells their error once, with how often and since when; each of them is a click away."""
+    runs = tuple(entry(ago=60.0 + 60 * at, status="failed", error="gone", run=f"r{at}") for at in range(7))
+    failed = job("x", "failed", last=runs[0], failures=Failures(7, NOW - 421, NOW - 60, "gone"))
+    html = pages.job(looks.page(failed, entries=runs, grid=None), SOMEONE)
+    text = Read(html).text
+    assert "7 failures since 07:52 gone" in text
+    assert "7 failures like this since 07:52" in text
+    assert html.count('<p class="error failed"><bdi>gone</bdi></p>') == 1
+    assert all(f"r{at}" in text for at in range(7))
+
+
+def test_a_run_that_failed_before_its_chunks_says_so(pages):
+    """It has run, though no chunk was seen."""
+    last = entry(status="failed", error="no such table", chunks={"total": 0, "done": 0, "retried": 0}, run="abc")
+    text = Read(pages.job(looks.page(job("x", "failed", last=last), entries=(last,), grid=None), SOMEONE)).text
+    assert "The last run, abc, failed before its first chunk: no such table" in text
+    assert "has not run" not in text
+
+
+def test_a_run_by_hand_says_whose(pages):
+    """A failure from somebody's laptop does not look as if the schedule had failed."""
+    last = entry("x", status="failed", error="gone", slot=None, host="anna@laptop")
+    view = job("x", "failed", last=last)
+    assert "x failed (by hand, anna@laptop)" in overview(pages, view).text
+    assert "by hand, anna@laptop" in Read(pages.job(looks.page(view), SOMEONE)).text
+
+
+def test_an_address_finds_and_sorts(pages):
+    """Without script, too: words of names, a state, an order, and links that keep what is looked for."""
+    view = looks.overview(jobs=(*(job(f"t_{at}", last=entry(read=at)) for at in (3, 1, 2)), *looks.parts(300)))
+
+    def shown(**query):
+        return rows_of(pages.overview(view, SOMEONE, Listing.of(query)))
+
+    assert shown(sort="rows") == ["t_1", "t_2", "t_3", "students"]
+    assert shown(sort="-rows", find="t_") == ["students", "t_3", "t_2", "t_1"]
+    assert shown(find="T_ 2") == ["students", "t_2"]
+    assert shown(only="failed") == ["students"]
+    assert shown(sort="nothing", find="t_1", only="ok") == ["students", "t_1"]
+    html = pages.overview(view, SOMEONE, Listing.of({"find": "student_105", "only": "attention", "sort": "-rows"}))
+    read = Read(html)
+    listed = html.partition('<details class="parts"')[2].partition("</details>")[0]
+    assert listed.count("<li><a href") == 1
+    assert {"class": "parts", "open": None} in read.all("details")
+    assert {"href": "/?find=student_105&only=attention&sort=rows"} in read.all("a")
+    assert any(each.get("value") == "student_105" for each in read.all("input"))
+    assert '<meta http-equiv="refresh" content="10; url=/?find=student_105&amp;only=attention&amp;sort=-rows">' in html
+
+
+def test_keys_of_rejects_are_for_those_who_signed_in(pages):
+    """They have a link that shows them, others one that signs in."""
+    assert {"class": "button quiet", "href": "/jobs/stock-levels/rejects?keys=shown"} in Read(
+        pages.rejects(looks.rejects(), CLERK)
+    ).all("a")
+    assert "Show the keys" not in pages.rejects(looks.rejects(), GUEST)

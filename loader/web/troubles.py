@@ -1,0 +1,30 @@
+"""The problems of servers, each said once, causes before consequences. No I/O."""
+
+import re
+from collections.abc import Iterable
+
+from loader.web.views import ClusterView
+
+CONSEQUENCES = ("CLUSTERDOWN", "cluster_state")  # of another server that is away
+NODE = re.compile(r"redis (\S+?):? (.+)")
+
+
+def told_once(problems: Iterable[str]) -> tuple[str, ...]:
+    """Problems without repetition: what several masters answer alike is one, what follows from others comes last."""
+    nodes: dict[str, list[str]] = {}
+    for each in dict.fromkeys(problems):
+        found = NODE.fullmatch(each)
+        is_shared = found and any(word in each for word in CONSEQUENCES)
+        nodes.setdefault(found[2] if found and is_shared else each, []).append(found[1] if found else "")
+    texts = [f"redis {', '.join(of)}: {text}" if all(of) else text for text, of in nodes.items()]
+    return tuple(sorted(texts, key=_follows))
+
+
+def unsaid(cluster: ClusterView, problems: Iterable[str]) -> list[str]:
+    """The problems of the cluster that are neither among those of the page nor of one of its masters."""
+    said = {*problems, *(node.problem for node in cluster.nodes)}
+    return [each for each in cluster.problems if each not in said]
+
+
+def _follows(text: str) -> bool:
+    return any(word in text for word in CONSEQUENCES)
