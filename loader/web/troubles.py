@@ -13,9 +13,8 @@ def told_once(problems: Iterable[str]) -> tuple[str, ...]:
     """Problems without repetition: what several masters answer alike is one, what follows from others comes last."""
     nodes: dict[str, list[str]] = {}
     for each in dict.fromkeys(problems):
-        found = NODE.fullmatch(each)
-        is_shared = found and any(word in each for word in CONSEQUENCES)
-        nodes.setdefault(found[2] if found and is_shared else each, []).append(found[1] if found else "")
+        found = NODE.fullmatch(each) if _follows(each) else None
+        nodes.setdefault(found[2] if found else each, []).append(found[1] if found else "")
     texts = [f"redis {', '.join(of)}: {text}" if all(of) else text for text, of in nodes.items()]
     return tuple(sorted(texts, key=_follows))
 

@@ -11,6 +11,7 @@ from loader.jobs.status import JobState
 from loader.web.failures import Failures
 from loader.web.listing import Listing
 from loader.web.render import STATES, Renderer, ranges, spark
+from loader.web.troubles import told_once
 from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
 from support import page_samples as looks
 from support.page_samples import NOW, entry, job
@@ -680,7 +681,7 @@ def test_a_run_that_failed_before_its_chunks_says_so(pages):
     """It has run, though no chunk was seen."""
     last = entry(status="failed", error="no such table", chunks={"total": 0, "done": 0, "retried": 0}, run="abc")
     text = Read(pages.job(looks.page(job("x", "failed", last=last), entries=(last,), grid=None), SOMEONE)).text
-    assert "The last run, abc, failed before its first chunk: no such table" in text
+    assert "The last run, abc, failed before its first chunk, for the reason above." in text
     assert "has not run" not in text
 
 
@@ -720,3 +721,10 @@ def test_keys_of_rejects_are_for_those_who_signed_in(pages):
         pages.rejects(looks.rejects(), CLERK)
     ).all("a")
     assert "Show the keys" not in pages.rejects(looks.rejects(), GUEST)
+
+
+def test_what_follows_from_a_master_that_is_away_is_one_line():
+    """The cause comes first, as it was said; what the other masters answer because of it is said once."""
+    cause = "redis a:1: cannot connect: Connection refused"
+    down = [f"redis {node}: CLUSTERDOWN The cluster is down" for node in ("b:2", "c:3")]
+    assert told_once([down[0], cause, down[1], cause]) == (cause, "redis b:2, c:3: CLUSTERDOWN The cluster is down")
