@@ -242,9 +242,7 @@ def test_another_version_is_refused(desk, cluster):
     cluster.add(before=OTHER_VERSION)
     refused = backfill(desk, cluster)
     assert (refused.code, refused.document["status"]) == (2, "failed"), refused
-    assert re.search(
-        r"dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err
-    )
+    assert re.search(r"dask worker tcp://[\d.:]+: it has 0\.0\.9 of .*, and this run has \S+: install", refused.err)
     assert desk.world.state() == set()
 
 
