@@ -60,7 +60,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One case in a plot: how far down, how it looks, and the figures before which `net` is taken off."""
+    """One case in a plot: how far down, how it looks, and whether its CPU is shown `net`, without the start-up."""
 
     y: float
     look: str

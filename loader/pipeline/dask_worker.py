@@ -109,7 +109,7 @@ def load(version: str, run: str, work: bytes, chunk: Chunk) -> Outcome:
     if own != version:
         return _failed(unlike(own, version), Kind.REFUSED)
     try:
-        return HANDS.load(run, work, chunk)
+        return SESSIONS.load(run, work, chunk)
     except (_MovedError, TakenOver) as error:
         return Again(str(error), error.master if isinstance(error, _MovedError) else None)
     except LoaderError as error:
@@ -128,7 +128,7 @@ def _failed(reason: str, kind: Kind, *, starts_over: bool = False) -> Failed:
     return Failed(told, kind, starts_over)
 
 
-class Hand:
+class RunSession:
     """Loads one chunk after another of a run, on its own connections to MySQL and Redis."""
 
     def __init__(self, work: Work) -> None:
@@ -207,64 +207,64 @@ class Hand:
             get_worker().log_event(TOPIC, {"run": self._work.id, "number": event.chunk.number, **words})
 
 
-class Hands:
-    """The hands of this process, by the work they do."""
+class RunSessions:
+    """The sessions of this process, by the work they do."""
 
     def __init__(self) -> None:
-        self._free: dict[tuple[str, bytes], list[tuple[float, Hand]]] = {}
-        self._busy: dict[Hand, str] = {}  # the runs that they work for
+        self._free: dict[tuple[str, bytes], list[tuple[float, RunSession]]] = {}
+        self._busy: dict[RunSession, str] = {}  # the runs that they work for
         self._ended: deque[str] = deque(maxlen=ENDED)
         self._lock = threading.Lock()
         self._is_watched = False
 
     def load(self, run: str, work: bytes, chunk: Chunk) -> Loaded:
-        """Load a chunk with a free hand, or a new one."""
-        hand, well = self._take(run, work), False
+        """Load a chunk with a free session, or a new one."""
+        session, well = self._take(run, work), False
         try:
-            loaded = Loaded(hand.load(chunk), hand.is_settled)
+            loaded = Loaded(session.load(chunk), session.is_settled)
             well = True
         finally:
-            self._give_back(run, work, hand, well=well)
+            self._give_back(run, work, session, well=well)
         return loaded
 
-    def _take(self, run: str, work: bytes) -> Hand:
-        """A hand for some work, used before or new."""
+    def _take(self, run: str, work: bytes) -> RunSession:
+        """A session for some work, used before or new."""
         with self._lock:
             if run in self._ended:
                 raise Stopped("the run has ended")
             free = self._free.get((run, work))
-            hand = free.pop()[1] if free else None
-        hand = hand or Hand(pickle.loads(work))  # noqa: S301  # from the client, as all of the task
+            session = free.pop()[1] if free else None
+        session = session or RunSession(pickle.loads(work))  # noqa: S301  # from the client, as all of the task
         with self._lock:
-            self._busy[hand] = run
+            self._busy[session] = run
             if run in self._ended:
-                hand.stop()
-        return hand
+                session.stop()
+        return session
 
-    def _give_back(self, run: str, work: bytes, hand: Hand, *, well: bool) -> None:
-        """Keep a hand for the next chunk, if it did `well` and its run goes on."""
+    def _give_back(self, run: str, work: bytes, session: RunSession, *, well: bool) -> None:
+        """Keep a session for the next chunk, if it did `well` and its run goes on."""
         with self._lock:
-            del self._busy[hand]
+            del self._busy[session]
             kept = well and run not in self._ended
             if kept:
-                self._free.setdefault((run, work), []).append((time.monotonic(), hand))
+                self._free.setdefault((run, work), []).append((time.monotonic(), session))
                 if not self._is_watched:
                     self._is_watched = True
                     start_thread(self._watch)
         if not kept:
-            hand.close()
+            session.close()
 
     def end(self, run: str) -> None:
         """End a run here: no further chunk of it begins, and those under way stop at their next buffer."""
         with self._lock:
             self._ended.append(run)
-            for hand, of in self._busy.items():
+            for session, of in self._busy.items():
                 if of == run:
-                    hand.stop()
+                    session.stop()
         self._close_free(lambda key, _: key[0] == run)
 
     def _watch(self) -> None:
-        """Close hands that have been free for long, until none is left."""
+        """Close sessions that have been free for long, until none is left."""
         while self._is_watched:
             time.sleep(IDLE / 4)
             self._close_free(lambda _, left: left < time.monotonic() - IDLE)
@@ -273,21 +273,21 @@ class Hands:
 
     def _close_free(self, is_over: Callable[[tuple[str, bytes], float], bool]) -> None:
         with self._lock:
-            free = [(key, *each) for key, hands in self._free.items() for each in hands]
+            free = [(key, *each) for key, sessions in self._free.items() for each in sessions]
             over = [each for each in free if is_over(each[0], each[1])]
-            for key, left, hand in over:
-                self._free[key].remove((left, hand))
-            self._free = {key: hands for key, hands in self._free.items() if hands}
-        for _, _, hand in over:
-            hand.close()
+            for key, left, session in over:
+                self._free[key].remove((left, session))
+            self._free = {key: sessions for key, sessions in self._free.items() if sessions}
+        for _, _, session in over:
+            session.close()
 
 
-HANDS = Hands()
+SESSIONS = RunSessions()
 
 
 def end(run: str) -> None:
     """End a run, by its `Work.id`, in this process."""
-    HANDS.end(run)
+    SESSIONS.end(run)
 
 
 def own_job(config: Config, job: JobConfig) -> JobConfig:
@@ -336,7 +336,7 @@ class _LentMarkers(Markers):
 
 
 class _NamedPool(Pool):
-    """The connections of one hand, whose names begin with that of the client's."""
+    """The connections of one session, whose names begin with that of the client's."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

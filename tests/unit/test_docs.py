@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, and it names the commands and options that there are."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from figures import Figures  # noqa: E402
+
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -92,3 +97,28 @@ def test_the_site():
     pages = {path.name for path in (ROOT / "docs").rglob("*.md")}
     built = {path.with_suffix(".md").name for path in (ROOT / "build/site/docs").rglob("*.html")}
     assert pages == built
+
+
+def test_figures_of_performance():
+    """What docs/performance.md says a row costs is what the benchmark's last full run measured."""
+    figures = Figures(json.loads((ROOT / "benchmarks/results.json").read_text(encoding="utf-8")))
+    text = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.endswith(" µs |")]
+    shown = {
+        "loader, HMSET": ("cluster", "net cpu"),
+        "loader, [ready-made](configuration.md#ready-made-hashes)": ("ready-made", "net cpu"),
+        "MySQL": ("cluster", "mysql"),
+        "Redis, HMSET: master and replica together": ("cluster", "redis"),
+        "Redis, ready-made: master and replica together": ("ready-made", "redis"),
+    }
+    assert [label for label, *_ in rows] == list(shown)
+    for label, *cells in rows:
+        variant, what = shown[label]
+        for name, cell in zip(("stu", "orders", "wide_30", "wide_100"), cells, strict=True):
+            found = figures.of(f"{name}/{variant}", what)
+            assert float(cell.removesuffix(" µs")) == pytest.approx(found[0], rel=0.05), (label, name)
+    for name, case in (("12 columns", "orders"), ("30", "wide_30"), ("100", "wide_100")):
+        ratio = figures.ratio((f"{case}/ready-made", "wall"), (f"{case}/limit", "wall"))
+        assert f"{ratio[0]:.2f} with {name}" in text
+    for text_of, case in (("`loader --help` takes {:.2f} s", "start/help"), ("five rows {:.2f} s", "start/stu")):
+        assert text_of.format(figures.of(case, "wall")[0]) in text
