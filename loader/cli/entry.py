@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from loader.cli.command_line import command_of
-from loader.imports import import_bare
+from loader.cli.libraries import prepare
 
 UNTIL_STOPPED = frozenset({"daemon", "follow"})  # commands that run until they are stopped: that is a good end
 GARBAGE = 150_000  # objects between two collections, instead of 700: a twentieth less time, as imports leave no garbage
@@ -23,7 +23,7 @@ def main() -> NoReturn:
     atexit.register(_leave_with, codes)  # the first one is the last to be called
     gc.set_threshold(GARBAGE)
     os.environ.setdefault(*NO_PLUGINS)
-    import_bare("importlib.metadata", "entry_points")  # which pydantic imports to look for them
+    prepare()
     is_until_stopped = command in UNTIL_STOPPED
     if command == "daemon":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until the daemon can read its config again

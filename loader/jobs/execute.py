@@ -3,8 +3,6 @@
 from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.errors import Kind, LoaderError
-from loader.jobs import prune as prune_module
-from loader.jobs.prune import MAX_DELETE, Pruned
 from loader.model import Notice, Run, RunBegan, RunEnded
 from loader.outcome import Outcome
 from loader.pipeline.events import RunListener
@@ -62,12 +60,14 @@ def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
         ends.claims.take(claim_of(ends.source_config, job))
         if not ends.plan.field_names <= ends.known_fields:
             StateStore(ends.target, job.name).add_fields(ends.plan.field_names)
-    most = MAX_DELETE if prune is None and run.prunes else prune
-    if most is None:
+    if prune is None and not run.prunes:
         return
-    pruned = Pruned(job.name)
+    from loader.jobs import prune as pruning  # its dozen modules, which most runs do not need
+
+    pruned = pruning.Pruned(job.name)
+    most = pruning.MAX_DELETE if prune is None else prune
     try:
-        prune_module.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
+        pruning.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
     finally:
         run.deleted += pruned.deleted
     if pruned.refused:

@@ -10,8 +10,8 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 import distributed
 
@@ -67,7 +67,7 @@ class DaskPool:
         self._options = options
         self._address = options.dask.address
         self._version = metadata.version(PACKAGE)
-        self._id = uuid4().hex[:12]
+        self._id = token_hex(6)
         self._most = 0  # chunks at the same time
         self._threads = 0
         self._looked = 0.0
@@ -223,7 +223,7 @@ class DaskPool:
             flight = _Flight(chunk, self._context.throttle.grant(), time.monotonic(), tries)
             task = pickle.dumps(Task(self._version, self._id, self._packed(), chunk))
             job = self._state.plan.job.name
-            key = job, f"{job} {chunk.number}{self._total(chunk.number)}", uuid4().hex[:12]
+            key = job, f"{job} {chunk.number}{self._total(chunk.number)}", token_hex(6)
             try:
                 future = self._client.submit(pickle.loads, task, key=key, pure=False)
             except RuntimeError as error:  # it is closed

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from uuid import uuid4
+from secrets import token_hex
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -27,7 +27,7 @@ Then = Callable[[Run, JobContext], None]
 
 def new_id() -> str:
     """The id of a run."""
-    return uuid4().hex[:12]
+    return token_hex(6)
 
 
 def run_job(

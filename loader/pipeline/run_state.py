@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from secrets import token_hex
 from typing import Any, Self
-from uuid import uuid4
 
 from loader.errors import StartOver, StateError
 from loader.model import Mark, Reject
@@ -47,7 +47,7 @@ class RunState:
         self.plan = context.plan
         self.store = StateStore(target, job, options.shard, resumes=options.resume)
         self.rejects = Rejects(target, job)
-        self.attempt = uuid4().hex[:12]  # rejects are listed by it
+        self.attempt = token_hex(6)  # rejects are listed by it
         self.masters = Masters(context)
         self.changes: Changes | None = None  # of a job that writes only changes
         self.resumed = False
@@ -189,7 +189,7 @@ class RunState:
         doubt = self._baselines.doubt(baseline, facts, self.masters.before) if baseline else ""
         if self._options.full:
             doubt = "--full asks for it"
-        self.changes = Changes(self._context.target, self.plan, self._context.lookup(), uuid4().hex[:12])
+        self.changes = Changes(self._context.target, self.plan, self._context.lookup(), token_hex(6))
         base = baseline.more.get("digests") if baseline and not doubt else None
         base = base if isinstance(base, str) else None
         if not self.changes.open(facts, base, baseline.facts if baseline and base else None) or doubt:

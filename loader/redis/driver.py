@@ -1,12 +1,13 @@
 """The parts of redis-py that are used: connections, and their errors; the others take ten times as long to import."""
 
-from loader.imports import import_bare
+from loader.imports import import_bare, late_names
 
 import_bare("redis")
 
-from redis import exceptions  # noqa: E402
-from redis.backoff import NoBackoff  # noqa: E402
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection  # noqa: E402
-from redis.retry import Retry  # noqa: E402
+with late_names("asyncio", "IncompleteReadError", "Lock", "StreamReader"):  # for its other half
+    from redis import exceptions
+    from redis.backoff import NoBackoff
+    from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+    from redis.retry import Retry
 
 __all__ = ["Connection", "NoBackoff", "Retry", "SSLConnection", "UnixDomainSocketConnection", "exceptions"]

@@ -6,33 +6,35 @@ structlog is imported when there is something to log: it takes longer than to lo
 import logging
 import sys
 from contextlib import suppress
+from threading import Lock
 from typing import Any
 
 from loader.formats import moment, precise_moment
-from loader.imports import without
+from loader.imports import import_bare, without
 from loader.model import Run
 from loader.records import dataclass
 from loader.report.console import PeopleRenderer, harmless
 
-UNUSED = ("rich", "greenlet", "twisted")  # by structlog, for programs that use them
+UNUSED = ("rich", "greenlet", "twisted", "colorama")  # by structlog, for programs that use them
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class _Stderr:
-    """The stream of log lines: one that nobody reads, or that a full disk refuses, must not end a run or the daemon."""
+    """Writes log lines: a stream that nobody reads, or that a full disk refuses, must not end a run or the daemon."""
 
-    def write(self, text: str) -> None:
-        """Write what can be written."""
-        with suppress(OSError):
-            sys.stderr.write(text)
+    def __init__(self) -> None:
+        self._lock = Lock()
 
-    def flush(self) -> None:
-        """Flush the written lines."""
-        with suppress(OSError):
+    def write(self, line: str) -> None:
+        """Write what can be written of a line, apart from those of other threads."""
+        with self._lock, suppress(OSError):
+            sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
+    debug = info = warning = error = critical = write  # as structlog calls it
 
-STDERR: Any = _Stderr()  # one for all: structlog has a lock for each stream, which keeps lines apart
+
+STDERR: Any = _Stderr()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,17 @@ class Log:
         console = self.form == "console" or (self.form == "auto" and sys.stderr.isatty())
         structlog = _structlog()
         renderer = PeopleRenderer(color=self.color) if console else structlog.processors.JSONRenderer()
-        logger = structlog.wrap_logger(
-            structlog.PrintLogger(STDERR),
-            processors=[
+        bound = structlog.make_filtering_bound_logger(LEVELS[self.level])
+        logger = bound(
+            STDERR,
+            [
                 *([harmless] if console else []),
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
                 structlog.processors.format_exc_info,
                 renderer,
             ],
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[self.level]),
+            {},
         )
         return logger.bind(**({"job": job} if job else {}), **({"run": run} if run else {}))
 
@@ -69,9 +72,11 @@ class Log:
 
 
 def _structlog() -> Any:
-    """The library without those that it imports if they are installed: a tenth of a small sync."""
-    with without(*() if "structlog" in sys.modules else UNUSED):
+    """The parts of the library that are used, without those that it imports if they are installed."""
+    import_bare("structlog", make_filtering_bound_logger="structlog._native")
+    with without(*() if "structlog.processors" in sys.modules else UNUSED):
         import structlog
+        import structlog.processors
     return structlog
 
 

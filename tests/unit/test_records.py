@@ -47,7 +47,36 @@ def made(decorator):
         a: int
         b: str = "y"
 
-    return Frozen, Free, One, Itself, Ordered
+    @decorator
+    class Plain:
+        a: int
+        b: str = "y"
+        c: list = field(default_factory=list)
+        d: int = field(default=0, compare=False, repr=False)
+
+    @decorator(frozen=True)
+    class FrozenPlain:
+        """It keeps its own hash."""
+
+        a: int
+        b: str = "y"
+        c: list = field(default_factory=list)
+        d: int = field(default=0, compare=False, repr=False)
+
+        def __hash__(self):
+            return self.a
+
+    @decorator(slots=True, kw_only=True)
+    class Named:
+        a: int = 1
+        b: str
+
+    @decorator(slots=True)
+    class Partly:
+        b: str = field(default="y", kw_only=True)
+        a: int
+
+    return Frozen, Free, One, Itself, Ordered, Plain, FrozenPlain, Named, Partly
 
 
 OURS, THEIRS = made(records.dataclass), made(dataclasses.dataclass)
@@ -161,3 +190,44 @@ def test_methods_are_made_once():
     init = Late.__init__
     Late(2)
     assert late is not init is Late.__init__
+
+
+def test_one_that_derives_from_another():
+    """It is made as ever, and its parent's methods are no others for that."""
+
+    @records.dataclass(frozen=True)
+    class Parent:
+        a: int
+
+    @records.dataclass(frozen=True)
+    class Child(Parent):
+        b: int = 2
+
+    class Odd(Parent):
+        def __init__(self):
+            super().__init__(a=7)
+
+    assert (Odd(), Odd().a) == (Odd(), 7)
+    assert (repr(Parent(1)), repr(Child(1))) == (f"{Parent.__qualname__}(a=1)", f"{Child.__qualname__}(a=1, b=2)")
+    with pytest.raises(TypeError, match="cannot inherit non-frozen"):
+
+        @dataclasses.dataclass
+        class Melted(Parent):
+            pass
+
+
+@pytest.mark.parametrize("kind", [dataclasses.InitVar[int], dataclasses.KW_ONLY])
+def test_arguments_that_are_no_fields(kind):
+    """The standard library makes them."""
+
+    @records.dataclass(slots=True)
+    class Odd:
+        a: int
+        _: kind
+        b: int = 5
+
+        def __post_init__(self, *_):
+            self.b += 1
+
+    assert isinstance(Odd.__init__, type(test_pickled))
+    assert Odd.__init__.__qualname__.endswith("Odd.__init__")

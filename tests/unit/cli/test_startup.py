@@ -48,7 +48,8 @@ def modules_after(command, code):
             COMMANDS
             | {"rich", "apscheduler", "starlette", "zstandard", "ruamel", "loader.mysql.binlog", "distributed"}
             | {"redis.asyncio", "redis.client", "redis.cluster", "redis.commands"}  # redis-py but for its connections
-            | {"cryptography.hazmat", "twisted", "greenlet", "email.message"},
+            | {"cryptography.hazmat", "twisted", "greenlet", "email.message"}
+            | {"asyncio.base_events", "loader.jobs.prune", "structlog.dev"},
         ),
     ],
     ids=["help", "sync"],
