@@ -28,6 +28,7 @@ from loader.errors import Exit, LoaderError, Stopped
 if TYPE_CHECKING:
     from loader.config.models import JobConfig
     from loader.jobs.rejects import Retried
+    from loader.jobs.turns import Turn, Turns
     from loader.report.parts import Parts
 
 T = TypeVar("T")
@@ -57,9 +58,11 @@ def verify(
     config, named = context.obj.chosen(jobs, every=every)
     scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
-    def one(job: "JobConfig") -> "tuple[int, str, reconcile.Verdict]":
+    def one(job: "JobConfig", turns: "Turns") -> "Turn[tuple[int, str, reconcile.Verdict]]":
         with reporter(job, progress, context.obj, "verifying") as shows:
-            verdict = reconcile.verify(config, job, sample=sample, repair=repair, show=show, heard=shows, scan=scan)
+            verdict = yield from reconcile.verify_in_turn(
+                config, job, turns, sample=sample, repair=repair, show=show, heard=shows, scan=scan
+            )
         if verdict.refused:
             note(f"warning: {verdict.refused}")
         return (Exit.OK, "ok", verdict) if verdict.is_equal else (Exit.REJECTS, "different", verdict)
@@ -97,10 +100,12 @@ def prune(
     config, named = context.obj.chosen(jobs, every=every)
     scan = SharedScan([job for job in named if not job.is_open]) if len(named) > 1 else None
 
-    def one(job: "JobConfig") -> "tuple[int, str, prune_module.Pruned]":
+    def one(job: "JobConfig", turns: "Turns") -> "Turn[tuple[int, str, prune_module.Pruned]]":
         pruned = prune_module.Pruned(job.name, dry_run=dry_run)
         with reporter(job, progress, context.obj, "pruning") as shows:
-            prune_module.prune(config, job, pruned, max_delete=percent(max_delete), scan=scan, heard=shows)
+            yield from prune_module.prune_in_turn(
+                config, job, pruned, turns, max_delete=percent(max_delete), scan=scan, heard=shows
+            )
         if pruned.refused:
             note(f"{'warning' if dry_run else 'error'}: {pruned.refused}")
         return (Exit.FAILED, "refused", pruned) if pruned.refused and not dry_run else (Exit.OK, "ok", pruned)
@@ -118,37 +123,42 @@ def prune(
 def _each(
     shown: Common,
     jobs: "Sequence[JobConfig]",
-    one: "Callable[[JobConfig], tuple[int, str, T]]",
+    one: "Callable[[JobConfig, Turns], Turn[tuple[int, str, T]]]",
     show: "Callable[[str, Sequence[T], Parts | None, str], None]",
     whole: Mapping[str, str],
     output: Format,
 ) -> NoReturn:
-    """Do the same for each job, which returns its exit code, state and result, and show the result.
+    """Do the same for each job, in turn, which returns its exit code, state and result, and show the result.
 
     The failure of one does not stop the others. As JSON it has a document too, from its error and no result; those of
     parts are shown as one.
     """
+    from loader.jobs.turns import in_turn
     from loader.report.parts import Gathered
 
     codes, gathered = list[int](), Gathered[T]([job.name for job in jobs], whole)
-    for job in jobs:
-        result: T | None = None
-        failure = ""
-        try:
-            code, end, result = one(job)
-        except Stopped:
-            for name, results, parts in (*gathered.add(job.name, "stopped", None), *gathered.rest()):
-                if results:
-                    show(name, results, parts, "")
-            tally(gathered.ends, gathered.jobs, output, shown)
-            raise
-        except LoaderError as error:
-            note(f"error: {of_job(job.name, str(error), several=len(jobs) > 1)}")
-            code, end, failure = error.exit_code, "failed", str(error)
-        codes.append(code)
-        for name, results, parts in gathered.add(job.name, end, result):
-            if results or parts or output is Format.JSON:
-                show(name, results, parts, "" if parts else failure)
+    try:
+        for job, ended in in_turn(jobs, one):
+            result: T | None = None
+            code: int
+            failure = ""
+            if isinstance(ended, Stopped):
+                code, end = ended.exit_code, "stopped"
+            elif isinstance(ended, LoaderError):
+                note(f"error: {of_job(job.name, str(ended), several=len(jobs) > 1)}")
+                code, end, failure = ended.exit_code, "failed", str(ended)
+            else:
+                code, end, result = ended
+            codes.append(code)
+            for name, results, parts in gathered.add(job.name, end, result):
+                if results or (end != "stopped" and (parts or output is Format.JSON)):
+                    show(name, results, parts, "" if parts else failure)
+    except Stopped:
+        for name, results, parts in gathered.rest():
+            if results:
+                show(name, results, parts, "")
+        tally(gathered.ends, gathered.jobs, output, shown)
+        raise
     tally(gathered.ends, gathered.jobs, output, shown)
     raise typer.Exit(worst(codes))
 
@@ -199,15 +209,19 @@ def rejects_retry(
     from loader.jobs.rejects import Retried
     from loader.jobs.rejects import retry as retry_all
     from loader.jobs.sums import retried_of
+    from loader.jobs.turns import at_once
     from loader.report.documents import retry_document
     from loader.report.text import retry_text
 
     config, named = context.obj.chosen(jobs, every=every)
 
-    def one(job: "JobConfig") -> "tuple[int, str, Retried]":
-        retried = retry_all(config, job)
-        left = retried.rejects or retried.nameless
-        return (Exit.REJECTS, "rejects", retried) if left else (Exit.OK, "ok", retried)
+    def retried(job: "JobConfig") -> "tuple[int, str, Retried]":
+        found = retry_all(config, job)
+        left = found.rejects or found.nameless
+        return (Exit.REJECTS, "rejects", found) if left else (Exit.OK, "ok", found)
+
+    def one(job: "JobConfig", _: "Turns") -> "Turn[tuple[int, str, Retried]]":
+        return at_once(lambda: retried(job))
 
     def show_one(name: str, each: "Sequence[Retried]", parts: "Parts | None", error: str) -> None:
         retried = retried_of(name, each) if parts else each[0] if each else Retried(name)

@@ -14,6 +14,9 @@ class Heard(Protocol):
     def count(self, done: int, noun: str = "row") -> None:
         """Note how many rows, or other things, are done."""
 
+    def rest(self) -> None:
+        """Note that others go on for now."""
+
 
 class Nobody:
     """Nobody watches."""
@@ -22,6 +25,9 @@ class Nobody:
         """Do nothing."""
 
     def count(self, done: int, noun: str = "row") -> None:
+        """Do nothing."""
+
+    def rest(self) -> None:
         """Do nothing."""
 
 

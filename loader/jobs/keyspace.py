@@ -91,6 +91,10 @@ class Keyspace:
             self._session.throttle.sleep(recheck.PAUSE)
         raise self._unchecked(left)
 
+    def note_moves(self) -> None:
+        """Look which slots are being moved."""
+        self._standing()
+
     def random_keys(self, count: int) -> list[bytes]:
         """About `count` keys of the job's hashes, at random; fewer if most keys are others', none if it has none."""
         found: dict[bytes, None] = {}

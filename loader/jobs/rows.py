@@ -1,6 +1,6 @@
 """Compares a job's current rows with its hashes: by statements, and in the other direction by keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from loader.jobs.heard import NOBODY, Heard
@@ -66,8 +66,8 @@ class JobRows:
 
         return self.session.with_retry(attempt)
 
-    def tally(self, tally: SlotChecksums, heard: Heard = NOBODY) -> None:
-        """Add the keys of the current rows; those of a chunk again if it has to be read again."""
+    def tally(self, tally: SlotChecksums, heard: Heard = NOBODY) -> Iterator[None]:
+        """Add the keys of the current rows, chunk by chunk; those of a chunk again if it has to be read again."""
         plan, count = self._keys_only, 0
         for chunk in chunk_ranges(plan, plan.job.chunk_rows, self.session.fetch):
             statement = plan.select(chunk)
@@ -76,6 +76,7 @@ class JobRows:
             )
             count += encoder.rows
             heard.count(count)
+            yield
 
     def without_row(self, keys: Sequence[bytes], *, counted: bool = False) -> list[bytes]:
         """The keys without a current row; before a deletion because of it, MySQL must have `counted` the rows."""

@@ -30,6 +30,7 @@ class JobSession:
 
     With the id of a `run`, the job is locked for it: only one run may write its hashes at a time. A session that is
     part of a run, `within` its context, shares the lock of that run. Sessions with the same `pool` hand on connections.
+    One that goes on with what another has begun, on the same job, waits `again` for a server that is away meanwhile.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class JobSession:
         run: str = "",
         within: JobContext | None = None,
         pool: Pool | None = None,
+        *,
+        again: bool = False,
     ) -> None:
         self._settings = settings
         options = Options(pool=pool) if pool else Options()
-        self._context = open_job(settings, job, options, beside=within.target if within else None)
+        self._context = open_job(settings, job, options, again=again, beside=within.target if within else None)
         self._markers: Markers | None = None
         self._marking: Field | None = None
         self._ledger = Ledger[ChunkLoaded]()
@@ -70,12 +73,18 @@ class JobSession:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self._source:
-            self._context.pool.leave_source(self._source)
+        self.rest()
         with passing(), self._context.leaving(LEAVE if kind else WELL):  # a marker that stays does no harm
             if self._markers and not self.throttle.lapsed():
                 self._markers.forget()
         self._context.close(well=kind is None)
+
+    def rest(self) -> None:
+        """Leave MySQL until it is needed again."""
+        if self._source:
+            self._context.pool.leave_source(self._source)
+            self._source = None
+        self._context.rest()
 
     def with_retry(self, attempt: Callable[[], T]) -> T:
         """Do something, retrying transient failures."""

@@ -1,12 +1,13 @@
 """One SCAN of all masters for several jobs: each key is handed to the jobs whose prefix it has."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from loader.config.models import JobConfig
-from loader.jobs.keyspace import Keyspace
+from loader.jobs.keyspace import PAGE, Keyspace
 from loader.jobs.session import JobSession
 from loader.pipeline.pool import Pool
 from loader.wire.codec import SlotChecksums
+from loader.wire.slots import slot_of
 
 LISTED = 1_000_000  # keys that are kept one by one, of all jobs together: about 100 MB
 
@@ -39,6 +40,12 @@ class Found:
             self._sums = self.sums()
             self.keys, self.reached, self.is_listed = [], [], False
 
+    def in_slots(self, session: JobSession, slots: Collection[int]) -> Iterator[list[bytes]]:
+        """The session's own keys in some slots that can be reached; for keys that are listed."""
+        for start in range(0, len(self.reached), PAGE):
+            part = self.reached[start : start + PAGE]
+            yield [key for key in part if slot_of(key) in slots and session.lookup.owns(key)]
+
     def sums(self) -> SlotChecksums:
         """The checksums of all keys, by slot."""
         if self._sums:
@@ -52,7 +59,7 @@ class SharedScan:
     """The keys of several jobs, read when the first of them needs its own.
 
     A job whose rows are compared later finds other keys in the slots of rows that were added or deleted since, and
-    looks at those slots again. While slots are being moved nothing is shared: each job scans for itself.
+    looks those up again. While slots are being moved nothing is shared: each job scans for itself.
     """
 
     def __init__(self, jobs: Sequence[JobConfig]) -> None:

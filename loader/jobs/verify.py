@@ -5,9 +5,8 @@ each master; checksums per slot limit the lookups in MySQL to slots whose keys d
 again after a pause, and count if they persist: a row may change meanwhile.
 """
 
-import time
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import field, replace
 from enum import StrEnum
 
@@ -17,13 +16,14 @@ from loader.jobs import recheck
 from loader.jobs.editor import HashEditor
 from loader.jobs.heard import NOBODY, Heard
 from loader.jobs.keyspace import Keyspace
-from loader.jobs.orphans import Unsure, extras, have
+from loader.jobs.orphans import OrphanSearch, Unsure, have
 from loader.jobs.prune import MAX_DELETE, Pruned, delete
+from loader.jobs.recheck import Waiting
 from loader.jobs.rows import JobRows, OrphanKeys
 from loader.jobs.session import JobSession, refuse_shared, void_baseline
-from loader.jobs.shared_scan import SharedScan
+from loader.jobs.shared_scan import Found, SharedScan
+from loader.jobs.turns import ALONE, Turn, Turns, Visits, alone
 from loader.mysql.chunker import chunk_ranges
-from loader.mysql.keys import TOGETHER
 from loader.mysql.sample import sample as drawn
 from loader.pipeline.run import new_id
 from loader.records import dataclass
@@ -99,44 +99,64 @@ class _Suspects:
 
 
 class Verify:
-    """One verification; see `verify`."""
+    """One verification, in one or more sessions; see `verify`."""
 
-    def __init__(
-        self, session: JobSession, *, repair: bool, show: int, heard: Heard, scan: SharedScan | None = None
-    ) -> None:
-        self._found = scan.of(session) if scan else None
-        self.verdict = Verdict(session.plan.job.name)
+    def __init__(self, job: str, *, whole: bool, repair: bool, show: int, heard: Heard) -> None:
+        self.verdict = Verdict(job)
+        self._whole = whole
+        self._repair = repair
+        self._show = show
+        self._heard = heard
+        self._waiting = Waiting()  # rows whose hash differs
+        self._search = OrphanSearch()
+        self._present = SlotChecksums()
+
+    def enter(self, session: JobSession) -> None:
+        """Work in this session from now on."""
         self._session = session
         self._rows = JobRows(session)
         self._keyspace = Keyspace(session)
         self._editor = HashEditor(self._rows)
-        self._repair = repair
-        self._show = show
-        self._heard = heard
-        self._waiting: deque[tuple[float, int, list[bytes]]] = deque()  # due, looks so far, keys
-        self._present = SlotChecksums()
+        if self._repair:
+            void_baseline(session)
+        self._heard.expect(session.plan.expected if self._whole else None, session.throttle)
+        self._heard.count(self.verdict.rows)
 
-    def rows(self, statements: Iterable[str]) -> None:
-        """Compare the rows of statements with their hashes."""
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something has to be looked at again."""
+        return bool(self._waiting or self._search.waiting)
+
+    @property
+    def due(self) -> float:
+        """When all that waits may be looked at again, on the monotonic clock."""
+        return max(self._waiting.due, self._search.waiting.due)
+
+    @property
+    def kept(self) -> int:
+        """How many keys are in memory."""
+        return self._waiting.count + self._search.kept
+
+    def rows(self, statements: Iterable[str]) -> Iterator[None]:
+        """Compare the rows of statements with their hashes, one after another."""
         for statement in statements:
             count, suspects, rejects = self._rows.compare(statement, lambda: _Suspects(self._session), self._present)
             self.verdict.rows += count
             self._heard.count(self.verdict.rows)
             self._note(MISSING, [Difference(each.key, MISSING, each.reason) for each in rejects])
-            self._again(1, suspects.keys)
+            self._waiting.add(1, suspects.keys)
             self._conclude([self._settled(each) for each in suspects.odd])
             for kind, number in suspects.beyond.items():
                 self._count(kind, number)
-            while self._waiting and (self._waiting[0][0] <= time.monotonic() or self._pending() > recheck.PENDING):
-                self._look_again()
-        while self._waiting:
-            self._look_again()
+            while self._waiting.is_pressing:
+                self._look_at_next()
+            yield
 
-    def keys(self) -> None:
-        """Find the hashes without a row."""
-        scanned, moved = self._found.sums() if self._found else SlotChecksums(), set[int]()
+    def keys(self, found: Found | None) -> None:
+        """Look for hashes without a row, among those that were `found` for several jobs."""
+        scanned, moved = found.sums() if found else SlotChecksums(), set[int]()
         count = 0
-        for page in () if self._found else self._keyspace.scan(moved):
+        for page in () if found else self._keyspace.scan(moved):
             if page:
                 scanned.add(page.keys)
             else:
@@ -144,44 +164,52 @@ class Verify:
             count += len(page.keys) if page else 0
             self._heard.count(count, "key")
         slots = moved.union(self._present.differing(scanned))
-        if not slots:
-            return
-        for orphans in extras(self._rows, self._keyspace, slots):
-            self._note_extra(orphans)
-        if self._repair and self.verdict.extra:
-            self._delete(slots)
+        self._present = SlotChecksums()
+        if slots:
+            listed = found.in_slots(self._session, slots) if found and found.is_listed else None
+            self._note_extra(self._search.find(self._rows, listed or self._keyspace.keys_in(slots), slots))
 
     def sampled_keys(self, count: int) -> None:
-        """Find hashes that no row makes among `count` keys taken at random."""
-        gone = self._keyspace.random_keys(count)
-        self.verdict.hashes = len(gone)
-        for look in range(recheck.LOOKS):
-            parts = [gone[start : start + TOGETHER] for start in range(0, len(gone), TOGETHER)]
-            gone = [key for part in parts for key in self._rows.without_row(part, counted=look > 0)]
-            if gone and look < recheck.LOOKS - 1:
-                self._session.throttle.sleep(recheck.PAUSE)
-        self._note_extra(self._rows.orphans(gone))
+        """Look for hashes that no row makes among `count` keys taken at random."""
+        keys = self._keyspace.random_keys(count)
+        self.verdict.hashes = len(keys)
+        self._note_extra(self._search.find(self._rows, [keys]))
 
-    def _note_extra(self, orphans: OrphanKeys) -> None:
-        self._note(EXTRA, [Difference(key, EXTRA, "no row makes it") for key in orphans.own])
-        self.verdict.unsure.add(orphans.unsure)
+    def look_again(self) -> None:
+        """Look once more at all that waits, each once its pause is over."""
+        for _ in range(len(self._waiting)):
+            self._look_at_next()
+        self._note_extra(self._search.look_again(self._rows))
 
-    def _pending(self) -> int:
-        return sum(len(keys) for _, _, keys in self._waiting)
+    def delete(self) -> None:
+        """Delete the hashes without a row, unless they are too many."""
+        extra = self.verdict.extra
+        total = self.verdict.rows - self.verdict.missing + extra
+        most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
+        if extra > most:
+            self.verdict.refused = (
+                f"{extra:,} of {counted(total, 'hash')} {have(extra)} no row,"
+                f" and --repair deletes at most {most:,}:"
+                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed to delete more"
+            )
+            return
+        deleted = Pruned(self.verdict.job)
+        delete(self._editor, self._keyspace, self._search.found(self._rows, self._keyspace), most, deleted)
+        self.verdict.repaired += deleted.deleted
 
-    def _again(self, looks: int, keys: list[bytes]) -> None:
-        for start in range(0, len(keys), TOGETHER):
-            self._waiting.append((time.monotonic() + recheck.PAUSE, looks, keys[start : start + TOGETHER]))
+    def _note_extra(self, found: Iterable[OrphanKeys]) -> None:
+        for orphans in found:
+            self._note(EXTRA, [Difference(key, EXTRA, "no row makes it") for key in orphans.own])
+            self.verdict.unsure.add(orphans.unsure)
 
-    def _look_again(self) -> None:
-        due, looks, keys = self._waiting.popleft()
-        self._session.throttle.sleep(due - time.monotonic())
+    def _look_at_next(self) -> None:
+        looks, keys = self._waiting.pop(self._session.throttle.sleep)
         asked = set(keys)
         statement = self._session.plan.matching(self._session.lookup.condition(keys))
         _, unequal, _ = self._rows.compare(statement, list[Mismatch])
         still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
         if looks + 1 < recheck.LOOKS:
-            self._again(looks + 1, [each.key for each in still])
+            self._waiting.add(looks + 1, [each.key for each in still])
         else:
             self._conclude(still)
 
@@ -224,21 +252,6 @@ class Verify:
             self._editor.send(stale)
         return len(set(keys) - refused - set(self._rows.without_row(keys)))
 
-    def _delete(self, slots: set[int]) -> None:
-        total = self.verdict.rows - self.verdict.missing + self.verdict.extra
-        most = max(int(total * MAX_DELETE / 100), min(FEW, total // 2)) if self.verdict.rows else 0
-        if self.verdict.extra > most:
-            self.verdict.refused = (
-                f"{self.verdict.extra:,} of {counted(total, 'hash')} {have(self.verdict.extra)} no row,"
-                f" and --repair deletes at most {most:,}:"
-                f" see `loader prune {self.verdict.job} --dry-run`, which can be allowed to delete more"
-            )
-            return
-        deleted = Pruned(self.verdict.job)
-        found = (orphans.own for orphans in extras(self._rows, self._keyspace, slots, looks=1))
-        delete(self._editor, self._keyspace, found, most, deleted)
-        self.verdict.repaired += deleted.deleted
-
 
 def verify(
     settings: Config,
@@ -257,24 +270,55 @@ def verify(
     The first `show` differences are kept for the reader; `heard` is told how far it is. The keys in
     Redis may come from a `scan` for several jobs.
     """
+    return alone(verify_in_turn(settings, job, ALONE, sample=sample, repair=repair, show=show, heard=heard, scan=scan))
+
+
+def verify_in_turn(
+    settings: Config,
+    job: JobConfig,
+    turns: Turns,
+    *,
+    sample: int | None = None,
+    repair: bool = False,
+    show: int = 0,
+    heard: Heard = NOBODY,
+    scan: SharedScan | None = None,
+) -> Turn[Verdict]:
+    """As `verify`, but let other jobs go on while it has to wait."""
     refuse_shared(settings, job)
-    with JobSession(settings, job, new_id() if repair else "", pool=scan.pool if scan else None) as session:
-        if repair:
-            void_baseline(session)
-        heard.expect(session.plan.expected if sample is None else None, session.throttle)
-        audit = Verify(session, repair=repair, show=show, heard=heard, scan=None if sample else scan)
-        if sample is None:
-            audit.rows(
-                session.plan.select(chunk) for chunk in chunk_ranges(session.plan, job.chunk_rows, session.fetch)
-            )
-            audit.keys()
-        else:
-            audit.rows(drawn(session.plan, sample, session.fetch, lambda: audit.verdict.rows))
-            audit.sampled_keys(sample)
+    pool = scan.pool if scan else None
+
+    def opened(*, again: bool = False) -> JobSession:
+        return JobSession(settings, job, new_id() if repair else "", pool=pool, again=again)
+
+    audit = Verify(job.name, whole=sample is None, repair=repair, show=show, heard=heard)
+    with Visits(job, opened, turns, heard) as visits:
+        audit.enter(visits.session)
+        yield from _first_looks(audit, visits, sample, None if sample else scan)
+        while audit.is_waiting:
+            if (yield from visits.pause(audit.due, audit.kept)):
+                audit.enter(visits.session)
+            audit.look_again()
+        session = visits.session
+        if repair and sample is None and audit.verdict.extra:
+            audit.delete()
         session.check()
         if repair and sample is None and not audit.verdict.refused:
             session.with_retry(lambda: StateStore(session.target, job.name).set_fields(session.plan.field_names))
-        return audit.verdict
+    return audit.verdict
+
+
+def _first_looks(audit: Verify, visits: Visits, sample: int | None, scan: SharedScan | None) -> Turn[None]:
+    """Compare the rows, and look for hashes without one; what differs waits for another look."""
+    session = visits.session
+    plan, fetch = session.plan, session.fetch
+    chunks = (plan.select(chunk) for chunk in chunk_ranges(plan, plan.job.chunk_rows, fetch))
+    for _ in audit.rows(drawn(plan, sample, fetch, lambda: audit.verdict.rows) if sample else chunks):
+        yield from visits.make_way()
+    if sample:
+        audit.sampled_keys(sample)
+    else:
+        audit.keys(scan.of(session) if scan else None)
 
 
 def _kind(each: Mismatch) -> DifferenceKind:

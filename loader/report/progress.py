@@ -59,8 +59,8 @@ class Reporter:
         self._waiting = ""
         self._bar: LiveLine | None = None
         self._noun = "row"
-        if style == "bar":
-            self._bar = LiveLine(self._drawn, color=log.color)
+        self._drawing = style == "bar"
+        self._draw()
 
     @property
     def _log(self) -> Any:
@@ -68,7 +68,12 @@ class Reporter:
         return self._logger
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar for good."""
+        self.rest()
+        self._drawing = False
+
+    def rest(self) -> None:
+        """Remove the bar until work goes on."""
         if self._bar:
             self._bar.stop()
             self._bar = None
@@ -78,12 +83,14 @@ class Reporter:
         self._expected, self._throttle = rows, throttle
         self._rows = self._chunks = 0
         self._started = time.monotonic()
+        self._draw()
 
     def count(self, done: int, noun: str = "row") -> None:
         """Show how many rows are done, or other things, of which there is no estimate."""
         if noun != self._noun:
             self._noun, self._expected, self._started = noun, None, time.monotonic()
         self._rows = done
+        self._draw()
         self.notify(None)
 
     def notify(self, event: RunEvent | None) -> None:
@@ -123,6 +130,10 @@ class Reporter:
             level = "debug" if run.did_nothing else SERIOUS[run.status]  # a daemon checks again until the lock is free
             getattr(self._log, level)("run", **run_facts(run))
             self.told += [run.id] if level == "error" else []
+
+    def _draw(self) -> None:
+        if self._drawing and not self._bar:
+            self._bar = LiveLine(self._drawn, color=self._style.color)
 
     def _counted(self) -> int:
         in_progress = self._throttle.rows if self._noun == "row" else 0  # including those of chunks in progress

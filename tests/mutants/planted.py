@@ -110,6 +110,117 @@ FAULTS = [
         ),
     ),
     *_of(
+        "jobs/turns",
+        (
+            "a pause is not waited for",
+            "            time.sleep(max(0.0, due - time.monotonic()))\n",
+            "",
+            "turns::jobs_wait_for_their_looks_together",
+        ),
+        (
+            "each job waits for itself",
+            "if self._waiting and (self._turns.are_due or not self._fresh or self._kept > recheck.PENDING):",
+            "if self._waiting:",
+            "turns::jobs_wait_for_their_looks_together",
+        ),
+        (
+            "keys of all jobs are kept, however many",
+            " or self._kept > recheck.PENDING",
+            "",
+            "turns::few_keys_are_kept_in_all",
+        ),
+        (
+            "a job stays locked in a pause",
+            "        self.session.check()\n        self.__exit__(None)\n",
+            "        self.session.check()\n",
+            "turns::differences_are_repaired_after_shared_pauses",
+        ),
+        (
+            "what was written before a pause is not checked",
+            "        self.session.check()\n        self.__exit__(None)\n",
+            "        self.__exit__(None)\n",
+            "turns::a_master_that_was_emptied_before_a_pause",
+        ),
+        (
+            "a job that is locked in the pause is given up",
+            "if error.kind is not Kind.LOCKED or not left:",
+            "if error.kind is not Kind.LOCKED or left:",
+            "turns::a_job_that_is_locked_in_the_pause_is_tried_again",
+        ),
+        (
+            "each job waits for a server that is away",
+            "again=self._job.origin.source not in self._turns.away",
+            "again=True",
+            "turns::a_source_that_dies_in_the_pause_fails_its_jobs_alone",
+        ),
+        (
+            "nobody goes on amid a long job",
+            "        if self._turns.are_due:\n",
+            "        if False:\n",
+            "turns::jobs_that_wait_go_on_amid_a_long_one",
+        ),
+        (
+            "what has ended is lost with a signal",
+            "                yield from works.broken_off(error)\n",
+            "",
+            "turns::a_signal_in_the_pause turns::a_command_that_is_stopped_in_a_pause_tells_what_it_has",
+        ),
+        (
+            "results come as they end",
+            "while self._untold and self._untold[0].name in self._ends:\n            job = self._untold.popleft()\n",
+            "for job in [each for each in self._untold if each.name in self._ends]:\n            self._untold.remove(job)\n",
+            "turns::documents_come_in_the_order_of_the_jobs",
+        ),
+    ),
+    *_of(
+        "report/progress",
+        (
+            "a bar stays while others go on",
+            "        self.rest()\n        self._drawing = False\n",
+            "        self._drawing = False\n",
+            "bar::a_bar_rests_while_others_go_on",
+        ),
+    ),
+    *_of(
+        "jobs/recheck",
+        (
+            "a key is looked at again before its pause is over",
+            "        sleep(due - time.monotonic())\n",
+            "",
+            "turns::a_single_job_stays_open_and_locked_in_its_pauses",
+        ),
+        (
+            "all keys are due with the first",
+            "max((due for due",
+            "min((due for due",
+            "turns::each_key_waits_for_its_whole_pause",
+        ),
+    ),
+    *_of(
+        "jobs/orphans",
+        (
+            "a key that a changed table does not make has no row",
+            "list(filter(rows.session.lookup.owns, keys)))",
+            "keys)",
+            "turns::a_key_that_a_changed_table_does_not_make_stays",
+        ),
+        (
+            "keys that were found are looked for in Redis once more",
+            "        if self._own is None:\n",
+            "        if True:\n",
+            "turns::a_row_that_comes_back_in_the_pause_keeps_its_hash",
+        ),
+    ),
+    *_of(
+        "jobs/prune",
+        (
+            "a prune that falls due in the pause is settled",
+            " and visits.is_first:",
+            ":",
+            "turns::a_prune_that_falls_due_in_the_pause_stays_due",
+        ),
+    ),
+    *_of(
         "jobs/shared_scan",
         (
             "a key is handed to the first job",
@@ -194,19 +305,19 @@ FAULTS = [
         "jobs/verify",
         (
             "a repair takes no lock",
-            'with JobSession(settings, job, new_id() if repair else "", pool=scan.pool if scan else None) as session:',
-            'with JobSession(settings, job, "", pool=scan.pool if scan else None) as session:',
+            'return JobSession(settings, job, new_id() if repair else "", pool=pool, again=again)',
+            'return JobSession(settings, job, "", pool=pool, again=again)',
             "lock::x1_two_runs_of_a_job",
         ),
         (
             "a repair has no limit",
-            "        if self.verdict.extra > most:\n",
-            "        if self.verdict.extra > self.verdict.rows + self.verdict.extra:\n",
+            "        if extra > most:\n",
+            "        if extra > self.verdict.rows + extra:\n",
             "reconcile::a_table_that_is_empty_by_mistake_empties_nothing",
         ),
         (
             "a repair leaves the baseline",
-            "        if repair:\n            void_baseline(session)\n",
+            "        if self._repair:\n            void_baseline(session)\n",
             "",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
@@ -233,8 +344,8 @@ FAULTS = [
         ),
         (
             "a prune leaves the baseline",
-            "            void_baseline(session)\n            gone = ",
-            "            gone = ",
+            "        void_baseline(session)\n        rows, ",
+            "        rows, ",
             "changed::others_that_write_hashes_void_what_is_known",
         ),
         (
@@ -245,8 +356,8 @@ FAULTS = [
         ),
         (
             "a prune that is through is still due",
-            "if job.full_every and not done.dry_run:",
-            "if job.full_every and done.dry_run:",
+            "if job.full_every and not done.dry_run and visits.is_first:",
+            "if job.full_every and done.dry_run and visits.is_first:",
             "increment::a_full_run_is_due",
         ),
     ),
@@ -1136,8 +1247,8 @@ FAULTS = [
         "cli/verify",
         (
             "an error names no job",
-            "of_job(job.name, str(error), several=len(jobs) > 1)",
-            "str(error)",
+            "of_job(job.name, str(ended), several=len(jobs) > 1)",
+            "str(ended)",
             "cli::several_jobs_end_with_a_tally",
         ),
     ),
@@ -2099,8 +2210,8 @@ FAULTS = [
         "jobs/orphans",
         (
             "a difference counts when it is seen once",
-            "if gone and looked + 1 < looks:",
-            "if gone and looked + 9 < looks:",
+            "if gone and looked + 1 < self._looks:",
+            "if gone and looked + 9 < self._looks:",
             "reconcile::rows_and_hashes_that_change_meanwhile_do_not_count",
         ),
     ),
