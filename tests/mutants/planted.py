@@ -167,8 +167,8 @@ FAULTS = [
         ),
         (
             "results come as they end",
-            "while self._untold and self._untold[0].name in self._ends:\n            job = self._untold.popleft()\n",
-            "for job in [each for each in self._untold if each.name in self._ends]:\n            self._untold.remove(job)\n",
+            "yield from works.ended()",
+            "yield from works.broken_off(ValueError())",
             "turns::documents_come_in_the_order_of_the_jobs",
         ),
     ),
