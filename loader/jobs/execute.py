@@ -67,7 +67,7 @@ def _finish(run: Run, ends: JobContext, prune: float | None) -> None:
     pruned = pruning.Pruned(job.name)
     most = pruning.MAX_DELETE if prune is None else prune
     try:
-        pruning.prune(settings, job, pruned, max_delete=most, run=run.id, within=ends)
+        pruning.prune(settings, job, pruned, max_delete=most, within=ends)
     finally:
         run.deleted += pruned.deleted
     if pruned.refused:

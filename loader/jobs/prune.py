@@ -42,20 +42,17 @@ def prune(
     done: Pruned,
     *,
     max_delete: float = MAX_DELETE,
-    run: str = "",
     within: JobContext | None = None,
     scan: SharedScan | None = None,
     heard: Heard = NOBODY,
 ) -> None:
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
-    The result is counted into `done` as it progresses; `run` is the id of the run that it is part of, in whose context,
-    under the same lock, it works. The keys in Redis may come from a `scan` for several jobs. `heard` is told how far it
+    The result is counted into `done` as it progresses. It may be part of a run, `within` whose context, under the same
+    lock, it works. The keys in Redis may come from a `scan` for several jobs. `heard` is told how far it
     is.
     """
-    alone(
-        prune_in_turn(settings, job, done, ALONE, max_delete=max_delete, run=run, within=within, scan=scan, heard=heard)
-    )
+    alone(prune_in_turn(settings, job, done, ALONE, max_delete=max_delete, within=within, scan=scan, heard=heard))
 
 
 def prune_in_turn(
@@ -65,7 +62,6 @@ def prune_in_turn(
     turns: Turns,
     *,
     max_delete: float = MAX_DELETE,
-    run: str = "",
     within: JobContext | None = None,
     scan: SharedScan | None = None,
     heard: Heard = NOBODY,
@@ -75,7 +71,8 @@ def prune_in_turn(
     pool = scan.pool if scan else None
 
     def opened(*, again: bool = False) -> JobSession:
-        return JobSession(settings, job, "" if done.dry_run else run or new_id(), within, pool, again=again)
+        run = "" if done.dry_run else within.held.token if within else new_id()
+        return JobSession(settings, job, run, within, pool, again=again)
 
     search = OrphanSearch()
     with Visits(job, opened, turns, heard) as visits:

@@ -35,7 +35,7 @@ class Turns:
 
     def __init__(self, *, shared: bool = False) -> None:
         self.is_shared = shared
-        self.away: set[str] = set()  # sources of jobs that waited for a server in vain
+        self.away: set[str] = set()  # sources of jobs that failed because a server was away
         self.next_due: Callable[[], float | None] = lambda: None
 
     @property
@@ -91,7 +91,7 @@ class Visits:
         return self._session
 
     def make_way(self) -> Iterator[Pause]:
-        """Let those that are due go on amid the work; the job stays open and locked."""
+        """Let those that are due go on before the work is over; the job stays open and locked."""
         if self._turns.are_due:
             self.session.rest()
             self._heard.rest()

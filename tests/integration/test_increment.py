@@ -574,7 +574,7 @@ def test_a_deletion_that_the_lock_does_not_cover(world, monkeypatch):
     assert world.redis.exists("t_3")
 
 
-def cut_off(*_):
+def cut_off(*_, **__):
     raise TargetError("gone", kind=Kind.UNAVAILABLE)
 
 

@@ -1463,8 +1463,8 @@ FAULTS = [
         "jobs/execute",
         (
             "the prune of a run takes the lock anew",
-            "run=run.id, within=ends)",
-            "run=run.id)",
+            "max_delete=most, within=ends)",
+            "max_delete=most)",
             "reconcile::a_prune_is_done_under_the_lock_of_its_run",
         ),
     ),
