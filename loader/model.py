@@ -359,5 +359,5 @@ class FollowEnded:
 
 
 FollowEvent = Notice | FollowBegan | FollowProgress | FollowEnded
-RunEvent = ChunkLoaded | Waiting | RunBegan | RunEnded | FollowEvent
+RunEvent = ChunkLoaded | ChunkOwed | Waiting | RunBegan | RunEnded | FollowEvent
 """All events that a listener may receive."""

@@ -97,6 +97,7 @@ class LostChunks:
     def strike(self, events: Sequence[ChunkLoaded]) -> Iterator[ChunkOwed]:
         """Count chunks out, and owe them."""
         self._account.strike(events)
+        self._context.throttle.take_back(sum(event.read for event in events))
         yield from map(ChunkOwed, events)
 
     def find_doubtful(self) -> Iterator[ChunkOwed]:

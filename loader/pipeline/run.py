@@ -117,6 +117,8 @@ def _transfer(context: JobContext, options: Options, listener: RunListener, run:
         try:
             for event in dispatcher.events(listener):
                 add(run, event)
+                if isinstance(event, ChunkOwed):
+                    listener.notify(event)
         finally:
             run.chunks = run.chunks_done + dispatcher.owed
             for reason, seconds in context.throttle.waited().items():

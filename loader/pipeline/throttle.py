@@ -58,7 +58,8 @@ class Throttle:
         self.trouble = ""  # why something other than a chunk is tried again
         self.lock: HeldLock = NoLock()  # that the run has to hold to write
         self.failure: LoaderError | None = None  # of a worker, which ends the run: nothing is worth retrying
-        self.rows = 0  # rows that passed `pace`, including those of unfinished chunks
+        self.rows = 0  # rows that passed `pace`, including those of unfinished chunks, each counted once
+        self._attempts: dict[int, int] = {}  # rows of each thread's attempt at a chunk
         self._rate = rate
         self._counting = threading.Lock()
         self._free = 0.0  # when the next row may go
@@ -66,6 +67,10 @@ class Throttle:
         self._waited: dict[str, float] = {}  # seconds of all workers, by reason
         self._halt = halt or StopRequest()
         self._stopped = False  # no lock protects it: a signal may set it at any moment
+
+    def why(self, chunk: str = "") -> str:
+        """Why workers wait now; `chunk` is why one of a chunk did last, which is older than other trouble."""
+        return self.trouble or chunk or self.reason
 
     @property
     def reason(self) -> str:
@@ -85,16 +90,28 @@ class Throttle:
             self.sleep(STEP, "busy")
         self.check()
 
+    def attempt(self, *, again: bool) -> None:
+        """Begin a chunk in this thread; `again`: the rows counted at the attempt before are read once more."""
+        with self._counting:
+            counted = self._attempts.pop(threading.get_ident(), 0)
+            self.rows -= counted if again else 0
+
     def pace(self, rows: int) -> None:
         """Wait until these rows may go."""
-        due = 0.0
+        due, thread = 0.0, threading.get_ident()
         with self._counting:
             self.rows += rows
+            self._attempts[thread] = self._attempts.get(thread, 0) + rows
             if self._rate:
                 due = max(self._free, time.monotonic())
                 self._free = due + rows / self._rate
         slow = self._slow[1]
         self.sleep(max(due, slow) - time.monotonic(), "rate" if due >= slow else "slow node")
+
+    def take_back(self, rows: int) -> None:
+        """Count out rows of chunks that are lost: they are read once more."""
+        with self._counting:
+            self.rows -= rows
 
     def spare(self, node: str, seconds: float) -> None:
         """Pause writes to a node that took this long to reply for the same time again."""

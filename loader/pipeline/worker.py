@@ -90,6 +90,7 @@ class ChunkWorker:
         grant = self._throttle.grant()
         self._moved = time.monotonic()
         self._connect(grant, again=tries.failed > 0)
+        self._throttle.attempt(again=tries.failed > 0)
         event = self._carry(chunk)
         tries.deleted += event.deleted
         event = replace(event, deleted=tries.deleted)

@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 from loader.formats import moment
-from loader.model import ChunkLoaded, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.model import ChunkLoaded, ChunkOwed, Notice, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Status
 from loader.pipeline.throttle import Throttle
 from loader.report.line import LiveLine, percent_of, progress_text
 from loader.report.log import Log, run_facts
 
-LINE_EVERY = 10.0  # seconds between two progress lines in a log
+LINE_EVERY = 10.0  # seconds between two progress lines in a log, and two lines about the same reason to wait
 REDRAW_EVERY = 2.0  # seconds between two checks of the reason for waiting
 SERIOUS = {Status.OK: "info", Status.REJECTS: "warning", Status.STOPPED: "warning", Status.FAILED: "error"}
 
@@ -57,6 +57,7 @@ class Reporter:
         self._expected: int | None = None
         self._throttle = Throttle()
         self._waiting = ""
+        self._reasons: dict[str, float] = {}  # told lately, and when
         self._bar: LiveLine | None = None
         self._noun = "row"
         self._drawing = style == "bar"
@@ -110,11 +111,10 @@ class Reporter:
         elif isinstance(event, Notice):
             self._log.warning(event.text)
         elif isinstance(event, Waiting):
-            self._waiting = event.reason
-            seconds = round(event.seconds, 1)
-            self._log.warning(
-                "waiting", chunk=event.chunk.number, attempt=event.attempt, seconds=seconds, reason=event.reason
-            )
+            self._wait(event)
+        elif isinstance(event, ChunkOwed):
+            self._rows -= event.event.read
+            self._chunks -= 1
         elif isinstance(event, ChunkLoaded):
             self._waiting = ""
             self._rows += event.read
@@ -123,6 +123,15 @@ class Reporter:
                 self._log.debug(
                     "chunk loaded", chunk=event.chunk.number, rows=event.read, seconds=round(event.seconds, 3)
                 )
+
+    def _wait(self, event: Waiting) -> None:
+        """Tell why a chunk is tried again: once for all chunks and tries that fail for that reason."""
+        self._waiting, now = event.reason, time.monotonic()
+        self._reasons = {reason: when for reason, when in self._reasons.items() if now - when < LINE_EVERY}
+        if self._style.level == "debug" or event.reason not in self._reasons:
+            self._reasons[event.reason] = now
+            chunk, seconds = event.chunk.number, round(event.seconds, 1)
+            self._log.warning("waiting", chunk=chunk, attempt=event.attempt, seconds=seconds, reason=event.reason)
 
     def _conclude(self, run: Run) -> None:
         """One line with everything, if there are log lines; the bar's last word is the summary."""
@@ -141,7 +150,7 @@ class Reporter:
 
     def _drawn(self, width: int) -> str:
         seconds = time.monotonic() - self._started
-        why = self._waiting or self._throttle.reason
+        why = self._throttle.why(self._waiting)
         return progress_text(self._job, self._counted(), self._expected, seconds, why, width, self._noun)
 
     def _show(self) -> None:
@@ -149,7 +158,7 @@ class Reporter:
         if not self._lines or now - self._said < LINE_EVERY:
             return
         self._said = now
-        rows, why = self._counted(), self._waiting or self._throttle.reason
+        rows, why = self._counted(), self._throttle.why(self._waiting)
         rate, done = rows / max(now - self._started, 1e-9), percent_of(rows, self._expected)
         left = max(0, (self._expected or 0) - rows)
         facts: dict[str, str | int] = {} if done is None else {"percent": done}

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 
-from loader.model import Chunk, ChunkLoaded, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Reason
 from loader.pipeline.throttle import Throttle
 from loader.records import dataclass
@@ -146,6 +146,9 @@ class RunTracker:
             heard.minutes[int(time.time() // 60)] += event.read
             heard.forget(time.time())
             self._nodes.update(event.nodes)
+        elif isinstance(event, ChunkOwed):
+            going.take_back(event.event)
+            heard.chunks.owe(event.event)
         going.look(time.monotonic())
 
     def _of(self, job: str) -> "_Job":
@@ -192,6 +195,10 @@ class _Going:
         self._chunks += 1
         self.waits = ""
 
+    def take_back(self, event: ChunkLoaded) -> None:
+        self._rows -= event.read
+        self._chunks -= 1
+
     @property
     def rows(self) -> int:
         """Rows so far, including those of unfinished chunks."""
@@ -217,7 +224,7 @@ class _Going:
             rate=rate,
             eta=left / rate if left and rate else None,
             chunks=self._chunks,
-            waits=self.waits or self._throttle.reason,
+            waits=self._throttle.why(self.waits),
             loads=self._loads,
         )
 
@@ -264,6 +271,10 @@ class _Chunks:
         cell.waiting = False
         rejects, retried = len(event.rejects), event.retried > 0
         cell.add(_Cell(loaded=1, retried=retried, rows=event.read, rejects=rejects, seconds=event.seconds))
+
+    def owe(self, event: ChunkLoaded) -> None:
+        rows, rejects = -event.read, -len(event.rejects)
+        self._cell(event.chunk).add(_Cell(loaded=-1, retried=True, rows=rows, rejects=rejects, seconds=-event.seconds))
 
     def wait(self, chunk: Chunk) -> None:
         self._cell(chunk).waiting = True

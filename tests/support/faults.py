@@ -70,6 +70,8 @@ class Load:
             self.ear.throttle._rate = None
         self._thread.join(seconds)
         assert not self.running, self.reasons
+        if self.run.outcome.is_success and self.run.starts == 1 and not self.run.resumed:
+            assert self.ear.throttle.rows == self.run.read, "rows that were read more than once are shown once"
         return self.run
 
 

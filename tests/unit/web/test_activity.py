@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.errors import Kind
-from loader.model import Chunk, ChunkLoaded, Reject, Run, RunBegan, RunEnded, Waiting
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, Reject, Run, RunBegan, RunEnded, Waiting
 from loader.outcome import Outcome
 from loader.pipeline.throttle import Throttle
 from loader.state.history import KEPT, entry_of
@@ -108,6 +108,20 @@ def test_states_of_chunks(clock):
     grid = record.grid("job")
     assert [cell.state for cell in grid.cells[3:]] == ["owed"] * 4
     assert (grid.ended, grid.of, sum(cell.rows for cell in grid.cells)) == (True, 7, 30)
+
+
+def test_a_chunk_that_is_lost(clock):
+    """Its rows no longer count, on the page and in the grid, until it is loaded again."""
+    record = RunTracker()
+    ear = begin(record)
+    ear.notify(loaded(1, 10))
+    ear.notify(loaded(2, 20))
+    ear.notify(ChunkOwed(loaded(1, 10)))
+    assert (record.progress("job").rows, record.progress("job").chunks) == (20, 1)
+    assert [(cell.state, cell.rows) for cell in record.grid("job").cells] == [("owed", 0), ("loaded", 20)]
+    ear.notify(loaded(1, 10))
+    assert (record.progress("job").rows, record.progress("job").chunks) == (30, 2)
+    assert [(cell.state, cell.rows) for cell in record.grid("job").cells] == [("retried", 10), ("loaded", 20)]
 
 
 @given(st.integers(1, 5000), st.randoms(use_true_random=False))
