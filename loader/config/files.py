@@ -94,7 +94,10 @@ def _default_files() -> list[Path]:
         if file.exists():
             return [file]
     places = ", ".join(map(str, DEFAULT_FILES))
-    raise ConfigError(f"no config found: $LOADER_CONFIG is not set, and there is no {places}; name one with -c FILE")
+    raise ConfigError(
+        f"no config found: $LOADER_CONFIG is not set, and there is no {places}; name one with -c FILE, or let"
+        " `loader init` write one"
+    )
 
 
 def read_document(files: Sequence[Path], environment: Mapping[str, str]) -> Document:

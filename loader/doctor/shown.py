@@ -48,7 +48,7 @@ def tell_findings(
     rest = [_right_text(right)] if right and not everything else []
     rest += _lacking_texts(seen)
     if rest:
-        say(("\n" if before or of_jobs else "") + "\n".join(rest))
+        say(("\n" if before or of_jobs else "") + "\n".join(screen.fold(line, 2) for line in rest))
     say(summary_text(seen, screen))
     return worst_of(seen)
 

@@ -32,11 +32,12 @@ def failure_of(
     code = code_of(error)
     kind = Kind.UNAVAILABLE if isinstance(error, OSError) else kind_of(code)
     lacking = login.lacks if login and code == DENIED else ""
-    message = f"mysql {address}: {doing}: {_told(error, doing, kind)}{f': without {lacking}' if lacking else ''}"
+    message = f"mysql {address}: {doing}: {_told(error, doing, kind)}"
     if refused := meaning(error):
         return SourceError(f"{message}: {refused}{': see source.tls' if refused == PLAIN else ''}", kind=Kind.REFUSED)
     fix = ADVICE[NO_SERVER] if doing == CONNECTING and code == LOST else advice(code, user or "")
     message += f": {fix}" if fix else ""
+    message += f"; or the account {lacking}" if lacking else ""
     if code == NO_COLUMN:
         return StartOver(message)
     failure = SourceError(message, kind=Kind.FAULT if is_local(error) else kind)

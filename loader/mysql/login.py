@@ -60,12 +60,12 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
 
     @property
     def lacks(self) -> str:
-        """Requirements that an account may have and the config does not meet, for people; empty if there are none."""
+        """What an account may be that the config does not do for, for people; empty if there is nothing."""
         if self._settings.tls_cert:
             return ""
         if not self.offers_tls:
-            return "TLS, which this server does not offer, and an account may need"
-        return f"{'a tls_cert' if self._settings.tls else 'TLS'}, which an account may REQUIRE"
+            return "needs TLS, which this server does not offer"
+        return "has REQUIRE X509, and wants a tls_cert" if self._settings.tls else "has REQUIRE SSL, and wants TLS"
 
     @property
     def is_sealed(self) -> bool:

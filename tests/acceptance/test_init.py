@@ -195,6 +195,19 @@ def test_asked_on_a_terminal(desk):
     assert max(map(len, result.out.partition("Tables of")[2].splitlines())) <= 80
 
 
+def test_a_password_that_stays_wrong(desk):
+    """After three tries the server's words are the last ones; nothing is said of variables, which are not set."""
+    terminal = Terminal(desk, "init", "--source", desk.mysql(), "--target", f"redis://{HOST}:{desk.redis_port}")
+    for _ in range(3):
+        terminal.answer("Password for MySQL (not shown): ", "wrong\n")
+    result = terminal.finish()
+
+    assert result.code == 2
+    assert "Access denied" in result.out
+    assert "is taken from" not in result.out
+    assert written(desk) == []
+
+
 def without_answer(desk, question):
     """All that is known but what the question asks for."""
     asked = {"Where is Redis?": "REDIS_URL", "Password for MySQL": "MYSQL_PASSWORD"}.get(question)

@@ -68,7 +68,7 @@ class Prompter:
                 if not is_login(error):
                     raise
                 if not tries:
-                    raise ConfigError(f"{error}; the password is taken from $MYSQL_PASSWORD") from error
+                    raise ConfigError(f"{error}{_unasked('source')}") from error
                 if password("source"):
                     self._tell(str(error))
             tries -= 1
@@ -85,7 +85,7 @@ class Prompter:
                 if error.kind is not Kind.ACCESS:
                     raise
                 if not tries:
-                    raise ConfigError(f"{error}; the password is taken from $REDIS_PASSWORD") from error
+                    raise ConfigError(f"{error}{_unasked('target')}") from error
                 if password("target"):
                     self._tell(str(error))
             else:
@@ -167,6 +167,11 @@ def without_password(url: str) -> str:
 def password(side: str) -> str:
     """The password from the environment; empty if it has none."""
     return os.environ.get(f"{VARIABLES[side]}_PASSWORD", "")
+
+
+def _unasked(side: str) -> str:
+    """Where the password is from, if nobody can be asked for it."""
+    return "" if is_attended() else f"; the password is taken from ${VARIABLES[side]}_PASSWORD"
 
 
 def listing_lines(listing: Sequence[TableSummary]) -> list[str]:

@@ -623,7 +623,8 @@ def test_where_a_config_is_found(load, monkeypatch, tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config()
     assert str(caught.value) == (
-        f"no config found: $LOADER_CONFIG is not set, and there is no loader.yaml, {etc}; name one with -c FILE"
+        f"no config found: $LOADER_CONFIG is not set, and there is no loader.yaml, {etc}; name one with -c FILE,"
+        " or let `loader init` write one"
     )
     found = []
     for name in ("etc.yaml", "loader.yaml", "named.yaml"):

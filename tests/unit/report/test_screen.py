@@ -4,6 +4,8 @@ import io
 
 import pytest
 
+from loader.doctor.findings import ok, skip
+from loader.doctor.shown import tell_findings
 from loader.report.line import percent_of, progress_text
 from loader.report.screen import PIPE, Screen, columns_of, fold, padded, width_of
 from loader.report.table import Column, table_text
@@ -118,3 +120,13 @@ def test_progress_without_an_estimate():
     """There is neither a percentage nor a time left; an estimate that was too low is never reached."""
     assert progress_text("stu", 10, None, 5.0, "", 80) == "\x1b[36mstu\x1b[0m  10 rows, 2 rows/s, 5 s"
     assert (percent_of(10, 5), percent_of(0, 5), percent_of(1, None)) == (99, 0, None)
+
+
+def test_reasons_why_checks_were_not_made_fit():
+    """The reason is an error with its fix, as long as those are."""
+    why = "redis 127.0.0.1:45591: cannot connect: Connection refused: see whether the server runs, and target.url"
+    said = []
+    tell_findings([ok("x"), *skip("redis", ["a", "b"], why)], said.append, Screen(60), everything=False)
+    told = "\n".join(said)
+    assert f"2 checks not made: {why}" in " ".join(told.split())
+    assert max(map(width_of, told.splitlines())) <= 60
