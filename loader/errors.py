@@ -223,7 +223,9 @@ class Stopped(LoaderError):
 
 
 def text_of(error: OSError | MemoryError) -> str:
-    """The text of an error of this machine; one of memory has none of its own."""
+    """The text of an error of this machine, after its file; one of memory has none of its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror}"
     return str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
 
 

@@ -100,6 +100,8 @@ def say(text: str, screen: "Screen | None" = None, *, whole: bool = False) -> No
         print(text if whole else _folded(text, sys.stdout), flush=True)  # noqa: T201
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise OSError(error.errno, f"the result cannot be written: {error.strerror}", "stdout") from error
 
 
 def _folded(text: str, stream: TextIO) -> str:

@@ -43,7 +43,8 @@ def up(
     nodes: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Redis servers.")] = 6,
     replicas: Annotated[int, typer.Option(metavar="N", min=0, max=5, help="Replicas of each master.")] = 1,
     sql: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="SQL that creates tables; default: the table stu.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", readable=False, help="SQL that creates tables; default: the table stu."),
     ] = None,
     directory: Directory = Path(".lab"),
 ) -> None:

@@ -162,7 +162,13 @@ def common(
     *,
     config: Annotated[
         list[Path] | None,
-        typer.Option("--config", "-c", metavar="FILE", help="Config file; repeatable, later files win."),
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            readable=False,  # told by us
+            help="Config file; repeatable, later files win.",
+        ),
     ] = None,
     log_format: Annotated[
         LogFormat, option("--log-format", help="auto, console or json.", metavar="FORM")

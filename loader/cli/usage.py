@@ -13,6 +13,7 @@ WORDS: Mapping[str, str] = {  # of pydantic's kinds of mistakes in a value
     "greater_than_equal": "write a number of at least {ge:,}",
     "less_than_equal": "write a number of at most {le:,}",
 }
+EXTRA = re.compile(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)")
 QUOTED = re.compile("'([^']*)'")
 
 
@@ -23,6 +24,7 @@ def mistake_of(error: typer.TyperException) -> str:
     if isinstance(error, typer.BadParameter) and parameter is not None and error.message:
         flags = [flag for flag in parameter.opts if flag.startswith("--")]
         told = f"{flags[0] if flags else parameter.metavar or parameter.name}: {_reason(error)}"
+    told = EXTRA.sub(r"unexpected: \1", told)
     told = told if told.startswith("-") else told[:1].lower() + told[1:]
     if context is None:
         return told

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loader.errors import LabError
 from loader.lab import mysql
-from loader.lab.process import HOST, Server
+from loader.lab.process import HOST, Server, write
 
 LOADER_YAML = """\
 version: 1
@@ -97,7 +97,7 @@ class LabFiles:
             redis=redis,
             redis_password=json.dumps(str(self._secret("redis")), ensure_ascii=False),
         )
-        self.config.write_text(text, encoding="utf-8")
+        write(self.config, text)
         passwords = {"mysql_password": self.password("mysql"), "redis_password": self.password("redis")}
         _write_secret(self._directory / "env", ENVIRONMENT.format(mysql=mysql_port, redis=redis, **passwords))
         _write_secret(self._directory / "my.cnf", CLIENT_CNF.format(port=mysql_port, password=self.password("owner")))
@@ -123,8 +123,11 @@ class LabFiles:
         """Write the state that `load` reads, whole or not at all."""
         state = {"ready": ready, "servers": [asdict(server) for server in servers.values()]}
         new = self._state.with_suffix(".new")
-        new.write_text(json.dumps(state, indent=1))
-        new.replace(self._state)
+        try:
+            write(new, json.dumps(state, indent=1))
+            new.replace(self._state)
+        finally:
+            new.unlink(missing_ok=True)
 
     def _secret(self, name: str) -> Path:
         return self._directory / f"{name}.password"
@@ -132,4 +135,4 @@ class LabFiles:
 
 def _write_secret(path: Path, text: str) -> None:
     path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)

@@ -91,7 +91,7 @@ class Lab:
             self.down()  # of an `up` that was broken off
         elif self.directory.exists() and any(self.directory.iterdir()):
             raise LabError(f"{self.directory} is in use and not by a lab: name an empty or a new directory")
-        fill = "".join(path.read_text(encoding="utf-8") + ";" for path in sql)
+        fill = "".join(_statements(path) + ";" for path in sql)
         try:
             self._create(nodes, replicas, fill)
         except BaseException:
@@ -215,3 +215,11 @@ class Lab:
     @property
     def _cluster(self) -> Cluster:
         return Cluster(self._servers.nodes, self.directory)
+
+
+def _statements(file: Path) -> str:
+    """The text of a file of SQL."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise LabError(f"{file}: it cannot be read: not UTF-8 text") from None

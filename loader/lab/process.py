@@ -57,6 +57,14 @@ class Server:
         return self.pid > 0 and start_time(self.pid) == self.started
 
 
+def write(file: Path, text: str) -> None:
+    """Write a file; an error names it."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be written: {error.strerror}", str(file)) from error
+
+
 class Helper:
     """A program that runs for a while beside the lab's own work, and must succeed."""
 

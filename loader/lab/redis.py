@@ -5,7 +5,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from loader.lab.process import HOST, Server, program
+from loader.lab.process import HOST, Server, program, write
 from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT
 
 REPLY = 10  # seconds that a node has to answer
@@ -44,7 +44,7 @@ def command(home: Path, port: int, password: str) -> list[str]:
         password_hash=hashlib.sha256(password.encode()).hexdigest(),
         rights=f"{REDIS_RIGHTS} {RESTORE_RIGHT}",
     )
-    conf.write_text(text, encoding="utf-8")
+    write(conf, text)
     return [server_program(), str(conf)]
 
 

@@ -1,6 +1,7 @@
 """Whatever a person gets wrong: one message (what, where, what to do), the right exit code, nothing written."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -10,9 +11,10 @@ import pytest
 import redis
 
 from loader.lab.process import wait
-from support.command import HOST, MARK, STU, Desk, finish, redis_server, start
+from support.command import HOST, MARK, MYSQL_PASSWORD, REDIS_PASSWORD, STU, Desk, finish, redis_server, start
 
 DEBUG = ("--log-level", "debug")  # where a secret would show first
+NOWHERE = {"MYSQL_URL": f"mysql://u@{HOST}:1/d", "REDIS_URL": f"redis://{HOST}:1"}
 CONFIG = """\
 version: 1
 source: {url: "mysql://loader@127.0.0.1/test"}
@@ -388,6 +390,7 @@ def test_words_that_are_no_text(desk):
         (["sync", "stu", "--progress", "nix"], {}, "--progress: write one of auto, bar, log, none, not nix"),
         (["runs", "--last", "1001"], {}, "--last: write a number of at most 1,000, not 1001; see `loader runs --help`"),
         (["get", "stu"], {}, "missing argument 'KEY'; see `loader get --help`"),
+        (["backfill", "stu", "x", "y"], {}, "unexpected: x y; see `loader backfill --help`"),
     ],
 )
 def test_usage(tmp_path, words, changes, expected):
@@ -420,6 +423,66 @@ def test_usage(tmp_path, words, changes, expected):
 def test_options_that_make_no_sense(desk, words, expected):
     """An option's value that does not fit is named before anything is written."""
     assert refused(desk, "sync", "stu", *words).startswith(expected)
+
+
+@pytest.mark.parametrize("words", ["sync stu", "status", "schema", "get stu 5", "doctor"])
+def test_a_full_disk(desk, words):
+    """A result that cannot be written is an error that says so, and of which stream."""
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m loader {words} > /dev/full', sys.executable],
+        cwd=desk.directory,
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+
+    assert done.returncode == 1
+    assert errors == ["error: stdout: the result cannot be written: No space left on device"]
+
+
+@pytest.mark.parametrize(
+    ("words", "file"), [("init --table stu -o new.yaml", "new.yaml"), ("lab up", "{}/.lab/lab.new")]
+)
+def test_files_that_cannot_be_written(desk, words, file):
+    """The file is named, as on a full disk; nothing is left that is in the way of another try."""
+    before = sorted(desk.directory.rglob("*"))
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -f 0; "$0" -m loader {words}', sys.executable],
+        cwd=desk.directory,
+        env=os.environ
+        | {"MYSQL_URL": desk.mysql(), "MYSQL_PASSWORD": MYSQL_PASSWORD}
+        | {"REDIS_URL": f"redis://marked@{HOST}:{desk.redis_port}", "REDIS_PASSWORD": REDIS_PASSWORD},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+
+    named = file.format(desk.directory)
+    assert (done.returncode, done.stderr) == (1, f"error: {named}: it cannot be written: File too large\n")
+    assert [path for path in sorted(desk.directory.rglob("*")) if not path.is_dir()] == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-c", "no.yaml", "check"], "no.yaml:1:1: error: file: it cannot be read: Permission denied"),
+        (["init", "--from-script", "no.yaml"], "error: no.yaml: cannot be read: Permission denied"),
+        (["lab", "up", "--sql", "no.yaml"], "error: no.yaml: Permission denied"),
+        (["lab", "up", "--sql", "binary"], "error: binary: it cannot be read: not UTF-8 text"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, words, message):
+    """The file is named, and why; in our words, not in those of a library."""
+    (tmp_path / "no.yaml").write_text("version: 1\n")
+    (tmp_path / "no.yaml").chmod(0)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    unprivileged = ["setpriv", *(f"--{caps}=-dac_override,-dac_read_search" for caps in ("inh-caps", "bounding-set"))]
+    result = finish(start(*words, cwd=tmp_path, within=() if os.geteuid() else unprivileged, **NOWHERE))
+
+    assert result.err.splitlines()[-1:] == [message]
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/full"])

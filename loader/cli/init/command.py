@@ -50,6 +50,7 @@ OutputFile = Annotated[
         "--output",
         "-o",
         metavar="FILE",  # $LOADER_OUTPUT is the format of results
+        readable=False,
         help="The config to write; .env.example goes beside it.",
     ),
 ]
@@ -58,6 +59,7 @@ Scripts = Annotated[
     option(
         "--from-script",
         metavar="FILE",
+        readable=False,  # told by us
         help="A script that pipes mysql into redis-cli: its statements become jobs.",
     ),
 ]
@@ -268,9 +270,7 @@ def _write(texts: Mapping[Path, str], *, check: bool, mode: int = 0o600) -> None
 
     with _drafts(texts) as drafts:
         for file, text in texts.items():
-            drafts[file].touch(mode=0o600, exist_ok=False)
-            drafts[file].chmod(mode)
-            drafts[file].write_text(text, encoding="utf-8")
+            _write_draft(file, drafts[file], text, mode)
         file, draft = next(iter(drafts.items()))
         try:
             if check:
@@ -279,6 +279,16 @@ def _write(texts: Mapping[Path, str], *, check: bool, mode: int = 0o600) -> None
             raise ConfigError(f"nothing was written: {str(error).replace(str(draft), str(file))}") from None
         for file, draft in drafts.items():
             draft.replace(file)
+
+
+def _write_draft(file: Path, draft: Path, text: str, mode: int) -> None:
+    """Write the draft of a file; an error names the file."""
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.chmod(mode)
+        draft.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, f"it cannot be written: {error.strerror}", str(file)) from error
 
 
 @contextmanager
