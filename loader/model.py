@@ -233,9 +233,9 @@ class ChunkOwed:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A chunk failed transiently and will be retried after `seconds`."""
+    """A chunk failed transiently and will be retried after `seconds`; or without one, the run before its chunks."""
 
-    chunk: Chunk
+    chunk: Chunk | None
     attempt: int
     seconds: float
     reason: str

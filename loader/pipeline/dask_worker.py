@@ -202,7 +202,7 @@ class RunSession:
 
     def _tell(self, event: Event) -> None:
         """Tell the client that the chunk waits."""
-        if isinstance(event, Waiting):
+        if isinstance(event, Waiting) and event.chunk:
             words = {"seconds": event.seconds, "reason": event.reason, "node": event.node, "attempt": event.attempt}
             get_worker().log_event(TOPIC, {"run": self._work.id, "number": event.chunk.number, **words})
 

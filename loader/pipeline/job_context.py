@@ -23,7 +23,7 @@ from loader.mysql.sql import peek
 from loader.net.limit import until
 from loader.pipeline.options import Options
 from loader.pipeline.pool import Pool
-from loader.pipeline.retry import BRIEFLY, retry_transient
+from loader.pipeline.retry import BRIEFLY, Notify, ignore, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
 from loader.redis.ready_made import listpack_of
@@ -265,12 +265,18 @@ def patience(job: JobConfig, *, again: bool = False) -> float:
 
 
 def open_job(
-    settings: Config, job: JobConfig, options: Options, *, again: bool = False, beside: RedisClient | None = None
+    settings: Config,
+    job: JobConfig,
+    options: Options,
+    *,
+    again: bool = False,
+    beside: RedisClient | None = None,
+    notify: Notify = ignore,
 ) -> JobContext:
     """Connect to both sides and plan; an unreachable server is retried for `patience` seconds.
 
     If a run begins `again`, a missing table may be on its way back. Redis is reached `beside` another target, see
-    `RedisClient`.
+    `RedisClient`. `notify` is told why that takes long.
     """
     throttle = Throttle(options.rate, options.halt)
 
@@ -285,10 +291,10 @@ def open_job(
             raise
 
     most = patience(job, again=again)
-    source, table, plan = retry_transient(look, most, throttle, bearing=job.deadline)
+    source, table, plan = retry_transient(look, most, throttle, notify=notify, bearing=job.deadline)
     try:
         reach = partial(_reached, settings, plan, options.pool, beside)
-        target, plan = retry_transient(reach, most, throttle, bearing=job.deadline)
+        target, plan = retry_transient(reach, most, throttle, notify=notify, bearing=job.deadline)
     except BaseException:
         source.close()
         raise

@@ -23,6 +23,10 @@ Event = ChunkLoaded | Waiting
 Notify = Callable[[Event], None]
 
 
+def ignore(_: Event) -> None:
+    """Nobody waits for events."""
+
+
 def pause_after(failures: int) -> float:
     """Seconds to wait after so many failures in a row: growing, up to `PAUSE_MOST`, and a bit random."""
     return min(PAUSE_MOST, PAUSE_FIRST * 2.0 ** min(failures - 1, 9)) * random.uniform(0.5, 1)  # noqa: S311  # not for secrets
@@ -33,7 +37,7 @@ def retry_transient(
     patience: float,
     throttle: Throttle,
     chunk: Chunk | None = None,
-    notify: Notify | None = None,
+    notify: Notify = ignore,
     moved: Callable[[], float] = lambda: 0.0,
     *,
     settling: float = 0.0,
@@ -71,10 +75,9 @@ def retry_transient(
             if not error.transient or now + pause > min(give_up, limit.end()) or fresh > FRESH:
                 error.waited = now - failing  # for the caller that retries
                 raise
-            if notify and chunk:
-                notify(Waiting(chunk, attempt, pause, str(error), error.node))
-            else:
+            if not chunk:
                 throttle.trouble = str(error)
+            notify(Waiting(chunk, attempt, pause, str(error), error.node))
         else:
             throttle.trouble = ""
             return done

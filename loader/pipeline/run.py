@@ -85,7 +85,7 @@ def load(
     then: Then | None = None,
 ) -> None:
     """Load a job from its plan to its last chunk, count it into the run, and do the work to do then."""
-    with open_job(settings, job, options, again=again) as context:
+    with open_job(settings, job, options, again=again, notify=listener.notify) as context:
         _transfer(context, options, listener, run, again=again)
         if run.read != run.written + run.unchanged + run.rejected:
             raise LoaderError(
@@ -104,7 +104,12 @@ def _transfer(context: JobContext, options: Options, listener: RunListener, run:
         take_up = partial(dispatcher.take_up, run.id)
         try:
             retry_transient(
-                take_up, patience(job, again=again), context.throttle, settling=job.deadline, bearing=job.deadline
+                take_up,
+                patience(job, again=again),
+                context.throttle,
+                notify=listener.notify,
+                settling=job.deadline,
+                bearing=job.deadline,
             )
         except LoaderError:
             _tell(state.notes, listener)

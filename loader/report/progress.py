@@ -83,6 +83,7 @@ class Reporter:
         """Note how many rows are expected, and the object that says why workers wait."""
         self._expected, self._throttle = rows, throttle
         self._rows = self._chunks = 0
+        self._waiting = ""
         self._started = time.monotonic()
         self._draw()
 
@@ -125,8 +126,13 @@ class Reporter:
                 )
 
     def _wait(self, event: Waiting) -> None:
-        """Tell why a chunk is tried again: once for all chunks and tries that fail for that reason."""
+        """Tell why a chunk is tried again: once for all chunks and tries that fail for that reason.
+
+        Before the first chunk only the bar does: a run that cannot begin is soon over, and its end has the reason.
+        """
         self._waiting, now = event.reason, time.monotonic()
+        if not event.chunk:
+            return
         self._reasons = {reason: when for reason, when in self._reasons.items() if now - when < LINE_EVERY}
         if self._style.level == "debug" or event.reason not in self._reasons:
             self._reasons[event.reason] = now

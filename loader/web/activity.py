@@ -139,7 +139,8 @@ class RunTracker:
     def _count(self, heard: "_Job", going: "_Going", event: RunEvent | None) -> None:
         if isinstance(event, Waiting):
             going.waits = event.reason
-            heard.chunks.wait(event.chunk)
+            if event.chunk:
+                heard.chunks.wait(event.chunk)
         elif isinstance(event, ChunkLoaded):
             going.load(event)
             heard.chunks.load(event)
@@ -188,6 +189,7 @@ class _Going:
     def expect(self, rows: int | None, throttle: Throttle) -> None:
         self._expected, self._throttle, self._loads = rows, throttle, True
         self._rows = self._chunks = 0
+        self.waits = ""
         self._looks = deque([(time.monotonic(), 0)])
 
     def load(self, event: ChunkLoaded) -> None:

@@ -68,6 +68,16 @@ def test_rows_that_are_lost_do_not_count(clock):
     assert "80 of about 100 rows" in made._drawn(80)
 
 
+def test_why_a_run_does_not_get_to_its_chunks(clock, capsys):
+    """The bar tells it at once, until the rows are expected; the log leaves it to the end of the run."""
+    made = reporter()
+    made.notify(Waiting(None, 1, 0.5, REFUSED))
+    assert REFUSED in made._drawn(200)
+    assert lines(capsys) == []
+    made.expect(100, Throttle())
+    assert "waits" not in made._drawn(200)
+
+
 def test_the_newest_reason_is_shown(clock):
     """The run itself waits for a server, for which its chunks have waited before."""
     throttle = Throttle()
