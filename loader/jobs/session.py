@@ -96,6 +96,7 @@ class JobSession:
             if failures:
                 self.throttle.confirm()
             self.target.refresh(force=failures > 0)
+            self.throttle.attempt(again=failures > 0)
             failures += 1
             return attempt()
 

@@ -206,7 +206,8 @@ class Verify:
         looks, keys = self._waiting.pop(self._session.throttle.sleep)
         asked = set(keys)
         statement = self._session.plan.matching(self._session.lookup.condition(keys))
-        _, unequal, _ = self._rows.compare(statement, list[Mismatch])
+        count, unequal, _ = self._rows.compare(statement, list[Mismatch])
+        self._session.throttle.take_back(count)  # they were counted when they were first looked at
         still = [settled for each in unequal if each.key in asked and (settled := self._settled(each)).is_unequal]
         if looks + 1 < recheck.LOOKS:
             self._waiting.add(looks + 1, [each.key for each in still])

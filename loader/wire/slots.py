@@ -40,9 +40,13 @@ class SlotMap:
             owners[first : last + 1] = [index] * (last + 1 - first)
         lost = [slot for slot, owner in enumerate(owners) if owner is None]
         if lost:
+            hint = (
+                "bring their masters back, or see `redis-cli --cluster check`"
+                if nodes
+                else "if it is new, see `redis-cli --cluster create`"
+            )
             raise TargetError(
-                f"the cluster has no owner for {len(lost)} of {SLOTS} slots ({_spans(lost)}): "
-                "bring their masters back, or see `redis-cli --cluster check`",
+                f"the cluster has no owner for {len(lost)} of {SLOTS} slots ({_spans(lost)}): {hint}",
                 kind=Kind.UNAVAILABLE,
             )
         self.nodes: tuple[Node, ...] = tuple(nodes)

@@ -48,6 +48,13 @@ def big(world):
     return loaded(world, table="big")
 
 
+class Audience(Ear):
+    """Hears how far a verify or a prune is."""
+
+    def count(self, done, noun="row"):
+        self.events.append((done, noun, self.throttle.rows))
+
+
 def corrupt(world, seed):
     """Corrupt some keys, in four ways; what `verify` has to say of it."""
     chance = random.Random(seed)
@@ -75,8 +82,11 @@ def test_what_was_corrupted_is_reported_and_repaired_and_nothing_else(world, big
     assert (clean.rows, clean.is_equal) == (ROWS, True)
     expected = corrupt(world, 1)
     before = versions(world)
-    found = check(big)
+    audience = Audience()
+    found = check(big, heard=audience)
     assert seen(found) == expected
+    first = next(rows for _, noun, rows in audience.events if noun == "key")
+    assert first == ROWS, "rows that are looked at again are shown once"
     assert (found.rows, found.missing, found.different, found.extra) == (ROWS, 500, 1000, 500)
     details = {each.detail for each in found.shown if each.kind == "different"}
     assert details == {"wrong name", "stale no column has this"}

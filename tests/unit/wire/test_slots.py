@@ -52,6 +52,12 @@ def test_a_slot_map_with_a_gap_is_refused():
     assert caught.value.exit_code == Exit.UNREACHABLE
 
 
+def test_a_cluster_that_was_never_made():
+    """Nodes that nobody has joined own no slot; there are no masters to bring back."""
+    with pytest.raises(TargetError, match=r"16384 of 16384 slots \(0-16383\): if it is new, see .*--cluster create"):
+        SlotMap([])
+
+
 def test_a_standalone_server_owns_every_slot():
     """Standalone Redis is a cluster of one."""
     assert SlotMap.single(A).counts() == {A: SLOTS}
