@@ -140,15 +140,15 @@ def _write(facing: JobOnRedis) -> Iterator[Finding]:
         return
     small = sum(_fits(words, limits) for words in rows)
     seen = (
-        f"{counted(len(rows[0]) // 2 - 1, 'field')}, {small / len(rows):.0%} of {counted(len(rows), 'row')} within"
-        f" {limits.fields} fields of {limits.longest} bytes"
+        f"{counted(len(rows[0]) // 2 - 1, 'field')}; Redis keeps {small / len(rows):.0%} of {counted(len(rows), 'row')}"
+        f" compactly, up to {limits.fields} fields of {limits.longest} bytes"
     )
     if write != "hmset":
         yield ok(f"ready-made: {seen}")
     elif small >= MOSTLY * len(rows) and _takes_them(facing) and (saved := _saved(len(rows[0]) // 2 - 1)):
         yield ok(f"{seen}: `write: restore` would save {saved} of Redis's work")
     else:
-        yield ok(f"{seen}: HMSET is right")
+        yield ok(f"{seen}: `write: hmset` is right")
 
 
 def _takes_them(facing: JobOnRedis) -> bool:

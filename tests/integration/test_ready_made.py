@@ -188,9 +188,10 @@ def test_doctor_says_whether_it_pays(world):
         return next(each for each in checked(world.config(**wide | more)) if each.check == check)
 
     assert said("job.write").seen == (
-        "13 fields, 100% of 1 row within 128 fields of 64 bytes: `write: restore` would save half of Redis's work"
+        "13 fields; Redis keeps 100% of 1 row compactly, up to 128 fields of 64 bytes:"
+        " `write: restore` would save half of Redis's work"
     )
-    assert said("job.write", fields=["id", "c1"]).seen.endswith("HMSET is right")
+    assert said("job.write", fields=["id", "c1"]).seen.endswith("`write: hmset` is right")
     assert said("job.write", write="restore").seen.startswith("ready-made: 13 fields")
     world.redis.set("w:1", "a string")
     assert "would replace them" in said("job.types", write="restore").seen

@@ -50,6 +50,14 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors_of(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_variables_of_a_file_are_exported(page):
+    """Who sources a file of variables has a shell that exports them, or the loader does not see them."""
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if sourced := re.search(r"(?<![\w.])\. \S*(?<!v)env\b", line):
+            assert "set -a" in line[: sourced.start()], line
+
+
 def test_each_page_is_linked():
     """A reader of README finds every page of docs/."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
