@@ -1124,6 +1124,63 @@ FAULTS = [
         ),
     ),
     *_of(
+        "pipeline/throttle",
+        (
+            "rows of a try that failed count twice",
+            "self.rows -= counted if again else 0",
+            "self.rows -= 0",
+            "throttle::rows_of_an_attempt_that_failed_count_once",
+        ),
+        (
+            "the reason of a chunk hides that of its run",
+            "return self.trouble or chunk or self.reason",
+            "return chunk or self.trouble or self.reason",
+            "progress::the_newest_reason_is_shown",
+        ),
+    ),
+    *_of(
+        "report/progress",
+        (
+            "each chunk and each try has its line",
+            'if self._style.level == "debug" or event.reason not in self._reasons:',
+            "if event.reason:",
+            "progress::a_reason_is_told_once",
+        ),
+        (
+            "a chunk that is lost is counted all the same",
+            "self._rows -= event.event.read",
+            "self._rows -= 0",
+            "progress::rows_that_are_lost_do_not_count",
+        ),
+    ),
+    *_of(
+        "web/activity",
+        (
+            "the page counts a chunk that is lost",
+            "            going.take_back(event.event)\n",
+            "",
+            "activity::a_chunk_that_is_lost",
+        ),
+    ),
+    *_of(
+        "cli/common",
+        (
+            "a result that cannot be written does not say what it is",
+            'raise OSError(error.errno, f"the result cannot be written: {error.strerror}", "stdout") from error',
+            "raise",
+            "bad_input::a_full_disk",
+        ),
+    ),
+    *_of(
+        "lab/files",
+        (
+            "a file that could not be written is in the way of the next lab",
+            "            new.unlink(missing_ok=True)\n",
+            "            pass\n",
+            "bad_input::files_that_cannot_be_written",
+        ),
+    ),
+    *_of(
         "report/screen",
         (
             "lines are as long as in a pipe",
