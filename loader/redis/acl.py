@@ -14,6 +14,15 @@ RESTORE_RIGHT = "+restore"  # for jobs that write ready-made hashes
 # Commands without a key; all others of the rights have one.
 KEYLESS = frozenset({"eval", "scan", "randomkey", "dbsize", "wait", "asking", "info", "time", "ping", "select"})
 
+# The words that some commands need after their key, or their name: newer servers check no command that is too short.
+MORE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("hmset", "hset", "restore"), ("0", "")),
+    **dict.fromkeys(("hget", "hdel", "hscan", "expire", "pexpire", "set", "lpush"), ("0",)),
+    **dict.fromkeys(("ltrim", "lrange", "wait"), ("0", "0")),
+    **dict.fromkeys(("scan", "select", "client|setname", "client|kill"), ("0",)),
+    "eval": ("", "0"),
+}
+
 ASKED_SINCE = 7  # the version of Redis from which scripts can check their account's rights
 # ARGV: commands as JSON. Returns the positions of those that the account may not send, negative if there is no such
 # command; none of them is run.
@@ -33,11 +42,11 @@ def questions(patterns: Mapping[str, str], rights: str = REDIS_RIGHTS) -> dict[Q
     """The commands with which to check each right; `patterns` are by the prefixes of keys that match them."""
     asked: dict[Question, list[str]] = {}
     for right in rights.split():
-        words = right[1:].split("|")
+        words, more = right[1:].split("|"), MORE.get(right[1:], ())
         if _is_keyless(right):
-            asked[right, ""] = [*words, "", "0"] if right == "+eval" else words
+            asked[right, ""] = [*words, *more]
         else:
-            asked |= {(right, pattern): [*words, f"{prefix}0"] for prefix, pattern in patterns.items()}
+            asked |= {(right, pattern): [*words, f"{prefix}0", *more] for prefix, pattern in patterns.items()}
     return asked
 
 

@@ -15,6 +15,7 @@ from loader.doctor.job_plan import PLANNED, PlannedJob
 from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
 from loader.mysql.planner import make_plan
+from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT, questions
 from loader.redis.client import RedisClient
 from loader.report.screen import Screen
 from loader.state.checkpoint import Checkpoint, StateStore
@@ -308,6 +309,16 @@ def test_rights_in_redis(desk, taken, lacking):
         shell(fix)
         status, seen, _ = one(checkup(desk)[1], "redis.rights")
         assert (status, seen) == ("ok", "'marked' has all it needs, for keys like ~stu_*, ~loader:*")
+
+
+def test_rights_are_asked_for_with_whole_commands(world):
+    """Newer servers check the right to a command only if it has as many words as it needs."""
+    asked = questions({"stu_": "~stu_*"}, f"{REDIS_RIGHTS} {RESTORE_RIGHT}")
+    with redis.Redis(HOST, world.lab.redis_ports["n1"]) as node:
+        for (right, _), words in asked.items():
+            node.set_response_callback("COMMAND", list)
+            ((_, arity, *_),) = node.execute_command("COMMAND INFO", right[1:])
+            assert len(words) == arity if arity > 0 else len(words) >= -arity, (words, arity)
 
 
 def test_a_node_with_other_rights(desk):

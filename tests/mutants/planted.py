@@ -1172,6 +1172,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "redis/acl",
+        (
+            "rights are asked for with half a command",
+            'asked |= {(right, pattern): [*words, f"{prefix}0", *more]',
+            'asked |= {(right, pattern): [*words, f"{prefix}0"]',
+            "doctor::rights_are_asked_for_with_whole_commands",
+        ),
+    ),
+    *_of(
         "lab/files",
         (
             "a file that could not be written is in the way of the next lab",
