@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from figures import Figures  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 PAGES = [
     *sorted(ROOT.glob("*.md")),
@@ -99,12 +102,36 @@ def test_words_are_of_today():
     assert [(file.name, found.group()) for file, text in texts.items() for found in old.finditer(text)] == []
 
 
-def test_the_site():
-    """It is built, with every page in its menu and no link that leads nowhere."""
+@pytest.fixture(scope="module")
+def site():
+    """The site, built: every page in its menu, and no link that leads nowhere."""
     subprocess.run([ROOT / "scripts/docs.sh"], check=True, capture_output=True)
+    return ROOT / "build/site"
+
+
+def test_the_site(site):
+    """It has all pages, and fetches nothing from elsewhere: it can be read without a network."""
     pages = {path.name for path in (ROOT / "docs").rglob("*.md")}
-    built = {path.with_suffix(".md").name for path in (ROOT / "build/site/docs").rglob("*.html")}
-    assert pages == built
+    built = {path.with_suffix(".md").name: path.read_text(encoding="utf-8") for path in (site / "docs").rglob("*.html")}
+    assert pages == built.keys()
+    fetched = re.compile(
+        r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*stylesheet[^>]*href=["']?http"""
+    )
+    assert [name for name, text in built.items() if fetched.search(text)] == []
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+def test_the_site_is_searched_in_a_folder(site):
+    """Without a web server, which a browser wants for workers, a word finds its pages."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(f"{(site / 'docs/tutorial.html').as_uri()}?q=checkpoint")
+        found = page.locator(".md-search-result__item")
+        found.first.wait_for(state="attached")
+        assert "checkpoint" in found.first.text_content().lower()
+        browser.close()
 
 
 def test_figures_of_performance():
