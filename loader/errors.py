@@ -158,8 +158,6 @@ class PlanError(LoaderError):
 class SourceError(LoaderError):
     """MySQL refused or went away."""
 
-    lacks = ""  # what the account's REQUIRE may want, and the connection did not have
-
 
 class MalformedEvent(SourceError):
     """An event of the binlog whose bytes do not add up; they may be right when they are sent again."""

@@ -73,10 +73,6 @@ def _login_fix(settings: SourceConfig, error: LoaderError) -> str:
     account = re.search(r"user ('[^']*'@'[^']*')", str(error))
     if error.kind is Kind.ACCESS and account and code_of(error.__cause__) == NO_DATABASE_RIGHT:
         return f"GRANT SELECT ON {quote(settings.database)}.* TO {account[1]};"
-    if account and isinstance(error, SourceError) and error.lacks:
-        own = f"{account[1].partition('@')[0]}@'%'"
-        wants = "tls_cert and tls_key" if settings.tls else "source.tls, and X509 tls_cert and tls_key too"
-        return f"SHOW CREATE USER {own};  -- its REQUIRE, if it has one, wants {wants}"
     if settings.unix_socket:
         return f"mysql -S {settings.unix_socket} -u {settings.user} -p -e 'SELECT 1'"
     return f"mysql -h {settings.host} -P {settings.port} -u {settings.user} -p -e 'SELECT 1'"

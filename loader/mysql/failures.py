@@ -42,7 +42,6 @@ def failure_of(
         return StartOver(message)
     failure = SourceError(message, kind=Kind.FAULT if is_local(error) else kind)
     failure.fix = statement(code, user or "")
-    failure.lacks = lacking if login and login.offers_tls else ""
     return failure
 
 

@@ -65,7 +65,7 @@ class LoginConnection(connections.Connection):  # type: ignore[misc]  # PyMySQL 
             return ""
         if not self.offers_tls:
             return "needs TLS, which this server does not offer"
-        return "has REQUIRE X509, and wants a tls_cert" if self._settings.tls else "has REQUIRE SSL, and wants TLS"
+        return f"has REQUIRE {'X509: set source.tls_cert and tls_key' if self._settings.tls else 'SSL: set source.tls'}"
 
     @property
     def is_sealed(self) -> bool:

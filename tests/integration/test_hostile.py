@@ -381,17 +381,29 @@ def test_a_certificate_is_wanted(pki, tmp_path):
     assert raised.value.exit_code == 2
 
 
-def test_an_account_that_must_use_tls(pki):
-    """Where the server has TLS and the account may REQUIRE it, that is said beside the password."""
+def test_an_account_that_must_use_tls(tmp_path):
+    """Where the server has TLS and the account may REQUIRE it, that is said after the password, which doctor doubts."""
     denied = b"\xff\x15\x04#28000Access denied for user 'u'@'h' (using password: YES)"
     with impostor(logging_in(denied, hello=greeting(tls=True))) as (port, _):
         without = refusal(port)
-    with impostor(logging_in(denied)) as (port, _):
-        plain = refusal(port)
+        source = {"url": f"mysql://u@{HOST}:{port}/d", "password": "x"}
+        config = {
+            "version": 1,
+            "source": source,
+            "target": {"url": f"redis://{HOST}:1"},
+            "jobs": {"stu": {"table": "t"}},
+        }
+        (tmp_path / "loader.yaml").write_text(json.dumps(config))
+        found = finish(start("doctor", "-o", "json", cwd=tmp_path)).document["checks"]
+    with impostor(logging_in(denied)) as (other, _):
+        plain = refusal(other)
 
     password = "see the user in source.url, and source.password; or the account"  # the likely cause first
-    assert str(without).endswith(f"{password} has REQUIRE SSL, and wants TLS")
+    assert str(without).endswith(f"{password} has REQUIRE SSL: set source.tls")
     assert str(plain).endswith(f"{password} needs TLS, which this server does not offer")
+    (login,) = [each for each in found if each["check"] == "mysql.login"]
+    assert login["seen"].startswith("is source.password right?")
+    assert login["fix"] == f"mysql -h {HOST} -P {port} -u u -p -e 'SELECT 1'"
 
 
 def test_a_right_that_the_lock_lacks(tmp_path):

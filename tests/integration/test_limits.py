@@ -68,8 +68,8 @@ class Guest:
     [
         ("ACCOUNT LOCK", "ALTER USER 'guest'@'%' ACCOUNT UNLOCK"),
         ("PASSWORD EXPIRE", "ALTER USER 'guest'@'%' IDENTIFIED BY '…'"),
-        ("REQUIRE SSL", "TLS"),
-        ("REQUIRE X509", "TLS"),
+        ("REQUIRE SSL", "; or the account "),
+        ("REQUIRE X509", "; or the account "),
         ("WITH MAX_USER_CONNECTIONS 1", "may have 1 connection at a time (max_user_connections), but this takes 3"),
         ("WITH MAX_QUERIES_PER_HOUR 3", "ALTER USER 'guest'@'%' WITH MAX_USER_CONNECTIONS 0 MAX_QUERIES_PER_HOUR 0"),
     ],
