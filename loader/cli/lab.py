@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -55,7 +56,8 @@ def up(
     made = Lab(directory)
     started = made.up(nodes, replicas, [sample()] if sql is None else sql)
     say(f"started {', '.join(started)}" if started else "the lab is already running")
-    say(f"config: {made.config}\nstop it with: loader lab down")
+    named = "" if directory == Path(".lab") else f" --dir {quote(str(directory))}"
+    say(f"config: {made.config}\nvariables: {made.config.with_name('env')}\nstop it with: loader lab down{named}")
 
 
 @lab.command(cls=Command)

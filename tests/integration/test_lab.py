@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from loader.lab.mysql import install_command, one_line_each
 from loader.lab.process import program
 from loader.lab.redis import cli_program
 from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT
+from support.command import finish, start
 from support.tables import STU_SQL
 
 
@@ -309,3 +311,16 @@ def test_clients_find_the_lab(lab):
         "SELECT CURRENT_USER(), DATABASE(), '张'",
     ]
     assert subprocess.run(asked, capture_output=True, check=True, encoding="utf-8").stdout == "owner@%\ttest\t张\n"
+
+
+def test_up_says_where_its_files_are_and_how_to_end_it(own_lab):
+    """What is printed ends this lab, not the one of the current directory."""
+    told = finish(start("lab", "up", "--dir", own_lab.directory.name, cwd=own_lab.directory.parent))
+    _, config, variables, end = told.out.splitlines()
+    assert (config, variables) == (
+        f"config: {own_lab.directory / 'loader.yaml'}",
+        f"variables: {own_lab.directory / 'env'}",
+    )
+    words = shlex.split(end.removeprefix("stop it with: loader "))
+    assert finish(start(*words, cwd=own_lab.directory.parent)).out == "the lab is gone\n"
+    assert not own_lab.directory.exists()
