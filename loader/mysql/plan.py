@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from loader.config.models import JobConfig
+from loader.config.parts import PRIMARY_KEY, with_primary_key
 from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
 from loader.mysql.chunk_key import chunk_columns
 from loader.mysql.joint import Joint
@@ -167,11 +168,19 @@ class Plan:
             told += [f"column {name} was added" for name in now if name not in known and not now[name].hidden]
         walk = chunk_columns(table, self.key_columns if self.job.changed_only else None)
         before, after = [column.name for column in (self.whole or self).walk], [column.name for column in walk]
-        if not self.job.key or self.job.is_placed:
-            before, after = [*before, *self.key_columns], [*after, *table.primary_key]
+        if (named := self._named_by_primary_key(table)) is not None:
+            before, after = [*before, *(name.lower() for name in self.key_columns)], [*after, *named]
         if before != after and not told:
             told.append("it has another key")
         return f"table {table.name}: {', '.join(told)}" if told else ""
+
+    def _named_by_primary_key(self, table: Table) -> list[str] | None:
+        """The columns of the keys, in lower case, if they depend on the table's primary key."""
+        parts = self.job.key_parts if self.job.is_placed else ()
+        if self.job.key and all(column != PRIMARY_KEY for _, column in parts):
+            return None
+        columns = [column for _, column in with_primary_key(parts, table.primary_key)] if parts else table.primary_key
+        return [name.lower() for name in columns if name]
 
     def _span(self, span: tuple[int, int]) -> str:
         return f"{quote(self.walk[0].name)} BETWEEN {span[0]} AND {span[1]}"

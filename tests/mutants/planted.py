@@ -1008,6 +1008,12 @@ FAULTS = [
             "for before, now in pairs if before[0] != now[0])",
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
         ),
+        (
+            "a key of a named source has to be the primary key",
+            "        if self.job.key and all(column != PRIMARY_KEY for _, column in parts):",
+            "        if self.job.key and not parts:",
+            "plan::a_key_of_a_named_source_follows_the_primary_key_only_if_it_names_it",
+        ),
     ),
     *_of(
         "mysql/planner",

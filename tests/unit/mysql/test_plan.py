@@ -1,8 +1,11 @@
 """Plans: the SQL, the layout and the warnings that a job makes of a table."""
 
+from dataclasses import replace
+
 import pytest
 
 from loader.config.models import JobConfig
+from loader.config.parts import Origin
 from loader.config.statement import hexed_columns
 from loader.errors import ConfigError, PlanError
 from loader.model import Chunk, Column, Table
@@ -311,3 +314,16 @@ def test_a_job_that_writes_what_was_changed_walks_within_its_key():
     assert plan.changes(Table("stu", table.columns, ("sid",))) == "table stu: it has another key"
     with pytest.raises(PlanError, match="changed_only needs a key that holds all columns"):
         make_plan(job(key="s_{address}", changed_only=True), table)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_its_own"),
+    [("s:{pk}", True), ("s:{pk}:{sname}", True), ("s:{sid}:{sname}", False), ("s:{sname}", False), (None, True)],
+)
+def test_a_key_of_a_named_source_follows_the_primary_key_only_if_it_names_it(key, is_its_own):
+    """`{pk}` stands for other columns once the primary key is another; any other key is what it was."""
+    plan = make_plan(job(key=key).placed("stu/s1", Origin("s1", placed=True)), STU)
+    assert plan.changes(STU) == ""
+    joined = replace(STU, primary_key=("sid", "sname"), unique_keys=(("sid",),))
+    plan = replace(plan, walk=(SID, SNAME))  # only the key tells
+    assert plan.changes(joined) == ("table stu: it has another key" if is_its_own else "")
