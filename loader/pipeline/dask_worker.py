@@ -75,10 +75,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A chunk must be given to a worker again: its marker has to move off this node first, or it was taken over."""
+    """A chunk must be given to a worker again: its marker has to move off this node first, or it was taken over.
+
+    If it `passes`, a worker had no luck while others had; people are told.
+    """
 
     reason: str
     node: Node | None = None
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
