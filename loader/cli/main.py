@@ -73,6 +73,8 @@ def main(command: str = "", *, hears: bool = False) -> NoReturn:
         code = _misused(error)
     finally:
         _leave_streams()
+        for number in SIGNALS:  # nothing is left to stop: while the interpreter ends, nobody would catch it
+            signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -151,6 +151,7 @@ class DaskPool:
             self._flights[future] = flight
             self._client.watch(future)
             return None
+        self._alone = None
         future.release()
         if isinstance(outcome, Failed):
             outcome = self._judged(outcome, flight)
@@ -176,11 +177,11 @@ class DaskPool:
 
     def _again(self, flight: _Flight, outcome: Again) -> Event | None:
         """Give a chunk to a worker again; the event if a person should know."""
-        chunk, node = flight.chunk, outcome.node
+        chunk, moved = flight.chunk, outcome.marker
         if flight.tries >= FRESH and not outcome.passes:
             raise LoaderError(f"{outcome.reason}, as {FRESH} times before for chunk {chunk.number}")
-        if (markers := self._state.masters.markers) and node:
-            self._context.with_retry(lambda: markers.move(node))
+        if (markers := self._state.masters.markers) and moved:
+            self._context.with_retry(lambda: markers.retire(moved))
         self._waiting.append((chunk, flight.tries + 1))
         self._submit()
         return Waiting(chunk, flight.tries, 0.0, outcome.reason) if outcome.passes else None

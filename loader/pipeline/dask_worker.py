@@ -75,13 +75,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A chunk must be given to a worker again: its marker has to move off this node first, or it was taken over.
+    """A chunk must be given to a worker again: another marker has to take the place of this one, or it was taken over.
 
     If it `passes`, a worker had no luck while others had; people are told.
     """
 
     reason: str
-    node: Node | None = None
+    marker: str | None = None
     passes: bool = False
 
 
@@ -115,7 +115,7 @@ def load(version: str, run: str, work: bytes, chunk: Chunk) -> Outcome:
     try:
         return SESSIONS.load(run, work, chunk)
     except (_MovedError, TakenOver) as error:
-        return Again(str(error), error.master if isinstance(error, _MovedError) else None)
+        return Again(str(error), error.marker if isinstance(error, _MovedError) else None)
     except LoaderError as error:
         return _failed(str(error), error.kind, starts_over=isinstance(error, StartOver))
     except (OSError, MemoryError) as error:
@@ -324,11 +324,11 @@ def _config(work: Work) -> Config:
 
 
 class _MovedError(LoaderError):
-    """A marker's slot is being moved: the client has to choose another one."""
+    """The slot of a master's marker is being moved: the client has to leave another one there."""
 
-    def __init__(self, master: Node) -> None:
+    def __init__(self, master: Node, marker: str | None) -> None:
         super().__init__(f"redis {master}: the slot of a marker is being moved")
-        self.master = master
+        self.marker = marker
 
 
 class _LentMarkers(Markers):
@@ -336,7 +336,7 @@ class _LentMarkers(Markers):
 
     def move(self, node: Node) -> NoReturn:
         """Ask the client to do so."""
-        raise _MovedError(node)
+        raise _MovedError(node, self.place(node))
 
 
 class _NamedPool(Pool):

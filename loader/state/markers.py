@@ -102,6 +102,11 @@ class Markers:
         """Move a master's marker to another slot, because its own is being moved."""
         with self._lock:
             key = self._places.pop(node, None)
+        self.retire(key)
+
+    def retire(self, key: str | None) -> None:
+        """Leave another marker on the master of this one, if its slot is still there."""
+        with self._lock:
             self._moves |= {key} if key else set()
             self._slots = None
         self.leave()

@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -272,3 +275,12 @@ def test_an_error_that_says_nothing_of_itself(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert (ended.value.code, capsys.readouterr().err) == (1, "error: out of memory\n")
+
+
+def test_a_signal_at_the_very_end(tmp_path):
+    """One that comes when the result is printed and the interpreter ends ends the process, without a traceback."""
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGTERM)"
+    command = f"import sys; sys.argv = ['loader', '--version']; from loader.cli.main import main; {late}; main()"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+    assert done.stdout.startswith("loader ")

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import redis
 
 from loader.lab.process import free_ports, wait
 from support.command import HOST, MYSQL_PASSWORD, finish
@@ -177,6 +178,29 @@ def test_a_scheduler_that_dies(slow, cluster, tmp_path):
     assert slow.world.state() == set()
 
 
+def wait_for_words(process, words):
+    """Wait until a run with `--progress log` says something."""
+    seen = []
+    assert any(seen.append(line) or words in line for line in iter(process.stderr.readline, "")), seen
+
+
+def test_a_scheduler_that_hangs(slow, cluster):
+    """The run says so, and goes on once it answers again; a signal is heard while it does not."""
+    cluster.add()
+    process = start(slow, cluster, "--progress", "log")
+    wait_for_hashes(slow.world, 1000)
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    wait_for_words(process, "does not answer")
+    cluster.scheduler.send_signal(signal.SIGCONT)
+    wait_for_hashes(slow.world)
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    wait_for_words(process, "does not answer")
+    process.send_signal(signal.SIGTERM)
+    stopped = finish(process, 15)
+    assert (stopped.code, stopped.document["status"]) == (143, "stopped"), stopped
+    assert stopped.document["rows"]["written"] >= 1000
+
+
 def test_rejects_are_those_of_a_local_run(desk, cluster):
     """Rows that Redis refuses come back with the reason, are listed, and the exit code is 3."""
     cluster.add()
@@ -290,11 +314,97 @@ def test_what_is_refused(desk, words, message):
     assert message in result.err
 
 
+@pytest.fixture
+def account(desk):
+    """Changes the account of MySQL, and takes that back."""
+    yield lambda how: desk.world.sql(f"ALTER USER marked@'%' {how}")
+    desk.world.sql("ALTER USER marked@'%' WITH MAX_USER_CONNECTIONS 0")
+
+
+FEW = {"big": {"table": "big", "chunk_rows": 2000, "deadline": "2s", "fields": {"name": "name", "n": "SLEEP(0.0001)"}}}
+
+
+def test_too_few_connections_for_the_workers(desk, cluster, account):
+    """The run ends before it has written a row, with the statement that mends it."""
+    cluster.add()
+    cluster.add()
+    account("WITH MAX_USER_CONNECTIONS 2")
+    refused = backfill(desk, cluster)
+    assert refused.code == 2, refused
+    assert "the account may have 2 connections at a time (max_user_connections)" in refused.err
+    assert "the Dask workers have 2 threads, and this run needs one: ALTER USER 'marked'@'%'" in refused.err
+    assert "WITH MAX_USER_CONNECTIONS 3" in refused.err
+    assert desk.world.hashes() == {}
+
+
+def test_a_worker_that_gets_no_connection_to_mysql(desk, cluster, account):
+    """It waits for one; another goes on, longer than the job retries, and loads its chunks in the end."""
+    desk.write(FEW)
+    account("WITH MAX_USER_CONNECTIONS 2")
+    cluster.add()
+    process = start(desk, cluster, "--progress", "log")
+    wait_for_hashes(desk.world, 2000)
+    cluster.add()
+    wait_for_words(process, "max_user_connections")
+    done = finish(process)
+    assert done.code == 0, done
+    assert done.document["chunks"]["done"] == 30
+    assert done.document["chunks"]["retried"] > 0
+    assert holds_every_row(desk.world)
+    assert desk.world.state() == set()
+
+
+@pytest.fixture
+def nodes(desk):
+    """Clients of all nodes, for changes that are taken back."""
+    clients = [redis.Redis(HOST, port, single_connection_client=True) for port in desk.world.lab.redis_ports.values()]
+    most = clients[0].config_get("maxclients")["maxclients"]
+    yield clients
+    for client in clients:
+        client.config_set("maxclients", most)
+        client.execute_command("ACL", "SETUSER", "marked", "-restore")
+        client.close()
+
+
+def test_a_worker_that_gets_no_connection_to_redis(desk, cluster, nodes):
+    """It waits until a node lets it in."""
+    desk.write(FEW | {"big": FEW["big"] | {"deadline": "1m"}})
+    cluster.add()
+    process = start(desk, cluster, "--progress", "log")
+    wait_for_hashes(desk.world, 2000)
+    for node in nodes:
+        node.config_set("maxclients", 1)
+    cluster.add()
+    wait_for_words(process, "max number of clients")
+    for node in nodes:
+        node.config_set("maxclients", 1000)
+    done = finish(process)
+    assert done.code == 0, done
+    assert holds_every_row(desk.world)
+    assert desk.world.state() == set()
+
+
+def test_a_table_without_a_key_and_parts_of_a_job(desk, cluster, nodes):
+    """What has one chunk is one task; of a job of many tables each has its run, and all are told as one."""
+    for node in nodes:
+        node.execute_command("ACL", "SETUSER", "marked", "+restore")
+    desk.world.sql("CREATE TABLE bag (a INT, b INT)", "INSERT INTO bag SELECT id, 1 FROM big WHERE id <= 2500")
+    desk.world.sql("CREATE TABLE bag_2 (a INT PRIMARY KEY, b INT)", "INSERT INTO bag_2 SELECT a, b FROM bag")
+    desk.write({"bags": {"tables": "bag*", "key": "{table}:{a}", "chunk_rows": 1000, "write": "restore"}})
+    cluster.add()
+    done = desk.run("backfill", "bags", "-o", "json", "--dask", cluster.address)
+    assert done.code == 0, done
+    assert done.document["parts"] == {"total": 2, "ok": 2}
+    assert done.document["chunks"]["done"] == 1 + 3
+    checked = desk.run("verify", "bags", "-o", "json")
+    assert (checked.code, checked.document["rows"]) == (0, 5000), checked
+
+
 def test_a_cluster_without_workers(slow, cluster):
     """The run says that it waits, and loads once there is one."""
     slow.write({"big": {"table": "big", "chunk_rows": 1000}})
     process = start(slow, cluster, "--progress", "log")
-    assert any("has no workers" in line for line in iter(process.stderr.readline, ""))
+    wait_for_words(process, "has no workers")
     cluster.add()
     done = finish(process)
     assert done.code == 0, done

@@ -389,6 +389,7 @@ def test_a_closed_connection_fails_the_chunk(target, nodes):
         ("NOREPLICAS Not enough good replicas to write.", True, Exit.FAILED),
         ("BUSY Redis is busy running a script.", True, Exit.FAILED),
         ("ERR max number of clients reached", True, Exit.FAILED),
+        ("ERR max number of clients + cluster connections reached", True, Exit.FAILED),
         ("NOPERM this user has no permissions to run the 'hmset' command", False, Exit.CONFIG),
         ("NOAUTH Authentication required.", False, Exit.CONFIG),
         ("ERR Protocol error: invalid bulk length", True, Exit.FAILED),

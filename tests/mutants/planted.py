@@ -2415,6 +2415,12 @@ FAULTS = [
             "pass",
             "fences::rejects_of_a_chunk_that_is_owed_again_count_once",
         ),
+        (
+            "a chunk that a worker has counts as done in the checkpoint",
+            "owed=(*self.owed.values(), *self._backlog)",
+            "owed=(*self._backlog,)",
+            "dask::a_killed_client_goes_on_where_it_was",
+        ),
     ),
     *_of(
         "model",
@@ -3141,6 +3147,75 @@ FAULTS = [
             "        if another := difference(self._work.facts, own):",
             "        if another := difference(own, own):",
             "dask::another_config_is_refused_with_the_reason",
+        ),
+        (
+            "a worker does not ask for the lock",
+            (
+                "        context.throttle.lock = self._lock\n"
+                "        target.guard, target.admit = context.throttle.check, self._lock.confirm\n"
+            ),
+            "",
+            "dask::workers_of_a_lost_lock_write_no_more",
+        ),
+        (
+            "a chunk that failed counts as loaded",
+            "        return _failed(str(error), error.kind, starts_over=isinstance(error, StartOver))\n",
+            "        return Loaded(ChunkLoaded(chunk, 0, 0, (), {}, 0, 0.0, 0.0), settled=True)\n",
+            "dask::a_worker_that_gets_no_connection_to_mysql",
+        ),
+    ),
+    *_of(
+        "state/lent_lock",
+        (
+            "the owner of a chunk may be anyone",
+            "        if owners[-1:] != [self._name]:",
+            "        if self._name not in owners:",
+            "dask::a_worker_that_only_seemed_dead_writes_no_more",
+        ),
+        (
+            "the lock of another run is as good",
+            " or own['token'] ~= ARGV[2]",
+            "",
+            "dask::workers_of_a_lost_lock_write_no_more",
+        ),
+    ),
+    *_of(
+        "pipeline/dask",
+        (
+            "a worker in trouble ends the run of all",
+            "        if failed.kind in ELSEWHERE and time",
+            "        if not failed.kind and time",
+            "dask::a_worker_that_gets_no_connection_to_mysql",
+        ),
+        (
+            "a marker stays in a slot that is being moved",
+            "            self._context.with_retry(lambda: markers.retire(moved))",
+            "            pass",
+            "dask_storms::slots_move",
+        ),
+        (
+            "a scheduler that hung once hangs for good",
+            "        self._alone = None\n        future.release()",
+            "        future.release()",
+            "dask::a_scheduler_that_hangs",
+        ),
+    ),
+    *_of(
+        "pipeline/dask_client",
+        (
+            "a scheduler that hangs is waited for without end",
+            "self._client.sync(self._count, callback_timeout=ANSWER)",
+            "self._client.sync(self._count)",
+            "dask::a_scheduler_that_hangs",
+        ),
+    ),
+    *_of(
+        "cli/main",
+        (
+            "a signal at the end is caught by nobody",
+            "            signal.signal(number, signal.SIG_DFL)\n    sys.exit(code)",
+            "            pass\n    sys.exit(code)",
+            "cli::a_signal_at_the_very_end",
         ),
     ),
 ]
