@@ -135,7 +135,7 @@ def _with_dask(options: "Options", address: str, shown: Common, *, most: int | N
         if given:
             raise ConfigError(f"--dask and {flag} exclude each other: {why}")
     if importlib.util.find_spec("distributed") is None:
-        raise ConfigError("--dask needs the package distributed: pip install 'mysql-redis-loader[dask]'")
+        raise ConfigError("--dask needs the package distributed: pip install '.[dask]'  # in a clone")
     files = tuple(str(Path(file).absolute()) for file in files_of(shown.files))
     return replace(options, dask=DaskCluster(address, files), workers=most or UNLIMITED)
 

@@ -2419,7 +2419,7 @@ FAULTS = [
             "a chunk that a worker has counts as done in the checkpoint",
             "owed=(*self.owed.values(), *self._backlog)",
             "owed=(*self._backlog,)",
-            "dask::a_killed_client_goes_on_where_it_was",
+            "dask::a_stopped_client_saves_what_is_loaded",
         ),
     ),
     *_of(
