@@ -128,6 +128,19 @@ def test_workers_of_a_lost_lock_write_no_more(slow, cluster):
     assert holds_every_row(slow.world)
 
 
+def test_workers_ask_for_the_lock(slow, cluster):
+    """Once the lock of a dead client is gone, they stop by themselves, in the middle of a chunk."""
+    slow.write({"big": SLOW["big"] | {"chunk_rows": ROWS}})  # 12 s
+    cluster.add()
+    process = start(slow, cluster)
+    wait_for_hashes(slow.world, 1000)
+    process.kill()
+    process.communicate()
+    slow.world.redis.delete("loader:{big}:lock")
+    wait_for_silence(slow.world)
+    assert 1000 <= len(slow.world.hashes()) < ROWS
+
+
 def test_a_worker_that_only_seemed_dead_writes_no_more(slow, tmp_path):
     """It is stopped in the middle of a chunk, which another one loads; once it goes on, it finds that out."""
     with dask_servers(tmp_path / "forgetful", DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="3s") as cluster:

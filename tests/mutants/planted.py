@@ -3155,7 +3155,7 @@ FAULTS = [
                 "        target.guard, target.admit = context.throttle.check, self._lock.confirm\n"
             ),
             "",
-            "dask::workers_of_a_lost_lock_write_no_more",
+            "dask::workers_ask_for_the_lock",
         ),
         (
             "a chunk that failed counts as loaded",
@@ -3170,13 +3170,13 @@ FAULTS = [
             "the owner of a chunk may be anyone",
             "        if owners[-1:] != [self._name]:",
             "        if self._name not in owners:",
-            "dask::a_worker_that_only_seemed_dead_writes_no_more",
+            "lent_lock::a_chunk_has_one_owner",
         ),
         (
             "the lock of another run is as good",
             " or own['token'] ~= ARGV[2]",
             "",
-            "dask::workers_of_a_lost_lock_write_no_more",
+            "lent_lock::another_run_has_the_lock",
         ),
     ),
     *_of(
