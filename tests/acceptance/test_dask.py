@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -192,9 +193,13 @@ def test_a_scheduler_that_dies(slow, cluster, tmp_path):
 
 
 def wait_for_words(process, words):
-    """Wait until a run with `--progress log` says something."""
-    seen = []
-    assert any(seen.append(line) or words in line for line in iter(process.stderr.readline, "")), seen
+    """Wait until a run with `--progress log` says something; it has half a minute."""
+    seen, watch = [], threading.Timer(30, process.kill)
+    watch.start()
+    try:
+        assert any(seen.append(line) or words in line for line in iter(process.stderr.readline, "")), seen
+    finally:
+        watch.cancel()
 
 
 def test_a_scheduler_that_hangs(slow, cluster):
