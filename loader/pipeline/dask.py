@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 from secrets import token_hex
+from typing import Any
 
 from loader.errors import Kind, LoaderError, SourceError, StartOver
 from loader.model import Chunk, Waiting

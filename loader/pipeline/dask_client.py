@@ -7,8 +7,8 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 from secrets import token_hex
+from typing import Any
 
 import distributed
 
