@@ -17,7 +17,7 @@ from loader.doctor import binlog as doctor_binlog
 from loader.doctor import job as doctor_job
 from loader.doctor import mysql as doctor_mysql
 from loader.doctor import redis as doctor_redis
-from loader.doctor.findings import Check, Finding, examine, fail, ok, warn
+from loader.doctor.findings import Check, Finding, examine, fail, lost, ok, unmade, warn
 from loader.doctor.mysql import MysqlProbe
 from loader.doctor.secrets import Secret
 from loader.errors import LoaderError
@@ -55,24 +55,28 @@ class Sources:
         secret = Secret(self._files, keys, self._settings.named_sources[name])
         found = doctor_mysql.reach(self._settings, name, secret)
         if isinstance(found, Finding):
-            findings = [replace(found, check=f"{doctor_mysql.SIDE}.login"), *doctor_mysql.skipped()]
-            yield from (_of_source(name, each) for each in findings)
+            yield _of_source(name, replace(found, check=f"{doctor_mysql.SIDE}.login"))
+            yield from doctor_mysql.skipped(name)
             return
         self._stack.enter_context(found.source)
         self._reached[name] = found
         for each in chain(doctor_mysql.checked(found), doctor_binlog.checked(found)):
             yield _of_source(name, each)
 
-    def probe_of(self, job: JobConfig) -> MysqlProbe | Finding | None:
-        """The connection that a job reads through, or why its database cannot be used; None if its source is away."""
+    def probe_of(self, job: JobConfig) -> MysqlProbe | Finding:
+        """The connection that a job reads through, or why its source or its database cannot be used."""
         source, database = job.origin.source, job.origin.database
         reached = self._reached.get(source)
-        if not reached or not database:
+        if not reached:
+            return unmade(doctor_mysql.away(source))
+        if not database:
             return reached
         if (source, database) not in self._databases:
             try:
                 connection = self._stack.enter_context(Connection(self._settings.source_of(job)))
             except LoaderError as error:
+                if error.kind.is_unreachable:
+                    return lost(error)
                 grant = (
                     f"GRANT SELECT ON {quote(database)}.{quote(job.table)} TO {reached.account};" if job.table else None
                 )

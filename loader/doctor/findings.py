@@ -62,6 +62,16 @@ def unchecked(why: object) -> Finding:
     return warn(f"not checked: {why}")
 
 
+def unmade(why: str) -> Finding:
+    """The check could not be made, for a reason that is told once for all such checks."""
+    return replace(unchecked(why), lacking=why)
+
+
+def lost(error: LoaderError) -> Finding:
+    """The check could not be made: a server that answered before does not any more."""
+    return replace(fail(str(error), error.fix or None), lacking=str(error))
+
+
 def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | None = None) -> Iterator[Finding]:
     """Make checks on a subject, each regardless of the others' results."""
     for name, check in checks.items():
@@ -71,7 +81,7 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
             refused = error.kind.is_refusal and not error.fix  # facts that the account may not read need not be wrong
             found = [unchecked(error) if refused else fail(str(error), error.fix or None)]
             if error.kind.is_unreachable:
-                found = [replace(each, lacking=str(error)) for each in found]
+                found = [lost(error)]
         except (ValueError, TypeError, LookupError) as error:  # of an answer that no server gives
             found = [fail(f"the server's answer makes no sense ({type(error).__name__}: {error})")]
         for each in found:
@@ -81,7 +91,7 @@ def examine(side: str, checks: Mapping[str, Check[T]], subject: T, job: str | No
 def skip(side: str, checks: Iterable[str], why: str, job: str | None = None) -> Iterator[Finding]:
     """Report that checks could not be made."""
     for name in checks:
-        yield replace(unchecked(why), check=f"{side}.{name}", job=job, lacking=why)
+        yield replace(unmade(why), check=f"{side}.{name}", job=job)
 
 
 def clock(ahead: float, whose: str) -> Finding:

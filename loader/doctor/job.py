@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from loader.config.cron import next_times
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.doctor.findings import Check, Finding, examine, fail, ok, skip, warn
+from loader.doctor.findings import Check, Finding, examine, fail, lost, ok, skip, warn
 from loader.doctor.job_follow import FOLLOWED
 from loader.doctor.job_plan import PLANNED, PlannedJob
 from loader.doctor.job_redis import FACING, JobOnRedis
@@ -26,19 +26,14 @@ TIMES = 3  # next runs that are shown
 
 
 def checked(
-    settings: Config, job: JobConfig, mysql: MysqlProbe | Finding | None, redis: RedisProbe | None
+    settings: Config, job: JobConfig, mysql: MysqlProbe | Finding, redis: RedisProbe | None
 ) -> Iterator[Finding]:
     """All checks of a job, even if only one of MySQL and Redis was reached; `mysql` may say why it was not."""
-    planned: PlannedJob | None = None
-    why = "there is no connection to MySQL"
-    if mysql:
-        found = mysql if isinstance(mysql, Finding) else _plan(settings, job, mysql)
-        planned = found if isinstance(found, PlannedJob) else None
-        finding = _table(found) if isinstance(found, PlannedJob) else found
-        yield replace(finding, check=f"{SIDE}.table", job=job.name)
-        why = "the table cannot be read as the job says"
-    else:
-        yield from skip(SIDE, ["table"], why, job.name)
+    found = mysql if isinstance(mysql, Finding) else _plan(settings, job, mysql)
+    planned = found if isinstance(found, PlannedJob) else None
+    finding = _table(found) if isinstance(found, PlannedJob) else found
+    yield replace(finding, check=f"{SIDE}.table", job=job.name)
+    why = finding.lacking or "the table cannot be read as the job says"
     if planned:
         yield from examine(SIDE, {**PLANNED, **FOLLOWED}, planned, job.name)
     else:
@@ -48,7 +43,7 @@ def checked(
     else:
         yield from skip(SIDE, FACING, why if not planned else "there is no connection to Redis", job.name)
     if redis:
-        yield from examine(SIDE, KEPT, JobState(settings, job, redis), job.name)
+        yield from examine(SIDE, KEPT, JobState(settings, job, redis, isinstance(mysql, MysqlProbe)), job.name)
     else:
         yield from skip(SIDE, KEPT, "there is no connection to Redis", job.name)
     yield from examine(SIDE, ALONE, job, job.name)
@@ -63,6 +58,8 @@ def _plan(settings: Config, job: JobConfig, mysql: MysqlProbe) -> PlannedJob | F
     try:
         return PlannedJob(settings, job, mysql, *read_plan(mysql.source, job, Options()))
     except SourceError as error:
+        if error.kind.is_unreachable:
+            return lost(error)
         of = f"{database}.{quote(job.table)}" if job.table else f"{database}.*"
         grant = f"GRANT SELECT ON {of} TO {mysql.account};" if error.kind.is_refusal else None
         return fail(str(error), f"{error.fix};" if error.fix else grant)

@@ -1,11 +1,10 @@
 """The checks of the loader's state for one job."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
-from loader.doctor.findings import Check, Finding, fail, ok, warn
+from loader.doctor.findings import Check, Finding, fail, ok, unchecked, warn
 from loader.doctor.redis import RedisProbe
 from loader.errors import StateError
 from loader.model import SKEW
@@ -24,11 +23,12 @@ from loader.words import counted
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A job, and the Redis that holds its state."""
+    """A job, and the Redis that holds its state; `is_read`: its source was reached."""
 
     settings: Config
     job: JobConfig
     redis: RedisProbe
+    is_read: bool
 
 
 def _readable(check: Check[JobState]) -> Check[JobState]:
@@ -109,12 +109,21 @@ def _rejects(kept: JobState) -> Iterator[Finding]:
 
 @_readable
 def _name(kept: JobState) -> Iterator[Finding]:
-    """Whether the job's name belongs to another config in this target."""
-    refusal = Claims(kept.redis.target, kept.job.name).refusal(claim_of(kept.settings.source_of(kept.job), kept.job))
-    if refusal:
-        yield fail(refusal, f"loader sync {kept.job.name} --restart  # if the job has moved")
-    else:
+    """Whether the job's name belongs to another config in this target.
+
+    An address that cannot be read may be wrong itself: that runs read from another one does not make it another config.
+    """
+    claims, own = Claims(kept.redis.target, kept.job.name), claim_of(kept.settings.source_of(kept.job), kept.job)
+    there = claims.differing(own)
+    if not there:
         yield ok("not claimed by another config")
+    elif there.keys() == {"source"} and not kept.is_read:
+        yield warn(
+            f"not known: its runs so far read from {there['source']!r}, and {own['source']!r} cannot be read:"
+            " is that address right?"
+        )
+    else:
+        yield fail(claims.refusal(own), f"loader sync {kept.job.name} --restart  # if the job has moved")
 
 
 def _times(kept: JobState) -> Iterator[Finding]:
@@ -122,10 +131,15 @@ def _times(kept: JobState) -> Iterator[Finding]:
     schedule = ScheduleState(kept.redis.target, kept.job.name)
     history = History(kept.redis.target, kept.job.name)
     success = slot = None
-    with suppress(StateError):  # reported by `_state`
+    unread = []
+    try:
         success = history.success()
-    with suppress(StateError):
+    except StateError:  # reported by `_state`
+        unread.append("its last success")
+    try:
         slot = schedule.slot()
+    except StateError:
+        unread.append("the last slot that was done")
     now = history.now()
     seen = [f"its last success by {success.ended - now:.0f} s"] if success and success.ended > now + SKEW else []
     if over := (slot or {}).get("ahead"):
@@ -135,6 +149,8 @@ def _times(kept: JobState) -> Iterator[Finding]:
             f"{' and '.join(seen)} in the future by redis's clock: a clock is or was wrong; neither counts",
             "timedatectl set-ntp true  # on the machine whose clock is wrong",
         )
+    elif unread:
+        yield unchecked(f"{' and '.join(unread)} cannot be read")
     else:
         yield ok("nothing is dated in the future")
 

@@ -61,9 +61,14 @@ def checked(patient: MysqlProbe) -> Iterator[Finding]:
     return examine(SIDE, CHECKS, patient)
 
 
-def skipped() -> Iterator[Finding]:
-    """The checks that could not be made."""
-    return skip(SIDE, list(CHECKS)[1:], "there is no connection to MySQL")
+def away(name: str) -> str:
+    """Why checks that need a source cannot be made; `name` is empty if there is only one."""
+    return f"there is no connection to {f'source {name}' if name else 'MySQL'}"
+
+
+def skipped(name: str) -> Iterator[Finding]:
+    """The checks of a source that could not be made."""
+    return skip(SIDE, list(CHECKS)[1:], away(name))
 
 
 def _login_fix(settings: SourceConfig, error: LoaderError) -> str:

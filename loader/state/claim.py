@@ -54,18 +54,19 @@ class Claims:
         self._key = own_key(job, "claim")
         self._known: Claim = {}  # as it was checked, under the job's lock
 
+    def differing(self, own: Claim) -> Claim:
+        """What of the claim differs from this config, as it was claimed; a `StateError` if that is unknown."""
+        there = self._known = self._read()
+        return {name: there[name] for name in WORDS if name in there and name in own and there[name] != own[name]}
+
     def refusal(self, own: Claim) -> str:
         """Why this config may not use the name, for people; empty if it may, a `StateError` if that is unknown."""
-        there = self._known = self._read()
-        differs = [
-            f"{words} {there[name]!r}, and {own[name]!r} here"
-            for name, words in WORDS.items()
-            if name in there and name in own and there[name] != own[name]
-        ]
-        if not differs:
+        there = self.differing(own)
+        if not there:
             return ""
+        differs = ", ".join(f"{WORDS[name]} {claimed!r}, and {own[name]!r} here" for name, claimed in there.items())
         return (
-            f"job {self._job!r} in this target belongs to another config: {', '.join(differs)}: give the job another"
+            f"job {self._job!r} in this target belongs to another config: {differs}: give the job another"
             " name, or another target or database; if this job itself has moved, run"
             f" `loader sync {self._job} --restart`"
         )

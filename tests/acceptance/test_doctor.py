@@ -5,15 +5,20 @@ import re
 import shlex
 import subprocess
 from contextlib import ExitStack, contextmanager, suppress
+from unittest.mock import Mock
 
 import pytest
 import redis
 
 from loader.config.models import JobConfig
+from loader.doctor import job as doctor_job
 from loader.doctor.findings import fail, finding_text
 from loader.doctor.job_plan import PLANNED, PlannedJob
+from loader.doctor.mysql import MysqlProbe
+from loader.errors import Kind, SourceError
 from loader.lab.process import free_ports, wait
 from loader.model import Chunk, Column, Reject, Table
+from loader.mysql.connection import Connection
 from loader.mysql.planner import make_plan
 from loader.redis.acl import REDIS_RIGHTS, RESTORE_RIGHT, questions
 from loader.redis.client import RedisClient
@@ -148,6 +153,38 @@ def test_one_server_answers(desk):
     desk.write(target={"url": f"redis://marked@{HOST}:{port}"})
     found = checkup(desk)[1]
     assert (one(found, "job.table")[0], one(found, "job.rejects")[0]) == ("ok", "warn")
+
+
+def test_a_source_that_does_not_answer_is_no_other_config(desk):
+    """Its address may be wrong: whose the job's name is is not known then, unless its table or its keys are others."""
+    desk.run("sync", "stu")
+    assert one(checkup(desk)[1], "job.name")[0] == "ok"
+    server, (port,) = f"{HOST}:{desk.world.lab.mysql_port}", free_ports(1)
+    here = f"{server}/{desk.world.name}"
+    wrong = {f"{HOST}:{port}/{desk.world.name}": {"port": port}, f"{server}/gone": {"database": "gone"}}
+    for where, place in wrong.items():
+        desk.write(source={"url": desk.mysql(**place)})
+        found = checkup(desk)[1]
+        seen = f"not known: its runs so far read from '{here}', and '{where}' cannot be read: is that address right?"
+        assert one(found, "job.name") == ("warn", seen, None)
+        assert one(found, "job.table")[1] == "not checked: there is no connection to MySQL"
+    desk.write({"stu": {"table": "stu", "key": "old_{sid}"}}, source={"url": desk.mysql(port=port)})
+    level, seen, _ = one(checkup(desk)[1], "job.name")
+    assert level == "fail"
+    assert "belongs to another config: it reads from" in seen
+    assert "its keys begin with 'stu_', and 'old_' here" in seen
+
+
+def test_a_source_that_goes_away_is_told_once(desk, monkeypatch):
+    """A server that ends the connection between two checks says nothing of a job's table: neither does doctor."""
+    config = desk.world.config(**STU["stu"])
+    away = SourceError("mysql does not answer", kind=Kind.UNAVAILABLE)
+    monkeypatch.setattr(doctor_job, "read_plan", Mock(side_effect=away))
+    with Connection(config.source) as source:
+        probe = MysqlProbe(config, source, "'marked'@'%'", config.source, "")
+        found = {each.check: each for each in doctor_job.checked(config, config.jobs["job"], probe, None)}
+    assert {found[f"job.{check}"].lacking for check in ("table", *PLANNED)} == {"mysql does not answer"}
+    assert found["job.table"].level == "fail"
 
 
 def test_passwords_are_wrong(desk, tmp_path):
@@ -430,6 +467,10 @@ def test_what_runs_left(desk):
         assert one(found, "job.lock")[1].startswith("held by run def (host ")
         assert one(found, "job.checkpoint") == ("ok", "run abc is in progress", None)
         lock.drop(target)
+        assert one(found, "job.times")[0] == "ok"
+        target.ask(b"loader:{stu}:success", "SET", "loader:{stu}:success", "odd")
+        assert one(checkup(desk)[1], "job.times")[:2] == ("warn", "not checked: its last success cannot be read")
+        target.ask(b"loader:{stu}:success", "DEL", "loader:{stu}:success")
         target.ask(b"loader:{stu}:checkpoint", "SET", "loader:{stu}:checkpoint", json.dumps({"version": 0}))
         code, found = checkup(desk)
         assert (code, one(found, "job.checkpoint")[2]) == (3, "loader backfill stu --restart")

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from loader.lab.process import HOST, free_ports
+from support.checks import checkup
 from support.command import MARK, MYSQL_PASSWORD, REDIS_PASSWORD, Desk
 from support.daemons import daemon
 from support.proxy import Proxy
@@ -80,6 +81,22 @@ def test_a_shard_that_is_away_fails_alone(desk):
     verified = desk.run("verify", "stu", "-o", "json")
     assert (verified.code, verified.document["status"], verified.document["rows"]) == (4, "failed", 45)
     assert verified.document["parts"] == {"total": 16, "ok": 15, "failed": 1}
+
+
+def test_doctor_names_the_source_that_is_away(desk):
+    """Of the jobs of that source nothing is known, once for all; those of the other one are checked."""
+    jobs = {name: {"table": "plain", "key": f"{name}_{{sid}}", "source": name} for name in ("s1", "s2")}
+    fill(desk, 0, "plain", [1])
+    write(desk, jobs, sources={"s1": desk.mysql(database=f"{desk.world.name}_0"), "s2": nobody()})
+    found = checkup(desk)[1]
+    tables = {each["job"]: (each["status"], each["seen"]) for each in found["job.table"]}
+    assert tables["s1"][0] == "ok"
+    assert tables["s2"] == ("warn", "not checked: there is no connection to source s2")
+    first, second = [each["seen"] for each in found["mysql.clock"]]
+    assert first.startswith("s1: ")
+    assert second == "not checked: there is no connection to source s2"
+    lines = [line for line in desk.run("doctor").out.splitlines() if "not made: " in line]
+    assert [line.partition(" not made: ")[2] for line in lines] == ["there is no connection to source s2"]
 
 
 def test_parts_are_told_as_their_job(desk):

@@ -1268,6 +1268,21 @@ FAULTS = [
         ),
     ),
     *_of(
+        "doctor/job_state",
+        (
+            "a source that does not answer makes a job another config's",
+            '{"source"} and not kept.is_read',
+            '{"source"} and kept.is_read',
+            "doctor::a_source_that_does_not_answer_is_no_other_config",
+        ),
+        (
+            "what cannot be read is said to be no date of the future",
+            "    elif unread:\n",
+            "    elif unread and seen:\n",
+            "doctor::what_runs_left",
+        ),
+    ),
+    *_of(
         "doctor/secrets",
         (
             "the variable of a password is not named",
