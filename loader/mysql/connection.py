@@ -48,9 +48,9 @@ class Connection:
 
     A reply may take `read_timeout` of the settings, or `patience` seconds if that is longer; if a server is silent
     until the caller has no more time, it is given up only if it accepts no other connection either. If the server has
-    closed an idle connection, the next statement uses a new one. Raises `SourceError`: transient if the server is
-    unreachable, exit code 2 if it refuses the account, or if a variable that changes results does not have the value
-    that was set.
+    closed an idle connection, the next statement uses a new one. `is_mariadb` tells the server's kind. Raises
+    `SourceError`: transient if the server is unreachable, exit code 2 if it refuses the account, or if a variable that
+    changes results does not have the value that was set.
     """
 
     def __init__(self, settings: SourceConfig, patience: int = 0) -> None:
@@ -61,6 +61,7 @@ class Connection:
         self._settings = settings
         self.asked = settings, patience
         self.patience = max(settings.read_timeout, patience)
+        self._is_lost = False  # it was to be opened again, which failed
         self._open()
 
     def _open(self) -> None:
@@ -91,6 +92,7 @@ class Connection:
                 **_tls(settings),
             )
             self._connection.connect()
+            self.is_mariadb = "MariaDB" in self._connection.get_server_info()
         keep_alive(self._connection._rfile.fileno())  # noqa: SLF001
         self._wire = WatchedSocket(self._connection._sock, self.patience, self._lives)  # noqa: SLF001
         self._connection._rfile.close()  # noqa: SLF001
@@ -183,9 +185,14 @@ class Connection:
     def cursor(self, kind: Any = None) -> Any:
         """A cursor, on a new connection if the server has closed this one while it was idle."""
         wire, connection = self._wire, self._connection
-        if wire and connection.open and wire.is_over():
+        if self._is_lost or (wire and connection.open and wire.is_over()):
             connection._force_close()  # noqa: SLF001
-            self._open()
+            self._is_lost = False
+            try:
+                self._open()
+            except BaseException:
+                self._is_lost = True
+                raise
         return self._connection.cursor(kind)
 
     def fetch(self, sql: str, args: Sequence[str] | None = None) -> list[Row]:
@@ -233,11 +240,6 @@ class Connection:
             raise ConfigError(f"mysql {self.address}: is not a replica: see source.replica")
         seconds = status.get("Seconds_Behind_Source", status.get("Seconds_Behind_Master"))
         return None if seconds is None else int(seconds)
-
-    @property
-    def is_mariadb(self) -> bool:
-        """Whether it is a MariaDB server."""
-        return "MariaDB" in self._connection.get_server_info()
 
     @understood
     def is_read_only(self) -> bool:

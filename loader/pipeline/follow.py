@@ -235,8 +235,8 @@ class Follower:
                     self._pending.fail(error)
                     return
                 self._state.is_all_read = False
-                if not self._stopped:
-                    self._state.unread = str(error)
+                before, self._state.unread = self._state.unread, str(error)
+                if not self._stopped and before != self._state.unread:  # an outage is told once
                     self._listener.notify(Notice(f"the binlog is read again: {error}"))
                 failures += 1
                 self._sleep(pause_after(failures))
@@ -304,12 +304,13 @@ class Follower:
                 if not error.transient or (self._stopped and failures + 1 >= tries):
                     raise
                 self._pending.check()  # what is waited for may never come
-                self._state.unwritten = str(error)
+                before, self._state.unwritten = self._state.unwritten, str(error)
                 if isinstance(error, SourceError):
                     self._drop()
                 self._see(is_all_read=False)
                 if not failures:
                     self._listener.notify(Notice(f"waiting: {error}"))
+                if before != self._state.unwritten:
                     with suppress(LoaderError):
                         self._state.save()
                 self._drop()

@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from pymysql.err import OperationalError
 
 from loader.doctor.diagnose import diagnose
-from loader.errors import SourceError
+from loader.errors import Kind, SourceError
 from loader.jobs import prune, recheck, verify
 from loader.mysql import session
 from loader.mysql.connection import Connection
+from loader.mysql.login import LoginConnection
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from support.database import Ear, globally
@@ -159,6 +162,23 @@ def test_a_connection_that_the_server_ends_while_it_is_idle(world):
             stream.fill(0)
             stream.start += 6
             stream.finish()
+        assert source.single("SELECT 1") == ("1",)
+
+
+def test_a_server_that_is_away_when_its_connection_is_opened_again(world, monkeypatch):
+    """Each statement says that it cannot connect, nothing of an answer without sense; the server's kind stays known."""
+    refused = OperationalError(2003, "Can't connect")
+    with Connection(world.config(table="x").source) as source:
+        kind = source.is_mariadb
+        (first,) = source.single("SELECT CONNECTION_ID()")
+        world.sql(f"KILL {first}")
+        with monkeypatch.context() as patched:
+            patched.setattr(LoginConnection, "connect", Mock(side_effect=refused))
+            for _ in range(3):
+                with pytest.raises(SourceError, match="cannot connect") as caught:
+                    source.fetch("SELECT %s", ["1"])
+                assert caught.value.kind is Kind.UNAVAILABLE
+                assert source.is_mariadb is kind
         assert source.single("SELECT 1") == ("1",)
 
 
