@@ -265,6 +265,11 @@ class RunEnded:
     run: "Run"
 
 
+def starter(slot: int | None, *, follows: bool) -> str:
+    """What started a run: `schedule`, `follow`, or a person by `hand`."""
+    return "follow" if follows else "hand" if slot is None else "schedule"
+
+
 @dataclass(slots=True)
 class Run:
     """One execution of a job, added up from its events: `read = written + unchanged + rejected`, or it has failed."""
@@ -289,7 +294,8 @@ class Run:
     rejects: list[Reject] = field(default_factory=list)
     began: float = field(default_factory=time.time)  # seconds since 1970
     started: float = field(default_factory=time.monotonic)  # the same on the monotonic clock, which cannot be set
-    slot: int | None = None  # the time it was scheduled for; None if a person started it
+    slot: int | None = None  # the time it was scheduled for; None if nothing did
+    follows: bool = False  # it reads all rows so that its job can be followed
     starts: int = 1  # how often it started, because the table or the target changed under it
     waits: dict[str, float] = field(default_factory=dict)  # seconds of all its workers, by the reason for waiting
     listed: int | None = None  # rows on the list of rejects at its end; None if it was not read
@@ -318,8 +324,8 @@ class Run:
 
     @property
     def by(self) -> str:
-        """`schedule` or `hand`, depending on what started it."""
-        return "hand" if self.slot is None else "schedule"
+        """What started it: `schedule`, `follow` or `hand`."""
+        return starter(self.slot, follows=self.follows)
 
 
 @dataclass(frozen=True, slots=True)

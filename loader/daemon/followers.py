@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from loader.config.load import Config
 from loader.config.models import JobConfig
@@ -19,13 +19,15 @@ LEAVE = 10.0  # seconds that a follower has to end before the next one begins
 LOOK_EVERY = 5.0  # seconds between two looks whether another follower has ended
 
 Listen = Callable[[JobConfig], RunListener]
+Tell = Callable[[Iterable[str], str], None]  # jobs, and why they are not followed now
 
 
 class Followers:
     """Follows the jobs of a config that ask for it, until `stop`; each change of them starts over."""
 
-    def __init__(self, listen: Listen, log: Log) -> None:
+    def __init__(self, listen: Listen, tell: Tell, log: Log) -> None:
         self._listen = listen
+        self._tell = tell
         self._log = log
         self._config: Config | None = None
         self._streams: list[_Stream] = []
@@ -37,7 +39,9 @@ class Followers:
         self.stop(LEAVE)
         self._config = config
         jobs = [job for job in config.jobs.values() if job.follow]
-        self._streams = [_Stream(config, group, self._listen, self._log) for group in by_server(config, jobs)]
+        self._streams = [
+            _Stream(config, group, self._listen, self._tell, self._log) for group in by_server(config, jobs)
+        ]
 
     def stop(self, seconds: float | None = None) -> None:
         """Have all end with their positions stored, and wait until they have."""
@@ -52,10 +56,11 @@ class Followers:
 class _Stream:
     """The jobs of one server, followed in a thread that begins again when it fails."""
 
-    def __init__(self, config: Config, jobs: list[JobConfig], listen: Listen, log: Log) -> None:
+    def __init__(self, config: Config, jobs: list[JobConfig], listen: Listen, tell: Tell, log: Log) -> None:
         self._config = config
         self._jobs = jobs
         self._listen = listen
+        self._tell = tell
         self._log = log
         self._following: Following | None = None
         self._stopping = threading.Event()
@@ -84,6 +89,7 @@ class _Stream:
                     return
                 is_locked = isinstance(error, LoaderError) and error.kind is Kind.LOCKED
                 wait = LOOK_EVERY if is_locked else pause * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
+                self._tell((job.name for job in self._jobs), "" if is_locked else str(error))
                 say = self._log.logger()
                 (say.info if is_locked else say.error)("not followed for now", error=str(error), again=round(wait, 1))
                 self._stopping.wait(wait)

@@ -70,7 +70,7 @@ class Daemon:
         listeners: list[ScheduleListener] = [skips, self.serving.metrics, self.serving.record]
         listeners.append(self.serving.backlog)
         self.schedule = Schedule(self._work, listeners, config.daemon.jobs_at_once, self._clocks.now)
-        self._followers = Followers(self._listen_to_follower, log)
+        self._followers = Followers(self._listen_to_follower, self.serving.record.unfollowed, log)
         self._files = files
         self._log = log
         self._say = log.logger()
@@ -95,8 +95,8 @@ class Daemon:
         self.schedule.start()
         self._followers.set(self.config)
         start_thread(self._resume)
-        self._say.info("daemon started", jobs=len(timed(self.config)), pid=os.getpid(), port=self.serving.port)
-        notify(READY=1, STATUS=_scheduled(timed(self.config)))
+        self._say.info("daemon started", jobs=_count(self.config), pid=os.getpid(), port=self.serving.port)
+        notify(READY=1, STATUS=_works(self.config))
         gc.collect()
         gc.freeze()  # keep objects that exist now out of collections, which then take a millisecond, not fifty
         while (told := self._wait()) in {0, signal.SIGHUP}:
@@ -171,7 +171,7 @@ class Daemon:
         config, done = self.config, True
         if action in {Action.RUN, Action.RETRY}:
             with RedisClient(config.target) as target:
-                if holders(target, job):
+                if any(not each.yields for each in holders(target, job)):
                     return False
             done = self.schedule.by_hand(job, lambda: self._by_hand(job, action))
         else:
@@ -249,7 +249,7 @@ class Daemon:
         if config.daemon.listen != self.config.daemon.listen:
             self._say.warning("daemon.listen takes effect when the daemon is restarted")
         self._take(config)
-        self._say.info("config reloaded", jobs=len(timed(config)))
+        self._say.info("config reloaded", jobs=_count(config))
 
     def _take(self, config: Config) -> None:
         """Work by this config from now on."""
@@ -259,7 +259,7 @@ class Daemon:
         self.schedule.set_places(config.daemon.jobs_at_once)
         self.schedule.set(jobs)
         self._followers.set(config)
-        notify(READY=1, STATUS=_scheduled(jobs))
+        notify(READY=1, STATUS=_works(config))
 
     def _stop(self, number: int) -> None:
         """Let runs finish the chunks they have begun, then stop them, then abandon them."""
@@ -306,5 +306,13 @@ def has_checkpoint(job: JobConfig) -> bool:
     return not job.incremental and not job.changed_only
 
 
-def _scheduled(jobs: Mapping[str, ScheduleConfig]) -> str:
-    return f"{counted(len(jobs), 'job')} {'is' if len(jobs) == 1 else 'are'} scheduled"
+def _count(config: Config) -> int:
+    """How many jobs the daemon runs or follows."""
+    return sum(bool(job.schedule or job.follow) for job in config.jobs.values())
+
+
+def _works(config: Config) -> str:
+    """What the daemon does, in a line."""
+    jobs = config.jobs.values()
+    counts = {"scheduled": sum(bool(job.schedule) for job in jobs), "followed": sum(bool(job.follow) for job in jobs)}
+    return ", ".join([counted(_count(config), "job"), *(f"{count} {how}" for how, count in counts.items() if count)])

@@ -90,7 +90,7 @@ def _checkpoint(kept: JobState) -> Iterator[Finding]:
     saved = StateStore(kept.redis.target, name).read()
     if saved is None:
         yield ok("no backfill is unfinished")
-    elif holders(kept.redis.target, name):
+    elif any(not each.yields for each in holders(kept.redis.target, name)):
         yield ok(f"run {saved.run} is in progress")
     else:
         owed = counted(len(saved.owed), "chunk")

@@ -27,10 +27,10 @@ def execute(
     """
     name = new_id()
     listener.notify(RunBegan(job.name, name, options.slot))
-    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot)
+    began = Run(job=job.name, id=name, dry_run=options.dry_run, slot=options.slot, follows=options.follows)
     try:
         run = run_job(settings, job, options, listener, name, lambda run, ends: _finish(run, ends, prune))
-        run.slot = options.slot
+        run.slot, run.follows = options.slot, options.follows
     except Exception as error:  # a bug in this program; its text may contain a row
         began.outcome = Outcome(Kind.FAULT, f"unexpected {type(error).__name__}")
         _close(settings, job, options, listener, began)

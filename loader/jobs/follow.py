@@ -222,7 +222,7 @@ class Following:
                 self._try_reading(now.position, stored.run)
                 positions.keep(stored)
             assert stored
-        options = self._options
+        options = replace(self._options, follows=True)
         if begin is not Begin.NOW:
             options = replace(options, resume=True, restart=not is_resumed)
             self._tell(job.name, f"all rows are read: {why}")

@@ -96,6 +96,11 @@ class JobStatus:
     failed: tuple[str, ...] = ()  # parts of it
 
     @property
+    def runs(self) -> tuple[Holder, ...]:
+        """The holders that run it; one that follows it is none."""
+        return tuple(each for each in self.holders if not each.yields)
+
+    @property
     def follow_lag(self) -> float | None:
         """Seconds for which changes may be missing in Redis, by the binlog; None if that is not known."""
         return self.follow.lag(self.now) if self.follow else None
@@ -126,7 +131,8 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
     paused = read(ScheduleState(target, job.name).paused, UNKNOWN)
     late = paused is None and is_late(job, last, success, now, former, follow.lag(now) if follow else None)
     ended = JobState.UNKNOWN if unknown else _state(_judged(job, history, last), late=late)
-    state = JobState.RUNNING if held else JobState.PAUSED if paused is not None else ended
+    busy = any(not each.yields for each in held)
+    state = JobState.RUNNING if busy else JobState.PAUSED if paused is not None else ended
     mark = read(lambda: watermark(target, job), None)
     rejects = read(Rejects(target, job.name).count, 0)
     return JobStatus(
@@ -151,11 +157,11 @@ def job_status(target: KeyReader, source: SourceConfig, job: JobConfig) -> JobSt
 
 def _judged(job: JobConfig, history: History, last: RunRecord | None) -> RunRecord | None:
     """The run whose end is the state of a job: of one that runs by itself, not one by hand that did not end well."""
-    if last is None or last.slot is not None or last.status.is_success or not (job.schedule or job.follow):
+    if last is None or not last.is_by_hand or last.status.is_success or not (job.schedule or job.follow):
         return last
     with suppress(StateError):
         earlier = history.last(JUDGED)
-        return next((each for each in earlier if each.slot is not None or each.status.is_success), last)
+        return next((each for each in earlier if not each.is_by_hand or each.status.is_success), last)
     return last
 
 

@@ -29,7 +29,8 @@ class Options:
     reads everything even if a run would read only changes.
 
     `slot` is the time of a schedule that the run is for, in seconds since 1970: it is done once, and a checkpoint of
-    another one, or of another plan, is forgotten. Another thread may use `halt` to stop the run. Runs with
+    another one, or of another plan, is forgotten. A run that `follows` is made so that
+    its job can be followed. Another thread may use `halt` to stop the run. Runs with
     the same `pool` hand connections on to each other. With `dask`, the workers are those of that cluster.
     """
 
@@ -46,6 +47,7 @@ class Options:
     max_lag: int | None = None
     full: bool = False
     slot: int | None = None
+    follows: bool = False
     halt: StopRequest = field(default_factory=StopRequest)
     dask: DaskCluster | None = None
     pool: Pool = field(default_factory=partial(Pool, keeps=False))

@@ -179,7 +179,9 @@ def _status_cells(status: JobStatus) -> tuple[str, ...]:
 
 def _below(status: JobStatus) -> list[str]:
     lines = [_parts_text(status)] if status.parts else []
-    lines += [f"run {each.run} on {each.host}, pid {each.pid}, since {each.since}" for each in status.holders]
+    for each in status.holders:
+        who = "followed" if each.yields else f"run {each.run}"
+        lines.append(f"{who} on {each.host}, pid {each.pid}, since {each.since}")
     if status.follow:
         lines.append(_follow_text(status.follow, status.follow_lag))
     if status.paused:
@@ -188,7 +190,7 @@ def _below(status: JobStatus) -> list[str]:
         lines += problems
     elif status.late and status.state is not JobState.LATE:
         lines.append("late: its last success is too long ago")
-    if status.last and status.last.error and not status.holders:
+    if status.last and status.last.error and not status.runs:
         lines.append(error_of(status.last))
     return lines
 
@@ -214,7 +216,7 @@ def _follow_text(follow: FollowState, lag: float | None) -> str:
 
 def error_of(entry: RunRecord) -> str:
     """Why a run did not end well, after the person who ran it by hand."""
-    if entry.slot is not None:
+    if not entry.is_by_hand:
         return entry.error or ""
     return f"run by {entry.user or 'hand'} on {entry.machine}: {entry.error}"
 

@@ -17,7 +17,7 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import ANSWER_TIME, SourceConfig, TargetConfig
 from loader.errors import LoaderError, StateError, Stopped
-from loader.model import Run
+from loader.model import Run, starter
 from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.records import dataclass
@@ -69,11 +69,17 @@ class RunRecord:
     error: str | None
     host: str
     of: str | None = None
+    follows: bool = False  # it read all rows so that its job could be followed
 
     @property
     def by(self) -> str:
-        """`schedule` or `hand`, depending on what started it."""
-        return "hand" if self.slot is None else "schedule"
+        """What started it: `schedule`, `follow` or `hand`."""
+        return starter(self.slot, follows=self.follows)
+
+    @property
+    def is_by_hand(self) -> bool:
+        """Whether a person started it."""
+        return self.slot is None and not self.follows
 
     @property
     def machine(self) -> str:
@@ -82,7 +88,7 @@ class RunRecord:
 
     @property
     def user(self) -> str:
-        """Who ran it by hand; empty if that is unknown, or a schedule did."""
+        """Who ran it by hand; empty if that is unknown, or nobody did."""
         return self.host.rpartition("@")[0]
 
     @property
@@ -111,13 +117,14 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
         error=run.error[:ERROR_KEPT] if run.error else None,
         host=_whence(run),
         of=of,
+        follows=run.follows,
     )
 
 
 def _whence(run: Run) -> str:
     """The host of this process, and the user before it if a person started the run: `anna@laptop`."""
     user = ""
-    if run.slot is None:
+    if run.by == "hand":
         with suppress(OSError, KeyError):  # of a number without a name
             user = getuser()
     return f"{user}@{socket.gethostname()}" if user else socket.gethostname()

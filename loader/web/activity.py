@@ -7,16 +7,16 @@ thread may tell and ask.
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field
 
-from loader.model import Chunk, ChunkLoaded, ChunkOwed, Run, RunBegan, RunEnded, RunEvent, Waiting
+from loader.model import Chunk, ChunkLoaded, ChunkOwed, FollowBegan, Run, RunBegan, RunEnded, RunEvent, Waiting
 from loader.outcome import Reason
 from loader.pipeline.throttle import Throttle
 from loader.records import dataclass
 from loader.state.history import KEPT, RunRecord, entry_of
 from loader.web.failures import Failures, after
-from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress
+from loader.web.views import CELLS, MINUTES, Cell, CellState, Grid, Progress, Unfollowed
 
 LATELY = 10.0  # seconds over which the rate of a run in progress is measured
 LEAST = 10.0  # seconds of the current minute below which its rate would jump
@@ -82,6 +82,19 @@ class RunTracker:
         with self._lock:
             return self._of(job).failures
 
+    def unfollowed(self, jobs: Iterable[str], why: str) -> None:
+        """Note that jobs which are to be followed here are not, and why; empty: somebody else does."""
+        with self._lock:
+            for job in jobs:
+                heard = self._of(job)
+                since = heard.unfollowed.since if heard.unfollowed else time.time()
+                heard.unfollowed = Unfollowed(since, why) if why else None
+
+    def why_unfollowed(self, job: str) -> Unfollowed | None:
+        """Why a job is not followed here, though it is to be; None if it is."""
+        with self._lock:
+            return self._of(job).unfollowed
+
     def grid(self, job: str) -> Grid | None:
         """The chunks of the job's run in progress here, or of its last one; None if there was none."""
         with self._lock:
@@ -126,6 +139,9 @@ class RunTracker:
                     heard.failures = after(heard.failures, entry_of(event.run))
                     if heard.chunks.run == event.run.id:
                         heard.chunks.end(event.run)
+            elif isinstance(event, FollowBegan):
+                for name in event.jobs:
+                    self._of(name).unfollowed = None
             elif listener.going:
                 self._count(heard, listener.going, event)
 
@@ -325,6 +341,7 @@ class _Job:
     chunks: _Chunks = field(default_factory=_Chunks)
     minutes: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))  # rows, by minutes since 1970
     failures: Failures | None = None
+    unfollowed: Unfollowed | None = None
     runs: dict[str, None] = field(default_factory=dict)  # runs whose rows are counted, the latest last
 
     def remember(self, run: str) -> None:

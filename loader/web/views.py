@@ -34,11 +34,19 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """Why a job that is to be followed is not, and since when, in seconds since 1970."""
+
+    since: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """One job; `status.state` is `unknown` while the target cannot be reached, and `paused` if it is."""
 
     status: JobStatus
-    schedule: str  # in words, like "every 30s" or "cron */15 * * * * (Europe/Berlin)"; empty: by hand only
+    schedule: str  # in words, like "every 30s" or "cron */15 * * * * (Europe/Berlin)"; empty: it has none
     due: float | None  # when its next run begins, jitter included
     max_age: int | None
     rates: tuple[float, ...]  # rows a second of each of the last `MINUTES` minutes, oldest first
@@ -47,11 +55,37 @@ class JobView:
     failures: Failures | None = None  # since it last ended well
     is_known: bool = True  # or its target does not answer, and `status` is what was known last
     asked: float | None = None  # when `status` was read; None: never
+    is_followed: bool = False  # its config asks for it
+    unfollowed: Unfollowed | None = None  # it is not, though the daemon tries
 
     @property
     def is_sure(self) -> bool:
         """Whether all of its state could be read, so that what is missing is not there."""
         return self.is_known and not self.status.unread
+
+    @property
+    def runs_by_itself(self) -> bool:
+        """Whether it runs again without anybody's doing."""
+        return bool(self.schedule) or self.is_followed
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds for which changes may be missing in Redis, of a job that is followed now; None if it is not known."""
+        follow = self.status.follow
+        return self.status.follow_lag if follow and follow.is_running else None
+
+    @property
+    def waits(self) -> str:
+        """Why nothing is brought over now, of a job that is followed; empty if it is."""
+        follow = self.status.follow
+        return follow.position.reach.waiting if follow and follow.is_running else ""
+
+    @property
+    def age(self) -> float | None:
+        """The seconds that `max_age` limits: since the last success, or less if it is followed; None if unknown."""
+        success = self.status.success
+        ages = [self.status.follow_lag, None if success is None else max(0.0, self.status.now - success.ended)]
+        return min((age for age in ages if age is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def test_sigterm(server, desk):
     assert '"caught up"' in ended.err
     after = status(desk)["follow"]
     assert list(after) == [*KEYS[2:], "committed", "running", "waits_for"]
-    assert (running["state"], running["follow"]["running"], after["running"]) == ("running", True, False)
+    assert (running["state"], running["follow"]["running"], after["running"]) == ("ok", True, False)
     assert after["position"] == document["position"]
     assert after["committed"]
     assert "followed, now at" in text.out

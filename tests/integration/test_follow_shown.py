@@ -3,19 +3,22 @@
 import signal
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from loader.errors import ConfigError
 from loader.jobs.follow import Following
 from loader.jobs.status import job_status
-from loader.lab.process import wait
+from loader.lab.process import free_ports, wait
 from loader.model import FollowProgress, Notice
 from loader.mysql.binlog import BinlogStream
 from loader.mysql.dump import replica_with
+from loader.outcome import Status
 from loader.pipeline.options import Options
 from loader.redis.client import RedisClient
 from loader.report.status import status_document, status_text
+from loader.state.history import History
 from support.command import HOST, Desk
 from support.daemons import daemon
 from support.database import Ear
@@ -177,7 +180,99 @@ def test_a_pass_of_the_daemon(table, world, tmp_path):
     assert metrics['followed_keys_total{job="f"}'] == 6
     assert [metrics[f'followed_{name}_total{{job="g"}}'] for name in ("changes", "keys")] == [0, 0]
     assert metrics['followed_timestamp_seconds{job="g"}'] > 0
-    assert [run["status"] for run in desk.run("runs", "f", "-o", "json").documents] == ["ok"]
+    (run,) = desk.run("runs", "f", "-o", "json").documents
+    assert (run["status"], run["by"], run["slot"], run["user"]) == ("ok", "follow", None, None)
+
+
+def test_jobs_that_are_only_followed(table, world, tmp_path):
+    """They count as the daemon's jobs, are no run in progress, and can be run by hand meanwhile."""
+    desk = Desk(world, tmp_path)
+    more = {"hand": {"table": "f", "key": "hand_{id}"}}
+    port, token = free_ports(1)[0], "0123456789abcdef-followed"
+    source = table.source_config()
+    desk.write(JOBS | more, source=source, listen=f"{HOST}:{port}", daemon={"token": token})
+    with daemon(desk) as running:
+        (started,) = running.until("daemon started")
+        running.until("caught up")
+        wait(lambda: "caught up" in page(port, "/jobs/f"), "the page to show it")
+        shown = desk.run("status", "f", "-o", "json").document
+        assert (shown["state"], shown["follow"]["running"], len(shown["running"])) == ("ok", True, 1)
+        assert "followed on " in desk.run("status", "f").out
+        text = page(port, "/")
+        assert "<b>0</b> running" in text
+        assert "as rows change" in text
+        both = {"f": JOBS["f"] | {"schedule": {"every": "1d"}}, "g": {"table": "f", "key": "g_{id}", "follow": True}}
+        desk.write(both | more, source=source, listen=f"{HOST}:{port}", daemon={"token": token})
+        running.send(signal.SIGHUP)
+        (reloaded,) = running.until("config reloaded")
+        assert (started["jobs"], reloaded["jobs"]) == (1, 2)
+        running.until("caught up", 2)
+        asked = urllib.request.Request(
+            f"http://{HOST}:{port}/jobs/f/run", method="POST", headers={"Authorization": f"Bearer {token}"}
+        )
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            assert answer.status == 202
+        running.until("run", job="f", by="hand", status="ok")
+        running.until("caught up", 3)
+        assert running.end()[1] == 0
+
+
+def test_why_the_daemon_cannot_follow_is_on_the_page(table, world, tmp_path):
+    """The job fails there, though all its runs ended well, until its follower begins."""
+    desk = Desk(world, tmp_path)
+    port = free_ports(1)[0]
+    desk.write(JOBS, source=table.source_config(), listen=f"{HOST}:{port}")
+    right = "REPLICATION SLAVE ON *.*"
+    assert desk.run("sync", "f").code == 0
+    table.sql(f"REVOKE {right} FROM loader@'%'")
+    try:
+        with daemon(desk) as running:
+            running.until("not followed for now")
+            wait(lambda: "<b>1</b> failing" in page(port, "/"), "the page to tell")
+            assert "not followed: " in page(port, "/")
+            table.sql(f"GRANT {right} TO loader@'%'")
+            running.until("caught up")
+            wait(lambda: "<b>0</b> failing" in page(port, "/"), "the page to tell that it is over")
+            assert running.end()[1] == 0
+    finally:
+        table.sql(f"GRANT {right} TO loader@'%'")
+
+
+def test_a_pass_that_fails_is_nobody_s_doing(table, world):
+    """It is the job's state, as a scheduled run is; a run by hand is not."""
+    config = config_of(table, world, follow=True)
+    following(config).stop()
+    with RedisClient(config.target) as target:
+        history = History(target, "job")
+        (passed,) = history.last()
+        assert (passed.by, passed.is_by_hand) == ("follow", False)
+        failed = replace(passed, status=Status.FAILED, error="gone")
+        history.add(replace(failed, follows=False))
+        assert status(config).state == "ok"
+        history.add(failed)
+        assert status(config).state == "failed"
+
+
+def test_an_outage_of_mysql_is_told_once(table, world):
+    """Not at each attempt; what is shown meanwhile is why it cannot connect, though connections break in many ways."""
+    config = config_of(table, world, follow=True)
+    running = following(config)
+    try:
+        table.kill()
+        try:
+            running.until(lambda: "cannot connect" in last(running).waiting)
+            told = len(running.ear.events)
+            running.until(lambda: len(running.ear.events) > told + 4)
+            stored = status(config).follow.position.reach.waiting
+        finally:
+            table.start()
+        running.until(lambda: last(running).is_caught_up and not last(running).waiting)
+    finally:
+        running.following.stop()
+    running.stop()
+    again = [text for text in notices(running) if text.startswith("the binlog is read again: ")]
+    assert len(again) == len(set(again)) <= 2, again
+    assert "cannot connect" in stored
 
 
 def page(port, path):
