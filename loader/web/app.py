@@ -66,7 +66,9 @@ class Serving:
         self._access.configure(token.get_secret_value() if token else None)
         if self._web:
             self._web.hosts = config.daemon.hosts
-        self.metrics.keep({name: job.max_age for name, job in config.jobs.items() if job.schedule or job.follow})
+        followed = {name for name, job in config.jobs.items() if job.follow}
+        jobs = {name: job.max_age for name, job in config.jobs.items() if job.schedule or job.follow}
+        self.metrics.keep(jobs, followed)
         start_thread(self._recall, config)
 
     def listen(self, job: str, *others: RunListener) -> RunListener:

@@ -7,7 +7,7 @@ them together, and the buckets of a histogram are those of the process.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -31,6 +31,7 @@ DURATIONS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 DELAYS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 OUTCOMES = ("written", "unchanged", "rejected")
 DETAILED = 50  # jobs at most that have details of their own
+NODE_KEPT = 30 * 86400.0  # seconds for which a node is told that nothing is written to any more
 TOGETHER = "*"  # the job of details that are of all jobs; it is the name of none
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody reads
@@ -43,7 +44,9 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._jobs: frozenset[str] | None = None  # those of the config; None: any
+        self._followed: frozenset[str] | None = None  # those that the config has followed; None: any
         self._is_detailed = True
+        self._nodes: dict[str, float] = {}  # when each was written to last or failed, on the monotonic clock
         self._under_way: dict[str, int] = {}  # runs, including those of jobs that a reload removed
         self._successes: dict[str, float] = {}  # when each job's last success ended, seconds since 1970
 
@@ -62,19 +65,21 @@ class Metrics:
         self._waited = counter("throttled_seconds_total", "Seconds that workers waited.", "job", "reason")
         self._skipped = counter("skipped_runs_total", "Scheduled slots without a run.", "job", "reason")
         self._node_rows = counter("node_rows_total", "Rows written, by master.", "job", "node")
-        self._node_errors = counter("node_errors_total", "Chunk failures caused by a Redis node.", "node")
+        self._node_errors = counter("node_errors_total", "Chunks that failed because of a Redis node.", "node")
         self._seconds = Histogram(
             "loader_run_duration_seconds", "How long runs took.", buckets=DURATIONS, registry=registry
         )
-        self._delay = Histogram("loader_run_delay_seconds", "How late runs began.", buckets=DELAYS, registry=registry)
+        self._delay = Histogram(
+            "loader_run_delay_seconds", "How late scheduled runs began.", buckets=DELAYS, registry=registry
+        )
         self._took = gauge("last_run_duration_seconds", "How long the last run took.", "job")
         self._running = gauge("running", "Runs in progress.", "job")
-        self._rejects = gauge("rejects", "Rows on the list of rejects.", "job")
+        self._rejects = gauge("rejects", "Rows on the list of rejects, at the end of the last run here.", "job")
         self._success = gauge("last_success_timestamp_seconds", "When the last success ended.", "job")
         self._max_age = gauge("max_age_seconds", "How old the last success may be before the job is late.", "job")
         self._next = gauge("next_run_timestamp_seconds", "When the next run is due.", "job")
         self._watermark = gauge("watermark_timestamp_seconds", "The time up to which all changes are in Redis.", "job")
-        self._followed = gauge(
+        self._followed_to = gauge(
             "followed_timestamp_seconds", "The time up to which all changes in the binlog are in Redis.", "job"
         )
         self._behind = gauge(
@@ -93,19 +98,24 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
+        self._forget_nodes()
         return generate_latest(self._registry)
 
     def listen(self, job: str) -> "MetricsListener":
         """A listener for one run of a job."""
         return MetricsListener(self, job)
 
-    def keep(self, max_ages: Mapping[str, float | None]) -> None:
-        """Keep only series of these jobs, each with its `max_age`; counters begin at 0."""
+    def keep(self, max_ages: Mapping[str, float | None], followed: Collection[str] | None = None) -> None:
+        """Keep only series of these jobs, each with its `max_age`, and of those `followed`; counters begin at 0."""
         jobs = frozenset(max_ages)
         with self._lock:
             before = self._jobs or frozenset()
             self._jobs, was_detailed = jobs, self._is_detailed
             self._is_detailed = len(jobs) <= DETAILED
+            self._followed = None if followed is None else frozenset(followed)
+        for job in jobs - self._followed if self._followed is not None else ():
+            self._followed_to.remove(job)
+            self._behind.remove(job)
         self._forget(before - jobs)
         if was_detailed:
             self._forget_details(before - jobs if self._is_detailed else before)
@@ -161,7 +171,9 @@ class Metrics:
     def follow(self, jobs: Iterable[str], progress: FollowProgress, before: FollowProgress) -> None:
         """Count what came of following some jobs, over one stream, since the last time."""
         for job in filter(self._knows, jobs):
-            self._followed.labels(job).set(time.time() - progress.lag)
+            if self._followed is not None and job not in self._followed:  # a reload has taken that away
+                continue
+            self._followed_to.labels(job).set(time.time() - progress.lag)
             if progress.lag_bytes is None:
                 self._behind.remove(job)
             else:
@@ -193,7 +205,7 @@ class Metrics:
         """Remove the series of jobs, without a look at those of other jobs."""
         states = (self._read, self._running, self._rejects, self._success, self._max_age, self._next)
         for job in jobs:
-            for metric in (*states, self._watermark, self._followed, self._behind, self._took):
+            for metric in (*states, self._watermark, self._followed_to, self._behind, self._took):
                 metric.remove(job)
             for status in Status:
                 self._runs.remove(job, status.value)
@@ -207,12 +219,20 @@ class Metrics:
             for job in jobs:
                 metric.remove_by_labels({"job": job})
 
+    def _forget_nodes(self) -> None:
+        """Remove the series of nodes that are gone: in some places each restart gives one a new address."""
+        for node in [node for node, at in list(self._nodes.items()) if time.monotonic() - at > NODE_KEPT]:
+            del self._nodes[node]
+            self._node_rows.remove_by_labels({"node": node})
+            self._node_errors.remove_by_labels({"node": node})
+
     def begin(self, job: str) -> None:
         """A run begins."""
         self._set_running(job, 1)
 
     def fail(self, node: str) -> None:
         """A node failed a chunk."""
+        self._nodes[node] = time.monotonic()
         self._node_errors.labels(node).inc()
 
     def count(self, job: str, more: "Counts") -> None:
@@ -226,6 +246,7 @@ class Metrics:
         self._deleted.labels(label).inc(more.deleted)
         self._bytes.labels(label).inc(more.bytes)
         for node, rows in more.nodes.items():
+            self._nodes[node] = time.monotonic()
             self._node_rows.labels(label, node).inc(rows)
         for reason, seconds in more.waits.items():
             self._waited.labels(label, reason).inc(seconds)

@@ -5,7 +5,8 @@ import time
 
 from loader.model import ChunkLoaded, FollowBegan, FollowProgress, Run, RunBegan, RunEnded
 from loader.outcome import Kind, Outcome, Reason
-from loader.web.metrics import DETAILED, FollowMetrics, Metrics
+from loader.web import metrics as metrics_module
+from loader.web.metrics import DETAILED, Counts, FollowMetrics, Metrics
 
 MOST = 250_000  # bytes that Prometheus is sent for 345 jobs
 NODES = {f"10.0.0.{number}:6379": 400 for number in range(1, 7)}
@@ -63,6 +64,47 @@ def test_many_jobs_are_told_in_little():
     assert 'loader_run_delay_seconds_bucket{le="0.5"} 345.0' in text
     assert len(shown(metrics, "loader_last_run_duration_seconds")) == len(jobs)
     assert len(re.findall("_bucket{", text)) < 30
+
+
+def test_no_series_grows_without_bound(monkeypatch):
+    """Jobs that do all there is have some twenty each; nodes that are gone, as addresses of pods are, go in time."""
+    metrics, now = Metrics(), [1000.0]
+    monkeypatch.setattr(metrics_module.time, "monotonic", lambda: now[0])
+    jobs = [f"shop.student_{number:03}" for number in range(345)]
+    metrics.keep(dict.fromkeys(jobs, 600), jobs)
+    for job in jobs:
+        metrics.rescheduled(job, 1.7644262471234567e9)
+        for reason in Reason:
+            metrics.skipped(job, 0, reason, 1)
+        finished(metrics, job, outcome=Outcome(Kind.FAULT, "x"))
+    metrics.follow(jobs, FollowProgress(lag_bytes=5), FollowProgress())
+    text = metrics.render().decode()
+    assert len(text) <= 2 * MOST
+    assert len([line for line in text.splitlines() if line.startswith("loader_")]) <= 20 * len(jobs)
+    for restart in range(100):
+        now[0] += 86_400
+        metrics.fail(f"10.1.0.{restart}:6379")
+        metrics.count(jobs[0], counts({f"10.1.0.{restart}:6379": 1}))
+        metrics.render()
+    assert len(shown(metrics, "loader_node_errors_total")) == len(shown(metrics, "loader_node_rows_total")) == 31
+    assert 'loader_node_errors_total{node="10.1.0.99:6379"} 1.0' in metrics.render().decode()
+
+
+def counts(nodes):
+    made = Counts()
+    made.nodes = nodes
+    return made
+
+
+def test_a_job_that_is_no_longer_followed_is_not_behind():
+    """A reload takes its series, though its follower may tell once more: nobody is to be woken by what stands still."""
+    metrics = Metrics()
+    metrics.keep({"a": None, "b": None}, {"a", "b"})
+    for followed, seen in (({"a", "b"}, ["a", "b"]), ({"b"}, ["b"])):
+        metrics.keep({"a": None, "b": None}, followed)
+        metrics.follow(["a", "b"], FollowProgress(lag_bytes=1), FollowProgress())
+        for name in ("followed_timestamp_seconds", "followed_lag_bytes"):
+            assert [labels for labels, _ in shown(metrics, f"loader_{name}")] == [f'job="{job}"' for job in seen]
 
 
 def test_details_are_of_each_job_while_jobs_are_few():
