@@ -93,5 +93,7 @@ def mebibytes(count: int) -> str:
 
 
 def number(value: float) -> str:
-    """A number with its thousands apart, and one decimal if it is a small fraction: 1,234,567, 0.2, 10."""
+    """A number with its thousands apart, and one decimal if it is a small fraction: 1,234,567, 0.2, <0.1, 10."""
+    if isinstance(value, float) and 0 < value < 0.05:
+        return "<0.1"
     return f"{value:.1f}" if isinstance(value, float) and 0 < value < 9.95 else f"{value:,.0f}"

@@ -88,8 +88,10 @@ class Dashboard:
     def overview(self) -> Overview:
         """The page of the whole daemon."""
         config, states, poll = self._config, self._states, self._all
+        end = time.monotonic() + FIRST
+        self._health.begin()
         cluster, told = poll.get() or (None, ())
-        health = self._health.get(0) or []
+        health = self._health.get(end - time.monotonic()) or []
         now = states.now()
         late = str(self._backlog.pace())
         problems = [*([poll.problem] if poll.problem else []), *told, *health]
@@ -133,7 +135,7 @@ class Dashboard:
         self._all.get(end - time.monotonic())
         now = self._states.now()
         statement, command = found or ("", None)
-        why = sample.problem or ("MySQL has not answered yet: look again" if found is None else "")
+        why = sample.problem or ("the servers have not answered yet: look again" if found is None else "")
         return JobPage(
             now=now,
             view=self._states.view(job),
@@ -162,7 +164,7 @@ class Dashboard:
         shows_keys = shows_keys or self.shows_values
         if found is None:  # as many as are known
             count = view.status.rejects or None
-            why = listed.problem or "redis has not answered yet: look again"
+            why = listed.problem or "Redis has not answered yet: look again"
             return RejectsPage(now, view, count, (), masked=not shows_keys, why=why)
         count, entries, owners = found
         rejects = tuple(_reject(job, entry, owners, shows_key=shows_keys) for entry in entries)

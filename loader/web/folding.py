@@ -96,6 +96,14 @@ def states_of(row: JobView | Fold) -> str:
     return " ".join([*sorted(states), *(["attention"] if urgent else [])])
 
 
+def is_calm(view: JobView) -> bool:
+    """Whether a line says all of a job: nobody has to look at it, or nothing is known of it."""
+    if not view.is_known and view.asked is None:
+        return view.status.state is JobState.UNKNOWN
+    is_followed = not view.is_followed or (view.lag is not None and not view.waits)
+    return states_of(view) == "ok" and not view.status.runs and is_followed
+
+
 def folded(view: Overview) -> list[JobView | Fold]:
     """The rows of the overview: failed, late, rejects, paused, then the rest by name; parts under their job."""
     parts: dict[str, list[JobView]] = {}
@@ -108,14 +116,14 @@ def folded(view: Overview) -> list[JobView | Fold]:
     for name, found in parts.items():
         fold = Fold(name, _sorted(found), view.rates.get(name, ()))
         rows.append((fold.attention, name, fold))
-    return [row for *_, row in sorted(rows, key=lambda row: (row[0], _natural(row[1])))]
+    return [row for *_, row in sorted(rows, key=lambda row: (row[0], natural(row[1])))]
 
 
 def _sorted(views: Iterable[JobView]) -> list[JobView]:
-    return sorted(views, key=lambda view: (attention(view.status), _natural(view.status.job)))
+    return sorted(views, key=lambda view: (attention(view.status), natural(view.status.job)))
 
 
 @lru_cache(maxsize=16_384)
-def _natural(name: str) -> tuple[str, ...]:
+def natural(name: str) -> tuple[str, ...]:
     """What a name is sorted by: `t_2` comes before `t_10`."""
     return tuple(f"{len(word):09}{word}" if word.isdecimal() else word.lower() for word in re.split(r"(\d+)", name))

@@ -72,12 +72,16 @@ class JobStates:
         status, progress = self._statuses.get(name), self._tracker.progress(name)
         told = self._as_of_now(job, name, status, now)
         known, failures = self._is_known(name), self._tracker.failures(name)
+        if progress and not (known or progress.loads):
+            progress = None  # while its target is away it has not begun, whatever it tries
         if progress:
-            if known or progress.loads:  # known here before the target is asked again
-                told = replace(told, state=JobState.RUNNING)
+            told = replace(told, state=JobState.RUNNING)
             progress = replace(progress, began=progress.began + self.ahead)
         elif not known and failures and told.paused is None and failures.last > (told.last.ended if told.last else 0):
             told = replace(told, state=JobState.FAILED)  # as a run here has seen
+        unfollowed = self._tracker.why_unfollowed(name) if job.follow else None
+        if unfollowed and known and told.state.is_success:
+            told = replace(told, state=JobState.FAILED)
         return JobView(
             status=told,
             schedule=in_words(schedule) if schedule else "",
@@ -89,6 +93,8 @@ class JobStates:
             failures=failures,
             is_known=known,
             asked=status.now if status else None,
+            is_followed=job.follow is not None,
+            unfollowed=unfollowed and replace(unfollowed, since=unfollowed.since + self.ahead),
         )
 
     def _is_known(self, name: str) -> bool:

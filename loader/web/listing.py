@@ -5,10 +5,11 @@ No I/O.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlencode
 
 from loader.records import dataclass
-from loader.web.folding import Fold, shown_state, states_of
+from loader.web.folding import Fold, natural, shown_state, states_of
 from loader.web.views import JobView
 
 Row = JobView | Fold
@@ -18,32 +19,32 @@ def _newest(row: Row) -> JobView:
     return row.newest if isinstance(row, Fold) else row
 
 
-def _name(row: Row) -> str:
-    return row.name if isinstance(row, Fold) else row.status.job
+def _name(row: Row) -> tuple[str, ...]:
+    return natural(row.name if isinstance(row, Fold) else row.status.job)
 
 
-def _rows(row: Row) -> float:
+def _rows(row: Row) -> float | None:
     if isinstance(row, Fold):
         return row.rows
-    return row.status.last.rows["read"] if row.status.last else -1
+    return row.status.last.rows["read"] if row.status.last else None
 
 
-def _success(row: Row) -> float:
+def _success(row: Row) -> float | None:
     view = row.oldest if isinstance(row, Fold) else row
-    return view.status.success.ended if view.status.success else 0
+    return view.status.success.ended if view.status.success else None
 
 
-def _next(row: Row) -> float:
+def _next(row: Row) -> float | None:
     view = row.next if isinstance(row, Fold) else row
-    return (view.due if view.status.paused is None else None) or float("inf")
+    return view.due if view.status.paused is None else None
 
 
-def _last(row: Row) -> float:
+def _last(row: Row) -> float | None:
     last = _newest(row).status.last
-    return last.ended if last else 0
+    return last.ended if last else None
 
 
-SORTS: Mapping[str, Callable[[Row], float | str]] = {
+SORTS: Mapping[str, Callable[[Row], Any]] = {  # None of a job that has nothing to be sorted by: it comes last
     "job": _name,
     "last": _last,
     "next": _next,
@@ -89,9 +90,11 @@ class Listing:
     def rows(self, rows: Sequence[Row]) -> list[Row]:
         """The jobs that are looked for, in order; of a job with parts those parts."""
         found = [each for each in map(self._sifted, rows) if each] if self.is_sought else list(rows)
-        if order := SORTS.get(self.sort.lstrip("-")):
-            found.sort(key=order, reverse=self.sort.startswith("-"))
-        return found
+        order = SORTS.get(self.sort.lstrip("-"))
+        if order is None:
+            return found
+        known = sorted((row for row in found if order(row) is not None), key=order, reverse=self.sort.startswith("-"))
+        return [*known, *(row for row in found if order(row) is None)]
 
     def _sifted(self, row: Row) -> Row | None:
         if isinstance(row, Fold):

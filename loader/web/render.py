@@ -7,6 +7,7 @@ or script, so that browsers can be told to run none.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import sha256
 from importlib.metadata import version
 from math import sqrt
@@ -23,10 +24,10 @@ from loader.records import dataclass
 from loader.report.status import problems_of
 from loader.state.history import RunRecord
 from loader.web.failures import in_a_row
-from loader.web.folding import Fold, are_urgent, folded, states_of
+from loader.web.folding import Fold, are_urgent, folded, is_calm, states_of
 from loader.web.incidents import incidents, is_incident
 from loader.web.listing import Listing
-from loader.web.troubles import unsaid
+from loader.web.troubles import causes, is_cause, unsaid
 from loader.web.views import (
     LISTED,
     MINUTES,
@@ -35,7 +36,6 @@ from loader.web.views import (
     Grid,
     JobPage,
     JobView,
-    NodeView,
     Notice,
     Overview,
     RejectsPage,
@@ -163,12 +163,15 @@ class Renderer:
             "are_urgent": are_urgent,
             "in_a_row": in_a_row,
             "is_incident": is_incident,
+            "is_calm": is_calm,
             "clock": clock,
+            "began": began,
+            "is_cause": is_cause,
             "part_lines": part_lines,
             "static": self._link,
         }
-        names = ("overview", "job", "rejects", "sign_in", "missing")
-        self._templates = {name: jinja.get_template(f"{name}.html") for name in names}
+        pages = ("overview", "job", "rejects", "sign_in", "missing")
+        self._templates = {name: jinja.get_template(f"{name}.html") for name in pages}
 
     def overview(self, view: Overview, viewer: Viewer, listing: Listing | None = None) -> str:
         """All jobs, or those that are looked for, and the cluster."""
@@ -189,6 +192,7 @@ class Renderer:
             unsure=sum(not each.is_known for each in view.jobs),
             late=sum(each.status.late for each in view.jobs),
             rejects=sum(each.status.rejects for each in view.jobs),
+            causes=causes(view.problems),
             incidents=incidents(view.jobs, view.problems),
             unsaid=unsaid(view.cluster, view.problems) if view.cluster else [],
             strip=strip(view.cluster) if view.cluster else [],
@@ -261,6 +265,14 @@ def clock(seconds: float, now: float) -> Markup:
     return stamp(seconds, f"{time[:5]}" if utc(now).startswith(day) else f"{day[5:]} {time[:5]}")
 
 
+def began(text: str, now: float) -> Markup:
+    """When the holder of a lock took it, as `clock` tells it."""
+    try:
+        return clock(datetime.fromisoformat(text).timestamp(), now)
+    except (ValueError, OverflowError):  # another program's
+        return escape(_visible(text))
+
+
 def commands(text: str) -> Markup:
     """A sentence whose commands stand between backticks."""
     pieces = [escape(_visible(each)) for each in text.split("`")]
@@ -307,11 +319,10 @@ def owned(slots: Sequence[tuple[int, int]]) -> int:
 
 
 def freshness(view: JobView) -> str:
-    """The age of the last success relative to `max_age`: fresh, near or late; empty if unknown."""
-    success = view.status.success
-    if view.max_age is None or success is None:
+    """The age of what is in Redis relative to `max_age`: fresh, near or late; empty if unknown."""
+    if view.max_age is None or view.age is None:
         return "late" if view.status.late else ""
-    share = (view.status.now - success.ended) / view.max_age
+    share = view.age / view.max_age
     return "late" if share > 1 or view.status.late else "near" if share > NEAR else "fresh"
 
 
@@ -341,15 +352,15 @@ def chart(entries: Sequence[RunRecord]) -> list[Bar]:
     ]
 
 
-def silent(node: NodeView) -> str:
-    """Words for a master that does not answer."""
-    return ", which does not answer" if node.keys is None else ""
-
-
 def strip(cluster: ClusterView) -> list[Stretch]:
     """The slots from first to last, one stretch for each range of an owner."""
     stretches: list[tuple[int, int, int | None, str]] = [
-        (first, last, at, f"{node.node}{silent(node)}: slots {first} to {last}")
+        (
+            first,
+            last,
+            at,
+            f"{node.node}{', which does not answer' if node.keys is None else ''}: slots {first} to {last}",
+        )
         for at, node in enumerate(cluster.nodes)
         for first, last in node.ranges
     ]

@@ -25,5 +25,16 @@ def unsaid(cluster: ClusterView, problems: Iterable[str]) -> list[str]:
     return [each for each in cluster.problems if each not in said]
 
 
+def causes(problems: Iterable[str]) -> list[str]:
+    """The problems that follow from no other; all, if none is told that could be why."""
+    problems = list(problems)
+    return [each for each in problems if not _follows(each)] or problems
+
+
+def is_cause(problem: str, problems: Iterable[str]) -> bool:
+    """Whether a problem follows from none of the others."""
+    return problem in causes([problem, *problems])
+
+
 def _follows(text: str) -> bool:
     return any(word in text for word in CONSEQUENCES)

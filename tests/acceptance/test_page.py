@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -328,21 +329,133 @@ def test_parts_are_folded_and_found(visit):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_it_is_read_without_script_and_without_a_mouse(visit):
-    """Where there is no JavaScript the page says the same and comes anew; Tab goes from link to link, visibly."""
-    plain = visit(java_script_enabled=False)
-    plain.go()
-    assert "failed" in plain.row("prices")
-    assert plain.page.locator("noscript meta[http-equiv=refresh]").count() == 1
+def test_columns_sort(visit):
+    """By a click or by Enter, from either end; the address keeps it, and the focus stays while the page goes on."""
     visitor = visit()
     page = visitor.go()
-    seen = []
-    for _ in range(12):
+
+    def rows():
+        return [row.removeprefix("job-") for row in page.locator("#jobs > tbody").evaluate_all(IDS)]
+
+    everything = rows()
+    head = page.get_by_role("columnheader", name="Job", exact=True)
+    head.get_by_role("link").click()
+    playwright.expect(head).to_have_attribute("aria-sort", "ascending")
+    assert rows() == sorted(everything)
+    head.get_by_role("link").focus()
+    page.keyboard.press("Enter")
+    playwright.expect(head).to_have_attribute("aria-sort", "descending")
+    assert rows() == sorted(everything, reverse=True)
+    assert page.url.endswith("/?sort=-job")
+    with page.expect_response(lambda answer: "sort=-job" in answer.url):
+        pass
+    assert page.evaluate("document.activeElement.innerText") == "Job"
+    page.reload()
+    assert rows() == sorted(everything, reverse=True)
+    page.get_by_label("Find jobs by name").fill("s")
+    assert page.url.endswith("/?sort=-job&find=s")
+
+
+def test_it_is_read_without_script(visit):
+    """Where there is no JavaScript the page says the same and comes anew; it finds and sorts by its address."""
+    visitor = visit(java_script_enabled=False)
+    page = visitor.go()
+    assert "failed" in visitor.row("prices")
+    assert page.locator("noscript meta[http-equiv=refresh]").count() == 1
+    page.get_by_label("Find jobs by name").fill("s")
+    page.get_by_label("Show only").select_option("attention")
+    page.get_by_role("button", name="Show", exact=True).click()
+    page.get_by_role("columnheader", name="Job", exact=True).get_by_role("link").click()
+    assert page.locator("#jobs > tbody").evaluate_all(IDS) == ["job-lessons", "job-prices", "job-score"]
+    assert page.locator("#found").inner_text() == "3 of 7 jobs"
+    assert page.locator("#counts").inner_text().split()[:2] == ["7", "jobs"]
+    page.get_by_role("link", name="Show all").click()
+    assert page.locator("#jobs > tbody").count() == 7
+
+
+CONTROLS = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")]
+    .filter(each => each.type !== "hidden" && each.checkVisibility() && !each.disabled)
+    .map(each => {
+        window.numbers ??= new Map()
+        numbers.set(each, numbers.size)
+        return each.outerHTML.slice(0, 90)
+    })"""
+FOCUSED = """() => { const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
+    return [numbers.get(at) ?? -1, style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0,
+            box.bottom > 0 && box.top < innerHeight && box.width > 0] }"""
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/score", "/jobs/score/rejects", "/sign-in"])
+def test_a_keyboard_is_enough(visit, path):
+    """Tab reaches each control, in the order in which they stand, and shows where it is."""
+    visitor = visit()
+    page = visitor.go(path)
+    page.wait_for_load_state("networkidle")
+    page.evaluate("document.activeElement.blur()")
+    controls = page.evaluate(CONTROLS)
+    assert len(controls) > 5
+    for number, control in enumerate(controls):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.innerText.trim()"))
-        style = "getComputedStyle(document.activeElement)"
-        assert page.evaluate(f"{style}.outlineStyle != 'none' || {style}.boxShadow != 'none'"), seen
-    assert {"prices", "lessons"} <= set(seen)
+        assert page.evaluate(FOCUSED) == [number, True, True], control
+
+
+def test_enter_opens_what_has_the_focus(visit):
+    """The link that skips what comes before the content, a job, older runs."""
+    visitor = visit()
+    page = visitor.go()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.innerText") == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
     page.get_by_role("link", name="prices").last.focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/prices")
+
+
+USED = "a, button, input, select, summary, nav, main section, [role=img], [role=group]"
+OUTLINE = """used => {
+    const named = each => (each.getAttribute("aria-label") || each.labels?.[0]?.innerText || each.innerText
+        || document.getElementById(each.getAttribute("aria-labelledby"))?.innerText
+        || each.querySelector("title")?.textContent || "").trim()
+    const all = words => [...document.querySelectorAll(words)]
+    return {
+        levels: all("h1, h2, h3, h4").map(each => +each.tagName[1]),
+        landmarks: ["header", "nav", "main", "footer"].map(each => all(`body ${each}`).length),
+        nameless: all(used).filter(each => each.checkVisibility() && !named(each)).map(each => each.outerHTML),
+        headless: all("table").filter(each => !each.closest("table table") && !each.querySelector("th[scope=col]")),
+        lang: document.documentElement.lang,
+    }
+}"""
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/prices", "/jobs/score/rejects", "/sign-in"])
+def test_it_is_read_by_ear(visit, path):
+    """One heading above all and none left out, four landmarks, a name for whatever can be used, heads of columns."""
+    visitor = visit()
+    found = visitor.go(path).evaluate(OUTLINE, USED)
+    levels = found["levels"]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels)), levels
+    assert found["landmarks"] == [1, 1, 1, 1]
+    assert (found["nameless"], found["headless"], found["lang"]) == ([], [], "en")
+
+
+def test_nothing_else_runs(visit):
+    """Had markup come through, the browser would neither run its script nor take its style, nor ask another host."""
+    visitor = visit()
+    page = visitor.go()
+    color = page.evaluate("getComputedStyle(document.body).color")
+    page.evaluate("""() => {
+        const script = document.createElement("script")
+        script.textContent = "window.ran = 1"
+        document.body.append(script)
+        document.body.setAttribute("style", "color: rgb(1, 2, 3)")
+        document.body.insertAdjacentHTML("beforeend", "<img src='https://example.com/x.png' onerror='window.ran = 2'>")
+    }""")
+    wait(lambda: len(visitor.said) >= 3, "the browser to refuse")
+    assert page.evaluate("[window.ran, getComputedStyle(document.body).color]") == [None, color]
+    assert all("Content Security Policy" in line for line in visitor.said), visitor.said
+    visitor.said.clear()
+    visitor.asked[:] = [url for url in visitor.asked if not url.startswith("https://example.com")]

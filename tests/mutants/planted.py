@@ -889,9 +889,15 @@ FAULTS = [
             "session::what_is_not_kept_is_noticed",
         ),
         (
+            "a connection that could not be opened again is used",
+            "if self._is_lost or (wire",
+            "if (wire",
+            "session::a_server_that_is_away_when_its_connection_is_opened_again",
+        ),
+        (
             "an idle connection that the server has ended is used",
-            "connection.open and wire.is_over():",
-            "not connection.open:",
+            "connection.open and wire.is_over()):",
+            "not connection.open):",
             "session::a_connection_that_the_server_ends_while_it_is_idle",
         ),
     ),
@@ -1349,11 +1355,68 @@ FAULTS = [
         ),
     ),
     *_of(
+        "web/job_states",
+        (
+            "a run that has not begun is shown running in an outage",
+            "if progress and not (known or progress.loads):",
+            "if progress and not known and progress is None:",
+            "job_states::what_is_tried_while_redis_is_away_is_no_run",
+        ),
+        (
+            "nobody tells that a job cannot be followed",
+            "if unfollowed and known and told.state.is_success:",
+            "if unfollowed and not known and told.state.is_success:",
+            "job_states::a_job_that_cannot_be_followed_fails",
+        ),
+    ),
+    *_of(
+        "web/metrics",
+        (
+            "nodes that are gone are told of for ever",
+            "        self._forget_nodes()\n",
+            "",
+            "metrics::no_series_grows_without_bound",
+        ),
+        (
+            "a job that is no longer followed falls behind",
+            "if self._followed is not None and job not in self._followed:",
+            "if self._followed is not None and job in ():",
+            "metrics::a_job_that_is_no_longer_followed_is_not_behind",
+        ),
+    ),
+    *_of(
+        "jobs/status",
+        (
+            "a follower is a run in progress",
+            "busy = any(not each.yields for each in held)",
+            "busy = bool(held)",
+            "follow_shown::jobs_that_are_only_followed",
+        ),
+    ),
+    *_of(
+        "pipeline/follow",
+        (
+            "an outage is told of at each attempt",
+            "if not self._stopped and before != self._state.unread:",
+            "if not self._stopped:",
+            "follow_shown::an_outage_of_mysql_is_told_once",
+        ),
+    ),
+    *_of(
+        "web/troubles",
+        (
+            "what follows from a problem counts as one",
+            "[each for each in problems if not _follows(each)] or problems",
+            "list(problems)",
+            "render::a_master_that_is_away_is_one_problem",
+        ),
+    ),
+    *_of(
         "web/listing",
         (
             "an address sorts nothing",
-            "found.sort(key=order",
-            "found = sorted(found[:0], key=order",
+            "        known = sorted((row for row in found if order(row) is not None), key=order",
+            "        known = sorted((row for row in found[:0]), key=order",
             "render::an_address_finds_and_sorts",
         ),
     ),
@@ -1370,8 +1433,8 @@ FAULTS = [
         "web/folding",
         (
             "jobs stand by name",
-            "key=lambda row: (row[0], _natural(row[1]))",
-            "key=lambda row: _natural(row[1])",
+            "key=lambda row: (row[0], natural(row[1]))",
+            "key=lambda row: natural(row[1])",
             "render::what_needs_attention_comes_first",
         ),
         (
@@ -1463,8 +1526,8 @@ FAULTS = [
         ),
         (
             "a run elsewhere is not asked about",
-            "                if holders(target, job):\n                    return False\n",
-            "                holders(target, job)\n",
+            "if any(not each.yields for each in holders(target, job)):\n                    return False\n",
+            "holders(target, job)\n",
             "actions::a_program",
         ),
         (
@@ -1706,8 +1769,8 @@ FAULTS = [
         "web/app",
         (
             "a followed job without a schedule has no metrics",
-            "if job.schedule or job.follow})",
-            "if job.schedule})",
+            "if job.schedule or job.follow}",
+            "if job.schedule}",
             "follow_shown::a_pass_of_the_daemon",
         ),
     ),

@@ -5,10 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from loader.jobs.status import JobState, JobStatus
+from loader.jobs.status import FollowState, JobState, JobStatus
 from loader.outcome import Status
 from loader.state.history import RunRecord
 from loader.state.holders import Holder
+from loader.state.position import FollowedPosition, Reach
 from loader.web.failures import Failures
 from loader.web.render import Renderer
 from loader.web.views import (
@@ -84,6 +85,7 @@ def job(name="orders", state="ok", **facts):
         watermark=facts.pop("watermark", None),
         rejects=facts.pop("rejects", 0),
         paused=NOW - 600 if state == "paused" else None,
+        follow=facts.pop("follow", None),
     )
     view = JobView(
         status=status,
@@ -95,6 +97,23 @@ def job(name="orders", state="ok", **facts):
         is_known=state != "unknown",
     )
     return replace(view, **facts)
+
+
+def followed(name="prices_now", behind=0.0, waiting="", *, is_running=True, owed="", **facts):
+    """A job that is followed, `behind` by seconds, or `waiting`."""
+    reach = Reach(lag_bytes=70_000 if behind else 0, changes=812, keys=640, waiting=waiting)
+    place = FollowedPosition(
+        "server", "binlog.000004", 7_120, None, {}, "5a5a", seen=NOW, lag=behind, reach=reach, owed=owed
+    )
+    holder = Holder("1/1", "5a5a", "loader-1", 812, "2027-01-15T06:30:00Z", yields=True)
+    facts = {"schedule": "", "due": None, "slot": None, "last": entry(name, 5_400), "watermark": None} | facts
+    return job(
+        name,
+        is_followed=True,
+        follow=FollowState(place, is_running),
+        holders=(holder,) if is_running else (),
+        **facts,
+    )
 
 
 def wave(height, pace, count=60):
@@ -174,7 +193,12 @@ def nodes():
             )
         )
     made[4] = replace(
-        made[4], keys=None, used=None, limit=None, replicas=None, problem="does not answer: timed out after 5 s"
+        made[4],
+        keys=None,
+        used=None,
+        limit=None,
+        replicas=None,
+        problem="cache-5.example:6379 does not answer: timed out after 5 s",
     )
     made[5] = replace(made[5], replicas=0, limit=None)
     return tuple(made)

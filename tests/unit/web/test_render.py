@@ -12,7 +12,7 @@ from loader.web.failures import Failures
 from loader.web.listing import Listing
 from loader.web.render import STATES, Renderer, ranges, spark
 from loader.web.troubles import told_once
-from loader.web.views import Cell, ClusterView, Grid, NodeView, Viewer
+from loader.web.views import Cell, ClusterView, Grid, NodeView, Unfollowed, Viewer
 from support import page_samples as looks
 from support.page_samples import NOW, entry, job
 
@@ -278,7 +278,7 @@ def test_what_is_said_of_a_job_may_not_be_so(pages):
 def test_a_run_elsewhere_is_told_with_who_has_it(pages):
     """The lock's holder stands where this daemon knows no progress."""
     read = overview(pages, looks.jobs()[-1])
-    assert "run 77aa01bc on loader-2.example, pid 4711, since 2027-01-15T07:58:03Z, part 2/4" in read.text
+    assert "run 77aa01bc on loader-2.example, pid 4711, since 07:58, part 2/4" in read.text
 
 
 def test_an_overview_tells_of_the_cluster(pages):
@@ -317,8 +317,8 @@ def test_one_server_has_no_strip_of_slots(pages):
 def test_a_target_that_was_not_asked_is_said_so(pages):
     """No cluster, no numbers, no time."""
     read = overview(pages, job(), cluster=None, seen=0.0)
-    assert "It has not been asked yet, or does not answer." in read.text
-    assert "not asked yet" in read.text
+    assert "It has not answered since the daemon began." in read.text
+    assert "no answer yet" in read.text
     assert "asked 5" not in read.text
 
 
@@ -642,6 +642,11 @@ def test_unknown_is_not_zero(pages):
 def test_what_was_known_last_is_shown_as_such(pages):
     """A paused job stays paused while its Redis is away, with the time of what is known."""
     view = job("still", "paused", is_known=False, asked=NOW - 600)
+    text = overview(pages, replace(view, status=replace(view.status, state="unknown", paused=None))).text
+    assert "unknown numbers of 07:50" in text
+    assert "does not answer: numbers below are those known last. They go on once it does." in text
+    never = job("lost", "unknown", last=None, success=None)
+    assert "does not answer: nothing is known yet. They go on once it does." in overview(pages, never).text
     text = overview(pages, view).text
     assert "paused as known at 07:50" in text
     assert "still paused since 07:50" in text
@@ -693,6 +698,74 @@ def test_a_run_by_hand_says_whose(pages):
     assert "by hand, anna@laptop" in Read(pages.job(looks.page(view), SOMEONE)).text
 
 
+def row_of(pages, view, **facts):
+    """What the overview tells of a job, and its classes."""
+    html = pages.overview(looks.overview(jobs=(view,), **facts), SOMEONE)
+    row = html.partition(f'<tbody id="job-{view.status.job}"')[2].partition("</tbody>")[0]
+    return row.partition(">")[0], Read(f"<table><tbody{row}</tbody></table>").text
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (looks.followed(), "as rows change caught up caught up of 10 min"),
+        (looks.followed(behind=20.0), "as rows change 20 s behind 20 s behind of 10 min"),
+        (looks.followed(max_age=None), "as rows change caught up 1 h 30 min ago"),
+        (looks.followed(schedule="every 1d", due=NOW + 60), "in 1 min caught up caught up of 10 min"),
+        (looks.followed(is_running=False), "as rows change nobody follows it now 1 h 30 min of 10 min"),
+        (looks.followed(is_running=False, owed="the plan was changed"), "as rows change once all rows are read 1 h"),
+        (looks.followed(state="running", progress=looks.jobs()[1].progress), "as rows change caught up"),
+        (looks.followed(state="unknown", is_running=False, success=None), "as rows change not known"),
+    ],
+)
+def test_a_job_that_is_followed_is_not_run_by_hand(pages, view, words):
+    """It is brought over as rows change, and as old as what is missing; a follower is no run in progress."""
+    classes, text = row_of(pages, view)
+    assert words in text
+    assert "by hand" not in text
+    assert "run 5a5a" not in text
+    is_calm = (view.lag is not None and view.status.state == "ok") or view.status.state == "unknown"
+    assert ('class="job calm"' in classes) == is_calm
+
+
+def test_why_a_job_is_not_followed_on_is_told_once(pages):
+    """Under its name, or by the problem of the server that is why; a job that is late because of it says it there."""
+    why = "mysql db:3306: cannot connect"
+    waits = looks.followed(behind=90.0, waiting=why)
+    classes, text = row_of(pages, waits, problems=())
+    assert f"not followed on {why}" in text
+    assert "calm" not in classes
+    text = overview(pages, waits, problems=(why,)).text
+    assert text.count(why) == 1
+    assert "not followed on" not in text
+    late = looks.followed(state="late", behind=900.0, waiting=why)
+    text = overview(pages, late, problems=()).text
+    assert text.count(why) == 1
+    assert f"prices_now late since 07:55 (5 min ago) {why} Followed again by itself once that is over." in text
+    page = Read(pages.job(looks.page(waits, why=why), SOMEONE)).text
+    assert page.count(why) == 1
+    assert "1 min 30 s behind 68.4 KiB of binlog; 812 changes, 640 rows read by loader-1, pid 812, since 06:30" in page
+
+
+def test_why_a_job_cannot_be_followed_is_on_its_page(pages):
+    """With since when; the overview has it among what needs attention."""
+    view = looks.followed(state="failed", is_running=False, unfollowed=Unfollowed(NOW - 3600, "no right"), last=entry())
+    assert "prices_now failed since 07:00 (1 h ago) not followed: no right Tried again by itself." in (
+        overview(pages, view).text
+    )
+    assert "not followed since 07:00 no right" in Read(pages.job(looks.page(view), SOMEONE)).text
+
+
+def test_a_run_that_the_follower_makes_is_by_nobody(pages):
+    """It says what it was for, and its failure names no person."""
+    last = entry("prices_now", status="failed", error="gone", slot=None, follows=True, host="loader-1")
+    view = looks.followed(state="failed", last=last, is_running=False)
+    text = overview(pages, view).text
+    assert "by hand" not in text
+    assert "Tried again by itself." in text
+    assert "to follow it" in Read(pages.job(looks.page(view), SOMEONE)).text
+
+
 def test_an_address_finds_and_sorts(pages):
     """Without script, too: words of names, a state, an order, and links that keep what is looked for."""
     view = looks.overview(jobs=(*(job(f"t_{at}", last=entry(read=at)) for at in (3, 1, 2)), *looks.parts(300)))
@@ -704,6 +777,19 @@ def test_an_address_finds_and_sorts(pages):
     assert shown(sort="-rows", find="t_") == ["students", "t_3", "t_2", "t_1"]
     assert shown(find="T_ 2") == ["students", "t_2"]
     assert shown(only="failed") == ["students"]
+    never = job("t_0", "never", last=None, success=None, due=None)
+    some = looks.overview(jobs=(*(job(f"t_{at}", last=entry(read=at)) for at in (10, 2)), never))
+    for sort, order in (
+        ("job", "0 2 10"),
+        ("-job", "10 2 0"),
+        ("rows", "2 10 0"),
+        ("-rows", "10 2 0"),
+        ("-next", "2 10 0"),
+    ):
+        drawn = rows_of(pages.overview(some, SOMEONE, Listing.of({"sort": sort})))
+        assert drawn == [f"t_{number}" for number in order.split()], sort
+    html = pages.overview(some, SOMEONE, Listing.of({"find": "t_2"}))
+    assert "<b>3</b> jobs" in html
     assert shown(sort="nothing", find="t_1", only="ok") == ["students", "t_1"]
     html = pages.overview(view, SOMEONE, Listing.of({"find": "student_105", "only": "attention", "sort": "-rows"}))
     read = Read(html)
@@ -721,6 +807,28 @@ def test_keys_of_rejects_are_for_those_who_signed_in(pages):
         pages.rejects(looks.rejects(), CLERK)
     ).all("a")
     assert "Show the keys" not in pages.rejects(looks.rejects(), GUEST)
+
+
+def test_a_master_that_is_away_is_one_problem(pages):
+    """It is told once, and that it does not answer where it stands; masters that are up are not told as broken."""
+    down = "redis a:1: cannot connect: Connection refused"
+    refused = "redis b:1: CLUSTERDOWN The cluster is down"
+    masters = (
+        NodeView("a:1", ((0, 8191),), problem=down),
+        NodeView("b:1", ((8192, 16383),), keys=5, used=9, replicas=1, problem="redis b:1 reports cluster_state:fail"),
+    )
+    cluster = ClusterView("fail", cluster=True, nodes=masters, unowned=(), problems=(down, masters[1].problem))
+    html = pages.overview(looks.overview(jobs=(job("x"),), cluster=cluster, problems=(down, refused)), SOMEONE)
+    text = Read(html).text
+    assert f"1 problem {down} therefore {refused}" in text
+    assert text.count("Connection refused") == text.count("CLUSTERDOWN") == 1
+    assert html.count('class="broken"') == 1
+    assert "1 a:1 does not answer 8,192" in text
+    assert "2 b:1 up, but refuses keys while other slots have no master 8,192" in text
+    alone = replace(cluster, nodes=(masters[1],), problems=(masters[1].problem,))
+    html = pages.overview(looks.overview(jobs=(job("x"),), cluster=alone, problems=(refused,)), SOMEONE)
+    assert f"1 problem {refused}" in Read(html).text
+    assert html.count('class="broken"') == 1
 
 
 def test_what_follows_from_a_master_that_is_away_is_one_line():
