@@ -79,6 +79,8 @@ class Changes:
                 steadily(partial(self.digests.mark_dirty, entry))
             yield from parts
         after = entries[-1].upto if entries else None
+        if after and not fetch(self._plan.last(after)):
+            return
         for chunk in self._closed(chunk_ranges(self._plan, rows, fetch, after=after, number=number), fetch):
             assert chunk.upto is not None
             steadily(partial(self.digests.put, ChunkEntry(chunk.number, chunk.after, chunk.upto)))

@@ -7,7 +7,8 @@ from dataclasses import replace
 from loader.errors import StartOver
 from loader.model import Node
 from loader.pipeline.job_context import JobContext
-from loader.redis.servers import Life, lives
+from loader.redis.prefetch import Prefetched
+from loader.redis.servers import INFO, Life, lives
 from loader.state.baseline import doubt
 from loader.state.markers import Markers
 
@@ -24,6 +25,7 @@ class Masters:
         self._context = context
         self._lives: dict[str, Life] = {}  # the same, by the id of their life
         self._looked = float("-inf")  # when the masters were, on the monotonic clock
+        self._after: Mapping[Node, Life] = {}  # the masters once the run has written everything
         self._seen = time.monotonic()  # when the markers were last checked
 
     def look(self, *, newest: bool) -> None:
@@ -65,7 +67,22 @@ class Masters:
         if self.markers is None:
             return {}
         self._seen = time.monotonic()
-        seen = self._context.with_retry(self.markers.read)
+        return self._there(self._context.with_retry(self.markers.read))
+
+    def look_back(self) -> Mapping[str, Mapping[str, int] | None]:
+        """The same, for the last time, and a last look at the masters: the run has written everything."""
+        markers, target, is_young = self.markers, self._context.target, self.is_young
+        if markers is None:
+            return {}
+
+        def look() -> tuple[Mapping[Node, Life], Mapping[str, Mapping[str, int] | None]]:
+            seen = Prefetched(target, markers.questions, [INFO] * is_young)
+            return self._now(seen if is_young else None), markers.read(seen)
+
+        self._after, found = self._context.with_retry(look)
+        return self._there(found)
+
+    def _there(self, seen: Mapping[str, Mapping[str, int] | None]) -> Mapping[str, Mapping[str, int] | None]:
         lost = [key for key, there in seen.items() if there is None]
         if lost and not self.evicted():
             raise StartOver(
@@ -80,7 +97,7 @@ class Masters:
         """
         if not self.before:
             return ""
-        now = self.now()
+        now = self._after or self.now()
         reset = [
             node for node, life in now.items() if (begun := self._lives.get(life.id)) and life.has_lost_count(begun)
         ]
@@ -96,13 +113,17 @@ class Masters:
         return ""
 
     def now(self) -> Mapping[Node, Life]:
-        """The masters as they are now.
+        """The masters as they are now."""
+        return self._context.with_retry(self._now)
 
-        The ids of their newest clients, for which connections are made, are those of a moment ago for a run that is
-        `YOUNG`: a reset leaves fewer connections counted than there were then.
+    def _now(self, seen: Prefetched | None = None) -> Mapping[Node, Life]:
+        """The masters as they are now, or were `seen` with `INFO` by a run that is `YOUNG`.
+
+        The ids of their newest clients, for which connections are made, are those of a moment ago for such a run: a
+        reset leaves fewer connections counted than there were then.
         """
-        target, is_young = self._context.target, self.is_young
-        now = self._context.with_retry(lambda: lives(target, newest=not is_young, clients=not is_young))
+        target, is_young = self._context.target, seen is not None or self.is_young
+        now = lives(target, newest=not is_young, clients=not is_young, seen=seen)
         if not is_young:
             return now
         return {node: self._with_client(node, life) for node, life in now.items()}
@@ -116,12 +137,13 @@ class Masters:
         before = self.before.get(node)
         return replace(life, client=before.client) if before and before.id == life.id else life
 
-    def may_have_lost(self, now: Collection[Life], *, resumed: bool) -> bool:
-        """Whether masters, as they are now, may have lost rows since the run began, though its markers are there.
+    def may_have_lost(self, now: Collection[Life] = (), *, resumed: bool) -> bool:
+        """Whether masters, as they are `now` or were at the last look, may have lost rows though the markers are there.
 
         Keys may have been evicted by one that was restarted, has taken over or lost count; before a `resumed` run
         continued, nobody was looking. And while another run had the lock too, it may have written.
         """
+        now = now or self._after.values()
         if self._context.shared or (resumed and any(life.policy for life in now)):
             return True
         return any(doubt(life, self._lives.get(life.id)) for life in now)

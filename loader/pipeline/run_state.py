@@ -32,7 +32,6 @@ from loader.state.tidy import Tidy
 from loader.state_keys import own_key
 
 MARKERS_LEAVE = 0.5  # seconds in which the markers of a run that failed are taken away
-MARKERS_EVERY = 5.0  # seconds between two checks of the markers
 REJECTS_TOLD = 100  # rejects of earlier runs that a resumed one lists
 
 
@@ -63,6 +62,7 @@ class RunState:
         self._slot = ScheduledSlot(context, options.slot, self._tidy)
         self._baselines = Baselines(target, job)
         self._begun: Checkpoint | None = None  # of a run that writes, as it began
+        self._built_on: Baseline | None = None  # by a run that writes only changes
         self._start: dict[str, Any] = {}  # the baseline's entry for this run
         self._full = 0.0  # when everything was last read
         self._began = time.time()  # by the target's clock, once the job is locked
@@ -197,8 +197,10 @@ class RunState:
             self.notes.append(
                 f"all rows are written: {doubt}; `loader prune` finds hashes whose rows were deleted meanwhile"
             )
-        elif not self.changes.digests.is_whole:
-            self.notes.append(LOST_DIGESTS.format(job=job.name))
+        else:
+            self._built_on = baseline
+            if not self.changes.digests.is_whole:
+                self.notes.append(LOST_DIGESTS.format(job=job.name))
 
     def finish(self, marks: Iterable[Mark]) -> None:
         """End a run that owes nothing, as long as these marks are there; one that writes nothing leaves nothing.
@@ -252,7 +254,8 @@ class RunState:
     def _keep_baseline(self, run: str) -> None:
         """Let the next run leave out the rows of this one, as all of them are in Redis.
 
-        But not if a master may have lost some: then the next run reads everything.
+        But not if a master may have lost some: then the next run reads everything. A run that changed nothing leaves
+        the baseline that it was built on, whose markers were left after the last write.
         """
         retry, changes, more = self._context.with_retry, self.changes, self._start
         if not (changes or more):
@@ -263,21 +266,22 @@ class RunState:
             return
         if changes:
             retry(changes.digests.close)
-            more = {"digests": changes.writer}
-        retry(lambda: self._baselines.save(run, self._facts.of(self.plan), now, self._full or self._began, more))
-        if self.masters.may_have_lost(self.masters.now().values(), resumed=self.resumed):
-            retry(self._baselines.void)
+            more = {"digests": changes.digests.base}
+        facts, before = self._facts.of(self.plan), self._built_on if changes and changes.digests.untouched else None
+        if not (before and self._baselines.covers(before, facts, now)):
+            retry(lambda: self._baselines.save(run, facts, now, self._full or self._began, more))
 
     def _check_marks(self, marks: Iterable[Mark]) -> None:
         """Raise `StartOver` if any write was lost since everything was counted; nothing is built on this run then.
 
         The markers of a baseline, which are new, do not vouch for masters that were emptied before.
         """
+        retry = self._context.with_retry
         try:
-            lost = lacking(self.masters.find_markers(), marks)
+            if lacking(self.masters.look_back(), marks):
+                raise StartOver(LOST)  # noqa: TRY301
         except StartOver:
-            self._context.with_retry(self._baselines.void)
+            retry(self._baselines.void)
             raise
-        if lost:
-            self._context.with_retry(self._baselines.void)
-            raise StartOver(LOST)
+        if self.masters.may_have_lost(resumed=self.resumed):
+            retry(self._baselines.void)

@@ -7,9 +7,8 @@ Nothing of a run outlives it: see `connections`, and `fences` for commands that 
 """
 
 import socket
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
@@ -20,12 +19,12 @@ from loader.model import Node
 from loader.net.limit import allowed
 from loader.redis.connections import exchange, sense
 from loader.redis.connector import Connector
-from loader.redis.driver import Connection, exceptions
 from loader.redis.errors import DATA, LOST, REDIRECT, code_of, error_text, failure_of, refusal_in_script
 from loader.redis.fences import Fences
 from loader.redis.foresight import MISSING, Foresight, words_of
 from loader.redis.key_reader import KeyReader, Question, Words
 from loader.redis.replies import info_of
+from loader.redis.singles import DRIVER, Singles
 from loader.redis.spares import Spares, live_ones
 from loader.redis.standalone import check_standalone
 from loader.redis.topology import Topology
@@ -35,7 +34,6 @@ from loader.wire.slots import SlotMap, slot_of
 
 HOPS = 16  # redirections of one command before the cluster counts as undecided
 KNOWN = 1000  # milliseconds that a replica has to acknowledge a single command that it must not miss
-DRIVER = (exceptions.RedisError, OSError, MemoryError)  # what redis-py raises, see `failure_of`
 
 
 class RedisClient(KeyReader):
@@ -62,19 +60,16 @@ class RedisClient(KeyReader):
         self.fences = Fences()
         self.foreseen = Foresight()
         self.limit = ValueLimit(self.look)
-        self._clients: dict[Node, Connection] = {}
-        self._locks: dict[Node, threading.RLock] = {}  # workers share the single-command connections
-        self._lock = threading.Lock()
         seed = Node(settings.unix_socket, 0) if settings.unix_socket else Node(settings.host, settings.port)
         self.topology = Topology((seed, *(Node(host, port) for host, port in settings.url.others)), self._look)
         other = beside or after
         self._connector: Connector = Connector(settings, self.topology, other._connector if other else None, name)  # noqa: SLF001
         self.name: str = self._connector.name  # the beginning of those of all connections, see CLIENT LIST
         self.spares: Spares = after.spares if after else Spares()
+        self._singles: Singles = Singles(self, live_ones(after._singles.opened) if after else {})  # noqa: SLF001
         if after:
             self.cluster: bool = after.cluster
             self.topology.follow(after.topology)
-            self._clients = live_ones(after._clients)  # noqa: SLF001
         else:
             given = settings.cluster
             self.cluster = given if isinstance(given, bool) else _is_cluster(self.topology)
@@ -95,9 +90,7 @@ class RedisClient(KeyReader):
 
     def close(self) -> None:
         """Close the connections to all nodes."""
-        for connection in list(self._clients.values()):
-            connection.disconnect()
-        self._clients.clear()
+        self._singles.close()
         self.spares.close()
 
     def mark_stale(self) -> None:
@@ -124,13 +117,13 @@ class RedisClient(KeyReader):
         """Ask many questions about keys of one slot at once; `ask` gives the replies until something changes a key."""
         self.foreseen.learn(questions, self._ask(questions[0][0], [words_of(questions)])[1])
 
-    def ask_known(self, key: bytes, *words: str | bytes | int) -> tuple[Any, bool]:
+    def ask_known(self, key: bytes, *words: str | bytes | int, waits: bool = True) -> tuple[Any, bool]:
         """The reply to a command about a key, and whether a replica, if there is one, knows its effect.
 
-        It is for the lock, and therefore does not check the `guard`.
+        Without `waits` that is not found out. It is for the lock, and therefore does not check the `guard`.
         """
-        node, reply, replicas = self._ask(key, [words], known=True, guarded=False)
-        return reply, replicas > 0 or node not in self.topology.replicated
+        node, reply, replicas = self._ask(key, [words], known=waits, guarded=False)
+        return reply, waits and (replicas > 0 or node not in self.topology.replicated)
 
     def keep(self, key: bytes, *commands: Words) -> Any:
         """Carry out commands about a key, for good: a failover does not undo them; the reply to the last one.
@@ -141,6 +134,36 @@ class RedisClient(KeyReader):
         if node in self.topology.replicated and not replicas:
             raise self.unknown(commands[-1][0])
         return reply
+
+    def keep_each(self, questions: Sequence[Question]) -> list[Any]:
+        """Carry out commands about several keys, at all nodes at once, for good as `keep` does; the replies."""
+        return self.ask_each(questions, known=True)
+
+    def ask_each(self, questions: Sequence[Question], *, known: bool = False) -> list[Any]:
+        """The replies to commands about several keys, which all nodes get at once."""
+        self.refresh()
+        for key, words in questions:
+            self.foreseen.note(key, [words])
+        groups = self.slots.by_node(enumerate(questions), lambda each: each[1][0])
+        waited = self.topology.replicated if known else frozenset()
+        waits: dict[Node, list[Words]] = {node: [("WAIT", 1, KNOWN)] for node in waited.intersection(groups)}
+        asked = {node: [words for _, (_, words) in group] + waits.get(node, []) for node, group in groups.items()}
+        try:
+            replies = self.commands_at(asked)
+        except TargetError:
+            self.mark_stale()
+            raise
+        found: dict[int, Any] = {}
+        for node, group in groups.items():
+            for (number, (key, words)), reply in zip(group, replies[node], strict=False):
+                again = isinstance(reply, Exception)  # a redirection, for example
+                found[number] = self._ask_again(key, words, known=known) if again else reply
+            if node in waits and not _is_known(replies[node][-1]):
+                raise self.unknown(group[-1][1][1][0])
+        return [found[number] for number in range(len(questions))]
+
+    def _ask_again(self, key: bytes, words: Words, *, known: bool) -> Any:
+        return self.keep(key, words) if known else self.ask(key, *words)[1]
 
     def unknown(self, what: object) -> TargetError:
         """The error if no replica has acknowledged something in time: it is gone, or will be found to be."""
@@ -186,28 +209,15 @@ class RedisClient(KeyReader):
     def commands(
         self, node: Node, commands: Iterable[Iterable[str | bytes | int]], *, guarded: bool = True
     ) -> list[Any]:
-        """Replies to pipelined commands at one node; an error reply is an exception in the list.
-
-        A connection that fails is fenced: a command that arrives late must not undo a newer one.
-        """
+        """Replies to pipelined commands at one node; an error reply is an exception in the list."""
         if guarded:
             self.guard()
-        words = [tuple(command) for command in commands]
-        with self._turn(node):
-            if self.fences.is_due(node):
-                self._drop(node)  # a new connection first stops commands of a failed one
-            connection = self._clients.get(node)
-            if connection is None:
-                connection = self._clients[node] = self.connect(node)
-            began = time.monotonic()
-            try:
-                return exchange(connection, words, allowed(self.patience) + _waits(words))
-            except DRIVER as error:
-                self._drop(node, fenced=True)
-                raise self.error(error, node, began) from error
-            except BaseException:  # a signal: the replies that are still to come must not answer another command
-                self._drop(node, fenced=True)
-                raise
+        return self._singles.ask(node, [tuple(command) for command in commands])
+
+    def commands_at(self, commands: Mapping[Node, Sequence[Words]]) -> dict[Node, list[Any]]:
+        """The same at several nodes at once."""
+        self.guard()
+        return self._singles.ask_each(commands)
 
     def open(self, node: Node) -> tuple[Any, socket.socket, str]:
         """A connection for a writer alone, its socket, and its name."""
@@ -232,7 +242,7 @@ class RedisClient(KeyReader):
         try:
             with sense():
                 connection.connect()
-            with self._turn(node):
+            with self._singles.turn(node):
                 if self.fences.is_due(node):
                     self.fences.close_at(node, connection, patience)
             self.admit()
@@ -254,29 +264,6 @@ class RedisClient(KeyReader):
         failure.waited = 0.0 if since is None else time.monotonic() - since
         return failure
 
-    def _lock_of(self, node: Node) -> threading.RLock:
-        """One lock per node, so that waiting for a silent one does not block the others."""
-        with self._lock:
-            return self._locks.setdefault(node, threading.RLock())
-
-    @contextmanager
-    def _turn(self, node: Node) -> Iterator[None]:
-        """Use a node's connection exclusively; a transient error if another thread keeps it for too long."""
-        lock, patience, began = self._lock_of(node), allowed(self.patience), time.monotonic()
-        if not lock.acquire(timeout=patience):
-            raise self.error(TimeoutError(f"no reply to what was asked before for {patience:.0f} s"), node, began)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _drop(self, node: Node, *, fenced: bool = False) -> None:
-        connection = self._clients.pop(node, None)
-        if connection is not None:
-            if fenced:
-                self.fences.add(node, str(connection.client_name))
-            connection.disconnect()
-
     def _look(self, node: Node, commands: Sequence[Sequence[str]], patience: float | None) -> list[Any]:
         """Replies to commands at one node, over a separate connection that waits less long than others."""
         began = time.monotonic()
@@ -286,6 +273,11 @@ class RedisClient(KeyReader):
             if isinstance(reply, Exception):
                 raise self.error(reply, node)
         return replies
+
+
+def _is_known(reply: Any) -> bool:
+    """Whether WAIT has heard of a replica."""
+    return isinstance(reply, int) and reply > 0
 
 
 def _allow() -> None:
@@ -318,8 +310,3 @@ def _read_alone(target: RedisClient, *, again: bool) -> SlotMap:
     connected = int(info.get("connected_slaves", 0))
     topology.count_replicas({node: connected} if connected else {})
     return SlotMap.single(node)
-
-
-def _waits(commands: Iterable[Words]) -> float:
-    """Seconds that commands are told to wait by themselves."""
-    return sum(int(words[2]) / 1000 for words in commands if words[0] in {"WAIT", b"WAIT"})

@@ -4,7 +4,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from loader.errors import LoaderError
 from loader.net.probe import shake_hands
 from loader.redis.driver import Connection, SSLConnection, UnixDomainSocketConnection, exceptions
+from loader.redis.key_reader import Words
 from loader.redis.replies import is_plausible
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing, or dying, drops unsent bytes and resets the connection
@@ -119,11 +120,21 @@ def exchange(connection: Any, commands: Iterable[Iterable[str | bytes | int]], p
     A reply that Redis never gives to such a command is an `InvalidResponse`.
     """
     asked = [tuple(words) for words in commands]
-    packed = [b"".join(connection.pack_command(*words)) for words in asked]
+    send(connection, asked, patience)
+    return receive(connection, asked)
+
+
+def send(connection: Any, commands: Sequence[Words], patience: float) -> None:
+    """Send pipelined commands; from now on their replies have this many seconds."""
+    packed = [part for words in commands for part in connection.pack_command(*words)]
     connection.time.begin(patience)
     connection.send_packed_command([b"".join(packed)], check_health=False)
+
+
+def receive(connection: Any, commands: Sequence[Words]) -> list[Any]:
+    """The replies to commands that were sent."""
     replies = []
-    for words in asked:
+    for words in commands:
         with sense():
             reply = _response(connection)
         name = " ".join(_word(word) for word in words[: 1 + (_word(words[0]) in GROUPS)])

@@ -1,6 +1,7 @@
 """The masters of a target, asked one by one: their slots, keys, evictions and free memory."""
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -10,8 +11,11 @@ from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
+from loader.redis.prefetch import Prefetched
 from loader.redis.replies import info_of
 from loader.wire.slots import SLOTS
+
+INFO = ("INFO",)  # what a master says of itself, see `Life`
 
 
 class ClusterState(StrEnum):
@@ -65,34 +69,44 @@ class Life:
         return self.connections < before.connections or self.connections <= self.client - before.client
 
 
-def lives(target: RedisClient, *, newest: bool = True, clients: bool = True) -> dict[Node, Life]:
+def lives(
+    target: RedisClient, *, newest: bool = True, clients: bool = True, seen: Prefetched | None = None
+) -> dict[Node, Life]:
     """The lives of all masters; faster without the `newest` ids, which need new connections, or without `clients`.
 
-    Raises a transient `TargetError` if one has become a replica.
+    The masters may have been `seen` already, with `INFO`. Raises a transient `TargetError` if one has become a replica.
     """
-    found = {}
-    for node in target.slots.nodes:
-        words = [("CLIENT", "ID")] * clients + [("INFO",)]
-        *ids, text = target.look(node, words) if newest else target.commands(node, words)
-        client = ids[0] if ids else 0
-        if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
-            raise target.error(client, node)
-        if isinstance(text, Exception):
-            raise target.error(text, node)
-        info = info_of(text)
-        if info.get("role") == "slave":
-            target.mark_stale()
-            raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
-        target.topology.note_replicas(node, int(info.get("connected_slaves", 0)))
-        policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
-        found[node] = Life(
-            f"{info.get('run_id', '')} {info.get('master_replid', '')}",
-            int(info.get("evicted_keys", 0)),
-            "" if policy == "noeviction" else policy,
-            int(info.get("total_connections_received", 0)),
-            client if isinstance(client, int) else 0,  # before Redis 5 there are no ids
-        )
-    return found
+    words = [("CLIENT", "ID")] * clients + [INFO]
+    if seen:
+        told = seen.told
+    elif newest:
+        told = {node: target.look(node, words) for node in target.slots.nodes}
+    else:
+        told = target.commands_at(dict.fromkeys(target.slots.nodes, words))
+    return {node: _life(target, node, replies) for node, replies in told.items()}
+
+
+def _life(target: RedisClient, node: Node, replies: Sequence[Any]) -> Life:
+    """The life of a master, from its replies to CLIENT ID, if it was asked, and INFO."""
+    *ids, text = replies
+    client = ids[0] if ids else 0
+    if isinstance(client, Exception) and not error_text(client).startswith(UNKNOWN):
+        raise target.error(client, node)
+    if isinstance(text, Exception):
+        raise target.error(text, node)
+    info = info_of(text)
+    if info.get("role") == "slave":
+        target.mark_stale()
+        raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
+    target.topology.note_replicas(node, int(info.get("connected_slaves", 0)))
+    policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
+    return Life(
+        f"{info.get('run_id', '')} {info.get('master_replid', '')}",
+        int(info.get("evicted_keys", 0)),
+        "" if policy == "noeviction" else policy,
+        int(info.get("total_connections_received", 0)),
+        client if isinstance(client, int) else 0,  # before Redis 5 there are no ids
+    )
 
 
 def expiring(target: RedisClient) -> int:

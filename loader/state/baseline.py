@@ -78,15 +78,28 @@ class Baselines:
         seen = Markers(self._target, self._marker, baseline.run, baseline.markers, passing=False).read()
         if lost := [key for key, there in seen.items() if there is None]:
             return f"the target was emptied, wholly or in part: markers are gone ({', '.join(lost)})"
-        slots = self._target.slots
-        vouched = {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
-        if strange := (set(slots.nodes) | masters.keys()) - vouched:
+        if strange := (set(self._target.slots.nodes) | masters.keys()) - self._vouched(baseline):
             return f"there are new masters: {', '.join(sorted(map(str, strange)))}"
         before = {life.id: life for life in baseline.lives}
         doubts = (
             (node, doubt(life, before.get(life.id) or before.get(life.process))) for node, life in masters.items()
         )
         return next((f"redis {node} {why}" for node, why in doubts if why), "")
+
+    def covers(self, baseline: Baseline, facts: Mapping[str, str], masters: Iterable[Life]) -> bool:
+        """Whether one that a run was built on says all that it would say of a run with these facts, on these masters.
+
+        One of an earlier version does not.
+        """
+        if isinstance(baseline.facts, EarlierFacts) or baseline.facts != facts:
+            return False
+        same_lives = {life.id for life in baseline.lives} == {life.id for life in masters}
+        return same_lives and self._vouched(baseline) == set(self._target.slots.nodes)
+
+    def _vouched(self, baseline: Baseline) -> set[Node]:
+        """The masters that have its markers."""
+        slots = self._target.slots
+        return {slots.node_of(slot_of(key.encode())) for key in baseline.markers}
 
     def save(
         self, run: str, facts: Mapping[str, str], masters: Iterable[Life], full: float, more: Mapping[str, Any]

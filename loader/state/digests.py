@@ -9,6 +9,7 @@ contain anything, and is written whole.
 import hashlib
 import json
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,7 +20,8 @@ from loader.errors import StartOver, StateError
 from loader.model import Chunk, KeyValues
 from loader.records import dataclass
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import Words
+from loader.redis.key_reader import KeyReader, Words
+from loader.redis.prefetch import Prefetched
 from loader.state.stored_json import built, parsed
 from loader.state_keys import foreign, own_key, spread_key
 from loader.wire.encoder import split_keys
@@ -100,8 +102,9 @@ class ChunkEntry:
 class Digests:
     """The digests of one job in its target, while `writer` runs.
 
-    Unless the stored ones are `trusted`, only chunks that the writer itself has written count as known. Raises
-    `StartOver` if another run writes meanwhile.
+    Unless the stored ones are `trusted`, only chunks that the writer itself has written count as known. The writer
+    enters itself before it changes anything: until then the digests are those of the run before, and if they are
+    `untouched` at the end, they stay as that run has left them. Raises `StartOver` if another run writes meanwhile.
     """
 
     def __init__(self, target: RedisClient, job: str, writer: str) -> None:
@@ -109,6 +112,9 @@ class Digests:
         self._job = job
         self._key = own_key(job, "digests")
         self._writer = writer
+        self._plan = b""
+        self._former: bytes | None = None  # the writer before, until this one enters itself
+        self._entering = threading.Lock()
         self.trusted = False
         self.is_whole = True  # nothing that the last run left is missing
         self.unread: set[bytes] = set()  # invalid blobs: the keys that their chunks had are unknown
@@ -126,7 +132,7 @@ class Digests:
         may have noted the same facts in the words `before`; of another plan all are forgotten, and so are those whose
         bounds do not fit.
         """
-        plan = _digest_of(facts)
+        plan = self._plan = _digest_of(facts)
         flat = self._ask("HGETALL")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         strange = [name for name in fields if not _is_number(name) and name.decode(errors="replace") not in KNOWN]
@@ -140,12 +146,25 @@ class Digests:
         size = b"%d" % len(fields)
         self.is_whole = len(chain) == len(numbers) and not strange and fields.get(SIZE.encode(), size) == size
         self.trusted = bool(chain) and base is not None and fields.get(BASE.encode()) == base.encode()
+        if self.trusted and self.is_whole and _is_complete(fields, plan):
+            self._former = fields[WRITER.encode()]
+            return chain
         if fields.get(WRITER.encode()) != fields.get(BASE.encode()):
             chain = self._without(chain, fields.get(WRITER.encode(), b"").decode(errors="replace"))
         kept = {entry.number for entry in chain}
         self.forget(number for number in numbers if number not in kept)
-        self._ask_all(("HMSET", WRITER, self._writer, PLAN, plan), ("HDEL", SIZE))
+        self._enter()
         return chain
+
+    @property
+    def untouched(self) -> bool:
+        """Whether they are as the run before has left them."""
+        return self._former is not None
+
+    @property
+    def base(self) -> str:
+        """The writer that a baseline has to name for the next run to build on them."""
+        return self._writer if self._former is None else self._former.decode()
 
     def check(self) -> None:
         """Raise a `StateError` if the index is of another type."""
@@ -162,26 +181,33 @@ class Digests:
     def close(self) -> None:
         """All chunks are written: the next run may build on them, if a baseline with this writer allows it."""
         self._check_writer()
+        if self.untouched:
+            return
         self._ask("HSET", SIZE, self._ask_all(("HMSET", BASE, self._writer, SIZE, ""), ("HLEN",)))
 
     def read(self, number: int) -> tuple[ChunkEntry | None, Rows, bool]:
         """The current entry of a chunk, its previous rows, and whether its hashes are known to match them."""
-        self._check_writer()
-        entry = self.entry(number)
+        former, index, blob_key = self._former, self._key.encode(), self._blob_key(number)
+        writer = (index, ("HGET", self._key, WRITER))
+        seen = Prefetched(self._target, [writer, (index, ("HGET", self._key, number)), (blob_key, ("GET", blob_key))])
+        self._check(seen.ask(index, *writer[1])[1], former)
+        entry = self._entry(number, seen)
         if entry is None:
             return None, Rows(), False
-        blob, rows = self._rows(number)
+        blob, rows = self._rows(number, seen)
         known = rows is not None and entry.sum == zlib.crc32(blob or b"") and self._is_trusted(entry)
         return entry, rows or Rows(), known
 
     def mark_dirty(self, entry: ChunkEntry) -> None:
         """Mark a chunk as dirty, before any of it is written; on a replica too."""
+        self._begin()
         if entry.sum is None:
             return
         self.put(replace(entry, sum=None))
 
     def write(self, entry: ChunkEntry, rows: Rows, by: str | None = None) -> ChunkEntry:
         """Write the blob of a chunk; return the entry that makes it known."""
+        self._begin()
         blob = pack(rows)
         key = self._blob_key(entry.number)
         self._target.ask(key, "SET", key, blob)
@@ -189,6 +215,7 @@ class Digests:
 
     def put(self, *entries: ChunkEntry) -> None:
         """Store entries of chunks in the index, in one command that a failover does not undo."""
+        self._begin()
         words: list[str | int] = []
         for entry in entries:
             words += entry.number, _text(entry)
@@ -196,7 +223,7 @@ class Digests:
 
     def fold(self, first: ChunkEntry, second: ChunkEntry) -> ChunkEntry | None:
         """Join two neighbouring chunks; None if one of them is dirty."""
-        (blob, one), (other_blob, other) = (self._rows(entry.number) for entry in (first, second))
+        (blob, one), (other_blob, other) = (self._rows(entry.number, self._target) for entry in (first, second))
         sums = [zlib.crc32(each or b"") for each in (blob, other_blob)]
         if one is None or other is None or sums != [first.sum, second.sum]:
             return None
@@ -207,16 +234,16 @@ class Digests:
 
     def rows_of(self, number: int) -> Rows:
         """The rows in the blob of a chunk, empty if there is no blob."""
-        return self._rows(number)[1] or Rows()
+        return self._rows(number, self._target)[1] or Rows()
 
     def entry(self, number: int) -> ChunkEntry | None:
         """The current entry of a chunk."""
-        text = self._ask("HGET", number)
-        return None if text is None else _entry(number, text)
+        return self._entry(number, self._target)
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Forget chunks: blobs and entries."""
         for number in numbers:
+            self._begin()
             self._ask("HDEL", number)
             key = self._blob_key(number)
             self._target.ask(key, "UNLINK", key)
@@ -242,17 +269,37 @@ class Digests:
         return self.trusted or entry.by == self._writer
 
     def _check_writer(self) -> None:
-        if self._ask("HGET", WRITER) != self._writer.encode():
+        former = self._former
+        self._check(self._ask("HGET", WRITER), former)
+
+    def _check(self, writer: bytes | None, former: bytes | None) -> None:
+        """Raise `StartOver` if the digests are another's; `former` is what it was when it was asked for."""
+        if writer is None or writer not in {self._writer.encode(), former}:
             raise StartOver(f"the digests of job {self._job!r} were written by another run, or are gone")
+
+    def _begin(self) -> None:
+        """Enter the writer, before its first change."""
+        with self._entering:
+            if self.untouched:
+                self._check_writer()
+                self._enter()
+                self._former = None
+
+    def _enter(self) -> None:
+        self._ask_all(("HMSET", WRITER, self._writer, PLAN, self._plan), ("HDEL", SIZE))
 
     def _blob_key(self, number: int) -> bytes:
         return f"{spread_key('digest', self._job)}:{number}".encode()
 
-    def _rows(self, number: int) -> tuple[bytes | None, Rows | None]:
+    def _entry(self, number: int, replies: KeyReader) -> ChunkEntry | None:
+        text = replies.ask(self._key.encode(), "HGET", self._key, number)[1]
+        return None if text is None else _entry(number, text)
+
+    def _rows(self, number: int, replies: KeyReader) -> tuple[bytes | None, Rows | None]:
         """The blob of a chunk, and its rows; None if missing or invalid."""
         key = self._blob_key(number)
         try:
-            blob: bytes | None = self._target.ask(key, "GET", key)[1]
+            blob: bytes | None = replies.ask(key, "GET", key)[1]
         except StateError:
             blob = b""
         rows = unpack(blob)
@@ -276,6 +323,12 @@ def _text(entry: ChunkEntry) -> str:
 
 def _digest_of(facts: Mapping[str, str]) -> bytes:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest().encode()
+
+
+def _is_complete(fields: Mapping[bytes, bytes], plan: bytes) -> bool:
+    """Whether the last run of this very plan has closed the index, and no run has entered itself since."""
+    writer, size = fields.get(WRITER.encode()), fields.get(SIZE.encode())
+    return writer == fields.get(BASE.encode()) and size is not None and fields.get(PLAN.encode()) == plan
 
 
 def _is_number(name: bytes) -> bool:

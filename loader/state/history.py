@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from functools import lru_cache
 from getpass import getuser
 from typing import Any
@@ -22,10 +21,9 @@ from loader.outcome import Outcome, Status
 from loader.process import start_thread
 from loader.records import dataclass
 from loader.redis.client import RedisClient
-from loader.redis.key_reader import KeyReader, Question
+from loader.redis.key_reader import KeyReader
 from loader.state.baseline import read_baseline
 from loader.state.claim import fingerprint
-from loader.state.rejects import Rejects
 from loader.state.stored_json import LATEST, recalled, text_of
 from loader.state_keys import foreign, own_key
 
@@ -33,13 +31,24 @@ VERSION = 1
 KEPT = 200  # runs of a job
 COUNTS = ("read", "written", "unchanged", "deleted", "rejected")
 ERROR_KEPT = 500  # characters of an error
-# KEYS: the runs, the last good one. ARGV: the entry, 1 if it is a good one, the index of the last entry to keep.
+# KEYS: the runs, the last good one, the rejects. ARGV: the entry, 1 if it is a good one, the index of the last entry to
+# keep, the seconds that the run took if its times are to be filled in. Returns how many rejects are listed, -1 if that
+# is unknown.
 ADD = """
-if ARGV[2] == '1' then redis.call('SET', KEYS[2], ARGV[1]) end
-local count = redis.pcall('LPUSH', KEYS[1], ARGV[1])
+if redis.replicate_commands then redis.replicate_commands() end
+local text = ARGV[1]
+if ARGV[4] ~= '' then
+  local time = redis.call('TIME')
+  local now = time[1] + time[2] / 1000000
+  local times = string.format('"began": %.3f, "ended": %.3f', now - ARGV[4], now)
+  text = string.gsub(text, '"began": @, "ended": @', times, 1)
+end
+if ARGV[2] == '1' then redis.call('SET', KEYS[2], text) end
+local count = redis.pcall('LPUSH', KEYS[1], text)
 if type(count) == 'table' then return count end
 redis.call('LTRIM', KEYS[1], 0, ARGV[3])
-return count
+local listed = redis.pcall('HLEN', KEYS[3])
+return type(listed) == 'number' and listed or -1
 """
 AWAY_TIME = 1  # seconds that a target has to take a run's entry if it, or MySQL, was not reached by the run
 
@@ -137,13 +146,21 @@ class History:
         self._target = target
         self._runs = own_key(job, "runs")
         self._success = own_key(job, "success")
+        self._rejects = own_key(job, "rejects")
         self.odd: StateError | None = None  # why entries were left out of the last answer
 
-    def add(self, entry: RunRecord) -> None:
-        """Put a run before the others, and drop the oldest."""
+    def add(self, entry: RunRecord, took: float | None = None) -> int | None:
+        """Put a run before the others, and drop the oldest; return how many rejects are listed, None if unknown.
+
+        If it says how many seconds it `took`, it ends now, by the target's clock.
+        """
         text = text_of(entry, VERSION)
-        keys = 2, self._runs, self._success
-        self._target.ask(self._runs.encode(), "EVAL", ADD, *keys, text, int(entry.is_success), KEPT - 1)
+        if took is not None:
+            text = text.replace(_times(entry.began, entry.ended), _times("@", "@"), 1)
+        keys = 3, self._runs, self._success, self._rejects
+        words = text, int(entry.is_success), KEPT - 1, "" if took is None else f"{took:.6f}"
+        listed = int(self._target.ask(self._runs.encode(), "EVAL", ADD, *keys, *words)[1])
+        return None if listed < 0 else listed
 
     def last(self, most: int = 1) -> list[RunRecord]:
         """The newest runs, newest first; those that this program did not write are left out, see `odd`."""
@@ -172,6 +189,11 @@ class History:
 
     def _ask(self, key: str, command: str, *words: str | int) -> Any:
         return self._target.ask(key.encode(), command, key, *words)[1]
+
+
+def _times(began: object, ended: object) -> str:
+    """The times of an entry, as it is stored."""
+    return f'"began": {began}, "ended": {ended}'
 
 
 @lru_cache(1024)  # callers that read many jobs each second get the same entries
@@ -208,13 +230,10 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Re
     def write() -> None:
         try:
             with reach(settings.target.within(patience)) as target:
-                foresee(target, job)
-                ended = History(target, job.name).now()
-                timed = replace(entry, began=round(ended - took, 3), ended=round(ended, 3))
                 with suppress(StateError):  # which readers are told
-                    run.listed = Rejects(target, job.name).count()
                     run.watermark = watermark(target, job)
-                History(target, job.name).add(timed)
+                listed = History(target, job.name).add(entry, took)
+                run.listed = run.listed if listed is None else listed
         except Exception as error:  # noqa: BLE001  # reported by the run's caller
             failures.append(error)
 
@@ -232,14 +251,6 @@ def keep(settings: Config, job: JobConfig, run: Run, *, partial: bool, reach: Re
     if failures and not isinstance(failures[0], LoaderError | OSError):
         raise failures[0]
     return str(failures[0]) if failures and run.outcome.is_success else ""  # a failed run has reported it itself
-
-
-def foresee(target: RedisClient, job: JobConfig) -> None:
-    """Ask at once for what an entry of the history needs."""
-    runs, names = own_key(job.name, "runs"), {"rejects": "HLEN"} | ({"baseline": "GET"} if job.incremental else {})
-    keys = {own_key(job.name, name): command for name, command in names.items()}
-    asked: list[Question] = [(key.encode(), (command, key)) for key, command in keys.items()]
-    target.foresee([(runs.encode(), ("TIME",)), *asked])
 
 
 def watermark(target: KeyReader, job: JobConfig) -> float | None:

@@ -25,6 +25,7 @@ from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
 from loader.state.holders import holder_of, strange
+from loader.state.lock_scripts import DROP, TAKE
 from loader.state_keys import of_another_type, own_key
 
 TTL = 30.0  # seconds: longer than a failover with the usual timeouts, short enough to wait for
@@ -33,88 +34,6 @@ RENEW = 5.0  # seconds between two renewals: several may fail before the lock ex
 YIELD = 20.0  # seconds that a holder who yields has to release the lock
 ASK_EVERY = 0.2  # seconds between two attempts to take a lock that is about to be released
 WANTED = 2000  # milliseconds for which a lock counts as wanted after each of them
-
-# KEYS: the lock, the fence. ARGV: part, token, milliseconds, holder, name, tokens of holders known to be dead. Returns
-# "held", its part, the holder in the way, and the milliseconds that it still has; or "renewed"; or "taken", and the
-# token and name of each run to shut out; or "foreign", and the key and entry that no loader has written. A single
-# holder renews it without writing, which a full Redis allows; the key's own expiry is then the lock's.
-TAKE = """
-if redis.replicate_commands then redis.replicate_commands() end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 1, 2 do
-  local kind = redis.call('TYPE', KEYS[i])['ok']
-  if kind ~= 'hash' and kind ~= 'none' then return {'foreign', KEYS[i]} end
-end
-local function entry(text)
-  local good, value = pcall(cjson.decode, text)
-  if not good or type(value) ~= 'table' or type(value['token']) ~= 'string' then return nil end
-  local ends = value['until']
-  if type(ends) ~= 'number' or not (ends >= 0 and ends < 9007199254740992) then return nil end
-  return value
-end
-local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
-local held = redis.call('HGETALL', KEYS[1])
-local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
-local dead, live, outcome = {}, {[ARGV[2]] = true}, {'taken'}
-for i = 6, #ARGV do dead[ARGV[i]] = true end
-for i = 1, #held, 2 do
-  local other = entry(held[i + 1])
-  if not other or not string.match(held[i], '^%d+/%d+$') then return {'foreign', KEYS[1], held[i]} end
-  local left = math.max(other['until'] - now, alone)
-  if other['token'] == ARGV[2] and held[i] == ARGV[1] then
-    outcome = {'renewed'}
-    if #held == 2 then
-      if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[5] then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
-      redis.call('PEXPIRE', KEYS[1], ARGV[3])
-      return outcome
-    end
-  elseif left <= 0 or dead[other['token']] then
-    redis.call('HDEL', KEYS[1], held[i])
-  elseif other['token'] ~= ARGV[2] then
-    local theirs, of = string.match(held[i], '(%d+)/(%d+)')
-    if of ~= shards or theirs == shard then return {'held', held[i], held[i + 1], left} end
-    live[other['token']] = true
-    if alone > 0 then
-      other['until'] = now + left
-      redis.call('HSET', KEYS[1], held[i], cjson.encode(other))
-    end
-  end
-end
-if outcome[1] == 'taken' then
-  local before = redis.call('HGET', KEYS[2], ARGV[2])
-  if before and before ~= ARGV[5] then
-    outcome[#outcome + 1] = ARGV[2] .. ':before'
-    outcome[#outcome + 1] = before
-  end
-  local listed = redis.call('HGETALL', KEYS[2])
-  for i = 1, #listed, 2 do
-    if not string.match(listed[i + 1], '^loader%-%x+$') then return {'foreign', KEYS[2], listed[i]} end
-    if not live[listed[i]] then
-      outcome[#outcome + 1] = listed[i]
-      outcome[#outcome + 1] = listed[i + 1]
-    end
-  end
-end
-local own = cjson.decode(ARGV[4])
-own['until'] = now + ARGV[3]
-redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(own))
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[5])
-return outcome
-"""
-# KEYS: the lock, the fence. ARGV: part, token, tokens to remove from the fence. Foreign content stays.
-DROP = """
-if redis.call('TYPE', KEYS[1])['ok'] == 'hash' then
-  local good, own = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]))
-  if good and type(own) == 'table' and own['token'] == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end
-end
-if redis.call('TYPE', KEYS[2])['ok'] == 'hash' then
-  for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
-end
-return 0
-"""
-
 
 _under_way: set[str] = set()  # tokens of the locks of this process
 
@@ -273,25 +192,39 @@ class Lock:
         """Allow no more writes, from any thread of the run."""
         self._lost = self._lost or LoaderError(f"the run of job {self._job!r} is over")
 
+    def release(self, target: RedisClient) -> bool:
+        """Release the lock if nothing of this run can still be executed, and no other has had it; else see `drop`."""
+        if self.shared or not (self.leave() and self._is_settled(target) and self._remove(target, self._token)):
+            return False
+        self.end()
+        return True
+
     def drop(self, target: RedisClient) -> bool:
         """Release the lock; the fence stays, and false is returned, if commands of this run may still be executed."""
         if not self.leave():  # the renewal would undo this: the lock expires by itself
             return False
-        off: list[str | bytes] = [*self._closed(target)]
-        is_settled = target.fences.is_settled(target.slots.nodes) and not self.lapsed()
-        if is_settled:
-            off.append(self._token)
+        is_settled = self._is_settled(target)
         self.end()
-        target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, self._part, self._token, *off)
+        self._remove(target, *[self._token] * is_settled)
         return is_settled
+
+    def _is_settled(self, target: RedisClient) -> bool:
+        return target.fences.is_settled(target.slots.nodes) and not self.lapsed()
+
+    def _remove(self, target: RedisClient, *off: str) -> bool:
+        """Release the lock, and take these and the runs that are shut out off the fence; whether it was held."""
+        words: list[str | bytes] = [self._part, self._token, *off, *self._closed(target)]
+        held = target.ask(self._key.encode(), "EVAL", DROP, 2, self._key, self._fence, *words)[1]
+        return bool(held == 1)
 
     def _ask(self, target: RedisClient, dead: Sequence[str] = ()) -> _Held | None:
         """Take or renew the lock; return the holder in the way."""
         started, clock = _now(), time.monotonic()
         name = self._target.name if self._target else target.name
         words: list[str | int] = [self._part, self._token, int(TTL * 1000), self._holder, name, *dead]
+        key, waits = self._key.encode(), not self._known or started > self._until
         try:
-            reply, known = target.ask_known(self._key.encode(), "EVAL", TAKE, 2, self._key, self._fence, *words)
+            reply, known = target.ask_known(key, "EVAL", TAKE, 2, self._key, self._fence, *words, waits=waits)
             outcome, *more = reply
             if outcome == b"foreign":
                 raise _foreign(*more)
@@ -304,19 +237,25 @@ class Lock:
         if outcome == b"taken" or started > self._until:
             self._grants += 1  # even if no replica knows of it yet: it was gone in any case
         if outcome == b"taken":
-            if self._grants > 1:
-                self.shared, self._sure = True, self._grants
-                self._doubted = self._doubted or self._renewed
-            pairs = zip(more[::2], more[1::2], strict=True)
-            self._strangers |= {token: each.decode() for token, each in pairs}
-            if self._target:
-                self._target.fences.shut_out(self._strangers.values())
-            self._known = False
+            self._note_taken(more)
+            if not waits:  # a replica knew of the lock that is gone, and none knows of this one
+                return self._ask(target, dead)
         self._known = self._known or known
         if not self._known:
             raise target.unknown(f"the lock of job {self._job!r}")
         self._until, self._renewed = started + TTL, clock
         return None
+
+    def _note_taken(self, others: Sequence[bytes]) -> None:
+        """Note that nobody had the lock before, and the runs to shut out: their tokens and names."""
+        if self._grants > 1:
+            self.shared, self._sure = True, self._grants
+            self._doubted = self._doubted or self._renewed
+        pairs = zip(others[::2], others[1::2], strict=True)
+        self._strangers |= {token: each.decode() for token, each in pairs}
+        if self._target:
+            self._target.fences.shut_out(self._strangers.values())
+        self._known = False
 
     def _shut_out(self, target: RedisClient) -> None:
         """Make the masters close the connections of runs that left without releasing their lock; some may do so later.

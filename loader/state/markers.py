@@ -17,6 +17,8 @@ from loader.errors import StartOver, StateError
 from loader.model import Mark, Node
 from loader.redis.client import RedisClient
 from loader.redis.errors import REDIRECT, error_text
+from loader.redis.key_reader import KeyReader, Question
+from loader.redis.prefetch import Prefetched
 from loader.wire.slots import SlotMap, slot_of
 
 GONE = "markers of this run are gone: a master was emptied, came back from an older snapshot, or evicted keys"
@@ -82,12 +84,12 @@ class Markers:
                 self._left.pop()
             slots = self._target.slots
             without = set(slots.nodes) - {slots.node_of(slot_of(key.encode())) for key in self._usable()}
-            for key in self._free(without, slots):
-                if not (self._passing and self._leave_new(key)):
-                    if self._passing and (other := self._name_in(key)):
-                        self._target.fences.shut_out([other])
-                    self._write(key)
-                self._keys.append(key)
+            keys = self._free(without, slots)
+            for key in self._not_left(keys) if self._passing else keys:
+                if self._passing and (other := self._name_in(key)):
+                    self._target.fences.shut_out([other])
+                self._write(key)
+            self._keys += keys
 
     def place(self, node: Node) -> str | None:
         """The key of a master's marker; None if it has none."""
@@ -141,9 +143,18 @@ class Markers:
                 raise self._target.error(reply, node)
         return int(count) >= replicas
 
-    def read(self) -> dict[str, dict[str, int] | None]:
-        """The content of each marker, by field; None for one that is gone, or is another run's."""
-        return {key: self._read(key) for key in self.keys}
+    @property
+    def questions(self) -> list[Question]:
+        """What `read` asks for."""
+        return [(key.encode(), ("HGETALL", key)) for key in self.keys]
+
+    def read(self, seen: KeyReader | None = None) -> dict[str, dict[str, int] | None]:
+        """The content of each marker, by field; None for one that is gone, or is another run's.
+
+        The `questions` may have been asked already, and `seen` has the replies.
+        """
+        replies = seen or Prefetched(self._target, self.questions)
+        return {key: self._content(self._fields(key, replies)) for key in self.keys}
 
     def next(self) -> int:
         """A number greater than all before."""
@@ -151,20 +162,19 @@ class Markers:
 
     def forget(self) -> None:
         """Delete the markers."""
-        for key in self.keys:
-            self._target.ask(key.encode(), "DEL", key)
+        self._target.ask_each([(key.encode(), ("DEL", key)) for key in self.keys])
 
-    def _leave_new(self, key: str) -> bool:
-        """Leave a marker where nothing is; false if something is there."""
-        reply = self._target.keep(key.encode(), ("EVAL", LEAVE, 1, key, self._target.name, self.run))
-        return bool(reply == 1)
+    def _not_left(self, keys: Sequence[str]) -> list[str]:
+        """Leave markers where nothing is; the keys where something is."""
+        words = self._target.name, self.run
+        replies = self._target.keep_each([(key.encode(), ("EVAL", LEAVE, 1, key, *words)) for key in keys])
+        return [key for key, reply in zip(keys, replies, strict=True) if reply != 1]
 
     def _write(self, key: str) -> None:
         told = [("HSET", key, NAME, self._target.name)] if self._passing else []
         self._target.keep(key.encode(), ("DEL", key), *told, ("HSET", key, RUN, self.run))
 
-    def _read(self, key: str) -> dict[str, int] | None:
-        fields = self._fields(key)
+    def _content(self, fields: dict[bytes, bytes]) -> dict[str, int] | None:
         if fields.pop(RUN.encode(), b"") != self.run.encode():
             return None
         numbers = {name: text for name, text in fields.items() if text.isdigit() and len(text) <= DIGITS}
@@ -172,16 +182,16 @@ class Markers:
 
     def _name_in(self, key: str) -> str:
         """The name of the connections of another run that has left a marker there."""
-        fields = self._fields(key)
+        fields = self._fields(key, self._target)
         name = fields.get(NAME.encode(), b"").decode(errors="replace")
         if fields and not (CALLED.fullmatch(name) and RUN.encode() in fields) and not self._earlier_run(key):
             self.strange.add(key)
         return name if CALLED.fullmatch(name) and name != self._target.name else ""
 
-    def _fields(self, key: str) -> dict[bytes, bytes]:
+    def _fields(self, key: str, replies: KeyReader) -> dict[bytes, bytes]:
         """The fields of a marker; empty if it is invalid."""
         try:
-            flat = self._target.ask(key.encode(), "HGETALL", key)[1]
+            flat = replies.ask(key.encode(), "HGETALL", key)[1]
         except StateError:
             if run := self._earlier_run(key):
                 return {RUN.encode(): run}

@@ -17,6 +17,7 @@ from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 from loader.pipeline.run_notes import LOST_DIGESTS
 from loader.pipeline.run_state import RunState
+from loader.redis import connections, singles
 from loader.redis.client import RedisClient
 from loader.redis.servers import Life, lives
 from loader.redis.writer import PipelineWriter
@@ -24,6 +25,7 @@ from loader.report.text import run_text
 from loader.state import digests
 from loader.state.baseline import Baselines, doubt
 from loader.state.digests import ChunkEntry, Digests, Rows, pack, unpack
+from loader.state.earlier import EarlierFacts
 from loader.state.lock import Lock
 from loader.state.markers import Markers
 from loader.wire import encoder
@@ -515,17 +517,17 @@ def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch)
 
 def test_what_a_failover_must_not_undo(world, monkeypatch):
     """A lock, markers, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
-    commands, asked = RedisClient.commands, []
+    receive, asked = connections.receive, []
 
-    def unheard(target, node, words, **how):
-        listed = [tuple(each) for each in words]
-        asked.extend(each[0] for each in listed)
-        replies = commands(target, node, listed, **how)
-        return [0 if each[0] == "WAIT" else reply for each, reply in zip(listed, replies, strict=True)]
+    def unheard(connection, commands):
+        asked.extend(each[0] for each in commands)
+        replies = receive(connection, commands)
+        return [0 if each[0] == "WAIT" else reply for each, reply in zip(commands, replies, strict=True)]
 
     settings = world.config(table="t").target
     with RedisClient(settings) as target:
-        monkeypatch.setattr(RedisClient, "commands", unheard)
+        for module in (connections, singles):
+            monkeypatch.setattr(module, "receive", unheard)
         for action in (
             lambda: Digests(target, "job", "w").mark_dirty(ChunkEntry(1, None, ("9",), 5, 77, "w")),
             lambda: Baselines(target, "job").void(under_way=True),
@@ -542,6 +544,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
     """It may have thrown keys away: it is looked at once more after that, and nothing vouches for what is there."""
     fill(world)
     outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 25")
     save, saved = Baselines.save, []
 
     def note(*args):
@@ -555,7 +558,7 @@ def test_a_master_whose_counters_are_reset_while_the_baseline_is_saved(world, mo
         patch.setattr(Baselines, "save", note)
         patch.setattr("loader.pipeline.masters.lives", late)
         run = world.sync(**JOB)
-    assert (run.exit_code, run.unchanged) == (3, 50)
+    assert (run.exit_code, run.unchanged) == (3, 49)
     assert "the counters were reset during the run" in run.error
     assert saved
     assert json.loads(world.redis.get("loader:{job}:baseline"))["void"]
@@ -570,6 +573,143 @@ def test_doubts_about_a_master():
     assert doubt(replace(now, evicted=4), before) == "has evicted keys"
     assert "counters reset" in doubt(replace(now, connections=2), before)
     assert "restarted" in doubt(now, None)
+
+
+def left(world):
+    """All that a run leaves for the next one to build on."""
+    read = {b"string": world.redis.get, b"hash": world.redis.hgetall}
+    return {key: read[world.redis.type(key)](key) for key in world.state()}
+
+
+def test_a_run_that_changes_nothing_leaves_everything_as_it_was(world):
+    """Baseline, markers and digests stay those of the last run that wrote, and vouch for what it wrote."""
+    fill(world)
+    outcome(world)
+    before = left(world)
+    assert {key.split(b":")[1] for key in before} >= {b"standing", b"digest"}
+    for _ in range(2):
+        assert outcome(world) == (0, 50, 0)
+        assert left(world) == before
+    world.sql("UPDATE t SET v = 'B' WHERE id = 25")
+    assert outcome(world) == (1, 49, 0)
+    after = left(world)
+    same = {key for key in before if after[key] == before[key]}
+    assert {key.rpartition(b":")[0] for key in same} == {b"loader:digest:job"}
+    assert outcome(world) == (0, 50, 0)
+    assert left(world) == after
+
+
+def test_a_master_that_is_emptied_after_a_run_that_changed_nothing(world):
+    """The markers that such a run was built on are gone with the hashes."""
+    fill(world)
+    outcome(world)
+    for node in world.redis.get_primaries():
+        assert outcome(world) == (0, 50, 0)
+        world.redis.flushall(target_nodes=node)
+        assert outcome(world) == (50, 0, 0)
+
+
+def test_a_master_that_is_emptied_within_a_run_that_changes_nothing(world, monkeypatch):
+    """The run's own markers tell of it, and it begins again."""
+    fill(world)
+    outcome(world)
+    keep, ear = RunState._keep_baseline, Ear()
+
+    def keep_late(self, run):
+        keep(self, run)
+        monkeypatch.undo()
+        world.redis.flushall(target_nodes=world.redis.get_node_from_key("t_25"))
+
+    monkeypatch.setattr(RunState, "_keep_baseline", keep_late)
+    assert outcome(world, ear) == (50, 0, 0)
+    assert any("the run starts over: the target was emptied" in text for text in notes(ear))
+
+
+def test_a_run_that_dies_before_its_first_change_spoils_nothing(world, monkeypatch):
+    """It has not entered itself as the writer yet; what it would have written is written by the next."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 45")
+
+    def die(*_):
+        raise TargetError("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Digests, "mark_dirty", die)
+        assert world.sync(**JOB).status == "failed"
+    assert outcome(world) == (1, 49, 0)
+
+
+def test_a_run_that_dies_with_its_first_change(world, monkeypatch):
+    """It has entered itself by then, so that nothing vouches for the chunk."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 45")
+    write = Digests.write
+
+    def write_and_die(self, *words):
+        write(self, *words)
+        raise TargetError("died")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Digests, "write", write_and_die)
+        assert world.sync(**JOB).status == "failed"
+    fields = world.redis.hgetall("loader:{job}:digests")
+    assert (fields[b"run"] != fields[b"base"], b"size" in fields) == (True, False)
+    world.sql("UPDATE t SET v = 'v45' WHERE id = 45")
+    assert outcome(world) == (10, 40, 0)
+
+
+def test_another_writer_that_came_before_the_first_change(world, monkeypatch):
+    """The lock may have lapsed: the digests that the run was built on are not those that it is about to change."""
+    fill(world)
+    outcome(world)
+    world.sql("UPDATE t SET v = 'B' WHERE id = 45")
+    mark_dirty, ear = Digests.mark_dirty, Ear()
+
+    def mark_late(self, entry):
+        if not notes(ear):
+            world.redis.hset("loader:{job}:digests", "run", "another")
+        mark_dirty(self, entry)
+
+    monkeypatch.setattr(Digests, "mark_dirty", mark_late)
+    assert outcome(world, ear)[0] == 1
+    assert any("the run starts over: the digests of job 'job'" in text for text in notes(ear))
+
+
+def test_a_baseline_that_is_voided_within_a_run_that_changes_nothing_stays_void(world, monkeypatch):
+    """The run was built on it, and does not say again what another one has called in question."""
+    fill(world)
+    outcome(world)
+    keep = RunState._keep_baseline
+
+    def keep_late(self, run):
+        self._baselines.void()
+        keep(self, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunState, "_keep_baseline", keep_late)
+        assert outcome(world) == (0, 50, 0)
+    assert outcome(world) == (50, 0, 0)
+
+
+def test_when_a_baseline_still_says_all(world):
+    """As long as the facts are those it has noted, each master lives on, and each has one of its markers."""
+    fill(world)
+    outcome(world)
+    with RedisClient(world.config(**JOB).target) as target:
+        baselines = Baselines(target, "job")
+        kept = baselines.read()
+        now = [*lives(target).values()]
+        assert baselines.covers(kept, dict(kept.facts), now)
+        for facts, masters, other in (
+            ({**kept.facts, "created": "today"}, now, kept),
+            (EarlierFacts(kept.facts), now, replace(kept, facts=EarlierFacts(kept.facts))),
+            (kept.facts, now[1:], kept),
+            (kept.facts, [*now[1:], replace(now[0], id="another")], kept),
+            (kept.facts, now, replace(kept, markers=kept.markers[1:])),
+        ):
+            assert not baselines.covers(other, facts, masters)
 
 
 def test_any_changes_in_any_order(world):

@@ -163,7 +163,7 @@ def test_the_lock_of_a_run_of_this_process_that_is_over(world, target, monkeypat
     with pytest.raises(LoaderError, match="locked by run one"):
         lock_of(world, "two").take(target)
     with monkeypatch.context() as patch:
-        patch.setattr(target, "ask", lambda *_: None)
+        patch.setattr(target, "ask", lambda *_: (None, None))
         first.drop(target)
     assert holder(world)["1/1"]["run"] == "one"
     lock_of(world, "two").take(target)

@@ -1844,8 +1844,8 @@ FAULTS = [
         "state/history",
         (
             "a run is kept by this machine's clock",
-            "began=round(ended - took, 3), ended=round(ended, 3))",
-            "partial=partial)",
+            "        if took is not None:\n",
+            "        if took is not None and took < 0:\n",
             "watch::times_are_told_by_the_clock_of_the_target",
         ),
     ),
@@ -1879,27 +1879,15 @@ FAULTS = [
     *_of(
         "state/lock",
         (
-            "shards of other numbers go side by side",
-            "if of ~= shards or theirs == shard then",
-            "if theirs == shard then",
-            "lock::shards_of_one_number_go_side_by_side",
-        ),
-        (
             "a lock that was not renewed is held",
             "        if self._lost or over <= 0:\n",
             "        if self._lost or over <= 1e9:\n",
             "lock::a_lock_ends_by_itself",
         ),
         (
-            "another's lock is let go",
-            "if good and type(own) == 'table' and own['token'] == ARGV[2] then",
-            "if good and type(own) == 'table' then",
-            "lock::a_lock_is_renewed_and_taken_again_if_nobody_has_it",
-        ),
-        (
             "who left its lock is not shut out",
-            "                self._target.fences.shut_out(self._strangers.values())\n",
-            "                pass\n",
+            "            self._target.fences.shut_out(self._strangers.values())\n",
+            "            pass\n",
             "lock::who_left_its_lock_without_a_word_is_shut_out",
         ),
         (
@@ -1910,9 +1898,24 @@ FAULTS = [
         ),
         (
             "the fence of what may still be carried out is taken away",
-            "        is_settled = target.fences.is_settled(target.slots.nodes) and not self.lapsed()",
-            "        is_settled = True",
+            "        return target.fences.is_settled(target.slots.nodes) and not self.lapsed()",
+            "        return True",
             "lock::a_run_that_left_something_under_way_stays_fenced",
+        ),
+    ),
+    *_of(
+        "state/lock_scripts",
+        (
+            "shards of other numbers go side by side",
+            "if of ~= shards or theirs == shard then",
+            "if theirs == shard then",
+            "lock::shards_of_one_number_go_side_by_side",
+        ),
+        (
+            "another's lock is let go",
+            "if good and type(own) == 'table' and own['token'] == ARGV[2] then",
+            "if good and type(own) == 'table' then",
+            "lock::a_lock_is_renewed_and_taken_again_if_nobody_has_it",
         ),
     ),
     *_of(
@@ -1931,13 +1934,16 @@ FAULTS = [
         ),
     ),
     *_of(
-        "redis/client",
+        "redis/singles",
         (
             "a command that timed out is not fenced",
             "except DRIVER as error:\n                self._drop(node, fenced=True)\n",
             "except DRIVER as error:\n                self._drop(node)\n",
             "writer::a_command_that_timed_out_does_not_undo_a_newer_one",
         ),
+    ),
+    *_of(
+        "redis/client",
         (
             "what WAIT says is not looked at",
             "        if node in self.topology.replicated and not replicas:\n            raise self.unknown",
@@ -2111,8 +2117,8 @@ FAULTS = [
         ),
         (
             "a baseline is kept though masters are in doubt once it is saved",
-            "        if self.masters.may_have_lost(self.masters.now().values(), resumed=self.resumed):\n",
-            "        if self.masters.may_have_lost([], resumed=False):\n",
+            "        if self.masters.may_have_lost(resumed=self.resumed):\n",
+            "        if self._context.shared:\n",
             "changed::a_master_whose_counters_are_reset_while_the_baseline_is_saved",
         ),
         (
@@ -2215,6 +2221,18 @@ FAULTS = [
             "changed::doubts_about_a_master",
         ),
         (
+            "a baseline without a marker on each master still says all",
+            "        return same_lives and self._vouched(baseline) == set(self._target.slots.nodes)\n",
+            "        return same_lives\n",
+            "changed::when_a_baseline_still_says_all",
+        ),
+        (
+            "a baseline of other facts still says all",
+            "if isinstance(baseline.facts, EarlierFacts) or baseline.facts != facts:",
+            "if isinstance(baseline.facts, EarlierFacts):",
+            "changed::when_a_baseline_still_says_all",
+        ),
+        (
             "no replica knows that a baseline is void",
             'self._target.keep(self._key.encode(), ("SET", self._key, json.dumps({VOID: token})))',
             'self._target.ask(self._key.encode(), "SET", self._key, json.dumps({VOID: token}))',
@@ -2281,9 +2299,27 @@ FAULTS = [
             "changed::what_a_run_wrote_that_did_not_end_is_written_again",
         ),
         (
+            "a run does not say that it changes the digests",
+            "                self._enter()\n                self._former = None\n",
+            "                self._former = None\n",
+            "changed::a_run_that_dies_with_its_first_change",
+        ),
+        (
+            "digests that another has taken over are changed",
+            "                self._check_writer()\n                self._enter()\n",
+            "                self._enter()\n",
+            "changed::another_writer_that_came_before_the_first_change",
+        ),
+        (
+            "digests that no run has closed count as complete",
+            "return writer == fields.get(BASE.encode()) and size is not None and",
+            "return",
+            "changed::a_run_that_dies_with_its_first_change changed::what_a_run_wrote_that_did_not_end",
+        ),
+        (
             "another writer is not noticed",
-            "    def _check_writer(self) -> None:\n",
-            "    def _check_writer(self) -> None:\n        return\n",
+            "        if writer is None or writer not in",
+            "        if writer is None and writer not in",
             "changed::a_run_begins_again_where_another_writes_the_digests",
         ),
     ),
@@ -2867,7 +2903,7 @@ FAULTS = [
         ),
     ),
     *_of(
-        "state/lock",
+        "state/lock_scripts",
         (
             "a name on the fence may be anybody's",
             "if not string.match(listed[i + 1], '^loader%-%x+$') then",
