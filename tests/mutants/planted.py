@@ -2314,7 +2314,7 @@ FAULTS = [
             "digests that no run has closed count as complete",
             "return writer == fields.get(BASE.encode()) and size is not None and",
             "return",
-            "changed::a_run_that_dies_with_its_first_change",
+            "changed::what_a_run_wrote_that_did_not_end_is_written_again",
         ),
         (
             "another writer is not noticed",
