@@ -4,22 +4,89 @@ import os
 import socket
 import threading
 import time
+from _thread import allocate_lock
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import Context
 from functools import lru_cache
 from pathlib import Path
 
 from loader.errors import LoaderError
 
+IDLE = 10.0  # seconds after which a thread with nothing to do ends
 
-def start_thread(target: Callable[..., None], *args: object) -> threading.Thread:
-    """A thread that ends with the process; a `LoaderError` if this machine can start no more of them."""
-    thread = threading.Thread(target=target, args=args, daemon=True)
+
+class Work:
+    """Something that a thread does, or has done."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[object, ...]) -> None:
+        self._target = target
+        self._args = args
+        self._doing = allocate_lock()
+        self._doing.acquire()
+
+    def do(self) -> None:
+        """Do it, with no limits on waiting but its own."""
+        try:
+            Context().run(self._target, *self._args)
+        finally:
+            self._doing.release()
+
+    def join(self, seconds: float = -1) -> None:
+        """Wait until it is done, at most so many seconds if they are not negative."""
+        if self._doing.acquire(timeout=seconds):
+            self._doing.release()
+
+    def is_alive(self) -> bool:
+        """Whether it is not done yet."""
+        return self._doing.locked()
+
+
+class _Hand:
+    """A thread that does one thing after another, and ends if there is nothing to do for a while, or at an error."""
+
+    def __init__(self, work: Work) -> None:
+        self._work: Work | None = work
+        self._wanted = allocate_lock()
+        self._wanted.acquire()
+
+    def give(self, work: Work) -> None:
+        """Have it do something more."""
+        self._work = work
+        self._wanted.release()
+
+    def run(self) -> None:
+        """Do what is given."""
+        while work := self._work:
+            self._work = None
+            work.do()
+            del work
+            _idle.append(self)
+            if not self._wanted.acquire(timeout=IDLE):
+                try:
+                    _idle.remove(self)
+                except ValueError:  # it has just been taken
+                    self._wanted.acquire()
+
+
+_idle: deque[_Hand] = deque()  # threads with nothing to do; its methods are atomic
+
+
+def start_thread(target: Callable[..., None], *args: object) -> Work:
+    """Do something in a thread that ends with the process; a `LoaderError` if this machine can start no more of them.
+
+    Threads that are done are used again: to start one takes longer than most of what they do for a tiny table.
+    """
+    work = Work(target, args)
     try:
-        thread.start()
-    except RuntimeError as error:
-        raise LoaderError(f"{error}: fewer --workers, or a higher limit of processes") from error
-    return thread
+        _idle.pop().give(work)
+    except IndexError:
+        try:
+            threading.Thread(target=_Hand(work).run, daemon=True).start()
+        except RuntimeError as error:
+            raise LoaderError(f"{error}: fewer --workers, or a higher limit of processes") from error
+    return work
 
 
 def start_time(pid: int) -> int | None:

@@ -74,7 +74,7 @@ class _Stream:
 
     def wait(self, until: float | None) -> None:
         """Wait until it has ended, or until a time on the monotonic clock."""
-        self._thread.join(None if until is None else max(0, until - time.monotonic()))
+        self._thread.join(-1 if until is None else max(0, until - time.monotonic()))
 
     def _run(self) -> None:
         pause = AGAIN_FIRST

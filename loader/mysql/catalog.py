@@ -252,6 +252,8 @@ def _refuse(connection: Connection, name: str, error: SourceError) -> NoReturn:
 
 def _numbers(connection: Connection, name: str) -> str:
     """InnoDB's number of a table, or a digest of its partitions' numbers; empty if hidden, or if it has none."""
+    if connection.lacks_process:
+        return ""
     listed = "innodb_sys_tables" if connection.is_mariadb else "innodb_tables"
     path = "/".join(_file_name(each) for each in (connection.database, name))
     try:
@@ -261,6 +263,7 @@ def _numbers(connection: Connection, name: str) -> str:
         )
     except SourceError as error:
         if code_of(error.__cause__) == NO_PROCESS:
+            connection.lacks_process = True
             return ""
         raise
     text = ", ".join(str(number) for (number,) in numbers)

@@ -71,6 +71,7 @@ class Connection:
         self._wire: WatchedSocket | None = None  # once it has accepted the login
         self._most: int | None = None  # connections that the account may have, once it is known
         self.zone = ""  # the session's, once it is known, see `catalog.time_zone`
+        self.lacks_process = False  # once it is known: a session keeps the rights that it began with
         most = allowed(settings.connect_timeout)
         with self.asking(CONNECTING):
             self._connection = LoginConnection(

@@ -12,7 +12,7 @@ from loader.model import Chunk
 from loader.pipeline.retry import Event
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.worker import ChunkWorker
-from loader.process import start_thread
+from loader.process import Work, start_thread
 
 
 class Executor(Protocol):
@@ -57,7 +57,7 @@ class WorkerPool:
     def __init__(self, make: Callable[[int], ChunkWorker], throttle: Throttle) -> None:
         self._make = make
         self._throttle = throttle
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Work] = []
         self._most = self._given = 0
         self._waiting: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._reported: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from loader.errors import Kind, TargetError
@@ -12,7 +13,7 @@ from loader.redis.client import RedisClient
 from loader.redis.errors import UNKNOWN, error_text
 from loader.redis.migrations import moves
 from loader.redis.prefetch import Prefetched
-from loader.redis.replies import info_of
+from loader.redis.replies import field_of, info_of
 from loader.wire.slots import SLOTS
 
 INFO = ("INFO",)  # what a master says of itself, see `Life`
@@ -94,17 +95,17 @@ def _life(target: RedisClient, node: Node, replies: Sequence[Any]) -> Life:
         raise target.error(client, node)
     if isinstance(text, Exception):
         raise target.error(text, node)
-    info = info_of(text)
-    if info.get("role") == "slave":
+    info = partial(field_of, text)
+    if info(b"role") == "slave":
         target.mark_stale()
         raise TargetError(f"redis {node}: is no longer a master", kind=Kind.UNAVAILABLE)
-    target.topology.note_replicas(node, int(info.get("connected_slaves", 0)))
-    policy = info.get("maxmemory_policy", "noeviction") if int(info.get("maxmemory", 0)) else "noeviction"
+    target.topology.note_replicas(node, int(info(b"connected_slaves", "0")))
+    policy = info(b"maxmemory_policy", "noeviction") if int(info(b"maxmemory", "0")) else "noeviction"
     return Life(
-        f"{info.get('run_id', '')} {info.get('master_replid', '')}",
-        int(info.get("evicted_keys", 0)),
+        f"{info(b'run_id')} {info(b'master_replid')}",
+        int(info(b"evicted_keys", "0")),
         "" if policy == "noeviction" else policy,
-        int(info.get("total_connections_received", 0)),
+        int(info(b"total_connections_received", "0")),
         client if isinstance(client, int) else 0,  # before Redis 5 there are no ids
     )
 

@@ -8,6 +8,7 @@ done before the change then no longer counts, which the *fingerprint* reveals.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import sha256
 
 from loader.config.models import JobConfig
@@ -41,8 +42,26 @@ def claim_of(source: SourceConfig, job: JobConfig) -> Claim:
 
 def fingerprint(source: SourceConfig, job: JobConfig) -> str:
     """Twelve digits that differ if other rows, or other hashes of them, are configured."""
-    content = job.model_dump(mode="json", include=set(CONTENT))
-    return sha256(json.dumps([source.address, content], sort_keys=True).encode()).hexdigest()[:12]
+    return _fingerprint(source.address, _Same(job))
+
+
+class _Same:
+    """A job, to be told from another by its identity: nobody changes one."""
+
+    def __init__(self, job: JobConfig) -> None:
+        self.job = job
+
+    def __hash__(self) -> int:
+        return id(self.job)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.job is self.job
+
+
+@lru_cache(4096)
+def _fingerprint(address: str, same: _Same) -> str:
+    content = same.job.model_dump(mode="json", include=set(CONTENT))
+    return sha256(json.dumps([address, content], sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Claims:

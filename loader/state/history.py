@@ -132,11 +132,16 @@ def entry_of(run: Run, *, partial: bool = False, of: str | None = None) -> RunRe
 
 def _whence(run: Run) -> str:
     """The host of this process, and the user before it if a person started the run: `anna@laptop`."""
-    user = ""
-    if run.by == "hand":
-        with suppress(OSError, KeyError):  # of a number without a name
-            user = getuser()
+    user = _user() if run.by == "hand" else ""
     return f"{user}@{socket.gethostname()}" if user else socket.gethostname()
+
+
+@lru_cache(1)
+def _user() -> str:
+    """Who started this process; empty if that is a number without a name."""
+    with suppress(OSError, KeyError):
+        return getuser()
+    return ""
 
 
 class History:

@@ -20,7 +20,7 @@ from loader.config.servers import TargetConfig
 from loader.errors import Kind, LoaderError, StateError, TargetError
 from loader.formats import moment
 from loader.net.limit import allowed
-from loader.process import identity, is_gone, start_thread
+from loader.process import Work, identity, is_gone, start_thread
 from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
@@ -91,7 +91,7 @@ class Lock:
         self._hear: Callable[[LoaderError], None] = lambda _: None
         self._target: RedisClient | None = None  # the run's
         self._strangers: dict[bytes, str] = {}  # tokens of runs to shut out, and the names of their connections
-        self._thread: threading.Thread | None = None
+        self._thread: Work | None = None
         self._asking = threading.Lock()
         self._ended = threading.Event()
 

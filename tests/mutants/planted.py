@@ -2648,7 +2648,7 @@ FAULTS = [
         "redis/servers",
         (
             "a replica is taken for a master",
-            'if info.get("role") == "slave":',
+            'if info(b"role") == "slave":',
             "if not info:",
             "reconcile::a_replica_that_is_taken_for_a_master",
         ),
