@@ -276,7 +276,7 @@ def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
     with RedisClient(settings) as target:
         held = Lock(settings, "job", "one")
         with monkeypatch.context() as patch:
-            patch.setattr(RedisClient, "ask_known", lambda self, key, *words: (self.ask(key, *words)[1], False))
+            patch.setattr(RedisClient, "ask_known", lambda self, key, *words, **_: (self.ask(key, *words)[1], False))
             for _ in range(2):
                 with pytest.raises(LoaderError, match="no replica acknowledged the lock of job 'job'") as caught:
                     held.take(target)
@@ -285,6 +285,47 @@ def test_a_lock_is_not_held_before_a_replica_knows_it(world, monkeypatch):
         held.take(target)
         assert not held.lapsed()
         held.drop(target)
+
+
+def test_a_replica_is_asked_whether_it_knows_a_lock_until_one_does(world, monkeypatch):
+    """Each renewal only prolongs it; if it was gone meanwhile, a replica has to know of the new one."""
+    settings = world.config(table="t").target
+    with RedisClient(settings) as target:
+        held, ask, waited = Lock(settings, "job", "one"), RedisClient.ask_known, []
+
+        def noted(self, *words, waits):
+            waited.append(waits)
+            return ask(self, *words, waits=waits)
+
+        monkeypatch.setattr(RedisClient, "ask_known", noted)
+        held.take(target)
+        held.confirm()
+        assert (waited, held.shared) == ([True, False], False)
+        world.redis.delete(LOCK)
+        held.confirm()
+        assert (waited, held.shared) == ([True, False, False, True], True)
+        assert not held.release(target)
+        assert world.redis.exists(LOCK)
+        held.drop(target)
+        assert not world.redis.exists(LOCK)
+
+
+def test_a_lock_is_released_in_one_step_only_by_who_holds_it(world):
+    """One that has been lost is left alone, and asked for once more to find out who has it."""
+    settings = world.config(table="t").target
+    with RedisClient(settings) as target:
+        held, own = Lock(settings, "job", "one"), Lock(settings, "own", "two")
+        own.take(target)
+        assert own.release(target)
+        assert own.lapsed()
+        assert not world.redis.exists("loader:{own}:lock") + world.redis.exists("loader:{own}:fence")
+        held.take(target)
+        steal(world)
+        assert not held.release(target)
+        assert world.redis.exists(LOCK)
+        with pytest.raises(LoaderError, match="lost the lock"):
+            held.confirm()
+        world.redis.delete(LOCK, "loader:{job}:fence")
 
 
 def test_a_retry_asks_first_whether_the_lock_is_held(world, monkeypatch):

@@ -241,7 +241,7 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
     node = Node(HOST, trio.redis_ports["n2"])
     (key,) = keys_in(target.slots, node, 1)
     target.ask(key, "SET", key, "before")
-    late = target._clients[node].client_name
+    late = target._singles.opened[node].client_name
     trio.kill("n2", signal.SIGSTOP)
     try:
         with pytest.raises(TargetError) as caught:
@@ -253,6 +253,43 @@ def test_a_command_that_timed_out_does_not_undo_a_newer_one(trio, target, nodes)
     target.ask(key, "SET", key, "new")
     assert late not in clients(node)
     assert nodes[node].get(key) == b"new"
+
+
+def test_commands_to_several_nodes_that_one_does_not_answer(trio, target, nodes):
+    """All have theirs before the first answers; connections that may still have commands in flight are fenced."""
+    places = sorted(target.slots.nodes)
+    keys = {node: keys_in(target.slots, node, 1)[0] for node in places}
+    before = [(key, ("SET", key, "before")) for key in keys.values()]
+    assert target.ask_each(before) == [b"OK"] * len(places)
+    names = {node: target._singles.opened[node].client_name for node in places}
+    silent = places[1]
+    (number,) = [each for each, port in trio.redis_ports.items() if port == silent.port]
+    trio.kill(number, signal.SIGSTOP)
+    try:
+        with pytest.raises(TargetError) as caught:
+            target.ask_each([(key, ("SET", key, "old")) for key in keys.values()])
+        assert (caught.value.transient, caught.value.node) == (True, str(silent))
+        assert nodes[places[2]].get(keys[places[2]]) == b"old"
+        failed = {node: target.fences.failed(node) for node in places}
+        assert failed == {places[0]: [], silent: [names[silent]], places[2]: [names[places[2]]]}
+    finally:
+        trio.kill(number, signal.SIGCONT)
+    assert target.ask_each([(key, ("SET", key, "new")) for key in keys.values()]) == [b"OK"] * len(places)
+    assert [nodes[node].get(key) for node, key in keys.items()] == [b"new"] * len(places)
+    assert not {names[silent], names[places[2]]} & {name for node in places for name in clients(node)}
+
+
+def test_commands_about_several_keys_follow_redirections(target, nodes):
+    """A key whose slot another node owns is asked about there; an error that stays is raised."""
+    slots = target.slots
+    keys = [keys_in(slots, node, 1)[0] for node in sorted(slots.nodes)]
+    for number, key in enumerate(keys):
+        target.ask(key, "SET", key, str(number))
+    turned = {node: slots.nodes[(at + 1) % 3] for at, node in enumerate(slots.nodes)}
+    target.topology.slots = SlotMap((slot, slot, turned[slots.node_of(slot)]) for slot in range(SLOTS))
+    assert target.ask_each([(key, ("GET", key)) for key in keys]) == [b"0", b"1", b"2"]
+    with pytest.raises(TargetError, match="WRONGTYPE"):
+        target.keep_each([(key, ("HSET", key, "a", "b")) for key in keys])
 
 
 def test_who_is_shut_out_has_no_connection_left(settings, target, nodes):
@@ -279,7 +316,7 @@ def test_a_connection_leaves_no_bytes_behind(target):
     node = target.slots.nodes[0]
     connection, each, _ = target.open(node)
     target.command(node, "PING")
-    for made in (each, target._clients[node]._sock):
+    for made in (each, target._singles.opened[node]._sock):
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
         assert 0 < made.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) < 1000 * (TTL - RENEW)
     connection.disconnect()
