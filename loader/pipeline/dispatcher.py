@@ -148,7 +148,8 @@ class Dispatcher:
                 self._list_rejects(event)
                 if self._context.is_doubtful(event.grant):
                     yield from self._lost.owe_again([event], listener, SHARED)
-                self._save(self._context.plan.job.deadline, self._throttle)
+                if account.left or not account.ended:  # else the run is about to end, or to fail and save it
+                    self._save(self._context.plan.job.deadline, self._throttle)
                 self._pool.settle()
             yield from self._lost.find(listener)
 

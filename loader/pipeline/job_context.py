@@ -148,7 +148,7 @@ class JobContext:
             self._held.keep(lost)
         job = self.plan.job
         if foresees:
-            self.target.foresee(questions(job.name))
+            self.target.foresee(questions(job.name, shard))
         if not moved:
             self.claims.check(claim_of(self.source_config, job))
 

@@ -67,10 +67,12 @@ class StateStore:
         self._fields = own_key(job, "fields")
         self._chunks = own_key(job, "chunks")
         self._resumes = resumes
+        self._is_clear = False  # neither a checkpoint nor owners of chunks are there
         self.known: frozenset[str] = frozenset()  # fields, as they were last read
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint, in one command."""
+        self._is_clear = False
         text = text_of(checkpoint, VERSION)
         self._target.ask(self._key.encode(), "SET", self._key, text)
 
@@ -137,16 +139,23 @@ class StateStore:
         return Markers(self._target, self.marker, run)
 
     def void(self) -> None:
-        """Delete the checkpoint of an earlier run for good: the markers of a new run must not vouch for it."""
-        self._target.keep(self._key.encode(), ("DEL", self._key, self._chunks))
+        """Delete the checkpoint of an earlier run for good: the markers of a new run must not vouch for it.
+
+        If there is none, the replica that knows of the run's lock knows that too.
+        """
+        key = self._key.encode()
+        if self._target.ask(key, "EXISTS", self._key, self._chunks)[1]:
+            self._target.keep(key, ("DEL", self._key, self._chunks))
+        self._is_clear = True
 
     def disown(self) -> None:
-        """Forget which workers of other machines have claimed chunks: see `lent_lock`."""
+        """Forget which workers of other machines have claimed chunks, and are about to: see `lent_lock`."""
+        self._is_clear = False
         self._target.ask(self._key.encode(), "DEL", self._chunks)
 
     def forget(self, markers: Markers) -> None:
         """Delete the checkpoint, if the run has one, the owners of its chunks, and its markers."""
-        if self._resumes:
+        if self._resumes and not self._is_clear:
             self._target.ask(self._key.encode(), "DEL", self._key, self._chunks)
         markers.forget()
 

@@ -16,8 +16,8 @@ ASKED = {
 """Commands and what follows the key, by the name of the key."""
 
 
-def questions(job: str) -> list[Question]:
-    """The questions about the state of a job."""
+def questions(job: str, shard: tuple[int, int] | None = None) -> list[Question]:
+    """The questions about the state of a job, or of one shard (I, N) of it."""
     slot, digests = own_key(job, "slot"), own_key(job, "digests")
     asked: list[Question] = [
         (slot.encode(), ("TIME",)),
@@ -28,4 +28,6 @@ def questions(job: str) -> list[Question]:
     for name, (command, *more) in ASKED.items():
         key = own_key(job, name)
         asked.append((key.encode(), (str(command), key, *more)))
+    checkpoint, chunks = own_key(job, "checkpoint", shard), own_key(job, "chunks")
+    asked += (checkpoint.encode(), ("GET", checkpoint)), (checkpoint.encode(), ("EXISTS", checkpoint, chunks))
     return asked
