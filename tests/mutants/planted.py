@@ -2182,12 +2182,6 @@ FAULTS = [
     *_of(
         "state/checkpoint",
         (
-            "owners of chunks that a run is about to have stay",
-            'are about to: see `lent_lock`."""\n        self._is_clear = False\n',
-            'are about to: see `lent_lock`."""\n',
-            "dask::a_cluster_loads_all_and_leaves_nothing_behind",
-        ),
-        (
             "fields that the job has no more are told of once",
             "self.set_fields(names | known)",
             "self.set_fields(names)",
