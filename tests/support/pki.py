@@ -12,9 +12,11 @@ from loader.lab.process import HOST
 
 NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
 
+USE, UNUSED = [True, False, False, False, False], [False] * 3  # it signs, before and after whether it is an authority
+
 
 def issue(name, directory, issuer=None, *, host=HOST, hours=1):
-    """A key and a certificate for an address, by its own key or by an issuer's, as PEM files.
+    """A key and a certificate for an address, by its own key or by an issuer's, as PEM files that strict clients take.
 
     It is valid for so many hours from now, or was until so many ago.
     """
@@ -27,6 +29,9 @@ def issue(name, directory, issuer=None, *, host=HOST, hours=1):
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(hours=hours))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(by_key.public_key()), critical=False)
+        .add_extension(x509.KeyUsage(*USE, issuer is None, *UNUSED), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
         .sign(by_key, hashes.SHA256())
     )
