@@ -123,7 +123,7 @@ CHECKS_EVERY = 4  # of so many others, one is for the comparer
 STREAMS_EVERY = 8  # of so many streams, one goes to the copy as it is
 HUGE_EVERY = 100_000  # inputs between two with a packet of 16 MiB: each takes as long as thousands of others
 PROOF = 1_000_000  # inputs in which a fault must be found
-LATEST = 60  # seconds that a thousand inputs may take before they count as hanging
+LATEST = 60  # seconds of CPU that a thousand inputs may take before they count as hanging
 LEAK = 8 * 1024 * 1024  # bytes that a run may hold at its end and not in its middle
 LONGEST = 4000  # bytes of a row that is kept to be mutated further
 KEPT = 4000  # rows, of each layout, and replies that are kept
@@ -732,7 +732,7 @@ def fuzz(seed: int, inputs: int, window: Window) -> None:
     started = time.monotonic()
     for number in range(inputs):
         if number % 1000 == 0:
-            signal.alarm(LATEST)
+            signal.setitimer(signal.ITIMER_VIRTUAL, LATEST)
         runner.run(maker.case(number))
         if reached.value != known:
             known = reached.value

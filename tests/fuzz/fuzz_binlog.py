@@ -284,7 +284,7 @@ def fuzz(seed: int, inputs: int, window: Window) -> None:
     started = time.monotonic()
     for number in range(inputs):
         if number % 1000 == 0:
-            signal.alarm(LATEST)
+            signal.setitimer(signal.ITIMER_VIRTUAL, LATEST)
         runner.run(maker.case(number), window)
         if (number + 1) % 100_000 == 0 or number + 1 == inputs:
             rate = (number + 1) / (time.monotonic() - started)
