@@ -11,6 +11,7 @@ import math
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import field, replace
+from functools import lru_cache
 from typing import Any
 
 from loader.errors import StateError
@@ -151,14 +152,19 @@ def _earlier(text: bytes) -> Baseline | None:
     return Baseline(kept.run, EarlierFacts(kept.facts), kept.markers, kept.lives, kept.full, kept.more)
 
 
+@lru_cache(1024)  # a run reads it twice, and of a table that does not change the next runs read the same
+def _read(text: bytes) -> Baseline | None:
+    if parsed(text).keys() == {VOID}:
+        return None
+    return _earlier(text) or recalled(Baseline, text, VERSION)
+
+
 def read_baseline(target: KeyReader, job: str) -> Baseline | None:
     """The baseline of a job; None if there is not one, a `StateError` if this program did not write it."""
     key = own_key(job, "baseline")
     text = target.ask(key.encode(), "GET", key)[1]
     try:
-        if text is None or parsed(text).keys() == {VOID}:
-            return None
-        return _earlier(text) or recalled(Baseline, text, VERSION)
+        return None if text is None else _read(text)
     except ValueError as error:
         raise foreign(key, f"cannot be read ({error})") from error
 
