@@ -116,6 +116,7 @@ def test_sigterm_lets_chunks_finish_and_the_next_daemon_goes_on(desk):
     assert ended["read"] % 20 == 0
     assert ended["read"] >= 40  # the first chunk, and one that was under way
     assert len([key for key in desk.contents() if key.startswith(b"slow_")]) == ended["read"] < 200
+    desk.write({"slow": job | {"chunk_rows": 20, "schedule": {"every": "1d"}}})  # no other slot comes meanwhile
     with daemon(desk) as running:
         (again,) = running.until("run")[:1]
         assert (again["slot"], again["status"], again["resumed"]) == (ended["slot"], "ok", True)
