@@ -239,6 +239,6 @@ def test_status_and_doctor_can_read_it(heir, job):
     with RedisClient(heir.config.target) as target:
         assert job_status(target, heir.config.source, config)
         probe = RedisProbe(heir.config, target, dict.fromkeys(target.slots.nodes, ()), {}, {}, {})
-        found = examine("job", KEPT, JobState(heir.config, config, probe), job)
+        found = examine("job", KEPT, JobState(heir.config, config, probe, is_read=True), job)
     assert "this program did not write" not in str(found)
     assert "cannot be read" not in str(found)

@@ -188,7 +188,7 @@ def status(lab, name):
 
 def doctor(lab, name):
     patient = RedisProbe(lab.config, lab.target, dict.fromkeys(lab.target.slots.nodes, ()), {}, {}, {})
-    found = examine("job", KEPT, JobState(lab.config, lab.config.jobs[name], patient), name)
+    found = examine("job", KEPT, JobState(lab.config, lab.config.jobs[name], patient, is_read=True), name)
     return [f"{each.seen} {each.fix or ''}" for each in found if each.level == "fail"]
 
 
