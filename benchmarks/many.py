@@ -147,7 +147,7 @@ def tell(bench: Bench, name: str, rounds: int, measure: Callable[[], Took], *, f
     calls = sum(count for name, count in best.commands.items() if name not in {"hmset", "hset", "info", "config"})
     print(
         f"{name:17} {1000 * best.seconds / bench.tables:8.1f} ms a table, {best.seconds:.2f} s,"
-        f" {calls / bench.tables:.0f} Redis commands a table",
+        f" {calls / bench.tables:.0f} Redis commands a table, with those in scripts",
         flush=True,
     )
     return best
