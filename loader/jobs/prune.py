@@ -49,8 +49,7 @@ def prune(
     """Delete the hashes of a job whose row is gone, unless they are more than `max_delete` percent of its hashes.
 
     The result is counted into `done` as it progresses. It may be part of a run, `within` whose context, under the same
-    lock, it works. The keys in Redis may come from a `scan` for several jobs. `heard` is told how far it
-    is.
+    lock, it works. The keys in Redis may come from a `scan` for several jobs. `heard` is told how far it is.
     """
     alone(prune_in_turn(settings, job, done, ALONE, max_delete=max_delete, within=within, scan=scan, heard=heard))
 
