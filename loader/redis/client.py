@@ -234,8 +234,11 @@ class RedisClient(KeyReader):
         with _passing(self, node) as connection:
             return exchange(connection, commands, allowed(self.patience))
 
-    def connect(self, node: Node, patience: float | None = None) -> Any:
-        """A fresh connection to a node; connections that must not write any more are closed there first."""
+    def connect(self, node: Node, patience: float | None = None, *, reads: bool = False) -> Any:
+        """A fresh connection to a node; connections that must not write any more are closed there first.
+
+        One that only `reads` needs no admission: that asks a node, which may be gone, and only reading finds another.
+        """
         began = time.monotonic()
         patience = allowed(min(self.patience, patience or self.patience))
         connection = self._connector.make(node, patience)
@@ -245,7 +248,8 @@ class RedisClient(KeyReader):
             with self._singles.turn(node):
                 if self.fences.is_due(node):
                     self.fences.close_at(node, connection, patience)
-            self.admit()
+            if not reads:
+                self.admit()
         except LoaderError:
             connection.disconnect()
             raise
@@ -286,8 +290,8 @@ def _allow() -> None:
 
 @contextmanager
 def _passing(target: RedisClient, node: Node, patience: float | None = None) -> Iterator[Any]:
-    """A connection for the block only; the driver's exceptions become `TargetError`."""
-    connection, began = target.connect(node, patience), time.monotonic()
+    """A connection for the block only, which reads; the driver's exceptions become `TargetError`."""
+    connection, began = target.connect(node, patience, reads=True), time.monotonic()
     try:
         yield connection
     except DRIVER as error:

@@ -2,10 +2,13 @@
 
 import pytest
 
-from loader.errors import Kind, LoaderError
+from loader.errors import Kind, LoaderError, TargetError
+from loader.lab.process import HOST, free_ports
+from loader.model import Node
 from loader.redis.client import RedisClient
 from loader.state.lent_lock import LentLock, NotLocked, TakenOver
 from loader.state.lock import Lock
+from loader.wire.slots import SlotMap
 
 CLIENT = "loader-c0ffee"
 
@@ -52,6 +55,22 @@ def test_another_run_has_the_lock(held, world):
         assert (refused.value.kind, refused.value.transient) == (Kind.LOCKED, False)
     later.drop(target)
     later.end()
+
+
+def test_the_lock_is_asked_of_a_dead_node(held):
+    """It answers no more: the owner of the slot is looked up without asking for the lock, which it has by now."""
+    target, lock = held
+    worker = lent(target, lock, "aa")
+    worker.claim(1)
+    target.admit = worker.confirm
+    owners = target.slots
+    (dead,) = free_ports(1)
+    target.topology.slots = SlotMap.single(Node(HOST, dead))
+    with pytest.raises(TargetError, match="refused"):
+        worker.confirm()
+    target.refresh(force=True)
+    assert target.slots.nodes == owners.nodes
+    worker.confirm()
 
 
 def test_a_lock_that_nobody_confirms(held, monkeypatch):

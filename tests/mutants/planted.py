@@ -3279,6 +3279,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "redis/client",
+        (
+            "who reads the topology asks for the lock first",
+            "            if not reads:\n                self.admit()\n",
+            "            self.admit()\n",
+            "lent_lock::the_lock_is_asked_of_a_dead_node",
+        ),
+    ),
+    *_of(
         "state/lent_lock",
         (
             "the owner of a chunk may be anyone",
