@@ -135,35 +135,23 @@ class RedisClient(KeyReader):
             raise self.unknown(commands[-1][0])
         return reply
 
-    def keep_each(self, questions: Sequence[Question]) -> list[Any]:
-        """Carry out commands about several keys, at all nodes at once, for good as `keep` does; the replies."""
-        return self.ask_each(questions, known=True)
-
-    def ask_each(self, questions: Sequence[Question], *, known: bool = False) -> list[Any]:
+    def ask_each(self, questions: Sequence[Question]) -> list[Any]:
         """The replies to commands about several keys, which all nodes get at once."""
         self.refresh()
         for key, words in questions:
             self.foreseen.note(key, [words])
         groups = self.slots.by_node(enumerate(questions), lambda each: each[1][0])
-        waited = self.topology.replicated if known else frozenset()
-        waits: dict[Node, list[Words]] = {node: [("WAIT", 1, KNOWN)] for node in waited.intersection(groups)}
-        asked = {node: [words for _, (_, words) in group] + waits.get(node, []) for node, group in groups.items()}
         try:
-            replies = self.commands_at(asked)
+            replies = self.commands_at({node: [words for _, (_, words) in group] for node, group in groups.items()})
         except TargetError:
             self.mark_stale()
             raise
         found: dict[int, Any] = {}
         for node, group in groups.items():
-            for (number, (key, words)), reply in zip(group, replies[node], strict=False):
+            for (number, (key, words)), reply in zip(group, replies[node], strict=True):
                 again = isinstance(reply, Exception)  # a redirection, for example
-                found[number] = self._ask_again(key, words, known=known) if again else reply
-            if node in waits and not _is_known(replies[node][-1]):
-                raise self.unknown(group[-1][1][1][0])
+                found[number] = self.ask(key, *words)[1] if again else reply
         return [found[number] for number in range(len(questions))]
-
-    def _ask_again(self, key: bytes, words: Words, *, known: bool) -> Any:
-        return self.keep(key, words) if known else self.ask(key, *words)[1]
 
     def unknown(self, what: object) -> TargetError:
         """The error if no replica has acknowledged something in time: it is gone, or will be found to be."""
@@ -277,11 +265,6 @@ class RedisClient(KeyReader):
             if isinstance(reply, Exception):
                 raise self.error(reply, node)
         return replies
-
-
-def _is_known(reply: Any) -> bool:
-    """Whether WAIT has heard of a replica."""
-    return isinstance(reply, int) and reply > 0
 
 
 def _allow() -> None:

@@ -46,7 +46,7 @@ end
 if ARGV[2] == '1' then redis.call('SET', KEYS[2], text) end
 local count = redis.pcall('LPUSH', KEYS[1], text)
 if type(count) == 'table' then return count end
-redis.call('LTRIM', KEYS[1], 0, ARGV[3])
+if count > ARGV[3] + 1 then redis.call('LTRIM', KEYS[1], 0, ARGV[3]) end
 local listed = redis.pcall('HLEN', KEYS[3])
 return type(listed) == 'number' and listed or -1
 """

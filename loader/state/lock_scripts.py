@@ -8,9 +8,9 @@ TAKE = """
 if redis.replicate_commands then redis.replicate_commands() end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 1, 2 do
-  local kind = redis.call('TYPE', KEYS[i])['ok']
-  if kind ~= 'hash' and kind ~= 'none' then return {'foreign', KEYS[i]} end
+local function refused(reply, key)
+  if type(reply) ~= 'table' or not reply['err'] then return nil end
+  return string.match(reply['err'], 'WRONGTYPE') and {'foreign', key} or reply
 end
 local function entry(text)
   local good, value = pcall(cjson.decode, text)
@@ -20,7 +20,9 @@ local function entry(text)
   return value
 end
 local shard, shards = string.match(ARGV[1], '(%d+)/(%d+)')
-local held = redis.call('HGETALL', KEYS[1])
+local held, before = redis.pcall('HGETALL', KEYS[1]), redis.pcall('HGET', KEYS[2], ARGV[2])
+local wrong = refused(held, KEYS[1]) or refused(before, KEYS[2])
+if wrong then return wrong end
 local alone = #held == 2 and redis.call('PTTL', KEYS[1]) or 0
 local dead, live, outcome = {}, {[ARGV[2]] = true}, {'taken'}
 for i = 6, #ARGV do dead[ARGV[i]] = true end
@@ -31,7 +33,7 @@ for i = 1, #held, 2 do
   if other['token'] == ARGV[2] and held[i] == ARGV[1] then
     outcome = {'renewed'}
     if #held == 2 then
-      if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[5] then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
+      if before ~= ARGV[5] then redis.pcall('HSET', KEYS[2], ARGV[2], ARGV[5]) end
       redis.call('PEXPIRE', KEYS[1], ARGV[3])
       return outcome
     end
@@ -48,7 +50,6 @@ for i = 1, #held, 2 do
   end
 end
 if outcome[1] == 'taken' then
-  local before = redis.call('HGET', KEYS[2], ARGV[2])
   if before and before ~= ARGV[5] then
     outcome[#outcome + 1] = ARGV[2] .. ':before'
     outcome[#outcome + 1] = before
@@ -73,12 +74,11 @@ return outcome
 # that run held it.
 DROP = """
 local held = 0
-if redis.call('TYPE', KEYS[1])['ok'] == 'hash' then
-  local good, own = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]))
-  if good and type(own) == 'table' and own['token'] == ARGV[2] then held = redis.call('HDEL', KEYS[1], ARGV[1]) end
-end
-if redis.call('TYPE', KEYS[2])['ok'] == 'hash' then
-  for i = 3, #ARGV do redis.call('HDEL', KEYS[2], ARGV[i]) end
-end
+local text = redis.pcall('HGET', KEYS[1], ARGV[1])
+if type(text) == 'table' and not string.match(text['err'], 'WRONGTYPE') then return text end
+local good, own = pcall(cjson.decode, text)
+if good and type(own) == 'table' and own['token'] == ARGV[2] then held = redis.call('HDEL', KEYS[1], ARGV[1]) end
+local gone = #ARGV > 2 and redis.pcall('HDEL', KEYS[2], unpack(ARGV, 3)) or 0
+if type(gone) == 'table' and not string.match(gone['err'], 'WRONGTYPE') then return gone end
 return held
 """

@@ -28,9 +28,9 @@ CALLED = re.compile(r"loader-[0-9a-f]+")  # possible names of a run's connection
 EARLIER = re.compile(rb"[0-9a-f]{12}")  # the whole of a marker that an earlier version has left: a run
 DIGITS = 18  # of a number
 END = "end"  # the field that is set once all chunks are loaded
-# KEYS: the marker. ARGV: field, the previous number ("" for none), number. Returns whether that was there.
+# KEYS: the marker. ARGV: field, the previous number, number. Returns whether that was there.
 NOTE = """
-if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """
@@ -39,9 +39,7 @@ return 1
 # KEYS: the marker. ARGV: name, run. Leaves a new marker, and returns 1; returns 0 if something is there.
 LEAVE = f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], '{NAME}', ARGV[1])
-redis.call('HSET', KEYS[1], '{RUN}', ARGV[2])
-return 1
+return redis.call('HSET', KEYS[1], '{NAME}', ARGV[1], '{RUN}', ARGV[2]) / 2
 """
 
 
@@ -76,7 +74,10 @@ class Markers:
         return tuple(self._keys)
 
     def leave(self) -> None:
-        """Leave a marker on every master that has none, and wait until a replica of each has it."""
+        """Leave a marker on every master that has none; a replica of each has it then, unless it is only passing.
+
+        A passing one that is lost in a failover is missed: what the run has written before is written again.
+        """
         with self._leaving:
             while self._left:
                 if self._earlier_run(self._left[-1]) == self.run.encode():
@@ -167,7 +168,8 @@ class Markers:
     def _not_left(self, keys: Sequence[str]) -> list[str]:
         """Leave markers where nothing is; the keys where something is."""
         words = self._target.name, self.run
-        replies = self._target.keep_each([(key.encode(), ("EVAL", LEAVE, 1, key, *words)) for key in keys])
+        questions: list[Question] = [(key.encode(), ("EVAL", LEAVE, 1, key, *words)) for key in keys]
+        replies = self._target.ask_each(questions)
         return [key for key, reply in zip(keys, replies, strict=True) if reply != 1]
 
     def _write(self, key: str) -> None:
@@ -246,7 +248,8 @@ class Field:
     def command(self, mark: Mark) -> list[bytes]:
         """The command that records it; the reply is 0 if the previous mark is lost."""
         key, field, number = mark
-        words = ["EVAL", NOTE, 1, key, field, self._before.get(key, ""), number]
+        before = self._before.get(key)
+        words = ["HSET", key, field, number] if before is None else ["EVAL", NOTE, 1, key, field, before, number]
         return [str(word).encode() for word in words]
 
     def end(self, marks: Mapping[Node, Mark]) -> None:

@@ -289,7 +289,7 @@ def test_commands_about_several_keys_follow_redirections(target, nodes):
     target.topology.slots = SlotMap((slot, slot, turned[slots.node_of(slot)]) for slot in range(SLOTS))
     assert target.ask_each([(key, ("GET", key)) for key in keys]) == [b"0", b"1", b"2"]
     with pytest.raises(TargetError, match="WRONGTYPE"):
-        target.keep_each([(key, ("HSET", key, "a", "b")) for key in keys])
+        target.ask_each([(key, ("HSET", key, "a", "b")) for key in keys])
 
 
 def test_who_is_shut_out_has_no_connection_left(settings, target, nodes):

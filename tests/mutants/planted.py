@@ -1067,7 +1067,7 @@ FAULTS = [
         ),
         (
             "the list grows",
-            "redis.call('LTRIM', KEYS[1], 0, ARGV[3])\n",
+            "if count > ARGV[3] + 1 then redis.call('LTRIM', KEYS[1], 0, ARGV[3]) end\n",
             "",
             "watch::stopped_and_bounded",
         ),
@@ -2417,7 +2417,7 @@ FAULTS = [
         ),
         (
             "a number is noted though the one before is lost",
-            "if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end",
+            "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end",
             "",
             "links::a_mark_that_is_lost_fails_the_chunk",
         ),
@@ -2904,6 +2904,12 @@ FAULTS = [
     ),
     *_of(
         "state/lock_scripts",
+        (
+            "a fence of another type is taken",
+            "refused(held, KEYS[1]) or refused(before, KEYS[2])",
+            "refused(held, KEYS[1])",
+            "garbage::garbage_in_each_key",
+        ),
         (
             "a name on the fence may be anybody's",
             "if not string.match(listed[i + 1], '^loader%-%x+$') then",
