@@ -26,7 +26,7 @@ from loader.config.load import load_config
 from loader.lab.process import HOST, Server, free_ports, program, stop, wait
 from loader.redis.acl import REDIS_RIGHTS
 from loader.web.metrics import Metrics
-from page import Step, steps
+from replayed import Step, steps
 from support.command import finish, start
 from support.promtool import promtool, wanted
 

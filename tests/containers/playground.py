@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from ruamel.yaml import YAML
 
 from images import SERVERS, Unusable, absent, can_stand_in, docker, stand_in
-from page import Step, steps
+from replayed import Step, steps
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "loader"  # of compose.yaml
