@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/setup.sh dev
-exec .venv/bin/python tests/chaos/dask.py "$@"
+exec .venv/bin/python tests/chaos/dask_cluster.py "$@"
