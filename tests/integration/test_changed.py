@@ -11,6 +11,7 @@ from loader.jobs import recheck
 from loader.jobs.prune import Pruned, prune
 from loader.jobs.rejects import retry
 from loader.jobs.verify import verify
+from loader.lab.process import wait
 from loader.model import Notice
 from loader.pipeline import deleter
 from loader.pipeline.options import Options
@@ -30,6 +31,7 @@ from loader.state.lock import Lock
 from loader.state.markers import Markers
 from loader.wire import encoder
 from support.database import Ear
+from support.faults import replicas_are_seen
 
 JOB = {"table": "t", "key": "t_{id}", "changed_only": True, "chunk_rows": 10}
 
@@ -516,7 +518,8 @@ def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch)
 
 
 def test_what_a_failover_must_not_undo(world, monkeypatch):
-    """A lock, markers, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
+    """A lock, markers that stay, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
+    wait(lambda: replicas_are_seen(world.lab), "the replicas")
     receive, asked = connections.receive, []
 
     def unheard(connection, commands):
@@ -531,7 +534,7 @@ def test_what_a_failover_must_not_undo(world, monkeypatch):
         for action in (
             lambda: Digests(target, "job", "w").mark_dirty(ChunkEntry(1, None, ("9",), 5, 77, "w")),
             lambda: Baselines(target, "job").void(under_way=True),
-            lambda: Markers(target, "loader:passing:job", "run").leave(),
+            lambda: Markers(target, "loader:standing:job", "run", passing=False).leave(),
             lambda: Lock(settings, "job", "run").take(target),
         ):
             with pytest.raises(TargetError, match="no replica acknowledged") as caught:

@@ -133,7 +133,7 @@ class Storm:
         try:
             if not self.lab.up():
                 wait(self.lab.is_settled, "the cluster to settle")
-            wait(lambda: _replicas_are_seen(self.lab), "the replicas")
+            wait(lambda: replicas_are_seen(self.lab), "the replicas")
         except LabError as error:
             error.add_note("\n".join(self._views()))
             raise
@@ -233,12 +233,12 @@ def broken_lab(directory):
         for port in lab.redis_ports.values():
             with redis.Redis(HOST, port) as client, suppress(redis.ReadOnlyError):
                 client.flushall()  # so that each replica receives something
-        wait(lambda: _replicas_are_seen(lab), "the replicas to have told how far they are")
+        wait(lambda: replicas_are_seen(lab), "the replicas to have told how far they are")
         yield lab
         lab.down()
 
 
-def _replicas_are_seen(lab):
+def replicas_are_seen(lab):
     """Whether CLUSTER SLOTS has them: it leaves out those that no node has heard of yet that they received anything."""
     for port in lab.redis_ports.values():
         with redis.Redis(HOST, port) as client:
