@@ -24,6 +24,7 @@ from loader.pipeline.signals import signals_heard
 from loader.pipeline.throttle import Throttle
 from loader.pipeline.worker import ChunkWorker
 from loader.pipeline.workers import Executor, WorkerPool
+from loader.state.foreseen import questions
 
 LEAVE = 10.0  # seconds that workers have to end when a run is stopped
 GIVE_UP = 1.0  # and when it has failed: one that waits for a silent server is abandoned
@@ -73,8 +74,14 @@ class Dispatcher:
             self._state.begin()
             return
         shard, moved = self._options.shard, self._options.restart
+        asked = questions(
+            self._context.plan.job.name,
+            shard,
+            is_scheduled=self._options.slot is not None,
+            resumes=self._options.resume,
+        )
         try:
-            self._context.lock(run, shard, self._pool.report, moved=moved, foresees=True)
+            self._context.lock(run, shard, self._pool.report, moved=moved, foresees=asked)
             self._account.begin(self._state.take_up(run))
         finally:
             self._context.target.foreseen.clear()

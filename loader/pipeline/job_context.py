@@ -26,11 +26,11 @@ from loader.pipeline.pool import Pool
 from loader.pipeline.retry import BRIEFLY, Notify, ignore, retry_transient
 from loader.pipeline.throttle import Throttle
 from loader.redis.client import RedisClient
+from loader.redis.key_reader import Question
 from loader.redis.ready_made import listpack_of
 from loader.redis.servers import expiring
 from loader.state.baseline import Baselines
 from loader.state.claim import Claims, claim_of
-from loader.state.foreseen import questions
 from loader.state.holders import locked
 from loader.state.lock import Lock, under_way
 
@@ -130,12 +130,12 @@ class JobContext:
         *,
         moved: bool = False,
         yields: bool = False,
-        foresees: bool = False,
+        foresees: Sequence[Question] = (),
     ) -> None:
         """Lock the job for a run; a `LoaderError` with exit code 5 names the holder. `lost` is called if it is lost.
 
-        A run that `foresees` reads all its state at once; the caller forgets it. A run that `yields` has to release the
-        lock as soon as another run wants it, see `holders.wanted_locks`.
+        The replies to questions that it `foresees` are kept, until the caller forgets them. A run that `yields` has to
+        release the lock as soon as another run wants it, see `holders.wanted_locks`.
 
         If the answer is lost, the lock may still be held: the same run asks again, and releases it at the end. Under
         the lock it is checked that the job's name does not belong to another config, unless the job has `moved`.
@@ -148,7 +148,7 @@ class JobContext:
             self._held.keep(lost)
         job = self.plan.job
         if foresees:
-            self.target.foresee(questions(job.name, shard))
+            self.target.foresee(foresees)
         if not moved:
             self.claims.check(claim_of(self.source_config, job))
 

@@ -10,24 +10,30 @@ ASKED = {
     "rejects": ("HLEN",),
     "baseline": ("GET",),
     "fields": ("GET",),
-    "paused": ("GET",),
-    "prune": ("EXISTS",),
 }
 """Commands and what follows the key, by the name of the key."""
 
 
-def questions(job: str, shard: tuple[int, int] | None = None) -> list[Question]:
-    """The questions about the state of a job, or of one shard (I, N) of it."""
+def questions(
+    job: str, shard: tuple[int, int] | None = None, *, is_scheduled: bool = False, resumes: bool = False
+) -> list[Question]:
+    """The questions about the state of a job, or of one shard (I, N) of it.
+
+    A run of a schedule has a slot, and one that resumes another has a checkpoint.
+    """
     slot, digests = own_key(job, "slot"), own_key(job, "digests")
     asked: list[Question] = [
         (slot.encode(), ("TIME",)),
-        (slot.encode(), ("GET", slot)),
         (digests.encode(), ("HLEN", digests)),
         (digests.encode(), ("HGETALL", digests)),
     ]
     for name, (command, *more) in ASKED.items():
         key = own_key(job, name)
         asked.append((key.encode(), (str(command), key, *more)))
-    checkpoint, chunks = own_key(job, "checkpoint", shard), own_key(job, "chunks")
-    asked += (checkpoint.encode(), ("GET", checkpoint)), (checkpoint.encode(), ("EXISTS", checkpoint, chunks))
+    if is_scheduled:
+        paused = own_key(job, "paused")
+        asked += (slot.encode(), ("GET", slot)), (paused.encode(), ("GET", paused))
+    if resumes:
+        checkpoint, chunks = own_key(job, "checkpoint", shard), own_key(job, "chunks")
+        asked += (checkpoint.encode(), ("GET", checkpoint)), (checkpoint.encode(), ("EXISTS", checkpoint, chunks))
     return asked

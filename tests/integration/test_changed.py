@@ -518,7 +518,7 @@ def test_a_run_begins_again_where_another_writes_the_digests(world, monkeypatch)
 
 
 def test_what_a_failover_must_not_undo(world, monkeypatch):
-    """A lock, markers that stay, a dirty chunk, a void baseline: a replica has to know of them, and its word is looked at."""
+    """A lock, standing markers, a dirty chunk, a void baseline: a replica has to know of them, and is asked."""
     wait(lambda: replicas_are_seen(world.lab), "the replicas")
     receive, asked = connections.receive, []
 
