@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -32,6 +33,13 @@ from loader.state.lock import Lock
 from support.database import Ear
 
 COUNT = 12
+
+
+@pytest.fixture
+def pool():
+    """The connections that jobs share; none stays open."""
+    with closing(Pool()) as pool:
+        yield pool
 
 
 def many(world, count=COUNT, **more):
@@ -70,9 +78,9 @@ def named_clients(world):
     )
 
 
-def test_a_run_of_a_small_table_asks_little_of_mysql(world):
+def test_a_run_of_a_small_table_asks_little_of_mysql(world, pool):
     """A table is described once before its rows are read and once after, and what is known of a session stays known."""
-    config, options = many(world), Options(pool=Pool(), resume=True)
+    config, options = many(world), Options(pool=pool, resume=True)
     asked = lambda: int(world.sql("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])  # noqa: E731
     sync(config, options)
     before = asked()
@@ -81,10 +89,9 @@ def test_a_run_of_a_small_table_asks_little_of_mysql(world):
     options.pool.close()
 
 
-def test_jobs_share_connections(world):
+def test_jobs_share_connections(world, pool):
     """Twice as many jobs take no more connections; each row is there."""
     config = many(world)
-    pool = Pool()
     options = Options(pool=pool)
     sync(config, options)
     before = connections(world), named_clients(world)
@@ -103,12 +110,12 @@ def test_jobs_share_connections(world):
     [(False, 8, 21, 9.5), (True, 11, 28, 9.5)],
     ids=["all", "changed"],
 )
-def test_a_tiny_table_takes_few_round_trips(world, monkeypatch, changed_only, trips, commands, statements):
+def test_a_tiny_table_takes_few_round_trips(world, pool, monkeypatch, changed_only, trips, commands, statements):
     """Once connections are open, and nothing has changed; besides the commands of its rows."""
     for module, name in [(pool_module, "FRESH"), (pool_module, "IDLE"), (masters, "YOUNG"), (topology, "AGE")]:
         monkeypatch.setattr(module, name, 600.0)  # a slow machine looks no more often
     config = many(world, changed_only=changed_only)
-    pool, sent = Pool(), []
+    sent = []
     options = Options(pool=pool)
     sync(config, options)
 
@@ -190,11 +197,10 @@ def test_a_signal_stops_jobs_that_run_at_once(world):
     ]
 
 
-def test_how_many_jobs_run_at_once(world):
+def test_how_many_jobs_run_at_once(world, pool):
     """As many as there are workers; one if a rate is for all, or if the account may have few connections."""
     config = many(world, 4)
     jobs = list(config.jobs.values())
-    pool = Pool()
     assert at_once(config, jobs, Options(workers=3, pool=pool)) == 3
     assert at_once(config, jobs, Options(workers=3, rate=10, pool=pool)) == 1
     assert at_once(config, jobs[:1], Options(workers=3, pool=pool)) == 1
@@ -205,10 +211,9 @@ def test_how_many_jobs_run_at_once(world):
     pool.close()
 
 
-def test_only_clean_connections_are_handed_on(world):
+def test_only_clean_connections_are_handed_on(world, pool):
     """Not one within a transaction, nor one that is closed; a client only if its job has ended well."""
     config = world.config_of({"m": {"table": "m"}})
-    pool = Pool()
     one = pool.source(config.source)
     pool.leave_source(one)
     assert pool.source(config.source) is one
@@ -233,10 +238,9 @@ def test_only_clean_connections_are_handed_on(world):
     pool.close()
 
 
-def test_a_client_with_a_lock_that_stays_is_not_handed_on(world, monkeypatch):
+def test_a_client_with_a_lock_that_stays_is_not_handed_on(world, pool, monkeypatch):
     """The next holder of the lock shuts out its connections, by their name."""
     config = many(world, 1)
-    pool = Pool()
     (job,) = config.jobs.values()
     drop = Lock.drop
     monkeypatch.setattr(Lock, "release", lambda *_: False)
@@ -249,10 +253,9 @@ def test_a_client_with_a_lock_that_stays_is_not_handed_on(world, monkeypatch):
     pool.close()
 
 
-def test_a_connection_that_was_closed_meanwhile_is_not_used(world):
+def test_a_connection_that_was_closed_meanwhile_is_not_used(world, pool):
     """Redis closes idle ones: the next job connects anew, and retries nothing."""
     config = many(world, 1)
-    pool = Pool()
     (job,) = config.jobs.values()
     assert execute(config, job, Options(pool=pool), Ear()).exit_code == 0
     for node in world.redis.get_primaries():
@@ -296,10 +299,10 @@ def scans(world):
     return sum(node.get("cmdstat_scan", {"calls": 0})["calls"] for node in stats.values())
 
 
-def test_several_jobs_are_compared_over_one_scan(world):
+def test_several_jobs_are_compared_over_one_scan(world, pool):
     """Each finds the hash that no row makes, and no other; as many SCANs as for one job."""
     config = many(world, 6)
-    sync(config, Options(pool=Pool()))
+    sync(config, Options(pool=pool))
     jobs = list(config.jobs.values())
     before = scans(world)
     verify_module.verify(config, jobs[0])
@@ -314,10 +317,10 @@ def test_several_jobs_are_compared_over_one_scan(world):
     assert [verdict.extra for verdict in verdicts] == [0, 0, 0, 1, 0, 0]
 
 
-def test_a_row_that_comes_after_the_shared_scan_is_no_difference(world):
+def test_a_row_that_comes_after_the_shared_scan_is_no_difference(world, pool):
     """The scan is older than the comparison: the slots that differ are looked at again."""
     config = many(world, 2)
-    sync(config, Options(pool=Pool()))
+    sync(config, Options(pool=pool))
     scan = SharedScan(list(config.jobs.values()))
     assert verify_module.verify(config, config.jobs["m0"], scan=scan).is_equal
     world.sql("INSERT INTO m1 VALUES (4, 'd')")
@@ -326,12 +329,12 @@ def test_a_row_that_comes_after_the_shared_scan_is_no_difference(world):
     assert (verdict.rows, verdict.is_equal) == (4, True)
 
 
-def test_several_jobs_are_pruned_over_one_scan(world, monkeypatch):
+def test_several_jobs_are_pruned_over_one_scan(world, pool, monkeypatch):
     """The hash without a row is deleted, and no other, whether keys are listed or only counted."""
     config = many(world, 4)
     for most in (1_000_000, 2):
         monkeypatch.setattr("loader.jobs.shared_scan.LISTED", most)
-        sync(config, Options(pool=Pool()))
+        sync(config, Options(pool=pool))
         world.redis.hset("m2_9", "v", "x")
         before = len(world.hashes())
         scan, found = SharedScan(list(config.jobs.values())), {}
@@ -348,10 +351,10 @@ def test_several_jobs_are_pruned_over_one_scan(world, monkeypatch):
 
 
 @pytest.mark.parametrize("changed_only", [False, True])
-def test_the_state_of_a_run_is_asked_for_at_once(world, changed_only):
+def test_the_state_of_a_run_is_asked_for_at_once(world, pool, changed_only):
     """A tiny table takes few commands, and none that grows with the number of jobs."""
     config = many(world, 2, changed_only=changed_only)
-    options = Options(pool=Pool())
+    options = Options(pool=pool)
     sync(config, options)
     sync(config, options)
     stats = lambda: world.redis.info("commandstats", target_nodes="primaries")  # noqa: E731
