@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import field, replace
 
 from loader.config.models import JobConfig
-from loader.config.parts import PRIMARY_KEY, with_primary_key
+from loader.config.parts import with_primary_key
 from loader.model import Chunk, Column, KeyValues, Layout, Shape, Table
 from loader.mysql.chunk_key import chunk_columns
 from loader.mysql.joint import Joint
@@ -177,7 +177,7 @@ class Plan:
     def _named_by_primary_key(self, table: Table) -> list[str] | None:
         """The columns of the keys, in lower case, if they depend on the table's primary key."""
         parts = self.job.key_parts if self.job.is_placed else ()
-        if self.job.key and all(column != PRIMARY_KEY for _, column in parts):
+        if self.job.key and not parts:
             return None
         columns = [column for _, column in with_primary_key(parts, table.primary_key)] if parts else table.primary_key
         return [name.lower() for name in columns if name]

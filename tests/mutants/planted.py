@@ -1016,8 +1016,8 @@ FAULTS = [
         ),
         (
             "a key of a named source has to be the primary key",
-            "        if self.job.key and all(column != PRIMARY_KEY for _, column in parts):",
-            "        if self.job.key and not parts:",
+            " with_primary_key(parts, table.primary_key)] if parts else table.primary_key",
+            " with_primary_key((), table.primary_key)] if parts else table.primary_key",
             "plan::a_key_of_a_named_source_follows_the_primary_key_only_if_it_names_it",
         ),
     ),

@@ -318,7 +318,13 @@ def test_a_job_that_writes_what_was_changed_walks_within_its_key():
 
 @pytest.mark.parametrize(
     ("key", "is_its_own"),
-    [("s:{pk}", True), ("s:{pk}:{sname}", True), ("s:{sid}:{sname}", False), ("s:{sname}", False), (None, True)],
+    [
+        ("s:{pk}", True),
+        ("s:{pk}:{sname}", True),
+        ("s:{sid}:{sname}", False),
+        ("s:{sname}:{sname}", False),
+        (None, True),
+    ],
 )
 def test_a_key_of_a_named_source_follows_the_primary_key_only_if_it_names_it(key, is_its_own):
     """`{pk}` stands for other columns once the primary key is another; any other key is what it was."""
