@@ -129,6 +129,7 @@ def run(command: Sequence[str], copy: Path, latest: float) -> tuple[int | None, 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        errors="backslashreplace",  # what a test shows need not be text
         start_new_session=True,
         text=True,
     )
