@@ -1015,7 +1015,7 @@ FAULTS = [
             "faults_mysql::s12_a_type_is_shared_by_all_workers",
         ),
         (
-            "a key of a named source has to be the primary key",
+            "a key of a named source has no columns",
             " with_primary_key(parts, table.primary_key)] if parts else table.primary_key",
             " with_primary_key((), table.primary_key)] if parts else table.primary_key",
             "plan::a_key_of_a_named_source_follows_the_primary_key_only_if_it_names_it",

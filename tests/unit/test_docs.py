@@ -157,6 +157,8 @@ def test_figures_of_performance():
         assert f"{ratio[0]:.2f} with {name}" in text
     for text_of, case in (("`loader --help` takes {:.2f} s", "start/help"), ("five rows {:.2f} s", "start/stu")):
         assert text_of.format(figures.of(case, "wall")[0]) in text
+    one, two = (figures.of(f"workers/{number}", "net rate")[0] for number in (1, 2))
+    assert f"two are {two / one:.1f} times as fast as one" in text
     master = {name: figures.of(name, "redis")[0] / 2 for name in ("stu/cluster", "orders/cluster", "orders/ready-made")}
     rates = [f"{float(f'{1e6 / each:.1e}'):,.0f}" for each in master.values()]
     assert "about {} rows a second of 3 columns, {} of 12, and {} of 12 that are ready-made".format(*rates) in text
