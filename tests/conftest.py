@@ -7,6 +7,7 @@ from loader.lab.lab import Lab
 from loader.lab.process import free_ports
 from support.binlog import BinlogServer
 from support.database import World
+from support.following import end_all
 from support.pages import PORTS, Shell
 from support.pki import issue
 from support.tables import STU_SQL
@@ -65,6 +66,7 @@ def world(lab, tmp_path):
     """A new database of the lab, and what its cluster holds since."""
     world = World(lab, tmp_path)
     yield world
+    end_all()
     world.close()
 
 

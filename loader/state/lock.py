@@ -24,7 +24,7 @@ from loader.process import Work, identity, is_gone, start_thread
 from loader.records import dataclass
 from loader.redis.client import RedisClient
 from loader.redis.connections import FORGET
-from loader.state.holders import holder_of, strange
+from loader.state.holders import holder_of, strange, wanted_locks
 from loader.state.lock_scripts import DROP, TAKE
 from loader.state_keys import of_another_type, own_key
 
@@ -99,9 +99,11 @@ class Lock:
         """Take the lock, and shut out runs that may still write; a `LoaderError` with exit code 5 names the holder.
 
         The lock of a dead holder is taken over. A replica knows of the lock, so that a failover gives it to no other
-        run.
+        run. A lock that yields is not taken while another run waits for it.
         """
         self._target = target
+        if self._yields and wanted_locks(target, [self._job]):
+            raise LoaderError(f"job {self._job!r} is about to be locked by a run that waits for it", kind=Kind.LOCKED)
         dead: list[str] = []
         give_up = time.monotonic() + YIELD
         wanted = False

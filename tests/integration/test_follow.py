@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from loader.errors import ConfigError, Kind, PositionLost, TargetError
+from loader.errors import ConfigError, Kind, LoaderError, PositionLost, TargetError
 from loader.jobs.follow import Begin, Following
 from loader.jobs.verify import verify
 from loader.lab.process import wait
@@ -219,6 +219,33 @@ def test_a_sync_of_a_followed_job(table, world):
     running.stop()
 
     assert (run.status, run.read) == ("ok", 5000)
+    assert differences(config) == (0, 0, 0)
+
+
+def test_a_run_waits_for_the_lock(table, world, monkeypatch):
+    """A follower that has let its lock go does not take it again while a run waits for it, however seldom it asks."""
+    config = config_of(table, world)
+    running = following(config)
+    real, refused = Following._open, []
+
+    def count(self, job):
+        try:
+            return real(self, job)
+        except LoaderError as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(Following, "_open", count)
+    world.redis.set("loader:{job}:wanted", "a run", px=60_000)
+    running.until(lambda: len(refused) > 2)
+    assert not world.redis.exists("loader:{job}:lock")
+    assert {(error.kind, str(error)) for error in refused} == {
+        (Kind.LOCKED, "job 'job' is about to be locked by a run that waits for it")
+    }
+    table.sql("UPDATE f SET n = 2 WHERE id = 1")
+    world.redis.delete("loader:{job}:wanted")
+    running.until(lambda: world.redis.hget("f_0000000001", "n") == b"2")
+    running.stop()
     assert differences(config) == (0, 0, 0)
 
 

@@ -2614,6 +2614,12 @@ FAULTS = [
     *_of(
         "state/lock",
         (
+            "a follower takes the lock again from a run that waits for it",
+            "if self._yields and wanted_locks(",
+            "if False and wanted_locks(",
+            "follow::a_run_waits_for_the_lock",
+        ),
+        (
             "two dead holders are waited for",
             "while held := self._ask(target, dead):",
             "if held := self._ask(target, dead):",

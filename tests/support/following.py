@@ -27,6 +27,9 @@ def differences(config, job="job"):
     return verdict.missing, verdict.different, verdict.extra
 
 
+_running = []
+
+
 class Running:
     """A follower in a thread of its own."""
 
@@ -36,6 +39,7 @@ class Running:
         self.results, self.errors = [], []
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+        _running.append(self)
 
     def _run(self):
         try:
@@ -44,22 +48,28 @@ class Running:
             self.errors.append(error)
 
     def until(self, done, seconds=30):
-        """Wait for something; if it does not come, the follower is stopped, so that the test can end."""
+        """Wait for something."""
         end = time.monotonic() + seconds
-        try:
-            while not done():
-                assert not self.errors, self.errors
-                assert time.monotonic() < end, [str(event) for event in self.ear.events]
-                time.sleep(0.01)
-        except BaseException:
-            self.following.stop()
-            raise
+        while not done():
+            assert not self.errors, self.errors
+            assert time.monotonic() < end, [str(event) for event in self.ear.events]
+            time.sleep(0.01)
 
-    def stop(self):
+    def end(self):
+        """Have it end, whatever came of it."""
         self.following.stop()
         self._thread.join(30)
+
+    def stop(self):
+        self.end()
         assert not self.errors, self.errors
         return self.results
+
+
+def end_all():
+    """End the followers that a failed test has left: they would hold the lock of the jobs of those after it."""
+    while _running:
+        _running.pop().end()
 
 
 def following(config):
