@@ -74,8 +74,7 @@ class Lock:
         self._settings = settings
         self._job = job
         self._part = "{}/{}".format(*(shard or (1, 1)))
-        self._key, self._fence = own_key(job, "lock"), own_key(job, "fence")
-        self._wanted = own_key(job, "wanted")
+        self._key, self._fence, self._wanted = (own_key(job, name) for name in ("lock", "fence", "wanted"))
         self._yields = yields  # it lets others have the lock who want it
         self._token = run
         more = {"yields": True} if yields else {}
@@ -116,8 +115,7 @@ class Lock:
                 time.sleep(ASK_EVERY)
                 continue
             if not is_dead:
-                far = f", or `DEL {self._key}` if there is no such run" * (held.left > FAR)
-                raise LoaderError(f"{_refusal(self._job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
+                raise _locked(self._job, self._key, held)
             dead.append(token)
         if wanted:
             target.ask(self._wanted.encode(), "DEL", self._wanted)
@@ -314,6 +312,12 @@ def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is a run of this very process that has ended without being able to release its lock."""
     own = identity()
     return all(holder.get(name) == value for name, value in own.items()) and holder["token"] not in _under_way
+
+
+def _locked(job: str, key: str, held: _Held) -> LoaderError:
+    """The error of who is refused the lock."""
+    far = f", or `DEL {key}` if there is no such run" * (held.left > FAR)
+    return LoaderError(f"{_refusal(job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
 
 
 def _refusal(job: str, held: _Held) -> str:
