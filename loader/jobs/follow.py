@@ -29,9 +29,11 @@ from loader.pipeline.followed_job import FollowedJob
 from loader.pipeline.job_context import JobContext, open_job
 from loader.pipeline.load_guard import LoadGuard
 from loader.pipeline.options import Options
+from loader.pipeline.retry import retry_transient
 from loader.pipeline.run import new_id
-from loader.pipeline.throttle import StopRequest
+from loader.pipeline.throttle import StopRequest, Throttle
 from loader.records import dataclass
+from loader.redis.client import RedisClient
 from loader.state.baseline import Baselines
 from loader.state.checkpoint import difference
 from loader.state.holders import holders, wanted_locks
@@ -106,11 +108,11 @@ class Following:
             with ExitStack() as stack:
                 try:
                     contexts = [context for job in self._jobs if (context := self._context(job, stack))]
+                    if not contexts:
+                        self._await_lent()
+                        continue
                 except Stopped:
                     break
-                if not contexts:
-                    time.sleep(ASK_EVERY)
-                    continue
                 follower, followed = self._begin(contexts, self._guard(contexts[0], stack))
                 try:
                     is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
@@ -168,7 +170,31 @@ class Following:
         wanted = wanted_locks(target, [job.name for job in self._jobs])
         asked_for = {context.plan.job.name for context in contexts} & wanted
         self._lent |= asked_for
-        return bool(asked_for) or any(not holders(target, name) for name in self._lent - wanted)
+        return bool(asked_for) or self._is_free(target, wanted)
+
+    def _is_free(self, target: RedisClient, wanted: frozenset[str]) -> bool:
+        """Whether a run is over for which a job was let go, and no other wants the job."""
+        return any(not holders(target, name) for name in self._lent - wanted)
+
+    def _await_lent(self) -> None:
+        """Wait until a run is over for which a job was let go: MySQL is asked nothing meanwhile."""
+        targets = list[RedisClient]()
+
+        def is_free() -> bool:
+            if not targets:
+                targets.append(RedisClient(self._settings.target, again=True))
+            try:
+                return self._is_free(targets[0], wanted_locks(targets[0], self._lent))
+            except LoaderError:
+                targets.pop().close()
+                raise
+
+        try:
+            while not (self._stopped or retry_transient(is_free, self._jobs[0].deadline, Throttle(halt=self._halt))):
+                time.sleep(ASK_EVERY)
+        finally:
+            for target in targets:
+                target.close()
 
     def _tell(self, name: str, text: str) -> None:
         job = next(job for job in self._jobs if job.name == name)

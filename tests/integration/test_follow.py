@@ -223,30 +223,59 @@ def test_a_sync_of_a_followed_job(table, world):
 
 
 def test_a_run_waits_for_the_lock(table, world, monkeypatch):
-    """A follower that has let its lock go does not take it again while a run waits for it, however seldom it asks."""
+    """A follower that has let its lock go does not take it again while a run waits for it, however seldom it asks.
+
+    Meanwhile it asks Redis for it, and MySQL nothing.
+    """
     config = config_of(table, world)
     running = following(config)
-    real, refused = Following._open, []
+    real, refused, looks = Following._open, [], []
 
     def count(self, job):
         try:
             return real(self, job)
         except LoaderError as error:
-            refused.append(error)
+            refused.append((error.kind, str(error)))
             raise
 
+    def look(self, target, wanted):
+        looks.append(set(wanted))
+        if len(looks) == 5:
+            raise TargetError("redis is away", kind=Kind.UNAVAILABLE)
+        return still(self, target, wanted)
+
+    still = Following._is_free
     monkeypatch.setattr(Following, "_open", count)
     world.redis.set("loader:{job}:wanted", "a run", px=60_000)
-    running.until(lambda: len(refused) > 2)
+    running.until(lambda: refused)
+    monkeypatch.setattr(Following, "_is_free", look)
+    running.until(lambda: len(looks) > 9)
     assert not world.redis.exists("loader:{job}:lock")
-    assert {(error.kind, str(error)) for error in refused} == {
-        (Kind.LOCKED, "job 'job' is about to be locked by a run that waits for it")
-    }
+    assert refused == [(Kind.LOCKED, "job 'job' is about to be locked by a run that waits for it")]
+    assert looks[-1] == {"job"}
+
     table.sql("UPDATE f SET n = 2 WHERE id = 1")
     world.redis.delete("loader:{job}:wanted")
     running.until(lambda: world.redis.hget("f_0000000001", "n") == b"2")
     running.stop()
     assert differences(config) == (0, 0, 0)
+
+
+def test_it_is_told_to_stop_while_a_run_has_the_lock(table, world, monkeypatch):
+    """It ends, with nothing to tell of, also if Redis cannot be asked any more whether that run is over."""
+    config = config_of(table, world)
+    running = following(config)
+    failures = []
+
+    def fail(*_):
+        failures.append(TargetError("redis is away", kind=Kind.UNAVAILABLE))
+        raise failures[-1]
+
+    world.redis.set("loader:{job}:wanted", "a run", px=60_000)
+    running.until(lambda: not world.redis.exists("loader:{job}:lock"))
+    monkeypatch.setattr(Following, "_is_free", fail)
+    running.until(lambda: len(failures) > 1)
+    assert running.stop() == []
 
 
 def test_a_sync_of_what_was_followed(table, world):

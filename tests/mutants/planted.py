@@ -1764,6 +1764,18 @@ FAULTS = [
             "        return replica_of(run)\n",
             "follow_shown::the_server_id",
         ),
+        (
+            "a follower asks MySQL for a job all the time that a run has it",
+            "                        self._await_lent()\n",
+            "                        time.sleep(ASK_EVERY)\n",
+            "follow::a_run_waits_for_the_lock",
+        ),
+        (
+            "a follower ends if Redis is away while a run has its job",
+            "                targets.pop().close()\n                raise\n",
+            "                raise AssertionError from None\n",
+            "follow::a_run_waits_for_the_lock",
+        ),
     ),
     *_of(
         "web/app",
