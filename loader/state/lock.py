@@ -316,8 +316,9 @@ def _is_over(holder: dict[str, Any]) -> bool:
 
 def _locked(job: str, key: str, held: _Held) -> LoaderError:
     """The error of who is refused the lock."""
+    end = "it follows the job until it is stopped" if held.holder.get("yields") else "wait until it ends"
     far = f", or `DEL {key}` if there is no such run" * (held.left > FAR)
-    return LoaderError(f"{_refusal(job, held)}: wait until it ends{far}", kind=Kind.LOCKED)
+    return LoaderError(f"{_refusal(job, held)}: {end}{far}", kind=Kind.LOCKED)
 
 
 def _refusal(job: str, held: _Held) -> str:

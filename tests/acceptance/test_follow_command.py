@@ -155,13 +155,15 @@ def test_no_right(server, desk):
 
 
 def test_a_second_follower(desk):
-    """One follower has the lock of a job, and a second does not push it out."""
+    """One follower has the lock of a job; a second does not push it out, and is told that it does not end by itself."""
     process = following(desk)
     second = desk.run("follow", "stu")
+    sync = desk.run("sync", "stu")
     first = end(process)
 
-    assert (second.code, second.out, first.code) == (5, "", 0)
+    assert (second.code, second.out, sync.code, first.code) == (5, "", 0, 0)
     assert "locked by run" in second.err
+    assert "it follows the job until it is stopped" in second.err
 
 
 def test_sigkill(server, desk):
