@@ -35,7 +35,7 @@ def follow(
     output: Output = Format.TEXT,
 ) -> None:
     """Keep up with the binlog, change by change."""
-    from loader.jobs.follow import Begin
+    from loader.jobs.full_pass import Begin
     from loader.jobs.streams import Streams
     from loader.pipeline.options import Options
     from loader.report.follow_progress import FollowReporter

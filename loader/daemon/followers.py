@@ -1,5 +1,6 @@
 """The jobs that the daemon follows: one stream of the binlog for those of one server, begun again when it fails."""
 
+import logging
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ AGAIN_FIRST, AGAIN_MOST = 1.0, 60.0  # seconds until a follower that failed is s
 LEAVE = 10.0  # seconds that a follower has to end before the next one begins
 LOOK_EVERY = 5.0  # seconds between two looks whether another follower has ended
 
+LOG = logging.getLogger(__name__)
 Listen = Callable[[JobConfig], RunListener]
 Tell = Callable[[Iterable[str], str], None]  # jobs, and why they are not followed now
 
@@ -82,15 +84,22 @@ class _Stream:
             following = self._following = Following(self._config, self._jobs, self._listen)
             if self._stopping.is_set():
                 return
+            began = time.monotonic()
             try:
                 following.run()
-            except (LoaderError, OSError) as error:
+            except Exception as error:
                 if self._stopping.is_set():
                     return
+                if time.monotonic() - began > AGAIN_MOST:
+                    pause = AGAIN_FIRST
                 is_locked = isinstance(error, LoaderError) and error.kind is Kind.LOCKED
+                is_fault = not isinstance(error, LoaderError | OSError)
                 wait = LOOK_EVERY if is_locked else pause * random.uniform(0.75, 1.25)  # noqa: S311  # not for secrets
-                self._tell((job.name for job in self._jobs), "" if is_locked else str(error))
+                why = f"unexpected {type(error).__name__}" if is_fault else str(error)  # whose text may be of a row
+                self._tell((job.name for job in self._jobs), "" if is_locked else why)
                 say = self._log.logger()
-                (say.info if is_locked else say.error)("not followed for now", error=str(error), again=round(wait, 1))
+                (say.info if is_locked else say.error)("not followed for now", error=why, again=round(wait, 1))
+                if is_fault:
+                    LOG.exception("following failed: please report this")
                 self._stopping.wait(wait)
-                pause = AGAIN_FIRST if following.is_following else min(AGAIN_MOST, pause * 2)
+                pause = pause if is_locked else min(AGAIN_MOST, pause * 2)

@@ -4,10 +4,9 @@ A position without its pass over all rows is stored as owed: whoever comes next 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial, reduce
 
 from loader.config.load import Config
@@ -15,14 +14,14 @@ from loader.config.models import FollowConfig, JobConfig
 from loader.errors import ConfigError, Kind, LoaderError, PositionLost, Stopped
 from loader.jobs import prune as prune_module
 from loader.jobs.execute import execute
+from loader.jobs.full_pass import FIRST, Begin, facts_differ, first_position, key_of, why_all
 from loader.jobs.prune import MAX_DELETE, Pruned
 from loader.model import Notice, Run
 from loader.mysql.binlog import BinlogStream
-from loader.mysql.binlog_origin import Origin, earlier, origin
+from loader.mysql.binlog_origin import earlier, origin
 from loader.mysql.connection import Connection
 from loader.mysql.dump import Position, Replica, replica_of, replica_with
-from loader.mysql.followed_key import FollowedKey, followed_key
-from loader.mysql.key_text import check_column, zone_of
+from loader.mysql.followed_key import FollowedKey
 from loader.pipeline.events import RunListener
 from loader.pipeline.follow import Follower, PassOwed
 from loader.pipeline.followed_job import FollowedJob
@@ -34,14 +33,12 @@ from loader.pipeline.run import new_id
 from loader.pipeline.throttle import StopRequest, Throttle
 from loader.records import dataclass
 from loader.redis.client import RedisClient
-from loader.state.baseline import Baselines
-from loader.state.checkpoint import difference
+from loader.state.checkpoint import StateStore
 from loader.state.holders import holders, wanted_locks
 from loader.state.lock import ASK_EVERY
-from loader.state.markers import Markers, lacking
+from loader.state.markers import Markers
 from loader.state.position import FollowedPosition, Positions
 
-FIRST = "it was not followed before"
 Listen = Callable[[JobConfig], RunListener]
 
 
@@ -59,11 +56,13 @@ class Followed:
     deleted: int
 
 
-class Begin(StrEnum):
-    """From where a job is followed, whatever was followed before."""
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A job that is open and locked, with the position up to which all its rows are in Redis."""
 
-    START = "start"  # all rows are read
-    NOW = "now"  # a sync reads those that have changed since the last one
+    context: JobContext
+    position: FollowedPosition
+    key: FollowedKey
 
 
 class Following:
@@ -102,20 +101,25 @@ class Following:
     def run(self, *, until_caught_up: bool = False) -> list[Followed]:
         """Follow until `stop`; how far each job came.
 
-        A job that another run wants to write is let go, and followed again once that run is over.
+        A job that another run wants to write is let go, and followed again once that run is over: until then, not all
+        has caught up.
         """
         while not self._stopped:
             with ExitStack() as stack:
                 try:
-                    contexts = [context for job in self._jobs if (context := self._context(job, stack))]
-                    if not contexts:
+                    ready = self._ready(stack, may_wait=self.is_following or not until_caught_up)
+                    if not ready:
                         self._await_lent()
                         continue
                 except Stopped:
                     break
-                follower, followed = self._begin(contexts, self._guard(contexts[0], stack))
+                contexts = [each.context for each in ready]
+                follower, followed = self._begin(ready, self._guard(contexts[0], stack))
+                is_whole = len(ready) == len(self._jobs)
                 try:
-                    is_over = follower.run(partial(self._is_changing, contexts), until_caught_up=until_caught_up)
+                    is_over = follower.run(
+                        partial(self._is_changing, contexts), until_caught_up=until_caught_up and is_whole
+                    )
                 except PassOwed as owed:
                     _owe(followed, str(owed), owed.jobs)
                 except PositionLost as lost:
@@ -128,17 +132,32 @@ class Following:
                         return [Followed(each.name, each.position, *lag, *each.counts) for each in followed]
         return []
 
-    def _context(self, job: JobConfig, stack: ExitStack) -> JobContext | None:
-        """A job, open and locked, with all its rows in Redis; None while a run has it for which it was let go."""
-        try:
-            self._make_pass(job)
-            context = stack.enter_context(self._open(job))
-        except LoaderError as error:
-            if error.kind is Kind.LOCKED and job.name in self._lent:
-                return None
-            raise
-        self._lent.discard(job.name)
-        return context
+    def _ready(self, stack: ExitStack, *, may_wait: bool) -> list[_Ready]:
+        """The jobs that can be followed now; those that a run has are left to it, unless that are all from the start.
+
+        As long as the rows of one have to be read, none is locked: that may take hours, and others may want them.
+        """
+        while True:
+            ready, due, refused = list[_Ready](), list[JobConfig](), dict[str, LoaderError]()
+            for job in self._jobs:
+                with _noting(refused, job.name, may_wait=may_wait):
+                    context = stack.enter_context(self._open(job))
+                    stored, key = Positions(context.target, job.name).read(), key_of(context)
+                    if why_all(context, stored, key, self._begins[job.name]) or stored is None:
+                        due.append(job)
+                    else:
+                        ready.append(_Ready(context, stored, key))
+            if refused and not (ready or due or self.is_following):
+                raise next(iter(refused.values()))
+            for name in refused.keys() - self._lent:
+                self._tell(name, f"not followed for now: {refused[name]}")
+            self._lent = set(refused)
+            if not due:
+                return ready
+            stack.close()
+            for job in due:
+                with _noting({}, job.name, may_wait=may_wait):
+                    self._make_pass(job)
 
     def _guard(self, context: JobContext, stack: ExitStack) -> LoadGuard:
         """What says whether MySQL has too much to do."""
@@ -147,14 +166,12 @@ class Following:
         stack.callback(guard.close)
         return guard
 
-    def _begin(self, contexts: Sequence[JobContext], guard: LoadGuard) -> tuple[Follower, list[FollowedJob]]:
+    def _begin(self, ready: Sequence[_Ready], guard: LoadGuard) -> tuple[Follower, list[FollowedJob]]:
         """Make what follows the jobs, from the earliest of their positions."""
-        ask = contexts[0].on_side_connection
+        ask = ready[0].context.on_side_connection
         lock_reads = all(_settings(job).lock_reads for job in self._jobs)
         now = ask(partial(origin, lock_reads=lock_reads))
-        followed = [
-            FollowedJob(context, _position_of(context), _key_of(context), now.barrier.lock) for context in contexts
-        ]
+        followed = [FollowedJob(each.context, each.position, each.key, now.barrier.lock) for each in ready]
         starts = [each.start for each in followed]
         start = ask(lambda source: reduce(partial(earlier, source), starts))
         replica = self._replica(followed[0].position.run)
@@ -181,6 +198,8 @@ class Following:
         targets = list[RedisClient]()
 
         def is_free() -> bool:
+            if self._stopped:
+                return True
             if not targets:
                 targets.append(RedisClient(self._settings.target, again=True))
             try:
@@ -190,7 +209,7 @@ class Following:
                 raise
 
         try:
-            while not (self._stopped or retry_transient(is_free, self._jobs[0].deadline, Throttle(halt=self._halt))):
+            while not retry_transient(is_free, self._jobs[0].deadline, Throttle()):
                 time.sleep(ASK_EVERY)
         finally:
             for target in targets:
@@ -232,20 +251,19 @@ class Following:
         """Bring all rows of a job over, from a position taken before, unless the stored one vouches for them."""
         with self._open(job) as context:
             positions = Positions(context.target, job.name)
-            stored, key = positions.read(), _key_of(context)
-            why, begin = _why_all(context, positions, stored, key), self._begins[job.name]
-            if begin is Begin.START:
-                why, stored = "--from start asks for it", None
-            elif begin is Begin.NOW:
-                _check_begin(context, why, stored)
+            stored, key = positions.read(), key_of(context)
+            why, begin = why_all(context, stored, key, self._begins[job.name]), self._begins[job.name]
             if not why:
                 return
-            is_resumed = stored and stored.owed and stored.is_taken and not _facts_differ(context, stored, key)
+            if begin is Begin.START:
+                stored = None
+            is_resumed = stored and stored.owed and stored.is_taken and not facts_differ(context, stored, key)
             if not is_resumed:
                 lock_reads = _settings(job).lock_reads
                 now = context.on_side_connection(partial(origin, lock_reads=lock_reads))
-                stored = replace(_first(now, _facts(context, key), why), seen=positions.now())
+                stored = replace(first_position(now, context, key, why), seen=positions.now())
                 self._try_reading(now.position, stored.run)
+                StateStore(context.target, job.name).void()  # what was read before the position does not count
                 positions.keep(stored)
             assert stored
         options = replace(self._options, follows=True)
@@ -267,6 +285,17 @@ class Following:
             markers.leave()
             positions.keep(stored.settled(markers.keys, positions.now()))
         self._begins[job.name] = None
+
+
+@contextmanager
+def _noting(refused: dict[str, LoaderError], job: str, *, may_wait: bool) -> Iterator[None]:
+    """Note who has the lock of a job, if it may be waited for."""
+    try:
+        yield
+    except LoaderError as error:
+        if error.kind is not Kind.LOCKED or not may_wait:
+            raise
+        refused[job] = error
 
 
 def _owe(jobs: Sequence[FollowedJob], why: str, names: Sequence[str]) -> None:
@@ -299,63 +328,6 @@ def check_all(jobs: Sequence[JobConfig]) -> None:
             f"jobs {first!r} and {second!r} are followed over one stream, which has one server_id, not {one} and"
             f" {other}: give them the same follow.server_id, or leave it out"
         )
-
-
-def _check_begin(context: JobContext, why: str, stored: FollowedPosition | None) -> None:
-    """Raise a `ConfigError` if nothing vouches for the hashes that are there, so that all rows have to be read."""
-    name = context.plan.job.name
-    if not why:
-        raise ConfigError(f"job {name!r} was followed before, and goes on from there: leave out --from now")
-    baseline = Baselines(context.target, name).read()
-    if stored is not None or baseline is None or baseline.void:
-        raise ConfigError(
-            f"job {name!r}: --from now: no sync vouches for the hashes that are there: give the job `incremental` or"
-            " `changed_only` and sync it, or leave out --from now, and all rows are read"
-        )
-
-
-def _first(now: Origin, facts: Mapping[str, str], why: str) -> FollowedPosition:
-    position = now.position
-    return FollowedPosition(now.server, position.file, position.offset, position.gtids, dict(facts), new_id(), why)
-
-
-def _key_of(context: JobContext) -> FollowedKey:
-    """The columns of the job's key in the followed table; a `PlanError` if the binlog does not tell their texts."""
-    key = context.on_side_connection(lambda source: followed_key(source, context.plan, context.table))
-    zone = context.source_config.time_zone
-    for column in key.columns:
-        check_column(column, zone_of(zone) if zone else None)
-    return key
-
-
-def _position_of(context: JobContext) -> FollowedPosition:
-    position = Positions(context.target, context.plan.job.name).read()
-    assert position
-    return position
-
-
-def _why_all(context: JobContext, positions: Positions, stored: FollowedPosition | None, key: FollowedKey) -> str:
-    """Why all rows have to be read before the job can be followed; empty if its position vouches for them."""
-    if stored is None:
-        return FIRST
-    if stored.owed:
-        return stored.owed
-    if changed := _facts_differ(context, stored, key):
-        return f"the plan was changed: {changed}"
-    seen = Markers(context.target, positions.marker, stored.run, stored.markers, passing=False).read()
-    if None in seen.values():
-        return "the target was emptied, in part or whole: markers are gone"
-    if lacking(seen, [(key, *each) for key, fields in stored.marks.items() for each in fields.items()]):
-        return "the target has lost writes since"
-    return ""
-
-
-def _facts_differ(context: JobContext, stored: FollowedPosition, key: FollowedKey) -> str | None:
-    return difference(stored.facts, _facts(context, key))
-
-
-def _facts(context: JobContext, key: FollowedKey) -> dict[str, str]:
-    return context.plan.facts() | key.facts()
 
 
 def _failure(run: Run) -> LoaderError:

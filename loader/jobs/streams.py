@@ -6,7 +6,8 @@ from loader.config.load import Config
 from loader.config.models import JobConfig
 from loader.config.servers import SourceConfig
 from loader.errors import LoaderError
-from loader.jobs.follow import Begin, Followed, Following, Listen
+from loader.jobs.follow import Followed, Following, Listen
+from loader.jobs.full_pass import Begin
 from loader.pipeline.options import Options
 from loader.process import start_thread
 

@@ -139,8 +139,8 @@ class Dispatcher:
     def _loaded(self, listener: RunListener) -> Iterator[ChunkLoaded | ChunkOwed]:
         account, chunks = self._account, self._chunks()
         while True:
-            self._heed_halt()
-            while len(account.owed) < self._pool.room and (chunk := next(chunks, None)):
+            is_halting = self._heed_halt()
+            while not is_halting and len(account.owed) < self._pool.room and (chunk := next(chunks, None)):
                 account.owe(chunk)
                 self._pool.give(chunk)
             if not account.owed:
@@ -160,13 +160,17 @@ class Dispatcher:
                 self._pool.settle()
             yield from self._lost.find(listener)
 
-    def _heed_halt(self) -> None:
-        """Once the run is asked to halt, begin no further chunk, and stop when those under way are done."""
+    def _heed_halt(self) -> bool:
+        """Once the run is asked to halt, begin no further chunk, and stop when those under way are done.
+
+        Returns whether it is asked to, and some are under way.
+        """
         if not self._options.halt.asked:
-            return
+            return False
         self._withdrawn |= self._pool.withdraw()
         if self._withdrawn >= self._account.owed.keys() or self._options.halt.now:
             raise Stopped("stopped with the daemon")
+        return True
 
     def _late(self) -> Iterator[ChunkLoaded | ChunkOwed]:
         """The chunks that were loaded when the workers ended, and that nobody had looked at yet."""

@@ -137,7 +137,7 @@ class Follower:
         reader = start_thread(self._read)
         try:
             is_changed = self._follow(is_changing, until_caught_up=until_caught_up)
-            self._persist(self._state.save, LAST_TRIES)
+            self._persist(self._finish, LAST_TRIES)
             self._listener.notify(FollowEnded(self._jobs[0].position.text, self._state.progress(self._source)))
         except ServerReplaced as error:
             self._persist(self._state.save, LAST_TRIES)  # the other one may lack what is in Redis
@@ -194,10 +194,14 @@ class Follower:
             self._state.advance(gathered.end or gathered.resume, gathered.committed)
             for job in self._jobs:
                 job.advance(gathered.resume, gathered.committed)
-        if self._times.is_due("looked", LOOK_EVERY) or any(job.has_moved for job in self._jobs):
+        if self._times.is_due("looked", LOOK_EVERY) or any(job.has_moved or job.is_doubtful for job in self._jobs):
             self._look()
         if self._times.is_due("saved", SAVE_EVERY):
             self._state.save()
+
+    def _finish(self) -> None:
+        self._times.make_due("saved")
+        self._carry(Gathered())
 
     @property
     def lag(self) -> float:

@@ -75,6 +75,7 @@ class FollowedJob:
         self._rejects = Rejects(context.target, self.name)
         self._rejected: set[bytes] = set()  # keys on the list of rejects
         self._slots: SlotMap | None = None
+        self._grant = context.throttle.grant()  # of the lock, for which all is in Redis
         self._writer: PipelineWriter | None = None
         self._owed: list[ChangedKeys] = []  # was written, and is lost
         zone = context.source_config.time_zone
@@ -150,24 +151,29 @@ class FollowedJob:
 
         Until that is done, no position is stored: what stands in the stored one tells of the loss, should this end.
         """
-        lost = []
-        if (since := self.context.take_doubt()) is not None:
-            lost += self._ledger.since(since)
-        seen = self._markers.read()
+        seen, grant = self._markers.read(), self.context.throttle.grant()
         if None in seen.values():
             raise StartOver(GONE)
-        lost += self._ledger.lost(seen)
+        lost = self._ledger.lost(seen)
+        if (since := self.context.take_doubt()) is not None:
+            lost += self._ledger.since(since)
         self._ledger.strike(lost.__contains__)
         self._owed += (changed for flush in lost for changed in flush.changed)
         count = sum(len(keys) for _, keys in self._owed)
         if self._owed:
             self.flush(self._owed, source)
             self._owed = []
+        self._grant = grant
         slots = self.context.target.slots
         if self._slots and slots.parts != self._slots.parts:
             self._ledger.vouch(self._markers.note_moves())
         self._slots = slots
         return count
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether another run may have had the lock since it was looked last, and no position may be stored."""
+        return self.context.is_doubtful(self._grant)
 
     @property
     def has_moved(self) -> bool:
@@ -190,7 +196,7 @@ class FollowedJob:
         """Store the position, if there is news of it, or was none for a while; `lag` is in seconds."""
         has_turned = lag == 0 < self._saved.lag or waiting != self._saved.reach.waiting
         is_news = has_turned or self._position is not self._saved
-        if self._owed or not (is_news or time.monotonic() - self._told >= SEEN_EVERY):
+        if self._owed or self.is_doubtful or not (is_news or time.monotonic() - self._told >= SEEN_EVERY):
             return
         reach = Reach(lag_bytes, waiting, *self.counts)
         self._position = self._saved = self._positions.save(self._position, lag, reach)

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from loader.errors import ConfigError, Kind, LoaderError, PositionLost, TargetError
-from loader.jobs.follow import Begin, Following
+from loader.jobs.follow import Following
+from loader.jobs.full_pass import Begin
 from loader.jobs.verify import verify
 from loader.lab.process import wait
 from loader.model import RunEnded

@@ -20,7 +20,7 @@ from loader.mysql.connection import Connection
 from loader.pipeline.options import Options
 from loader.pipeline.retry import retry_transient
 from loader.pipeline.run import run_job
-from loader.pipeline.throttle import Throttle
+from loader.pipeline.throttle import StopRequest, Throttle
 from loader.redis.client import RedisClient
 from loader.redis.writer import PipelineWriter
 from loader.wire.slots import slot_of
@@ -366,3 +366,24 @@ def test_what_passes_is_tried_again_until_patience_ends(monkeypatch):
     with pytest.raises(TargetError):
         retry_transient(late, 0.5, Throttle())
     assert len(tries) == 2  # waiting is no progress
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_is_asked_to_halt_begins_no_further_chunk(world, resume):
+    """As a daemon asks it that is told to stop: it ends with what is under way, however many chunks there are."""
+    world.sql(
+        "CREATE TABLE t (id INT PRIMARY KEY)",
+        "INSERT INTO t VALUES " + ", ".join(f"({number})" for number in range(1000)),
+    )
+    config, halt = world.config(table="t"), StopRequest()
+
+    class Halter(Ear):
+        def notify(self, event):
+            super().notify(event)
+            halt.asked |= isinstance(event, ChunkLoaded)
+
+    options = Options(chunk_rows=10, workers=2, resume=resume, halt=halt)
+    run = run_job(config, config.jobs["job"], options, Halter())
+    assert run.outcome.is_stop
+    assert 1 <= run.chunks_done <= 4  # for each worker one that it loads, and one that waits
+    assert len(world.hashes()) == run.written == 10 * run.chunks_done

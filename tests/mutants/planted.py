@@ -1646,8 +1646,8 @@ FAULTS = [
         ),
         (
             "followed rows that a master has lost are not written again",
-            "        lost += self._ledger.lost(seen)\n",
-            "",
+            "lost = self._ledger.lost(seen)\n",
+            "lost = []\n",
             "follow::a_master_loses_writes",
         ),
         (
@@ -2624,6 +2624,84 @@ FAULTS = [
         ),
     ),
     *_of(
+        "pipeline/dispatcher",
+        (
+            "a run that is asked to halt begins all its chunks",
+            "while not is_halting and len(",
+            "while len(",
+            "sync::a_run_that_is_asked_to_halt_begins_no_further_chunk",
+        ),
+    ),
+    *_of(
+        "jobs/follow",
+        (
+            "a job that a run takes ends the follower of the others",
+            "if error.kind is not Kind.LOCKED or not may_wait:\n",
+            "if error.kind is not Kind.LOCKED or job != 'a':\n",
+            "follow_locks::a_run_comes_while_another_is_let_in",
+        ),
+        (
+            "a job that a run has keeps the others from being followed",
+            "may_wait=self.is_following or not until_caught_up)",
+            "may_wait=self.is_following)",
+            "follow_locks::a_run_has_a_job_from_the_start",
+        ),
+        (
+            "who has to catch up leaves out a job",
+            "until_caught_up=until_caught_up and is_whole",
+            "until_caught_up=until_caught_up",
+            "follow_locks::who_has_to_catch_up_does_so_with_all",
+        ),
+        (
+            "a pass keeps the locks of other jobs",
+            "            stack.close()\n",
+            "",
+            "follow_locks::a_pass_locks_no_other_job",
+        ),
+        (
+            "a pass takes up chunks that were read before its position",
+            "                StateStore(context.target, job.name).void()",
+            "                _ = StateStore",
+            "follow_locks::a_pass_does_not_take_up_what_was_read_before_its_position",
+        ),
+        (
+            "a follower that is told to stop waits for Redis",
+            "            if self._stopped:\n                return True\n",
+            "",
+            "follow::it_is_told_to_stop_while_a_run_has_the_lock",
+        ),
+    ),
+    *_of(
+        "pipeline/followed_job",
+        (
+            "a doubt is forgotten if Redis is away",
+            "        self._grant = grant\n",
+            "        self._grant = self.context.throttle.grant()\n",
+            "follow_locks::another_run_may_have_had_the_lock",
+        ),
+        (
+            "a position is stored in doubt",
+            "return self.context.is_doubtful(self._grant)",
+            "return False",
+            "follow_locks::another_run_may_have_had_the_lock",
+        ),
+    ),
+    *_of(
+        "daemon/followers",
+        (
+            "a fault of this program ends following for good",
+            "except Exception as error:\n",
+            "except (LoaderError, OSError) as error:\n",
+            "follow_locks::a_fault_of_this_program_does_not_end_following",
+        ),
+        (
+            "a follower that fails soon is begun again at once, for ever",
+            "pause = pause if is_locked else min(AGAIN_MOST, pause * 2)",
+            "pause = AGAIN_FIRST if following.is_following else min(AGAIN_MOST, pause * 2)",
+            "follow_locks::a_fault_of_this_program_does_not_end_following",
+        ),
+    ),
+    *_of(
         "state/lock",
         (
             "a follower takes the lock again from a run that waits for it",
@@ -2633,8 +2711,8 @@ FAULTS = [
         ),
         (
             "two dead holders are waited for",
-            "while held := self._ask(target, dead):",
-            "if held := self._ask(target, dead):",
+            "is_dead = token not in dead and (",
+            "is_dead = not dead and (",
             "fences::p11_two_dead_holders",
         ),
     ),

@@ -33,17 +33,17 @@ _running = []
 class Running:
     """A follower in a thread of its own."""
 
-    def __init__(self, config, options=None):
+    def __init__(self, config, options=None, **how):
         self.ear = Ear()
         self.following = Following(config, list(config.jobs.values()), lambda _: self.ear, options=options)
         self.results, self.errors = [], []
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, kwargs=how)
         self._thread.start()
         _running.append(self)
 
-    def _run(self):
+    def _run(self, **how):
         try:
-            self.results = self.following.run()
+            self.results = self.following.run(**how)
         except LoaderError as error:
             self.errors.append(error)
 
@@ -62,6 +62,7 @@ class Running:
 
     def stop(self):
         self.end()
+        assert not self._thread.is_alive()
         assert not self.errors, self.errors
         return self.results
 
