@@ -132,12 +132,12 @@ class Follower:
         """
         _check_server(self._jobs, self._server, self._settings.endpoint)
         self._persist(self._open)
-        names = tuple(job.name for job in self._jobs)
-        self._listener.notify(FollowBegan(names, self._resume.gtids or f"{self._resume.file}:{self._resume.offset}"))
+        place = self._resume.gtids or f"{self._resume.file}:{self._resume.offset}"
+        self._listener.notify(FollowBegan(tuple(job.name for job in self._jobs), place))
         reader = start_thread(self._read)
         try:
             is_changed = self._follow(is_changing, until_caught_up=until_caught_up)
-            self._persist(self._finish, LAST_TRIES)
+            self._persist(partial(self._carry, Gathered(), is_last=True), LAST_TRIES)
             self._listener.notify(FollowEnded(self._jobs[0].position.text, self._state.progress(self._source)))
         except ServerReplaced as error:
             self._persist(self._state.save, LAST_TRIES)  # the other one may lack what is in Redis
@@ -186,7 +186,7 @@ class Follower:
         for job in self._jobs:
             job.open()
 
-    def _carry(self, gathered: Gathered) -> None:
+    def _carry(self, gathered: Gathered, *, is_last: bool = False) -> None:
         """Bring over what was gathered, advance the position, and see to the rest."""
         if gathered.keys:
             self._flush(gathered)
@@ -196,12 +196,8 @@ class Follower:
                 job.advance(gathered.resume, gathered.committed)
         if self._times.is_due("looked", LOOK_EVERY) or any(job.has_moved or job.is_doubtful for job in self._jobs):
             self._look()
-        if self._times.is_due("saved", SAVE_EVERY):
+        if is_last or self._times.is_due("saved", SAVE_EVERY):
             self._state.save()
-
-    def _finish(self) -> None:
-        self._times.make_due("saved")
-        self._carry(Gathered())
 
     @property
     def lag(self) -> float:
