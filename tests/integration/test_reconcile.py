@@ -157,9 +157,10 @@ def test_a_key_of_another_type_is_different_and_stays(world, small):
     assert world.redis.get("big_00000005") == b"mine"
 
 
-def test_keys_of_others_are_left_alone(world, small):
-    """Neither extra nor pruned: what no row of this table can make, other types, the loader's own, another job's."""
-    strangers = [
+@pytest.fixture
+def strangers(world):
+    """Keys of hashes that no row of the table can make."""
+    keys = [
         "big_x_1",
         "big_1",
         "big_000000001",
@@ -169,13 +170,27 @@ def test_keys_of_others_are_left_alone(world, small):
         "bigger",
         "big_0000000\uff11",
     ]
-    for key in strangers:
+    for key in keys:
         world.redis.hset(key, "name", "of someone else")
+    return keys
+
+
+def test_keys_of_others_are_left_alone(world, small, strangers):
+    """Neither extra nor pruned: what no row of this table can make, other types, the loader's own, another job's."""
     world.redis.set("big_00009999", "no hash")
     assert check(small).is_equal
     pruned = prune(small, small.jobs["job"], max_delete=100)
     assert (pruned.keys, pruned.extra, pruned.deleted, pruned.unsure.count) == (1000, 0, 0, 0)
     assert all(world.redis.exists(key) for key in [*strangers, "big_00009999"])
+
+
+def test_keys_of_others_are_left_alone_if_too_many_are_found_to_keep(world, small, strangers, monkeypatch):
+    """The keys of the slots are read once more then, and those of others are among them."""
+    monkeypatch.setattr(recheck, "PENDING", 5)
+    world.sql("DELETE FROM big WHERE id <= 30")
+    pruned = prune(small, small.jobs["job"], max_delete=100)
+    assert (pruned.keys, pruned.extra, pruned.deleted) == (1000, 30, 30)
+    assert all(world.redis.exists(key) for key in strangers)
 
 
 def test_a_job_with_a_longer_prefix_keeps_its_keys(world):

@@ -18,6 +18,7 @@ from loader.lab.process import program, wait
 from loader.model import ChunkLoaded, Node, Waiting
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
+from loader.wire.slots import SLOTS
 from support.command import HOST
 from support.database import Ear, World
 
@@ -132,7 +133,7 @@ class Storm:
                 self.lab.kill(row.name, signal.SIGCONT)
         try:
             if not self.lab.up():
-                wait(self.lab.is_settled, "the cluster to settle")
+                self._agree()
             wait(lambda: replicas_are_seen(self.lab), "the replicas")
         except LabError as error:
             error.add_note("\n".join(self._views()))
@@ -140,6 +141,26 @@ class Storm:
         self.world.redis.close()
         nodes = [ClusterNode(HOST, port) for port in self.lab.redis_ports.values()]
         self.world.redis = RedisCluster(startup_nodes=nodes)
+
+    def _agree(self):
+        try:
+            wait(self.lab.is_settled, "the cluster to settle")
+        except LabError:
+            self.claim_lost_slots()
+            wait(self.lab.is_settled, "the cluster to settle")
+
+    def claim_lost_slots(self):
+        """Have masters own again what all others say is theirs: one that moved may be lost to its new owner alone."""
+        views = {name: slot_owners(port) for name, port in self.lab.redis_ports.items()}
+        for name, view in views.items():
+            port = self.lab.redis_ports[name]
+            others = [each for other, each in views.items() if other != name]
+            lost = [
+                slot for slot in range(SLOTS) if slot not in view and all(each.get(slot) == port for each in others)
+            ]
+            if lost:
+                with self.client(name) as client:
+                    client.execute_command("CLUSTER", "ADDSLOTS", *lost)
 
     def _views(self):
         """What each node says of the cluster, for who has to find out why it does not settle."""
@@ -236,6 +257,13 @@ def broken_lab(directory):
         wait(lambda: replicas_are_seen(lab), "the replicas to have told how far they are")
         yield lab
         lab.down()
+
+
+def slot_owners(port):
+    """The ports of the owners of slots, as one node knows them."""
+    with redis.Redis(HOST, port) as client:
+        rows = client.execute_command("CLUSTER", "SLOTS")
+    return {slot: row[2][1] for row in rows for slot in range(row[0], row[1] + 1)}
 
 
 def replicas_are_seen(lab):
