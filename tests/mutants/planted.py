@@ -2681,8 +2681,18 @@ FAULTS = [
         "pipeline/followed_job",
         (
             "a doubt is forgotten if Redis is away",
-            "        self._grant = grant\n",
-            "        self._grant = self.context.throttle.grant()\n",
+            (
+                "        seen, grant = self._markers.read(), self.context.throttle.grant()\n"
+                "        if None in seen.values():\n"
+                "            raise StartOver(GONE)\n"
+                "        lost = self._ledger.lost(seen)\n"
+                "        if (since := self.context.take_doubt()) is not None:\n"
+            ),
+            (
+                "        since, grant = self.context.take_doubt(), self.context.throttle.grant()\n"
+                "        lost = self._ledger.lost(self._markers.read())\n"
+                "        if since is not None:\n"
+            ),
             "follow_locks::another_run_may_have_had_the_lock",
         ),
         (
