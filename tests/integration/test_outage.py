@@ -225,7 +225,7 @@ def outage(net, far_lab, tmp_path):
 )
 def test_what_a_run_that_ended_had_sent_is_not_carried_out(outage, kind, end):
     """However a run ends in an outage, nothing of it comes over what a newer run from elsewhere has written."""
-    there = outage(kind, **({"deadline": "2s"} if end is given_up else {}))
+    there = outage(kind, **({"deadline": "6s"} if end is given_up else {}))
     if kind in {"changed_only", "incremental"}:
         there.run()
     there.set(1)
