@@ -2630,6 +2630,15 @@ FAULTS = [
         ),
     ),
     *_of(
+        "pipeline/signals",
+        (
+            "a signal that comes as a block ends is lost",
+            "            signal.raise_signal(missed)\n",
+            "            pass\n",
+            "signals::a_signal_as_the_block_begins_or_ends",
+        ),
+    ),
+    *_of(
         "pipeline/dispatcher",
         (
             "a run that is asked to halt begins all its chunks",
