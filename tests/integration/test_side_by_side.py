@@ -113,7 +113,7 @@ def test_jobs_share_connections(world, pool):
 
 @pytest.mark.parametrize(
     ("changed_only", "most"),
-    [(False, (8, 18, 52, 9.5)), (True, (11, 25, 54, 9.5))],
+    [(False, (8.5, 19, 55, 9.5)), (True, (11.5, 26, 57, 9.5))],
     ids=["all", "changed"],
 )
 def test_a_tiny_table_takes_few_round_trips(world, pool, monkeypatch, changed_only, most):
