@@ -102,4 +102,5 @@ class _Stream:
                 if is_fault:
                     LOG.exception("following failed: please report this")
                 self._stopping.wait(wait)
-                pause = pause if is_locked else min(AGAIN_MOST, pause * 2)
+                if not is_locked:
+                    pause = min(AGAIN_MOST, pause * 2)

@@ -133,7 +133,7 @@ class Following:
         return []
 
     def _ready(self, stack: ExitStack, *, may_wait: bool) -> list[_Ready]:
-        """The jobs that can be followed now; those that a run has are left to it, unless that are all from the start.
+        """The jobs that can be followed now; one that a run has is left to it, but for a start at which none is left.
 
         As long as the rows of one have to be read, none is locked: that may take hours, and others may want them.
         """

@@ -17,7 +17,7 @@ from loader.doctor.job_state import KEPT, JobState
 from loader.doctor.redis import RedisProbe
 from loader.jobs.execute import execute
 from loader.jobs.status import job_status
-from loader.model import ChunkLoaded, Notice
+from loader.model import Notice
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.redis.client import RedisClient
@@ -25,7 +25,7 @@ from loader.state.history import History
 from loader.state.rejects import Rejects
 from loader.state.schedule import ScheduleState
 from support.command import HOST
-from support.database import Ear, globally
+from support.database import Ear, Halter, globally
 
 LEFT = Path(__file__).with_name("earlier.json")
 JOBS = {
@@ -107,13 +107,8 @@ def test_a_backfill_goes_on(heir, zone):
 def test_a_backfill_is_ended_and_goes_on_again(heir):
     """What a resumed run leaves is this version's: its markers, and all that it knows of the table."""
     halt = StopRequest()
-
-    class Ender(Ear):
-        def notify(self, event):
-            halt.asked |= isinstance(event, ChunkLoaded)
-
     job = heir.config.jobs["half"]
-    first = execute(heir.config, job, Options(resume=True, workers=1, halt=halt), Ender())
+    first = execute(heir.config, job, Options(resume=True, workers=1, halt=halt), Halter(halt))
     assert (first.status, first.resumed, first.written) == ("stopped", True, OWED // 2)
     saved = json.loads(heir.world.redis.get("loader:{half}:checkpoint"))
     assert (saved["facts"]["column types"].count("'B'"), "created" in saved["facts"]) == (1, True)

@@ -19,7 +19,7 @@ from loader.pipeline.run import new_id, run_job
 from loader.pipeline.throttle import StopRequest
 from loader.report.log import Log
 from loader.state.markers import Markers
-from support.database import Ear
+from support.database import Ear, Halter
 from support.following import Running, caught_up, config_of, differences, following, jobs_of
 
 TWO = {"a": {"table": "f", "key": "f_{id}"}, "b": {"table": "g", "key": "g_{id}"}}
@@ -149,19 +149,6 @@ def test_a_pass_locks_no_other_job(tables, world):
     assert running.results == []
     running.stop()
     assert not world.redis.exists("g_2000")
-
-
-class Halter(Ear):
-    """Has a run halt after its first chunk."""
-
-    def __init__(self, halt):
-        super().__init__()
-        self.halt = halt
-
-    def notify(self, event):
-        super().notify(event)
-        if isinstance(event, ChunkLoaded):
-            self.halt.asked = True
 
 
 class Taker(Ear):

@@ -17,7 +17,7 @@ from loader.jobs import rejects, verify
 from loader.jobs.execute import execute
 from loader.jobs.follow import Following
 from loader.jobs.status import job_status
-from loader.model import ChunkLoaded, Notice
+from loader.model import Notice
 from loader.pipeline.options import Options
 from loader.pipeline.throttle import StopRequest
 from loader.redis.client import RedisClient
@@ -29,7 +29,7 @@ from loader.web.activity import RunTracker
 from loader.web.dashboard import Dashboard
 from loader.web.health import Health
 from support.command import redis_server
-from support.database import Ear
+from support.database import Ear, Halter
 
 JOBS = {
     "plain": {"table": "t", "key": "plain_{id}", "schedule": {"every": "1h"}, "chunk_rows": 1},
@@ -153,12 +153,7 @@ class Lab:
     def stop_halfway(self):
         """Leave the checkpoint of a backfill that was told to stop behind its first chunk."""
         halt = StopRequest()
-
-        class Stop(Ear):
-            def notify(self, event):
-                halt.asked = halt.asked or isinstance(event, ChunkLoaded)
-
-        assert self.sync("half", Options(resume=True, workers=1, halt=halt), Stop())[0].exit_code == 143
+        assert self.sync("half", Options(resume=True, workers=1, halt=halt), Halter(halt))[0].exit_code == 143
 
     def restore(self):
         with self.client.pipeline() as pipe:

@@ -25,7 +25,7 @@ from loader.redis.client import RedisClient
 from loader.redis.writer import PipelineWriter
 from loader.wire.slots import slot_of
 from support.command import Desk
-from support.database import Clock, Ear
+from support.database import Clock, Ear, Halter
 
 SEED = {  # section by section, the table of the seed document
     "00000001": ("张三丰", "湖南长沙"),
@@ -376,14 +376,8 @@ def test_a_run_that_is_asked_to_halt_begins_no_further_chunk(world, resume):
         "INSERT INTO t VALUES " + ", ".join(f"({number})" for number in range(1000)),
     )
     config, halt = world.config(table="t"), StopRequest()
-
-    class Halter(Ear):
-        def notify(self, event):
-            super().notify(event)
-            halt.asked |= isinstance(event, ChunkLoaded)
-
     options = Options(chunk_rows=10, workers=2, resume=resume, halt=halt)
-    run = run_job(config, config.jobs["job"], options, Halter())
+    run = run_job(config, config.jobs["job"], options, Halter(halt))
     assert run.outcome.is_stop
     assert 1 <= run.chunks_done <= 4  # for each worker one that it loads, and one that waits
     assert len(world.hashes()) == run.written == 10 * run.chunks_done

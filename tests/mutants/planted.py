@@ -739,7 +739,7 @@ FAULTS = [
             "hashes of others allow more to be deleted",
             "done.keys -= len(orphans.unsure) + orphans.others",
             "pass",
-            "reconcile::keys_of_others_are_left_alone_if_too_many_are_found_to_keep",
+            "reconcile::keys_of_others_are_left_alone",
         ),
     ),
     *_of(
@@ -2721,8 +2721,8 @@ FAULTS = [
         ),
         (
             "a follower that fails soon is begun again at once, for ever",
-            "pause = pause if is_locked else min(AGAIN_MOST, pause * 2)",
-            "pause = AGAIN_FIRST if following.is_following else min(AGAIN_MOST, pause * 2)",
+            "                    pause = min(AGAIN_MOST, pause * 2)\n",
+            "                    pause = AGAIN_FIRST\n",
             "follow_locks::a_fault_of_this_program_does_not_end_following",
         ),
     ),

@@ -9,6 +9,7 @@ import pymysql
 from redis.cluster import RedisCluster
 
 from loader.config.load import Config
+from loader.model import ChunkLoaded
 from loader.pipeline.options import Options
 from loader.pipeline.run import run_job
 
@@ -48,6 +49,18 @@ class Ear:
 
     def notify(self, event):
         self.events.append(event)
+
+
+class Halter(Ear):
+    """Asks a run to halt after its first chunk."""
+
+    def __init__(self, halt):
+        super().__init__()
+        self._halt = halt
+
+    def notify(self, event):
+        super().notify(event)
+        self._halt.asked |= isinstance(event, ChunkLoaded)
 
 
 class World:
